@@ -1,0 +1,1 @@
+"""The built-in demo model: its corpus, training, weights and card."""

@@ -1,0 +1,1 @@
+"""The only package that imports rich: streams, tables, progress, escaping, error lines."""
