@@ -1,0 +1,145 @@
+"""The `olc` command: a table of commands, each imported only when it is chosen, and what an error looks like."""
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from openllama_cli import __version__
+from openllama_cli.errors import OlcError
+
+# name → one line of help. The command itself is `command` in the module of the same name under `commands/`.
+COMMANDS = {
+    "complete": "Stream a completion of one prompt.",
+    "tokenize": "Show the token ids and pieces of a text.",
+    "models": "List, download, inspect, convert and remove models.",
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that files are closed and locks released, and ends with 143."""
+
+
+class CommandTable(click.Group):
+    """A group that knows its commands by name and imports one only to run it or to show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"openllama_cli.commands.{name}").command
+        _add_debug(command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The default would import every command for its short help.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from openllama_cli.terminal.escape import one_line
+
+            raise click.UsageError(f"No such command {one_line(args[0])!r}.{_suggestion(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _suggestion(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, COMMANDS, n=1)
+    if close:
+        return f" Did you mean `olc {close[0]}`?"
+    return ' To complete a text: olc complete "…"' if " " in name else ""
+
+
+def _add_debug(command: click.Command) -> None:
+    """Give a command, and each of its subcommands, --debug, so that it works wherever it is typed."""
+    if not any(parameter.name == "debug" for parameter in command.params):
+        command.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks.")
+        )
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            _add_debug(subcommand)
+
+
+def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().obj["debug"] = True
+
+
+@click.group(
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog='Example: olc complete "Q: What is the largest animal?"',
+)
+@click.version_option(__version__, prog_name="olc", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks.")
+def olc() -> None:
+    """Complete text with OpenLLaMA models, and any other Llama checkpoint, from a shell."""
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run `olc` and exit: 0 done, 1 failed, 2 wrong usage, 3 a batch with failed rows, 130 Ctrl-C, 143 SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
+    state: dict[str, Any] = {"debug": False}
+    try:
+        olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
+        sys.stdout.flush()
+        code = 0
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except Terminated:
+        code = 143
+    except BrokenPipeError:
+        code = _quiet_pipe()
+    except click.ClickException as problem:
+        _show_usage(problem)
+        code = problem.exit_code
+    except OlcError as problem:
+        if state["debug"]:
+            raise
+        from openllama_cli.terminal.streams import error
+
+        error(problem.cause, problem.remedy)
+        code = problem.exit_code
+    _exit(code)
+
+
+def _show_usage(problem: click.ClickException) -> None:
+    """A usage error in olc's two lines, with the command whose help says more."""
+    from openllama_cli.terminal.streams import error
+
+    ctx = getattr(problem, "ctx", None)
+    path = ctx.command_path if ctx is not None else "olc"
+    if isinstance(problem, click.exceptions.NoArgsIsHelpError):
+        click.echo(problem.format_message(), err=True)
+        return
+    error(problem.format_message().rstrip("."), f"see `{path} --help`")
+
+
+def _quiet_pipe() -> int:
+    # What reads our output has gone. Python would complain again when it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _exit(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _quiet_pipe()
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated

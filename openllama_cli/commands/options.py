@@ -1,0 +1,55 @@
+"""Option groups that mean the same in every command, as decorators, and `-` / stdin."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.spec import ModelSpec
+
+Command = Callable[..., Any]
+
+
+def model_options(function: Command) -> Command:
+    """Add -m, --revision, --device, --dtype and --offline; the command receives them as `spec: ModelSpec`."""
+
+    @click.option("-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]")
+    @click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
+    @click.option("--device", default=ModelSpec.device, show_default=True, metavar="auto|cpu|cuda[:N]|mps")
+    @click.option("--dtype", default=ModelSpec.dtype, show_default=True, metavar="auto|float32|float16|bfloat16")
+    @click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, model: str | None, revision: str | None, device: str, dtype: Any, offline: bool, **rest: Any
+    ) -> Any:
+        spec = ModelSpec(model=model, revision=revision, device=device, dtype=dtype, offline=offline)
+        return function(*args, spec=spec, **rest)
+
+    return wrapper
+
+
+def sampling_options(function: Command) -> Command:
+    """Add the sampling options; the command receives the ones that were given as `given: dict[str, Any]`.
+
+    Only those given, so that a template's or a command's own defaults can lie beneath them:
+    `SamplingConfig.from_given(defaults | given)`.
+    """
+
+    @click.option("-n", "--max-tokens", "--max-new-tokens", type=int, help=f"Tokens at most. [{SamplingConfig.max_tokens}]")
+    @click.option("--temperature", "--temp", type=float, help="0 is greedy. [0, or 1 with another sampling option]")
+    @click.option("--top-p", type=float, help="Keep the likeliest tokens that make up this probability.")
+    @click.option("--top-k", type=int, help="Keep the K likeliest tokens.")
+    @click.option("--min-p", type=float, help="Keep tokens at least this likely, relative to the likeliest.")
+    @click.option("--repetition-penalty", type=float, help="Above 1: tokens seen before are less likely.")
+    @click.option("-s", "--seed", type=int, help="The same seed, the same text.")
+    @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+        values = {name: options.pop(name) for name in names}
+        given = {name: value for name, value in values.items() if value is not None and value != ()}
+        return function(*args, given=given, **options)
+
+    return wrapper

@@ -1,0 +1,88 @@
+"""How tokens are chosen and when a row ends: one frozen, self-checking config; the defaults of the whole program."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from openllama_cli.errors import UsageError
+
+# Given without a temperature, each of these asks for sampling. The repetition penalty does not: it changes greedy
+# output too, as in transformers.
+_ASKS_FOR_SAMPLING = ("top_p", "top_k", "min_p", "seed")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Settings of one row.
+
+    max_tokens: new tokens at most, >= 0.
+    temperature: >= 0; 0 is greedy, whatever else is set.
+    top_p: in (0, 1]; 1 keeps everything. top_k: >= 0; 0 keeps everything. min_p: in [0, 1]; 0 keeps everything.
+    repetition_penalty: > 0; 1 changes nothing.
+    seed: any integer; with the row's identity it fixes every draw. None: the caller chooses one.
+    stop: texts that end the row; never part of its text.
+    logprobs: None for none, else how many alternatives to report beside each token's log-probability, 0 to 100.
+
+    Raises UsageError naming the flag.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.max_tokens >= 0, "--max-tokens", self.max_tokens, "0 or more")
+        _require(0 <= self.temperature < math.inf, "--temperature", self.temperature, "0 (greedy) or more")
+        _require(0 < self.top_p <= 1, "--top-p", self.top_p, "more than 0 and at most 1")
+        _require(self.top_k >= 0, "--top-k", self.top_k, "0 (off) or more")
+        _require(0 <= self.min_p <= 1, "--min-p", self.min_p, "between 0 and 1")
+        _require(0 < self.repetition_penalty < math.inf, "--repetition-penalty", self.repetition_penalty, "more than 0")
+        _require(self.logprobs is None or 0 <= self.logprobs <= 100, "--logprobs", self.logprobs, "between 0 and 100")
+        if any(not text for text in self.stop):
+            raise UsageError("--stop is empty", "give the text to end at, such as --stop 'Q:'")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any]) -> "SamplingConfig":
+        """Build from the options that were given; a sampling option without a temperature samples at 1.0.
+
+        Raises UsageError for an unknown name or a value of the wrong type.
+        """
+        types = {"max_tokens": int, "top_k": int, "seed": int, "logprobs": int, "stop": tuple}
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise UsageError(f"unknown sampling option {name!r}", f"use one of {', '.join(sorted(known))}")
+            values[name] = _typed(name, value, types.get(name, float))
+        if "temperature" not in values and any(name in values for name in _ASKS_FOR_SAMPLING):
+            values["temperature"] = 1.0
+        return cls(**values)
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    flag = "--" + name.replace("_", "-")
+    if kind is tuple:
+        texts = (value,) if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{flag} is {value!r}", "give a text or a list of texts")
+        return tuple(texts)
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        raise UsageError(f"{flag} is {value!r}", f"give {'a whole number' if kind is int else 'a number'}")
+    return kind(value)
+
+
+def _require(holds: bool, flag: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{flag} {value} is out of range", f"give {allowed}")

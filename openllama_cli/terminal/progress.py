@@ -1,0 +1,45 @@
+"""Progress bars on stderr, only on a terminal: the rich side of `models.progress.Progress`."""
+
+import sys
+
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
+
+from openllama_cli.terminal.escape import one_line
+from openllama_cli.terminal.streams import is_terminal, stderr_console
+
+
+class TerminalProgress:
+    """One bar at a time, in bytes, or a spinner where the total is not known; silent when stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        """Begin a piece of work; a piece that was under way ends."""
+        self.finish()
+        if not is_terminal(sys.stderr):
+            return
+        columns = (
+            (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Remaining())
+            if total_bytes
+            else (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        )
+        self._progress = Progress(*columns, console=stderr_console(), transient=True)
+        # rich reads markup in descriptions: a file name with brackets would vanish.
+        description = Text(one_line(label)).markup
+        self._task = self._progress.add_task(description, total=total_bytes)
+        self._progress.start()
+
+    def advance(self, count: int) -> None:
+        """Add to the bytes done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def finish(self) -> None:
+        """End the bar and clear its line."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None

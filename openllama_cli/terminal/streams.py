@@ -1,0 +1,69 @@
+"""stdout carries the result, stderr everything else.
+
+`out` writes the result: byte-exact UTF-8 in a pipe, control characters shown as escapes on a terminal. `notice`, `hint` and
+`error` write to stderr. Nothing here passes through rich markup, so brackets in a prompt or a path stay what they are.
+"""
+
+import json
+import sys
+from functools import cache
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from openllama_cli.terminal.escape import one_line, visible
+
+
+@cache
+def stdout_console() -> Console:
+    """The console of the result; rich decides on colour from the terminal, NO_COLOR and FORCE_COLOR."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@cache
+def stderr_console() -> Console:
+    """The console of notices, progress and errors."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at this stream. A stream that was closed by the caller is no terminal."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def out(text: str, *, style: str = "") -> None:
+    """Write part of the result, with nothing added. style: a rich style, used on a terminal only."""
+    if is_terminal(sys.stdout):
+        stdout_console().print(Text(visible(text), style=style), end="", soft_wrap=True)
+        sys.stdout.flush()
+        return
+    sys.stdout.flush()
+    # Bytes, since text mode would translate newlines on some systems and fail on what the locale cannot hold.
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
+    sys.stdout.buffer.flush()
+
+
+def out_json(document: Any) -> None:
+    """Write one JSON document on one line, the same in a pipe and on a terminal."""
+    out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def notice(text: str) -> None:
+    """A line on stderr about what is being done."""
+    stderr_console().print(Text(visible(text), style="dim"))
+
+
+def hint(text: str) -> None:
+    """A line on stderr about what the user may have meant."""
+    stderr_console().print(Text.assemble(("hint: ", "yellow"), visible(text)))
+
+
+def error(cause: str, remedy: str) -> None:
+    """The two lines of an expected failure: the cause, and what to do."""
+    console = stderr_console()
+    console.print(Text.assemble(("error: ", "bold red"), one_line(cause)))
+    console.print(Text.assemble(("  fix: ", "bold green"), one_line(remedy)))

@@ -1,0 +1,45 @@
+"""Tables on stdout: rich on a terminal, tab-separated lines in a pipe (so that cut and awk work)."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from openllama_cli.terminal.escape import one_line
+from openllama_cli.terminal.streams import is_terminal, out, stdout_console
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), title: str = "") -> None:
+    """Show rows under columns. right: the columns whose figures are aligned to the right."""
+    if not is_terminal(sys.stdout):
+        out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
+        return
+    view = Table(box=None, title=Text(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
+    for column in columns:
+        view.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*(Text(one_line(cell)) for cell in row))
+    stdout_console().print(view, soft_wrap=False)
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Show name and value, one pair a line."""
+    if not is_terminal(sys.stdout):
+        out("".join(f"{name}\t{one_line(value)}\n" for name, value in pairs))
+        return
+    view = Table.grid(padding=(0, 2))
+    view.add_column(style="dim", no_wrap=True)
+    view.add_column(overflow="fold")
+    for name, value in pairs:
+        view.add_row(Text(name), Text(one_line(value)))
+    stdout_console().print(view, soft_wrap=False)
+
+
+def size(count: float) -> str:
+    """A number of bytes for people, in powers of 1000 as disks and the Hub count them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
