@@ -1,8 +1,8 @@
 """Tiny Llama checkpoints with seeded random weights, in every format olc loads.
 
 `write_tiny_llama` and `write_meta_llama` with the same numbers and seed hold the same model, so that a test can load
-both and compare logits. The Meta writer is written from the published Llama `model.py` (which layers are split over which
-dimension, and the rotary embedding that pairs neighbouring rows), not from olc's reader. torch is imported inside
+both and compare logits. The Meta writer is written from the published Llama `model.py` (which layers are split over
+which dimension, and the rotary embedding that pairs neighbouring rows), not from olc's reader. torch is imported inside
 functions only.
 """
 
@@ -135,9 +135,9 @@ def write_tiny_llama(
 ) -> Path:
     """Write a Hugging Face folder and return it.
 
-    safe: model.safetensors, else pytorch_model.bin. sharded: two files and an index. tokenizer: with tokenizer.model and
-    tokenizer_config.json. shape: see `tiny_config` (kv_heads, heads, vocab, dtype, layers, context, hidden, intermediate,
-    tie).
+    safe: model.safetensors, else pytorch_model.bin. sharded: two files and an index. tokenizer: with tokenizer.model
+    and tokenizer_config.json. shape: see `tiny_config` (kv_heads, heads, vocab, dtype, layers, context, hidden,
+    intermediate, tie).
     """
     config = tiny_config(**shape)
     state = tiny_state_dict(config, seed)
