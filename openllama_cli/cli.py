@@ -42,7 +42,9 @@ class CommandTable(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from openllama_cli.terminal.escape import one_line
 
@@ -62,9 +64,10 @@ def _suggestion(name: str) -> str:
 def _add_debug(command: click.Command) -> None:
     """Give a command, and each of its subcommands, --debug, so that it works wherever it is typed."""
     if not any(parameter.name == "debug" for parameter in command.params):
-        command.params.append(
-            click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks.")
+        option = click.Option(
+            ["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks."
         )
+        command.params.append(option)
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             _add_debug(subcommand)

@@ -5,10 +5,10 @@
     ├── ModelError      1   a model, tokenizer or checkpoint that cannot be used
     ├── HubError        1   the Hugging Face Hub could not be reached, or refused
     ├── GenerationError 1   a row that could not be generated
-    └── RowsFailed      3   a batch that finished, with failed rows
+    └── RowsFailedError 3   a batch that finished, with failed rows
 
-Each carries a cause (what happened, with the names and numbers) and a remedy (what to type or change). `cli.main` prints them
-as two lines; every other exception is a bug and keeps its traceback.
+Each carries a cause (what happened, with the names and numbers) and a remedy (what to type or change). `cli.main` prints
+them as two lines; every other exception is a bug and keeps its traceback.
 """
 
 
@@ -56,7 +56,7 @@ class GenerationError(OlcError):
     code = "generation"
 
 
-class RowsFailed(OlcError):
+class RowsFailedError(OlcError):
     """A batch that was finished, with rows that failed."""
 
     exit_code = 3

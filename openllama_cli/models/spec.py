@@ -13,8 +13,8 @@ DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 class ModelSpec:
     """Which model, and how to load it.
 
-    model: alias ("3b-v2"), Hub id ("openlm-research/open_llama_3b") or folder; None means OLC_MODEL, then the default set
-        with `olc models default`, then the demo model.
+    model: alias ("3b-v2"), Hub id ("openlm-research/open_llama_3b") or folder; None means OLC_MODEL, then the default
+        set with `olc models default`, then the demo model.
     revision: a Hub branch, tag or commit; None is "main".
     device: "auto" (device_map="auto"), "cpu", "cuda", "cuda:N" or "mps".
     dtype: "auto" is the checkpoint's on a GPU; on a CPU bfloat16 where the processor has it, else float32.
@@ -31,7 +31,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.model is not None and not self.model.strip():
-            raise UsageError("--model is empty", "name an alias such as 3b-v2, a Hub id or a folder; see `olc models list`")
+            raise UsageError("--model is empty", "name an alias, a Hub id or a folder; see `olc models list`")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise UsageError(f"--device {self.device} is not known", "use auto, cpu, cuda, cuda:N or mps")
         if self.dtype not in get_args(DtypeName):

@@ -2,8 +2,8 @@
 
 import re
 
-# C0 and C1 control characters and DEL, but for newline and tab; lone surrogates, which cannot be encoded. An escape sequence
-# in a model's output could otherwise retitle the window, move the cursor or hide text.
+# C0 and C1 control characters and DEL, but for newline and tab; lone surrogates, which cannot be encoded. An escape
+# sequence in a model's output could otherwise retitle the window, move the cursor or hide text.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

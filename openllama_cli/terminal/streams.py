@@ -1,7 +1,7 @@
 """stdout carries the result, stderr everything else.
 
-`out` writes the result: byte-exact UTF-8 in a pipe, control characters shown as escapes on a terminal. `notice`, `hint` and
-`error` write to stderr. Nothing here passes through rich markup, so brackets in a prompt or a path stay what they are.
+`out` writes the result: byte-exact UTF-8 in a pipe, control characters shown as escapes on a terminal. `notice`, `hint`
+and `error` write to stderr. Nothing here passes through rich markup, so brackets in a prompt or a path stay what they are.
 """
 
 import json

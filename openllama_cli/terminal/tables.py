@@ -15,7 +15,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     if not is_terminal(sys.stdout):
         out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
         return
-    view = Table(box=None, title=Text(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
+    heading = Text(title) if title else None
+    view = Table(box=None, title=heading, title_justify="left", header_style="bold", pad_edge=False)
     for column in columns:
         view.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -1,0 +1,198 @@
+"""The decode loop: rows of token ids in, one event per token out. `complete`, `generate` and `batch` all run on it.
+
+A reader of the published Llama `generate` finds its parts here, with these differences:
+
+- prompt lengths: there the shortest prompt is prefilled and longer ones are fed token by token; here each row is prefilled
+  whole by itself, then all rows take their decode steps together, each at its own position.
+- cache and mask: there one block for the batch and a causal mask over it; here each row owns its cache (`forward.KVCache`)
+  and attends to nothing else, so there is no padding to mask.
+- EOS: there a finished row runs along until all are done; here it leaves at once and a waiting row takes its place. An EOS
+  inside a prompt is an ordinary token and cuts nothing.
+- logprobs: there they come from the tempered or untempered logits shifted by one, and the first token of an echoed prompt
+  gets 0.0; here they are of the untempered distribution, and the first token, which nothing predicts, has none. When all
+  prompts fill the context there the logprobs are not shifted; here they are those of a full forward pass.
+- random numbers: there one global generator; here each row has its own (`sampling.row_generator`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from openllama_cli.errors import GenerationError
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.forward import Forward, KVCache
+from openllama_cli.generation.sampling import choose_token, log_probabilities, row_generator
+
+# "eos": the model ended; "stop": a stop string; "length": max tokens; "context": no position is left.
+FinishReason = Literal["eos", "stop", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row's work.
+
+    row: its identity: names it in events and, with the seed, fixes its random numbers.
+    prompt: token ids, at least one, at most the model's context.
+    eos: ids that end the row.
+    watch: told every token taken that is not EOS; true ends the row (stop strings: text is not known here).
+    score_prompt: also report the prompt's log-probabilities.
+    """
+
+    row: int
+    prompt: Sequence[int]
+    sampling: SamplingConfig
+    eos: frozenset[int] = frozenset()
+    watch: Callable[[int], bool] | None = None
+    score_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token with the log-probability (natural) that the model gave it, and the K likeliest in its place.
+
+    entropy: of the distribution it was taken from, in bits. logprob is None where nothing predicts the token.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    entropy: float | None = None
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A row's prompt has been through the model. scored: one entry per prompt token, if asked for."""
+
+    row: int
+    scored: tuple[Scored, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row took a token, or ended, or both. The last event of a row has a finish_reason or an error.
+
+    scored: None where the row ends without taking a token (max tokens 0, context full, error).
+    """
+
+    row: int
+    scored: Scored | None = None
+    finish_reason: FinishReason | None = None
+    error: GenerationError | None = None
+
+
+Event = Prefilled | Step
+
+
+@dataclass
+class _Row:
+    """A row in flight. tokens: prompt and completion. left: tokens that may still be taken."""
+
+    request: Request
+    cache: KVCache
+    tokens: list[int]
+    left: int
+    at_limit: FinishReason
+    generator: torch.Generator | None
+    finished: bool = field(default=False)
+
+
+def decode_rows(forward: Forward, requests: Iterable[Request], *, max_rows: int = 16) -> Iterator[Event]:
+    """Run all requests, at most `max_rows` at a time; a row that ends makes place for the next one.
+
+    Events of one row come in order: Prefilled, then a Step per token; rows are interleaved. `requests` is read only as
+    places become free. A row that fails (not finite logits, prompt over the context) ends with its error; others go on.
+    Closing the iterator stops the work.
+    """
+    waiting = iter(requests)
+    active: list[_Row] = []
+    while True:
+        while len(active) < max_rows and (request := next(waiting, None)) is not None:
+            row, events = _admit(forward, request)
+            yield from events
+            if row is not None:
+                active.append(row)
+        if not active:
+            return
+        # Every active row has taken a token that the model has not seen yet.
+        logits = forward.decode([row.tokens[-1] for row in active], [row.cache for row in active])  # [rows, vocab]
+        for row, row_logits in zip(active, logits, strict=True):
+            yield _take(row, row_logits)
+        active = [row for row in active if not row.finished]
+
+
+def _admit(forward: Forward, request: Request) -> tuple[_Row | None, list[Event]]:
+    """Prefill one row and take its first token; no row is returned if it ended there."""
+    length = len(request.prompt)
+    if not 1 <= length <= forward.context:
+        return None, [Step(request.row, error=_over_context(length, forward.context))]
+    room = forward.context - length
+    left = min(request.sampling.max_tokens, room)
+    row = _Row(
+        request=request,
+        # The last token taken is never run, so it needs no position.
+        cache=KVCache(length + max(left - 1, 0)),
+        tokens=list(request.prompt),
+        left=left,
+        at_limit="length" if request.sampling.max_tokens <= room else "context",
+        generator=None if request.sampling.greedy else row_generator(request.sampling.seed or 0, request.row),
+    )
+    if left == 0 and not request.score_prompt:
+        return None, [Prefilled(request.row), Step(request.row, finish_reason=row.at_limit)]
+    logits = forward.prefill(request.prompt, row.cache, every=request.score_prompt)  # [1 or n, vocab]
+    events: list[Event] = [Prefilled(request.row, _score_prompt(request, logits) if request.score_prompt else ())]
+    if left == 0:
+        return None, [*events, Step(request.row, finish_reason=row.at_limit)]
+    events.append(_take(row, logits[-1]))
+    return (None if row.finished else row), events
+
+
+def _over_context(length: int, context: int) -> GenerationError:
+    if length == 0:
+        return GenerationError("the prompt has no tokens", "begin it with BOS", code="empty_prompt")
+    return GenerationError(
+        f"the prompt has {length} tokens, the model's context {context}",
+        f"shorten the prompt by {length - context} tokens",
+        code="context_length_exceeded",
+    )
+
+
+def _take(row: _Row, logits: torch.Tensor) -> Step:
+    """Choose the row's next token from [vocab] logits, and see whether the row ends with it."""
+    request = row.request
+    try:
+        token = choose_token(logits, row.tokens, request.sampling, row.generator)
+    except GenerationError as error:
+        row.finished = True
+        return Step(request.row, error=error)
+    wanted = request.sampling.logprobs
+    scored = Scored(token) if wanted is None else score(token, log_probabilities(logits), wanted)
+    row.tokens.append(token)
+    row.left -= 1
+    reason: FinishReason | None = None
+    if token in request.eos:
+        reason = "eos"
+    elif request.watch is not None and request.watch(token):
+        reason = "stop"
+    elif row.left == 0:
+        reason = row.at_limit
+    row.finished = reason is not None
+    return Step(request.row, scored, reason)
+
+
+def _score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
+    """The logits after token i, [n, vocab], predict token i + 1; nothing predicts the first."""
+    wanted = request.sampling.logprobs or 0
+    logprobs = log_probabilities(logits)
+    rest = (score(token, logprobs[place], wanted) for place, token in enumerate(request.prompt[1:]))
+    return (Scored(request.prompt[0]), *rest)
+
+
+def score(token: int, logprobs: torch.Tensor, count: int) -> Scored:
+    """A token's log-probability, the `count` likeliest tokens and the entropy, from [vocab] log-probabilities."""
+    values, tokens = logprobs.topk(min(count, logprobs.numel()))
+    entropy = torch.special.entr(logprobs.exp()).sum() / math.log(2)
+    top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+    return Scored(token, float(logprobs[token]), top, float(entropy))
