@@ -20,9 +20,7 @@ def row_generator(seed: int, row: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def choose_token(
-    logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None
-) -> int:
+def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None) -> int:
     """Take one token.
 
     logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty.

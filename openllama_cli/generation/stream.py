@@ -1,0 +1,93 @@
+"""Prompts in, text out as it becomes certain: the engines, which know token ids only, joined with a tokenizer."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+
+from openllama_cli.errors import GenerationError
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.forward import TransformersForward
+from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
+from openllama_cli.generation.reference import generate_rows
+from openllama_cli.generation.text import Decoder, TextStream
+
+EngineName = Literal["loop", "transformers"]
+Engine = Callable[[Iterable[Request]], Iterator[Event]]
+
+
+class TextTokenizer(Decoder, Protocol):
+    """The part of a tokenizer that a stream needs."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a text."""
+
+
+class Loaded(Protocol):
+    """The part of `models.load.LoadedModel` that generation needs."""
+
+    model: Any
+    tokenizer: Any
+    input_device: torch.device
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to complete. row: its identity; tokens: ids with BOS; score: report the prompt's log-probabilities too."""
+
+    row: int
+    tokens: Sequence[int]
+    sampling: SamplingConfig
+    score: bool = False
+
+
+@dataclass(frozen=True)
+class TextStep:
+    """What happened to a row: its prompt went through (`prefilled`), it took a token, some text became certain, it ended.
+
+    text: never part of a stop string; joined over a row it is the completion. prompt: if scored, one entry a prompt token.
+    """
+
+    row: int
+    text: str = ""
+    scored: Scored | None = None
+    finish_reason: FinishReason | None = None
+    error: GenerationError | None = None
+    prefilled: bool = False
+    prompt: tuple[Scored, ...] = ()
+
+
+def make_engine(loaded: Loaded, name: EngineName = "loop", *, max_rows: int = 16) -> Engine:
+    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row."""
+    if name == "transformers":
+        return partial(generate_rows, loaded.model, loaded.input_device)
+    return partial(decode_rows, TransformersForward(loaded.model, loaded.input_device), max_rows=max_rows)
+
+
+def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Iterator[TextStep]:
+    """Complete prompts; the steps of one row in order, rows interleaved."""
+    texts: dict[int, TextStream] = {}
+
+    def requests() -> Iterator[Request]:
+        for prompt in prompts:
+            text = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
+            texts[prompt.row] = text
+            yield Request(prompt.row, prompt.tokens, prompt.sampling, tokenizer.eos_ids, text.watch, score_prompt=prompt.score)
+
+    for event in engine(requests()):
+        if isinstance(event, Prefilled):
+            yield TextStep(event.row, prefilled=True, prompt=event.scored)
+            continue
+        step = TextStep(event.row, scored=event.scored, finish_reason=event.finish_reason, error=event.error)
+        text = texts[event.row]
+        if step.finish_reason is None and step.error is None:
+            yield replace(step, text=text.take())
+            continue
+        text.close()
+        del texts[event.row]
+        # The rest of a character may complete a stop string although the row ended for another reason.
+        reason = "stop" if text.finished and step.error is None else step.finish_reason
+        yield replace(step, text=text.take(), finish_reason=reason)
