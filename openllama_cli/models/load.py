@@ -1,0 +1,198 @@
+"""From a folder to a model that generates.
+
+transformers loads; this module sees to it that what comes out is what the checkpoint holds, or an error: headers are checked
+before torch is imported, config.json reaches transformers only in the keys that olc knows, no code comes with a model, nothing
+is asked of the network, and a missing weight is never filled with random numbers.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models import load_errors, meta_format
+from openllama_cli.models.checkpoint import Checkpoint, inspect
+from openllama_cli.models.damage import damaged
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.placement import choose_dtype, describe_devices, device_map, input_device, main_device
+from openllama_cli.models.progress import NullProgress, Progress
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+MaxMemory = Mapping[int | str, int | str]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready: what `load` hands to generation.
+
+    model: in eval mode, without gradients. Its generation_config holds the special ids and nothing else, so that
+    `model.generate` adds nothing to what it is told. input_device: where token ids have to be. dtype: of the weights.
+    device: where they are, in words: "cpu", "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`,
+    importing torch and transformers included.
+    """
+
+    model: "LlamaForCausalLM"
+    tokenizer: Tokenizer
+    folder: ModelFolder
+    checkpoint: Checkpoint
+    input_device: "torch.device"
+    dtype: "torch.dtype"
+    device: str
+    load_seconds: float
+
+
+def load(
+    folder: ModelFolder,
+    spec: ModelSpec,
+    *,
+    progress: Progress | None = None,
+    max_memory: MaxMemory | None = None,
+    offload_folder: Path | None = None,
+) -> LoadedModel:
+    """Load a model folder in any format that `checkpoint.inspect` knows.
+
+    Weights are mapped, not copied, where their stored type is kept on the CPU. progress: counts the stored bytes of the weights
+    that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as accelerate takes it; None lets it
+    look. offload_folder: for weights that fit nowhere else and are not in safetensors files; None is a temporary folder that
+    is removed when the process ends.
+
+    Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
+    """
+    started = time.perf_counter()
+    progress = progress or NullProgress()
+    checkpoint = inspect(folder.path)
+    tokenizer = open_tokenizer(folder.path)
+    check_vocabulary(tokenizer, checkpoint)
+    progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
+    try:
+        device = main_device(spec.device)
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
+        with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
+            model = _from_pretrained(
+                checkpoint,
+                tokenizer,
+                dtype,
+                progress,
+                device_map=device_map(spec.device, device),
+                max_memory=None if max_memory is None else dict(max_memory),
+                offload_folder=str(offload),
+            )
+    finally:
+        progress.finish()
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        checkpoint=checkpoint,
+        input_device=input_device(model),
+        dtype=dtype,
+        device=describe_devices(model),
+        load_seconds=time.perf_counter() - started,
+    )
+
+
+def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Raise ModelError if text can become a token id that the embedding has no row for.
+
+    Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
+    """
+    special = tokenizer.special_ids
+    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
+    highest = max(next(ids, 0), tokenizer.bos_id or 0)
+    if highest >= checkpoint.shape.vocab:
+        raise ModelError(
+            f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",
+            "use the tokenizer files that belong to this model",
+        )
+
+
+def _from_pretrained(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: "torch.dtype", progress: Progress, **placement: Any
+) -> "LlamaForCausalLM":
+    """Call transformers, and check what it says of the weights it found."""
+    from transformers import LlamaForCausalLM
+
+    from openllama_cli.models.quiet import quiet_transformers
+
+    sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
+    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
+        config = _llama_config(checkpoint)
+        if checkpoint.format == "meta":
+            state = {}
+            for name, tensor in meta_format.read_tensors(meta_format.read_meta(checkpoint.path), dtype):
+                state[name] = tensor
+                progress.advance(sizes.pop(name))
+            source = {"pretrained_model_name_or_path": None, "state_dict": state}
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            **source,
+            **placement,
+            config=config,
+            generation_config=_generation_config(tokenizer),
+            dtype=dtype,
+            use_safetensors=checkpoint.format == "safetensors",
+            weights_only=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(map(str, info[what]))
+        if names:
+            raise ModelError(
+                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
+                "take config.json and the weights from the same model",
+            )
+    assert isinstance(model, LlamaForCausalLM)
+    return model.requires_grad_(False)
+
+
+def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
+    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    try:
+        config = LlamaConfig(**checkpoint.config)
+        LlamaRotaryEmbedding(config)
+    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
+        reason = str(error).strip("'\"").splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
+    return config
+
+
+def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
+    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
+
+
+@contextlib.contextmanager
+def _offload_folder(given: Path | None) -> Iterator[Path]:
+    """The folder for offloaded weights. A temporary one goes at once if nothing was written, else when the process ends."""
+    if given is not None:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="olc-offload-"))
+    used = False
+    try:
+        yield folder
+        used = any(folder.iterdir())
+    finally:
+        if used:
+            import atexit
+
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""Where a model goes and in which type: `--device` and `--dtype`, and what they mean on this machine."""
+
+import functools
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import OlcError
+from openllama_cli.models.spec import DtypeName
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+
+def main_device(requested: str) -> "torch.device":
+    """The device that computes: what `--device` names, and for "auto" the accelerator if there is one, else the CPU.
+
+    Raises OlcError if the named device is not there, saying what this torch was built for.
+    """
+    import torch
+
+    if requested == "auto":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # An unusable driver only means the CPU here.
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    device = torch.device(requested)
+    if device.type == "cuda":
+        return _cuda(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        built = "finds no Apple GPU" if torch.backends.mps.is_built() else "is built without Apple's Metal"
+        raise OlcError(f"--device mps: torch {torch.__version__} {built}", "use --device auto or --device cpu", code="device")
+    return device
+
+
+def _cuda(device: "torch.device") -> "torch.device":
+    """cuda:N for --device cuda[:N]; "cuda" alone is the first GPU."""
+    import torch
+
+    build = f"torch {torch.__version__}"
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise OlcError(
+            f"--device {device} needs a CUDA build of torch, and this is {build}",
+            "install one (https://pytorch.org/get-started/locally/), or use --device auto",
+            code="device",
+        )
+    with warnings.catch_warnings(record=True) as reasons:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        reason = f" ({str(reasons[0].message).splitlines()[0][:200]})" if reasons else ""
+        raise OlcError(
+            f"--device {device}: {build}, built for CUDA {torch.version.cuda}, finds no GPU{reason}",
+            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device auto",
+            code="device",
+        )
+    index = device.index or 0
+    if index >= count:
+        there = "cuda:0 only" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise OlcError(
+            f"--device {device} is not there: torch sees {there}", "name one of these, or use --device auto", code="device"
+        )
+    return torch.device("cuda", index)
+
+
+def choose_dtype(requested: DtypeName, stored: str, device: "torch.device") -> "torch.dtype":
+    """The type to compute in.
+
+    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto" is the checkpoint's type on an
+    accelerator; on a CPU it is bfloat16 if the processor has instructions for it, else float32, since float16 prefill is ten
+    times slower there (measured on AVX512 with bf16).
+    """
+    import torch
+
+    if requested != "auto":
+        name: str = requested
+    elif device.type != "cpu":
+        name = stored
+    else:
+        name = "bfloat16" if cpu_has_bfloat16() else "float32"
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices itself: AVX512-BF16, AMX, AVX10.2 or Arm's BF16."""
+    import torch
+
+    # get_capabilities came with torch 2.11; the names are those of torch and of /proc/cpuinfo (x86 "flags", Arm "Features").
+    names = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"}
+    probe = getattr(torch.cpu, "get_capabilities", None)
+    if probe is not None:
+        capabilities = probe()
+        return any(capabilities.get(name) for name in names)
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return any(names & set(line.split()) for line in lines)
+
+
+def device_map(requested: str, device: "torch.device") -> "str | dict[str, torch.device]":
+    """What transformers takes as device_map: "auto" lets accelerate spread the layers, else everything goes to `device`."""
+    return "auto" if requested == "auto" else {"": device}
+
+
+def input_device(model: "LlamaForCausalLM") -> "torch.device":
+    """Where token ids have to be: on the device of the embeddings, or on the CPU where those wait on the CPU or disk.
+
+    `model.device` is no guide: it is "meta" as soon as the first weight is offloaded.
+    """
+    import torch
+
+    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
+    for module in ("model.embed_tokens", "model", ""):
+        if module in placed:
+            where = placed[module]
+            return torch.device("cpu") if where in ("cpu", "disk", "meta") else torch.device(where)
+    return _embedding_device(model)
+
+
+def describe_devices(model: "LlamaForCausalLM") -> str:
+    """Where the model's parts are, each device once in order of use: "cpu", "cuda:0", "cuda:0,cpu,disk"."""
+    import torch
+
+    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
+    if not placed:
+        return str(_embedding_device(model))
+    names = [where if where == "disk" else str(torch.device(where)) for where in placed.values()]
+    return ",".join(dict.fromkeys(names))
+
+
+def _embedding_device(model: "LlamaForCausalLM") -> "torch.device":
+    weight: torch.Tensor = model.model.embed_tokens.weight
+    return weight.device

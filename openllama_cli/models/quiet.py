@@ -1,0 +1,62 @@
+"""Keeping transformers and accelerate off the terminal while they load.
+
+Their warnings are either of no interest to the user (offloading works as asked) or, like missing weights, become errors in
+`load`; their progress bars are replaced by ours.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def quiet_transformers(weight_done: Callable[[str], None] | None = None) -> Iterator[None]:
+    """No log lines, warnings or progress bars from transformers and accelerate inside; everything as before afterwards.
+
+    weight_done: called with the name of each weight that transformers has put in place.
+    """
+    from transformers.utils import logging as hf_logging
+
+    def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if weight_done is None or kwargs.get("desc") != "Loading weights" or not args:
+            return factory(*args, **kwargs)
+        return _report(args[0], weight_done)
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate")]
+    levels = [logger.level for logger in loggers]
+    bars = hf_logging.is_progress_bar_enabled()
+    # The hook came after transformers 5.3; without it there is a label and no count.
+    set_hook = getattr(hf_logging, "set_tqdm_hook", None)
+    previous_hook = set_hook(hook) if set_hook else None
+    variable = "DISABLE_SAFETENSORS_CONVERSION"
+    previous_variable = os.environ.get(variable)
+    try:
+        hf_logging.disable_progress_bar()
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        # transformers would ask a service on the Hub to convert .bin weights, in a background thread.
+        os.environ[variable] = "1"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+        if set_hook:
+            set_hook(previous_hook)
+        if previous_variable is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = previous_variable
+
+
+def _report(items: Any, weight_done: Callable[[str], None]) -> Iterator[Any]:
+    """Pass (name, …) pairs through, reporting each once it has been dealt with."""
+    for item in items:
+        yield item
+        weight_done(item[0])

@@ -1,0 +1,54 @@
+"""The numbers that make a Llama, and the tensors that follow from them."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """The shape of one Llama checkpoint.
+
+    hidden: width of the residual stream. intermediate: width inside the MLP. context: positions the model was trained on.
+    kv_heads: key/value heads; fewer than heads is grouped-query attention. tie: the output matrix is the embedding.
+    """
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    rms_norm_eps: float = 1e-6
+    tie: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every weight under its Hugging Face name, with its shape (rows, columns) or (size,). A tied output is left out."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer: dict[str, tuple[int, ...]] = {
+            "self_attn.q_proj.weight": (queries, self.hidden),
+            "self_attn.k_proj.weight": (keys, self.hidden),
+            "self_attn.v_proj.weight": (keys, self.hidden),
+            "self_attn.o_proj.weight": (self.hidden, queries),
+            "mlp.gate_proj.weight": (self.intermediate, self.hidden),
+            "mlp.up_proj.weight": (self.intermediate, self.hidden),
+            "mlp.down_proj.weight": (self.hidden, self.intermediate),
+            "input_layernorm.weight": (self.hidden,),
+            "post_attention_layernorm.weight": (self.hidden,),
+        }
+        biased = ("self_attn.",) * self.attention_bias + ("mlp.",) * self.mlp_bias
+        layer |= {name.replace(".weight", ".bias"): shape[:1] for name, shape in layer.items() if name.startswith(biased)}
+        tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab, self.hidden)}
+        for number in range(self.layers):
+            tensors |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+        tensors["model.norm.weight"] = (self.hidden,)
+        if not self.tie:
+            tensors["lm_head.weight"] = (self.vocab, self.hidden)
+        return tensors
+
+    def parameters(self) -> int:
+        """How many numbers the weights hold; a tied output counts once."""
+        return sum(math.prod(shape) for shape in self.tensors().values())

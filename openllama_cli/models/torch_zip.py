@@ -1,0 +1,155 @@
+"""The header of a PyTorch file (.bin, .pth), read without torch and without running what a pickle asks for.
+
+torch.save writes a zip archive: data.pkl names every tensor with its shape and storage, and data/N holds storage N, stored
+without compression. The pickle is read here with an unpickler that knows four names and refuses every other one, so a file
+that carries code is refused before torch sees it (torch.load(weights_only=True) refuses it once more).
+"""
+
+import collections
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.damage import damaged
+from openllama_cli.models.headers import ITEM_SIZE, TensorInfo, refuse_other_files
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+# A pickle of a few hundred tensors takes some 30 kB.
+_LONGEST_PICKLE = 100_000_000
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: str
+    items: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def end(self) -> int:
+        """One past the last item of the storage that this tensor reaches."""
+        if 0 in self.shape:
+            return 0
+        return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+
+
+def read_torch_header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of a .bin or .pth file, by name.
+
+    Every tensor is checked to lie inside its storage, and every storage inside the file. Raises ModelError for a file that is
+    cut short, damaged, something else, in the format before torch 1.6, or that asks to run code; OSError where it cannot
+    be read.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(64)
+    refuse_other_files(file, start)
+    if start.startswith(_LEGACY_MAGIC):
+        raise ModelError(
+            f"{file} is in the format of torch before 1.6, which cannot be read safely in parts",
+            f"save it again with any newer torch: torch.save(torch.load('{file.name}', weights_only=True), '{file.name}')",
+        )
+    if not start.startswith(b"PK\x03\x04"):
+        raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _read_archive(file, archive)
+    except zipfile.BadZipFile as error:
+        size = file.stat().st_size
+        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {str(error).rstrip('.').lower()})") from error
+
+
+def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:
+    entries = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise damaged(file, "is a zip archive, but not one that torch.save wrote: it has no data.pkl")
+    if entries[pickles[0]].file_size > _LONGEST_PICKLE:
+        raise damaged(file, f"has a data.pkl of {entries[pickles[0]].file_size:,} bytes, too long for a list of tensors")
+    folder = pickles[0].removesuffix("data.pkl")
+    byte_order = archive.read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
+    if byte_order != b"little":
+        raise damaged(file, "was written on a big-endian machine, which olc does not read")
+    try:
+        with archive.open(pickles[0]) as stream:
+            state = _Unpickler(stream, file).load()
+    except (ModelError, zipfile.BadZipFile):
+        raise
+    except Exception as error:  # A damaged or hostile pickle can fail in any way; none of them is a bug here.
+        raise damaged(file, f"has a damaged list of tensors ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()
+    ):
+        raise ModelError(
+            f"{file} does not hold a plain dict of tensors",
+            "olc reads state dicts, as in pytorch_model.bin; take the weights out of a training checkpoint first",
+        )
+    for storage in {tensor.storage for tensor in state.values()}:
+        entry = entries.get(f"{folder}data/{storage.key}")
+        needed = storage.items * ITEM_SIZE[storage.dtype]
+        if entry is None or entry.file_size < needed or entry.compress_type != zipfile.ZIP_STORED:
+            raise damaged(file, f"is damaged: storage {storage.key} of {needed:,} bytes is not whole in it")
+        archive.open(entry).close()  # Compares the entry's own header with the directory; reads no data.
+    for name, tensor in state.items():
+        if tensor.end() > tensor.storage.items:
+            raise damaged(file, f"is damaged: {name} reaches beyond its storage")
+    return {name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in state.items()}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads a pickled state dict into descriptions of tensors."""
+
+    def __init__(self, stream: Any, file: Path) -> None:
+        super().__init__(stream)
+        self.file = file
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return _rebuild_parameter
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _STORAGE_DTYPES[name]
+        raise ModelError(
+            f"{self.file} asks for {module}.{name}, which plain weights do not need",
+            "do not load it: it may run code. Take the model from its publisher, in safetensors format if there is one",
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _location, items = pid
+        if kind != "storage" or dtype not in ITEM_SIZE or type(items) is not int or items < 0:
+            raise ValueError(f"storage {pid!r}")
+        return _Storage(str(key), dtype, items)
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_rest: Any) -> _Tensor:
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"tensor of {size!r}")
+    return _Tensor(storage, offset, tuple(size), tuple(stride))
+
+
+def _rebuild_parameter(tensor: _Tensor, *_rest: Any) -> _Tensor:
+    return tensor
