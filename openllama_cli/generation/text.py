@@ -25,15 +25,22 @@ class IncrementalDecoder:
 
     def __init__(self, decoder: Decoder, prompt: Sequence[int]) -> None:
         self._decoder = decoder
+        # Tokens whose text has been shown and which end with a whole character, those after them, and how much of the
+        # latter's text has been shown.
         self._prefix = list(prompt)
         self._pending: list[int] = []
+        self._shown = 0
 
     def push(self, token: int) -> str:
         """The text that has become certain with this token; empty while a character is incomplete."""
         self._pending.append(token)
         # A character may have begun in the prompt, if the prompt was given as tokens.
         unfinished = self._decoder.unfinished([*self._prefix[-3:], *self._pending])
-        return self._show(max(0, len(self._pending) - unfinished))
+        text = self._show(max(0, len(self._pending) - unfinished))
+        if unfinished == 0:
+            self._prefix += self._pending
+            self._pending, self._shown = [], 0
+        return text
 
     def finish(self) -> str:
         """The rest: bytes that never became a character, as replacement characters."""
@@ -43,9 +50,8 @@ class IncrementalDecoder:
         if count == 0:
             return ""
         text = self._decoder.decode_continuation(self._prefix, self._pending[:count])
-        self._prefix += self._pending[:count]
-        del self._pending[:count]
-        return text
+        new, self._shown = text[self._shown :], len(text)
+        return new
 
 
 class TextStream:

@@ -1,0 +1,185 @@
+"""`olc complete`: one prompt, completed as it streams."""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openllama_cli.commands.open_model import check_context, describe, load_model, open_model
+from openllama_cli.commands.options import model_options, sampling_options
+from openllama_cli.commands.prompt_input import looks_escaped, read_prompt, unescape
+from openllama_cli.errors import UsageError
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.terminal.completion import CompletionWriter, show_stats
+from openllama_cli.terminal.streams import hint, out_json
+
+if TYPE_CHECKING:
+    from openllama_cli.generation.stream import TextStep
+    from openllama_cli.generation.timings import Timings
+    from openllama_cli.models.load import LoadedModel
+    from openllama_cli.prompt_templates import PromptTemplate
+
+EXAMPLES = r"""
+Examples:
+
+\b
+  olc complete "Q: What is the largest animal?"
+  olc complete -e "Q: What is the largest animal?\nA:" --stop "\n"
+  cat notes.txt | olc complete -t summarise
+  olc complete -t qa -p question "What is the capital of France?"
+  olc complete "The largest animal is" --temperature 0.8 --top-p 0.95 --seed 7
+  olc complete "The largest animal is" --json --logprobs 3 | jq .choices
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("prompt", required=False)
+@click.option("-f", "--file", metavar="FILE", help="The prompt is this file's text, byte for byte; - is stdin.")
+@click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template: qa, classify, summarise, …")
+@click.option("-p", "values", nargs=2, multiple=True, metavar="NAME VALUE", help="A template variable; VALUE - is stdin.")
+@click.option("-e", "--escape", is_flag=True, help=r"Turn \n, \t and \\ in PROMPT and --stop into characters.")
+@click.option("--echo", is_flag=True, help="Put the prompt in front of the completion.")
+@click.option("--logprobs", type=int, metavar="K", help="With --json: log-probabilities and the K likeliest tokens.")
+@click.option("--num-samples", type=click.IntRange(min=1), default=1, metavar="N", help="Complete the prompt N times.")
+@click.option("--json", "as_json", is_flag=True, help="One OpenAI text_completion object.")
+@click.option("--no-stream", is_flag=True, help="Write the completion once it is whole.")
+@click.option("--stats", is_flag=True, help="Times and speeds, on stderr.")
+@click.option(
+    "--engine",
+    type=click.Choice(["loop", "transformers"]),
+    default="loop",
+    show_default=True,
+    help="olc's decode loop, or model.generate, which it is compared with.",
+)
+@sampling_options
+@model_options
+def command(
+    prompt: str | None,
+    file: str | None,
+    template: str | None,
+    values: tuple[tuple[str, str], ...],
+    escape: bool,
+    echo: bool,
+    logprobs: int | None,
+    num_samples: int,
+    as_json: bool,
+    no_stream: bool,
+    stats: bool,
+    engine: Any,
+    given: dict[str, Any],
+    spec: ModelSpec,
+) -> None:
+    r"""Complete PROMPT, streaming the text as it comes.
+
+    Without PROMPT, or with -, the prompt is read from stdin. Greedy and 64 tokens unless told otherwise. The model is
+    --model, OLC_MODEL, the one set with `olc models default`, or a small built-in demo.
+    """
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs is reported in JSON only", "add --json")
+    if escape and "stop" in given:
+        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+    source = read_prompt(prompt, file, template, values, escape=escape)
+    if prompt is not None and not escape and looks_escaped(prompt):
+        hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")
+    sampling = _sampling(given, source.template, samples=num_samples, logprobs=logprobs)
+    opened = open_model(spec)
+    tokens = opened.tokenizer.encode(source.text)
+    check_context(opened, len(tokens), sampling.max_tokens)
+
+    loaded = load_model(opened, spec)
+    run = _Run(loaded, tokens, sampling, num_samples, engine, score_prompt=echo and logprobs is not None)
+    if as_json:
+        for _ in run.steps():
+            pass
+        out_json(_document(run, engine, echo=source.text if echo else None))
+    else:
+        writer = CompletionWriter(source.text, num_samples, echo=echo, stream=not no_stream)
+        with writer:
+            for step in run.steps():
+                writer.write(step.row, step.text, last=step.finish_reason is not None)
+    if stats:
+        show_stats(run.timings.as_dict(), device=loaded.device, dtype=run.made_with["dtype"], engine=engine)
+
+
+def _sampling(
+    given: Mapping[str, Any], template: "PromptTemplate | None", *, samples: int, logprobs: int | None
+) -> SamplingConfig:
+    """A template's settings beneath the options that were given; a seed where one is needed and none was given."""
+    settings: dict[str, Any] = dict(given)
+    if template is not None:
+        settings["stop"] = (*given.get("stop", ()), *template.stop)
+        if template.max_tokens is not None:
+            settings.setdefault("max_tokens", template.max_tokens)
+    if logprobs is not None:
+        settings["logprobs"] = logprobs
+    if samples > 1 and settings.setdefault("temperature", 1.0) == 0:
+        raise UsageError(f"--num-samples {samples} at temperature 0 gives {samples} equal texts", "give --temperature 0.8")
+    config = SamplingConfig.from_given(settings)
+    if config.greedy or config.seed is not None:
+        return config
+    # Reported in the JSON, so that a text one likes can be had again.
+    return SamplingConfig.from_given({**settings, "seed": secrets.randbits(31)})
+
+
+class _Run:
+    """The completion of one prompt, `samples` times: its steps, and what they came to."""
+
+    def __init__(
+        self,
+        loaded: "LoadedModel",
+        tokens: list[int],
+        sampling: SamplingConfig,
+        samples: int,
+        engine: Any,
+        *,
+        score_prompt: bool,
+    ) -> None:
+        from openllama_cli.generation.result import Completion
+        from openllama_cli.generation.stream import Prompt, make_engine
+
+        self.loaded, self.sampling = loaded, sampling
+        self.made_with = describe(loaded)
+        self.completions: list[Completion] = [Completion(tokens) for _ in range(samples)]
+        self.timings: Timings
+        self._engine = make_engine(loaded, engine)
+        self._prompts = [Prompt(row, tokens, sampling, score_prompt) for row in range(samples)]
+
+    def steps(self) -> "Iterator[TextStep]":
+        from openllama_cli.generation.stream import stream
+        from openllama_cli.generation.timings import Timings
+
+        prompt_tokens = sum(len(prompt.tokens) for prompt in self._prompts)
+        self.timings = Timings(self.loaded.load_seconds, prompt_tokens)
+        with closing(stream(self._engine, self.loaded.tokenizer, self._prompts)) as steps:
+            for step in steps:
+                self.timings.add(step)
+                self.completions[step.row].add(step)
+                yield step
+
+
+def _document(run: _Run, engine: str, *, echo: str | None) -> dict[str, Any]:
+    """The OpenAI `text_completion` object, and olc's own beside it."""
+    from openllama_cli.generation.result import choice, usage
+
+    with_logprobs = run.sampling.logprobs is not None
+    return {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": run.made_with["model"],
+        "choices": [
+            choice(index, completion, run.loaded.tokenizer, echo=echo, logprobs=with_logprobs)
+            for index, completion in enumerate(run.completions)
+        ],
+        "usage": usage(run.completions),
+        "olc": {
+            **run.made_with,
+            "engine": engine,
+            "seed": run.sampling.seed,
+            "timings": run.timings.as_dict(),
+        },
+    }

@@ -1,0 +1,84 @@
+"""From model options to a model, in two halves: what can be checked without torch, and loading."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli import __version__
+from openllama_cli.errors import UsageError
+from openllama_cli.models.checkpoint import Checkpoint, inspect
+from openllama_cli.models.find import ModelFolder, find
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
+from openllama_cli.terminal.progress import TerminalProgress
+from openllama_cli.terminal.streams import notice
+
+if TYPE_CHECKING:
+    from openllama_cli.models.load import LoadedModel
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that was found and checked, and its tokenizer; its weights are not loaded and torch is not imported."""
+
+    folder: ModelFolder
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+
+
+def open_model(spec: ModelSpec) -> OpenedModel:
+    """Find a model, download it if it was named and is not here, and check its files.
+
+    Says on stderr when the demo model answers because none was chosen.
+    """
+    progress = TerminalProgress()
+    try:
+        folder = find(spec, progress=progress)
+    finally:
+        progress.finish()
+    if folder.chosen_by == "fallback":
+        notice(
+            "olc: no model chosen, so the built-in demo answers (tiny, knows a few hundred facts). "
+            "For OpenLLaMA: olc models pull 3b-v2, then -m 3b-v2"
+        )
+    return OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+
+
+def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:
+    """Raise UsageError if prompt and completion together exceed the model's context."""
+    context = opened.checkpoint.shape.context
+    if prompt_tokens + max_tokens <= context:
+        return
+    room = context - prompt_tokens
+    remedy = f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {1 - room} tokens"
+    raise UsageError(
+        f"the prompt has {prompt_tokens} tokens; with --max-tokens {max_tokens} that is "
+        f"{prompt_tokens + max_tokens}, and {opened.folder.name} has a context of {context}",
+        remedy,
+        code="context_length_exceeded",
+    )
+
+
+def load_model(opened: OpenedModel, spec: ModelSpec) -> "LoadedModel":
+    """Load the weights, with a progress bar on stderr. Imports torch and transformers."""
+    from openllama_cli.models.load import load
+
+    progress = TerminalProgress()
+    try:
+        return load(opened.folder, spec, progress=progress)
+    finally:
+        progress.finish()
+
+
+def describe(loaded: "LoadedModel") -> dict[str, Any]:
+    """What a result was made with: the `olc` object of JSON outputs."""
+    import torch
+    import transformers
+
+    return {
+        "model": loaded.folder.name,
+        "revision": loaded.folder.revision,
+        "tokenizer_sha256": loaded.tokenizer.sha256,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device,
+        "versions": {"olc": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+    }

@@ -1,0 +1,110 @@
+"""Where a prompt comes from: the argument, a file, stdin, or a template filled from any of these."""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openllama_cli.errors import UsageError
+from openllama_cli.prompt_templates import PromptTemplate, load_template
+
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+@dataclass(frozen=True)
+class PromptInput:
+    """The text to complete, and the template that it was made with, if any."""
+
+    text: str
+    template: PromptTemplate | None = None
+
+
+def read_prompt(
+    prompt: str | None, file: str | None, template: str | None, values: Sequence[tuple[str, str]], *, escape: bool
+) -> PromptInput:
+    """Find the prompt.
+
+    prompt: the argument; "-" is stdin; None is stdin if that is a pipe or a file. file: a path, or "-".
+    values: template variables; a value "-" is stdin. With a template the text fills its one variable without a value.
+    stdin is read only where it is needed: a shell loop keeps its input, and an open pipe hangs nothing.
+
+    Raises UsageError.
+    """
+    if prompt is not None and file is not None:
+        raise UsageError("a prompt and --file were both given", "leave one of them out")
+    if template is None:
+        if values:
+            raise UsageError("-p was given without a template", "name one with -t, such as -t qa; see prompts/README.md")
+        return PromptInput(_text(prompt, file, escape=escape, wanted="a prompt"))
+    return _fill(load_template(template), prompt, file, values, escape=escape)
+
+
+def _fill(
+    template: PromptTemplate, prompt: str | None, file: str | None, values: Sequence[tuple[str, str]], *, escape: bool
+) -> PromptInput:
+    from_stdin = [name for name, value in values if value == "-"]
+    if len(from_stdin) > 1:
+        raise UsageError(f"stdin was asked for {len(from_stdin)} times, by -p {' and -p '.join(from_stdin)}", "use - once")
+    given = {name: read_stdin() if value == "-" else value for name, value in values}
+    missing = [name for name in template.variables if name not in given and name not in template.defaults]
+    if prompt is not None or file is not None or (len(missing) == 1 and stdin_has_input()):
+        if len(missing) != 1:
+            what = f"{len(missing)} variables without a value ({', '.join(missing)})" if missing else "no variable left to fill"
+            raise UsageError(f"the template has {what}, and one prompt was given", "name each variable: -p NAME VALUE")
+        given[missing[0]] = _text(prompt, file, escape=escape, wanted=missing[0])
+    return PromptInput(template.render(given), template)
+
+
+def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) -> str:
+    if file is not None:
+        return read_stdin() if file == "-" else _read_file(Path(file))
+    if prompt == "-" or (prompt is None and stdin_has_input()):
+        return read_stdin()
+    if prompt is None:
+        raise UsageError(f"{wanted} is missing", 'give it as an argument, such as "Q: What is the largest animal?\\nA:"')
+    return unescape(prompt) if escape else prompt
+
+
+def stdin_has_input() -> bool:
+    """Whether stdin is a pipe or a file, rather than a terminal, closed or the null device."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def read_stdin() -> str:
+    """All of stdin, byte for byte."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed", "give the text as an argument")
+    return _decode(sys.stdin.buffer.read(), "stdin")
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return _decode(path.read_bytes(), str(path))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot read {path}: {reason}", "check the path; --file takes a text file") from error
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        cause = f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise UsageError(cause, "convert it, for example with iconv -t UTF-8") from error
+
+
+def unescape(text: str) -> str:
+    r"""Turn ``\n``, ``\t`` and ``\\`` into the characters they stand for; any other backslash stays."""
+    return re.sub(r"\\([nt\\])", lambda match: _ESCAPES[match.group(1)], text)
+
+
+def looks_escaped(text: str) -> bool:
+    r"""Whether a prompt holds a literal ``\n``, which a shell passes on as two characters."""
+    return "\\n" in text

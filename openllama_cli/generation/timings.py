@@ -1,0 +1,53 @@
+"""How long the parts of a run took, told by the steps as they come."""
+
+import time
+from dataclasses import dataclass, field
+
+from openllama_cli.generation.stream import TextStep
+
+
+@dataclass
+class Timings:
+    """The clock of one run over some rows; start it right before the first prefill.
+
+    load_s: seconds that loading the model took. prompt_tokens: of all rows together.
+    """
+
+    load_s: float
+    prompt_tokens: int
+    started: float = field(default_factory=time.perf_counter)
+    prefilled: float | None = None
+    first: float | None = None
+    last: float | None = None
+    tokens: int = 0
+
+    def add(self, step: TextStep) -> None:
+        """Note a step at the time it comes."""
+        now = time.perf_counter()
+        if step.prefilled:
+            self.prefilled = now
+        if step.scored is not None:
+            self.tokens += 1
+            self.first = self.first or now
+            self.last = now
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Seconds, and tokens a second; null where nothing was measured.
+
+        time_to_first_token_s runs from the start of prefill. decode_tokens_per_s counts the tokens after the first one.
+        total_s is loading and generation together.
+        """
+        to_first = None if self.first is None else self.first - self.started
+        prefill = None if self.prefilled is None else self.prefilled - self.started
+        decode = None if self.first is None or self.last is None else self.last - self.first
+        return {
+            "load_s": _rounded(self.load_s),
+            "time_to_first_token_s": _rounded(to_first),
+            "prefill_tokens_per_s": _rounded(self.prompt_tokens / prefill if prefill else None),
+            "decode_tokens_per_s": _rounded((self.tokens - 1) / decode if decode else None),
+            "total_s": _rounded(self.load_s + (self.last or self.prefilled or self.started) - self.started),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,71 @@
+"""Completions on stdout as they stream, and the figures of a run on stderr."""
+
+import sys
+from types import TracebackType
+
+from rich.text import Text
+
+from openllama_cli.terminal.streams import is_terminal, out, stderr_console
+
+
+class CompletionWriter:
+    """Writes one or several completions of a prompt, in the order of their rows, each followed by one newline.
+
+    On a terminal the prompt is shown dim in front of each. In a pipe only the completion is written, or with `echo` the
+    prompt too. Without `stream` a completion is written once it is whole.
+    """
+
+    def __init__(self, prompt: str, rows: int, *, echo: bool, stream: bool) -> None:
+        self._prompt = prompt if echo or is_terminal(sys.stdout) else ""
+        self._style = "" if echo else "dim"
+        self._stream = stream
+        self._texts = [""] * rows
+        self._ended = [False] * rows
+        self._row = 0
+        self._begun = False
+
+    def __enter__(self) -> "CompletionWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # Ctrl-C amid a line: the shell's prompt belongs on a line of its own.
+        if error is not None and self._begun and is_terminal(sys.stdout):
+            out("\n")
+
+    def write(self, row: int, text: str, *, last: bool) -> None:
+        """Take more of a row's text; what belongs to a later row waits."""
+        self._texts[row] += text
+        self._ended[row] |= last
+        while self._row < len(self._texts) and (self._stream or self._ended[self._row]):
+            self._begin()
+            text, self._texts[self._row] = self._texts[self._row], ""
+            if text:
+                out(text)
+            if not self._ended[self._row]:
+                return
+            out("\n")
+            self._row += 1
+            self._begun = False
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        if self._prompt:
+            out(self._prompt, style=self._style)
+
+
+def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, engine: str) -> None:
+    """One line of figures on stderr."""
+    parts = [f"{engine} on {device} in {dtype}", f"loaded in {_figure(timings['load_s'])} s"]
+    parts += [
+        f"first token after {_figure(timings['time_to_first_token_s'])} s",
+        f"prefill {_figure(timings['prefill_tokens_per_s'])} tokens/s",
+        f"decode {_figure(timings['decode_tokens_per_s'])} tokens/s",
+        f"total {_figure(timings['total_s'])} s",
+    ]
+    stderr_console().print(Text("; ".join(parts), style="dim"))
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
