@@ -1,0 +1,231 @@
+"""Prompt templates: the ready ones, the form of a file, and what a hostile one cannot do."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.errors import UsageError
+from openllama_cli.prompt_templates import (
+    MAX_PROMPT,
+    PromptTemplate,
+    list_templates,
+    load_template,
+    prompts_folder,
+)
+
+
+def template(folder: Path, source: str, rest: str = "") -> PromptTemplate:
+    path = folder / "t.toml"
+    path.write_text(
+        f"{rest}\ntemplate = '''{source}'''\n" if not rest.startswith("[") else f"template = '''{source}'''\n{rest}"
+    )
+    return load_template(str(path))
+
+
+def test_the_ready_templates_are_found_and_described() -> None:
+    ready = {found.name: found for found in list_templates()}
+    assert set(ready) == {"qa", "classify", "summarise", "translate", "code"}
+    for found in ready.values():
+        assert found.description
+        assert found.stop
+        assert found.max_tokens
+        # `olc complete -t NAME "text"` puts the text into the one variable without a default.
+        assert len(found.required) == 1
+
+
+@pytest.mark.parametrize("name", ["qa", "classify", "summarise", "translate", "code"])
+def test_ready_templates_end_where_the_answer_begins(name: str) -> None:
+    found = load_template(name)
+    [variable] = found.required
+    prompt = found.render({variable: "  <the text>\n"})
+    assert "<the text>" in prompt
+    # No space at the end: it belongs to the first token of the answer.
+    assert prompt == prompt.rstrip(" ")
+    assert prompt == prompt.lstrip()
+    for stop in found.stop:
+        assert not prompt.endswith(stop)
+
+
+def test_qa_shows_examples_or_the_context() -> None:
+    qa = load_template("qa")
+    assert qa.render({"question": "Why?"}).endswith("eight legs.\n\nQ: Why?\nA:")
+    assert qa.render({"question": "Why?", "context": "Because."}) == "Because.\n\nQ: Why?\nA:"
+
+
+def test_translate_shows_pairs_of_the_language() -> None:
+    translate = load_template("translate")
+    assert "駅はどこですか。" in translate.render({"text": "Good morning.", "target": "Japanese"})
+    assert translate.render({"text": "Tere.", "source": "Estonian", "target": "English"}) == (
+        "Sentences in Estonian and their translations into English.\n\nEstonian: Tere.\nEnglish:"
+    )
+
+
+def test_classify_takes_other_labels_and_examples() -> None:
+    examples = [{"text": "goal!", "label": "sport"}]
+    prompt = load_template("classify").render({"text": "vote", "labels": ["sport", "politics"], "examples": examples})
+    assert (
+        prompt
+        == "Each text belongs to one of these classes: sport, politics.\n\nText: goal!\nClass: sport\n\nText: vote\nClass:"
+    )
+
+
+def test_code_takes_a_signature_with_or_without_its_colon() -> None:
+    code = load_template("code")
+    for signature in ("def add(a, b)", "def add(a, b):"):
+        prompt = code.render({"task": "Add.", "signature": signature})
+        assert prompt.endswith('\n\n\ndef add(a, b):\n    """Add."""\n')
+    assert code.render({"task": "Add."}).endswith("\n\n\n# Add.\ndef")
+
+
+def test_example_prompts_fit_their_commands() -> None:
+    examples = prompts_folder() / "examples"
+    for language in ("en", "de", "es", "hi", "ja"):
+        lines = (examples / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 6
+        assert all(line == line.strip() != "" for line in lines)
+    with (examples / "countries.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    qa = load_template("qa")
+    assert all(row["question"] in qa.render({"question": row["question"]}) for row in rows)
+    lines = (examples / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    objects = [json.loads(line) for line in lines]
+    for found in (rows, objects):
+        assert len({row["custom_id"] for row in found}) == len(found) > 5
+
+
+def test_a_path_is_read_with_or_without_its_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.toml").write_bytes("\ufefftemplate = 'Grüße {{ name }}'\r\nstop = '.'\r\n".encode())
+    (tmp_path / "plain").write_text("template = 'x'")
+    monkeypatch.chdir(tmp_path)
+    mine = load_template("mine.toml")
+    assert mine.render({"name": "Ada"}) == "Grüße Ada"
+    assert mine.stop == (".",)
+    assert load_template("plain").render({}) == "x"
+
+
+def test_variables_are_in_the_order_of_the_template(tmp_path: Path) -> None:
+    found = template(tmp_path, "{{ b }}{% for x in a %}{{ x }}{{ loop.index }}{{ range(2) }}{% endfor %}{{ b }}")
+    assert found.variables == ("b", "a")
+
+
+def test_values_keep_their_characters(tmp_path: Path) -> None:
+    found = template(tmp_path, "{{ a }}\n")
+    value = "<b> & {{ a }} {% \r\n\t\0 é 日"
+    assert found.render({"a": value}) == value + "\n"
+
+
+def test_null_is_not_given(tmp_path: Path) -> None:
+    found = template(tmp_path, "{{ a }}", '[defaults]\na = "default"\n')
+    assert found.render({"a": None}) == "default"
+    assert found.render({"a": 3}) == "3"
+
+
+@pytest.mark.parametrize(
+    ("values", "cause", "remedy"),
+    [
+        ({}, "needs a value for question", '-p question "…"'),
+        ({"question": None}, "needs a value for question", '-p question "…"'),
+        ({"question": "x", "contxt": "y"}, "has no variable contxt", "did you mean context?"),
+    ],
+)
+def test_missing_and_unknown_variables_are_named(values: dict[str, object], cause: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_template("qa").render(values)
+    assert cause in caught.value.cause
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("template = 'x\nstop = []", "line 1"),
+        ("template = 'x'\nstop = [\n", "end of document"),
+        (f"template = {'[' * 5000}", "is not valid TOML"),
+        ("description = 'x'", "template is missing"),
+        ("template = ''", "template is ''"),
+        ("template = 3", "template is 3"),
+        ("template = 'x'\nstops = ['a']", "unexpected key stops"),
+        ("template = 'x'\nstop = [1]", "stop is [1]"),
+        ("template = 'x'\nstop = ['']", "stop is ['']"),
+        ("template = 'x'\nmax_tokens = 0", "max_tokens is 0"),
+        ("template = 'x'\nmax_tokens = true", "max_tokens is True"),
+        ("template = 'x'\nmax_tokens = 2.5", "max_tokens is 2.5"),
+        ("template = 'x'\ndefaults = 'y'", "defaults is 'y'"),
+        ("template = '{{ x }}'\n[defaults]\ny = 1", "defaults has y"),
+        ("template = '''\n{{ x }}\n{% if %}'''", "line 2 of the template"),
+        ("template = '{{ x | shout }}'", "No filter named 'shout'"),
+        ("template = '{% include \"other\" %}'", "reads another template"),
+        (f"template = '{{{{ {'(' * 5000}x{')' * 5000} }}}}'", "nested too deeply"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, cause: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        load_template(str(path))
+    assert str(path) in caught.value.cause
+    assert cause in caught.value.cause
+    assert caught.value.remedy
+
+
+def test_unknown_names_and_paths(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no template summarize") as caught:
+        load_template("summarize")
+    assert "did you mean summarise?" in caught.value.remedy
+    for path in (tmp_path, tmp_path / "absent.toml", "no/such/place", "x" * 5000, "a\0b"):
+        with pytest.raises(UsageError):
+            load_template(str(path))
+    (tmp_path / "latin.toml").write_bytes(b"template = 'caf\xe9'")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_template(str(tmp_path / "latin.toml"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ x.__init__.__globals__ }}",
+        "{{ range.__self__ }}",
+        "{{ self.__init__ }}",
+        "{{ ('{0.__class__}').format(x) }}",
+        "{{ x | attr('__class__') }}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 9 * 'a' }}",
+        "{{ [0] * 10 ** 9 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ 'a'.rjust(999999999) }}",
+        "{% for i in range(10 ** 8) %}{% endfor %}",
+        "{% for i in range(90000) %}{% for i in range(90000) %}a{% endfor %}{% endfor %}",
+        "{% for i in range(2) recursive %}{{ loop(range(2)) }}{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{{ x.nothing }}",
+        "{{ 1 + 'a' }}",
+        "{% set _ = l.append(1) %}",
+    ],
+)
+def test_hostile_and_failing_templates_end_in_a_usage_error(tmp_path: Path, source: str) -> None:
+    found = template(tmp_path, source)
+    with pytest.raises(UsageError) as caught:
+        found.render({name: {"x": "text", "l": [1]}[name] for name in found.variables})
+    assert "t.toml" in caught.value.cause
+
+
+def test_a_failing_line_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"t\.toml, line 3: division by zero"):
+        template(tmp_path, "a\nb\n{{ 1 / n }}\n").render({"n": 0})
+
+
+def test_a_long_value_is_not_mistaken_for_a_runaway_template(tmp_path: Path) -> None:
+    assert len(template(tmp_path, "{{ a }}").render({"a": "x" * (MAX_PROMPT - 1)})) == MAX_PROMPT - 1
+
+
+def test_importing_it_imports_no_jinja() -> None:
+    code = "import sys, openllama_cli.prompt_templates; print('jinja2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
