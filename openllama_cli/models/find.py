@@ -1,0 +1,154 @@
+"""From what the user asked for to a folder with a model: which model, where it is, and the download if that is needed.
+
+Which model: --model, else OLC_MODEL, else the default set with `olc models default`, else the demo model. What a name means:
+an alias; else a folder, if there is one; else a Hub id. A name that looks like a path and is none is an error, and is never
+sent to the Hub.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from openllama_cli.errors import ModelError, UsageError
+from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
+from openllama_cli.models.default import read_default
+from openllama_cli.models.hub_cache import cached, snapshot
+from openllama_cli.models.hub_download import Notice
+from openllama_cli.models.paths import hub_offline
+from openllama_cli.models.progress import Progress
+from openllama_cli.models.spec import ModelSpec
+
+Origin = Literal["folder", "hub", "demo"]
+ChosenBy = Literal["flag", "environment", "default", "fallback"]
+
+# huggingface_hub's rule for repository ids, without the old ids that have no organisation.
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_CHOOSERS = {"flag": "--model", "environment": "OLC_MODEL", "default": "the default model", "fallback": "olc"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a name means. name: to show (an alias stays one). repo_id: for origin "hub". path: for "folder" and "demo"."""
+
+    name: str
+    origin: Origin
+    repo_id: str | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with a model's files.
+
+    name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the model; "fallback" is the demo
+    model because nothing did.
+    """
+
+    path: Path
+    name: str
+    origin: Origin
+    repo_id: str | None
+    revision: str | None
+    chosen_by: ChosenBy
+
+
+def demo_folder() -> Path:
+    """The folder of the demo model in the package."""
+    return Path(__file__).parent.parent / "demo_model" / "weights"
+
+
+def choose(model: str | None, env: Mapping[str, str] | None = None) -> tuple[str, ChosenBy]:
+    """The name of the model to use, and what named it. model: the value of --model, or None."""
+    env = os.environ if env is None else env
+    if model is not None:
+        return model, "flag"
+    if env.get("OLC_MODEL", "").strip():
+        return env["OLC_MODEL"].strip(), "environment"
+    default = read_default(env)
+    return (default, "default") if default is not None else (DEMO, "fallback")
+
+
+def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
+    """What a name means. Nothing is downloaded and no network is used.
+
+    Raises UsageError for a path that does not exist or is no folder, and for a name that is neither alias, folder nor Hub id.
+    """
+    where = _CHOOSERS[chosen_by]
+    entry = CATALOGUE.get(name)  # Before a folder of the same name, which is ./3b.
+    if entry is not None:
+        return Target(name, "demo", path=demo_folder()) if entry.repo_id is None else Target(name, "hub", entry.repo_id)
+    path = _path(name)
+    if path is not None and path.is_dir():
+        return Target(name, "folder", path=path)
+    if path is not None and path.exists():
+        raise UsageError(f"{where} names {name}, which is a file, not a folder", "name the folder that holds the model")
+    if _looks_like_path(name):
+        raise UsageError(
+            f"{where} names the folder {name}, which does not exist",
+            "check the path; for a model on the Hub write organisation/name, for the ones olc knows see `olc models list`",
+        )
+    if not _HUB_ID.fullmatch(name):
+        meant = suggest(name)
+        raise UsageError(
+            f"{where} names {name}, which is no model that olc knows, no folder and no Hub id",
+            (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organisation/name",
+        )
+    return Target(name, "hub", repo_id=name)
+
+
+def find(
+    spec: ModelSpec,
+    *,
+    env: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> ModelFolder:
+    """The folder of the model that `spec` asks for, downloaded first if it is on the Hub and not in the cache.
+
+    A cached model is found without network and at once. env: for OLC_MODEL and the offline variables (the process's own by
+    default). progress, notice: told about a download.
+
+    Raises UsageError (see `resolve`; a revision of a folder), HubError (see `hub.pull`) and ModelError (the demo model is not
+    installed).
+    """
+    name, chosen_by = choose(spec.model, env)
+    target = resolve(name, chosen_by)
+    if target.path is not None:
+        if spec.revision is not None:
+            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave --revision out")
+        if not target.path.is_dir():
+            raise ModelError("the demo model is not in this installation", "install olc again, or name a model with --model")
+        return ModelFolder(target.path, name, target.origin, None, None, chosen_by)
+    repo_id = target.repo_id
+    assert repo_id is not None, "a target is a folder or on the Hub"
+    path = cached(repo_id, spec.revision)
+    if path is None:
+        from openllama_cli.models.hub import no_notice, pull
+
+        offline = spec.offline or hub_offline(env)
+        path = pull(repo_id, spec.revision, offline=offline, progress=progress, notice=notice or no_notice)
+    return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
+
+
+def _path(name: str) -> Path | None:
+    """The path that a name is, or None if it cannot be one: too long, or in the home of a user who does not exist."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
+def _looks_like_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one: ./x, ../x, /x, ~/x, a/b/c, x\\y, or a/b where a is a folder here.
+
+    A Hub id that the catalogue or the cache has is one, whatever folders there are.
+    """
+    if name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
+        return True
+    known = by_repo_id(name) is not None or snapshot(name) is not None
+    return _HUB_ID.fullmatch(name) is not None and not known and Path(name).parent.is_dir()

@@ -1,0 +1,119 @@
+"""Which files of a model repository are needed, and which of them a folder lacks. Names only: nothing is downloaded here.
+
+Weights are taken in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
+Flax and TensorFlow files, and the duplicates in `original/`, are never needed.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+from openllama_cli.errors import HubError
+
+WeightFormat = Literal["safetensors", "bin", "meta"]
+
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+_SIDE_FILES = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    *TOKENIZERS,
+)
+_WEIGHTS: dict[WeightFormat, tuple[str, str]] = {  # one file, or the index of several
+    "safetensors": ("model.safetensors", "model.safetensors.index.json"),
+    "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+}
+_META_SHARD = re.compile(r"consolidated\.\d+\.pth")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def weight_format(names: Collection[str]) -> WeightFormat | None:
+    """The format whose weights will be used, of a repository's or a folder's file names; None without weights."""
+    for name, files in _WEIGHTS.items():
+        if any(file in names for file in files):
+            return name
+    return "meta" if any(_META_SHARD.fullmatch(name) for name in names) else None
+
+
+def small_files(names: Collection[str], repo_id: str) -> list[str]:
+    """The files to get first: configuration, tokenizer, and the weights' index, of the file names in a repository.
+
+    Raises HubError (code "no_model_files") when there are no weights, no configuration or no tokenizer.
+    """
+    kind = weight_format(names)
+    if kind is None:
+        raise _no_model(repo_id, f"has no model weights that olc reads ({_what_else(names)})")
+    config = "params.json" if kind == "meta" else "config.json"
+    if config not in names:
+        raise _no_model(repo_id, f"has weights but no {config}")
+    if not any(name in names for name in TOKENIZERS):
+        raise _no_model(repo_id, f"has neither {' nor '.join(TOKENIZERS)}")
+    index = [] if kind == "meta" or _WEIGHTS[kind][0] in names else [_WEIGHTS[kind][1]]
+    return [config, *(name for name in _SIDE_FILES if name in names), *index]
+
+
+def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> list[str]:
+    """The weight files to get. index: what the index file holds, where `small_files` asked for one.
+
+    Raises HubError when the index is damaged or names files that are not in the repository.
+    """
+    kind = weight_format(names)
+    if kind == "meta":
+        return sorted(name for name in names if _META_SHARD.fullmatch(name))
+    if index is None:
+        assert kind is not None, "small_files refuses a repository without weights"
+        return [_WEIGHTS[kind][0]]
+    shards = shards_of(index)
+    if shards is None:
+        raise _no_model(repo_id, "has a damaged weights index")
+    absent = [name for name in shards if name not in names]
+    if absent:
+        raise _no_model(repo_id, f"lacks {absent[0]}, which its weights index names")
+    return shards
+
+
+def shards_of(index: bytes) -> list[str] | None:
+    """The file names in a weights index, sorted; None when it is damaged or names anything but files beside it."""
+    try:
+        files = set(json.loads(index)["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if not files or not all(isinstance(file, str) and _SAFE_NAME.fullmatch(file) for file in files):
+        return None
+    return sorted(files)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a folder of the cache lacks to be a whole model; empty when it is whole.
+
+    A file that is a link to nothing counts as missing. For Meta's format, whose number of shards is written nowhere, one
+    shard is enough.
+    """
+    names = {entry.name for entry in folder.iterdir() if entry.exists()}
+    missing = []
+    kind = weight_format(names)
+    config = "params.json" if kind == "meta" else "config.json"
+    if config not in names:
+        missing.append(config)
+    if not any(name in names for name in TOKENIZERS):
+        missing.append(TOKENIZERS[0])
+    if kind is None:
+        missing.append("the weights")
+    elif kind != "meta" and _WEIGHTS[kind][0] not in names:
+        shards = shards_of((folder / _WEIGHTS[kind][1]).read_bytes())
+        missing += [_WEIGHTS[kind][1]] if shards is None else [name for name in shards if name not in names]
+    return missing
+
+
+def _no_model(repo_id: str, what: str) -> HubError:
+    return HubError(f"{repo_id} {what}", "name a repository with safetensors or .bin weights of a Llama", code="no_model_files")
+
+
+def _what_else(names: Collection[str]) -> str:
+    """What a repository holds instead of weights, for the error."""
+    suffixes: Sequence[str] = (".gguf", ".ggml", ".onnx", ".msgpack", ".h5", ".npz", ".safetensors", ".bin", ".pth")
+    found = [suffix for suffix in suffixes if any(name.endswith(suffix) for name in names)]
+    return f"only {', '.join(found)} files of other kinds" if found else f"{len(names)} files, none of them weights"

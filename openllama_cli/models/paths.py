@@ -1,0 +1,51 @@
+"""Where files are kept: olc's settings, olc's own cache, and the cache that every Hugging Face tool shares.
+
+The environment is read at each call and huggingface_hub is not imported, because a cached model has to be found in
+milliseconds.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def config_dir(env: Mapping[str, str] | None = None) -> Path:
+    """The folder of olc's settings: $XDG_CONFIG_HOME/olc, else ~/.config/olc (%APPDATA%\\olc on Windows)."""
+    return _base(env, "XDG_CONFIG_HOME", "APPDATA", ".config") / "olc"
+
+
+def cache_dir(env: Mapping[str, str] | None = None) -> Path:
+    """The folder of what olc can make again: $XDG_CACHE_HOME/olc, else ~/.cache/olc (%LOCALAPPDATA%\\olc on Windows)."""
+    return _base(env, "XDG_CACHE_HOME", "LOCALAPPDATA", ".cache") / "olc"
+
+
+def hub_cache_dir(env: Mapping[str, str] | None = None) -> Path:
+    """huggingface_hub's cache, by its own rules: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME, ~/.cache."""
+    env = os.environ if env is None else env
+    given = env.get("HF_HUB_CACHE", env.get("HUGGINGFACE_HUB_CACHE"))
+    if given is None:
+        home = env.get("HF_HOME")
+        if home is None:
+            home = str(Path(env.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+        given = str(Path(home) / "hub")
+    return Path(os.path.expandvars(given)).expanduser()
+
+
+def hub_endpoint(env: Mapping[str, str] | None = None) -> str:
+    """The Hub's address without a slash at its end: HF_ENDPOINT, else the public one."""
+    env = os.environ if env is None else env
+    return env.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def hub_offline(env: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment forbids the network, by huggingface_hub's own variables."""
+    env = os.environ if env is None else env
+    value = env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _base(env: Mapping[str, str] | None, xdg: str, windows: str, home: str) -> Path:
+    env = os.environ if env is None else env
+    given = env.get(xdg) or (env.get(windows) if sys.platform == "win32" else None)
+    return Path(given) if given else Path.home() / home

@@ -1,0 +1,29 @@
+"""How long work reports how far it is, without knowing what shows it."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """One piece of work at a time: `start`, any number of `advance`, `finish`. `terminal.progress` draws it."""
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        """Begin a piece of work. total_bytes None: it is not known how much there is."""
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done; a negative count takes back bytes that have to be done again."""
+
+    def finish(self) -> None:
+        """The piece of work has ended, well or not."""
+
+
+class NullProgress:
+    """Progress that nobody looks at."""
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        """Nothing is shown."""
+
+    def advance(self, count: int) -> None:
+        """Nothing is shown."""
+
+    def finish(self) -> None:
+        """Nothing is shown."""

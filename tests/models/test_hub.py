@@ -1,0 +1,372 @@
+"""Pulling from a Hub on loopback: what is asked for, what lands in the cache, and each way it can fail."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer, Seen
+
+from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
+from openllama_cli.models import hub
+from openllama_cli.models.hub_cache import repo_folder
+from openllama_cli.models.hub_http import http_library
+
+CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 400,
+    }
+).encode()
+WEIGHTS = os.urandom(200_000)
+SMALL = {"config.json": CONFIG, "generation_config.json": b"{}", "tokenizer.model": b"pieces"}
+WHOLE = SMALL | {"model.safetensors": WEIGHTS}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("openllama_cli.models.hub_download.RETRY_SECONDS", (0.0, 0.01, 0.01))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def failure(repo_id: str = "org/tiny", revision: str | None = None) -> OlcError:
+    with pytest.raises(OlcError) as caught:
+        hub.pull(repo_id, revision)
+    assert "\n" not in caught.value.cause + caught.value.remedy
+    return caught.value
+
+
+def asked(server: HubServer) -> set[str]:
+    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
+
+
+def index(*shards: str) -> bytes:
+    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
+
+
+def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
+    from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
+
+    commit = server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    assert folder.name == commit
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == WHOLE
+    assert snapshot_download("org/tiny", cache_dir=cache, local_files_only=True) == str(folder)
+    found = hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, local_files_only=True)
+    assert Path(found).read_bytes() == WEIGHTS
+    scan = scan_cache_dir(cache)
+    assert not scan.warnings
+    assert [(repo.repo_id, {ref for rev in repo.revisions for ref in rev.refs}) for repo in scan.repos] == [
+        ("org/tiny", {"main"})
+    ]
+
+
+def test_files_of_another_tool_are_not_downloaded_again(server: HubServer, cache: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    server.add("org/tiny", WHOLE)
+    hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, endpoint=server.url)
+    before = len(server.downloads("model.safetensors"))
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(server.downloads("model.safetensors")) == before
+
+
+@pytest.mark.parametrize(
+    ("others", "weights"),
+    [
+        ({"model.safetensors": b"s", "pytorch_model.bin": b"b"}, {"model.safetensors"}),
+        ({"pytorch_model.bin": b"b", "consolidated.00.pth": b"m", "params.json": b"{}"}, {"pytorch_model.bin"}),
+        (
+            {
+                "model-00001-of-00002.safetensors": b"1",
+                "model-00002-of-00002.safetensors": b"2",
+                "model.safetensors.index.json": index(
+                    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+                ),
+                "pytorch_model.bin": b"b",
+            },
+            {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"},
+        ),
+    ],
+    ids=["safetensors before bin", "bin before meta", "shards named by the index"],
+)
+def test_one_weight_format_and_nothing_else_is_pulled(
+    server: HubServer, others: dict[str, bytes], weights: set[str]
+) -> None:
+    noise = {
+        "optimizer.pt": b"o",
+        "model.gguf": b"g",
+        "original/consolidated.00.pth": b"m",
+        "onnx/model.onnx": b"x",
+        "flax_model.msgpack": b"f",
+        "README.md": b"r",
+    }
+    server.add("org/tiny", SMALL | others | noise)
+    folder = hub.pull("org/tiny")
+    assert {file.name for file in folder.iterdir()} == set(SMALL) | weights
+    assert asked(server) == set(SMALL) | weights
+
+
+def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None:
+    files = {
+        "params.json": b"{}",
+        "tokenizer.model": b"t",
+        "consolidated.00.pth": b"0",
+        "consolidated.01.pth": b"1",
+        "x.pth": b"x",
+    }
+    server.add("org/tiny", files)
+    assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
+
+
+def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:
+    first = server.add("org/tiny", WHOLE)
+    hub.pull("org/tiny")
+    downloads = [seen for seen in server.requests if seen.method == "GET" and "/resolve/" in seen.path]
+    assert hub.pull("org/tiny").name == first
+    assert [seen for seen in server.requests if seen.method == "GET" and "/resolve/" in seen.path] == downloads
+    second = server.add("org/tiny", WHOLE | {"generation_config.json": b'{"x": 1}'})
+    assert hub.pull("org/tiny").name == second
+    assert len(server.downloads("model.safetensors")) == 1, "unchanged weights are shared by both revisions"
+    assert hub.cached("org/tiny", first) is not None
+
+
+def test_branch_and_commit_can_be_pulled(server: HubServer) -> None:
+    old = server.add("org/tiny", WHOLE)
+    other = server.add("org/tiny", WHOLE | {"model.safetensors": b"other"}, branch="refs-pr-1")
+    assert hub.pull("org/tiny", "refs-pr-1").name == other
+    assert hub.cached("org/tiny") is None, "a branch is not main"
+    assert hub.pull("org/tiny", old).name == old
+    before = len(server.requests)
+    assert hub.pull("org/tiny", old).name == old
+    assert len(server.requests) == before, "a commit that is here needs no network"
+
+
+def test_token_goes_to_the_hub_and_not_to_its_file_server(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.readers = {"hf_reader"}
+    server.add("org/tiny", WHOLE, gated=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_reader")
+    hub.pull("org/tiny")
+    (large,) = server.downloads("model.safetensors")
+    assert large.path.startswith("/files/")
+    assert large.authorization is None
+    assert all(seen.authorization == "Bearer hf_reader" for seen in server.requests if "/resolve/" in seen.path)
+
+
+def test_unknown_repository_says_so_and_suggests(server: HubServer) -> None:
+    error = failure("openlm-research/open_llama_3b_v3")
+    assert error.code == "repo_not_found"
+    assert "openlm-research/open_llama_3b_v3" in error.cause
+    assert "3b-v2" in error.remedy
+
+
+def test_unknown_revision(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    error = failure(revision="v9")
+    assert (error.code, "v9" in error.cause, "--revision" in error.remedy) == ("revision_not_found", True, True)
+
+
+def test_private_repository_without_token(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE, private=True)
+    error = failure()
+    assert (error.code, "HF_TOKEN" in error.remedy) == ("repo_not_found", True)
+
+
+def test_wrong_token(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.tokens = {"hf_right"}
+    server.add("org/tiny", WHOLE)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    error = failure()
+    assert (error.code, "HF_TOKEN" in error.cause, "401" in error.cause) == ("unauthorized", True, True)
+
+
+@pytest.mark.parametrize("token", [None, "hf_nobody"], ids=["401 without a token", "403 with one"])
+def test_gated_repository(server: HubServer, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    server.tokens = {"hf_nobody"}
+    server.add("org/tiny", WHOLE, gated=True)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    error = failure()
+    assert error.code == "gated"
+    assert f"{server.url}/org/tiny" in error.remedy
+    assert "HF_TOKEN" in error.remedy
+
+
+def test_forbidden_file(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    server.status["model.safetensors"] = [403]
+    assert failure().code == "forbidden"
+
+
+def test_hub_that_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{address}")
+    error = failure()
+    assert error.code == "hub_unreachable"
+    assert address in error.cause
+
+
+def test_hub_that_never_answers_is_given_up_soon(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 1)
+    server.hang = True
+    start = time.monotonic()
+    error = failure()
+    assert error.code == "hub_unreachable"
+    assert "did not answer" in error.cause
+    assert time.monotonic() - start < 5
+
+
+def test_default_timeouts_are_seconds() -> None:
+    from openllama_cli.models.hub_http import timeouts
+
+    assert timeouts().connect <= 5
+    assert timeouts(download=True).read <= 30
+    assert isinstance(timeouts(), http_library().Timeout)
+
+
+def test_login_page_instead_of_a_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_server._Handler._api", lambda handler, *rest: handler._send_file("page", b"<html>", '"x"'))
+    assert failure().code == "not_a_hub"
+
+
+def test_unreachable_hub_does_not_spoil_a_cached_model(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    notices: list[str] = []
+    assert hub.pull("org/tiny", notice=notices.append) == folder
+    assert "127.0.0.1:1" in notices[0]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_offline_uses_the_cache_or_fails_without_a_request(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    server.requests.clear()
+    if by == "environment":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = by == "option"
+    assert hub.pull("org/tiny", offline=offline) == folder
+    with pytest.raises(HubError) as caught:
+        hub.pull("org/other", offline=offline)
+    assert (caught.value.code, "olc models pull org/other" in caught.value.remedy) == ("offline", True)
+    assert server.requests == []
+
+
+def test_offline_with_half_a_model_names_what_is_missing(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    (hub.pull("org/tiny") / "model.safetensors").unlink()
+    with pytest.raises(HubError, match="the weights"):
+        hub.pull("org/tiny", offline=True)
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"README.md": b""}, "none of them weights"),
+        ({"llama.Q4_K_M.gguf": b"", "config.json": CONFIG}, ".gguf"),
+        ({"model.safetensors": b"w", "tokenizer.model": b"t"}, "no config.json"),
+        ({"model.safetensors": b"w", "config.json": CONFIG}, "tokenizer.model"),
+        (SMALL | {"model.safetensors.index.json": index("model-1.safetensors")}, "lacks model-1.safetensors"),
+        (SMALL | {"model.safetensors.index.json": b"{"}, "damaged"),
+        (SMALL | {"model.safetensors.index.json": index("../../../.bashrc")}, "damaged"),
+    ],
+)
+def test_repository_without_a_usable_model(server: HubServer, files: dict[str, bytes], says: str) -> None:
+    server.add("org/tiny", files)
+    error = failure()
+    assert error.code == "no_model_files"
+    assert says in error.cause
+
+
+def test_another_architecture_is_refused_before_its_weights(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE | {"config.json": b'{"model_type": "gpt2"}'})
+    error = failure()
+    assert isinstance(error, ModelError)
+    assert "org/tiny" in error.cause
+    assert "gpt2" in error.cause
+    assert "model.safetensors" not in asked(server)
+
+
+def test_model_larger_than_the_disk_is_refused_with_both_numbers(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    server.declared["model.safetensors"] = 10**18
+    error = failure()
+    assert error.code == "disk_full"
+    assert "1000000000.0 GB" in error.cause
+    assert "GB free" in error.cause
+    assert server.downloads("model.safetensors") == []
+
+
+def test_disk_that_fills_up_while_pulling(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    import hashlib
+
+    # Every write to /dev/full fails as on a full disk.
+    partial = repo_folder("org/tiny") / "blobs" / f"{hashlib.sha256(WEIGHTS).hexdigest()}.olc.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    error = failure()
+    assert error.code == "disk_full"
+    assert "model.safetensors" in error.cause
+    partial.unlink()
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_cache_that_cannot_be_written(server: HubServer, tmp_path: Path) -> None:
+    server.add("org/tiny", WHOLE)
+    tmp_path.chmod(0o500)
+    try:
+        assert failure().code == "disk"
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_cache_folder_that_is_a_file(server: HubServer, cache: Path) -> None:
+    server.add("org/tiny", WHOLE)
+    cache.write_text("")
+    error = failure()
+    assert (error.code, "HF_HOME" in error.remedy) == ("disk", True)
+
+
+@pytest.mark.parametrize("revision", ["../../x", "/etc", "", "a/../b"])
+def test_revision_that_leads_out_of_the_cache(server: HubServer, revision: str) -> None:
+    assert isinstance(failure(revision=revision), UsageError)
+    assert server.requests == []
+
+
+def test_checksum_that_leads_out_of_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_server._git", lambda content: "../../../evil")
+    server.add("org/tiny", WHOLE)
+    assert failure().code == "not_a_hub"
+
+
+def test_requests_name_no_file_outside_the_plan(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    hub.pull("org/tiny")
+    mine = [seen for seen in server.requests if seen.path != "/api/agent-harnesses"]  # huggingface_hub's own question
+    assert mine[0] == Seen("GET", "/api/models/org/tiny", None, None)
+    assert len([seen for seen in mine if seen.method == "HEAD"]) == len(WHOLE)
