@@ -142,7 +142,7 @@ def test_missing_and_unknown_variables_are_named(values: dict[str, object], caus
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        ("template = 'x\nstop = []", "line 1"),
+        ("template = = 'x'", "line 1"),
         ("template = 'x'\nstop = [\n", "end of document"),
         (f"template = {'[' * 5000}", "is not valid TOML"),
         ("description = 'x'", "template is missing"),
