@@ -26,7 +26,8 @@ ChosenBy = Literal["flag", "environment", "default", "fallback"]
 
 # huggingface_hub's rule for repository ids, without the old ids that have no organisation.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-_CHOOSERS = {"flag": "--model", "environment": "OLC_MODEL", "default": "the default model", "fallback": "olc"}
+# What an error says in front of a name that its user did not type just now.
+_CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def choose(model: str | None, env: Mapping[str, str] | None = None) -> tuple[str
 def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     """What a name means. Nothing is downloaded and no network is used.
 
-    Raises UsageError for a path that does not exist or is no folder, and for a name that is neither alias, folder nor Hub id.
+    Raises ModelError for a path that does not exist or is no folder, and for a name that is neither alias, folder nor Hub id.
     """
-    where = _CHOOSERS[chosen_by]
+    source = _CHOOSERS[chosen_by]
     entry = CATALOGUE.get(name)  # Before a folder of the same name, which is ./3b.
     if entry is not None:
         return Target(name, "demo", path=demo_folder()) if entry.repo_id is None else Target(name, "hub", entry.repo_id)
@@ -84,19 +85,33 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     if path is not None and path.is_dir():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
-        raise UsageError(f"{where} names {name}, which is a file, not a folder", "name the folder that holds the model")
+        raise ModelError(f"{source}{name} is a file, and a model is a folder", "name the folder that holds the model")
     if _looks_like_path(name):
-        raise UsageError(
-            f"{where} names the folder {name}, which does not exist",
+        raise ModelError(
+            f"{source}the folder {name} does not exist",
             "check the path; for a model on the Hub write organisation/name, for the ones olc knows see `olc models list`",
         )
     if not _HUB_ID.fullmatch(name):
-        meant = suggest(name)
-        raise UsageError(
-            f"{where} names {name}, which is no model that olc knows, no folder and no Hub id",
-            (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organisation/name",
-        )
+        raise _unknown(name, source)
     return Target(name, "hub", repo_id=name)
+
+
+def resolve_on_hub(name: str) -> str:
+    """The Hub id of an alias or Hub id, whatever folders there are here.
+
+    Raises UsageError for the demo model and for a folder, ModelError for a name that is neither alias nor Hub id.
+    """
+    entry = CATALOGUE.get(name)
+    if entry is not None and entry.repo_id is None:
+        raise UsageError("the demo model is part of olc; it is always here", "name a model on the Hub; see `olc models list`")
+    if entry is not None and entry.repo_id is not None:
+        return entry.repo_id
+    if _HUB_ID.fullmatch(name):
+        return name
+    path = _path(name)
+    if path is not None and path.exists():
+        raise UsageError(f"{name} is a folder or file of yours, not a model on the Hub", "name an alias or a Hub id")
+    raise _unknown(name)
 
 
 def find(
@@ -111,8 +126,7 @@ def find(
     A cached model is found without network and at once. env: for OLC_MODEL and the offline variables (the process's own by
     default). progress, notice: told about a download.
 
-    Raises UsageError (see `resolve`; a revision of a folder), HubError (see `hub.pull`) and ModelError (the demo model is not
-    installed).
+    Raises ModelError (see `resolve`), HubError (see `hub.pull`) and UsageError (a revision of a folder).
     """
     name, chosen_by = choose(spec.model, env)
     target = resolve(name, chosen_by)
@@ -131,6 +145,14 @@ def find(
         offline = spec.offline or hub_offline(env)
         path = pull(repo_id, spec.revision, offline=offline, progress=progress, notice=notice or no_notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
+
+
+def _unknown(name: str, source: str = "") -> ModelError:
+    meant = suggest(name)
+    return ModelError(
+        f"{source}{name} is no model that olc knows, no folder and no Hub id",
+        (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organisation/name",
+    )
 
 
 def _path(name: str) -> Path | None:

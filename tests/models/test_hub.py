@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Seen
+from tests.hub_server import HubServer, Seen
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models import hub
@@ -244,7 +244,7 @@ def test_default_timeouts_are_seconds() -> None:
 
 
 def test_login_page_instead_of_a_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub_server._Handler._api", lambda handler, *rest: handler._send_file("page", b"<html>", '"x"'))
+    monkeypatch.setattr("tests.hub_server._Handler._api", lambda handler, *rest: handler._send_file("page", b"<html>", '"x"'))
     assert failure().code == "not_a_hub"
 
 
@@ -359,7 +359,7 @@ def test_revision_that_leads_out_of_the_cache(server: HubServer, revision: str) 
 
 
 def test_checksum_that_leads_out_of_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub_server._git", lambda content: "../../../evil")
+    monkeypatch.setattr("tests.hub_server._git", lambda content: "../../../evil")
     server.add("org/tiny", WHOLE)
     assert failure().code == "not_a_hub"
 

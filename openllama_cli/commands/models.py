@@ -1,0 +1,268 @@
+"""`olc models`: list, pull, info, convert, default, rm."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openllama_cli.errors import UsageError
+from openllama_cli.models import find
+from openllama_cli.models.default import read_default, write_default
+from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
+from openllama_cli.models.paths import hub_cache_dir
+from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
+from openllama_cli.terminal.tables import fields, size, table
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+_revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub. [main]")
+
+EXAMPLES = """
+Examples:
+
+\b
+  olc models list
+  olc models pull 3b-v2
+  olc models default 3b-v2
+  olc models info 3b-v2
+  olc models convert ./llama-7b ./llama-7b-hf
+  olc models rm openlm-research/open_llama_3b
+"""
+
+
+@click.group(epilog=EXAMPLES)
+def command() -> None:
+    """List, download, inspect, convert and remove models.
+
+    MODEL is an alias (3b-v2), a Hub id (organisation/name) or a folder.
+    """
+
+
+@command.command(
+    "list",
+    short_help="List the known and the cached models.",
+    epilog="Example: olc models list --json | jq '.models[] | select(.state == \"ready\") | .path'",
+)
+@_json_option
+def list_(as_json: bool) -> None:
+    """List the models that olc knows by name, and those in the Hugging Face cache.
+
+    --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
+    "state", "default"}], "default", "chosen_by"}.
+    """
+    from openllama_cli.models.listing import list_models
+
+    listing = list_models()
+    if as_json:
+        out_json(dataclasses.asdict(listing))
+        return
+    rows = [
+        (
+            "*" if model.default else "",
+            model.alias or model.repo_id or model.path or "",
+            _count(model.parameters),
+            size(model.download_bytes) if model.download_bytes else "",
+            size(model.cached_bytes) if model.cached_bytes else "",
+            model.state,
+            model.repo_id if model.alias and model.repo_id else model.description,
+        )
+        for model in listing.models
+    ]
+    columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
+    table(columns, rows, right=("parameters", "download", "on disk"))
+    if is_terminal(sys.stdout):
+        notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
+
+
+@command.command(short_help="Download a model, or what is missing of it.", epilog="Example: olc models pull 3b-v2")
+@click.argument("model")
+@_revision_option
+@_json_option
+def pull(model: str, revision: str | None, as_json: bool) -> None:
+    """Download a model, or what is missing of it, and print its folder.
+
+    A download that was interrupted continues where it stopped. Files go into the Hugging Face cache, which other tools share;
+    HF_HOME moves it. For gated and private models set HF_TOKEN.
+    """
+    from openllama_cli.models import hub
+    from openllama_cli.terminal.progress import TerminalProgress
+
+    repo_id = find.resolve_on_hub(model)
+    progress = TerminalProgress()
+    try:
+        folder = hub.pull(repo_id, revision, progress=progress, notice=notice)
+    finally:
+        progress.finish()
+    if as_json:
+        document = {"repo_id": repo_id, "revision": folder.name, "path": str(folder), "bytes": disk_bytes(folder)}
+        out_json(document)
+    else:
+        out(f"{folder}\n")
+
+
+@command.command(
+    short_help="Show architecture, size, tokenizer and files.", epilog="Example: olc models info 3b-v2 --json | jq .parameters"
+)
+@click.argument("model", required=False)
+@_revision_option
+@_json_option
+def info(model: str | None, revision: str | None, as_json: bool) -> None:
+    """Show a model's architecture, size, tokenizer and files. Nothing is downloaded.
+
+    Without MODEL: the one that is used when none is named. --json gives the same keys for every model, null where something is
+    not known.
+    """
+    from openllama_cli.models.details import details
+
+    name, chosen_by = find.choose(model)
+    document = details(find.resolve(name, chosen_by), revision)
+    if as_json:
+        out_json(document)
+    else:
+        fields(_lines(document))
+
+
+@command.command(
+    short_help="Write a Meta or .bin model as a safetensors folder.",
+    epilog="Example: olc models convert ./llama-2-7b ./llama-2-7b-hf",
+)
+@click.argument("src")
+@click.argument("dst", type=click.Path(path_type=Path))
+@_json_option
+def convert(src: str, dst: Path, as_json: bool) -> None:
+    """Write the model SRC, in Meta's format or .bin, to the new folder DST as safetensors, and print DST.
+
+    The weights are streamed: memory holds about one of them at a time. Their types stay as they are.
+    """
+    from openllama_cli.models.convert import convert as convert_model
+    from openllama_cli.models.spec import ModelSpec
+    from openllama_cli.terminal.progress import TerminalProgress
+
+    progress = TerminalProgress()
+    try:
+        source = find.find(ModelSpec(model=src), progress=progress, notice=notice)
+        checkpoint = convert_model(source.path, dst, progress=progress)
+    finally:
+        progress.finish()
+    if as_json:
+        files = [file.name for file in checkpoint.files]
+        out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.parameters, "files": files})
+    else:
+        out(f"{dst}\n")
+
+
+@command.command(short_help="Show or set the model used when none is named.", epilog="Example: olc models default 3b-v2")
+@click.argument("model", required=False)
+@click.option("--unset", is_flag=True, help="Forget the default.")
+def default(model: str | None, unset: bool) -> None:
+    """Show the model that is used when none is named, or set it to MODEL.
+
+    OLC_MODEL comes before it, and --model before both.
+    """
+    if unset and model is not None:
+        raise UsageError(f"--unset and {model} exclude each other", "give one of them")
+    if unset:
+        write_default(None)
+    elif model is not None:
+        _set_default(model)
+    name, chosen_by = find.choose(None)
+    if model is None and not unset:
+        out(f"{name}\n")
+        notice(_WHY[chosen_by] if chosen_by == "default" else f"{_WHY[chosen_by]}; {_the_default()}")
+    elif chosen_by == "environment":
+        notice(f"OLC_MODEL is set to {name}, which comes before the default")
+
+
+@command.command("rm", short_help="Remove a model from the cache.", epilog="Example: olc models rm 3b-v2 --yes")
+@click.argument("model")
+@click.option("--revision", metavar="REV", help="Only this branch, tag or commit. [all of the model]")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_json_option
+def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
+    """Remove a model from the Hugging Face cache, with unfinished downloads.
+
+    With --revision, files that other revisions use stay.
+    """
+    repo_id = find.resolve_on_hub(model)
+    held = cached_model(repo_id)
+    if not yes and held is not None and not _agreed(held, revision):
+        notice("nothing was removed")
+        return
+    freed = remove(repo_id, revision)
+    if as_json:
+        out_json({"repo_id": repo_id, "revision": revision, "freed_bytes": freed})
+    else:
+        out(f"removed {repo_id}{f' at {revision}' if revision else ''}: {size(freed)} freed\n")
+    if read_default() in (model, repo_id) and not repo_folder(repo_id).exists():
+        notice(f"{read_default()} is still the default model; change that with `olc models default`")
+
+
+_WHY = {
+    "flag": "--model",
+    "environment": "from OLC_MODEL",
+    "default": "set with `olc models default`",
+    "fallback": "the built-in demo, because none is set",
+}
+
+
+def _the_default() -> str:
+    stored = read_default()
+    return f"the default is {stored}" if stored else "set one with `olc models default MODEL`"
+
+
+def _set_default(name: str) -> None:
+    target = find.resolve(name)
+    # A folder is found again from wherever olc is run.
+    write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else name)
+    if target.repo_id is not None and cached(target.repo_id) is None:
+        notice(f"{name} is not downloaded yet: olc models pull {name}")
+
+
+def _agreed(held: CachedModel, revision: str | None) -> bool:
+    """Ask on the terminal. Raises UsageError where nobody can answer."""
+    if not is_terminal(sys.stdin):
+        raise UsageError(f"removing {held.repo_id} has to be confirmed", "add --yes")
+    what = f"revision {revision} of {held.repo_id}" if revision else f"{held.repo_id} ({size(held.bytes)})"
+    return click.confirm(f"Remove {what} from the cache?", err=True)
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return ""
+    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
+
+
+def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """`olc models info` for people: what is known, in words."""
+    tokenizer, shape = document["tokenizer"], document["architecture"] is not None
+    state = document["state"]
+    if document["missing"]:
+        state += f" (without {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
+    elif state != "ready":
+        state += f"; get it with: olc models pull {document['model']}"
+    lines = [
+        ("model", document["model"]),
+        ("repository", document["repo_id"]),
+        ("state", state),
+        ("revision", document["revision"]),
+        ("folder", document["path"]),
+        ("architecture", document["architecture"]),
+        ("parameters", f"{document['parameters']:,} ({_count(document['parameters'])})" if shape else None),
+        ("context", f"{document['context']:,} tokens" if shape else None),
+        (
+            "layers",
+            f"{document['layers']} of width {document['hidden_size']}, MLP {document['intermediate_size']}" if shape else None,
+        ),
+        ("heads", f"{document['heads']} ({document['kv_heads']} key/value) of size {document['head_dim']}" if shape else None),
+        ("vocabulary", f"{document['vocabulary']:,}" if shape else None),
+        ("tokenizer", f"{tokenizer['kind']}, sha256 {tokenizer['sha256']}" if tokenizer else None),
+        ("format", f"{document['format']}, {document['dtype']}, {size(document['bytes'])}" if document["format"] else None),
+        *((file["name"], f"{size(file['bytes'])}{_sha(file)}") for file in document["files"] or ()),
+        ("on disk", size(document["bytes_on_disk"]) if document["bytes_on_disk"] else None),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _sha(file: dict[str, Any]) -> str:
+    return f", sha256 {file['sha256']}" if file["sha256"] else ""
