@@ -49,18 +49,19 @@ class Tokenizer(Protocol):
         """The text of `ids`; BOS, EOS and the like have none. Raises ModelError for an id outside the vocabulary."""
         ...
 
-    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
-        """The text that `ids` add after `prefix`: decode(prefix) + it == decode(prefix + ids).
+    def unfinished(self, ids: Sequence[int]) -> int:
+        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of a character that is not whole yet.
 
-        Bytes of an unfinished character at the end of `prefix` (see `unfinished`) are counted with `ids`. The cost
-        depends on len(ids), not on len(prefix).
+        They are U+FFFD, and the next id may turn them into that character. All text before them is certain: the text of
+        any longer list of ids starts with it.
         """
         ...
 
-    def unfinished(self, ids: Sequence[int]) -> int:
-        """How many of the last ids (0 to 3) are bytes of a character that is not whole yet.
+    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that `ids` add to the certain text of `prefix`.
 
-        The next id may change their text. That of all ids before them is certain: what follows cannot change it.
+        decode(prefix + ids) is decode(prefix), without its last unfinished(prefix) characters, and this. The cost depends on
+        len(ids), not on len(prefix).
         """
         ...
 
@@ -108,7 +109,8 @@ class DecodesByPiece:
         size = _WINDOW if self.local else len(prefix)
         while True:
             window = list(prefix[max(0, len(prefix) - size) :])
-            before = self.decode(window[: len(window) - self.unfinished(window)])
+            text = self.decode(window)
+            before = text[: len(text) - self.unfinished(window)]
             if before or len(window) == len(prefix):
                 return self.decode([*window, *ids])[len(before) :]
             size *= 4
@@ -141,9 +143,7 @@ class SentencePieceTokenizer(DecodesByPiece):
         self.bos_id = _known(self._processor.bos_id())
         self.unk_id = _known(self._processor.unk_id())
         own_eos = _known(self._processor.eos_id())
-        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | (
-            {own_eos} if own_eos is not None else set()
-        )
+        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | ({own_eos} if own_eos is not None else set())
 
     @property
     def vocab_size(self) -> int:
@@ -172,6 +172,7 @@ class SentencePieceTokenizer(DecodesByPiece):
         return text
 
     def unfinished(self, ids: Sequence[int]) -> int:
+        # SentencePiece writes one U+FFFD for each byte that belongs to no character.
         tail = b""
         for token in reversed(ids[-3:]):
             if not (0 <= token < self._size and self._processor.is_byte(token)):

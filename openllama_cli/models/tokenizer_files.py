@@ -118,9 +118,7 @@ def added_pieces(folder: Path, first_id: int) -> dict[int, str]:
     pairs: list[tuple[Any, Any]] = [(token, text) for text, token in read_object(folder / "added_tokens.json").items()]
     if isinstance(config, dict):
         pairs += [(token, entry.get("content")) for token, entry in config.items() if isinstance(entry, dict)]
-    found = {
-        int(token): text for token, text in pairs if isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", str(token))
-    }
+    found = {int(token): text for token, text in pairs if isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", str(token))}
     return {token: text for token, text in sorted(found.items()) if token >= first_id}
 
 

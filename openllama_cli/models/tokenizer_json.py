@@ -44,17 +44,13 @@ class JsonTokenizer(DecodesByPiece):
         model = description.get("model") or {}
         self.kind = f"tokenizers {str(model.get('type', 'unknown')).lower()}"
         decoder = json.dumps(description.get("decoder"))
-        self._byte_level = '"ByteLevel"' in decoder
+        self.byte_level = '"ByteLevel"' in decoder
         self._byte_fallback = '"ByteFallback"' in decoder
-        self._special = frozenset(
-            token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special
-        )
+        self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
         self.bos_id = self._find_bos(folder)
-        self.unk_id = self._id(model.get("unk_token"))
+        self.unk_id = self._id(model.get("unk_token") or _special_text(folder, "unk_token"))
         own_eos = self._id(_special_text(folder, "eos_token"))
-        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | (
-            {own_eos} if own_eos is not None else set()
-        )
+        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | ({own_eos} if own_eos is not None else set())
 
     @property
     def vocab_size(self) -> int:
@@ -76,13 +72,9 @@ class JsonTokenizer(DecodesByPiece):
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        parts = [self._piece_bytes(token) for token in ids[-3:]]
-        missing = unfinished_bytes(b"".join(parts))
-        held = 0
-        while missing > 0:
-            held += 1
-            missing -= len(parts[-held])
-        return held
+        missing = unfinished_bytes(b"".join(self._piece_bytes(token) for token in ids[-3:]))
+        # The library's byte-level decoder writes one U+FFFD for all of them, `_characters` one for each.
+        return min(missing, 1) if self.byte_level else missing
 
     def piece(self, token: int) -> str:
         piece: str | None = self._tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
@@ -105,7 +97,7 @@ class JsonTokenizer(DecodesByPiece):
         if self._byte_fallback:
             value = _byte_value(piece)
             return b"|" if value is None else bytes([value])
-        if self._byte_level:
+        if self.byte_level:
             return bytes(_STAND_INS[letter] for letter in piece) if all(c in _STAND_INS for c in piece) else b"|"
         return b"|"
 
@@ -117,9 +109,7 @@ class JsonTokenizer(DecodesByPiece):
         first = self._tokenizer.encode("", add_special_tokens=True).ids[:1]
         if first:
             return int(first[0])
-        configured = [
-            token for token in tokenizer_files.configured_ids(folder, "bos_token_id") if token in self._special
-        ]
+        configured = [token for token in tokenizer_files.configured_ids(folder, "bos_token_id") if token in self._special]
         return min(configured, default=None)
 
     def _id(self, piece: object) -> int | None:

@@ -1,8 +1,6 @@
 """The tokenizer against the SentencePiece library, on models trained here with every kind of normaliser."""
 
-import functools
-import io
-import json
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,60 +14,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.tokenizer import SentencePieceTokenizer, Tokenizer, open_tokenizer, unfinished_bytes
-
-CORPUS = [
-    "the largest animal is the blue whale, the tallest is the giraffe",
-    "def f(x):\n    if x:\n        return x + 1",
-    "Q: What is the capital of France?\nA: Paris.",
-    "Das größte Tier ist der Blauwal. Ｆｕｌｌｗｉｄｔｈ ① ﬁnal",
-    "सबसे बड़ा जानवर कौन सा है? नीली व्हेल",
-    "一番大きな動物は何ですか。シロナガスクジラです。",
-    "a  b   c    d\te\tf  hello world 1234567890",
-] * 6
-
-# name → how its model differs from: BPE, byte fallback, nmt_nfkc, extra spaces removed, a space put in front.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "bpe-nmt_nfkc": {},
-    "bpe-openllama-v2": {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
-    "bpe-nfkc_cf": {"normalization_rule_name": "nfkc_cf"},
-    "bpe-no-dummy-prefix": {"add_dummy_prefix": False, "remove_extra_whitespaces": False},
-    "bpe-no-prefix-collapse": {"add_dummy_prefix": False},
-    "bpe-suffix-spaces": {"treat_whitespace_as_suffix": True},
-    "bpe-no-byte-fallback": {"byte_fallback": False},
-    "bpe-user-symbols": {"user_defined_symbols": ["<sep>", "    "], "remove_extra_whitespaces": False},
-    "unigram-nmt_nfkc": {"model_type": "unigram"},
-    "unigram-identity": {
-        "model_type": "unigram",
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-    },
-    "unigram-nfkc_cf-no-byte-fallback": {
-        "model_type": "unigram",
-        "normalization_rule_name": "nfkc_cf",
-        "byte_fallback": False,
-        "vocab_size": 180,
-    },
-}
-
-
-@functools.cache
-def trained(name: str) -> bytes:
-    """The SentencePiece model of a variant; a training takes some 0.05 s."""
-    return train(**VARIANTS[name])
-
-
-def train(**options: Any) -> bytes:
-    model = io.BytesIO()
-    defaults = {
-        "model_type": "bpe",
-        "vocab_size": 420,
-        "byte_fallback": True,
-        "hard_vocab_limit": False,
-        "num_threads": 1,
-        "minloglevel": 2,
-    }
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=model, **(defaults | options))
-    return model.getvalue()
+from tests.sentencepiece_models import VARIANTS, train, trained, write
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +26,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer
         library = sentencepiece.SentencePieceProcessor(model_proto=trained(name))
         found[name] = (open_tokenizer(folder), library)
     return found
-
-
-def write(folder: Path, model: bytes, **files: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(model)
-    for name, value in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
-    return folder
 
 
 SPACES = [" ", "  ", "    ", "\n", "\t", "\r\n", "\0", "▁", "\u3000", "\u200b", "\ufeff"]
@@ -123,8 +60,8 @@ def test_a_continuation_joins_into_the_whole(
     ids = data.draw(st.one_of(anything.filter(lambda ids: all(i < ours.vocab_size for i in ids)), written))
     cut = data.draw(st.integers(0, len(ids)))
     prefix, rest = ids[:cut], ids[cut:]
-    held = ours.unfinished(prefix)
-    assert ours.decode(prefix[: cut - held]) + ours.decode_continuation(prefix, rest) == library.decode(ids)
+    certain = ours.decode(prefix)[: len(ours.decode(prefix)) - ours.unfinished(prefix)]
+    assert certain + ours.decode_continuation(prefix, rest) == library.decode(ids)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -135,13 +72,14 @@ def test_text_pushed_one_token_at_a_time_joins_into_the_whole(
 ) -> None:
     ours, library = pairs[variant]
     ids = ours.encode(text)
-    shown, done = "", 0
-    for end in range(1, len(ids) + 1):
-        if ours.unfinished(ids[done:end]) == 0:
-            shown += ours.decode_continuation(ids[:done], ids[done:end])
-            done = end
-            assert library.decode(ids).startswith(shown)
-    assert shown + ours.decode_continuation(ids[:done], ids[done:]) == library.decode(ids)
+    shown = ""
+    for place, token in enumerate(ids):
+        text = ours.decode_continuation(ids[:place], [token])
+        waiting = ours.unfinished(ids[: place + 1])
+        assert text[len(text) - waiting :] == "\ufffd" * waiting
+        shown += text[: len(text) - waiting]
+        assert library.decode(ids).startswith(shown)
+    assert shown + "\ufffd" * ours.unfinished(ids) == library.decode(ids)
 
 
 def test_a_continuation_costs_the_same_after_a_long_prompt(tmp_path: Path) -> None:
@@ -367,8 +305,6 @@ def test_broken_configuration_is_named(tmp_path: Path) -> None:
 
 
 def test_what_it_says_about_itself(tmp_path: Path) -> None:
-    import hashlib
-
     for name in ("bpe-nmt_nfkc", "unigram-identity"):
         tokenizer = open_tokenizer(write(tmp_path / name, trained(name)))
         assert tokenizer.kind == f"sentencepiece {name.split('-')[0]}"
