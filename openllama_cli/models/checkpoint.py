@@ -17,6 +17,7 @@ from openllama_cli.models.config_json import read_config
 from openllama_cli.models.damage import damaged, fetch_again
 from openllama_cli.models.headers import TensorInfo, read_safetensors_header
 from openllama_cli.models.shape import LlamaShape
+from openllama_cli.models.tokenizer import Tokenizer
 from openllama_cli.models.torch_zip import read_torch_header
 
 Format = Literal["safetensors", "bin", "meta"]
@@ -71,6 +72,21 @@ def inspect(path: Path) -> Checkpoint:
         raise ModelError(
             f"{error.filename or path} cannot be read: {error.strerror or error}", "check the file and its permissions"
         ) from error
+
+
+def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Raise ModelError if text can become a token id that the embedding has no row for.
+
+    Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
+    """
+    special = tokenizer.special_ids
+    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
+    highest = max(next(ids, 0), tokenizer.bos_id or 0)
+    if highest >= checkpoint.shape.vocab:
+        raise ModelError(
+            f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",
+            "use the tokenizer files that belong to this model",
+        )
 
 
 def weight_files(folder: Path) -> tuple[tuple[Path, ...], Format, Path | None]:
@@ -247,8 +263,12 @@ def _advice(folder: Path) -> str:
 
 def _first(names: set[str]) -> str:
     """The first two of many names, layers in order of number."""
-    ordered = sorted(names, key=lambda name: [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", name)])
+    ordered = sorted(names, key=lambda name: [(int(part), "") if part.isdecimal() else (0, part) for part in _parts(name)])
     return ", ".join(ordered[:2]) + (", …" if len(ordered) > 2 else "")
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"([0-9]{1,9})", name)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -29,7 +29,7 @@ ITEM_SIZE = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -84,7 +84,7 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
         header = json.loads(text)
         header.pop("__metadata__", None)
         entries = sorted(
-            (*_offsets(entry), name, TensorInfo(_SAFETENSORS_DTYPES[entry["dtype"]], _shape(entry["shape"])))
+            (*_offsets(entry), name, TensorInfo(SAFETENSORS_DTYPES[entry["dtype"]], _shape(entry["shape"])))
             for name, entry in header.items()
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

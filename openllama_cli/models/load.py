@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models import load_errors, meta_format
-from openllama_cli.models.checkpoint import Checkpoint, inspect
+from openllama_cli.models.checkpoint import Checkpoint, check_vocabulary, inspect
 from openllama_cli.models.damage import damaged
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.placement import choose_dtype, describe_devices, device_map, input_device, main_device
@@ -99,21 +99,6 @@ def load(
         device=describe_devices(model),
         load_seconds=time.perf_counter() - started,
     )
-
-
-def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
-    """Raise ModelError if text can become a token id that the embedding has no row for.
-
-    Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
-    """
-    special = tokenizer.special_ids
-    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
-    highest = max(next(ids, 0), tokenizer.bos_id or 0)
-    if highest >= checkpoint.shape.vocab:
-        raise ModelError(
-            f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",
-            "use the tokenizer files that belong to this model",
-        )
 
 
 def _from_pretrained(

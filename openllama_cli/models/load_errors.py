@@ -4,6 +4,7 @@ import contextlib
 import errno
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import ModelError
@@ -19,10 +20,19 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "unable to mmap", "C
 
 
 @contextlib.contextmanager
-def explained(checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> Iterator[None]:
-    """Turn failures that are nobody's bug into a ModelError: no memory, no space, a file that cannot be read or changed."""
+def explained(
+    checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype", *, os_errors: bool = True
+) -> Iterator[None]:
+    """Turn failures that are nobody's bug into a ModelError: no memory, no space, a file that cannot be read or changed.
+
+    os_errors: False lets OSError pass, for a caller that also writes files.
+    """
     try:
         yield
+    except OSError as error:
+        if not os_errors or isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
+            raise
+        raise _explain_os_error(error, checkpoint) from error
     except Exception as error:
         known = explain(error, checkpoint, device, dtype)
         if known is None:
@@ -42,19 +52,32 @@ def explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dt
         return _no_memory(checkpoint, str(device), dtype)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
         return _no_memory(checkpoint, "the CPU", dtype)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(
-            f"no space left for weights that are offloaded to disk: {text}",
-            "free some space, point TMPDIR at another disk, or use --dtype float16 or bfloat16",
-        )
-    first = checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.path
-    if isinstance(error, OSError):
-        return ModelError(f"{error.filename or first} cannot be read: {error.strerror or text}", "check the file and its disk")
+    if isinstance(error, SafetensorError) and "No space left" in text:
+        return _no_space(text)
     if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in _DAMAGED)
     ):
-        return damaged(first, f"is damaged, or changed while it was read ({_first_line(text)})")
+        return damaged(_where(checkpoint), f"is damaged, or changed while it was read ({_first_line(text)})")
     return None
+
+
+def _explain_os_error(error: OSError, checkpoint: Checkpoint) -> ModelError:
+    text = error.strerror or _first_line(str(error))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _no_space(text)
+    return ModelError(f"{error.filename or _where(checkpoint)} cannot be read: {text}", "check the file and its disk")
+
+
+def _no_space(text: str) -> ModelError:
+    return ModelError(
+        f"no space left for weights that are offloaded to disk: {_first_line(text)}",
+        "free some space, point TMPDIR at another disk, or use --dtype float16 or bfloat16",
+        code="no_space",
+    )
+
+
+def _where(checkpoint: Checkpoint) -> Path:
+    return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.path
 
 
 def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> ModelError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.errors import ModelError
 from openllama_cli.models.damage import damaged
 from openllama_cli.models.headers import TensorInfo
+from openllama_cli.models.mapped import MappedFiles
 from openllama_cli.models.shape import LlamaShape
 from openllama_cli.models.tokenizer_files import read_object
 from openllama_cli.models.torch_zip import read_torch_header
@@ -34,9 +35,6 @@ _LAYER = {
     "attention_norm.weight": ("input_layernorm.weight", None),
     "ffn_norm.weight": ("post_attention_layernorm.weight", None),
 }
-# After this much is read from the files they are opened anew: pages that were mapped and read count as this process's
-# memory until then.
-_READ_BEFORE_REOPENING = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -123,19 +121,13 @@ def read_tensors(checkpoint: MetaCheckpoint, dtype: "torch.dtype | None" = None)
     """
     import torch
 
-    shards: list[dict[str, torch.Tensor]] = []
-    done = 0
+    files = MappedFiles(checkpoint.files)
     for name, part in checkpoint.layout.items():
-        if not shards or done >= _READ_BEFORE_REOPENING:
-            shards.clear()
-            shards += [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in checkpoint.files]
-            done = 0
-        slices = [shard[part.name] for shard in shards] if part.dim is not None else [shards[0][part.name]]
+        slices = files.get(part.name) if part.dim is not None else files.get(part.name)[:1]
         tensor = slices[0] if len(slices) == 1 else torch.cat(slices, part.dim or 0)
+        del slices
         if part.heads:
             tensor = half_split(tensor, part.heads)
-        done += checkpoint.tensors[name].nbytes
-        del slices  # A tensor in hand keeps its whole file mapped.
         yield name, tensor if dtype is None else tensor.to(dtype)
 
 

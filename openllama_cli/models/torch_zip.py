@@ -74,9 +74,11 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
             return _read_archive(file, archive)
-    except zipfile.BadZipFile as error:
-        size = file.stat().st_size
-        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {str(error).rstrip('.').lower()})") from error
+    except (ModelError, OSError):
+        raise
+    except Exception as error:  # zipfile and pickle fail in any way on damaged or hostile bytes; none of them is a bug here.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise damaged(file, f"is cut short or damaged ({file.stat().st_size:,} bytes: {reason})") from error
 
 
 def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:
@@ -90,13 +92,8 @@ def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]
     byte_order = archive.read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
     if byte_order != b"little":
         raise damaged(file, "was written on a big-endian machine, which olc does not read")
-    try:
-        with archive.open(pickles[0]) as stream:
-            state = _Unpickler(stream, file).load()
-    except (ModelError, zipfile.BadZipFile):
-        raise
-    except Exception as error:  # A damaged or hostile pickle can fail in any way; none of them is a bug here.
-        raise damaged(file, f"has a damaged list of tensors ({type(error).__name__}: {error})") from error
+    with archive.open(pickles[0]) as stream:
+        state = _Unpickler(stream, file).load()
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()
     ):
