@@ -24,6 +24,10 @@ class Terminated(BaseException):
     """SIGTERM: unwinds like Ctrl-C, so that files are closed and locks released, and ends with 143."""
 
 
+class ClosedPipe(Exception):  # noqa: N818, it is no error
+    """What reads our output has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
+
+
 class CommandTable(click.Group):
     """A group that knows its commands by name and imports one only to run it or to show its help."""
 
@@ -36,6 +40,12 @@ class CommandTable(click.Group):
         command: click.Command = importlib.import_module(f"openllama_cli.commands.{name}").command
         _add_debug(command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The default would import every command for its short help.
@@ -103,7 +113,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         code = 130
     except Terminated:
         code = 143
-    except BrokenPipeError:
+    except (ClosedPipe, BrokenPipeError):
         code = _quiet_pipe()
     except click.ClickException as problem:
         _show_usage(problem)

@@ -37,9 +37,7 @@ def sampling_options(function: Command) -> Command:
     `SamplingConfig.from_given(defaults | given)`.
     """
 
-    @click.option(
-        "-n", "--max-tokens", "--max-new-tokens", type=int, help=f"Tokens at most. [{SamplingConfig.max_tokens}]"
-    )
+    @click.option("-n", "--max-tokens", "--max-new-tokens", type=int, help=f"Tokens at most. [{SamplingConfig.max_tokens}]")
     @click.option("--temperature", "--temp", type=float, help="0 is greedy. [0, or 1 with another sampling option]")
     @click.option("--top-p", type=float, help="Keep the likeliest tokens that make up this probability.")
     @click.option("--top-k", type=int, help="Keep the K likeliest tokens.")

@@ -20,7 +20,7 @@ class TerminalProgress:
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a piece of work; a piece that was under way ends."""
         self.finish()
-        if not is_terminal(sys.stderr):
+        if not is_terminal(sys.stderr) or stderr_console().is_dumb_terminal:
             return
         columns = (
             (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Remaining())

@@ -1,0 +1,340 @@
+"""`olc complete`: what is read, what is written where, and how it ends. A random model: only the plumbing is judged here."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.terminal.escape import visible
+from tests.conftest import Olc, olc_command, run_process
+
+PROMPT = "Q: What is the largest animal?"
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> str:
+    return str(tiny_model)
+
+
+def document(olc: Olc, model: str, *arguments: str) -> dict[str, Any]:
+    result = olc("complete", *arguments, "--json", "-m", model, "--dtype", "float32")
+    assert result.code == 0, result.messages
+    loaded: dict[str, Any] = json.loads(result.text)
+    return loaded
+
+
+def text_of(olc: Olc, model: str, *arguments: str) -> str:
+    text: str = document(olc, model, *arguments)["choices"][0]["text"]
+    return text
+
+
+def test_a_pipe_gets_the_completion_one_newline_and_nothing_else(olc: Olc, model: str) -> None:
+    expected = text_of(olc, model, PROMPT, "-n", "12")
+    result = olc("complete", PROMPT, "-n", "12", "-m", model, "--dtype", "float32")
+    assert result.out == expected.encode() + b"\n"
+    assert result.err == b""
+    assert olc("complete", PROMPT, "-n", "12", "-m", model, "--dtype", "float32", "--no-stream").out == result.out
+
+
+def test_the_text_is_what_model_generate_makes(olc: Olc, model: str, tiny_model: Path) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    tokenizer = open_tokenizer(tiny_model)
+    ids = tokenizer.encode(PROMPT)
+    reference = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    made = reference.generate(torch.tensor([ids]), max_new_tokens=30, do_sample=False, pad_token_id=0)[0].tolist()
+    expected = tokenizer.decode(made).removeprefix(tokenizer.decode(ids))
+    assert text_of(olc, model, PROMPT, "-n", "30") == expected
+    assert text_of(olc, model, PROMPT, "-n", "30", "--engine", "transformers") == expected
+
+
+def test_echo_puts_the_prompt_in_front(olc: Olc, model: str) -> None:
+    completion = text_of(olc, model, PROMPT, "-n", "5")
+    assert text_of(olc, model, PROMPT, "-n", "5", "--echo") == PROMPT + completion
+    assert olc("complete", PROMPT, "-n", "5", "--echo", "-m", model, "--dtype", "float32").text == PROMPT + completion + "\n"
+
+
+def test_the_json_is_an_openai_text_completion_and_says_what_made_it(olc: Olc, model: str, tiny_model: Path) -> None:
+    made = document(olc, model, PROMPT, "-n", "6")
+    prompt_tokens = len(open_tokenizer(tiny_model).encode(PROMPT))
+    assert made["object"] == "text_completion"
+    assert made["model"] == model
+    assert made["usage"] == {"prompt_tokens": prompt_tokens, "completion_tokens": 6, "total_tokens": prompt_tokens + 6}
+    assert made["choices"][0]["finish_reason"] == "length"
+    assert made["choices"][0]["logprobs"] is None
+    assert made["olc"]["dtype"] == "float32"
+    assert made["olc"]["device"] == "cpu"
+    assert made["olc"]["seed"] is None
+    assert len(made["olc"]["tokenizer_sha256"]) == 64
+    assert set(made["olc"]["timings"]) == {
+        "load_s",
+        "time_to_first_token_s",
+        "prefill_tokens_per_s",
+        "decode_tokens_per_s",
+        "total_s",
+    }
+    assert all(value > 0 for value in made["olc"]["timings"].values())
+
+
+def test_logprobs_name_each_token_and_where_it_begins(olc: Olc, model: str) -> None:
+    choice = document(olc, model, PROMPT, "-n", "8", "--logprobs", "2", "--echo")["choices"][0]
+    logprobs = choice["logprobs"]
+    assert logprobs["tokens"][:2] == ["<s>", " Q"]
+    assert logprobs["token_logprobs"][0] is None
+    assert all(value < 0 for value in logprobs["token_logprobs"][1:])
+    assert all(len(top) == 2 for top in logprobs["top_logprobs"][1:])
+    assert {len(value) for value in logprobs.values()} == {len(logprobs["tokens"])}
+    for token, offset in zip(logprobs["tokens"][2:], logprobs["text_offset"][2:], strict=True):
+        if not token.startswith("bytes:"):
+            assert choice["text"].startswith(token, offset)
+
+
+def test_the_same_seed_gives_the_same_text_and_is_reported(olc: Olc, model: str) -> None:
+    first = document(olc, model, PROMPT, "--temperature", "1")
+    again = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"]))
+    other = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"] + 1))
+    assert again["choices"] == first["choices"]
+    assert other["choices"] != first["choices"]
+
+
+def test_a_sampling_option_without_a_temperature_samples_at_one(olc: Olc, model: str) -> None:
+    assert text_of(olc, model, PROMPT, "--seed", "3") == text_of(olc, model, PROMPT, "--seed", "3", "--temp", "1")
+    assert text_of(olc, model, PROMPT, "--seed", "3") != text_of(olc, model, PROMPT)
+    assert text_of(olc, model, PROMPT, "--seed", "3", "--top-p", "0.9", "--temp", "0") == text_of(olc, model, PROMPT)
+
+
+def test_samples_differ_and_the_first_does_not_depend_on_the_others(olc: Olc, model: str) -> None:
+    three = document(olc, model, PROMPT, "-n", "10", "--seed", "1", "--num-samples", "3")
+    assert [choice["index"] for choice in three["choices"]] == [0, 1, 2]
+    assert len({choice["text"] for choice in three["choices"]}) == 3
+    assert three["choices"][0]["text"] == text_of(olc, model, PROMPT, "-n", "10", "--seed", "1")
+    written = olc("complete", PROMPT, "-n", "10", "--seed", "1", "--num-samples", "3", "-m", model, "--dtype", "float32")
+    assert written.text == "".join(choice["text"] + "\n" for choice in three["choices"])
+
+
+@pytest.mark.parametrize("engine", ["loop", "transformers"])
+def test_a_stop_string_ends_the_text_and_is_not_shown(olc: Olc, model: str, engine: str) -> None:
+    whole = text_of(olc, model, PROMPT, "-n", "30")
+    stop = whole[10:13]
+    cut = document(olc, model, PROMPT, "-n", "30", "--stop", stop, "--stop", "never", "--engine", engine, "--logprobs", "1")
+    choice = cut["choices"][0]
+    assert choice["text"] == whole[: whole.index(stop)]
+    assert choice["finish_reason"] == "stop"
+    assert all(offset < len(choice["text"]) for offset in choice["logprobs"]["text_offset"])
+
+
+def test_a_stop_string_in_the_prompt_stops_nothing(olc: Olc, model: str) -> None:
+    assert text_of(olc, model, PROMPT, "-n", "9", "--stop", "largest") == text_of(olc, model, PROMPT, "-n", "9")
+
+
+def test_escapes_become_characters_on_request(olc: Olc, model: str) -> None:
+    made = document(olc, model, "-e", r"a\tb\\n\nQ:", "--echo", "-n", "1")
+    assert made["choices"][0]["text"].startswith("a\tb\\n\nQ:")
+
+
+def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
+    assert "--escape" in olc("complete", r"Q:\nA:", "-n", "1", "-m", model).messages
+    assert olc("complete", "Q: A:", "-n", "1", "-m", model).messages == ""
+
+
+def test_the_empty_prompt_generates_from_bos_alone(olc: Olc, model: str) -> None:
+    assert document(olc, model, "", "-n", "4")["usage"] == {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
+
+
+def test_no_tokens_asked_for_gives_no_text(olc: Olc, model: str) -> None:
+    made = document(olc, model, PROMPT, "-n", "0")
+    assert made["choices"][0]["text"] == ""
+    assert made["choices"][0]["finish_reason"] == "length"
+
+
+def test_prompt_and_tokens_up_to_the_context_and_not_one_more(olc: Olc, model: str, tiny_model: Path) -> None:
+    room = 256 - len(open_tokenizer(tiny_model).encode(PROMPT))
+    assert document(olc, model, PROMPT, "-n", str(room))["usage"]["total_tokens"] <= 256
+    result = olc("complete", PROMPT, "-n", str(room + 1), "-m", model)
+    assert result.code == 2
+    assert "257" in result.messages
+    assert "256" in result.messages
+    assert f"--max-tokens {room}" in result.messages
+
+
+def test_a_file_is_the_prompt_byte_for_byte(olc: Olc, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"  two\r\nlines \n\n")
+    assert text_of(olc, model, "-f", str(file), "--echo", "-n", "0") == "  two\r\nlines \n\n"
+
+
+def test_stdin_is_the_prompt_when_it_is_a_pipe_or_a_file(model: str, tmp_path: Path) -> None:
+    arguments = ("complete", "--echo", "-n", "0", "-m", model)
+    assert run_process(*arguments, stdin="  ñ 🐋\n".encode()).out == "  ñ 🐋\n\n".encode()
+    assert run_process(*arguments, "-", stdin=b"x").out == b"x\n"
+    file = tmp_path / "in.txt"
+    file.write_bytes(b"from a file")
+    with file.open("rb") as stream:
+        assert run_process(*arguments, stdin=stream.fileno()).out == b"from a file\n"
+
+
+def test_with_a_prompt_stdin_is_left_alone(model: str) -> None:
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, b"the loop's next line\n")
+        # The pipe stays open: reading it to the end would hang.
+        assert run_process("complete", "x", "--echo", "-n", "0", "-m", model, stdin=read_end).out == b"x\n"
+        assert os.read(read_end, 100) == b"the loop's next line\n"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_path: Path) -> None:
+    whole = text_of(olc, model, "Say A now", "-n", "20")
+    template = tmp_path / "say.toml"
+    stop = whole[6:8]
+    template.write_text(
+        'description = "Says."\ntemplate = "Say {{ word }}{{ rest }}"\nmax_tokens = 20\n'
+        f"stop = [{json.dumps(stop)}]\n[defaults]\nrest = ' now'\n"
+    )
+    for arguments in (["-p", "word", "A"], ["A"]):
+        assert text_of(olc, model, "-t", str(template), *arguments) == whole[: whole.index(stop)]
+    assert (
+        run_process("complete", "-t", str(template), "-p", "word", "-", "--echo", "-n", "0", "-m", model, stdin=b"B").text
+        == "Say B now\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["prompt", "missing"]),
+        (["x", "-f", "y"], ["--file"]),
+        (["-f", "/no/such/file"], ["/no/such/file", "No such file"]),
+        (["x", "-p", "a", "b"], ["-t"]),
+        (["x", "-t", "nonsense"], ["nonsense"]),
+        (["x", "--logprobs", "2"], ["--json"]),
+        (["x", "--json", "--logprobs", "101"], ["--logprobs", "100"]),
+        (["x", "--temperature", "-1"], ["--temperature"]),
+        (["x", "--temperature", "nan"], ["--temperature"]),
+        (["x", "--top-p", "0"], ["--top-p"]),
+        (["x", "--top-k", "-1"], ["--top-k"]),
+        (["x", "--min-p", "1.5"], ["--min-p"]),
+        (["x", "--repetition-penalty", "0"], ["--repetition-penalty"]),
+        (["x", "--max-tokens", "-5"], ["--max-tokens"]),
+        (["x", "--stop", ""], ["--stop"]),
+        (["x", "--num-samples", "0"], ["--num-samples"]),
+        (["x", "--num-samples", "2", "--temperature", "0"], ["--num-samples", "--temperature"]),
+        (["x", "--engine", "steam"], ["loop", "transformers"]),
+        (["x", "--dtype", "float8"], ["--dtype"]),
+        (["x", "y"], ["unexpected extra argument"]),
+        (["bad \udcff byte"], ["UTF-8"]),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_exit_2(olc: Olc, model: str, arguments: list[str], words: list[str]) -> None:
+    result = olc("complete", *arguments, env={"OLC_MODEL": model})
+    assert result.code == 2
+    assert result.out == b""
+    assert len(result.messages.splitlines()) == 2
+    assert "Traceback" not in result.messages
+    for word in words:
+        assert word in result.messages
+
+
+def test_a_prompt_that_is_not_utf8_is_named(model: str) -> None:
+    result = run_process("complete", "-m", model, stdin=b"caf\xe9")
+    assert result.code == 2
+    assert "0xe9 at offset 3" in result.messages
+
+
+def test_a_closed_pipe_ends_quietly(model: str) -> None:
+    command = olc_command("complete", PROMPT, "-n", "200", "-m", model)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        run.stdout.close()
+        assert run.stderr is not None
+        assert run.stderr.read() == b""
+        assert run.wait(60) == 0
+
+
+class Terminal:
+    """olc on a pseudo-terminal, 60 columns wide, and what it showed."""
+
+    def __init__(self, *arguments: str, **env: str) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        self.process = subprocess.Popen(
+            olc_command(*arguments),
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            close_fds=True,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm-256color", **env},
+        )
+        os.close(follower)
+        self._leader = leader
+        self.shown = b""
+
+    def read(self, until: bytes | None = None, timeout: float = 60) -> str:
+        """Read until something is shown, or to the end."""
+        ends = time.monotonic() + timeout
+        while time.monotonic() < ends and (until is None or until not in self.shown):
+            if select.select([self._leader], [], [], 0.2)[0]:
+                try:
+                    chunk = os.read(self._leader, 65536)
+                except OSError:
+                    break
+                if not chunk:
+                    break
+                self.shown += chunk
+        return self.shown.decode(errors="replace")
+
+    def close(self) -> int:
+        code = self.process.wait(60)
+        os.close(self._leader)
+        return code
+
+
+def test_a_terminal_shows_the_prompt_dim_and_the_completion_after_it(olc: Olc, model: str) -> None:
+    expected = text_of(olc, model, PROMPT, "-n", "5")
+    terminal = Terminal("complete", PROMPT, "-n", "5", "-m", model, "--dtype", "float32")
+    shown = terminal.read()
+    assert terminal.close() == 0
+    assert f"\x1b[2m{PROMPT}\x1b[0m" in shown
+    plain = Terminal("complete", PROMPT, "-n", "5", "-m", model, "--dtype", "float32", NO_COLOR="1", TERM="dumb")
+    assert plain.read().replace("\r\n", "\n") == f"{PROMPT}{visible(expected)}\n"
+    assert plain.close() == 0
+
+
+def test_control_characters_of_a_prompt_are_shown_escaped_on_a_terminal(model: str) -> None:
+    terminal = Terminal("complete", "a\x1b]0;owned\x07b [bold]c[/bold]", "-n", "0", "-m", model)
+    shown = terminal.read()
+    assert terminal.close() == 0
+    assert r"a\x1b]0;owned\x07b [bold]c[/bold]" in shown
+    assert "\x1b]0;" not in shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_amid_the_text_ends_with_its_code_and_no_traceback(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    from tests.tiny_models import write_tiny_llama
+
+    # Large enough to be still at work when the signal comes.
+    model = write_tiny_llama(tmp_path / "slow", context=20000, layers=6)
+    command = olc_command("complete", PROMPT, "-n", "15000", "-m", str(model))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.read(1)
+        run.send_signal(number)
+        _, errors = run.communicate(timeout=30)
+        assert run.returncode == code
+        assert b"Traceback" not in errors

@@ -1,0 +1,96 @@
+"""What all tests share: a world of their own (no user's settings, cache or network), tiny models, and ways to run `olc`."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Before anything imports huggingface_hub, which reads its environment once.
+_WORLD = tempfile.TemporaryDirectory(prefix="olc-tests-")
+for _name in ("OLC_MODEL", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(_name, None)
+os.environ |= {
+    "HF_HOME": f"{_WORLD.name}/huggingface",
+    "XDG_CONFIG_HOME": f"{_WORLD.name}/config",
+    "XDG_CACHE_HOME": f"{_WORLD.name}/cache",
+    # No Hub: a test that needs one starts its own and points here.
+    "HF_ENDPOINT": "http://127.0.0.1:9",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run of olc ended. out and err: what it wrote, bytes as they came."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def messages(self) -> str:
+        return self.err.decode()
+
+
+Olc = Callable[..., Result]
+
+
+@pytest.fixture
+def olc(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Olc:
+    """Run olc in this process: `olc("complete", "x", env={"OLC_MODEL": "…"})`. stdin is not a pipe."""
+    from openllama_cli.cli import main
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            capfdbinary.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main(list(arguments))
+        out, err = capfdbinary.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    return run
+
+
+def olc_command(*arguments: str) -> Sequence[str]:
+    """The command line that runs olc with this interpreter."""
+    return [sys.executable, "-m", "openllama_cli", *arguments]
+
+
+def run_process(*arguments: str, stdin: bytes | int = subprocess.DEVNULL, env: Mapping[str, str] | None = None) -> Result:
+    """Run olc as a process of its own. stdin: bytes go through a pipe."""
+    run = subprocess.run(
+        olc_command(*arguments),
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+        **({"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}),  # type: ignore[call-overload]
+    )
+    return Result(run.returncode, run.stdout, run.stderr)
+
+
+@pytest.fixture
+def tmp_model(tmp_path: Path) -> Path:
+    """A tiny model folder that the test may change."""
+    from tests.tiny_models import write_tiny_llama
+
+    return write_tiny_llama(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model folder, float32, context 256; not to be changed."""
+    from tests.tiny_models import write_tiny_llama
+
+    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", context=256)

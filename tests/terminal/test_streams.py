@@ -1,0 +1,70 @@
+"""What reaches a terminal or a pipe: escapes, tables, sizes."""
+
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openllama_cli.terminal.escape import one_line, visible
+from openllama_cli.terminal.streams import error, notice, out, out_json
+from openllama_cli.terminal.tables import fields, size, table
+
+
+@given(st.text())
+def test_what_is_shown_has_no_control_characters_but_newline_and_tab(text: str) -> None:
+    shown = visible(text + "\x1b[31m\x9b\x7f\r\x00\ud800")
+    assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in shown)
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+def test_printable_text_of_any_script_is_left_alone(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_messages_stay_on_one_line() -> None:
+    assert one_line("a\nb\tc\x1b") == r"a\nb\tc\x1b"
+
+
+def test_a_pipe_gets_the_bytes_as_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    out("[bold]x[/bold] \x1b[0m :smile: ñ\r\n", style="red")
+    out_json({"text": "ñ\x1b"})
+    assert capfdbinary.readouterr().out == "[bold]x[/bold] \x1b[0m :smile: ñ\r\n".encode() + '{"text": "ñ\\u001b"}\n'.encode()
+
+
+def test_messages_go_to_stderr_without_markup(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    notice("model [/tmp/x] :smile:")
+    error("no [such] file\nx", "check [it]")
+    captured = capfdbinary.readouterr()
+    assert captured.out == b""
+    assert captured.err == b"model [/tmp/x] :smile:\nerror: no [such] file\\nx\n  fix: check [it]\n"
+
+
+def test_a_table_in_a_pipe_is_tab_separated(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    table(["a", "b"], [["1", "x\ty"], ["[2]", ""]])
+    fields([("name", "line\nbreak")])
+    assert capfdbinary.readouterr().out == b"a\tb\n1\tx\\ty\n[2]\t\nname\tline\\nbreak\n"
+
+
+def test_a_table_on_a_terminal_wraps_in_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "30")
+    table(["name", "what"], [["x", "a long description [bold] that wraps"]])
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= 45 for line in lines)
+    assert len(lines) > 2
+    assert "[bold]" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123456, "123 kB"), (6.85e9, "6.9 GB"), (2.6e10, "26.0 GB")],
+)
+def test_sizes_are_in_powers_of_a_thousand(count: float, text: str) -> None:
+    assert size(count) == text
