@@ -5,7 +5,7 @@
         …  # HF_ENDPOINT=hub.url
 
 Endpoints: GET /api/models/{id}[/revision/{rev}], GET /api/models/{id}/tree/{rev}, HEAD and GET /{id}/resolve/{rev}/{file}.
-As on the real Hub, large files (weights) are answered with a redirect to a file server on another origin ("localhost" instead of
+As on the real Hub, large files are answered with a redirect to a file server on another origin ("localhost" instead of
 "127.0.0.1"), with the file's sha256 and size in X-Linked-Etag and X-Linked-Size; small ones have their git blob sha1 as ETag.
 """
 

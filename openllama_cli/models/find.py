@@ -172,5 +172,6 @@ def _looks_like_path(name: str) -> bool:
     """
     if name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         return True
-    known = by_repo_id(name) is not None or snapshot(name) is not None
-    return _HUB_ID.fullmatch(name) is not None and not known and Path(name).parent.is_dir()
+    if not _HUB_ID.fullmatch(name) or by_repo_id(name) is not None or snapshot(name) is not None:
+        return False
+    return Path(name).parent.is_dir()

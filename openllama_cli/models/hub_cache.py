@@ -11,6 +11,7 @@ The layout is huggingface_hub's own (https://huggingface.co/docs/huggingface_hub
 It is read directly, because importing huggingface_hub takes longer than starting olc does.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -160,7 +161,10 @@ def _remove_revisions(repo: Path, commits: Sequence[str]) -> None:
 
     # It warns of commits that a scan did not understand; what it leaves is seen to by the caller.
     logging.set_verbosity_error()
-    scan_cache_dir(repo.parent).delete_revisions(*commits).execute()
+    found = scan_cache_dir(repo.parent)
+    # Only this repository: copies of one have the same commits, and delete_revisions would take any of them.
+    alone = dataclasses.replace(found, repos=frozenset(one for one in found.repos if one.repo_path.name == repo.name))
+    alone.delete_revisions(*commits).execute()
 
 
 def _is_llama(folder: Path) -> bool:

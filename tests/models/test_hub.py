@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.hub_server import HubServer, Seen
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models import hub
 from openllama_cli.models.hub_cache import repo_folder
 from openllama_cli.models.hub_http import http_library
+from tests.hub_server import HubServer, Seen
 
 CONFIG = json.dumps(
     {
@@ -98,9 +98,7 @@ def test_files_of_another_tool_are_not_downloaded_again(server: HubServer, cache
             {
                 "model-00001-of-00002.safetensors": b"1",
                 "model-00002-of-00002.safetensors": b"2",
-                "model.safetensors.index.json": index(
-                    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-                ),
+                "model.safetensors.index.json": index("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
                 "pytorch_model.bin": b"b",
             },
             {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"},
@@ -108,9 +106,7 @@ def test_files_of_another_tool_are_not_downloaded_again(server: HubServer, cache
     ],
     ids=["safetensors before bin", "bin before meta", "shards named by the index"],
 )
-def test_one_weight_format_and_nothing_else_is_pulled(
-    server: HubServer, others: dict[str, bytes], weights: set[str]
-) -> None:
+def test_one_weight_format_and_nothing_else_is_pulled(server: HubServer, others: dict[str, bytes], weights: set[str]) -> None:
     noise = {
         "optimizer.pt": b"o",
         "model.gguf": b"g",
@@ -258,9 +254,7 @@ def test_unreachable_hub_does_not_spoil_a_cached_model(server: HubServer, monkey
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_offline_uses_the_cache_or_fails_without_a_request(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch, by: str
-) -> None:
+def test_offline_uses_the_cache_or_fails_without_a_request(server: HubServer, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     server.add("org/tiny", WHOLE)
     folder = hub.pull("org/tiny")
     server.requests.clear()

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.hub_server import HubServer
 
 from openllama_cli.errors import HubError
 from openllama_cli.models import hub
 from openllama_cli.models.hub_cache import disk_bytes, repo_folder
+from tests.hub_server import HubServer
 
 CONFIG = (
     b'{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,'
@@ -257,9 +257,7 @@ def test_empty_file_is_pulled(server: HubServer) -> None:
     assert (hub.pull("org/tiny") / "added_tokens.json").read_bytes() == b""
 
 
-def test_without_symbolic_links_files_are_moved_into_the_snapshot(
-    server: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_symbolic_links_files_are_moved_into_the_snapshot(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise OSError("no symbolic links here")
 

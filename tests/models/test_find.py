@@ -1,0 +1,172 @@
+"""Which model is meant, and what each kind of name leads to."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.errors import HubError, ModelError, UsageError
+from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.models.default import write_default
+from openllama_cli.models.find import ModelFolder, choose, demo_folder, find, resolve, resolve_on_hub
+from openllama_cli.models.spec import ModelSpec
+from tests.hub_server import HubServer
+
+CONFIG = (
+    b'{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,'
+    b' "num_attention_heads": 4, "vocab_size": 400}'
+)
+FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": os.urandom(1000)}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "OLC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def test_flag_before_environment_before_default_before_demo() -> None:
+    assert choose(None, os.environ) == ("demo", "fallback")
+    write_default("3b")
+    assert choose(None, os.environ) == ("3b", "default")
+    env = {**os.environ, "OLC_MODEL": " 7b "}
+    assert choose(None, env) == ("7b", "environment")
+    assert choose("13b", env) == ("13b", "flag")
+    assert choose(None, {**os.environ, "OLC_MODEL": ""}) == ("3b", "default")
+
+
+def test_every_alias_is_understood() -> None:
+    assert resolve("demo").path == demo_folder()
+    for alias, entry in CATALOGUE.items():
+        assert resolve(alias).repo_id == entry.repo_id
+
+
+def test_folder_is_taken_as_it_is(home: Path) -> None:
+    (home / "here/org/model").mkdir(parents=True)
+    for name in ("./org/model", "org/model", str(home / "here/org/model")):
+        assert resolve(name).origin == "folder"
+    (home / "here/3b").mkdir()
+    assert resolve("3b").origin == "hub", "an alias stays one; ./3b is the folder"
+    assert resolve("./3b").origin == "folder"
+
+
+def test_home_is_expanded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    assert resolve("~/here").path == home / "here"
+
+
+@pytest.mark.parametrize("name", ["./x", "../x", "/no/such/folder", "~/x", "a/b/c", "org/", "~nobody-here/x", "C:\\models\\x"])
+def test_missing_path_is_named_and_never_asked_of_the_hub(server: HubServer, name: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        find(ModelSpec(model=name))
+    assert name in caught.value.cause
+    assert server.requests == []
+
+
+def test_missing_folder_beside_others_is_a_path_unless_the_cache_knows_it(home: Path, server: HubServer) -> None:
+    server.add("runs/step10", FILES)
+    (home / "here/runs/step9").mkdir(parents=True)
+    (home / "here/openlm-research").mkdir()
+    with pytest.raises(ModelError, match="runs/step10 does not exist"):
+        find(ModelSpec(model="runs/step10"))
+    assert server.requests == []
+    assert resolve("openlm-research/open_llama_3b").origin == "hub"
+    (home / "here/runs/step9").rmdir()
+    (home / "here/runs").rmdir()
+    find(ModelSpec(model="runs/step10"))
+    (home / "here/runs").mkdir()
+    assert resolve("runs/step10").origin == "hub"
+
+
+def test_file_is_no_model(home: Path) -> None:
+    (home / "here/model.gguf").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        resolve("model.gguf")
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"], ids=lambda name: name[:8]
+)
+def test_unknown_name_is_refused_without_asking_the_hub(server: HubServer, name: str) -> None:
+    with pytest.raises(ModelError, match="no model that olc knows"):
+        find(ModelSpec(model=name))
+    assert server.requests == []
+
+
+def test_near_miss_gets_a_suggestion() -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve("open_llama_3b_v2")
+    assert "did you mean 3b-v2?" in caught.value.remedy
+
+
+def test_wrong_name_from_elsewhere_says_where_it_is_from() -> None:
+    with pytest.raises(ModelError, match="OLC_MODEL: nonsense"):
+        find(ModelSpec(), env={**os.environ, "OLC_MODEL": "nonsense"})
+    write_default("./gone")
+    with pytest.raises(ModelError, match=r"the default model: the folder \./gone"):
+        find(ModelSpec())
+
+
+def test_named_hub_model_is_downloaded_once_and_then_needs_no_network(server: HubServer) -> None:
+    commit = server.add("org/tiny", FILES)
+    found = find(ModelSpec(model="org/tiny"))
+    assert found == ModelFolder(found.path, "org/tiny", "hub", "org/tiny", commit, "flag")
+    assert {file.name for file in found.path.iterdir()} == set(FILES)
+    server.requests.clear()
+    assert find(ModelSpec(), env={**os.environ, "OLC_MODEL": "org/tiny"}) == ModelFolder(
+        found.path, "org/tiny", "hub", "org/tiny", commit, "environment"
+    )
+    assert find(ModelSpec(model="org/tiny", offline=True)).path == found.path
+    assert find(ModelSpec(model="org/tiny", revision=commit)).path == found.path
+    assert server.requests == []
+
+
+def test_alias_is_downloaded_from_its_repository(server: HubServer) -> None:
+    server.add("openlm-research/open_llama_3b_v2", FILES)
+    found = find(ModelSpec(model="3b-v2"))
+    assert (found.name, found.repo_id) == ("3b-v2", "openlm-research/open_llama_3b_v2")
+
+
+def test_incomplete_model_is_completed(server: HubServer) -> None:
+    server.add("org/tiny", FILES)
+    (find(ModelSpec(model="org/tiny")).path / "tokenizer.model").unlink()
+    assert (find(ModelSpec(model="org/tiny")).path / "tokenizer.model").read_bytes() == b"pieces"
+
+
+@pytest.mark.parametrize("how", ["option", "HF_HUB_OFFLINE"])
+def test_offline_never_downloads(server: HubServer, how: str) -> None:
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"} if how == "HF_HUB_OFFLINE" else None
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec(model="3b", offline=how == "option"), env=env)
+    assert caught.value.code == "offline"
+    assert server.requests == []
+
+
+def test_revision_belongs_to_the_hub(home: Path) -> None:
+    for name in ("demo", str(home)):
+        with pytest.raises(UsageError, match="--revision v1"):
+            find(ModelSpec(model=name, revision="v1"))
+
+
+def test_names_for_pull_and_rm_are_on_the_hub_whatever_folders_there_are(home: Path) -> None:
+    (home / "here/org/model").mkdir(parents=True)
+    assert resolve_on_hub("org/model") == "org/model"
+    assert resolve_on_hub("7b") == "openlm-research/open_llama_7b"
+    for name in ("demo", "./org", "."):
+        with pytest.raises(UsageError):
+            resolve_on_hub(name)
+    with pytest.raises(ModelError):
+        resolve_on_hub("gpt9")
