@@ -23,16 +23,14 @@ if TYPE_CHECKING:
     from openllama_cli.models.load import LoadedModel
     from openllama_cli.prompt_templates import PromptTemplate
 
-EXAMPLES = r"""
+EXAMPLES = """\b
 Examples:
-
-\b
   olc complete "Q: What is the largest animal?"
-  olc complete -e "Q: What is the largest animal?\nA:" --stop "\n"
+  olc complete -e "Q: What is the largest animal?\\nA:" --stop "\\n"
   cat notes.txt | olc complete -t summarise
   olc complete -t qa -p question "What is the capital of France?"
-  olc complete "The largest animal is" --temperature 0.8 --top-p 0.95 --seed 7
-  olc complete "The largest animal is" --json --logprobs 3 | jq .choices
+  olc complete "The largest animal is" --temperature 0.8 --seed 7
+  olc complete "The largest animal is" --json --logprobs 3 | jq .
 """
 
 
