@@ -348,7 +348,8 @@ def published(repo: str) -> Path:
             return file
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(repo, "tokenizer.model")
+    # The user's cache, by name: the tests' own HF_HOME is an empty one.
+    cached = try_to_load_from_cache(repo, "tokenizer.model", cache_dir=Path.home() / ".cache" / "huggingface" / "hub")
     if isinstance(cached, str):
         return Path(cached)
     pytest.skip(f"{repo} is not here: `hf download {repo} tokenizer.model`, or OLC_TEST_TOKENIZERS=FOLDER with {name}/ in it")

@@ -1,0 +1,203 @@
+"""`olc tokenize`: what it writes to a pipe, to a terminal and as JSON, and the comparison with transformers."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.models.tokenizer import open_tokenizer
+from tests.conftest import Olc, olc_command, run_process
+from tests.sentencepiece_models import trained, write
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder whose tokenizer keeps whitespace, as OpenLLaMA v2's does. It needs no weights."""
+    return str(write(tmp_path_factory.mktemp("v2"), trained("bpe-openllama-v2")))
+
+
+def ids_of(folder: str, text: str) -> list[int]:
+    return open_tokenizer(Path(folder)).encode(text)
+
+
+def test_a_pipe_gets_the_ids_on_one_line(olc: Olc, v2: str) -> None:
+    run = olc("tokenize", "the blue\nwhale", "-m", v2)
+    assert (run.code, run.messages) == (0, "")
+    assert run.text == " ".join(map(str, ids_of(v2, "the blue\nwhale"))) + "\n"
+
+
+def test_json_has_model_ids_and_pieces(olc: Olc, v2: str) -> None:
+    run = olc("tokenize", "the <s>\t日", "-m", v2, "--json")
+    document = json.loads(run.text)
+    assert list(document) == ["model", "ids", "pieces"]
+    assert document["model"] == v2
+    assert document["ids"] == ids_of(v2, "the <s>\t日")
+    assert document["pieces"][0] == "<s>"
+    assert document["pieces"].count("<s>") == 1
+    assert len(document["pieces"]) == len(document["ids"])
+
+
+def test_no_bos(olc: Olc, v2: str) -> None:
+    assert olc("tokenize", "the", "-m", v2, "--no-bos").text == " ".join(map(str, ids_of(v2, "the")[1:])) + "\n"
+    assert json.loads(olc("tokenize", "", "-m", v2, "--no-bos", "--json").text)["ids"] == []
+
+
+def test_text_from_stdin_and_files_byte_for_byte(v2: str, tmp_path: Path) -> None:
+    text = "  the\r\n\0 whale\n"
+    (tmp_path / "text").write_bytes(text.encode())
+    expected = " ".join(map(str, ids_of(v2, text))) + "\n"
+    assert run_process("tokenize", "-m", v2, stdin=text.encode()).text == expected
+    assert run_process("tokenize", "-", "-m", v2, stdin=text.encode()).text == expected
+    assert run_process("tokenize", "-f", str(tmp_path / "text"), "-m", v2).text == expected
+    assert run_process("tokenize", "the", "-m", v2, stdin=b"ignored").text == " ".join(map(str, ids_of(v2, "the"))) + "\n"
+
+
+def test_wrong_usage(olc: Olc, v2: str, tmp_path: Path) -> None:
+    for arguments in ([], ["x", "-f", "y"], ["-f", str(tmp_path / "absent")], ["x", "--temperature", "1"]):
+        run = olc("tokenize", "-m", v2, *arguments)
+        assert run.code == 2
+        assert len(run.messages.splitlines()) == 2
+        assert run.out == b""
+
+
+def test_an_argument_that_is_not_utf8_is_a_usage_error(v2: str) -> None:
+    run = subprocess.run(
+        [*map(os.fsencode, olc_command("tokenize", "-m", v2)), b"caf\xe9"], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    assert run.returncode == 2
+    assert b"0xE9 at character 4" in run.stderr
+    assert b"Traceback" not in run.stderr
+
+
+def test_a_tokenizer_that_cannot_be_read_is_two_lines(olc: Olc, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    run = olc("tokenize", "x", "-m", str(tmp_path))
+    assert run.code == 1
+    assert "Git LFS pointer" in run.messages
+    assert len(run.messages.splitlines()) == 2
+
+
+def test_a_closed_pipe_ends_quietly(v2: str, tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("the whale " * 50_000)
+    command = olc_command("tokenize", "-m", v2, "--json", "-f", str(tmp_path / "long"))
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.read(10)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() in (0, 141)
+    run.stderr.close()
+
+
+# -- --check --------------------------------------------------------------------------------------------------------
+
+
+def test_check_shows_where_transformers_differs(olc: Olc, v2: str) -> None:
+    run = olc("tokenize", "  the whale", "-m", v2, "--check")
+    assert run.code == 1
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in run.text.splitlines()}
+    # SentencePiece puts a space before the two that are there; transformers leaves it out.
+    assert rows["the text"] == ["differs", "token 2: olc ▁ (322), transformers ▁the (263)"]
+    assert rows["BOS"] == ["differs", "token 1: olc <s> (1), transformers the end"]
+    assert rows["special tokens as text"][0] == "differs"
+    assert rows["words"] == ["same", ""]
+    assert "transformers' LlamaTokenizer gives other tokens" in run.messages
+
+
+def test_check_as_json(olc: Olc, v2: str) -> None:
+    run = olc("tokenize", "the whale", "-m", v2, "--check", "--json")
+    document = json.loads(run.text)
+    assert run.code == 1
+    assert document["ids"] == ids_of(v2, "the whale")
+    assert not document["check"]["same"]
+    text = document["check"]["texts"][0]
+    assert (text["name"], text["same"], text["first_difference"]) == ("the text", True, None)
+    assert text["olc"] == text["transformers"] == document["ids"][1:]
+
+
+def test_check_of_a_tokenizer_json_differs_in_special_tokens_only(olc: Olc, v2: str, tmp_path: Path) -> None:
+    from transformers import LlamaTokenizer
+
+    LlamaTokenizer.from_pretrained(v2).save_pretrained(tmp_path)
+    run = olc("tokenize", "  the whale", "-m", str(tmp_path), "--check")
+    differing = [line.split("\t")[0] for line in run.text.splitlines() if line.split("\t")[1] == "differs"]
+    assert differing == ["BOS", "special tokens as text"]
+    assert run.code == 1
+
+
+# -- on a terminal --------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments: str, columns: int) -> str:
+    """What olc writes to a terminal of this width."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    with subprocess.Popen(
+        olc_command(*arguments), stdout=slave, stdin=slave, stderr=slave, env={**environment, "TERM": "xterm-256color"}
+    ) as process:
+        os.close(slave)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:  # Linux: the other end is closed
+                break
+            if not chunk:
+                break
+            written += chunk
+        os.close(master)
+    assert process.returncode == 0, written
+    return written.decode().replace("\r\n", "\n")
+
+
+def without_colour(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_a_terminal_shows_pieces_above_their_ids(v2: str) -> None:
+    written = on_a_terminal("tokenize", "the whale", "-m", v2, columns=80)
+    assert "\x1b[" in written
+    pieces, ids, summary = without_colour(written).splitlines()
+    tokens = ids_of(v2, "the whale")
+    assert pieces.split() == [open_tokenizer(Path(v2)).piece(token) for token in tokens]
+    assert ids.split() == [str(token) for token in tokens]
+    # Each id begins under its piece.
+    assert [match.start() for match in re.finditer(r"\S+", pieces)] == [match.start() for match in re.finditer(r"\S+", ids)]
+    assert summary == f"{len(tokens)} tokens, 9 characters; {v2}: sentencepiece bpe, 420 pieces"
+
+
+@pytest.mark.parametrize("columns", [12, 40])
+def test_a_narrow_terminal_gets_more_rows(v2: str, columns: int) -> None:
+    written = on_a_terminal("tokenize", "the blue whale   is the largest animal 日本", "-m", v2, columns=columns)
+    lines = without_colour(written).splitlines()
+    assert all(len(line) <= columns for line in lines[:-1] if "tokens" not in line)
+    ids = [int(token) for line in lines[1::2] for token in line.split() if token.isdigit()]
+    assert ids[:10] == ids_of(v2, "the blue whale   is the largest animal 日本")[:10]
+
+
+def test_a_terminal_never_gets_control_characters_of_the_text(tmp_path: Path) -> None:
+    from tests.sentencepiece_models import train
+
+    symbols = ["\x1b[31m", "\u202e", "a\u200bb", "\x9b5m"]
+    folder = str(write(tmp_path, train(user_defined_symbols=symbols, normalization_rule_name="identity")))
+    written = on_a_terminal("tokenize", "x".join(symbols), "-m", folder, columns=100)
+    for raw in ("\x1b[31m", "\u202e", "\u200b", "\x9b"):
+        assert raw not in written
+    for escaped in (r"\x1b[31m", r"\u202e", r"a\u200bb", r"\x9b5m"):
+        assert escaped in written
+
+
+def test_no_text_on_a_terminal_is_a_usage_error(v2: str) -> None:
+    master, slave = pty.openpty()
+    run = subprocess.run(olc_command("tokenize", "-m", v2), stdin=slave, capture_output=True, text=True, timeout=60)
+    os.close(slave)
+    os.close(master)
+    assert run.returncode == 2
+    assert "a text is missing" in run.stderr
