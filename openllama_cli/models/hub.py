@@ -25,7 +25,7 @@ from openllama_cli.models.hub_cache import (
     repo_folder,
     snapshot,
 )
-from openllama_cli.models.hub_download import Notice, RemoteFile, download, partial_bytes
+from openllama_cli.models.hub_download import Notice, RemoteFile, download, gigabytes, partial_bytes
 from openllama_cli.models.hub_files import missing_files, small_files, weight_files
 from openllama_cli.models.hub_http import UNREACHABLE, expected_errors, hub_error, offline_error, timeouts
 from openllama_cli.models.paths import hub_cache_dir, hub_endpoint, hub_offline
@@ -79,7 +79,12 @@ def pull(
 def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice) -> Path:
     from huggingface_hub import HfApi
 
-    info = HfApi(endpoint=hub_endpoint(), library_name="olc", library_version=__version__).model_info(repo_id, revision=revision, timeout=timeouts())
+    progress.start(f"asking the Hub for {repo_id}", None)
+    try:
+        hub = HfApi(endpoint=hub_endpoint(), library_name="olc", library_version=__version__)
+        info = hub.model_info(repo_id, revision=revision, timeout=timeouts())
+    finally:
+        progress.finish()
     commit = info.sha or ""
     if not re.fullmatch(r"\w{7,64}", commit):
         raise ValueError(f"no commit in the answer for {repo_id}")
@@ -92,7 +97,9 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
     _require_llama(repo_id, store.link())
     index = next((store.read(name) for name in small if name.endswith(".index.json")), None)
     weights = store.look_up(weight_files(names, index, repo_id))
-    store.require_space(weights)
+    need = store.require_space(weights)
+    if need:
+        notice(f"downloading {repo_id}: {gigabytes(need)} into {hub_cache_dir()}")
     for file in weights:
         store.get(file)
     folder = store.link()
@@ -136,16 +143,17 @@ class _Store:
         """The content of a file that `link` has put into the snapshot."""
         return (self._snapshot / name).read_bytes()
 
-    def require_space(self, files: Sequence[RemoteFile]) -> None:
-        """Raise HubError when the disk has less room than the files still need."""
+    def require_space(self, files: Sequence[RemoteFile]) -> int:
+        """The bytes that the files still need. Raises HubError when the disk has less room."""
         need = sum(file.size - partial_bytes(self._blob(file)) for file in files if not self._blob(file).exists())
         free = shutil.disk_usage(self._folder).free
         if need > free:
             raise HubError(
-                f"{self._repo_id} needs {need / 1e9:.1f} GB more in {hub_cache_dir()}, which has {free / 1e9:.1f} GB free",
+                f"{self._repo_id} needs {gigabytes(need)} more in {hub_cache_dir()}, which has {gigabytes(free)} free",
                 "free some space (`olc models rm` removes models), or set HF_HOME to a folder on a larger disk",
                 code="disk_full",
             )
+        return need
 
     def link(self) -> Path:
         """Link the files that are here into the snapshot, and return its folder."""

@@ -120,7 +120,7 @@ def _receive_all(file: RemoteFile, partial: Path, progress: Progress, notice: No
             reached = max(have, now, reached)
             if failures > len(RETRY_SECONDS):
                 raise HubError(
-                    f"the connection was cut {failures} times while downloading {file.name}, at {_gb(now)} of {_gb(file.size)}",
+                    f"the connection was cut {failures} times at {gigabytes(now)} of {gigabytes(file.size)} of {file.name}",
                     "run the same command again: it continues where it stopped",
                     code="connection_cut",
                 ) from problem
@@ -195,7 +195,7 @@ def _write_whole(descriptor: int, chunk: bytes) -> None:
 def _disk_error(problem: OSError, file: RemoteFile, partial: Path) -> HubError:
     if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return HubError(
-            f"no space left in {partial.parent} for {file.name} ({_gb(file.size)})",
+            f"no space left in {partial.parent} for {file.name} ({gigabytes(file.size)})",
             "free some space and run the same command again: it continues where it stopped; or set HF_HOME to a larger disk",
             code="disk_full",
         )
@@ -236,5 +236,6 @@ def _mismatch(file: RemoteFile, what: str) -> HubError:
     )
 
 
-def _gb(count: int) -> str:
+def gigabytes(count: int) -> str:
+    """A size for people."""
     return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"

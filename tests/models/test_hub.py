@@ -309,7 +309,7 @@ def test_model_larger_than_the_disk_is_refused_with_both_numbers(server: HubServ
     server.declared["model.safetensors"] = 10**18
     error = failure()
     assert error.code == "disk_full"
-    assert "1000000000.0 GB" in error.cause
+    assert "1000000000.00 GB" in error.cause
     assert "GB free" in error.cause
     assert server.downloads("model.safetensors") == []
 
