@@ -225,8 +225,7 @@ def write_meta_llama(
     folder.mkdir(parents=True, exist_ok=True)
     for rank in range(shards):
         shard = {
-            name: tensor if dim is None else tensor.chunk(shards, dim)[rank].clone()
-            for name, (tensor, dim) in whole.items()
+            name: tensor if dim is None else tensor.chunk(shards, dim)[rank].clone() for name, (tensor, dim) in whole.items()
         }
         torch.save(shard, folder / f"consolidated.{rank:02d}.pth")
     numbers = {

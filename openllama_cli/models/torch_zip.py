@@ -6,8 +6,11 @@ that carries code is refused before torch sees it (torch.load(weights_only=True)
 """
 
 import collections
+import io
 import pickle
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +92,10 @@ def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]
     if entries[pickles[0]].file_size > _LONGEST_PICKLE:
         raise damaged(file, f"has a data.pkl of {entries[pickles[0]].file_size:,} bytes, too long for a list of tensors")
     folder = pickles[0].removesuffix("data.pkl")
-    byte_order = archive.read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
-    if byte_order != b"little":
+    order = entries.get(folder + "byteorder")
+    if order is not None and _stored(file, order) != b"little":
         raise damaged(file, "was written on a big-endian machine, which olc does not read")
-    with archive.open(pickles[0]) as stream:
-        state = _Unpickler(stream, file).load()
+    state = _Unpickler(io.BytesIO(_stored(file, entries[pickles[0]])), file).load()
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()
     ):
@@ -111,6 +113,18 @@ def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]
         if tensor.end() > tensor.storage.items:
             raise damaged(file, f"is damaged: {name} reaches beyond its storage")
     return {name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in state.items()}
+
+
+def _stored(file: Path, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes of an entry, checked against its checksum. zipfile would not take torch's 0 for "no checksum"."""
+    with file.open("rb") as stream:
+        stream.seek(entry.header_offset + 26)  # Of a local header, whose last two fields are the lengths of what follows.
+        name_length, extra_length = struct.unpack("<HH", stream.read(4))
+        stream.seek(name_length + extra_length, 1)
+        content = stream.read(entry.file_size)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.CRC not in (0, zlib.crc32(content)):
+        raise zipfile.BadZipFile(f"{entry.filename} does not match its checksum")
+    return content
 
 
 class _Unpickler(pickle.Unpickler):

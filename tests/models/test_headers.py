@@ -48,6 +48,15 @@ def test_the_torch_header_is_what_torch_reads(tmp_path: Path) -> None:
     assert found == {n: TensorInfo(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in loaded.items()}
 
 
+def test_torch_files_written_without_checksums_are_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"x": torch.ones(2)}, tmp_path / "x.bin")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_torch_header(tmp_path / "x.bin") == {"x": TensorInfo("float32", (2,))}
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, weights: dict[str, bytes], name: str) -> None:
     content = weights[name]
