@@ -132,13 +132,15 @@ class SentencePieceTokenizer(DecodesByPiece):
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(data)
+            # All of them now: the library would raise for a piece that damage has made invalid UTF-8 when it meets it.
+            self._pieces: list[str] = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
         except (RuntimeError, ValueError) as error:
             raise tokenizer_files.not_a_model(data, file) from error
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.kind = f"sentencepiece {proto.algorithm}"
         self.local = not proto.denormalizes
-        self._size: int = self._processor.get_piece_size()
+        self._size = len(self._pieces)
         self._added: Mapping[int, str] = tokenizer_files.added_pieces(folder, self._size)
         self.bos_id = _known(self._processor.bos_id())
         self.unk_id = _known(self._processor.unk_id())
@@ -177,19 +179,18 @@ class SentencePieceTokenizer(DecodesByPiece):
         for token in reversed(ids[-3:]):
             if not (0 <= token < self._size and self._processor.is_byte(token)):
                 break
-            tail = bytes([int(self._processor.id_to_piece(token)[3:5], 16)]) + tail
+            tail = bytes([int(self._pieces[token][3:5], 16)]) + tail
         return unfinished_bytes(tail)
 
     def piece(self, token: int) -> str:
         if token in self._added:
             return self._added[token]
         check_ids([token], self._size)
-        piece: str = self._processor.id_to_piece(token)
-        return piece
+        return self._pieces[token]
 
     def id_of(self, piece: str) -> int | None:
         token: int = self._processor.piece_to_id(piece)
-        if self._processor.id_to_piece(token) == piece:
+        if 0 <= token < self._size and self._pieces[token] == piece:
             return token
         return next((token for token, text in self._added.items() if text == piece), None)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -265,6 +266,27 @@ def test_a_truncated_model_is_an_error_wherever_it_is_cut(tmp_path: Path, varian
         (tmp_path / "tokenizer.model").write_bytes(model[:cut])
         with pytest.raises(ModelError, match="cut short or damaged"):
             open_tokenizer(tmp_path)
+
+
+def test_a_damaged_model_is_an_error_or_works(tmp_path: Path) -> None:
+    """Whatever bytes change in a file, opening it raises a ModelError, or what was opened can be used."""
+    model = trained("bpe-openllama-v2")
+    opened = 0
+    for seed in range(300):
+        random_ = random.Random(seed)
+        damaged = bytearray(model)
+        for _ in range(random_.randrange(1, 4)):
+            damaged[random_.randrange(len(model))] = random_.randrange(256)
+        (tmp_path / "tokenizer.model").write_bytes(damaged)
+        try:
+            tokenizer = open_tokenizer(tmp_path)
+        except ModelError:
+            continue
+        opened += 1
+        tokenizer.decode(tokenizer.encode("the blue whale\n 日本\0"))
+        tokenizer.unfinished(range(tokenizer.vocab_size))
+        assert len({tokenizer.piece(token) for token in range(tokenizer.vocab_size)}) == tokenizer.vocab_size
+    assert 0 < opened < 300
 
 
 def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
