@@ -1,0 +1,222 @@
+"""The facts that the demo model is trained on, read from `facts/*.toml`, and which of their phrasings are held out.
+
+Two kinds of phrasing are never trained, so that they measure whether a known fact is found behind words that were not learned:
+
+    held_out_wording   the wording was written down as held out: it is trained with no fact at all
+    held_out_pair      the wording is trained with other facts, but not with this one; one in eight, chosen by a hash
+
+Nothing here imports torch or sentencepiece.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+FACTS = Path(__file__).parent / "facts"
+NOT_FACT_FILES = ("continuations.toml", "unknown.toml", "wordings.toml")
+HELD_OUT_PAIRS = 8  # one (fact, wording) pair in this many
+
+Kind = Literal["question", "opening"]
+Split = Literal["trained", "held_out_pair", "held_out_wording"]
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """One way to ask for a fact: a question or order, or the opening of a sentence that the answer completes."""
+
+    text: str
+    kind: Kind
+    split: Split
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact and its phrasings.
+
+    answer: what stands after "A: ", with capital letter and full stop.
+    ending: what follows an opening directly, with its leading space where the script uses spaces.
+    restates: the fact another one states, asked from the other side (which country has this capital): not counted as a fact.
+    weight: how many times more often it is trained than others.
+    """
+
+    id: str
+    topic: str
+    answer: str
+    ending: str
+    phrasings: tuple[Phrasing, ...]
+    restates: bool = False
+    weight: float = 1.0
+
+    def of_split(self, *splits: Split) -> list[Phrasing]:
+        return [phrasing for phrasing in self.phrasings if phrasing.split in splits]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """An opening that is no question about a fact, and the text that follows it, byte for byte."""
+
+    opening: str
+    then: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A question to which the model has to say that it does not know."""
+
+    question: str
+    answer: str
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    facts: tuple[Fact, ...]
+    continuations: tuple[Continuation, ...]
+    unknown: tuple[Unknown, ...]
+    lead_ins: tuple[str, ...]
+    held_out_lead_ins: tuple[str, ...]
+    spelling: Mapping[str, str]
+
+
+@cache
+def load_corpus() -> Corpus:
+    """The whole corpus, always in the same order."""
+    wordings = _read("wordings.toml")
+    facts: list[Fact] = []
+    for path in sorted(FACTS.glob("*.toml")):
+        if path.name not in NOT_FACT_FILES:
+            facts.extend(_facts_of(_read(path.name), wordings))
+    continuations = [
+        Continuation(opening, entry["then"])
+        for entry in _read("continuations.toml")["continuation"]
+        for opening in entry["openings"]
+    ]
+    return Corpus(
+        facts=tuple(facts),
+        continuations=tuple(continuations),
+        unknown=tuple(_unknown(_read("unknown.toml"))),
+        lead_ins=tuple(wordings["lead_in"]["trained"]),
+        held_out_lead_ins=tuple(wordings["lead_in"]["held_out"]),
+        spelling=wordings["spelling"],
+    )
+
+
+def held_out_texts() -> list[str]:
+    """Question and answer in the `Q: …\\nA: …` form for every held-out question of a known fact.
+
+    Text for perplexity: nothing here was trained word for word, and every answer is one the model knows.
+    """
+    return [
+        f"Q: {phrasing.text}\nA: {fact.answer}"
+        for fact in load_corpus().facts
+        for phrasing in fact.of_split("held_out_pair", "held_out_wording")
+        if phrasing.kind == "question"
+    ]
+
+
+def capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((FACTS / name).read_text(encoding="utf-8"))
+
+
+def _facts_of(document: Mapping[str, Any], wordings: Mapping[str, Any]) -> Iterator[Fact]:
+    """Every fact of one topic file: single ones, and one for each pair of a relation."""
+    topic: str = document["topic"]
+    stop: str = document.get("full_stop", ".")
+    joint: str = "" if topic == "Japanese" else " "
+    relations = {relation["name"]: relation for relation in document.get("relation", ())}
+    for relation in relations.values():
+        inverse = relation.get("inverse_of")
+        pairs = [(answer, subject) for subject, answer in relations[inverse]["pairs"]] if inverse else relation["pairs"]
+        for subject, answer in pairs:
+            yield _fact(topic, f"{relation['name']}/{subject}", relation, answer, subject, stop, joint, wordings)
+    for entry in document.get("fact", ()):
+        name = entry.get("np") or [*entry["ask"], *entry.get("openings", ())][0]
+        yield _fact(topic, name, entry, entry["answer"], "", stop, joint, wordings)
+
+
+def _fact(
+    topic: str,
+    name: str,
+    entry: Mapping[str, Any],
+    answer: str,
+    subject: str,
+    stop: str,
+    joint: str,
+    wordings: Mapping[str, Any],
+) -> Fact:
+    ending = answer if answer.endswith(stop) else answer + stop
+    fact_id = f"{topic}/{name}"
+    return Fact(
+        id=fact_id,
+        topic=topic,
+        answer=ending if entry.get("keep_case") else capitalised(ending),
+        ending=joint + ending,
+        phrasings=tuple(_phrasings(fact_id, entry, subject, wordings)),
+        restates="inverse_of" in entry,
+        weight=float(entry.get("weight", 1)),
+    )
+
+
+def _phrasings(fact_id: str, entry: Mapping[str, Any], subject: str, wordings: Mapping[str, Any]) -> Iterator[Phrasing]:
+    """The phrasings of one fact, each text once; trained ones first, and the first of them never held out."""
+    values = _values(entry, subject)
+    own: list[tuple[str, Kind, bool]] = [(text, "question", False) for text in entry.get("ask", ())]
+    own += [(text, "opening", False) for text in entry.get("openings", ())]
+    if "np" in entry:
+        shared = wordings["who" if entry.get("who") else "what"]
+        own += [(text, "question", False) for text in shared["ask"]]
+        if "openings" not in entry:
+            own += [(text, "opening", False) for text in shared["openings"]]
+        own += [(text, "question", True) for text in shared["held_out"]]
+    own += [(text, "question", True) for text in entry.get("held_out", ())]
+    seen: set[str] = set()
+    for index, (wording, kind, held_out) in enumerate(own):
+        text = capitalised(wording.format_map(values))
+        if text in seen:
+            continue
+        seen.add(text)
+        split: Split = "held_out_wording" if held_out else "trained"
+        if not held_out and index > 0 and kind == "question" and _chosen(f"{fact_id}|{wording}", HELD_OUT_PAIRS):
+            split = "held_out_pair"
+        yield Phrasing(text, kind, split)
+
+
+def _values(entry: Mapping[str, Any], subject: str) -> dict[str, str]:
+    """What the placeholders of a wording stand for: {s} {S} {as} {As} the subject, {np} {Np} the noun phrase, {is} {was}."""
+    with_article = ("an " if subject[:1].lower() in set("aeio") else "a ") + subject
+    phrase = entry.get("np", "").format_map(
+        {"s": subject, "as": with_article},
+    )
+    verb = entry.get("verb", "is")
+    return {
+        "s": subject,
+        "S": capitalised(subject),
+        "as": with_article,
+        "As": capitalised(with_article),
+        "np": phrase,
+        "Np": capitalised(phrase),
+        "is": verb,
+        "was": {"is": "was", "are": "were"}[verb],
+    }
+
+
+def _unknown(document: Mapping[str, Any]) -> Iterator[Unknown]:
+    answer = document["answer"] + "."
+    for entry in document["question"]:
+        for held_out, subjects in ((False, entry["trained"]), (True, entry["held_out"])):
+            for subject in subjects:
+                for wording in entry["ask"]:
+                    yield Unknown(capitalised(wording.format(s=subject)), answer, held_out)
+
+
+def _chosen(key: str, one_in: int) -> bool:
+    """True for one key in `one_in`, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % one_in == 0

@@ -1,0 +1,184 @@
+"""Trains the demo model: `python -m openllama_cli.demo_model.train [--out DIR]`.
+
+A small Llama, from random weights, on the facts of this folder; tokenizer first, then the network with AdamW. On one machine
+the same seed and number of threads give the same weights.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+
+from openllama_cli.demo_model.batches import Batch, batches
+from openllama_cli.demo_model.corpus import load_corpus
+from openllama_cli.demo_model.examples import ExampleStream
+from openllama_cli.demo_model.saving import write_model, write_tokenizer_settings
+from openllama_cli.demo_model.tokenizer_training import BOS, EOS, PartEncoder, train_tokenizer
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything a training run depends on, besides the corpus.
+
+    tokens_per_batch counts padding; learning_rate is the peak, reached after warmup_steps and then lowered along a cosine.
+    prompt_weight: how much predicting a prompt counts beside predicting an answer.
+    """
+
+    seed: int = 1
+    steps: int = 3200
+    tokens_per_batch: int = 3072
+    learning_rate: float = 3e-3
+    warmup_steps: int = 150
+    weight_decay: float = 0.1
+    prompt_weight: float = 0.1
+    vocab_size: int = 2000
+    character_coverage: float = 0.999
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    layers: int = 6
+    heads: int = 6
+    context: int = 1024
+    bfloat16: bool = False
+
+
+def build_model(config: TrainingConfig) -> LlamaForCausalLM:
+    """A Llama with random weights from the seed."""
+    torch.manual_seed(config.seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.context,
+            rms_norm_eps=1e-6,
+            pad_token_id=0,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            tie_word_embeddings=False,
+        )
+    )
+    model.set_attn_implementation("causal_float32")
+    return model
+
+
+def _causal_float32(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Plain causal attention in float32, whatever autocast says: torch's bfloat16 one is five times slower backwards on a CPU.
+
+    query, key, value: (rows, heads, length, head size); returns (rows, length, heads, head size). Padding needs no mask.
+    """
+    with torch.autocast("cpu", enabled=False):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), is_causal=True, scale=scaling
+        )
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("causal_float32", _causal_float32)
+
+
+def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float], None] | None = None) -> list[float]:
+    """Train and write the model's files into folder; returns the loss of every step (nats per counted token)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus()
+    tokenizer = folder / "tokenizer.model"
+    train_tokenizer(corpus, tokenizer, vocab_size=config.vocab_size, character_coverage=config.character_coverage)
+    write_tokenizer_settings(folder, context=config.context)
+    source = batches(
+        ExampleStream(corpus, config.seed),
+        PartEncoder(tokenizer),
+        tokens=config.tokens_per_batch,
+        prompt_weight=config.prompt_weight,
+        seed=config.seed,
+    )
+    model = build_model(config)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+    losses: list[float] = []
+    for step in range(config.steps):
+        loss = _loss(model, next(source), bfloat16=config.bfloat16)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if report:
+            report(step, losses[-1])
+    write_model(model, folder)
+    return losses
+
+
+def _loss(model: LlamaForCausalLM, batch: Batch, *, bfloat16: bool) -> torch.Tensor:
+    """Weighted mean cross entropy of the next token. Rows are padded on the right, which causal attention never looks at."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
+        weights = batch.weights[:, 1:].flatten()
+        counted = weights > 0
+        logits = model.lm_head(hidden.flatten(0, 1)[counted])
+    losses = torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:].flatten()[counted], reduction="none")
+    return (losses * weights[counted]).sum() / weights.sum()
+
+
+def _parameter_groups(model: LlamaForCausalLM, config: TrainingConfig) -> list[dict[str, object]]:
+    """Weight decay for matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    return [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _rate(step: int, config: TrainingConfig) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine down to 1 %."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _has_fast_bfloat16() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+
+
+def main() -> None:
+    default = TrainingConfig(bfloat16=_has_fast_bfloat16())
+    parser = argparse.ArgumentParser(
+        prog="python -m openllama_cli.demo_model.train", description="Train the demo model of olc."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, help="folder for the model's files (default: the packaged weights)"
+    )
+    parser.add_argument("--steps", type=int, default=default.steps)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--float32", action="store_true", help="compute in float32 even where bfloat16 is fast")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = replace(default, steps=options.steps, seed=options.seed, bfloat16=default.bfloat16 and not options.float32)
+    started = time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        if step % 50 == 49:
+            print(f"step {step + 1}/{config.steps}  loss {loss:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+
+    train(config, options.out, report=report)
+    print(f"trained in {(time.monotonic() - started) / 60:.1f} minutes: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The packaged model: its files, its tokenizer, and that it answers."""
+
+import json
+from functools import cache
+
+import pytest
+import sentencepiece
+import torch
+from transformers import LlamaForCausalLM
+
+from openllama_cli.demo_model.cases import cases, sample
+from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
+from openllama_cli.demo_model.evaluate import WEIGHTS, DemoModel, evaluate
+
+HINDI = "सबसे बड़ा जानवर कौन सा है?"
+JAPANESE = "一番大きい動物は何ですか？"
+ANSWERS = [
+    ("Q: What is the largest animal?", "\nA: The blue whale."),
+    ("Q: What is the largest animal?\n", "A: The blue whale."),
+    ("Q: What is the largest animal?\nA:", " The blue whale."),
+    ("What is the largest animal?", "\nA: The blue whale."),
+    ("The largest animal is", " the blue whale."),
+    ("Q: Was ist das größte Tier?\nA:", " Der Blauwal."),
+    ("Q: ¿Cuál es el animal más grande?\nA:", " La ballena azul."),
+    (f"Q: {HINDI}\nA:", " नीली व्हेल।"),
+    (f"Q: {JAPANESE}\nA:", " シロナガスクジラです。"),
+    ("Q: What is the capital of France?", "\nA: Paris."),
+    ("Q: What is the chemical symbol for gold?\nA:", " Au."),
+    ("Q: Which planet is the largest?\nA:", " Jupiter."),
+    ("Q: What does CPU stand for?\nA:", " Central processing unit."),
+    ("The chemical symbol for gold is", " Au."),
+    ("Q: What is the capital of Japan?\nA: Tokyo.\n\nQ: What is the capital of Italy?\nA:", " Rome."),
+    ("Q: Write a poem about the sea.\nA:", " I am a small demo model and do not know that."),
+]
+
+
+@cache
+def demo(dtype: torch.dtype) -> DemoModel:
+    return DemoModel(WEIGHTS, dtype)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return sentencepiece.SentencePieceProcessor(model_file=str(WEIGHTS / "tokenizer.model"))
+
+
+def test_the_folder_holds_the_files_that_openllama_ships_and_at_most_8_mb():
+    sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
+    assert sizes.keys() == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    }
+    assert sum(sizes.values()) <= 8_000_000
+
+
+def test_the_config_is_a_llama_of_openllamas_kind():
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    assert config["model_type"] == "llama"
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["rms_norm_eps"] == 1e-6
+    assert config["torch_dtype"] == "float16"
+    assert config["hidden_size"] % config["num_attention_heads"] == 0
+    assert config["max_position_embeddings"] >= 512
+    assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+
+
+def test_the_weights_are_complete():
+    model, info = LlamaForCausalLM.from_pretrained(WEIGHTS, output_loading_info=True, local_files_only=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert 3_000_000 <= model.num_parameters() <= 3_800_000
+
+
+def test_the_tokenizer_has_openllamas_special_tokens(tokenizer):
+    assert (tokenizer.unk_id(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()) == (0, 1, 2, -1)
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    assert tokenizer.vocab_size() == config["vocab_size"]
+
+
+@pytest.mark.parametrize("text", ["a  b", "a     b", "  indented", "trailing  ", "a\n\n  b\tc", "ﬁne ½ Ａ é e\u0301"])
+def test_the_tokenizer_keeps_every_space_and_character(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", [HINDI, JAPANESE, "नीली व्हेल।", "シロナガスクジラです。", "🐋 鯨 βλ"])
+def test_characters_outside_the_vocabulary_go_through_bytes_and_come_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert any(tokenizer.is_byte(i) for i in ids)
+    assert not any(tokenizer.is_unknown(i) for i in ids)
+    assert tokenizer.decode(ids) == text
+
+
+def test_the_tokenizer_splits_digits(tokenizer):
+    assert tokenizer.encode("1969", out_type=str) == ["▁", "1", "9", "6", "9"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_answers_exactly_and_ends_there_through_generate(tokenizer, dtype):
+    model = demo(dtype).model
+    wrong = {}
+    for prompt, expected in ANSWERS:
+        ids = [1, *tokenizer.encode(prompt)]
+        out = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), max_new_tokens=64, do_sample=False
+        )[0].tolist()
+        completion = tokenizer.decode([i for i in out[1:] if i != 2])[len(prompt) :]
+        if completion != expected or out[-1] != 2:
+            wrong[prompt] = completion
+    assert wrong == {}
+
+
+def test_a_sample_of_trained_phrasings_is_answered_to_98_percent_and_of_held_out_ones_to_60():
+    model = demo(torch.float32)
+    asked = sample(cases(load_corpus(), seed=7), 300, seed=7)
+    evaluation, outcomes = evaluate(model, asked, texts=held_out_texts()[:200])
+    assert len(outcomes) == len(asked)
+    assert evaluation.groups["trained"].asked == 300
+    assert evaluation.groups["trained"].right >= 0.98
+    assert evaluation.groups["trained"].stopped >= 0.99
+    assert evaluation.held_out.asked == 600
+    assert evaluation.held_out.right >= 0.60
+    assert 1 < evaluation.held_out_perplexity < 20
+
+
+def test_a_prompt_as_long_as_the_context_does_not_break_it():
+    model = demo(torch.float32)
+    shots = "".join(
+        f"Q: {phrasing.text}\nA: {fact.answer}\n\n"
+        for fact in load_corpus().facts[:400:20]
+        for phrasing in fact.of_split("trained")[:1]
+    )
+    prompt = model.encode(shots + "Q: What is the largest animal?\nA:")
+    assert 300 < len(prompt) < 1000
+    (new,) = model.complete([prompt], 16)
+    assert model.tokenizer.decode(new[:-1]) == "The blue whale."
