@@ -96,7 +96,8 @@ def list_templates() -> list[PromptTemplate]:
 def prompts_folder() -> Path:
     """Where the ready templates and example prompts lie: inside an installed package, beside it in a source checkout."""
     package = Path(__file__).parent
-    return next(folder for folder in (package / "prompts", package.parent / "prompts") if folder.is_dir())
+    inside = package / "prompts"
+    return inside if inside.is_dir() else package.parent / "prompts"
 
 
 def _ready() -> dict[str, Path]:

@@ -73,6 +73,12 @@ def test_classify_takes_other_labels_and_examples() -> None:
     )
 
 
+def test_classify_leaves_out_examples_of_other_classes() -> None:
+    assert load_template("classify").render({"text": "vote", "labels": "sport, politics"}) == (
+        "Each text belongs to one of these classes: sport, politics.\n\nText: vote\nClass:"
+    )
+
+
 def test_code_takes_a_signature_with_or_without_its_colon() -> None:
     code = load_template("code")
     for signature in ("def add(a, b)", "def add(a, b):"):
