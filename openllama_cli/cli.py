@@ -15,6 +15,7 @@ from openllama_cli.errors import OlcError
 # name → one line of help. The command itself is `command` in the module of the same name under `commands/`.
 COMMANDS = {
     "complete": "Stream a completion of one prompt.",
+    "generate": "The decode loop laid open: several prompts, logprobs, a check and a trace.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
 }
@@ -52,9 +53,7 @@ class CommandTable(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from openllama_cli.terminal.escape import one_line
 
@@ -74,9 +73,7 @@ def _suggestion(name: str) -> str:
 def _add_debug(command: click.Command) -> None:
     """Give a command, and each of its subcommands, --debug, so that it works wherever it is typed."""
     if not any(parameter.name == "debug" for parameter in command.params):
-        option = click.Option(
-            ["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks."
-        )
+        option = click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks.")
         command.params.append(option)
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():

@@ -53,7 +53,7 @@ Examples:
     show_default=True,
     help="olc's decode loop, or model.generate, which it is compared with.",
 )
-@sampling_options
+@sampling_options(SamplingConfig())
 @model_options
 def command(
     prompt: str | None,

@@ -30,26 +30,32 @@ def model_options(function: Command) -> Command:
     return wrapper
 
 
-def sampling_options(function: Command) -> Command:
+def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
     """Add the sampling options; the command receives the ones that were given as `given: dict[str, Any]`.
 
     Only those given, so that a template's or a command's own defaults can lie beneath them:
-    `SamplingConfig.from_given(defaults | given)`.
+    `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts name.
     """
+    temperature = "0, or 1 with another sampling option" if defaults.greedy else f"{defaults.temperature:g}"
+    top_p = f" [{defaults.top_p:g}]" if defaults.top_p < 1 else ""
+    length = f"Tokens at most. [{defaults.max_tokens}]"
 
-    @click.option("-n", "--max-tokens", "--max-new-tokens", type=int, help=f"Tokens at most. [{SamplingConfig.max_tokens}]")
-    @click.option("--temperature", "--temp", type=float, help="0 is greedy. [0, or 1 with another sampling option]")
-    @click.option("--top-p", type=float, help="Keep the likeliest tokens that make up this probability.")
-    @click.option("--top-k", type=int, help="Keep the K likeliest tokens.")
-    @click.option("--min-p", type=float, help="Keep tokens at least this likely, relative to the likeliest.")
-    @click.option("--repetition-penalty", type=float, help="Above 1: tokens seen before are less likely.")
-    @click.option("-s", "--seed", type=int, help="The same seed, the same text.")
-    @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
-    @functools.wraps(function)
-    def wrapper(*args: Any, **options: Any) -> Any:
-        names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
-        values = {name: options.pop(name) for name in names}
-        given = {name: value for name, value in values.items() if value is not None and value != ()}
-        return function(*args, given=given, **options)
+    def decorate(function: Command) -> Command:
+        @click.option("-n", "--max-tokens", "--max-new-tokens", "--max-gen-len", type=int, metavar="N", help=length)
+        @click.option("--temperature", "--temp", type=float, metavar="T", help=f"0 is greedy. [{temperature}]")
+        @click.option("--top-p", type=float, metavar="P", help=f"Keep the likeliest tokens that make up P.{top_p}")
+        @click.option("--top-k", type=int, metavar="K", help="Keep the K likeliest tokens.")
+        @click.option("--min-p", type=float, metavar="P", help="Keep tokens P times as likely as the likeliest.")
+        @click.option("--repetition-penalty", type=float, metavar="R", help="Above 1: tokens seen are less likely.")
+        @click.option("-s", "--seed", type=int, metavar="SEED", help="The same seed, the same text.")
+        @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
+        @functools.wraps(function)
+        def wrapper(*args: Any, **options: Any) -> Any:
+            names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+            values = {name: options.pop(name) for name in names}
+            given = {name: value for name, value in values.items() if value is not None and value != ()}
+            return function(*args, given=given, **options)
 
-    return wrapper
+        return wrapper
+
+    return decorate

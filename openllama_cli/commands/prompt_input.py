@@ -84,6 +84,17 @@ def read_stdin() -> str:
     return _decode(sys.stdin.buffer.read(), "stdin")
 
 
+def read_lines(file: str) -> list[str]:
+    """The prompts of a file (or of stdin, "-"), one a line; line ends do not belong to them.
+
+    Raises UsageError.
+    """
+    text = read_stdin() if file == "-" else _read_file(Path(file))
+    # splitlines would also cut at characters that are part of a text, such as U+2028.
+    lines = re.split("\r?\n", text)
+    return lines[:-1] if lines[-1] == "" else lines
+
+
 def _read_file(path: Path) -> str:
     try:
         return _decode(path.read_bytes(), str(path))

@@ -1,6 +1,6 @@
 """Prompts in, text out as it becomes certain: the engines, which know token ids only, joined with a tokenizer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -29,9 +29,13 @@ class TextTokenizer(Decoder, Protocol):
 class Loaded(Protocol):
     """The part of `models.load.LoadedModel` that generation needs."""
 
-    model: Any
-    tokenizer: Any
-    input_device: torch.device
+    @property
+    def model(self) -> Any:
+        """The transformers model, in eval mode."""
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where it takes token ids."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def make_engine(loaded: Loaded, name: EngineName = "loop", *, max_rows: int = 16
     return partial(decode_rows, TransformersForward(loaded.model, loaded.input_device), max_rows=max_rows)
 
 
-def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Iterator[TextStep]:
+def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Generator[TextStep, None, None]:
     """Complete prompts; the steps of one row in order, rows interleaved."""
     texts: dict[int, TextStream] = {}
 

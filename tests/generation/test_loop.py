@@ -25,7 +25,8 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
     rows: dict[int, Row] = {}
     for event in decode_rows(forward, requests, max_rows=max_rows):
         row = rows.setdefault(event.row, Row())
-        assert not (row.reason or row.error), "an event after the row's last"
+        assert row.reason is None, "an event after the row's last"
+        assert row.error is None, "an event after the row's last"
         if isinstance(event, Prefilled):
             row.prompt = event.scored
             continue

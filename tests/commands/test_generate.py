@@ -1,0 +1,147 @@
+"""`olc generate`: several prompts, tokens and log-probabilities, the check, the trace and the picture."""
+
+import json
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openllama_cli.models.tokenizer import open_tokenizer
+from tests.conftest import Olc, run_process
+
+PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
+GREEDY = ("--temperature", "0", "--dtype", "float32")
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> str:
+    return str(tiny_model)
+
+
+def completions(olc: Olc, model: str, *arguments: str) -> list[dict[str, Any]]:
+    result = olc("generate", *arguments, "--json", "-m", model)
+    assert result.code == 0, result.messages
+    document = json.loads(result.text)
+    assert document["model"] == model
+    rows: list[dict[str, Any]] = document["completions"]
+    return rows
+
+
+def test_prompts_side_by_side_give_what_each_gives_alone(olc: Olc, model: str) -> None:
+    together = completions(olc, model, *PROMPTS, "--max-gen-len", "9", *GREEDY)
+    assert [row["prompt"] for row in together] == PROMPTS
+    assert [set(row) for row in together] == [{"prompt", "text", "tokens", "logprobs", "finish_reason"}] * 3
+    for row in together:
+        assert completions(olc, model, row["prompt"], "-n", "9", *GREEDY) == [row]
+        assert (len(row["tokens"]), row["logprobs"], row["finish_reason"]) == (9, None, "length")
+
+
+def test_echo_and_logprobs_line_up_with_the_tokens(olc: Olc, model: str, tiny_model: Path) -> None:
+    row = completions(olc, model, PROMPTS[0], "-n", "4", "--echo", "--logprobs", *GREEDY)[0]
+    prompt = open_tokenizer(tiny_model).encode(PROMPTS[0])
+    assert row["tokens"][: len(prompt)] == prompt
+    assert row["text"].startswith(PROMPTS[0])
+    assert len(row["logprobs"]) == len(row["tokens"]) == len(prompt) + 4
+    assert row["logprobs"][0] is None
+    assert all(value < 0 for value in row["logprobs"][1:])
+
+
+def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> None:
+    default = completions(olc, model, PROMPTS[0], "-s", "5")
+    assert default == completions(olc, model, PROMPTS[0], "-s", "5", "--temperature", "0.6", "--top-p", "0.9", "-n", "64")
+    assert default != completions(olc, model, PROMPTS[0], *GREEDY)
+
+
+def test_a_file_has_a_prompt_per_line(olc: Olc, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("one\r\n\nthree\u2028still three".encode())
+    rows = completions(olc, model, "zero", "-f", str(file), "-n", "1", *GREEDY)
+    assert [row["prompt"] for row in rows] == ["zero", "one", "", "three\u2028still three"]
+
+
+def test_a_pipe_gets_the_texts(olc: Olc, model: str) -> None:
+    rows = completions(olc, model, *PROMPTS, "-n", "5", *GREEDY)
+    result = olc("generate", *PROMPTS, "-n", "5", *GREEDY, "-m", model)
+    assert result.text == "".join(row["text"] + "\n" for row in rows)
+    assert result.messages == ""
+
+
+def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
+    result = olc("generate", *PROMPTS, "--check", "-n", "10", "--dtype", "float32", "-m", model)
+    assert result.code == 0
+    assert result.text.count("equal") == 3
+    made = olc("generate", *PROMPTS, "--check", "-n", "10", "--dtype", "float32", "-m", model, "--json")
+    checks = json.loads(made.text)["checks"]
+    assert all(check["same"] and check["tokens"] == check["generate_tokens"] for check in checks)
+
+
+def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openllama_cli.generation import forward
+
+    # A loop that is wrong: every decode step runs one position late.
+    right = forward.TransformersForward._run
+
+    def late(self: Any, ids: Any, positions: Any, caches: Any, *, keep: int) -> Any:
+        return right(self, ids, positions + (ids.shape[1] == 1), caches, keep=keep)
+
+    monkeypatch.setattr(forward.TransformersForward, "_run", late)
+    result = olc("generate", PROMPTS[0], "--check", "-n", "10", "--dtype", "float32", "-m", model)
+    assert result.code == 1
+    assert "differ" in result.messages
+
+
+def test_the_trace_tells_each_step(olc: Olc, model: str, tiny_model: Path) -> None:
+    row = completions(olc, model, PROMPTS[1], "-n", "4", "--logprobs", *GREEDY)[0]
+    result = olc("generate", PROMPTS[1], "-n", "4", "--trace", *GREEDY, "-m", model)
+    lines = [line.split("\t") for line in result.text.splitlines()]
+    assert lines[0] == ["position", "token", "piece", "probability", "entropy_bits", "candidates"]
+    start = len(open_tokenizer(tiny_model).encode(PROMPTS[1]))
+    assert [int(line[0]) for line in lines[1:]] == list(range(start, start + 4))
+    assert [int(line[1]) for line in lines[1:]] == row["tokens"]
+    for line in lines[1:]:
+        shares = [float(candidate.rpartition("=")[2]) for candidate in line[5].split(" ")]
+        assert shares == sorted(shares, reverse=True)
+        assert shares[0] == float(line[3]), "greedy takes the likeliest"
+        assert 0 < float(line[4]) < 9
+    assert "--max-tokens" in result.messages
+
+
+def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str, tmp_path: Path) -> None:
+    file = tmp_path / "shades.svg"
+    assert olc("generate", "a [bold] <b>", "-n", "6", "--svg", str(file), *GREEDY, "-m", model).code == 0
+    drawn = file.read_text()
+    xml.etree.ElementTree.fromstring(drawn)
+    assert "[bold]" in drawn.replace("&#160;", " ")
+    assert "@font-face" not in drawn
+    assert "url(http" not in drawn
+
+
+def test_a_picture_that_cannot_be_written_is_two_lines(olc: Olc, model: str, tmp_path: Path) -> None:
+    result = olc("generate", "a", "-n", "1", "--svg", str(tmp_path / "no" / "x.svg"), "-m", model)
+    assert result.code == 1
+    assert len(result.messages.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["prompt"]),
+        (["x", "--json", "--trace"], ["--json", "--trace"]),
+        (["x", "--check", "-n", "1000"], ["1000", "256"]),
+        (["x" * 2000], ["context", "256"]),
+        (["x", "--top-p", "7"], ["--top-p"]),
+        (["-f", "/no/such"], ["/no/such"]),
+    ],
+)
+def test_wrong_usage_is_exit_2(olc: Olc, model: str, arguments: list[str], words: list[str]) -> None:
+    result = olc("generate", *arguments, "-m", model)
+    assert result.code == 2
+    assert len(result.messages.splitlines()) == 2
+    for word in words:
+        assert word in result.messages
+
+
+def test_prompts_come_from_stdin_on_request(model: str) -> None:
+    result = run_process("generate", "-f", "-", "-n", "0", "--echo", "-m", model, stdin="ñ\n🐋\n".encode())
+    assert result.out == "ñ\n🐋\n".encode()
