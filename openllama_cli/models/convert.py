@@ -1,7 +1,8 @@
 """Meta's format or .bin to a standard Hugging Face folder with safetensors.
 
 The weights go from file to file one at a time, with their bits as they are: memory holds about one tensor and the part of the
-source that is mapped (`mapped.READ_BEFORE_REOPENING`). The folder appears under its name only when it is whole.
+source that is mapped (`mapped.READ_BEFORE_REOPENING`). The folder appears under its name only when it is whole; a conversion
+that is killed leaves `.NAME.*.partial` beside it, which may be removed.
 """
 
 import errno

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Pages of a mapped file that were read count as this process's memory until it is unmapped, so after this much it is.
-READ_BEFORE_REOPENING = 128 << 20
+# Pages of a mapped file that were read count as this process's memory until it is unmapped, so now and then it is: after
+# this many bytes, or after 1/64 of the files, since opening one takes some 20 ms.
+READ_BEFORE_REOPENING = 64 << 20
 
 
 class MappedFiles:
@@ -21,12 +22,13 @@ class MappedFiles:
         self._files = files
         self._open: list[dict[str, torch.Tensor]] = []
         self._read = 0
+        self._limit = max(READ_BEFORE_REOPENING, sum(file.stat().st_size for file in files) // 64)
 
     def get(self, name: str) -> "list[torch.Tensor]":
         """The tensor called `name` in each file, in the order of the files: views of the files, not copies."""
         import torch
 
-        if not self._open or self._read >= READ_BEFORE_REOPENING:
+        if not self._open or self._read >= self._limit:
             self._open.clear()
             self._open += [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in self._files]
             self._read = 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -167,20 +168,30 @@ def test_a_source_that_cannot_be_used_leaves_nothing(tmp_path: Path) -> None:
 
 
 def run_convert(source: Path, dst: Path, prelude: str = "") -> "subprocess.CompletedProcess[str]":
-    """Convert in a process of its own, after `prelude`; prints the error, and the growth of peak memory in bytes."""
+    """Convert in a process of its own, after `prelude`; prints how far memory rose above where it was, in bytes, or the error.
+
+    ru_maxrss would not do: on Linux it counts what the parent process had before it started this one.
+    """
     code = f"""
-import resource, sys, torch
+import sys, torch
 from pathlib import Path
 from openllama_cli.errors import OlcError
 from openllama_cli.models import convert
-torch.ones(1000, 1000) @ torch.ones(1000, 1000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def memory(field):
+    lines = Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else [field + ": 0"]
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+progress = None
 {prelude}
+if sys.platform == "linux":
+    Path("/proc/self/clear_refs").write_text("5")  # The peak so far is forgotten.
+before = memory("VmRSS")
 try:
-    convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    convert.convert(Path(sys.argv[1]), Path(sys.argv[2]), progress=progress)
 except OlcError as error:
     sys.exit(f"{{error.cause}} | {{error.remedy}}")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(memory("VmHWM") - before)
 """
     return subprocess.run([sys.executable, "-c", code, source, dst], capture_output=True, text=True)
 
@@ -188,11 +199,35 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 def test_a_full_disk_is_an_error_of_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
     """The limit on file sizes stands for a full disk: writing fails half-way in the same place, for any user."""
     source = write_meta_llama(tmp_path / "src")
-    result = run_convert(source, tmp_path / "dst", "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))")
+    result = run_convert(
+        source, tmp_path / "dst", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    )
     assert result.returncode == 1
     assert f"no space for {tmp_path / 'dst'}" in result.stderr
     assert "Traceback" not in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["src"]
+
+
+def test_a_killed_conversion_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
+    kill_half_way = """
+import os, signal
+from openllama_cli.models.progress import NullProgress
+class progress(NullProgress):
+    left = 10
+    def advance(self, count):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+progress = progress()
+"""
+    source = write_meta_llama(tmp_path / "src")
+    result = run_convert(source, tmp_path / "dst", kill_half_way)
+    assert result.returncode == -signal.SIGKILL
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert len(names) == 2
+    assert names[0].startswith(".dst.")
+    assert names[0].endswith(".partial")
+    assert run_convert(source, tmp_path / "dst").returncode == 0
 
 
 def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +240,7 @@ def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 @pytest.mark.parametrize("kind", ["meta 4", "sharded bin"])
 def test_peak_memory_is_near_one_shard_and_not_the_whole(tmp_path: Path, kind: str) -> None:
     source = write_source(kind, tmp_path / "src", heads=128, kv_heads=128, intermediate=2752, layers=12, dtype="float16")

@@ -63,8 +63,12 @@ def test_stored_types_are_kept_and_cast_on_request(tmp_path: Path) -> None:
 
 def test_reopening_the_files_between_weights_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "READ_BEFORE_REOPENING", 1)
+    opened = []
+    real_load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **options: opened.append(file) or real_load(file, **options))
     state = tiny_state_dict(tiny_config())
     assert all(torch.equal(t, state[n]) for n, t in read_tensors(read_meta(write_meta_llama(tmp_path, shards=2))))
+    assert len(opened) > 10
 
 
 @pytest.mark.parametrize(
