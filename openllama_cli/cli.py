@@ -101,9 +101,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     state: dict[str, Any] = {"debug": False}
     try:
-        olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
+        # click returns the code of ctx.exit() here, and None where a command just ends.
+        returned = olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
         sys.stdout.flush()
-        code = 0
+        code = returned if isinstance(returned, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (KeyboardInterrupt, click.Abort):

@@ -21,7 +21,7 @@ from typing import Literal
 
 import torch
 
-from openllama_cli.errors import GenerationError
+from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import Forward, KVCache
 from openllama_cli.generation.sampling import choose_token, log_probabilities, row_generator
@@ -80,7 +80,7 @@ class Step:
     row: int
     scored: Scored | None = None
     finish_reason: FinishReason | None = None
-    error: GenerationError | None = None
+    error: OlcError | None = None
 
 
 Event = Prefilled | Step
@@ -127,7 +127,7 @@ def _admit(forward: Forward, request: Request) -> tuple[_Row | None, list[Event]
     """Prefill one row and take its first token; no row is returned if it ended there."""
     length = len(request.prompt)
     if not 1 <= length <= forward.context:
-        return None, [Step(request.row, error=_over_context(length, forward.context))]
+        return None, [Step(request.row, error=over_context(length, forward.context))]
     room = forward.context - length
     left = min(request.sampling.max_tokens, room)
     row = _Row(
@@ -142,14 +142,15 @@ def _admit(forward: Forward, request: Request) -> tuple[_Row | None, list[Event]
     if left == 0 and not request.score_prompt:
         return None, [Prefilled(request.row), Step(request.row, finish_reason=row.at_limit)]
     logits = forward.prefill(request.prompt, row.cache, every=request.score_prompt)  # [1 or n, vocab]
-    events: list[Event] = [Prefilled(request.row, _score_prompt(request, logits) if request.score_prompt else ())]
+    events: list[Event] = [Prefilled(request.row, score_prompt(request, logits) if request.score_prompt else ())]
     if left == 0:
         return None, [*events, Step(request.row, finish_reason=row.at_limit)]
     events.append(_take(row, logits[-1]))
     return (None if row.finished else row), events
 
 
-def _over_context(length: int, context: int) -> GenerationError:
+def over_context(length: int, context: int) -> GenerationError:
+    """The error of a prompt that cannot run: empty, or longer than the context."""
     if length == 0:
         return GenerationError("the prompt has no tokens", "begin it with BOS", code="empty_prompt")
     return GenerationError(
@@ -164,26 +165,28 @@ def _take(row: _Row, logits: torch.Tensor) -> Step:
     request = row.request
     try:
         token = choose_token(logits, row.tokens, request.sampling, row.generator)
-    except GenerationError as error:
+        stopped = token not in request.eos and request.watch is not None and request.watch(token)
+    except OlcError as error:  # Logits that are not finite; a token that the tokenizer does not know.
         row.finished = True
         return Step(request.row, error=error)
     wanted = request.sampling.logprobs
     scored = Scored(token) if wanted is None else score(token, log_probabilities(logits), wanted)
     row.tokens.append(token)
     row.left -= 1
-    reason: FinishReason | None = None
-    if token in request.eos:
-        reason = "eos"
-    elif request.watch is not None and request.watch(token):
-        reason = "stop"
-    elif row.left == 0:
-        reason = row.at_limit
+    reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)
     row.finished = reason is not None
     return Step(request.row, scored, reason)
 
 
-def _score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
-    """The logits after token i, [n, vocab], predict token i + 1; nothing predicts the first."""
+def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason | None) -> FinishReason | None:
+    """Why a row ends with this token, if it does: the model's own end comes before a stop string and before a limit."""
+    if token in request.eos:
+        return "eos"
+    return "stop" if stopped else limit
+
+
+def score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
+    """Score a prompt: the logits after token i, [n, vocab], predict token i + 1; nothing predicts the first."""
     wanted = request.sampling.logprobs or 0
     logprobs = log_probabilities(logits)
     rest = (score(token, logprobs[place], wanted) for place, token in enumerate(request.prompt[1:]))

@@ -11,15 +11,26 @@ from typing import Any
 
 import torch
 
-from openllama_cli.errors import GenerationError
-from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, Step, score
+from openllama_cli.errors import OlcError
+from openllama_cli.generation.loop import (
+    Event,
+    FinishReason,
+    Prefilled,
+    Request,
+    Scored,
+    Step,
+    ending,
+    over_context,
+    score,
+    score_prompt,
+)
 from openllama_cli.generation.sampling import log_probabilities, require_finite
 
 
 def generate_rows(model: Any, input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
     """Run requests through `model.generate`; the same events as `loop.decode_rows`, rows in order.
 
-    Raises UsageError-free: prompts are expected within the context. `score_prompt` costs one more forward pass.
+    `score_prompt` costs one more forward pass.
     """
     for request in requests:
         yield from _generate_row(model, input_device, request)
@@ -29,11 +40,9 @@ def _generate_row(model: Any, input_device: torch.device, request: Request) -> I
     context = int(model.config.max_position_embeddings)
     room = context - len(request.prompt)
     if not request.prompt or room < 0:
-        cause = f"the prompt has {len(request.prompt)} tokens, the model's context {context}"
-        error = GenerationError(cause, "shorten the prompt", code="context_length_exceeded")
-        yield Step(request.row, error=error)
+        yield Step(request.row, error=over_context(len(request.prompt), context))
         return
-    yield Prefilled(request.row, _score_prompt(model, input_device, request) if request.score_prompt else ())
+    yield Prefilled(request.row, _score(model, input_device, request) if request.score_prompt else ())
     limit = min(request.sampling.max_tokens, room)
     at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
     if limit == 0:
@@ -42,13 +51,10 @@ def _generate_row(model: Any, input_device: torch.device, request: Request) -> I
     yield from _Run(model, input_device, request, limit, at_limit).steps()
 
 
-def _score_prompt(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
+def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
     with torch.inference_mode():
         logits = model(torch.tensor([list(request.prompt)], device=input_device)).logits[0]  # [n, vocab]
-    logprobs = log_probabilities(logits)
-    wanted = request.sampling.logprobs or 0
-    rest = (score(token, logprobs[place], wanted) for place, token in enumerate(request.prompt[1:]))
-    return (Scored(request.prompt[0]), *rest)
+    return score_prompt(request, logits)
 
 
 class _Run:
@@ -102,7 +108,7 @@ class _Run:
                     stopping_criteria=[self._on_token],
                 )
             self._queue.put(None)
-        except GenerationError as error:
+        except OlcError as error:
             self._queue.put(Step(request.row, error=error))
             self._queue.put(None)
         except BaseException as error:  # handed to the thread that asked, which raises it
@@ -121,12 +127,7 @@ class _Run:
         wanted = request.sampling.logprobs
         assert self._logits is not None
         scored = Scored(token) if wanted is None else score(token, log_probabilities(self._logits), wanted)
-        reason: FinishReason | None = None
-        if token in request.eos:
-            reason = "eos"
-        elif request.watch is not None and request.watch(token):
-            reason = "stop"
-        elif self._taken == self._limit:
-            reason = self._at_limit
+        stopped = token not in request.eos and request.watch is not None and request.watch(token)
+        reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._taken == self._limit else None)
         self._queue.put(Step(request.row, scored, reason))
         return torch.tensor([reason is not None or self._cancelled], device=ids.device)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from openllama_cli.errors import GenerationError
+from openllama_cli.errors import OlcError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import TransformersForward
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
@@ -59,7 +59,7 @@ class TextStep:
     text: str = ""
     scored: Scored | None = None
     finish_reason: FinishReason | None = None
-    error: GenerationError | None = None
+    error: OlcError | None = None
     prefilled: bool = False
     prompt: tuple[Scored, ...] = ()
 

@@ -13,7 +13,7 @@ class Decoder(Protocol):
         """The text that `ids` add after `prefix`."""
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        """How many of the last ids are bytes of a character that is not whole yet."""
+        """How many characters at the end of the text of ids, 0 to 3, are bytes of a character that is not whole yet."""
 
 
 class IncrementalDecoder:
@@ -25,33 +25,22 @@ class IncrementalDecoder:
 
     def __init__(self, decoder: Decoder, prompt: Sequence[int]) -> None:
         self._decoder = decoder
-        # Tokens whose text has been shown and which end with a whole character, those after them, and how much of the
-        # latter's text has been shown.
-        self._prefix = list(prompt)
-        self._pending: list[int] = []
-        self._shown = 0
+        self._ids = list(prompt)
+        self._held = ""
 
     def push(self, token: int) -> str:
         """The text that has become certain with this token; empty while a character is incomplete."""
-        self._pending.append(token)
-        # A character may have begun in the prompt, if the prompt was given as tokens.
-        unfinished = self._decoder.unfinished([*self._prefix[-3:], *self._pending])
-        text = self._show(max(0, len(self._pending) - unfinished))
-        if unfinished == 0:
-            self._prefix += self._pending
-            self._pending, self._shown = [], 0
-        return text
+        # The decoder counts what is unfinished at the end of the ids so far with the new token's text.
+        text = self._decoder.decode_continuation(self._ids, [token])
+        self._ids.append(token)
+        certain = len(text) - self._decoder.unfinished(self._ids[-4:])
+        self._held = text[certain:]
+        return text[:certain]
 
     def finish(self) -> str:
         """The rest: bytes that never became a character, as replacement characters."""
-        return self._show(len(self._pending))
-
-    def _show(self, count: int) -> str:
-        if count == 0:
-            return ""
-        text = self._decoder.decode_continuation(self._prefix, self._pending[:count])
-        new, self._shown = text[self._shown :], len(text)
-        return new
+        held, self._held = self._held, ""
+        return held
 
 
 class TextStream:
