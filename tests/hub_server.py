@@ -55,7 +55,7 @@ class HubServer:
     declared: file name → size to claim. throttle: bytes a second, None for all at once.
     """
 
-    repos: dict[str, Repo] = field(default_factory=dict)
+    repos: dict[str, Repo] = field(default_factory=dict, repr=False)
     tokens: set[str] = field(default_factory=set)
     readers: set[str] = field(default_factory=set)
     hang: bool = False
@@ -66,7 +66,7 @@ class HubServer:
     too_long: set[str] = field(default_factory=set)
     declared: dict[str, int] = field(default_factory=dict)
     throttle: int | None = None
-    requests: list[Seen] = field(default_factory=list)
+    requests: list[Seen] = field(default_factory=list, repr=False)
     url: str = ""
 
     def __enter__(self) -> Self:

@@ -27,7 +27,7 @@ from openllama_cli.models.hub_cache import (
 )
 from openllama_cli.models.hub_download import Notice, RemoteFile, download, gigabytes, partial_bytes
 from openllama_cli.models.hub_files import missing_files, small_files, weight_files
-from openllama_cli.models.hub_http import UNREACHABLE, expected_errors, hub_error, offline_error, timeouts
+from openllama_cli.models.hub_http import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error, timeouts
 from openllama_cli.models.paths import hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.models.progress import NullProgress, Progress
 
@@ -77,18 +77,11 @@ def pull(
 
 
 def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice) -> Path:
-    from huggingface_hub import HfApi
-
     progress.start(f"asking the Hub for {repo_id}", None)
     try:
-        hub = HfApi(endpoint=hub_endpoint(), library_name="olc", library_version=__version__)
-        info = hub.model_info(repo_id, revision=revision, timeout=timeouts())
+        commit, names = _files(repo_id, revision)
     finally:
         progress.finish()
-    commit = info.sha or ""
-    if not re.fullmatch(r"\w{7,64}", commit):
-        raise ValueError(f"no commit in the answer for {repo_id}")
-    names = {sibling.rfilename for sibling in info.siblings or ()}
     store = _Store(repo_id, commit, progress, notice)
 
     small = small_files(names, repo_id)
@@ -105,6 +98,24 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
     folder = store.link()
     store.point(revision or "main")
     return folder
+
+
+def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
+    """The commit of a revision, and the names of its files."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    hub = HfApi(endpoint=hub_endpoint(), library_name="olc", library_version=__version__)
+    try:
+        info = hub.model_info(repo_id, revision=revision, timeout=timeouts())
+    except (HfHubHTTPError, HFValidationError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as problem:
+        # Not JSON, or JSON of another kind.
+        raise NotAHubError(f"no description of {repo_id} in the answer") from problem
+    if not re.fullmatch(r"\w{7,64}", info.sha or ""):
+        raise NotAHubError(f"no commit of {repo_id} in the answer")
+    return str(info.sha), {sibling.rfilename for sibling in info.siblings or ()}
 
 
 class _Store:
@@ -129,7 +140,7 @@ class _Store:
         found = get_hf_file_metadata(url, timeout=timeouts(), endpoint=hub_endpoint())
         # The checksum becomes a file name.
         if found.size is None or not re.fullmatch(r"[\w-]+", found.etag or ""):
-            raise ValueError(f"no size or checksum of {name} in the answer")
+            raise NotAHubError(f"no size or checksum of {name} in the answer")
         return RemoteFile(name=name, url=url, checksum=str(found.etag), size=found.size)
 
     def get(self, file: RemoteFile) -> None:

@@ -17,6 +17,10 @@ UNREACHABLE = "hub_unreachable"
 OFFLINE = "offline"
 
 
+class NotAHubError(Exception):
+    """What answered at the Hub's address is something else, such as a login page."""
+
+
 def http_library() -> Any:
     """The HTTP library under huggingface_hub: httpx2, or httpx in its first 1.x versions. olc depends on neither itself."""
     from huggingface_hub.errors import HfHubHTTPError
@@ -38,8 +42,8 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     http = http_library()
-    # ValueError: an answer that is not the Hub's JSON, as from a login page. InvalidURL: HF_ENDPOINT is not an address.
-    return (HfHubHTTPError, http.HTTPError, http.InvalidURL, OfflineModeIsEnabled, HFValidationError, ValueError)
+    # InvalidURL: HF_ENDPOINT is not an address.
+    return (HfHubHTTPError, http.HTTPError, http.InvalidURL, OfflineModeIsEnabled, HFValidationError, NotAHubError)
 
 
 def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubError:

@@ -38,6 +38,7 @@ class Home:
             "HF_HOME": str(folder / "hf"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "HF_HUB_ETAG_TIMEOUT": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_ENDPOINT": "http://127.0.0.1:1",
         }
 

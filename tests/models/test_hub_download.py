@@ -32,6 +32,7 @@ def retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("openllama_cli.models.hub_download.RETRY_SECONDS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_damaged_small_file_is_refused(server: HubServer) -> None:
 
 def test_file_longer_than_announced_is_refused(server: HubServer) -> None:
     server.too_long.add(FILE)
-    with pytest.raises(HubError) as caught:
+    with pytest.raises(HubError, match=f"more than the {len(WEIGHTS)} bytes") as caught:
         hub.pull("org/tiny")
     assert caught.value.code == "checksum"
     assert hub.cached("org/tiny") is None
