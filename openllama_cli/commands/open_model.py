@@ -32,7 +32,7 @@ def open_model(spec: ModelSpec) -> OpenedModel:
     """
     progress = TerminalProgress()
     try:
-        folder = find(spec, progress=progress)
+        folder = find(spec, progress=progress, notice=notice)
     finally:
         progress.finish()
     if folder.chosen_by == "fallback":

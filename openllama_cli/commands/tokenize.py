@@ -13,13 +13,11 @@ from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 
-EXAMPLES = r"""
+EXAMPLES = """\b
 Examples:
-
-\b
   olc tokenize "Q: What is the largest animal?"
   olc tokenize -f notes.txt | wc -w
-  printf 'def f():\n    pass\n' | olc tokenize --json
+  printf 'def f():\\n    pass\\n' | olc tokenize --json
   olc tokenize "  two spaces" --check -m ./open_llama_3b
 """
 
@@ -69,7 +67,7 @@ def _open(spec: ModelSpec) -> tuple[str, Tokenizer]:
 
     progress = TerminalProgress()
     try:
-        folder = find(spec, progress=progress, notice=notice)
+        folder = find(spec, progress=progress, notice=notice, weights=False)
     finally:
         progress.finish()
     if folder.chosen_by == "fallback":

@@ -120,11 +120,12 @@ def find(
     env: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    weights: bool = True,
 ) -> ModelFolder:
     """The folder of the model that `spec` asks for, downloaded first if it is on the Hub and not in the cache.
 
     A cached model is found without network and at once. env: for OLC_MODEL and the offline variables (the process's own by
-    default). progress, notice: told about a download.
+    default). progress, notice: told about a download. weights: whether they are needed, or the tokenizer alone.
 
     Raises ModelError (see `resolve`), HubError (see `hub.pull`) and UsageError (a revision of a folder).
     """
@@ -138,12 +139,12 @@ def find(
         return ModelFolder(target.path, name, target.origin, None, None, chosen_by)
     repo_id = target.repo_id
     assert repo_id is not None, "a target is a folder or on the Hub"
-    path = cached(repo_id, spec.revision)
+    path = cached(repo_id, spec.revision) or (None if weights else _with_tokenizer(repo_id, spec.revision))
     if path is None:
         from openllama_cli.models.hub import no_notice, pull
 
         offline = spec.offline or hub_offline(env)
-        path = pull(repo_id, spec.revision, offline=offline, progress=progress, notice=notice or no_notice)
+        path = pull(repo_id, spec.revision, offline=offline, weights=weights, progress=progress, notice=notice or no_notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
 
 
@@ -153,6 +154,13 @@ def _unknown(name: str, source: str = "") -> ModelError:
         f"{source}{name} is no model that olc knows, no folder and no Hub id",
         (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organisation/name",
     )
+
+
+def _with_tokenizer(repo_id: str, revision: str | None) -> Path | None:
+    """The folder of a cached revision that has at least a tokenizer."""
+    folder = snapshot(repo_id, revision)
+    has_one = folder is not None and any((folder / name).exists() for name in ("tokenizer.model", "tokenizer.json"))
+    return folder if has_one else None
 
 
 def _path(name: str) -> Path | None:

@@ -43,14 +43,15 @@ def pull(
     revision: str | None = None,
     *,
     offline: bool = False,
+    weights: bool = True,
     progress: Progress | None = None,
     notice: Notice = no_notice,
 ) -> Path:
     """Get a model from the Hub, or what is missing of it, and return the folder of its snapshot.
 
-    revision: branch, tag or commit; None is "main", which is looked up anew. offline: use the cache or fail. notice: told
-    about waiting for another process, about cut connections that are tried again, and about a Hub that cannot be reached
-    while the model is in the cache.
+    revision: branch, tag or commit; None is "main", which is looked up anew. offline: use the cache or fail. weights: without
+    them only the small files come, configuration and tokenizer. notice: told about waiting for another process, about cut
+    connections that are tried again, and about a Hub that cannot be reached while the model is in the cache.
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
     hub_unreachable, offline, no_model_files, checksum, connection_cut, disk_full, …), ModelError for another architecture
@@ -68,7 +69,7 @@ def pull(
         return folder  # A commit never changes.
     try:
         with _in_words(repo_id, revision):
-            return _pull(repo_id, revision, NullProgress() if progress is None else progress, notice)
+            return _pull(repo_id, revision, NullProgress() if progress is None else progress, notice, weights=weights)
     except HubError as problem:
         if problem.code != UNREACHABLE or folder is None:
             raise
@@ -76,7 +77,7 @@ def pull(
         return folder
 
 
-def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice) -> Path:
+def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
     progress.start(f"asking the Hub for {repo_id}", None)
     try:
         commit, names = _files(repo_id, revision)
@@ -88,12 +89,16 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
     for file in store.look_up(small):
         store.get(file)
     _require_llama(repo_id, store.link())
+    if not weights:
+        if snapshot(repo_id, revision) is None:  # Never in the place of a model that is whole.
+            store.point(revision or "main")
+        return store.link()
     index = next((store.read(name) for name in small if name.endswith(".index.json")), None)
-    weights = store.look_up(weight_files(names, index, repo_id))
-    need = store.require_space(weights)
+    large = store.look_up(weight_files(names, index, repo_id))
+    need = store.require_space(large)
     if need:
         notice(f"downloading {repo_id}: {gigabytes(need)} into {hub_cache_dir()}")
-    for file in weights:
+    for file in large:
         store.get(file)
     folder = store.link()
     store.point(revision or "main")

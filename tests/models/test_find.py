@@ -170,3 +170,16 @@ def test_names_for_pull_and_rm_are_on_the_hub_whatever_folders_there_are(home: P
             resolve_on_hub(name)
     with pytest.raises(ModelError):
         resolve_on_hub("gpt9")
+
+
+def test_a_tokenizer_alone_needs_no_weights_and_spoils_no_model(server: HubServer) -> None:
+    server.add("org/tiny", FILES)
+    folder = find(ModelSpec(model="org/tiny"), weights=False)
+    assert (folder.path / "tokenizer.model").read_bytes() == b"pieces"
+    assert not (folder.path / "model.safetensors").exists()
+    asked = len(server.requests)
+    assert find(ModelSpec(model="org/tiny"), weights=False) == folder
+    assert len(server.requests) == asked
+    whole = find(ModelSpec(model="org/tiny"))
+    assert (whole.path / "model.safetensors").exists()
+    assert find(ModelSpec(model="org/tiny"), weights=False) == whole
