@@ -32,6 +32,8 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold beside or in place of a weight.
+_PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,9 @@ def _checked(
     unexpected = stored.keys() - expected.keys() - ({"lm_head.weight"} if shape.tie else set())
     where = files[0] if len(files) == 1 else folder
     source = "params.json" if format_ == "meta" else "config.json"
+    packed = [name for name in stored if name.endswith(_PACKED)]
+    if packed:
+        raise ModelError(f"{where} holds quantised weights, such as {packed[0]}", "use the model's float16 or bfloat16 version")
     if missing:
         raise ModelError(
             f"{where} lacks {len(missing)} of the {len(expected)} weights that {source} asks for: {_first(missing)}",

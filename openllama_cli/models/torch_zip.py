@@ -74,14 +74,17 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
         )
     if not start.startswith(b"PK\x03\x04"):
         raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")
+    size = file.stat().st_size
     try:
+        if not zipfile.is_zipfile(file):
+            raise damaged(file, f"is cut short: {size:,} bytes, without the list of contents that a PyTorch file ends with")
         with zipfile.ZipFile(file) as archive:
             return _read_archive(file, archive)
     except (ModelError, OSError):
         raise
     except Exception as error:  # zipfile and pickle fail in any way on damaged or hostile bytes; none of them is a bug here.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise damaged(file, f"is cut short or damaged ({file.stat().st_size:,} bytes: {reason})") from error
+        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {reason})") from error
 
 
 def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:

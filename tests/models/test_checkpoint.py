@@ -247,6 +247,8 @@ def test_refuses_missing_left_over_and_other_weights(tmp_path: Path) -> None:
     assert f"lm_head.weight is {VOCAB} × 16, but config.json makes it {VOCAB} × 32" in refusal(folder)
     save_file({**state, "lm_head.weight": torch.ones(VOCAB, 32, dtype=torch.int8)}, file)
     assert "stored as int8" in refusal(folder)
+    save_file({**state, "model.layers.0.mlp.up_proj.qweight": torch.ones(2, dtype=torch.int32)}, file)
+    assert "holds quantised weights" in refusal(folder)
 
 
 def test_refuses_shards_that_do_not_match_their_index(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_the_folder_has_the_standard_files(tmp_path: Path) -> None:
     assert (tmp_path / "dst").stat().st_mode & 0o777 == 0o777 & ~_umask()
 
 
+def test_a_tokenizer_shared_by_several_sizes_is_copied_into_the_folder(tmp_path: Path) -> None:
+    source = write_meta_llama(tmp_path / "llama" / "7B")
+    (source / "tokenizer.model").rename(tmp_path / "llama" / "tokenizer.model")
+    convert(source, tmp_path / "dst")
+    assert (tmp_path / "dst" / "tokenizer.model").read_bytes() == tokenizer_model_bytes()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
