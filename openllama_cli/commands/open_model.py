@@ -64,7 +64,7 @@ def load_model(opened: OpenedModel, spec: ModelSpec) -> "LoadedModel":
 
     progress = TerminalProgress()
     try:
-        return load(opened.folder, spec, progress=progress)
+        return load(opened.folder, spec, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer, progress=progress)
     finally:
         progress.finish()
 

@@ -24,7 +24,7 @@ _FLOAT32_ROWS = 8
 
 # Long prompts go through in pieces on a fixed grid that starts at position 0: the logits buffer stays small, and a prompt
 # whose first pieces are copied from another row's cache (the same prefix) takes exactly the same path through the rest.
-PREFILL_CHUNK = 128
+PREFILL_CHUNK = 64
 
 
 class KVCache:
@@ -51,6 +51,12 @@ class KVCache:
         cached_keys[:, self.length : end] = keys
         cached_values[:, self.length : end] = values
         return cached_keys[:, :end], cached_values[:, :end]
+
+    def copy_from(self, other: "KVCache", count: int) -> None:
+        """Take over the first `count` positions of another row; this cache must be empty."""
+        for layer, (keys, values) in other._layers.items():
+            self.append(layer, keys[:, :count], values[:, :count])
+        self.advance(count)
 
     def advance(self, count: int) -> None:
         """Count `count` positions as filled, in every layer."""

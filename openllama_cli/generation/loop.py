@@ -24,6 +24,7 @@ import torch
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import Forward, KVCache
+from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.sampling import choose_token, log_probabilities, row_generator
 
 # "eos": the model ended; "stop": a stop string; "length": max tokens; "context": no position is left.
@@ -99,8 +100,12 @@ class _Row:
     finished: bool = field(default=False)
 
 
-def decode_rows(forward: Forward, requests: Iterable[Request], *, max_rows: int = 16) -> Iterator[Event]:
+def decode_rows(
+    forward: Forward, requests: Iterable[Request], *, max_rows: int = 16, prefixes: PrefixCache | None = None
+) -> Iterator[Event]:
     """Run all requests, at most `max_rows` at a time; a row that ends makes place for the next one.
+
+    prefixes: reuses what prompts have in common with the ones before them; changes no result.
 
     Events of one row come in order: Prefilled, then a Step per token; rows are interleaved. `requests` is read only as
     places become free. A row that fails (not finite logits, prompt over the context) ends with its error; others go on.
@@ -110,7 +115,7 @@ def decode_rows(forward: Forward, requests: Iterable[Request], *, max_rows: int 
     active: list[_Row] = []
     while True:
         while len(active) < max_rows and (request := next(waiting, None)) is not None:
-            row, events = _admit(forward, request)
+            row, events = _admit(forward, request, prefixes)
             yield from events
             if row is not None:
                 active.append(row)
@@ -123,7 +128,7 @@ def decode_rows(forward: Forward, requests: Iterable[Request], *, max_rows: int 
         active = [row for row in active if not row.finished]
 
 
-def _admit(forward: Forward, request: Request) -> tuple[_Row | None, list[Event]]:
+def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> tuple[_Row | None, list[Event]]:
     """Prefill one row and take its first token; no row is returned if it ended there."""
     length = len(request.prompt)
     if not 1 <= length <= forward.context:
@@ -141,12 +146,22 @@ def _admit(forward: Forward, request: Request) -> tuple[_Row | None, list[Event]
     )
     if left == 0 and not request.score_prompt:
         return None, [Prefilled(request.row), Step(request.row, finish_reason=row.at_limit)]
-    logits = forward.prefill(request.prompt, row.cache, every=request.score_prompt)  # [1 or n, vocab]
+    logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
     events: list[Event] = [Prefilled(request.row, score_prompt(request, logits) if request.score_prompt else ())]
     if left == 0:
         return None, [*events, Step(request.row, finish_reason=row.at_limit)]
     events.append(_take(row, logits[-1]))
     return (None if row.finished else row), events
+
+
+def _prefill(forward: Forward, request: Request, cache: KVCache, prefixes: PrefixCache | None) -> torch.Tensor:
+    """Run a prompt, without the beginning that an earlier row has in its cache. A prompt to be scored runs whole."""
+    if prefixes is None or request.score_prompt:
+        return forward.prefill(request.prompt, cache, every=request.score_prompt)
+    known = prefixes.restore(request.prompt, cache)
+    logits = forward.prefill(request.prompt[known:], cache)
+    prefixes.remember(request.prompt, cache)
+    return logits
 
 
 def over_context(length: int, context: int) -> GenerationError:

@@ -55,13 +55,16 @@ def load(
     folder: ModelFolder,
     spec: ModelSpec,
     *,
+    checkpoint: Checkpoint | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
     offload_folder: Path | None = None,
 ) -> LoadedModel:
     """Load a model folder in any format that `checkpoint.inspect` knows.
 
-    Weights are mapped, not copied, where their stored type is kept on the CPU. progress: counts the stored bytes of the weights
+    Weights are mapped, not copied, where their stored type is kept on the CPU. checkpoint, tokenizer: of this folder, if the
+    caller has them already. progress: counts the stored bytes of the weights
     that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as accelerate takes it; None lets it
     look. offload_folder: for weights that fit nowhere else and are not in safetensors files; None is a temporary folder that
     is removed when the process ends.
@@ -70,8 +73,8 @@ def load(
     """
     started = time.perf_counter()
     progress = progress or NullProgress()
-    checkpoint = inspect(folder.path)
-    tokenizer = open_tokenizer(folder.path)
+    checkpoint = checkpoint or inspect(folder.path)
+    tokenizer = tokenizer or open_tokenizer(folder.path)
     check_vocabulary(tokenizer, checkpoint)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:

@@ -10,6 +10,7 @@ import torch
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import PREFILL_CHUNK, KVCache, TransformersForward
 from openllama_cli.generation.loop import Prefilled, Request, Scored, Step, decode_rows
+from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.reference import generate_rows
 from tests.tiny_models import write_tiny_llama
 
@@ -111,6 +112,32 @@ def test_a_prompt_that_continues_a_cache_takes_the_same_path_to_the_last_bit(mod
     expected = forward.prefill(prompt, whole)
     forward.prefill(prompt[:PREFILL_CHUNK], parts)
     assert torch.equal(forward.prefill(prompt[PREFILL_CHUNK:], parts), expected)
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 16])
+def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(model: Any, max_rows: int) -> None:
+    rng = random.Random(1)
+    shots = [[1, *(rng.randrange(3, 400) for _ in range(length))] for length in (150, 70)]
+    prompts = [shots[row % 2] + [rng.randrange(3, 400) for _ in range(rng.randrange(0, 90))] for row in range(12)]
+    prompts += [prompts[0], prompts[0][: 2 * PREFILL_CHUNK]]
+    config = SamplingConfig(8, logprobs=2)
+    plain = run(model, prompts, max_rows, config)
+
+    class Counting(TransformersForward):
+        tokens = 0
+
+        def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False) -> torch.Tensor:
+            self.tokens += len(tokens)
+            return super().prefill(tokens, cache, every=every)
+
+    forward = Counting(model, CPU)
+    requests = [Request(row, prompt, config) for row, prompt in enumerate(prompts)]
+    reused: dict[int, list[Scored]] = {row: [] for row in range(len(prompts))}
+    for event in decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()):
+        if isinstance(event, Step) and event.scored is not None:
+            reused[event.row].append(event.scored)
+    assert reused == plain
+    assert forward.tokens < 0.65 * sum(map(len, prompts))
 
 
 def test_a_prompt_that_fills_the_context_is_scored_and_ends(model: Any) -> None:
