@@ -35,7 +35,7 @@ FinishReason = Literal["eos", "stop", "length", "context"]
 class Request:
     """One row's work.
 
-    row: its identity: names it in events and, with the seed, fixes its random numbers.
+    row: names it in events and, with the seed, fixes its random numbers. draws_as: fixes them in its place, if given.
     prompt: token ids, at least one, at most the model's context.
     eos: ids that end the row.
     watch: told every token taken that is not EOS; true ends the row (stop strings: text is not known here).
@@ -48,6 +48,7 @@ class Request:
     eos: frozenset[int] = frozenset()
     watch: Callable[[int], bool] | None = None
     score_prompt: bool = False
+    draws_as: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> 
         tokens=list(request.prompt),
         left=left,
         at_limit="length" if request.sampling.max_tokens <= room else "context",
-        generator=None if request.sampling.greedy else row_generator(request.sampling.seed or 0, request.row),
+        generator=_generator(request),
     )
     if left == 0 and not request.score_prompt:
         return None, [Prefilled(request.row), Step(request.row, finish_reason=row.at_limit)]
@@ -152,6 +153,12 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> 
         return None, [*events, Step(request.row, finish_reason=row.at_limit)]
     events.append(_take(row, logits[-1]))
     return (None if row.finished else row), events
+
+
+def _generator(request: Request) -> torch.Generator | None:
+    if request.sampling.greedy:
+        return None
+    return row_generator(request.sampling.seed or 0, request.row if request.draws_as is None else request.draws_as)
 
 
 def _prefill(forward: Forward, request: Request, cache: KVCache, prefixes: PrefixCache | None) -> torch.Tensor:

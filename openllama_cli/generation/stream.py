@@ -11,6 +11,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import TransformersForward
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
+from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.reference import generate_rows
 from openllama_cli.generation.text import Decoder, TextStream
 
@@ -40,12 +41,16 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt to complete. row: its identity; tokens: ids with BOS; score: report the prompt's log-probabilities too."""
+    """A prompt to complete.
+
+    row: its identity. tokens: ids with BOS. score: report the prompt's log-probabilities too. draws_as: see `loop.Request`.
+    """
 
     row: int
     tokens: Sequence[int]
     sampling: SamplingConfig
     score: bool = False
+    draws_as: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,18 @@ class TextStep:
     prompt: tuple[Scored, ...] = ()
 
 
-def make_engine(loaded: Loaded, name: EngineName = "loop", *, max_rows: int = 16) -> Engine:
+def make_engine(
+    loaded: Loaded, name: EngineName = "loop", *, max_rows: int = 16, prefixes: PrefixCache | None = None
+) -> Engine:
     """The decode loop over `max_rows` rows at a time, or `model.generate` row by row."""
     if name == "transformers":
         return partial(generate_rows, loaded.model, loaded.input_device)
-    return partial(decode_rows, TransformersForward(loaded.model, loaded.input_device), max_rows=max_rows)
+    return partial(
+        decode_rows,
+        TransformersForward(loaded.model, loaded.input_device),
+        max_rows=max_rows,
+        prefixes=prefixes,
+    )
 
 
 def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Generator[TextStep, None, None]:
@@ -79,7 +91,15 @@ def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) 
         for prompt in prompts:
             text = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
             texts[prompt.row] = text
-            yield Request(prompt.row, prompt.tokens, prompt.sampling, tokenizer.eos_ids, text.watch, score_prompt=prompt.score)
+            yield Request(
+                row=prompt.row,
+                prompt=prompt.tokens,
+                sampling=prompt.sampling,
+                eos=tokenizer.eos_ids,
+                watch=text.watch,
+                score_prompt=prompt.score,
+                draws_as=prompt.draws_as,
+            )
 
     for event in engine(requests()):
         if isinstance(event, Prefilled):

@@ -63,8 +63,9 @@ def load(
 ) -> LoadedModel:
     """Load a model folder in any format that `checkpoint.inspect` knows.
 
-    Weights are mapped, not copied, where their stored type is kept on the CPU. checkpoint, tokenizer: of this folder, if the
-    caller has them already. progress: counts the stored bytes of the weights
+    Weights are mapped, not copied, where their stored type is kept on the CPU.
+
+    checkpoint, tokenizer: of this folder, if the caller has them already. progress: counts the stored bytes of the weights
     that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as accelerate takes it; None lets it
     look. offload_folder: for weights that fit nowhere else and are not in safetensors files; None is a temporary folder that
     is removed when the process ends.

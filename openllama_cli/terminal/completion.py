@@ -3,9 +3,7 @@
 import sys
 from types import TracebackType
 
-from rich.text import Text
-
-from openllama_cli.terminal.streams import is_terminal, out, stderr_console
+from openllama_cli.terminal.streams import is_terminal, notice, out
 
 
 class CompletionWriter:
@@ -64,7 +62,7 @@ def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, eng
         f"decode {_figure(timings['decode_tokens_per_s'])} tokens/s",
         f"total {_figure(timings['total_s'])} s",
     ]
-    stderr_console().print(Text("; ".join(parts), style="dim"))
+    notice("; ".join(parts))
 
 
 def _figure(value: float | None) -> str:

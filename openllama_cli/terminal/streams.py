@@ -52,18 +52,22 @@ def out_json(document: Any) -> None:
     out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def message(text: Text) -> None:
+    """A line on stderr: wrapped at words on a terminal, whole in a pipe."""
+    stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
+
+
 def notice(text: str) -> None:
     """A line on stderr about what is being done."""
-    stderr_console().print(Text(visible(text), style="dim"))
+    message(Text(visible(text), style="dim"))
 
 
 def hint(text: str) -> None:
     """A line on stderr about what the user may have meant."""
-    stderr_console().print(Text.assemble(("hint: ", "yellow"), visible(text)))
+    message(Text.assemble(("hint: ", "yellow"), visible(text)))
 
 
 def error(cause: str, remedy: str) -> None:
     """The two lines of an expected failure: the cause, and what to do."""
-    console = stderr_console()
-    console.print(Text.assemble(("error: ", "bold red"), one_line(cause)))
-    console.print(Text.assemble(("  fix: ", "bold green"), one_line(remedy)))
+    message(Text.assemble(("error: ", "bold red"), one_line(cause)))
+    message(Text.assemble(("  fix: ", "bold green"), one_line(remedy)))

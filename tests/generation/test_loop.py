@@ -41,7 +41,8 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
 
 
 def request(prompt: Sequence[int], row: int = 0, **options: object) -> Request:
-    request_options = {name: options.pop(name) for name in ("eos", "watch", "score_prompt") if name in options}
+    names = ("eos", "watch", "score_prompt", "draws_as")
+    request_options = {name: options.pop(name) for name in names if name in options}
     return Request(row, prompt, SamplingConfig(**options), **request_options)  # type: ignore[arg-type]
 
 
@@ -158,6 +159,13 @@ def test_draws_depend_on_seed_and_row_alone() -> None:
     assert tokens([7], 16)[7] == together[7]
     assert len({tuple(row) for row in together.values()}) == 16
     assert tokens([7], 16, seed=6)[7] != together[7]
+
+
+def test_a_row_may_draw_as_another_one_does() -> None:
+    drawing = {"max_tokens": 12, "temperature": 1.0, "seed": 5}
+    first = run(FakeForward(uniform()), [request([1], 0, **drawing)])[0]
+    assert run(FakeForward(uniform()), [request([1], 9, **drawing, draws_as=0)])[9].tokens == first.tokens
+    assert run(FakeForward(uniform()), [request([1], 9, **drawing)])[9].tokens != first.tokens
 
 
 def test_rows_of_different_settings_run_side_by_side() -> None:
