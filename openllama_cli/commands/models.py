@@ -70,7 +70,7 @@ def list_(as_json: bool) -> None:
         for model in listing.models
     ]
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
-    table(columns, rows, right=("parameters", "download", "on disk"))
+    table(columns, rows, right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
     if is_terminal(sys.stdout):
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -10,11 +11,23 @@ from openllama_cli.terminal.escape import one_line
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), title: str = "") -> None:
-    """Show rows under columns. right: the columns whose figures are aligned to the right."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    title: str = "",
+) -> None:
+    """Show rows under columns.
+
+    right: the columns whose figures are aligned to the right. optional: columns that a narrow terminal is spared, the first
+    of them first; a pipe gets them all.
+    """
     if not is_terminal(sys.stdout):
         out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
         return
+    columns, rows = _fitted(columns, rows, optional)
     heading = Text(title) if title else None
     view = Table(box=None, title=heading, title_justify="left", header_style="bold", pad_edge=False)
     for column in columns:
@@ -22,6 +35,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     for row in rows:
         view.add_row(*(Text(one_line(cell)) for cell in row))
     stdout_console().print(view, soft_wrap=False)
+
+
+def _fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Leave optional columns out, one after another, until the table fits the terminal or none is left."""
+    for name in (*optional, None):
+        widths = [max(cell_len(one_line(line[place])) for line in [columns, *rows]) for place in range(len(columns))]
+        if name is None or sum(widths) + 2 * len(widths) <= stdout_console().width:
+            break
+        place = columns.index(name)
+        columns, *rows = ([*line[:place], *line[place + 1 :]] for line in [columns, *rows])
+    return columns, rows
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -48,23 +49,46 @@ def test_a_table_in_a_pipe_is_tab_separated(capfdbinary: pytest.CaptureFixture[b
     assert capfdbinary.readouterr().out == b"a\tb\n1\tx\\ty\n[2]\t\nname\tline\\nbreak\n"
 
 
-def test_a_table_on_a_terminal_wraps_in_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def screen(monkeypatch: pytest.MonkeyPatch, width: int) -> io.StringIO:
+    """A terminal in the place of stdout. No fixture: pytest gives stdout anew between set-up and test."""
+
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    screen = Screen()
-    monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setenv("COLUMNS", "30")
+    terminal = Screen()
+    monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    # The console read its width when it was made.
+    monkeypatch.setenv("COLUMNS", str(width))
+    # The console reads its width when it is made.
     stdout_console.cache_clear()
+    return terminal
+
+
+@pytest.fixture(autouse=True)
+def fresh_console() -> Iterator[None]:
+    yield
+    stdout_console.cache_clear()
+
+
+def plain(shown: io.StringIO) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue()).splitlines()
+
+
+def test_a_table_on_a_terminal_wraps_in_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = screen(monkeypatch, 30)
     table(["name", "what"], [["x", "a long description [bold] that wraps"]])
-    stdout_console.cache_clear()
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
+    lines = plain(shown)
     assert all(len(line) <= 30 for line in lines)
     assert len(lines) > 2
-    assert "[bold]" in screen.getvalue()
+    assert "[bold]" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("width", "columns"), [(60, "name size where"), (25, "name size"), (10, "name")])
+def test_a_narrow_terminal_is_spared_optional_columns(monkeypatch: pytest.MonkeyPatch, width: int, columns: str) -> None:
+    shown = screen(monkeypatch, width)
+    table(["name", "size", "where"], [["a", "12 GB", "a/long/path/to/it"]], optional=["where", "size"])
+    assert plain(shown)[0].split() == columns.split()
 
 
 @pytest.mark.parametrize(
