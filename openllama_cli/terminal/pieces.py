@@ -55,7 +55,9 @@ def shown(piece: str) -> str:
     A combining mark that begins a piece (a vowel sign of Hindi) is put on a dotted circle, not on the piece before.
     """
     text = "".join(_visible(character) for character in piece)
-    return f"◌{text}" if piece and unicodedata.category(piece[0]).startswith("M") else text
+    # A skin tone is no mark, but it too joins what stands before it.
+    joins = piece and (unicodedata.category(piece[0]).startswith("M") or not cell_len(text))
+    return f"◌{text}" if joins else text
 
 
 def _visible(character: str) -> str:
