@@ -23,21 +23,18 @@ def not_utf8(data: bytes, line: int, error: UnicodeDecodeError) -> str:
     return f"line {line} is not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start + 1}"
 
 
-def is_unicode(text: str) -> bool:
-    r"""Whether a text can be written as UTF-8: JSON's "\ud800" is a character that cannot."""
+def check_text(text: str, name: str) -> str:
+    r"""The text itself. name: of the field, for the message.
+
+    Raises InvalidRowError if it cannot be written as UTF-8: JSON's "\ud800" is a character that cannot.
+    """
+    if text.isascii():
+        return text
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def check_text(text: str, name: str) -> str:
-    """The text itself. name: of the field, for the message. Raises InvalidRowError if it cannot be written as UTF-8."""
-    if not text.isascii() and not is_unicode(text):
-        at = next(position for position, character in enumerate(text) if "\ud800" <= character <= "\udfff")
-        message = f"{name} has half of a surrogate pair, {text[at]!r}, at character {at + 1}"
-        raise InvalidRowError("invalid_unicode", message)
+    except UnicodeEncodeError as error:
+        message = f"{name} has half of a surrogate pair, {text[error.start]!r}, at character {error.start + 1}"
+        raise InvalidRowError("invalid_unicode", message) from None
     return text
 
 

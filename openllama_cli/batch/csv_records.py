@@ -44,8 +44,7 @@ def read_records(file: BinaryIO, delimiter: str, limit: int) -> Iterator[Record]
             yield _too_long(source.taken, limit)
             source.resume_after_first()
         except csv.Error as error:
-            line = source.taken[0].number
-            yield Record(line, None, "invalid_csv", f"line {line} is not valid CSV: {_reason(str(error))}")
+            yield _invalid(source.taken, str(error))
             source.resume_after_first()
         else:
             if source.invalid_utf8 is not None:
@@ -102,12 +101,15 @@ def _too_long(taken: list[Line], limit: int) -> Record:
     return Record(first.number, None, "invalid_csv", message)
 
 
-def _reason(message: str) -> str:
-    """The csv module's message in words for someone who did not write the program that reads the file."""
-    if "expected after" in message:
-        return "text after the closing quote of a field; double the quotes inside a quoted field"
-    if "new-line character" in message:
-        return "a carriage return outside quotes"
-    if "unexpected end" in message:
-        return "a quote that is opened and never closed"
-    return message
+def _invalid(taken: list[Line], reason: str) -> Record:
+    """reason: the csv module's, put into words for someone who did not write the program that reads the file."""
+    line = taken[0].number
+    if len(taken) > 1:
+        reason = "it opens a quote that is never closed"
+    elif "expected after" in reason:
+        reason = "text after the closing quote of a field; double the quotes inside a quoted field"
+    elif "new-line character" in reason:
+        reason = "a carriage return outside quotes"
+    elif "unexpected end" in reason:
+        reason = "it opens a quote that is never closed"
+    return Record(line, None, "invalid_csv", f"line {line} is not valid CSV: {reason}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from openllama_cli.batch.checks import check_text, decode, kind, names, render
-from openllama_cli.batch.lines import Line, limit_text, open_input, read_lines
+from openllama_cli.batch.lines import Line, content, limit_text, open_input, read_lines
 from openllama_cli.batch.openai_lines import is_openai_line, may_be_openai_line, openai_row
 from openllama_cli.batch.row_options import read_options
 from openllama_cli.batch.rows import InvalidRowError, Row, RowSettings, default_id, error_row
@@ -54,7 +54,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 def _parse(line: Line, limit: int) -> dict[str, Any]:
     if not line.whole:
         raise InvalidRowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
-    text = decode(line.data, line.number)
+    text = decode(content(line.data), line.number)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:

@@ -100,14 +100,20 @@ def _refuse_what_cannot_be_meant(
     path: Path, fmt: InputFormat, rows: int, errors: Counter[str], first: Row | None, head: bytes
 ) -> None:
     """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is."""
-    if first is None or first.error is None or errors[first.error.code] < rows:
+    if first is None or first.error is None:
         return
     code, message = first.error.code, first.error.message
-    if code in _REMEDIES:
+    if code in _REMEDIES and errors[code] == rows:
         raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
-    if fmt.name == "jsonl" and code in ("invalid_json", "invalid_type") and not head.lstrip().startswith(b"{"):
-        remedy = "give an object a line, or say what it is: --format txt, csv or tsv"
-        raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code=code)
+    if fmt.name == "jsonl":
+        begin = head.lstrip()
+        no_objects = errors["invalid_json"] + errors["invalid_type"]
+        if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
+            remedy = f"make each object a line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
+            raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
+        if no_objects == rows and not begin.startswith(b"{"):
+            remedy = "give an object a line, or say what it is: --format txt, csv or tsv"
+            raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
 
 
 def _refuse_duplicates(path: Path, fmt: InputFormat, settings: RowSettings, ids: SeenIds) -> None:

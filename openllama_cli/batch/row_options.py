@@ -78,9 +78,10 @@ def read_options(
     try:
         return SamplingConfig.from_given({**settings.defaults, **own}), "seed" in own
     except UsageError as error:
-        # The flag's name is the option's, spelled for a command line.
-        cause = re.sub(r"^--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), error.cause)
-        raise InvalidRowError("bad_option", f"{cause}; {error.remedy}") from None
+        # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
+        cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
+        remedy = re.sub(r"--([a-z-]+)", _as_field, error.remedy)
+        raise InvalidRowError("bad_option", f"{cause}; {remedy}") from None
     except OverflowError:  # a whole number beyond what a float can hold
         raise InvalidRowError("bad_option", f"a number is too large in {', '.join(own)}") from None
 
@@ -91,6 +92,10 @@ def _refuse_unsupported(name: str, value: Any) -> None:
     if value is None or any(type(value) is type(allowed) and value == allowed for allowed in harmless):
         return
     raise InvalidRowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}")
+
+
+def _as_field(flag: re.Match[str]) -> str:
+    return flag[1].replace("-", "_")
 
 
 def _check_stop(stop: Any) -> None:
