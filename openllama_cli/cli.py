@@ -10,19 +10,16 @@ from typing import Any, NoReturn
 import click
 
 from openllama_cli import __version__
-from openllama_cli.errors import OlcError
+from openllama_cli.errors import OlcError, Terminated
 
 # name → one line of help. The command itself is `command` in the module of the same name under `commands/`.
 COMMANDS = {
     "complete": "Stream a completion of one prompt.",
     "generate": "The decode loop laid open: several prompts, logprobs, a check and a trace.",
+    "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM: unwinds like Ctrl-C, so that files are closed and locks released, and ends with 143."""
 
 
 class ClosedPipe(Exception):  # noqa: N818, it is no error

@@ -31,6 +31,10 @@ class OlcError(Exception):
             self.code = code
 
 
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that files are closed and locks released, and ends with 143."""
+
+
 class UsageError(OlcError):
     """Wrong usage: options, arguments or input that cannot be used, whatever the model."""
 

@@ -137,3 +137,13 @@ def describe_devices(model: "LlamaForCausalLM") -> str:
 def _embedding_device(model: "LlamaForCausalLM") -> "torch.device":
     weight: torch.Tensor = model.model.embed_tokens.weight
     return weight.device
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Memory that is free now on a device; for MPS and other devices that share it, the computer's own."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,34 @@
+"""How many rows at a time: as many as their keys and values fit into the free memory, up to where more stops helping."""
+
+from openllama_cli.errors import UsageError
+
+# A processor's matrix products gain little beyond this many rows; a GPU's far more.
+MOST_ON_CPU = 16
+MOST_ON_GPU = 64
+
+# Activations, the allocator's own needs and other programs want some of it too.
+_SHARE = 0.6
+
+
+def rows_at_a_time(free_bytes: int, bytes_per_position: int, positions: int, most: int) -> int:
+    """Rows whose caches fit, at least one.
+
+    free_bytes: memory free once the model is loaded. bytes_per_position: keys and values of one token in all layers.
+    positions: of the longest row.
+    """
+    fitting = int(free_bytes * _SHARE) // max(1, bytes_per_position * positions)
+    return max(1, min(most, fitting))
+
+
+def cache_bytes_per_position(layers: int, kv_heads: int, head_dim: int, element_bytes: int) -> int:
+    """Bytes of keys and values of one token in all layers."""
+    return 2 * layers * kv_heads * head_dim * element_bytes
+
+
+def parse_batch_size(text: str) -> int | None:
+    """The value of --batch-size: None for auto, else a number of rows. Raises UsageError."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"--batch-size {text} is not known", "give auto, or a number from 1 to 1024")
+    return int(text)

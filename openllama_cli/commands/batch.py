@@ -1,0 +1,243 @@
+"""`olc batch`: a file of prompts to a file of completions."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from openllama_cli.batch.fingerprint import model_fingerprint
+from openllama_cli.batch.lock import output_lock
+from openllama_cli.batch.output import check_output, open_journal, write_output
+from openllama_cli.batch.output_files import OutputFiles
+from openllama_cli.batch.precheck import InputSummary, precheck
+from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
+from openllama_cli.batch.rows import RowSettings
+from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
+from openllama_cli.batch.spool import spool
+from openllama_cli.batch.stopping import GracefulStop
+from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
+from openllama_cli.commands.options import model_options, sampling_options
+from openllama_cli.errors import RowsFailedError, Terminated, UsageError
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.prompt_templates import PromptTemplate, load_template
+from openllama_cli.terminal.batch_progress import BatchProgress
+from openllama_cli.terminal.streams import notice
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.journal import Journal
+    from openllama_cli.batch.runner import Runner
+    from openllama_cli.models.load import LoadedModel
+
+EXAMPLES = """\b
+Examples:
+  olc batch prompts/examples/en.txt -o answers.jsonl --stop "\\n\\n"
+  olc batch prompts/examples/countries.csv -t qa -o capitals.jsonl
+  olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
+  cat prompts.txt | olc batch - --format txt -o answers.jsonl
+  olc batch requests.jsonl -o answers.jsonl --retry-errors
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", metavar="OUTPUT", help="JSON lines. [INPUT with .completions.jsonl]")
+@click.option("--format", "format_name", metavar="FORMAT", help=f"{'|'.join(get_args(FormatName))} [by INPUT's suffix]")
+@click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template with each row's columns.")
+@click.option("--batch-size", default="auto", show_default=True, metavar="auto|N", help="Rows side by side.")
+@click.option("--retry-errors", is_flag=True, help="Run the rows that failed again, and no others.")
+@click.option("--restart", is_flag=True, help="Start over, whatever is there.")
+@click.option("--json-progress", is_flag=True, help="Progress as JSON lines on stdout.")
+@sampling_options(SamplingConfig())
+@model_options
+def command(
+    source: str,
+    output: str | None,
+    format_name: Any,
+    template: str | None,
+    batch_size: str,
+    retry_errors: bool,
+    restart: bool,
+    json_progress: bool,
+    given: dict[str, Any],
+    spec: ModelSpec,
+) -> None:
+    """Complete every prompt of INPUT into OUTPUT.
+
+    INPUT is .txt (a prompt per line), .jsonl (prompts or template variables, custom_id, sampling options; or OpenAI batch
+    lines), .csv or .tsv with a header; - is stdin. Finished rows are journalled beside OUTPUT, which appears when it is
+    whole: the same command again resumes after a crash, and does nothing once all is done. Rows that sample without a seed
+    use --seed, else 0.
+    """
+    rows_wanted = parse_batch_size(batch_size)
+    if retry_errors and restart:
+        raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
+    prompt_template = load_template(template) if template is not None else None
+    settings = RowSettings(prompt_template, _defaults(given, prompt_template))
+    from_stdin = source == "-"
+    if from_stdin and (output is None or format_name is None):
+        raise UsageError("INPUT is stdin", "say what it is and where the answers go: --format jsonl -o answers.jsonl")
+    fmt = InputFormat(format_name) if format_name is not None else InputFormat.of(Path(source))
+    target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
+    files = check_output(target, None if from_stdin else Path(source), restart=restart)
+    with output_lock(files.output), GracefulStop(notice) as stop:
+        path = files.spool if from_stdin else Path(source)
+        if from_stdin:
+            spool(sys.stdin.buffer, path)
+        summary = precheck(path, fmt, settings)
+        opened = open_model(spec)
+        header = _header(opened, spec, settings, prompt_template, fmt, summary)
+        with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
+            if journal.complete:
+                notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
+                return
+            batch = _Batch(journal, files, summary, stop, as_json=json_progress)
+            if journal.counts.done < summary.rows:
+                rows = read_rows(path, fmt, settings, skip=journal.done)
+                batch.run(batch.runner(opened, spec, settings, rows_wanted), rows)
+            write_output(journal, files.output)
+            if from_stdin:
+                path.unlink(missing_ok=True)
+            batch.report(target)
+
+
+def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict[str, Any]:
+    """The options that hold for every row: a template's beneath those that were given."""
+    defaults = dict(given)
+    if template is not None:
+        defaults["stop"] = (*given.get("stop", ()), *template.stop)
+        if template.max_tokens is not None:
+            defaults.setdefault("max_tokens", template.max_tokens)
+    return defaults
+
+
+def _header(
+    opened: OpenedModel,
+    spec: ModelSpec,
+    settings: RowSettings,
+    template: PromptTemplate | None,
+    fmt: InputFormat,
+    summary: InputSummary,
+) -> dict[str, Any]:
+    """All that the results depend on; a journal is resumed under the same header only."""
+    sampling = settings.sampling
+    options = {
+        "dtype": spec.dtype,
+        "device": spec.device,
+        "max_tokens": sampling.max_tokens,
+        # As given, not as it came out: it decides for rows that have options of their own.
+        "temperature": settings.defaults.get("temperature"),
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop),
+    }
+    checkpoint = opened.checkpoint
+    return {
+        "input": {"sha256": summary.sha256, "format": fmt.name},
+        "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
+        "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
+        "template": None if template is None else _template(template),
+        "options": options,
+    }
+
+
+def _config_files(opened: OpenedModel) -> list[Path]:
+    names = ("config.json", "generation_config.json", "params.json")
+    return [path for name in names if (path := opened.checkpoint.path / name).is_file()]
+
+
+def _template(template: PromptTemplate) -> dict[str, Any]:
+    import hashlib
+    import json
+
+    content = json.dumps([template.template, dict(template.defaults)], sort_keys=True, default=str)
+    return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+class _Batch:
+    """One run: the journal that it fills, and what it tells."""
+
+    def __init__(
+        self, journal: "Journal", files: OutputFiles, summary: InputSummary, stop: GracefulStop, *, as_json: bool
+    ) -> None:
+        self._journal, self._files, self._summary, self._stop = journal, files, summary, stop
+        self._as_json = as_json
+        self._spoken = ""
+        if journal.counts.done:
+            notice(f"olc: resuming: {journal.counts.done} of {summary.rows} rows are done")
+        if journal.damaged:
+            notice(f"olc: {journal.damaged} lines of the journal were damaged; their rows are done again")
+
+    def runner(self, opened: OpenedModel, spec: ModelSpec, settings: RowSettings, wanted: int | None) -> "Runner":
+        """Load the model, and decide how many rows run side by side."""
+        from openllama_cli.batch.runner import Runner
+        from openllama_cli.generation.prefix import PrefixCache
+        from openllama_cli.generation.stream import make_engine
+
+        loaded = load_model(opened, spec)
+        return Runner(
+            # Prefixes anew with every loop: after memory ran out, old ones would fill it.
+            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),
+            tokenizer=loaded.tokenizer,
+            context=opened.checkpoint.shape.context,
+            model=opened.folder.name,
+            results=self._journal,
+            max_rows=wanted or self._auto_rows(loaded, opened, settings),
+            stopping=lambda: self._stop.requested,
+            notice=lambda text: notice(f"olc: {text}"),
+        )
+
+    def _auto_rows(self, loaded: "LoadedModel", opened: OpenedModel, settings: RowSettings) -> int:
+        from openllama_cli.models.placement import free_bytes
+
+        shape = opened.checkpoint.shape
+        # A token is at least a byte of the prompt.
+        longest = max(self._summary.longest_prompt_bytes + 1, self._summary.longest_prompt_tokens)
+        positions = min(shape.context, longest + settings.sampling.max_tokens)
+        per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
+        most = MOST_ON_CPU if loaded.input_device.type == "cpu" else MOST_ON_GPU
+        return rows_at_a_time(free_bytes(loaded.input_device), per_position, positions, most)
+
+    def run(self, runner: "Runner", rows: Any) -> None:
+        """Work through the rows that are not done. A signal ends it with what it takes to resume said."""
+        shown = BatchProgress(self._summary.rows, self._journal.counts.done, as_json=self._as_json)
+        whole = False
+        try:
+            for progress in runner.run(rows):
+                shown.update(progress.rows, progress.failed, progress.tokens)
+                self._journal.sync_if_due()
+            self._stop.finish()
+            whole = True
+        except (KeyboardInterrupt, Terminated):
+            shown.finish(done=False)
+            self._journal.close()
+            done = self._journal.counts.done
+            notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {_same_command()}")
+            raise
+        finally:
+            shown.finish(done=whole)
+        seconds, counts = shown.seconds, runner.progress
+        self._spoken = f"{counts.rows} rows in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
+
+    def report(self, target: Path) -> None:
+        """The end: what was written; raises RowsFailedError if rows failed."""
+        counts = self._journal.counts
+        said = f"olc: wrote {target}: {self._summary.rows} rows, {counts.failed} failed"
+        notice(f"{said} ({self._spoken})" if self._spoken else said)
+        if counts.failed:
+            by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
+            raise RowsFailedError(
+                f"{counts.failed} of {self._summary.rows} rows failed: {by_code}",
+                f"their lines in {target.name} say why; --retry-errors runs them again",
+            )
+
+
+def _same_command() -> str:
+    """The command line that was typed, without --restart, which would throw away what is done."""
+    return shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])

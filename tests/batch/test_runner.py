@@ -1,0 +1,271 @@
+"""The runner: what may run beside what, memory that runs out, and results that show none of it."""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.batch.rows import Row, RowError
+from openllama_cli.batch.runner import Runner, is_out_of_memory
+from openllama_cli.batch.sizing import cache_bytes_per_position, parse_batch_size, rows_at_a_time
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.loop import Event, Request, decode_rows
+from openllama_cli.generation.prefix import PrefixCache
+from openllama_cli.generation.stream import Engine, make_engine
+from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
+from tests.generation.fakes import FakeForward, counting
+
+CONTEXT = 256
+
+
+class Kept:
+    """Results in memory."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, tuple[str | None, bytes]] = {}
+
+    def append(self, index: int, code: str | None, line: bytes) -> None:
+        assert index not in self.lines, "a row was finished twice"
+        self.lines[index] = (code, line)
+
+    def document(self, index: int) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.lines[index][1])
+        return loaded
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Tokenizer:
+    return open_tokenizer(tiny_model)
+
+
+def runner(engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> tuple[Runner, Kept]:
+    kept = Kept()
+    return Runner(engine, tokenizer, CONTEXT, "tiny", kept, max_rows, **options), kept
+
+
+def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> Kept:
+    work, kept = runner(engine, tokenizer, max_rows, **options)
+    for _ in work.run(rows):
+        pass
+    assert work.progress.rows == len(kept.lines)
+    assert work.progress.failed == sum(code is not None for code, _ in kept.lines.values())
+    return kept
+
+
+def row(index: int, prompt: str = "the quick", **options: Any) -> Row:
+    fields = {name: options.pop(name) for name in ("own_seed", "openai", "echo", "tokens", "custom_id") if name in options}
+    fields.setdefault("custom_id", f"row-{index}")
+    return Row(index, prompt=prompt, sampling=SamplingConfig(**{"max_tokens": 5, **options}), **fields)
+
+
+def fake_engine(max_rows: int) -> Engine:
+    return lambda requests: decode_rows(FakeForward(counting(400), CONTEXT), requests, max_rows=max_rows)
+
+
+def real_engine(tiny_model: Path, *, prefixes: bool) -> Callable[[int], Engine]:
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+    class Loaded:
+        input_device = torch.device("cpu")
+
+    loaded: Any = Loaded()
+    loaded.model = model
+    return lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache() if prefixes else None)
+
+
+def many_rows() -> list[Row]:
+    rng = random.Random(3)
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "does", "not", "mind", "water", "boils"]
+    shots = "Q: What is the largest animal?\nA: The blue whale.\n\n" * 3
+    rows = []
+    for index in range(40):
+        prompt = (shots if index % 3 else "") + " ".join(rng.choices(words, k=rng.randrange(0, 25)))
+        options: dict[str, Any] = {"max_tokens": rng.randrange(0, 14)}
+        if index % 2:
+            options |= {"temperature": 0.9, "top_p": 0.95, "seed": index % 5}
+        rows.append(row(index, prompt, own_seed=index % 4 == 1, **options))
+    return rows
+
+
+def test_results_are_the_same_bytes_at_every_batch_size_with_and_without_prefixes(
+    tiny_model: Path, tokenizer: Tokenizer
+) -> None:
+    alone = run(many_rows(), real_engine(tiny_model, prefixes=False), tokenizer, max_rows=1).lines
+    assert len(alone) == 40
+    for max_rows in (4, 16):
+        for prefixes in (True, False):
+            assert run(many_rows(), real_engine(tiny_model, prefixes=prefixes), tokenizer, max_rows).lines == alone
+    assert run(reversed(many_rows()), real_engine(tiny_model, prefixes=True), tokenizer, 5).lines == alone
+
+
+def test_a_row_with_a_seed_of_its_own_draws_the_same_wherever_it_stands(tiny_model: Path, tokenizer: Tokenizer) -> None:
+    engine = real_engine(tiny_model, prefixes=False)
+    sampled = {"temperature": 1.0, "seed": 7, "max_tokens": 12}
+    kept = run([row(0, **sampled, own_seed=True), row(1, **sampled, own_seed=True), row(2, **sampled)], engine, tokenizer)
+    texts = [kept.document(index)["text"] for index in range(3)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_bad_rows_become_error_rows_and_spare_their_neighbours(tokenizer: Tokenizer) -> None:
+    rows = [
+        row(0),
+        Row(1, "one", error=RowError("invalid_json", "line 2 is not JSON")),
+        row(2, "x" * 3 * CONTEXT),
+        row(3, "bad \udcff"),
+        row(4, max_tokens=CONTEXT),
+        row(5),
+    ]
+    kept = run(rows, fake_engine, tokenizer)
+    codes = {index: code for index, (code, _) in kept.lines.items()}
+    assert codes == {
+        0: None,
+        1: "invalid_json",
+        2: "context_length_exceeded",
+        3: "invalid_unicode",
+        4: "context_length_exceeded",
+        5: None,
+    }
+    assert kept.document(0)["text"] == kept.document(5)["text"]
+    assert kept.document(1)["error"] == {"code": "invalid_json", "message": "line 2 is not JSON"}
+    assert str(CONTEXT) in kept.document(4)["error"]["message"]
+
+
+def test_openai_rows_are_answered_in_openais_shape(tokenizer: Tokenizer) -> None:
+    rows = [
+        row(0, openai=True, custom_id="a", echo=True, logprobs=1),
+        Row(1, "b", openai=True, error=RowError("unsupported_option", "n is 2")),
+    ]
+    kept = run(rows, fake_engine, tokenizer)
+    good, bad = kept.document(0), kept.document(1)
+    assert set(good) == set(bad) == {"id", "custom_id", "response", "error"}
+    assert good["response"]["status_code"] == 200
+    choice = good["response"]["body"]["choices"][0]
+    assert choice["text"].startswith("the quick")
+    assert len(choice["logprobs"]["tokens"]) == len(tokenizer.encode("the quick")) + 5
+    assert bad["response"]["status_code"] == 400
+    assert bad["error"] == {"code": "unsupported_option", "message": "n is 2"}
+
+
+def failing_engine(fits: int, huge: int | None = None) -> Callable[[int], Engine]:
+    """Runs out of memory with more than `fits` rows, and whenever the row `huge` is among them."""
+
+    def make(max_rows: int) -> Engine:
+        def run(requests: Iterable[Request]) -> Iterator[Event]:
+            rows: list[int] = []
+
+            def counted() -> Iterator[Request]:
+                for request in requests:
+                    rows.append(request.row)
+                    yield request
+
+            for event in decode_rows(FakeForward(counting(400), CONTEXT), counted(), max_rows=max_rows):
+                if min(len(rows), max_rows) > fits or huge in rows[-max_rows:]:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                yield event
+
+        return run
+
+    return make
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(tokenizer: Tokenizer) -> None:
+    notices: list[str] = []
+    rows = [row(index, "the quick " * (index % 5)) for index in range(30)]
+    kept = run(rows, failing_engine(fits=3), tokenizer, max_rows=16, notice=notices.append)
+    assert kept.lines == run(rows, fake_engine, tokenizer).lines
+    assert [notice.split()[-5] for notice in notices] == ["8", "4", "2"]
+
+
+def test_a_row_that_does_not_fit_even_alone_is_an_error_row(tokenizer: Tokenizer) -> None:
+    rows = [row(index, "the quick " * (20 if index == 3 else 1)) for index in range(8)]
+    kept = run(rows, failing_engine(fits=8, huge=3), tokenizer, max_rows=4)
+    assert {index: code for index, (code, _) in kept.lines.items() if code} == {3: "out_of_memory"}
+    assert len(kept.lines) == 8
+
+
+def test_other_errors_are_not_taken_for_memory(tokenizer: Tokenizer) -> None:
+    def broken(max_rows: int) -> Engine:
+        def run(requests: Iterable[Request]) -> Iterator[Event]:
+            next(iter(requests))
+            raise RuntimeError("expected all tensors to be on the same device")
+            yield
+
+        return run
+
+    with pytest.raises(RuntimeError, match="same device"):
+        run([row(0)], broken, tokenizer)
+
+
+def test_what_running_out_of_memory_looks_like() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_stopping_finishes_the_rows_in_flight_and_begins_no_more(tokenizer: Tokenizer) -> None:
+    asked = 0
+
+    def stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    kept = run([row(index) for index in range(50)], fake_engine, tokenizer, max_rows=4, stopping=stopping)
+    assert len(kept.lines) == 5
+
+
+def test_rows_are_read_a_window_at_a_time(tokenizer: Tokenizer) -> None:
+    read = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal read
+        for index in range(10_000):
+            read += 1
+            yield row(index)
+
+    work, kept = runner(fake_engine, tokenizer)
+    for progress in work.run(rows()):
+        if progress.rows == 10:
+            break
+    assert read <= 300
+    assert len(kept.lines) == 10
+
+
+def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
+    class Full(Kept):
+        def append(self, index: int, code: str | None, line: bytes) -> None:
+            raise OlcError("the disk is full", "free some space", code="disk_full")
+
+    work = Runner(fake_engine, tokenizer, CONTEXT, "tiny", Full(), 4)
+    with pytest.raises(OlcError, match="disk is full"):
+        list(work.run([row(0)]))
+
+
+def test_as_many_rows_as_fit() -> None:
+    # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100.
+    per_position = cache_bytes_per_position(26, 32, 100, 2)
+    assert per_position == 332_800
+    assert rows_at_a_time(24 * 10**9, per_position, 2048, 64) == 21
+    assert rows_at_a_time(24 * 10**9, per_position, 128, 16) == 16
+    assert rows_at_a_time(10, per_position, 2048, 16) == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])
+def test_batch_sizes_that_cannot_be(text: str) -> None:
+    with pytest.raises(UsageError, match="--batch-size"):
+        parse_batch_size(text)
+
+
+def test_batch_sizes_that_can_be() -> None:
+    assert parse_batch_size("auto") is None
+    assert parse_batch_size("16") == 16
