@@ -60,14 +60,17 @@ def _read(file: BinaryIO, offset: int, length: int) -> bytes:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two journal headers, in words that name it: "--temperature was 0, is 0.8". Empty if nothing did."""
+    """What changed between two journal headers, in words that name it: "--temperature was 0, is 0.8".
+
+    Empty if nothing did; a setting that is None is one that is not there.
+    """
     found = []
     for name in sorted(before.keys() | now.keys(), key=_input_first):
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
         if name in ("rows", "input"):
-            found.append(_input_difference(before, now))
+            found += _input_differences(before, now)
         elif name == "model" and isinstance(old, dict) and isinstance(new, dict):
             found += _model_differences(old, new)
         elif name == "options" and isinstance(old, dict) and isinstance(new, dict):
@@ -89,13 +92,13 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [key for key in {**new, **old} if old.get(key) != new.get(key)]
 
 
-def _input_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if before.get("rows") != now.get("rows"):
-        return f"the input had {before.get('rows')} rows, has {now.get('rows')}"
+        return [f"the input had {before.get('rows')} rows, has {now.get('rows')}"]
     old, new = before.get("input"), now.get("input")
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
-        return "; ".join(_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new))
-    return "the input's rows changed"
+        return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
+    return ["the input's rows changed"]
 
 
 def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

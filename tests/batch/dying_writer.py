@@ -21,10 +21,8 @@ HEADER = {"input": {"sha256": "1f"}, "model": {"files": {}}, "tokenizer": "2e", 
 
 def line(index: int) -> bytes:
     """The line of a row: lengths differ, some are longer than a page, and it holds what could be taken for a record."""
-    return b'{"index": %d, "text": "%s 5 0badc0de - {}"}' % (
-        index,
-        "é\u2028".encode() * (index * 37 % 200) * (index % 9 == 0 or 1),
-    )
+    length = index * 37 % 200 * (20 if index % 9 == 0 else 1)
+    return b'{"index": %d, "text": "%s 5 0badc0de - {}"}' % (index, "é\u2028".encode() * length)
 
 
 def expected(rows: int) -> bytes:

@@ -190,6 +190,14 @@ def test_a_changed_byte_never_makes_a_wrong_row(sound: bytes, data: st.DataObjec
     reopen(sound[:place] + bytes([byte]) + sound[place + 1 :], sound, range(place, place + 1))
 
 
+def test_no_change_to_a_line_s_own_words_is_believed(sound: bytes) -> None:
+    """Index, checksum and code of each line: every byte of them, turned into its neighbours and other digits."""
+    for _, start, end in lines_of(sound):
+        for place in range(start, sound.index(b"{", start, end)):
+            for flip in (1, 2, 4, 8, 16):
+                reopen(sound[:place] + bytes([sound[place] ^ flip]) + sound[place + 1 :], sound, range(place, place + 1))
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_cut_journal_keeps_the_rows_before_the_cut(sound: bytes, data: st.DataObject) -> None:
