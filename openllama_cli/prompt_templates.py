@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,13 +211,19 @@ def _environment() -> "jinja2.Environment":
     return environment
 
 
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> "jinja2.Template":
+    """A batch renders one template a million times."""
+    return _environment().from_string(source)
+
+
 def _render(name: str, source: str, values: Mapping[str, object]) -> str:
     import jinja2
 
     parts: list[str] = []
     length = 0
     try:
-        for part in _environment().from_string(source).generate(values):
+        for part in _compiled(source).generate(values):
             parts.append(part)
             length += len(part)
             if length > MAX_PROMPT:

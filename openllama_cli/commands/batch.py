@@ -1,5 +1,7 @@
 """`olc batch`: a file of prompts to a file of completions."""
 
+import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -20,7 +22,7 @@ from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
 from openllama_cli.commands.options import model_options, sampling_options
-from openllama_cli.errors import RowsFailedError, Terminated, UsageError
+from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
@@ -96,8 +98,15 @@ def command(
                 return
             batch = _Batch(journal, files, summary, stop, as_json=json_progress)
             if journal.counts.done < summary.rows:
-                rows = read_rows(path, fmt, settings, skip=journal.done)
+                digest = hashlib.sha256()
+                rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
                 batch.run(batch.runner(opened, spec, settings, rows_wanted), rows)
+                if digest.hexdigest() != summary.sha256:
+                    raise OlcError(
+                        f"{source} was changed while it was being worked on",
+                        "put back what it was and run the same command, or start over with --restart",
+                        code="input_changed",
+                    )
             write_output(journal, files.output)
             if from_stdin:
                 path.unlink(missing_ok=True)
@@ -153,9 +162,6 @@ def _config_files(opened: OpenedModel) -> list[Path]:
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
-    import hashlib
-    import json
-
     content = json.dumps([template.template, dict(template.defaults)], sort_keys=True, default=str)
     return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 

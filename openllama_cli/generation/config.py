@@ -59,16 +59,21 @@ class SamplingConfig:
 
         Raises UsageError for an unknown name or a value of the wrong type.
         """
-        types = {"max_tokens": int, "top_k": int, "seed": int, "logprobs": int, "stop": tuple}
-        known = {field.name for field in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in given.items():
-            if name not in known:
-                raise UsageError(f"unknown sampling option {name!r}", f"use one of {', '.join(sorted(known))}")
-            values[name] = _typed(name, value, types.get(name, float))
+            if name not in _KINDS:
+                raise UsageError(f"unknown sampling option {name!r}", f"use one of {', '.join(sorted(_KINDS))}")
+            values[name] = _typed(name, value, _KINDS[name])
         if "temperature" not in values and any(name in values for name in _ASKS_FOR_SAMPLING):
             values["temperature"] = 1.0
         return cls(**values)
+
+
+# Once, since a batch builds a config for each row that has options of its own.
+_WHOLE = ("max_tokens", "top_k", "seed", "logprobs")
+_KINDS: dict[str, type] = {
+    field.name: int if field.name in _WHOLE else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
+}
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
@@ -80,7 +85,10 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         return tuple(texts)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise UsageError(f"{flag} is {value!r}", f"give {'a whole number' if kind is int else 'a number'}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise UsageError(f"{flag} is beyond any number that a model knows", "give a smaller one") from error
 
 
 def _require(holds: bool, flag: str, value: object, allowed: str) -> None:

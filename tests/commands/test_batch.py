@@ -209,6 +209,26 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     assert (tmp_path / "there.jsonl").read_text() == "precious\n"
 
 
+def test_an_input_that_changes_under_way_is_noticed(
+    olc: Olc, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openllama_cli.commands import batch
+
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("one\ntwo\n")
+    load = batch.load_model
+
+    def change_and_load(*arguments: Any) -> Any:
+        source.write_text("one\nTWO\n")
+        return load(*arguments)
+
+    monkeypatch.setattr(batch, "load_model", change_and_load)
+    result = olc("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
+    assert result.code == 1
+    assert "was changed" in result.messages
+    assert not output.exists()
+
+
 def test_stdin_is_an_input_too(model: str, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     result = run_process(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.errors import GenerationError
+from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.sampling import choose_token, log_probabilities, penalise, row_generator, warp
 
@@ -112,6 +112,11 @@ def test_filters_equal_transformers(
     ours = warp(penalise(logits, seen, penalty), config)
     # Where two tokens are equally likely, which of them the nucleus keeps is a matter of sort order.
     torch.testing.assert_close(ours.sort().values, expected.sort().values, atol=1e-6, rtol=1e-5)
+
+
+def test_numbers_beyond_floats_are_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="--temperature"):
+        SamplingConfig.from_given({"temperature": 10**400})
 
 
 def test_log_probabilities_are_float32_whatever_came_in() -> None:
