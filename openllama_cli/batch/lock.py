@@ -85,7 +85,7 @@ def _take(lock: Path, output: Path) -> tuple[int, bool]:
                 if holder is not None or lock.exists():
                     if flocked is False or not _is_dead(holder):
                         raise _held(holder, lock, output)
-                    _remove_stale(holder, lock)
+                    _remove_stale(holder, lock, output)
         except BaseException:
             os.close(descriptor)
             raise
@@ -169,19 +169,30 @@ def _is_dead(holder: Holder | None) -> bool:
     return False
 
 
-def _remove_stale(holder: Holder | None, lock: Path) -> None:
-    """Without flock: remove a dead holder's file. Another process may do the same at this moment, and have taken the lock."""
-    aside = lock.with_name(f"{lock.name}.{os.getpid()}")
+def _remove_stale(holder: Holder | None, lock: Path, output: Path) -> None:
+    """Without flock: remove a dead holder's file, unless another process has just done so. One process at a time looks."""
+    claim = lock.with_name(lock.name + ".claim")
     try:
-        lock.rename(aside)
-    except FileNotFoundError:
+        os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        if _stays(claim):
+            raise _held(None, claim, output) from None
         return
     try:
-        if _read_holder(aside) != holder:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, lock)
+        if _read_holder(lock) == holder:
+            lock.unlink(missing_ok=True)
     finally:
-        aside.unlink(missing_ok=True)
+        claim.unlink(missing_ok=True)
+
+
+def _stays(file: Path) -> bool:
+    """Whether a file is still there after a while."""
+    deadline = time.monotonic() + _NAMELESS_SECONDS
+    while file.exists():
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _held(holder: Holder | None, lock: Path, output: Path) -> UsageError:

@@ -1,4 +1,4 @@
-"""The journal without faults of the machine: what is kept, counted, refused and begun anew. Faults: test_journal_faults.py."""
+"""The journal without faults of the machine: what is kept, counted, refused and begun anew. Faults: test_journal_faults.py, test_journal_damage.py."""
 
 import json
 import os

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,18 @@ def refused(output: Path) -> UsageError:
         pytest.fail("two hold the lock")
     assert error.value.code == "output_locked"
     return error.value
+
+
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def write_holder(lock: Path, pid: int, host: str | None = None) -> None:
+    holder = {"pid": pid, "host": host or socket.gethostname(), "started": "2026-01-02T03:04:05Z", "command": "olc batch x"}
+    lock.write_text(json.dumps(holder))
 
 
 def no_flock(patch: pytest.MonkeyPatch) -> None:
@@ -158,12 +171,26 @@ def test_without_flock_a_nameless_lock_is_not_taken_over(output: Path, monkeypat
     assert lock.exists()
 
 
+def test_without_flock_a_takeover_that_was_killed_is_told(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_flock(monkeypatch)
+    files = OutputFiles.of(output)
+    write_holder(files.lock, pid=dead_process())
+    claim = files.lock.with_name(files.lock.name + ".claim")
+    claim.touch()
+    assert f"if no olc is running, remove {claim}" in refused(output).remedy
+    claim.unlink()
+    with output_lock(output):
+        pass
+    assert list(output.parent.iterdir()) == []
+
+
 def test_without_flock_a_holder_on_another_machine_is_believed(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_flock(monkeypatch)
     lock = OutputFiles.of(output).lock
-    lock.write_text(json.dumps({"pid": 1, "host": "node17.example", "started": "2026-01-02T03:04:05Z", "command": "olc"}))
+    pid = dead_process()
+    write_holder(lock, pid=pid, host="node17.example")
     error = refused(output)
-    assert "by process 1 on node17.example, since 2026-01-02T03:04:05Z" in error.cause
+    assert f"by process {pid} on node17.example, since 2026-01-02T03:04:05Z" in error.cause
     assert f"if node17.example is down, remove {lock}" in error.remedy
 
 
@@ -190,6 +217,7 @@ def test_a_lock_that_is_a_broken_link_or_a_folder_is_told(output: Path) -> None:
 
 @pytest.mark.parametrize("flock", [True, False])
 def test_of_many_processes_only_one_is_ever_inside(output: Path, flock: bool) -> None:
+    write_holder(OutputFiles.of(output).lock, pid=dead_process())
     command = [sys.executable, "-c", ("" if flock else NO_FLOCK) + RACE, str(output), "300"]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
     ends = [racer.communicate(timeout=60) for racer in racers]

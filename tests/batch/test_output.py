@@ -234,6 +234,36 @@ def test_a_finished_output_is_not_made_again_because_its_journal_is_damaged(file
         assert "--restart" in error.value.remedy
 
 
+def test_a_damaged_journal_with_rows_left_goes_on_beside_an_older_output(files: OutputFiles) -> None:
+    with filled(files, [None, "out_of_memory"]) as journal:
+        write_output(journal, files.output)
+    files.journal.write_bytes(files.journal.read_bytes()[:-1])
+    with open_journal(files, HEADER, 2) as journal:
+        assert [journal.done(index) for index in range(2)] == [False, True]
+
+
+def test_every_step_is_on_the_disk_before_the_next_relies_on_it(files: OutputFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    flush, rename = os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        names = [file.name for file in (files.output.parent, *files.output.parent.iterdir()) if file.stat().st_ino == inode]
+        steps.append("folder" if names == [files.output.parent.name] else names[0].removeprefix("out.jsonl"))
+        flush(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        steps.append(f"{self.name} → {target.name}".replace("out.jsonl", ""))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    with filled(files, [None, None]) as journal:
+        write_output(journal, files.output)
+    begun = [".journal.tmp", ".journal.tmp → .journal", "folder"]
+    assert steps == [*begun, ".journal", ".tmp", ".tmp → ", "folder", *begun]
+
+
 def test_the_target_of_a_link_is_replaced_and_shares_one_journal(tmp_path: Path, source: Path) -> None:
     (tmp_path / "data").mkdir()
     link = tmp_path / "out.jsonl"
