@@ -1,4 +1,7 @@
-"""The journal without faults of the machine: what is kept, counted, refused and begun anew. Faults: test_journal_faults.py, test_journal_damage.py."""
+"""The journal without faults of the machine: what is kept, counted, refused and begun anew.
+
+Faults are in test_journal_faults.py, damage in test_journal_damage.py.
+"""
 
 import json
 import os

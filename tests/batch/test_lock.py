@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.batch.lock import output_lock
+from openllama_cli.batch import lock as lock_module
+from openllama_cli.batch.lock import Holder, output_lock
 from openllama_cli.batch.output_files import OutputFiles
 from openllama_cli.errors import UsageError
 
@@ -169,6 +170,17 @@ def test_without_flock_a_nameless_lock_is_not_taken_over(output: Path, monkeypat
     lock.write_text("{")
     assert f"if no olc is running, remove {lock}" in refused(output).remedy
     assert lock.exists()
+
+
+def test_without_flock_a_lock_that_changed_hands_meanwhile_is_left_alone(output: Path) -> None:
+    lock = OutputFiles.of(output).lock
+    write_holder(lock, pid=os.getpid())
+    dead = Holder(dead_process(), socket.gethostname(), "2026-01-02T03:04:05Z", "olc batch x")
+    lock_module._remove_stale(dead, lock, output)
+    assert list(output.parent.iterdir()) == [lock]
+    write_holder(lock, pid=dead.pid)
+    lock_module._remove_stale(dead, lock, output)
+    assert list(output.parent.iterdir()) == []
 
 
 def test_without_flock_a_takeover_that_was_killed_is_told(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
