@@ -1,5 +1,6 @@
 """`olc batch`: a file of prompts to a file of completions."""
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -94,6 +95,7 @@ def command(
         header = _header(opened, spec, settings, prompt_template, fmt, summary)
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:
+                files.spool.unlink(missing_ok=True)
                 notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
                 return
             batch = _Batch(journal, files, summary, stop, as_json=json_progress)
@@ -104,12 +106,11 @@ def command(
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
                         f"{source} was changed while it was being worked on",
-                        "put back what it was and run the same command, or start over with --restart",
+                        "rows may be of either; start over with --restart",
                         code="input_changed",
                     )
             write_output(journal, files.output)
-            if from_stdin:
-                path.unlink(missing_ok=True)
+            files.spool.unlink(missing_ok=True)
             batch.report(target)
 
 
@@ -222,7 +223,8 @@ class _Batch:
             whole = True
         except (KeyboardInterrupt, Terminated):
             shown.finish(done=False)
-            self._journal.close()
+            with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
+                self._journal.close()
             done = self._journal.counts.done
             notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {_same_command()}")
             raise

@@ -100,7 +100,7 @@ def command(
             for step in run.steps():
                 writer.write(step.row, step.text, last=step.finish_reason is not None)
     if stats:
-        show_stats(run.timings.as_dict(), device=loaded.device, dtype=run.made_with["dtype"], engine=engine)
+        show_stats(run.timings.as_dict(), device=loaded.device, dtype=run.made_with["dtype"], forward=run.forward)
 
 
 def _sampling(
@@ -137,13 +137,16 @@ class _Run:
         score_prompt: bool,
     ) -> None:
         from openllama_cli.generation.result import Completion
-        from openllama_cli.generation.stream import Prompt, make_engine
+        from openllama_cli.generation.stream import Prompt, choose_forward, make_engine
 
         self.loaded, self.sampling = loaded, sampling
         self.made_with = describe(loaded)
         self.completions: list[Completion] = [Completion(tokens) for _ in range(samples)]
         self.timings: Timings
-        self._engine = make_engine(loaded, engine)
+        forward = choose_forward(loaded)
+        # Which of them ran is what a question about speed begins with.
+        self.forward = "model.generate" if engine == "transformers" else f"{forward.name} forward pass"
+        self._engine = make_engine(loaded, engine, forward=forward)
         self._prompts = [Prompt(row, tokens, sampling, score_prompt) for row in range(samples)]
 
     def steps(self) -> "Iterator[TextStep]":
@@ -177,6 +180,7 @@ def _document(run: _Run, engine: str, *, echo: str | None) -> dict[str, Any]:
         "olc": {
             **run.made_with,
             "engine": engine,
+            "forward": run.forward,
             "seed": run.sampling.seed,
             "timings": run.timings.as_dict(),
         },

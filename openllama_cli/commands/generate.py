@@ -207,10 +207,10 @@ def _check(
 ) -> None:
     """Report the comparison of every prompt. Raises OlcError if one differs in float32."""
     from openllama_cli.generation.check import check
-    from openllama_cli.generation.forward import TransformersForward
+    from openllama_cli.generation.stream import choose_forward
     from openllama_cli.terminal.tables import table
 
-    forward = TransformersForward(loaded.model, loaded.input_device)
+    forward = choose_forward(loaded)
     eos = loaded.tokenizer.eos_ids
     checks = list(check(loaded.model, loaded.input_device, forward, tokens, sampling.max_tokens, eos))
     exact = str(loaded.dtype) == "torch.float32"

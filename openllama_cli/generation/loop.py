@@ -22,8 +22,9 @@ from typing import Literal
 import torch
 
 from openllama_cli.errors import GenerationError, OlcError
+from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.generation.forward import Forward, KVCache
+from openllama_cli.generation.forward import Forward
 from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.sampling import choose_token, log_probabilities, row_generator
 

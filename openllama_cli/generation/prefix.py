@@ -8,7 +8,7 @@ through the model as it would have alone, and the logits are the same to the las
 from collections import deque
 from collections.abc import Sequence
 
-from openllama_cli.generation.forward import PREFILL_CHUNK, KVCache
+from openllama_cli.generation.cache import PREFILL_CHUNK, KVCache
 
 # Rows whose caches are kept. Rows of one template come one after another; a few let different templates alternate.
 _KEPT = 4

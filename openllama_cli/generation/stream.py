@@ -9,7 +9,8 @@ import torch
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.generation.forward import TransformersForward
+from openllama_cli.generation.forward import Forward, TransformersForward
+from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.reference import generate_rows
@@ -69,18 +70,25 @@ class TextStep:
     prompt: tuple[Scored, ...] = ()
 
 
+def choose_forward(loaded: Loaded) -> Forward:
+    """The lean forward pass where it can run the model, transformers' own elsewhere."""
+    if suits(loaded.model):
+        return LeanForward(loaded.model)
+    return TransformersForward(loaded.model, loaded.input_device)
+
+
 def make_engine(
-    loaded: Loaded, name: EngineName = "loop", *, max_rows: int = 16, prefixes: PrefixCache | None = None
+    loaded: Loaded,
+    name: EngineName = "loop",
+    *,
+    forward: Forward | None = None,
+    max_rows: int = 16,
+    prefixes: PrefixCache | None = None,
 ) -> Engine:
-    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row."""
+    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row. forward: for the loop."""
     if name == "transformers":
         return partial(generate_rows, loaded.model, loaded.input_device)
-    return partial(
-        decode_rows,
-        TransformersForward(loaded.model, loaded.input_device),
-        max_rows=max_rows,
-        prefixes=prefixes,
-    )
+    return partial(decode_rows, forward or choose_forward(loaded), max_rows=max_rows, prefixes=prefixes)
 
 
 def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Generator[TextStep, None, None]:

@@ -53,9 +53,9 @@ class CompletionWriter:
             out(self._prompt, style=self._style)
 
 
-def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, engine: str) -> None:
+def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, forward: str) -> None:
     """One line of figures on stderr."""
-    parts = [f"{engine} on {device} in {dtype}", f"loaded in {_figure(timings['load_s'])} s"]
+    parts = [f"{forward} on {device} in {dtype}", f"loaded in {_figure(timings['load_s'])} s"]
     parts += [
         f"first token after {_figure(timings['time_to_first_token_s'])} s",
         f"prefill {_figure(timings['prefill_tokens_per_s'])} tokens/s",

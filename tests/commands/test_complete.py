@@ -74,6 +74,7 @@ def test_the_json_is_an_openai_text_completion_and_says_what_made_it(olc: Olc, m
     assert made["olc"]["dtype"] == "float32"
     assert made["olc"]["device"] == "cpu"
     assert made["olc"]["seed"] is None
+    assert made["olc"]["forward"] == "lean forward pass"
     assert len(made["olc"]["tokenizer_sha256"]) == 64
     assert set(made["olc"]["timings"]) == {
         "load_s",

@@ -77,15 +77,15 @@ def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
 
 
 def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openllama_cli.generation import forward
+    from openllama_cli.generation.lean import LeanForward
 
     # A loop that is wrong: every decode step runs one position late.
-    right = forward.TransformersForward._run
+    right = LeanForward._run
 
-    def late(self: Any, ids: Any, positions: Any, caches: Any, *, keep: int) -> Any:
-        return right(self, ids, positions + (ids.shape[1] == 1), caches, keep=keep)
+    def late(self: Any, ids: Any, positions: Any, work: Any) -> Any:
+        return right(self, ids, positions + (work[0][1] == 1), work)
 
-    monkeypatch.setattr(forward.TransformersForward, "_run", late)
+    monkeypatch.setattr(LeanForward, "_run", late)
     result = olc("generate", PROMPTS[0], "--check", "-n", "10", "--dtype", "float32", "-m", model)
     assert result.code == 1
     assert "differ" in result.messages

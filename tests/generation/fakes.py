@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from openllama_cli.generation.forward import KVCache
+from openllama_cli.generation.cache import KVCache
 
 
 class FakeForward:
@@ -12,6 +12,8 @@ class FakeForward:
 
     next_logits: tokens so far → [vocab] logits.
     """
+
+    name = "fake"
 
     def __init__(self, next_logits: Callable[[Sequence[int]], torch.Tensor], context: int = 64) -> None:
         self._next_logits = next_logits

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.check import check
-from openllama_cli.generation.forward import KVCache, TransformersForward
+from openllama_cli.generation.forward import TransformersForward
 from openllama_cli.generation.generate import generate
 from tests.tiny_models import write_tiny_llama
 
