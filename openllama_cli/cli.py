@@ -1,7 +1,6 @@
 """The `olc` command: a table of commands, each imported only when it is chosen, and what an error looks like."""
 
 import importlib
-import os
 import signal
 import sys
 from types import FrameType
@@ -38,6 +37,12 @@ class CommandTable(click.Group):
         command: click.Command = importlib.import_module(f"openllama_cli.commands.{name}").command
         _add_debug(command)
         return command
+
+    def make_context(self, *args: Any, **rest: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **rest)  # --help and --version write here
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -100,7 +105,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         # click returns the code of ctx.exit() here, and None where a command just ends.
         returned = olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
-        sys.stdout.flush()
+        _flush()
         code = returned if isinstance(returned, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -137,13 +142,20 @@ def _show_usage(problem: click.ClickException) -> None:
 
 def _quiet_pipe() -> int:
     # What reads our output has gone. Python would complain again when it flushes stdout at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    from openllama_cli.terminal.streams import drop
+
+    drop(sys.stdout)
     return 0
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # None where the caller closed it
+        sys.stdout.flush()
 
 
 def _exit(code: int) -> NoReturn:
     try:
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         _quiet_pipe()
     sys.exit(code)

@@ -1,0 +1,84 @@
+"""What the shell sees of `olc` whatever the command: exit codes, and streams that are closed, full or not read."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.cli import COMMANDS
+from tests.conftest import Olc, olc_command
+
+TOKENIZE = ("tokenize", "the quick", "-m")
+# Writes a result and a notice.
+DEFAULT = ("models", "default")
+WRONG = ("complete", "x", "--top-p", "2")
+
+
+def shell(redirection: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run olc under a shell that has redirected its streams."""
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {redirection}', "bash", *olc_command(*arguments)],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+def unread(arguments: Sequence[str], stream: str) -> tuple[int, bytes, bytes]:
+    """Run olc with "stdout" or "stderr" a pipe whose reader has gone before it began."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | {stream: writer}
+    run = subprocess.run(olc_command(*arguments), timeout=120, check=False, **streams)  # type: ignore[call-overload]
+    os.close(writer)
+    return run.returncode, run.stdout or b"", run.stderr or b""
+
+
+def test_a_closed_stdout_is_two_lines(tiny_model: Path) -> None:
+    run = shell(">&-", [*TOKENIZE, str(tiny_model)])
+    assert run.returncode == 1
+    assert run.stderr.startswith(b"error: stdout is closed")
+    assert run.stderr.count(b"\n") == 2
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_closed_or_full_stderr_costs_the_result_nothing(redirection: str) -> None:
+    whole = shell("", DEFAULT)
+    assert whole.stdout
+    assert whole.stderr
+    run = shell(redirection, DEFAULT)
+    assert (run.returncode, run.stdout) == (0, whole.stdout)
+    assert shell(redirection, WRONG).returncode == 2
+
+
+def test_a_full_disk_under_stdout_is_two_lines(tiny_model: Path) -> None:
+    run = shell(">/dev/full", [*TOKENIZE, str(tiny_model)])
+    assert run.returncode == 1
+    assert run.stderr.startswith(b"error: the result cannot be written to stdout: No space left on device")
+    assert run.stderr.count(b"\n") == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["complete", "--help"], ["models", "list"]], ids=" ".join)
+def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str]) -> None:
+    assert unread(arguments, "stdout") == (0, b"", b"")
+
+
+def test_a_reader_of_stderr_that_has_gone_changes_neither_result_nor_exit_code() -> None:
+    code, out, _ = unread(DEFAULT, "stderr")
+    assert (code, out) == (0, shell("", DEFAULT).stdout)
+    assert unread(WRONG, "stderr")[0] == 2
+
+
+def test_a_mistyped_command_is_met_with_the_right_one(olc: Olc) -> None:
+    result = olc("compleet", "x")
+    assert result.code == 2
+    assert "olc complete" in result.messages
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
+    result = olc(command, "--help")
+    assert result.code == 0
+    assert f"olc {command}" in result.text.split("Example", 1)[1]
