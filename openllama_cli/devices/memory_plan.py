@@ -1,0 +1,187 @@
+"""Does it fit: weights and KV cache of one type, against the free memory of each device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from openllama_cli.devices.facts import Accelerator, Cpu, Facts
+from openllama_cli.devices.known_model import KnownModel
+from openllama_cli.devices.measure import DTYPES
+from openllama_cli.devices.placement_plan import Part, auto_device_map, loading_budget, parts, skeleton
+from openllama_cli.models.shape import LlamaShape
+
+Verdict = Literal["fits", "fits_with_cpu", "fits_in_part", "fits_with_disk", "does_not_fit"]
+QUANTISED = ("int8", "int4")
+
+# Fewer tokens of context than this are of no use.
+_FEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class DeviceLoad:
+    """What one device would hold. cache_bytes: keys and values of one row at full context. reserved_bytes: for weights that
+    come over from the CPU or disk, one layer at a time. free_bytes: None for the disk."""
+
+    device: str
+    layers: int
+    weights_bytes: int
+    cache_bytes: int
+    reserved_bytes: int
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class DtypePlan:
+    """The model in one type on this machine.
+
+    flag: what asks for it. available: whether olc has that flag. cache_bytes_per_token, _per_row (at full context). tokens: of
+    context that fit beside the weights, up to the model's; rows: of a batch, each with the whole context. tokens_per_s_at_most:
+    what memory alone would allow in decode, None where it was not measured or the CPU and disk take part.
+    """
+
+    dtype: str
+    flag: str
+    available: bool
+    weights_bytes: int
+    cache_bytes_per_token: int
+    cache_bytes_per_row: int
+    parts: tuple[Part, ...]
+    devices: tuple[DeviceLoad, ...]
+    tokens: int
+    rows: int
+    verdict: Verdict
+    verdict_text: str
+    tokens_per_s_at_most: float | None
+
+    @property
+    def main_device(self) -> str:
+        """The device that computes the offloaded layers too."""
+        return self.devices[0].device
+
+
+def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto", *, quantize: bool = False) -> DtypePlan:
+    """Plan one type. device: "auto", or the one that everything goes to. quantize: whether olc has `--quantize`."""
+    model = skeleton(known.config, dtype)
+    kind = facts.accelerators[0].device.partition(":")[0] if facts.accelerators else "cuda"
+    if device == "auto":
+        device_map = auto_device_map(model, loading_budget(facts.cpu.memory_available, facts.accelerators))
+    else:
+        device_map = {"": device}
+    placed = parts(model, device_map, kind)
+    shape = known.shape
+    element = 4 if dtype == "float32" else 2
+    per_layer = 2 * shape.kv_heads * shape.head_dim * element
+    loads = _loads(placed, per_layer * shape.context, free_memory(facts))
+    tokens, rows = _room(loads, per_layer, shape.context)
+    verdict = _verdict(loads, tokens, shape.context)
+    return DtypePlan(
+        dtype=dtype,
+        flag=f"--quantize {dtype}" if dtype in QUANTISED else f"--dtype {dtype}",
+        available=dtype in DTYPES or quantize,
+        weights_bytes=sum(part.bytes for part in placed),
+        cache_bytes_per_token=per_layer * shape.layers,
+        cache_bytes_per_row=per_layer * shape.layers * shape.context,
+        parts=placed,
+        devices=loads,
+        tokens=tokens,
+        rows=rows,
+        verdict=verdict,
+        verdict_text=_in_words(verdict, placed, loads, tokens, shape),
+        tokens_per_s_at_most=_fastest(loads, dtype, facts),
+    )
+
+
+def free_memory(facts: Facts) -> dict[str, int]:
+    """Free bytes of every device: what can really be filled, a container's limit counted."""
+    return {"cpu": facts.cpu.memory_free} | {gpu.device: _free(gpu, facts.cpu) for gpu in facts.accelerators}
+
+
+def _free(accelerator: Accelerator, cpu: Cpu) -> int:
+    return min(accelerator.memory_free, cpu.memory_free) if accelerator.shares_memory else accelerator.memory_free
+
+
+def _loads(placed: Sequence[Part], cache_per_layer: int, free: Mapping[str, int]) -> tuple[DeviceLoad, ...]:
+    """Add the parts up by device. The first device that is not offloaded to holds the offloaded layers' caches and, in turn,
+    their weights: accelerate's hooks bring them there."""
+    order = list(dict.fromkeys(part.device for part in placed))
+    computing = [device for device in order if device not in ("cpu", "disk")] or ["cpu"]
+    order = [*computing, *(device for device in order if device not in computing)]
+    offloaded = {device for device in order if device not in computing}
+    largest = max((part.bytes for part in placed if part.device in offloaded), default=0)
+    loads = []
+    for device in order:
+        layers = sum(part.is_layer for part in placed if part.device == device)
+        cached = 0 if device in offloaded else layers
+        if device == computing[0]:
+            cached += sum(part.is_layer for part in placed if part.device in offloaded)
+        loads.append(
+            DeviceLoad(
+                device=device,
+                layers=layers,
+                weights_bytes=sum(part.bytes for part in placed if part.device == device),
+                cache_bytes=cached * cache_per_layer,
+                reserved_bytes=largest if device == computing[0] else 0,
+                free_bytes=None if device == "disk" else free.get(device, 0),
+            )
+        )
+    return tuple(loads)
+
+
+def _room(loads: Sequence[DeviceLoad], per_layer: int, context: int) -> tuple[int, int]:
+    """Tokens of context (at most the model's) and rows of full context that fit beside the weights."""
+    tokens, rows = context, 1 << 16
+    for load in loads:
+        if load.free_bytes is None:
+            continue
+        left = load.free_bytes - load.weights_bytes - load.reserved_bytes
+        if left < 0:
+            return 0, 0
+        if load.cache_bytes:
+            tokens = min(tokens, left * context // load.cache_bytes)
+            rows = min(rows, left // load.cache_bytes)
+    return tokens, rows
+
+
+def _verdict(loads: Sequence[DeviceLoad], tokens: int, context: int) -> Verdict:
+    if tokens < min(_FEW_TOKENS, context):
+        return "does_not_fit"
+    if any(load.device == "disk" for load in loads):
+        return "fits_with_disk"
+    if tokens < context:
+        return "fits_in_part"
+    return "fits_with_cpu" if any(load.device == "cpu" for load in loads[1:]) else "fits"
+
+
+def _in_words(verdict: Verdict, placed: Sequence[Part], loads: Sequence[DeviceLoad], tokens: int, shape: LlamaShape) -> str:
+    if verdict == "does_not_fit":
+        lacking = {load.device: _needed(load) - load.free_bytes for load in loads if load.free_bytes is not None}
+        device = max(lacking, key=lambda name: lacking[name])
+        return f"does not fit: {device} lacks {lacking[device] / 1e9:.1f} GB"
+    away = []
+    for device, name in (("cpu", "the CPU"), ("disk", "disk")):
+        if device == loads[0].device or not any(part.device == device for part in placed):
+            continue
+        count = sum(part.is_layer for part in placed if part.device == device)
+        away.append(f"{count} of {shape.layers} layers on {name}" if count else f"the output layer on {name}")
+    words = "fits" + (f" with {' and '.join(away)}" if away else "")
+    return words if tokens == shape.context else f"{words}, up to {tokens:,} tokens"
+
+
+def _needed(load: DeviceLoad) -> int:
+    return load.weights_bytes + load.reserved_bytes + load.cache_bytes
+
+
+def _fastest(loads: Sequence[DeviceLoad], dtype: str, facts: Facts) -> float | None:
+    """Tokens a second if reading the weights were all that decode does."""
+    seconds = 0.0
+    for place, load in enumerate(loads):
+        measured = facts.measured.get(load.device)
+        if measured is None or (place and load.device in ("cpu", "disk")):
+            return None
+        result = measured.dtypes.get(dtype)
+        speeds = [result.decode_gb_per_s, result.decode_plain_gb_per_s] if result else [measured.bandwidth_gb_per_s]
+        speed = max((value for value in speeds if value is not None), default=None)
+        if speed is None:
+            return None
+        seconds += load.weights_bytes / (speed * 1e9)
+    return 1 / seconds if seconds else None

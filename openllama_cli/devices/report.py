@@ -1,0 +1,129 @@
+"""`olc devices` without its terminal: look, measure, plan, diagnose; and the one JSON document of it all."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from openllama_cli.devices.advice import diagnose, has_device
+from openllama_cli.devices.facts import Facts, Problem
+from openllama_cli.devices.known_model import look_up
+from openllama_cli.devices.memory_plan import DtypePlan, free_memory
+from openllama_cli.devices.probe import Probe
+from openllama_cli.devices.recommend import ModelPlan, main_device, plan_model
+from openllama_cli.models.progress import NullProgress, Progress
+
+# All devices together; what would begin after it is left out.
+MEASURING_S = 10.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found. plan: of the model that was named, else None."""
+
+    facts: Facts
+    plan: ModelPlan | None
+    problems: tuple[Problem, ...]
+
+
+def examine(
+    probe: Probe,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    measure: bool = True,
+    quantize: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Examine the machine behind a probe.
+
+    model: plan this one too. device: what `--device` says; "auto" measures every device. quantize: whether olc has
+    `--quantize`. Raises ModelError or HubError for a model that is not there or is broken.
+    """
+    progress = progress or NullProgress()
+    known = look_up(model) if model is not None else None  # Before torch is imported: a wrong name is said at once.
+    try:
+        progress.start("looking at this machine", None)
+        facts = probe.facts()
+        usable = facts.torch.version is not None
+        if measure and usable:
+            facts = _measured(facts, probe, device, progress)
+        plan = None
+        if known is not None and usable:
+            progress.start(f"planning {known.name}", None)
+            plan = plan_model(known, facts, device if has_device(facts, device) else "auto", quantize=quantize)
+    finally:
+        progress.finish()
+    return Report(facts, plan, diagnose(facts, plan, device))
+
+
+def _measured(facts: Facts, probe: Probe, device: str, progress: Progress) -> Facts:
+    """The facts with measurements of every device, or of the one that was asked for, accelerators first."""
+    deadline = time.perf_counter() + MEASURING_S
+    free = free_memory(facts)
+    wanted = [*(gpu.device for gpu in facts.accelerators), "cpu"] if device == "auto" else [main_device(facts, device)]
+    found = {}
+    for name in wanted:
+        if name in free and time.perf_counter() < deadline:
+            found[name] = probe.measure(name, free[name], progress, deadline)
+    return dataclasses.replace(facts, measured=found)
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The JSON document: versions, devices, backends, checks, cache, model (or null), problems. Sizes are bytes."""
+    facts = report.facts
+    cpu = dataclasses.asdict(facts.cpu) | {
+        "device": "cpu",
+        "usable_cores": facts.cpu.usable_cores,
+        "memory_free": facts.cpu.memory_free,
+    }
+    devices = [cpu, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
+    return {
+        "versions": dict(facts.versions),
+        "devices": [device | _measurement(facts, device["device"]) for device in devices],
+        "backends": dict(facts.backends),
+        "checks": [dataclasses.asdict(check) for check in facts.checks],
+        "cache": dataclasses.asdict(facts.cache)
+        | {"largest": dict(zip(("repo_id", "bytes"), facts.cache.largest, strict=True)) if facts.cache.largest else None},
+        "model": _model(report.plan) if report.plan is not None else None,
+        "problems": [dataclasses.asdict(problem) for problem in report.problems],
+    }
+
+
+def _measurement(facts: Facts, device: str) -> dict[str, Any]:
+    measured = facts.measured.get(device)
+    if measured is None:
+        return {"bandwidth_gb_per_s": None, "dtypes": None, "measured_s": None}
+    return {
+        "bandwidth_gb_per_s": measured.bandwidth_gb_per_s,
+        "dtypes": {name: dataclasses.asdict(result) for name, result in measured.dtypes.items()},
+        "measured_s": measured.seconds,
+    }
+
+
+def _model(plan: ModelPlan) -> dict[str, Any]:
+    shape = plan.known.shape
+    return {
+        "name": plan.known.name,
+        "repo_id": plan.known.repo_id,
+        "path": str(plan.known.path) if plan.known.path else None,
+        "download_bytes": plan.known.download_bytes,
+        "parameters": shape.parameters(),
+        "layers": shape.layers,
+        "context": shape.context,
+        "stored_dtype": plan.known.dtype,
+        "auto_dtype": plan.auto_dtype,
+        "dtypes": {dtype.dtype: _dtype(dtype) for dtype in plan.dtypes},
+        "best": _dtype(plan.best),
+        "placement": [dataclasses.asdict(part) for part in plan.best.parts],
+        "command": plan.command,
+        "first": plan.first,
+        "smaller": plan.smaller,
+    }
+
+
+def _dtype(plan: DtypePlan) -> dict[str, Any]:
+    """A plan without its parts, of which only the best one's are shown."""
+    found = dataclasses.asdict(dataclasses.replace(plan, parts=()))
+    del found["parts"]
+    return found

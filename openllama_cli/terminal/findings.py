@@ -1,0 +1,46 @@
+"""What is wrong and what to type: two lines each on a terminal, one tab-separated line in a pipe."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from openllama_cli.terminal.escape import one_line
+from openllama_cli.terminal.streams import is_terminal, stdout_console
+from openllama_cli.terminal.tables import table
+
+_STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """severity: "error", "warning" or "info". fix: with commands in backticks."""
+
+    severity: str
+    code: str
+    message: str
+    fix: str
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Show them on stdout, in their order."""
+    if not is_terminal(sys.stdout):
+        rows = [(finding.severity, finding.code, finding.message, finding.fix) for finding in findings]
+        table(("severity", "code", "message", "fix"), rows)
+        return
+    console = stdout_console()
+    width = max(len(finding.severity) for finding in findings) if findings else 0
+    for finding in findings:
+        head = Text(f"{finding.severity}: ".rjust(width + 2), style=_STYLES.get(finding.severity, "bold"))
+        console.print(Text.assemble(head, one_line(finding.message)), soft_wrap=False)
+        fix = Text("fix: ".rjust(width + 2), style="bold green")
+        console.print(Text.assemble(fix, _plain(finding.fix)), soft_wrap=False)
+
+
+def _plain(fix: str) -> Text:
+    """Commands in bold in place of backticks."""
+    text = Text()
+    for place, part in enumerate(one_line(fix).split("`")):
+        text.append(part, style="bold" if place % 2 else "")
+    return text
