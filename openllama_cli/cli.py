@@ -18,6 +18,7 @@ COMMANDS = {
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
+    "devices": "What this machine can run, what is wrong with it, and what to type.",
 }
 
 
