@@ -32,7 +32,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.model is not None and not self.model.strip():
             raise UsageError("--model is empty", "name an alias, a Hub id or a folder; see `olc models list`")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+        # Two digits: torch counts devices in a signed byte, and 200 would become -56.
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", self.device):
             raise UsageError(f"--device {self.device} is not known", "use auto, cpu, cuda, cuda:N or mps")
         if self.dtype not in get_args(DtypeName):
             raise UsageError(f"--dtype {self.dtype} is not known", f"use one of {', '.join(get_args(DtypeName))}")
