@@ -24,7 +24,10 @@ from openllama_cli.generation.loop import (
     score,
     score_prompt,
 )
-from openllama_cli.generation.sampling import log_probabilities, require_finite
+from openllama_cli.generation.sampling import log_probabilities, require_finite, row_seed
+
+# Below it transformers' division of the logits overflows float32; the limit is greedy, as in `sampling.warp`.
+_LEAST_TEMPERATURE = 1e-30
 
 
 def generate_rows(model: Any, input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
@@ -84,23 +87,24 @@ class _Run:
         from transformers import GenerationConfig
 
         request, sampling = self._request, self._request.sampling
+        greedy = sampling.temperature < _LEAST_TEMPERATURE
         config = GenerationConfig(
             max_new_tokens=self._limit,
             eos_token_id=sorted(request.eos) or None,
             pad_token_id=0,
-            do_sample=not sampling.greedy,
+            do_sample=not greedy,
             repetition_penalty=sampling.repetition_penalty,
             use_cache=True,
         )
-        if not sampling.greedy:
+        if not greedy:
             config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p)
         prompt = torch.tensor([list(request.prompt)], device=self._device)  # [1, n]
         # The scores that generate hands out are filtered and tempered; log-probabilities need the logits themselves.
         hook = self._model.register_forward_hook(self._remember_logits)
         try:
-            with torch.random.fork_rng(enabled=not sampling.greedy):
-                if not sampling.greedy:
-                    torch.manual_seed((sampling.seed or 0) + request.row)
+            with torch.random.fork_rng(enabled=not greedy):
+                if not greedy:
+                    torch.manual_seed(row_seed(sampling.seed or 0, request.row))
                 self._model.generate(
                     prompt,
                     attention_mask=torch.ones_like(prompt),

@@ -14,10 +14,15 @@ from openllama_cli.errors import GenerationError
 from openllama_cli.generation.config import SamplingConfig
 
 
+def row_seed(seed: int, row: int) -> int:
+    """Where the random numbers of one row begin, in torch's range (63 bits), for any two whole numbers."""
+    digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def row_generator(seed: int, row: int) -> torch.Generator:
     """The random numbers of one row: they depend on the seed and on the row's identity, and on nothing else."""
-    digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+    return torch.Generator().manual_seed(row_seed(seed, row))
 
 
 def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None) -> int:

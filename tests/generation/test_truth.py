@@ -195,6 +195,20 @@ def test_the_transformers_engine_samples_the_same_text_for_the_same_seed(model: 
     assert draw(3) != draw(4)
 
 
+@pytest.mark.parametrize(("temperature", "seed"), [(1.0, -5), (1.0, 10**30), (1e-42, 1)])
+def test_the_transformers_engine_takes_any_seed_and_temperature_that_the_loop_takes(
+    model: Any, prompts: list[list[int]], temperature: float, seed: int
+) -> None:
+    request = Request(0, prompts[1], SamplingConfig(4, temperature=temperature, seed=seed))
+    drawn = [event.scored.token for event in generate_rows(model, CPU, [request]) if isinstance(event, Step) and event.scored]
+    assert len(drawn) == 4
+    if temperature < 1:
+        greedy = [Request(0, prompts[1], SamplingConfig(4))]
+        assert drawn == [
+            event.scored.token for event in generate_rows(model, CPU, greedy) if isinstance(event, Step) and event.scored
+        ]
+
+
 def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: list[list[int]]) -> None:
     told: list[int] = []
     events = generate_rows(
