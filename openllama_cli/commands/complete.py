@@ -136,6 +136,7 @@ class _Run:
         *,
         score_prompt: bool,
     ) -> None:
+        from openllama_cli.generation.prefix import PrefixCache
         from openllama_cli.generation.result import Completion
         from openllama_cli.generation.stream import Prompt, choose_forward, make_engine
 
@@ -146,15 +147,16 @@ class _Run:
         forward = choose_forward(loaded)
         # Which of them ran is what a question about speed begins with.
         self.forward = "model.generate" if engine == "transformers" else f"{forward.name} forward pass"
-        self._engine = make_engine(loaded, engine, forward=forward)
+        # All samples have the same prompt: it runs through the model once.
+        prefixes = PrefixCache() if samples > 1 else None
+        self._engine = make_engine(loaded, engine, forward=forward, prefixes=prefixes)
         self._prompts = [Prompt(row, tokens, sampling, score_prompt) for row in range(samples)]
 
     def steps(self) -> "Iterator[TextStep]":
         from openllama_cli.generation.stream import stream
         from openllama_cli.generation.timings import Timings
 
-        prompt_tokens = sum(len(prompt.tokens) for prompt in self._prompts)
-        self.timings = Timings(self.loaded.load_seconds, prompt_tokens)
+        self.timings = Timings(self.loaded.load_seconds, len(self._prompts[0].tokens))
         with closing(stream(self._engine, self.loaded.tokenizer, self._prompts)) as steps:
             for step in steps:
                 self.timings.add(step)

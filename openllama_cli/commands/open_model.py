@@ -5,24 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli import __version__
 from openllama_cli.errors import UsageError
-from openllama_cli.models.checkpoint import Checkpoint, inspect
-from openllama_cli.models.find import ModelFolder, find
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
-from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import notice
 
 if TYPE_CHECKING:
+    from openllama_cli.models.checkpoint import Checkpoint
+    from openllama_cli.models.find import ModelFolder
     from openllama_cli.models.load import LoadedModel
+    from openllama_cli.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class OpenedModel:
     """A model that was found and checked, and its tokenizer; its weights are not loaded and torch is not imported."""
 
-    folder: ModelFolder
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer
+    folder: "ModelFolder"
+    checkpoint: "Checkpoint"
+    tokenizer: "Tokenizer"
 
 
 def open_model(spec: ModelSpec) -> OpenedModel:
@@ -30,6 +29,12 @@ def open_model(spec: ModelSpec) -> OpenedModel:
 
     Says on stderr when the demo model answers because none was chosen.
     """
+    # Not at the top: help and usage errors, which come before, shall cost no more than click and rich.
+    from openllama_cli.models.checkpoint import inspect
+    from openllama_cli.models.find import find
+    from openllama_cli.models.tokenizer import open_tokenizer
+    from openllama_cli.terminal.progress import TerminalProgress
+
     progress = TerminalProgress()
     try:
         folder = find(spec, progress=progress, notice=notice)
@@ -44,16 +49,20 @@ def open_model(spec: ModelSpec) -> OpenedModel:
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:
-    """Raise UsageError if prompt and completion together exceed the model's context."""
-    context = opened.checkpoint.shape.context
+    """Raise UsageError if prompt and completion together exceed the model's context, or if there is nothing to begin with."""
+    context, name = opened.checkpoint.shape.context, opened.folder.name
+    if prompt_tokens == 0:
+        raise UsageError(
+            f"the prompt is empty, and {name} has no BOS token to begin a text with", "give a prompt", code="empty_prompt"
+        )
     if prompt_tokens + max_tokens <= context:
         return
     room = context - prompt_tokens
-    remedy = f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {1 - room} tokens"
+    sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
+    needed = prompt_tokens + min(max_tokens, 1) - context
     raise UsageError(
-        f"the prompt has {prompt_tokens} tokens; with --max-tokens {max_tokens} that is "
-        f"{prompt_tokens + max_tokens}, and {opened.folder.name} has a context of {context}",
-        remedy,
+        f"the prompt has {prompt_tokens} tokens{sum_}, and {name} has a context of {context}",
+        f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {needed} tokens",
         code="context_length_exceeded",
     )
 
@@ -61,6 +70,7 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
 def load_model(opened: OpenedModel, spec: ModelSpec) -> "LoadedModel":
     """Load the weights, with a progress bar on stderr. Imports torch and transformers."""
     from openllama_cli.models.load import load
+    from openllama_cli.terminal.progress import TerminalProgress
 
     progress = TerminalProgress()
     try:

@@ -15,6 +15,7 @@ import pytest
 from openllama_cli.models.tokenizer import open_tokenizer
 from openllama_cli.terminal.escape import visible
 from tests.conftest import Olc, olc_command, run_process
+from tests.sentencepiece_models import train
 
 PROMPT = "Q: What is the largest animal?"
 
@@ -145,6 +146,25 @@ def test_escapes_become_characters_on_request(olc: Olc, model: str) -> None:
 def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
     assert "--escape" in olc("complete", r"Q:\nA:", "-n", "1", "-m", model).messages
     assert olc("complete", "Q: A:", "-n", "1", "-m", model).messages == ""
+
+
+def test_samples_share_the_run_of_their_prompt_and_are_none_the_different(olc: Olc, model: str) -> None:
+    long = "The quick brown fox jumps over the lazy dog. " * 8
+    samples = ("-n", "10", "--temperature", "1", "--seed", "1", "--num-samples")
+    three, one = (document(olc, model, long, *samples, count) for count in ("3", "1"))
+    assert one["usage"]["prompt_tokens"] > 64, "or nothing is shared"
+    texts = [choice["text"] for choice in three["choices"]]
+    assert texts[0] == one["choices"][0]["text"]
+    assert len(set(texts)) == 3
+
+
+def test_an_empty_prompt_needs_a_bos(olc: Olc, tmp_model: Path) -> None:
+    (tmp_model / "tokenizer.model").write_bytes(train(bos_id=-1, vocab_size=380))
+    for command in ("complete", "generate"):
+        result = olc(command, "", "-m", str(tmp_model))
+        assert result.code == 2
+        assert "no BOS" in result.messages
+    assert olc("complete", "x", "-n", "1", "-m", str(tmp_model)).code == 0
 
 
 def test_the_empty_prompt_generates_from_bos_alone(olc: Olc, model: str) -> None:
