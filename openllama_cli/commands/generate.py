@@ -19,6 +19,7 @@ from openllama_cli.terminal.streams import hint, is_terminal, notice, out, out_j
 if TYPE_CHECKING:
     from openllama_cli.generation.result import Completion
     from openllama_cli.models.load import LoadedModel
+    from openllama_cli.terminal.shading import Shaded
 
 # As in the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -65,6 +66,8 @@ def command(
     """
     if sum((as_json, trace)) + bool(svg) > 1:
         raise UsageError("--json, --trace and --svg each have an output of their own", "give one of them")
+    if checking and (trace or svg):
+        raise UsageError("--check compares, and makes no trace or picture", "leave out --check, or --trace and --svg")
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
         raise UsageError("a prompt is missing", 'give one or more, such as "The largest animal is", or a file with -f')
@@ -132,15 +135,10 @@ def _show(
 ) -> None:
     import sys
 
-    from openllama_cli.generation.text import IncrementalDecoder
-    from openllama_cli.terminal.shading import Shaded, show_legend, show_shaded
+    from openllama_cli.terminal.shading import show_legend, show_shaded
     from openllama_cli.terminal.shading import svg as draw
 
-    pictures = []
-    for text, row in zip(texts, completions, strict=True):
-        decoder = IncrementalDecoder(loaded.tokenizer, row.prompt)
-        pieces = [Shaded(decoder.push(entry.token), entry.logprob) for entry in row.shown]
-        pictures.append((text, [*pieces, Shaded(decoder.finish())]))
+    pictures = [(text, _shaded(loaded, row)) for text, row in zip(texts, completions, strict=True)]
     if svg is not None:
         _write(Path(svg), draw(pictures, title=f"olc generate · {loaded.folder.name}"))
         notice(f"olc: wrote {svg}")
@@ -161,6 +159,21 @@ def _show(
             )
     if terminal:
         show_legend()
+
+
+def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
+    """The text of each token, and its log-probability; of a stop string, and the tokens that are all of it, nothing."""
+    from openllama_cli.generation.text import IncrementalDecoder
+    from openllama_cli.terminal.shading import Shaded
+
+    decoder = IncrementalDecoder(loaded.tokenizer, row.prompt)
+    pieces, offset = [], 0
+    for entry in row.shown:
+        text = decoder.push(entry.token)
+        if row.finish_reason != "stop" or offset < len(row.text):
+            pieces.append(Shaded(row.text[offset : offset + len(text)], entry.logprob))
+        offset += len(text)
+    return [*pieces, Shaded(row.text[offset:])]
 
 
 def _write(path: Path, text: str) -> None:

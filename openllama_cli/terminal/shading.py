@@ -55,8 +55,10 @@ def show_shaded(prompt: str, pieces: Sequence[Shaded]) -> None:
 
 
 def show_legend() -> None:
-    """Print the legend on stdout."""
-    stdout_console().print(legend())
+    """Print the legend on stdout, if that shows colours."""
+    console = stdout_console()
+    if console.color_system is not None and not console.no_color:
+        console.print(legend())
 
 
 def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str, width: int = 80) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.terminal.escape import one_line
 from tests.conftest import Olc, run_process
 
 PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
@@ -65,6 +66,16 @@ def test_a_pipe_gets_the_texts(olc: Olc, model: str) -> None:
     result = olc("generate", *PROMPTS, "-n", "5", *GREEDY, "-m", model)
     assert result.text == "".join(row["text"] + "\n" for row in rows)
     assert result.messages == ""
+
+
+def test_nothing_is_shown_of_a_stop_string_and_its_tokens(olc: Olc, model: str) -> None:
+    text = completions(olc, model, PROMPTS[0], "-n", "24", *GREEDY)[0]["text"]
+    middle = len(text) // 2
+    stop = text[middle : middle + 2]
+    shown = text[: text.index(stop)]
+    result = olc("generate", PROMPTS[0], "-n", "24", "--stop", stop, "--logprobs", *GREEDY, "-m", model)
+    table = result.text.removeprefix(shown + "\n").splitlines()[1:]
+    assert "".join(line.split("\t")[1] for line in table) == one_line(shown)
 
 
 def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
@@ -128,6 +139,8 @@ def test_a_picture_that_cannot_be_written_is_two_lines(olc: Olc, model: str, tmp
     [
         ([], ["prompt"]),
         (["x", "--json", "--trace"], ["--json", "--trace"]),
+        (["x", "--check", "--trace"], ["--check", "--trace"]),
+        (["x", "--check", "--svg", "x.svg"], ["--check", "--svg"]),
         (["x", "--check", "-n", "1000"], ["1000", "256"]),
         (["x" * 2000], ["context", "256"]),
         (["x", "--top-p", "7"], ["--top-p"]),
