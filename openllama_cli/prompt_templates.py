@@ -12,7 +12,6 @@ files, and its loops and output are bounded; it does not bound the time of every
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -112,6 +111,8 @@ def _is_file(path: Path) -> bool:
 
 
 def _read(name: str, path: Path) -> PromptTemplate:
+    import tomllib
+
     try:
         content = tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:

@@ -109,6 +109,14 @@ def test_help_listing_and_usage_errors_never_import_torch(arguments: list[str], 
     assert not {name.split(".")[0] for name in modules} & HEAVY
 
 
+@pytest.mark.parametrize("command", ["complete", "generate", "batch"])
+def test_usage_errors_of_a_command_cost_no_look_at_models(command: str) -> None:
+    modules, code = modules_after(command, "x", "--top-p", "2")
+    assert code == 2
+    costly = {"openllama_cli.models.checkpoint", "openllama_cli.models.find", "rich.progress", "jinja2", "sentencepiece"}
+    assert not modules & costly
+
+
 def test_help_imports_little_beyond_click() -> None:
     modules, _ = modules_after("--help")
     ours = {name for name in modules if name.startswith("openllama_cli.")}

@@ -2,10 +2,12 @@
 
 import sys
 import time
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from openllama_cli.terminal.streams import is_terminal, notice, out_json, stderr_console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LINE_SECONDS = 30.0
 _JSON_SECONDS = 1.0
@@ -23,14 +25,17 @@ class BatchProgress:
         self._started = self._told = time.monotonic()
         self._rows = self._failed = self._tokens = 0
         self._bar: Progress | None = None
+        self._gone = False
         if not as_json and is_terminal(sys.stderr) and not stderr_console().is_dumb_terminal:
+            from rich import progress as parts
+
             columns = (
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[failed]}{task.fields[speed]} tokens/s"),
-                TimeRemainingColumn(compact=True),
+                parts.BarColumn(bar_width=None),
+                parts.MofNCompleteColumn(),
+                parts.TextColumn("{task.fields[failed]}{task.fields[speed]} tokens/s"),
+                parts.TimeRemainingColumn(compact=True),
             )
-            self._bar = Progress(*columns, console=stderr_console(), transient=True, expand=True)
+            self._bar = parts.Progress(*columns, console=stderr_console(), transient=True, expand=True)
             self._task = self._bar.add_task("", total=total, completed=before, failed="", speed="0")
             self._bar.start()
 
@@ -78,7 +83,11 @@ class BatchProgress:
                 "seconds_left": None if left is None else round(left, 1),
                 "done": done,
             }
-            out_json(document)
+            try:
+                if not self._gone:
+                    out_json(document)
+            except BrokenPipeError:
+                self._gone = True  # Whoever watched has left. The result goes into OUTPUT all the same.
             return
         words = f", {self._failed} failed" if self._failed else ""
         time_left = "" if left is None else f", {_clock(left)} left"
