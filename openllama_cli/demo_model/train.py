@@ -32,7 +32,7 @@ class TrainingConfig:
     """
 
     seed: int = 1
-    steps: int = 3200
+    steps: int = 1400
     tokens_per_batch: int = 3072
     learning_rate: float = 3e-3
     warmup_steps: int = 150
@@ -165,7 +165,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=default.steps)
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="the shipped weights were made with one")
     parser.add_argument("--float32", action="store_true", help="compute in float32 even where bfloat16 is fast")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
