@@ -66,7 +66,8 @@ class Work:
 class Runner:
     """Completes rows and keeps their results.
 
-    engine: makes a decode loop for so many rows at a time. context: the model's, in tokens. model: its name.
+    engine: makes a decode loop for so many rows at a time. context: the model's, in tokens. vocabulary: how many token ids its
+    embedding has. model: its name.
     max_rows: rows at a time; halved when memory runs out. stopping: asked before a row begins; true lets the rows in flight
     finish and begins no more. notice: told what people should know.
     """
@@ -74,6 +75,7 @@ class Runner:
     engine: Callable[[int], Engine]
     tokenizer: Tokenizer
     context: int
+    vocabulary: int
     model: str
     results: Results
     max_rows: int
@@ -154,6 +156,10 @@ class Runner:
             tokens = tuple(row.tokens if row.tokens is not None else self.tokenizer.encode(row.prompt or ""))
         except OlcError as error:
             self._fail(row, error.code, error.cause)
+            return None
+        if row.tokens is not None and (highest := max(row.tokens)) >= self.vocabulary:
+            message = f"token id {highest} is outside the model's 0 to {self.vocabulary - 1}"
+            self._fail(row, "token_id_out_of_range", message)
             return None
         length, most = len(tokens), row.sampling.max_tokens
         if length + most > self.context:

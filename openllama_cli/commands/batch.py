@@ -14,7 +14,6 @@ import click
 from openllama_cli.batch.fingerprint import model_fingerprint
 from openllama_cli.batch.lock import output_lock
 from openllama_cli.batch.output import check_output, open_journal, write_output
-from openllama_cli.batch.output_files import OutputFiles
 from openllama_cli.batch.precheck import InputSummary, precheck
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
@@ -28,7 +27,7 @@ from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.batch_progress import BatchProgress
-from openllama_cli.terminal.streams import notice
+from openllama_cli.terminal.streams import is_terminal, notice
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal import Journal
@@ -89,7 +88,7 @@ def command(
     with output_lock(files.output), GracefulStop(notice) as stop:
         path = files.spool if from_stdin else Path(source)
         if from_stdin:
-            spool(sys.stdin.buffer, path)
+            _keep_stdin(path, restart=restart)
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
         header = _header(opened, spec, settings, prompt_template, fmt, summary)
@@ -98,7 +97,7 @@ def command(
                 files.spool.unlink(missing_ok=True)
                 notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
                 return
-            batch = _Batch(journal, files, summary, stop, as_json=json_progress)
+            batch = _Batch(journal, summary, stop, spooled=path if from_stdin else None, as_json=json_progress)
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
                 rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
@@ -168,13 +167,13 @@ def _template(template: PromptTemplate) -> dict[str, Any]:
 
 
 class _Batch:
-    """One run: the journal that it fills, and what it tells."""
+    """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input."""
 
     def __init__(
-        self, journal: "Journal", files: OutputFiles, summary: InputSummary, stop: GracefulStop, *, as_json: bool
+        self, journal: "Journal", summary: InputSummary, stop: GracefulStop, *, spooled: Path | None, as_json: bool
     ) -> None:
-        self._journal, self._files, self._summary, self._stop = journal, files, summary, stop
-        self._as_json = as_json
+        self._journal, self._summary, self._stop = journal, summary, stop
+        self._spooled, self._as_json = spooled, as_json
         self._spoken = ""
         if journal.counts.done:
             notice(f"olc: resuming: {journal.counts.done} of {summary.rows} rows are done")
@@ -193,6 +192,7 @@ class _Batch:
             engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),
             tokenizer=loaded.tokenizer,
             context=opened.checkpoint.shape.context,
+            vocabulary=opened.checkpoint.shape.vocab,
             model=opened.folder.name,
             results=self._journal,
             max_rows=wanted or self._auto_rows(loaded, opened, settings),
@@ -226,7 +226,8 @@ class _Batch:
             with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
                 self._journal.close()
             done = self._journal.counts.done
-            notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {_same_command()}")
+            again = _same_command(self._spooled)
+            notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {again}")
             raise
         finally:
             shown.finish(done=whole)
@@ -246,6 +247,19 @@ class _Batch:
             )
 
 
-def _same_command() -> str:
-    """The command line that was typed, without --restart, which would throw away what is done."""
-    return shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
+def _keep_stdin(path: Path, *, restart: bool) -> None:
+    """Copy stdin into a file. Where nothing comes (a terminal, an empty pipe) an interrupted run's copy stays, to go on with."""
+    if restart:
+        path.unlink(missing_ok=True)
+    if sys.stdin is None or is_terminal(sys.stdin):
+        if sys.stdin is None and not path.exists():
+            raise UsageError("INPUT is stdin, and that is closed", "give a file, or pipe the rows in")
+        if path.exists():
+            return
+    spool(sys.stdin.buffer, path)
+
+
+def _same_command(spooled: Path | None) -> str:
+    """The command line that was typed, without --restart, which would throw away what is done. spooled: the copy of stdin."""
+    command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
+    return command if spooled is None else f"{command} < {shlex.quote(str(spooled))}"

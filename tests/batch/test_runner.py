@@ -19,6 +19,7 @@ from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.stream import Engine, make_engine
 from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
 from tests.generation.fakes import FakeForward, counting
+from tests.tiny_models import VOCAB
 
 CONTEXT = 256
 
@@ -45,7 +46,7 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 
 def runner(engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> tuple[Runner, Kept]:
     kept = Kept()
-    return Runner(engine, tokenizer, CONTEXT, "tiny", kept, max_rows, **options), kept
+    return Runner(engine, tokenizer, CONTEXT, VOCAB, "tiny", kept, max_rows, **options), kept
 
 
 def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> Kept:
@@ -64,7 +65,7 @@ def row(index: int, prompt: str = "the quick", **options: Any) -> Row:
 
 
 def fake_engine(max_rows: int) -> Engine:
-    return lambda requests: decode_rows(FakeForward(counting(400), CONTEXT), requests, max_rows=max_rows)
+    return lambda requests: decode_rows(FakeForward(counting(VOCAB), CONTEXT), requests, max_rows=max_rows)
 
 
 def real_engine(tiny_model: Path, *, prefixes: bool) -> Callable[[int], Engine]:
@@ -121,6 +122,9 @@ def test_bad_rows_become_error_rows_and_spare_their_neighbours(tokenizer: Tokeni
         row(3, "bad \udcff"),
         row(4, max_tokens=CONTEXT),
         row(5),
+        row(6, openai=True, tokens=(1, VOCAB)),
+        row(7, openai=True, tokens=(1, 10**30)),
+        row(8, openai=True, tokens=(1, VOCAB - 1)),
     ]
     kept = run(rows, fake_engine, tokenizer)
     codes = {index: code for index, (code, _) in kept.lines.items()}
@@ -131,6 +135,9 @@ def test_bad_rows_become_error_rows_and_spare_their_neighbours(tokenizer: Tokeni
         3: "invalid_unicode",
         4: "context_length_exceeded",
         5: None,
+        6: "token_id_out_of_range",
+        7: "token_id_out_of_range",
+        8: None,
     }
     assert kept.document(0)["text"] == kept.document(5)["text"]
     assert kept.document(1)["error"] == {"code": "invalid_json", "message": "line 2 is not JSON"}
@@ -165,7 +172,7 @@ def failing_engine(fits: int, huge: int | None = None) -> Callable[[int], Engine
                     rows.append(request.row)
                     yield request
 
-            for event in decode_rows(FakeForward(counting(400), CONTEXT), counted(), max_rows=max_rows):
+            for event in decode_rows(FakeForward(counting(VOCAB), CONTEXT), counted(), max_rows=max_rows):
                 if min(len(rows), max_rows) > fits or huge in rows[-max_rows:]:
                     raise torch.OutOfMemoryError("CUDA out of memory")
                 yield event
@@ -246,7 +253,7 @@ def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
         def append(self, index: int, code: str | None, line: bytes) -> None:
             raise OlcError("the disk is full", "free some space", code="disk_full")
 
-    work = Runner(fake_engine, tokenizer, CONTEXT, "tiny", Full(), 4)
+    work = Runner(fake_engine, tokenizer, CONTEXT, VOCAB, "tiny", Full(), 4)
     with pytest.raises(OlcError, match="disk is full"):
         list(work.run([row(0)]))
 

@@ -29,6 +29,16 @@ def test_a_later_input_replaces_the_earlier_one(tmp_path: Path) -> None:
     assert path.read_bytes() == b"second"
 
 
+def test_an_empty_input_leaves_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    assert spool(io.BytesIO(b""), path) == 0
+    assert path.read_bytes() == b""
+    spool(io.BytesIO(b"rows"), path)
+    assert spool(io.BytesIO(b""), path) == 0
+    assert path.read_bytes() == b"rows"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_folder_that_is_missing_is_no_bug(tmp_path: Path) -> None:
     with pytest.raises(OlcError, match="No such file") as failure:
         spool(io.BytesIO(b"x"), tmp_path / "missing" / "input")

@@ -357,6 +357,37 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
     assert_whole(output, rows_file, expected)
 
 
+@pytest.mark.slow
+def test_an_interrupted_stdin_is_kept_and_gone_on_with(
+    model: str, tmp_path: Path, rows_file: Path, uninterrupted: Callable[[Path], bytes]
+) -> None:
+    expected = uninterrupted(rows_file)
+    output = tmp_path / "out.jsonl"
+    arguments = ("batch", "-", "--format", "jsonl", "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
+    with rows_file.open("rb") as rows, subprocess.Popen(olc_command(*arguments), stdin=rows, stderr=subprocess.PIPE) as run:
+        wait_for(lambda: finished(output) >= 10, run)
+        run.send_signal(signal.SIGTERM)
+        _, errors = run.communicate(timeout=30)
+    assert run.returncode == 143
+    assert f"< {output}.input" in errors.decode()
+    # The same command without its pipe: an empty stdin.
+    assert run_process(*arguments).code == 3
+    assert_whole(output, rows_file, expected)
+
+
+def test_a_reader_of_the_progress_that_leaves_does_not_end_the_batch(model: str, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("one\ntwo\n")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = olc_command("batch", str(source), "-o", str(output), *GREEDY, "-m", model, "--json-progress")
+    run = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    os.close(write_end)
+    assert run.returncode == 0
+    assert b"Traceback" not in run.stderr
+    assert len(read(output)) == 2
+
+
 def test_two_runs_at_once_are_refused_with_the_holder_named(model: str, tmp_path: Path, rows_file: Path) -> None:
     output = tmp_path / "out.jsonl"
     arguments = ("batch", str(rows_file), "-o", str(output), "-n", "100", "--dtype", "float32", "-m", model)
