@@ -248,7 +248,7 @@ class _Batch:
 
 
 def _keep_stdin(path: Path, *, restart: bool) -> None:
-    """Copy stdin into a file. Where nothing comes (a terminal, an empty pipe) an interrupted run's copy stays, to go on with."""
+    """Copy stdin into a file. Where nothing comes (a terminal, an empty pipe) an interrupted run's copy stays, to go on."""
     if restart:
         path.unlink(missing_ok=True)
     if sys.stdin is None or is_terminal(sys.stdin):
