@@ -16,9 +16,11 @@ COMMANDS = {
     "complete": "Stream a completion of one prompt.",
     "generate": "The decode loop laid open: several prompts, logprobs, a check and a trace.",
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
+    "bench": "Measure load time, speed and memory in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
     "devices": "What this machine can run, what is wrong with it, and what to type.",
+    "explain": "What an error message or a log means, and what to do about it.",
 }
 
 
