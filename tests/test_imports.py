@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "openllama_cli"
-LIBRARIES = {"models", "generation", "batch", "devices", "sgd", "demo_model"}
+LIBRARIES = {"models", "generation", "batch", "devices", "sgd", "demo_model", "benchmark"}
 
 # Which of our packages each may import, besides itself, `errors` and the version.
 MAY_IMPORT = {
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "batch": {"generation", "prompt_templates"},
     "devices": {"models"},
     "sgd": set(),
+    "benchmark": {"models", "generation", "devices"},
     "demo_model": set(),
     "errors": set(),
     "__init__": set(),

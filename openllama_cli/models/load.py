@@ -22,6 +22,7 @@ from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.placement import choose_dtype, describe_devices, device_map, input_device, main_device
 from openllama_cli.models.progress import NullProgress, Progress
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.startup import bound_spinning, read_ahead
 from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def load(
     checkpoint = checkpoint or inspect(folder.path)
     tokenizer = tokenizer or open_tokenizer(folder.path)
     check_vocabulary(tokenizer, checkpoint)
+    bound_spinning()
+    read_ahead(checkpoint.files)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:
         device = main_device(spec.device)

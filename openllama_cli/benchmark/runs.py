@@ -1,0 +1,96 @@
+"""Rivals in turn (A B A B), each in a fresh process, and what comes of it: medians, ranges and paired ratios."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from openllama_cli.benchmark.worker import Job, arguments
+from openllama_cli.errors import OlcError
+
+METRICS = (
+    "load_s",
+    "time_to_first_token_s",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "tokens_per_s",
+    "peak_memory_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the middle and the most of several measurements."""
+
+    least: float
+    middle: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one measurement or more."""
+        return cls(min(values), median(values), max(values))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One job's measurements. metrics: name → one value a run, None where there was nothing to measure."""
+
+    name: str
+    job: Job
+    metrics: dict[str, list[float | None]]
+    weight_bytes_per_token: int
+
+    def spread(self, metric: str) -> Spread | None:
+        """Of a metric over the runs."""
+        values = [value for value in self.metrics[metric] if value is not None]
+        return Spread.of(values) if values else None
+
+    def ratio(self, other: "Result", metric: str) -> Spread | None:
+        """This one's metric over the other's, run by run: what disturbs the machine disturbs both of a pair."""
+        pairs = zip(self.metrics[metric], other.metrics[metric], strict=True)
+        values = [mine / theirs for mine, theirs in pairs if mine and theirs]
+        return Spread.of(values) if values else None
+
+
+def run(jobs: dict[str, Job], runs: int, *, done: Callable[[str], None]) -> list[Result]:
+    """Measure all jobs `runs` times, in turn. done: told the name of each job that is about to run, and "" at the end.
+
+    Raises OlcError if a job fails.
+    """
+    collected: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    for _ in range(runs):
+        for name, job in jobs.items():
+            done(name)
+            collected[name].append(_measure(arguments(job), name))
+    done("")
+    return [
+        Result(
+            name,
+            job,
+            {metric: [sample[metric] for sample in collected[name]] for metric in METRICS},
+            collected[name][0]["weight_bytes_per_token"],
+        )
+        for name, job in jobs.items()
+    ]
+
+
+def measure_bandwidth(device: str) -> float:
+    """GB/s of the device's memory, in a process of its own."""
+    request = json.dumps({"bandwidth": True, "device": device})
+    answer = _measure([sys.executable, "-m", "openllama_cli.benchmark.worker", request], "bandwidth")
+    return float(answer["bandwidth_gb_per_s"])
+
+
+def _measure(command: list[str], name: str) -> dict[str, Any]:
+    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if process.returncode != 0:
+        last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        raise OlcError(f"measuring {name} failed: {last[0]}", "run the same with `olc complete --debug` to see more")
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise OlcError(f"measuring {name} failed: {answer['error'][0]}", answer["error"][1])
+    return answer

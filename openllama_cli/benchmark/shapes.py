@@ -1,0 +1,98 @@
+"""Models of real shapes with random weights: speed depends on the shape, not on what the numbers mean."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.models.find import demo_folder
+from openllama_cli.models.headers import TensorInfo
+from openllama_cli.models.paths import cache_dir
+from openllama_cli.models.progress import Progress
+from openllama_cli.models.safetensors_writer import write_safetensors
+from openllama_cli.models.shape import LlamaShape
+
+if TYPE_CHECKING:
+    import torch
+
+# OpenLLaMA's own, and two smaller ones: TinyLlama's 1.1B (grouped-query attention) and the 110M of llama2.c.
+SHAPES: dict[str, LlamaShape] = {
+    **{name: shape for name in ("3b", "7b", "13b") if (shape := CATALOGUE[name].shape) is not None},
+    "1b": LlamaShape(2048, 5632, layers=22, heads=32, kv_heads=4, head_dim=64, vocab=32000, context=2048),
+    "110m": LlamaShape(768, 2048, layers=12, heads=12, kv_heads=12, head_dim=64, vocab=32000, context=1024),
+}
+
+
+def random_model(name: str, dtype: str, progress: Progress) -> Path:
+    """The folder of a model of a shape, written under the cache directory if it is not there yet.
+
+    name: of SHAPES. dtype: as stored, "float16" or "bfloat16". Raises UsageError for an unknown shape, OlcError if the disk
+    has no room for it.
+    """
+    if name not in SHAPES:
+        raise UsageError(f"--shape {name} is not known", f"use one of {', '.join(SHAPES)}")
+    folder = cache_dir() / "bench" / f"{name}-{dtype}"
+    if (folder / "config.json").exists():
+        return folder
+    shape = SHAPES[name]
+    need = 2 * shape.parameters()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if need * 1.02 > free:
+        raise OlcError(
+            f"random weights of shape {name} need {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free",
+            "free some space, set XDG_CACHE_HOME to a larger disk, or take a smaller --shape",
+            code="disk_full",
+        )
+    _write(folder, shape, dtype, progress)
+    return folder
+
+
+def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> None:
+    """Write weights, then the tokenizer, then config.json, whose presence says that the folder is whole."""
+    folder.mkdir(exist_ok=True)
+    plan = {name: TensorInfo(dtype, size) for name, size in shape.tensors().items()}
+    progress.start(f"writing random weights to {folder}", sum(info.nbytes for info in plan.values()))
+    try:
+        write_safetensors(folder / "model.safetensors", plan, _tensors(plan), progress)
+        shutil.copy(demo_folder() / "tokenizer.model", folder)
+        config = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": shape.hidden,
+            "intermediate_size": shape.intermediate,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "vocab_size": shape.vocab,
+            "max_position_embeddings": shape.context,
+            "rms_norm_eps": shape.rms_norm_eps,
+            "hidden_act": "silu",
+            "tie_word_embeddings": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "torch_dtype": dtype,
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OlcError(f"cannot write to {folder}: {error.strerror}", "free some space or set XDG_CACHE_HOME") from error
+    finally:
+        progress.finish()
+
+
+def _tensors(plan: dict[str, TensorInfo]) -> "Iterator[tuple[str, torch.Tensor]]":
+    """Normal numbers, 0.02 wide as a Llama begins; one block of them over and over, since drawing billions takes minutes."""
+    import torch
+
+    block = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0)) * 0.02
+    for name, info in plan.items():
+        dtype: torch.dtype = getattr(torch, info.dtype)
+        if len(info.shape) == 1:
+            yield name, torch.ones(info.shape, dtype=dtype)
+            continue
+        count = info.shape[0] * info.shape[1]
+        yield name, block.to(dtype).repeat(-(-count // len(block)))[:count].view(info.shape)

@@ -1,0 +1,149 @@
+"""One measurement in a process of its own: `python -m openllama_cli.benchmark.worker JOB`, a line of JSON on stdout.
+
+A command line is always a first run, so nothing is warmed up.
+"""
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure.
+
+    folder: the model's. engine: "loop" or "transformers". rows: side by side; more than one have ragged prompts, from half of
+    prompt_tokens to one and a half. max_tokens: of every row; EOS is not looked at.
+    """
+
+    folder: str
+    engine: str
+    dtype: str
+    device: str
+    prompt_tokens: int
+    max_tokens: int
+    rows: int
+    quantize: str | None = None
+
+
+def prompts(job: Job, vocab: int) -> list[list[int]]:
+    """Random token ids, the same for every rival."""
+    import random
+
+    rng = random.Random(0)
+    half = job.prompt_tokens // 2
+    lengths = [job.prompt_tokens] if job.rows == 1 else [half + job.prompt_tokens * row // job.rows for row in range(job.rows)]
+    return [[1, *(rng.randrange(3, vocab) for _ in range(max(1, length) - 1))] for length in lengths]
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Load, generate, and tell. Speeds in tokens a second: prefill_tokens_per_s of all prompts until the first token of all
+    rows, decode_tokens_per_s of the tokens after it, tokens_per_s of all new tokens from the start of prefill.
+    """
+    from openllama_cli.models.load import load
+
+    folder = ModelFolder(Path(job.folder), job.folder, "folder", None, None, "flag")
+    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
+    loaded = load(folder, spec)
+    rows = prompts(job, loaded.checkpoint.shape.vocab)
+    started = time.perf_counter()
+    times = _transformers(loaded, job, rows) if job.engine == "transformers" else _loop(loaded, job, rows)
+    first, last = times[job.rows - 1], times[-1]
+    made = job.rows * job.max_tokens
+    tokens = sum(map(len, rows))
+    return {
+        "load_s": loaded.load_seconds,
+        "time_to_first_token_s": times[0] - started,
+        "prefill_tokens_per_s": tokens / (first - started),
+        "decode_tokens_per_s": (made - job.rows) / (last - first) if last > first else None,
+        "tokens_per_s": made / (last - started),
+        "peak_memory_bytes": _peak_memory(loaded),
+        "weight_bytes_per_token": _weight_bytes(loaded, job),
+    }
+
+
+def _quantized(job: Job) -> dict[str, str]:
+    return {} if job.quantize is None else {"quantize": job.quantize}
+
+
+def _loop(loaded: Any, job: Job, rows: list[list[int]]) -> list[float]:
+    """When each token came."""
+    from openllama_cli.generation.config import SamplingConfig
+    from openllama_cli.generation.loop import Request, Step
+    from openllama_cli.generation.stream import make_engine
+
+    config = SamplingConfig(max_tokens=job.max_tokens)
+    requests = (Request(row, prompt, config) for row, prompt in enumerate(rows))
+    engine = make_engine(loaded, max_rows=job.rows)
+    return [time.perf_counter() for event in engine(requests) if isinstance(event, Step) and event.scored is not None]
+
+
+def _transformers(loaded: Any, job: Job, rows: list[list[int]]) -> list[float]:
+    """The same with `model.generate`, its batch padded on the left."""
+    import torch
+
+    times: list[float] = []
+
+    def clock(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        times.extend([time.perf_counter()] * job.rows)
+        return torch.zeros(job.rows, dtype=torch.bool, device=ids.device)
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=loaded.input_device)  # [rows, longest]
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.input_device)
+    loaded.model.generation_config.eos_token_id = None
+    loaded.model.generate(
+        ids, attention_mask=mask, max_new_tokens=job.max_tokens, do_sample=False, pad_token_id=0, stopping_criteria=[clock]
+    )
+    return times
+
+
+def _weight_bytes(loaded: Any, job: Job) -> int:
+    """Bytes of weights that one token reads: all but the embedding, of which it reads one row."""
+    shape = loaded.checkpoint.shape
+    matrices = shape.parameters() - (0 if shape.tie else shape.vocab * shape.hidden)
+    bits = {"int8": 8.0, "int4": 4.5}.get(job.quantize or "", 8.0 * loaded.dtype.itemsize)
+    return int(matrices * bits / 8)
+
+
+def _peak_memory(loaded: Any) -> int:
+    """The most memory that the process had: mapped weights count, on a GPU its own memory does."""
+    if loaded.input_device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Measure the job of the command line; an expected failure is a line of JSON too."""
+    from openllama_cli.errors import OlcError
+
+    request = json.loads(sys.argv[1])
+    if request.get("bandwidth"):
+        from openllama_cli.devices.measure import bandwidth
+
+        answer: dict[str, Any] = {"bandwidth_gb_per_s": bandwidth(request["device"])}
+    else:
+        try:
+            answer = measure(Job(**request))
+        except OlcError as error:
+            answer = {"error": [error.cause, error.remedy]}
+    print(json.dumps(answer))
+
+
+def arguments(job: Job) -> list[str]:
+    """The command line that measures a job."""
+    return [sys.executable, "-m", "openllama_cli.benchmark.worker", json.dumps(asdict(job))]
+
+
+if __name__ == "__main__":
+    main()

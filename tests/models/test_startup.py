@@ -1,0 +1,50 @@
+"""Before torch is imported: how threads wait, and weights that are read ahead."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from openllama_cli.models.startup import available, bound_spinning, read_ahead
+
+
+def test_spinning_is_bounded_unless_the_user_chose() -> None:
+    env: dict[str, str] = {}
+    bound_spinning(env)
+    assert env == {"GOMP_SPINCOUNT": "2000"}
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+        chosen = {name: "as I like"}
+        bound_spinning(chosen)
+        assert chosen == {name: "as I like"}
+
+
+def test_a_completion_bounds_spinning_before_torch_is_imported(tiny_model: Path) -> None:
+    code = (
+        "import builtins, os, sys\n"
+        "real = builtins.__import__\n"
+        "def spy(name, *rest, **more):\n"
+        "    if name == 'torch' and 'torch' not in sys.modules: print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = spy\n"
+        "from openllama_cli.cli import main\n"
+        "main()\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    command = [sys.executable, "-c", code, "complete", "x", "-n", "1", "-m", str(tiny_model)]
+    run = subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+    assert run.stderr.splitlines()[0] == "2000"
+
+
+def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(1 << 20))
+    thread = read_ahead([file])
+    if thread is not None:
+        file.unlink()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_free_memory_is_read_from_the_kernel() -> None:
+    assert available({"MemTotal": " 100 kB", "MemAvailable": "   42 kB"}) == 42 * 1024
+    assert available({}) == 0
