@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from openllama_cli.batch.fingerprint import model_fingerprint
-from openllama_cli.batch.lock import output_lock
-from openllama_cli.batch.output import check_output, open_journal, write_output
-from openllama_cli.batch.precheck import InputSummary, precheck
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
 from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
@@ -31,6 +27,7 @@ from openllama_cli.terminal.streams import is_terminal, notice
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal import Journal
+    from openllama_cli.batch.precheck import InputSummary
     from openllama_cli.batch.runner import Runner
     from openllama_cli.models.load import LoadedModel
 
@@ -82,6 +79,11 @@ def command(
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "say what it is and where the answers go: --format jsonl -o answers.jsonl")
+    # Not before the options are known to be right: a usage error is to be as quick as help.
+    from openllama_cli.batch.lock import output_lock
+    from openllama_cli.batch.output import check_output, open_journal, write_output
+    from openllama_cli.batch.precheck import precheck
+
     fmt = InputFormat(format_name) if format_name is not None else InputFormat.of(Path(source))
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
@@ -129,9 +131,11 @@ def _header(
     settings: RowSettings,
     template: PromptTemplate | None,
     fmt: InputFormat,
-    summary: InputSummary,
+    summary: "InputSummary",
 ) -> dict[str, Any]:
     """All that the results depend on; a journal is resumed under the same header only."""
+    from openllama_cli.batch.fingerprint import model_fingerprint
+
     sampling = settings.sampling
     options = {
         "dtype": spec.dtype,
@@ -170,7 +174,7 @@ class _Batch:
     """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input."""
 
     def __init__(
-        self, journal: "Journal", summary: InputSummary, stop: GracefulStop, *, spooled: Path | None, as_json: bool
+        self, journal: "Journal", summary: "InputSummary", stop: GracefulStop, *, spooled: Path | None, as_json: bool
     ) -> None:
         self._journal, self._summary, self._stop = journal, summary, stop
         self._spooled, self._as_json = spooled, as_json

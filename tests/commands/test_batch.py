@@ -308,12 +308,10 @@ def write_whole(descriptor, data):
     if appends == count and point == "after an append": die()
 journal.write_whole = write_whole
 if point == "before the rename":
-    output.write_output = None
-    import openllama_cli.commands.batch as command
     from openllama_cli.batch.output_files import OutputFiles
     def write_output(journal, path):
         OutputFiles.of(path).temporary.write_bytes(b"half of it"); die()
-    command.write_output = write_output
+    output.write_output = write_output
 from openllama_cli.cli import main
 main()
 """
