@@ -21,6 +21,7 @@ COMMANDS = {
     "models": "List, download, inspect, convert and remove models.",
     "devices": "What this machine can run, what is wrong with it, and what to type.",
     "explain": "What an error message or a log means, and what to do about it.",
+    "sgd": "Mini-batch stochastic gradient descent on handwritten digits, from scratch.",
 }
 
 
