@@ -1,0 +1,70 @@
+"""What a run of `olc sgd` may be told; wrong values are refused with the name of the flag, before numpy is imported."""
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from openllama_cli.errors import UsageError
+
+CLASSES = 10
+COST_NAMES = ("quadratic", "cross-entropy")
+# 160 MB of weights, and as much again for their gradient.
+MAX_PARAMETERS = 20_000_000
+
+
+@dataclass(frozen=True)
+class SgdConfig:
+    """The settings of chapter 1 of the book, but for `sizes`, whose first layer fits the digits that are shipped.
+
+    sizes: neurons of each layer, the input's first. eta: the learning rate. seed: of the first weights and of the order of
+    the mini-batches; drawn where none is given. Raises UsageError.
+    """
+
+    sizes: tuple[int, ...] = (64, 30, CLASSES)
+    epochs: int = 30
+    mini_batch_size: int = 10
+    eta: float = 3.0
+    cost: str = "quadratic"
+    seed: int = field(default_factory=lambda: secrets.randbits(31))
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            shown = ",".join(map(str, self.sizes))
+            raise UsageError(f"--sizes {shown} is no network", "give two or more positive numbers, such as --sizes 64,30,10")
+        count = sum(y * x + y for x, y in pairwise(self.sizes))
+        if count > MAX_PARAMETERS:
+            cause = f"--sizes asks for {count:,} weights and biases; {MAX_PARAMETERS:,} are the most"
+            raise UsageError(cause, "give fewer neurons, such as --sizes 64,30,10")
+        for flag, value in (("--epochs", self.epochs), ("--mini-batch-size", self.mini_batch_size)):
+            if value < 1:
+                raise UsageError(f"{flag} {value} is less than 1", "give 1 or more")
+        if not (math.isfinite(self.eta) and self.eta > 0):
+            raise UsageError(f"--eta {self.eta:g} is no step size", "give a number above 0, such as --eta 3")
+        if self.cost not in COST_NAMES:
+            raise UsageError(f"--cost {self.cost} is unknown", f"give one of: {', '.join(COST_NAMES)}")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed} is below 0", "give 0 or more")
+
+    def fit(self, pixels: int, training: int, data: str) -> None:
+        """Raise UsageError unless the network fits images of so many pixels and the number of images to learn from."""
+        if (self.sizes[0], self.sizes[-1]) != (pixels, CLASSES):
+            hidden = self.sizes[1:-1]
+            fitting = ",".join(map(str, (pixels, *hidden, CLASSES)))
+            own = f"{self.sizes[0]:,} inputs and {self.sizes[-1]:,} outputs"
+            cause = f"--sizes has {own}; {data} need {pixels:,} (pixels of an image) and {CLASSES} (digits)"
+            raise UsageError(cause, f"give --sizes {fitting}")
+        if self.mini_batch_size > training:
+            cause = f"--mini-batch-size {self.mini_batch_size:,} is more than the {training:,} images to learn from"
+            raise UsageError(cause, f"give {training:,} or less".replace(",", ""))
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """`64,30,10` as numbers. Raises UsageError."""
+    parts: Sequence[str] = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() and len(part.strip()) < 10 for part in parts):
+        raise UsageError(
+            f"--sizes {text!r} is no list of numbers", "give two or more positive numbers, such as --sizes 64,30,10"
+        )
+    return tuple(int(part) for part in parts)

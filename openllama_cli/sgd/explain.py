@@ -1,0 +1,180 @@
+"""One mini-batch through the update, number by number: every matrix with its shape, and one path through them in full.
+
+The path: a hidden neuron, the output neuron of the first image's digit, and the weight between them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from openllama_cli.sgd.network import CrossEntropyCost, Matrix, Network, Samples
+
+# Terms of a sum that are written out.
+_TERMS = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the update: a title, and lines in plain text."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def explain(network: Network, mini_batch: Samples, eta: float) -> list[Step]:
+    """Walk through one update of the network, which is done at the end. Numbers are rounded to four digits."""
+    walk = _Walk(network, mini_batch)
+    steps = [walk.mini_batch(), *walk.forwards(), walk.cost(), *walk.backwards(), walk.update(eta)]
+    before = network.evaluate(mini_batch)
+    network.update_mini_batch(mini_batch, eta)
+    return [*steps, walk.afterwards(before, network.evaluate(mini_batch))]
+
+
+class _Walk:
+    def __init__(self, network: Network, batch: Samples) -> None:
+        self.network, self.batch, self.n = network, batch, len(batch)
+        self.x, self.y = batch.x.T.astype(np.float64), batch.y.T
+        self.activations, _ = network.feedforward(self.x)
+        self.last = len(network.weights)
+        nabla_b, nabla_w = network.backprop(self.x, self.y)
+        self.nabla_b, self.nabla_w = [nb.copy() for nb in nabla_b], [nw.copy() for nw in nabla_w]
+        # deltas[l] belongs to layer l, counted as activations are: the input is layer 0 and has none.
+        self.deltas: list[Matrix] = [self.x, *network.biases]
+        self.deltas[self.last] = network.cost.delta(self.activations[-1], self.y)
+        for layer in range(self.last - 1, 0, -1):
+            a = self.activations[layer]
+            self.deltas[layer] = network.weights[layer].T @ self.deltas[layer + 1] * a * (1 - a)
+        self.digit = int(self.y[:, 0].argmax())
+        # In each layer the neuron that is followed: of the last the digit's, before it the one that moves its weight most.
+        self.followed = [0] * self.last + [self.digit]
+        for layer in range(self.last - 1, -1, -1):
+            self.followed[layer] = int(np.abs(self.nabla_w[layer][self.followed[layer + 1]]).argmax())
+
+    def mini_batch(self) -> Step:
+        digits = " ".join(str(digit) for digit in self.y.argmax(axis=0)[: 2 * _TERMS])
+        more = " …" if self.n > 2 * _TERMS else ""
+        return Step(
+            f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}",
+            (
+                f"x {_shape(self.x)}: a column of pixels for each image, which show {digits}{more}",
+                f"y {_shape(self.y)}: what is wanted: 1 in the row of the digit, 0 in the others",
+            ),
+        )
+
+    def forwards(self) -> list[Step]:
+        steps = []
+        for layer in range(1, self.last + 1):
+            w, b = self.network.weights[layer - 1], self.network.biases[layer - 1]
+            before, a = self.activations[layer - 1], self.activations[layer]
+            j = self.followed[layer]
+            terms = w[j] * before[:, 0]
+            # The largest are the ones worth reading; blank pixels add nothing.
+            order = np.argsort(-np.abs(terms), kind="stable")[:_TERMS]
+            products = [f"{_n(w[j, k])}·{_n(before[k, 0])}" for k in sorted(order)]
+            z = float(terms.sum() + b[j, 0])
+            lines = [
+                "z = w · a + b",
+                f"{_shape(w)} · {_shape(before)} + {_shape(b)} = {_shape(a)}; then a = sigmoid(z) {_shape(a)}",
+                f"neuron {j}, image 0: z = {_sum(products, len(terms) - _TERMS)} + b, which is {_n(b[j, 0])}",
+                f"z = {_n(z)}, a = 1 / (1 + exp({_n(-z)})) = {_n(a[j, 0])}",
+            ]
+            if layer == self.last:
+                lines.append(f"all outputs, image 0: {' '.join(_n(value) for value in a[:, 0])}")
+                lines.append(f"wanted:               {' '.join(_n(value) for value in self.y[:, 0])}")
+            steps.append(Step(f"Forwards into layer {layer}", tuple(lines)))
+        return steps
+
+    def cost(self) -> Step:
+        a, y = self.activations[-1], self.y
+        mean, _ = self.network.evaluate(self.batch)
+        first, _ = self.network.evaluate(self.batch[:1])
+        if self.network.cost is CrossEntropyCost:
+            formula = "C = -Σ (y ln a + (1 - y) ln(1 - a)), over the outputs"
+            terms = [f"ln {_n(value if wanted else 1 - value)}" for value, wanted in zip(a[:, 0], y[:, 0], strict=True)]
+            shown = f"-({' + '.join(terms[:_TERMS])})"
+        else:
+            formula = "C = ½ Σ (a - y)², over the outputs"
+            terms = [f"({_n(value)} - {_n(wanted)})²" for value, wanted in zip(a[:, 0], y[:, 0], strict=True)]
+            shown = f"½ ({' + '.join(terms[:_TERMS])})"
+        return Step("The cost", (formula, f"image 0: {shown} = {_n(first)}", f"mean of the mini-batch: {_n(mean)}"))
+
+    def backwards(self) -> list[Step]:
+        return [self._backwards(layer) for layer in range(self.last, 0, -1)]
+
+    def _backwards(self, layer: int) -> Step:
+        delta, before, a = self.deltas[layer], self.activations[layer - 1], self.activations[layer]
+        j, k = self.followed[layer], self.followed[layer - 1]
+        value = a[j, 0]
+        if layer == self.last:
+            wanted = self.y[j, 0]
+            squash = "" if self.network.cost is CrossEntropyCost else f"·{_n(value)}·(1 - {_n(value)})"
+            formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), number by number"
+            lines = [
+                f"{formula} {_shape(delta)}",
+                f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}",
+            ]
+        else:
+            w, after = self.network.weights[layer], self.deltas[layer + 1]
+            products = [f"{_n(x)}·{_n(d)}" for x, d in zip(w[:_TERMS, j], after[:_TERMS, 0], strict=True)]
+            lines = [
+                "delta = (wᵀ · delta of the layer after) · a · (1 - a)",
+                f"{_shape(w.T)} · {_shape(after)} = {_shape(delta)}",
+                f"neuron {j}, image 0: ({_sum(products, len(w) - _TERMS)})·{_n(value)}·(1 - {_n(value)}) = {_n(delta[j, 0])}",
+            ]
+        sums = [_n(d) for d in delta[j, :_TERMS]]
+        products = [f"{_n(d)}·{_n(x)}" for d, x in zip(delta[j, :_TERMS], before[k, :_TERMS], strict=True)]
+        nabla_b, nabla_w = self.nabla_b[layer - 1], self.nabla_w[layer - 1]
+        lines += [
+            f"nabla_b = delta, summed over the images {_shape(nabla_b)}",
+            f"neuron {j}: {_sum(sums, self.n - _TERMS)} = {_n(nabla_b[j, 0])}",
+            f"nabla_w = delta · aᵀ of the layer before: {_shape(delta)} · {_shape(before.T)} = {_shape(nabla_w)}",
+            f"weight [{j}, {k}]: {_sum(products, self.n - _TERMS)} = {_n(nabla_w[j, k])}",
+        ]
+        return Step(f"Backwards out of layer {layer}", tuple(lines))
+
+    def update(self, eta: float) -> Step:
+        rate = eta / self.n
+        lines = [
+            "w - (eta / len(mini_batch)) · nabla_w, and b likewise",
+            f"eta / len(mini_batch) = {eta:g} / {self.n} = {_n(rate)}",
+        ]
+        for layer in range(1, self.last + 1):
+            w, b = self.network.weights[layer - 1], self.network.biases[layer - 1]
+            nw, nb = self.nabla_w[layer - 1], self.nabla_b[layer - 1]
+            j, k = self.followed[layer], self.followed[layer - 1]
+            weight = f"{_minus(w[j, k], rate, nw[j, k])} = {_n(w[j, k] - rate * nw[j, k])}"
+            bias = f"{_minus(b[j, 0], rate, nb[j, 0])} = {_n(b[j, 0] - rate * nb[j, 0])}"
+            lines.append(f"layer {layer}: weight [{j}, {k}] of {_shape(w)}: {weight}")
+            lines.append(f"layer {layer}: bias [{j}] of {_shape(b)}: {bias}")
+        lines.append(f"all {self.network.parameters.size:,} weights and biases move so, at once")
+        return Step("The update", tuple(lines))
+
+    def afterwards(self, before: tuple[float, Matrix], after: tuple[float, Matrix]) -> Step:
+        answers = self.batch.y.argmax(axis=1)
+        right = [int((outputs.argmax(axis=1) == answers).sum()) for _, outputs in (before, after)]
+        return Step(
+            "Afterwards, the same mini-batch",
+            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"read right {right[0]} → {right[1]} of {self.n}"),
+        )
+
+
+def _shape(matrix: Any) -> str:
+    return f"({matrix.shape[0]}, {matrix.shape[1]})"
+
+
+def _n(value: Any) -> str:
+    """A number to four digits."""
+    return f"{float(value):.4g}"
+
+
+def _sum(terms: Sequence[str], more: int) -> str:
+    """The terms added up, with a minus where one begins with it. more: terms that are not written out."""
+    text = " + ".join([*terms, f"{more} more terms"] if more > 0 else terms)
+    return text.replace("+ -", "- ")
+
+
+def _minus(value: float, rate: float, slope: float) -> str:
+    factor = f"({_n(slope)})" if slope < 0 else _n(slope)
+    return f"{_n(value)} - {_n(rate)}·{factor}"
