@@ -180,13 +180,13 @@ def _model(plan: "ModelPlan") -> None:
     state = str(plan.known.path) if plan.known.path else f"not downloaded ({size(plan.known.download_bytes)})"
     pairs = [
         ("model", f"{plan.known.name}, {shape.parameters() / 1e9:.2f} B parameters in {shape.layers} layers, {state}"),
-        ("KV cache", f"for every row of a batch; a row of the whole context has {shape.context:,} tokens"),
+        ("KV cache", f"a row is one of a batch with the whole context, {shape.context:,} tokens; rows: how many of them fit"),
     ]
     fields(pairs)
     _gap()
-    columns = ("type", "weights", "cache/token", "cache/row", "rows", "tokens/s", "verdict")
+    columns = ("type", "weights", "KV/token", "KV/row", "rows", "tokens/s", "verdict")
     rows = [_dtype(dtype) for dtype in plan.dtypes]
-    table(columns, rows, right=columns[1:-1], optional=("tokens/s", "cache/token", "rows"))
+    table(columns, rows, right=columns[1:-1], optional=("tokens/s", "KV/token", "rows"))
     _gap()
     _placement(plan)
     _gap()
@@ -200,7 +200,7 @@ def _model(plan: "ModelPlan") -> None:
 def _dtype(plan: "DtypePlan") -> Sequence[str]:
     speed = f"≤ {plan.tokens_per_s_at_most:.3g}" if plan.tokens_per_s_at_most is not None else ""
     cells = (size(plan.weights_bytes), size(plan.cache_bytes_per_token), size(plan.cache_bytes_per_row))
-    verdict = plan.verdict_text if plan.available else f"{plan.verdict_text} (an estimate; not in this olc)"
+    verdict = plan.verdict_text if plan.available else f"{plan.verdict_text} (estimate; no --quantize yet)"
     return plan.dtype, *cells, str(plan.rows), speed, verdict
 
 
@@ -208,6 +208,8 @@ def _placement(plan: "ModelPlan") -> None:
     """Which parts go where in the best type, neighbours on the same device in one line."""
     runs: list[list[str]] = []
     for part in plan.best.parts:
+        if part.module == "model.rotary_emb":  # A table of a hundred numbers.
+            continue
         if not runs or runs[-1][0] != part.device:
             runs.append([part.device])
         runs[-1].append(part.module.removeprefix("model."))
@@ -217,7 +219,7 @@ def _placement(plan: "ModelPlan") -> None:
         load = loads.pop(device, None)
         cells = ("", "", "") if load is None else (size(load.weights_bytes), size(load.cache_bytes), _free(load.free_bytes))
         rows.append((device, _modules(modules), *cells))
-    columns = (f"{plan.best.dtype} on", "parts", "weights", "cache", "free")
+    columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
     table(columns, rows, right=columns[2:])
 
 

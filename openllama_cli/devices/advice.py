@@ -51,7 +51,7 @@ def _torch(facts: Facts) -> Iterator[Problem]:
 
 
 def _requested(facts: Facts, device: str) -> Iterator[Problem]:
-    if not has_device(facts, device):
+    if facts.torch.version is not None and not has_device(facts, device):
         there = ", ".join(["cpu", *(gpu.device for gpu in facts.accelerators)])
         message = f"--device {device}: torch {facts.torch.version} sees no such device, only {there}"
         yield Problem("error", "device_missing", message, f'`olc complete --device auto "{PROMPT}"`')
@@ -164,10 +164,10 @@ def _float16(facts: Facts) -> Iterator[Problem]:
     if half and other:
         if other > 3 * half:
             message = f"a prompt takes {other / half:.0f} times as long in float16 as in {best} on this processor"
-            yield Problem("info", "float16_slow", message, f"leave out `--dtype float16`: olc takes {best} here")
+            yield Problem("info", "float16_slow", message, f"leave it to `--dtype auto`, which is {best} here")
     elif not FLOAT16 & set(facts.cpu.instruction_sets):
         message = "this processor has no float16 arithmetic: prompts are slow in it"
-        yield Problem("info", "float16_slow", message, f"leave out `--dtype float16`: olc takes {best} here")
+        yield Problem("info", "float16_slow", message, f"leave it to `--dtype auto`, which is {best} here")
 
 
 def _memory(facts: Facts) -> Iterator[Problem]:
@@ -213,6 +213,9 @@ def _hub(facts: Facts, plan: ModelPlan | None) -> Iterator[Problem]:
         if cache.largest is not None:
             fix = f"`olc models rm {shlex.quote(cache.largest[0])}` frees {_gb(cache.largest[1])}; or {fix}"
         yield Problem(severity, "disk_nearly_full", message, fix)
+    for repo_id in cache.incomplete:
+        message = f"{repo_id} is in the cache, but not whole: a download did not end"
+        yield Problem("warning", "model_incomplete", message, f"`olc models pull {shlex.quote(repo_id)}`")
     if cache.offline is not None:
         message = f"{cache.offline} is set: only models that are here can be used"
         if known:

@@ -94,8 +94,8 @@ class Cache:
     """The folder of the Hub's models.
 
     writable: for an absent folder, whether it could be made. free_bytes: on its disk; None where that is not known.
-    largest: the cached model that takes most space, with its bytes. offline: the variable that forbids the network. token:
-    where one is ("HF_TOKEN", "saved"), never the token itself.
+    largest: the cached model that takes most space, with its bytes. incomplete: models that lack files. offline: the variable
+    that forbids the network. token: where one is ("HF_TOKEN", "saved"), never the token itself.
     """
 
     path: str
@@ -104,6 +104,7 @@ class Cache:
     free_bytes: int | None
     models: int
     largest: tuple[str, int] | None
+    incomplete: tuple[str, ...]
     offline: str | None
     token: str | None
     endpoint: str

@@ -32,7 +32,10 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
     env = os.environ if env is None else env
     folder = hub_cache_dir(env)
     there = _nearest(folder)
-    models = list_cached(folder) if folder.is_dir() else []
+    try:
+        models = list_cached(folder)
+    except OSError:  # A folder that may not be read; that it cannot be used is said by `writable`.
+        models = []
     largest = max(models, key=lambda model: model.bytes, default=None)
     variable = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if env.get(name)), None)
     return Cache(
@@ -42,6 +45,7 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
         free_bytes=_free(there),
         models=len(models),
         largest=(largest.repo_id, largest.bytes) if largest else None,
+        incomplete=tuple(model.repo_id for model in models if not model.complete),
         offline=variable if hub_offline(env) else None,
         token=_token(env),
         endpoint=hub_endpoint(env),
@@ -63,7 +67,7 @@ def _sentencepiece() -> str:
     text = tokenizer.decode(ids)
     if text != _SAMPLE:
         raise ValueError(f"{_SAMPLE!r} came back as {text!r}")
-    return f"{tokenizer.kind}, {tokenizer.vocab_size} pieces, a text came back whole"
+    return f"{tokenizer.vocab_size:,} pieces of the demo's tokenizer.model; a text came back whole"
 
 
 def _protobuf() -> str:

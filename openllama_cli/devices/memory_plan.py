@@ -87,7 +87,7 @@ def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto"
         rows=rows,
         verdict=verdict,
         verdict_text=_in_words(verdict, placed, loads, tokens, shape),
-        tokens_per_s_at_most=_fastest(loads, dtype, facts),
+        tokens_per_s_at_most=_fastest(loads, facts),
     )
 
 
@@ -171,17 +171,12 @@ def _needed(load: DeviceLoad) -> int:
     return load.weights_bytes + load.reserved_bytes + load.cache_bytes
 
 
-def _fastest(loads: Sequence[DeviceLoad], dtype: str, facts: Facts) -> float | None:
-    """Tokens a second if reading the weights were all that decode does."""
+def _fastest(loads: Sequence[DeviceLoad], facts: Facts) -> float | None:
+    """Tokens a second if reading the weights once for each, at the measured bandwidth, were all that decode does."""
     seconds = 0.0
     for place, load in enumerate(loads):
         measured = facts.measured.get(load.device)
-        if measured is None or (place and load.device in ("cpu", "disk")):
+        if measured is None or measured.bandwidth_gb_per_s is None or (place and load.device in ("cpu", "disk")):
             return None
-        result = measured.dtypes.get(dtype)
-        speeds = [result.decode_gb_per_s, result.decode_plain_gb_per_s] if result else [measured.bandwidth_gb_per_s]
-        speed = max((value for value in speeds if value is not None), default=None)
-        if speed is None:
-            return None
-        seconds += load.weights_bytes / (speed * 1e9)
+        seconds += load.weights_bytes / (measured.bandwidth_gb_per_s * 1e9)
     return 1 / seconds if seconds else None

@@ -12,6 +12,7 @@ from openllama_cli.devices.memory_plan import QUANTISED, DtypePlan, Verdict, pla
 PROMPT = "Q: What is the largest animal?"
 
 _RANK: Mapping[Verdict, int] = {"fits": 0, "fits_with_cpu": 1, "fits_in_part": 2, "fits_with_disk": 3, "does_not_fit": 4}
+_FAIR_CONTEXT = 512
 # As in models.placement: processors that multiply bfloat16 matrices themselves.
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "avx10_2", "bf16"})
 
@@ -58,7 +59,7 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto", *, quantiz
         dtypes=plans,
         best=best,
         command=shlex.join(["olc", "complete", "-m", known.name, *flags]) + f' "{PROMPT}"' if fits else None,
-        first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None else None,
+        first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None and fits else None,
         smaller=None if _RANK[best.verdict] < 2 else _smaller(known, facts, target),
     )
 
@@ -102,10 +103,10 @@ def _one_gpu(known: KnownModel, spread: DtypePlan, facts: Facts, *, quantize: bo
 
 
 def _smaller(known: KnownModel, facts: Facts, device: str) -> str:
-    """The alias of the largest smaller model that fits whole in `--dtype auto`, else the demo."""
+    """The alias of the largest smaller model that leaves room for a fair context in `--dtype auto`, else the demo."""
     for other in catalogue_models():
         if other.shape.parameters() < known.shape.parameters():
             plan = plan_dtype(other, auto_dtype(other.dtype, facts, device), facts, device)
-            if plan.verdict in ("fits", "fits_with_cpu"):
+            if _RANK[plan.verdict] < 3 and plan.tokens >= min(_FAIR_CONTEXT, other.shape.context):
                 return other.name
     return "demo"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.table import Table
 from rich.text import Text
 
 from openllama_cli.terminal.escape import one_line
@@ -29,13 +30,14 @@ def show_findings(findings: Sequence[Finding]) -> None:
         rows = [(finding.severity, finding.code, finding.message, finding.fix) for finding in findings]
         table(("severity", "code", "message", "fix"), rows)
         return
-    console = stdout_console()
-    width = max(len(finding.severity) for finding in findings) if findings else 0
+    view = Table.grid(padding=(0, 1))
+    view.add_column(justify="right", no_wrap=True)
+    view.add_column(overflow="fold")
     for finding in findings:
-        head = Text(f"{finding.severity}: ".rjust(width + 2), style=_STYLES.get(finding.severity, "bold"))
-        console.print(Text.assemble(head, one_line(finding.message)), soft_wrap=False)
-        fix = Text("fix: ".rjust(width + 2), style="bold green")
-        console.print(Text.assemble(fix, _plain(finding.fix)), soft_wrap=False)
+        severity = Text(f"{finding.severity}:", style=_STYLES.get(finding.severity, "bold"))
+        view.add_row(severity, Text(one_line(finding.message)))
+        view.add_row(Text("fix:", style="bold green"), _plain(finding.fix))
+    stdout_console().print(view, soft_wrap=False)
 
 
 def _plain(fix: str) -> Text:

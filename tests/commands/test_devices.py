@@ -1,0 +1,133 @@
+"""`olc devices` as it is typed: what reaches stdout, how wide it is, and how it exits."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.terminal.escape import visible
+from tests.conftest import Olc, olc_command, run_process
+
+
+def test_help_does_not_import_torch_and_names_the_options() -> None:
+    run = run_process("devices", "--help")
+    assert run.code == 0
+    for word in ("--model", "--device", "--quick", "--json"):
+        assert word in run.text
+
+
+def test_quick_in_a_pipe_is_tab_separated_sections(olc: Olc) -> None:
+    run = olc("devices", "--quick")
+    assert run.code == 0
+    sections = [section.splitlines() for section in run.text.strip().split("\n\n")]
+    assert sections[0][0].startswith("olc\t")
+    assert any(line.startswith("processor\t") for line in sections[1])
+    assert sections[-1][0] == "severity\tcode\tmessage\tfix"
+    assert all(line.count("\t") == 3 for line in sections[-1])
+    assert "\x1b" not in run.text
+
+
+def test_json_is_one_document_with_its_keys(olc: Olc) -> None:
+    run = olc("devices", "--quick", "--json", "-m", "7b")
+    found = json.loads(run.text)
+    assert list(found) == ["versions", "devices", "backends", "checks", "cache", "model", "problems"]
+    assert found["model"]["name"] == "7b"
+    assert found["devices"][0]["device"] == "cpu"
+    assert (run.code == 1) == any(problem["severity"] == "error" for problem in found["problems"])
+
+
+def test_a_folder_is_planned_and_the_command_that_is_shown_runs(olc: Olc, tmp_model: Path) -> None:
+    run = olc("devices", "--quick", "-m", str(tmp_model))
+    assert run.code == 0
+    command = re.search(r'^run\tolc (.+) "(.*)"$', run.text, re.MULTILINE)
+    assert command is not None
+    assert olc(*command[1].split(), command[2], "-n", "2").code == 0
+
+
+def test_a_problem_that_would_stop_a_completion_exits_with_1(olc: Olc) -> None:
+    run = olc("devices", "--quick", "--device", "cuda:7")
+    assert run.code == 1
+    assert "error\tdevice_missing\t" in run.text
+
+
+def test_offline_and_a_download_to_come_is_an_error(olc: Olc) -> None:
+    run = olc("devices", "--quick", "--json", "-m", "3b", env={"HF_HUB_OFFLINE": "1"})
+    assert run.code == 1
+    assert {"hub_offline"} <= {problem["code"] for problem in json.loads(run.text)["problems"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--device", "toaster"], 2, "--device toaster is not known"),
+        (["--model", ""], 2, "--model is empty"),
+        (["-m", "./no/such/folder"], 1, "does not exist"),
+        (["-m", "somebody/some-llama"], 1, "olc models pull somebody/some-llama"),
+    ],
+)
+def test_wrong_use_is_two_lines_without_torch(arguments: list[str], code: int, words: str) -> None:
+    run = run_process("devices", *arguments)
+    assert run.code == code
+    assert run.out == b""
+    assert words in run.messages
+    assert len(run.messages.splitlines()) == 2
+
+
+def on_a_terminal(width: int, *arguments: str, **environment: str) -> str:
+    """What a terminal of this width receives."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        olc_command(*arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    received = b""
+    while True:
+        try:
+            block = os.read(ours, 65536)
+        except OSError:
+            break
+        if not block:
+            break
+        received += block
+    process.wait()
+    os.close(ours)
+    return received.decode()
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_gets_lines_that_fit_and_no_torn_words(width: int) -> None:
+    text = on_a_terminal(width, "devices", "--quick", "-m", "13b", NO_COLOR="1")
+    # The spinner redraws its line; what counts is what is left.
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    lines = [line.split("\r")[-1] for line in text.replace("\r\n", "\n").split("\n")]
+    assert max(map(len, lines)) <= width
+    whole = "\n".join(lines)
+    assert visible(whole) == whole
+    for word in ("processor", "distributed", "bfloat16", "olc models pull 13b"):
+        assert word in whole
+
+
+def test_no_color_is_respected() -> None:
+    coloured = on_a_terminal(100, "devices", "--quick")
+    plain = on_a_terminal(100, "devices", "--quick", NO_COLOR="1")
+    colours = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    assert colours.search(coloured)
+    assert not colours.search(plain)
+
+
+@pytest.mark.slow
+def test_measuring_takes_less_than_fifteen_seconds_and_is_shown(olc: Olc) -> None:
+    run = olc("devices", "--json")
+    devices = json.loads(run.text)["devices"]
+    assert 0 < sum(device["measured_s"] for device in devices) < 15
+    assert {"float32", "float16", "bfloat16"} == devices[0]["dtypes"].keys()
+    shown = olc("devices", "--device", "cpu").text
+    assert "cpu\tbfloat16\tright\t" in shown

@@ -1,0 +1,128 @@
+"""The whole examination, behind a probe: what is asked of the machine, and the one JSON document."""
+
+import json
+from typing import Any
+
+import pytest
+
+from openllama_cli.devices import report as reporting
+from openllama_cli.devices.facts import Facts, TorchBuild
+from openllama_cli.devices.probe import MachineProbe
+from openllama_cli.devices.report import document, examine
+from openllama_cli.errors import ModelError
+from tests.devices.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
+
+KEYS = {"versions", "devices", "backends", "checks", "cache", "model", "problems"}
+
+
+def as_json(probe: Any, **options: Any) -> dict[str, Any]:
+    """The document after a trip through JSON, where NaN is not allowed."""
+    found = json.loads(json.dumps(document(examine(probe, **options)), allow_nan=False))
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "measured"),
+    [
+        (facts(gpu(0, free=11), gpu(1, free=10)), "auto", ["cuda:0", "cuda:1", "cpu"]),
+        (facts(gpu(0, free=11), gpu(1, free=10)), "cuda", ["cuda:0"]),
+        (facts(gpu(0, free=11), gpu(1, free=10)), "cuda:1", ["cuda:1"]),
+        (facts(gpu(0, free=11)), "cpu", ["cpu"]),
+        (facts(mps()), "auto", ["mps", "cpu"]),
+        (facts(), "cuda", []),
+        (facts(torch=TorchBuild(None, trouble="broken")), "auto", []),
+    ],
+)
+def test_the_devices_that_are_measured(machine: Facts, device: str, measured: list[str]) -> None:
+    probe = FakeProbe(machine)
+    found = examine(probe, device=device)
+    assert probe.measured == measured == list(found.facts.measured)
+
+
+def test_quick_measures_nothing() -> None:
+    probe = FakeProbe(facts(gpu(free=11)))
+    assert examine(probe, measure=False).facts.measured == {}
+    assert probe.measured == []
+
+
+def test_no_device_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "MEASURING_S", -1)
+    assert examine(FakeProbe(facts(gpu(free=11)))).facts.measured == {}
+
+
+def test_the_document_of_two_gpus_and_a_model() -> None:
+    probe = FakeProbe(facts(gpu(0, free=11), gpu(1, free=10)), {"cuda:0": measurement(900.0)})
+    found = as_json(probe, model="13b")
+    assert found.keys() == KEYS
+    assert [device["device"] for device in found["devices"]] == ["cpu", "cuda:0", "cuda:1"]
+    assert found["devices"][1]["bandwidth_gb_per_s"] == 900.0
+    assert found["devices"][1]["dtypes"]["float16"]["ok"] is True
+    model = found["model"]
+    assert list(model["dtypes"]) == ["float32", "float16", "bfloat16", "int8", "int4"]
+    assert [part["module"] for part in model["placement"]][:2] == ["model.embed_tokens", "model.layers.0"]
+    assert sum(part["module"].startswith("model.layers.") for part in model["placement"]) == 40
+    assert sum(part["bytes"] for part in model["placement"]) == model["best"]["weights_bytes"]
+    assert model["command"].startswith("olc complete -m 13b ")
+    assert model["first"] == "olc models pull 13b"
+    for dtype in model["dtypes"].values():
+        assert dtype.keys() >= {"weights_bytes", "cache_bytes_per_token", "cache_bytes_per_row", "devices", "verdict", "rows"}
+    assert all(problem.keys() == {"severity", "code", "message", "fix"} for problem in found["problems"])
+
+
+def test_the_document_without_a_model_and_without_measurements() -> None:
+    found = as_json(FakeProbe(facts()), measure=False)
+    assert found.keys() == KEYS
+    assert found["model"] is None
+    assert found["devices"][0]["dtypes"] is None
+
+
+def test_a_machine_whose_torch_is_broken_still_gets_its_document() -> None:
+    found = as_json(FakeProbe(facts(torch=TorchBuild(None, trouble="ImportError: libcudart.so.12"))), model="7b")
+    assert found["model"] is None
+    assert found["problems"][0]["code"] == "torch_broken"
+    assert "libcudart" in found["problems"][0]["message"]
+
+
+def test_a_device_that_is_not_there_is_a_problem_and_the_plan_is_for_what_is() -> None:
+    found = as_json(FakeProbe(facts(torch=CPU_BUILD)), model="3b", device="cuda")
+    assert found["problems"][0]["code"] == "device_missing"
+    assert found["model"]["best"]["devices"][0]["device"] == "cpu"
+
+
+def test_a_wrong_model_is_said_before_the_machine_is_looked_at() -> None:
+    class Untouched(FakeProbe):
+        def facts(self) -> Facts:
+            raise AssertionError("the machine was looked at")
+
+    with pytest.raises(ModelError):
+        examine(Untouched(facts()), model="./no/such/folder")
+
+
+def test_progress_ends_whatever_happens() -> None:
+    class Broken(FakeProbe):
+        def facts(self) -> Facts:
+            raise RuntimeError("a bug")
+
+    events: list[str] = []
+
+    class Recorder:
+        def start(self, label: str, total_bytes: int | None) -> None:
+            events.append(label)
+
+        def advance(self, count: int) -> None: ...
+
+        def finish(self) -> None:
+            events.append("finished")
+
+    with pytest.raises(RuntimeError):
+        examine(Broken(facts()), progress=Recorder())
+    assert events == ["looking at this machine", "finished"]
+
+
+def test_this_machine_is_looked_at_without_an_error() -> None:
+    found = as_json(MachineProbe(), measure=False, model="demo")
+    assert found["versions"]["torch"]
+    assert found["backends"].keys() == {"nccl", "gloo", "mpi", "ucc", "xccl"}
+    assert all(check["ok"] for check in found["checks"])
+    assert found["model"]["best"]["verdict"] == "fits"
