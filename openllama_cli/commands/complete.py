@@ -53,6 +53,13 @@ Examples:
     show_default=True,
     help="olc's decode loop, or model.generate, which it is compared with.",
 )
+@click.option(
+    "--speculate",
+    type=click.IntRange(0, 64),
+    default=0,
+    metavar="N",
+    help="Guess up to N tokens from the text itself and check them at once; for summaries and code.",
+)
 @sampling_options(SamplingConfig())
 @model_options
 def command(
@@ -68,6 +75,7 @@ def command(
     no_stream: bool,
     stats: bool,
     engine: Any,
+    speculate: int,
     given: dict[str, Any],
     spec: ModelSpec,
 ) -> None:
@@ -78,6 +86,8 @@ def command(
     """
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs is reported in JSON only", "add --json")
+    if speculate and engine == "transformers":
+        raise UsageError("--speculate is part of olc's own loop", "leave --engine transformers out")
     if escape and "stop" in given:
         given["stop"] = tuple(unescape(stop) for stop in given["stop"])
     source = read_prompt(prompt, file, template, values, escape=escape)
@@ -89,7 +99,8 @@ def command(
     check_context(opened, len(tokens), sampling.max_tokens)
 
     loaded = load_model(opened, spec)
-    run = _Run(loaded, tokens, sampling, num_samples, engine, score_prompt=echo and logprobs is not None)
+    score_prompt = echo and logprobs is not None
+    run = _Run(loaded, tokens, sampling, num_samples, engine, score_prompt=score_prompt, speculate=speculate)
     if as_json:
         for _ in run.steps():
             pass
@@ -135,6 +146,7 @@ class _Run:
         engine: Any,
         *,
         score_prompt: bool,
+        speculate: int,
     ) -> None:
         from openllama_cli.generation.prefix import PrefixCache
         from openllama_cli.generation.result import Completion
@@ -150,7 +162,7 @@ class _Run:
         # All samples have the same prompt: it runs through the model once.
         prefixes = PrefixCache() if samples > 1 else None
         self._engine = make_engine(loaded, engine, forward=forward, prefixes=prefixes)
-        self._prompts = [Prompt(row, tokens, sampling, score_prompt) for row in range(samples)]
+        self._prompts = [Prompt(row, tokens, sampling, score_prompt, speculate=speculate) for row in range(samples)]
 
     def steps(self) -> "Iterator[TextStep]":
         from openllama_cli.generation.stream import stream

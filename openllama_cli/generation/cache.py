@@ -44,6 +44,10 @@ class KVCache:
             self.append(layer, keys[:, :count], values[:, :count])
         self.advance(count)
 
+    def truncate(self, length: int) -> None:
+        """Forget the positions from `length` on, in every layer."""
+        self.length = length
+
     def advance(self, count: int) -> None:
         """Count `count` positions as filled, in every layer."""
         self.length += count

@@ -27,6 +27,7 @@ from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import Forward
 from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.sampling import choose_token, log_probabilities, row_generator
+from openllama_cli.generation.speculation import draft
 
 # "eos": the model ended; "stop": a stop string; "length": max tokens; "context": no position is left.
 FinishReason = Literal["eos", "stop", "length", "context"]
@@ -41,6 +42,7 @@ class Request:
     eos: ids that end the row.
     watch: told every token taken that is not EOS; true ends the row (stop strings: text is not known here).
     score_prompt: also report the prompt's log-probabilities.
+    speculate: tokens at most that are guessed and checked in one pass (see `speculation`); changes no result.
     """
 
     row: int
@@ -50,6 +52,7 @@ class Request:
     watch: Callable[[int], bool] | None = None
     score_prompt: bool = False
     draws_as: int | None = None
+    speculate: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,17 @@ def decode_rows(
         if not active:
             return
         # Every active row has taken a token that the model has not seen yet.
-        logits = forward.decode([row.tokens[-1] for row in active], [row.cache for row in active])  # [rows, vocab]
-        for row, row_logits in zip(active, logits, strict=True):
-            yield _take(row, row_logits)
+        plain = []
+        for row in active:
+            guessed = draft(row.tokens, min(row.request.speculate, row.left - 1)) if row.request.speculate else []
+            if guessed:
+                yield from _verify(forward, row, guessed)
+            else:
+                plain.append(row)
+        if plain:
+            logits = forward.decode([row.tokens[-1] for row in plain], [row.cache for row in plain])  # [rows, vocab]
+            for row, row_logits in zip(plain, logits, strict=True):
+                yield _take(row, row_logits)
         active = [row for row in active if not row.finished]
 
 
@@ -199,6 +210,20 @@ def _take(row: _Row, logits: torch.Tensor) -> Step:
     reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)
     row.finished = reason is not None
     return Step(request.row, scored, reason)
+
+
+def _verify(forward: Forward, row: _Row, guessed: Sequence[int]) -> Iterator[Step]:
+    """Run the last token and a guess of what follows in one pass; take tokens as long as the guess was right, and one more.
+
+    Each token is chosen from the logits that it would have been chosen from without a guess, with the same random numbers.
+    """
+    logits = forward.prefill([row.tokens[-1], *guessed], row.cache, every=True)  # [1 + guessed, vocab]
+    for place, guess in enumerate((*guessed, None)):
+        yield _take(row, logits[place])
+        if row.finished or row.tokens[-1] != guess:
+            break
+    # The token taken last has not been run, and what was guessed wrong never was.
+    row.cache.truncate(len(row.tokens) - 1)
 
 
 def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason | None) -> FinishReason | None:

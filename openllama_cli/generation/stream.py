@@ -44,7 +44,8 @@ class Loaded(Protocol):
 class Prompt:
     """A prompt to complete.
 
-    row: its identity. tokens: ids with BOS. score: report the prompt's log-probabilities too. draws_as: see `loop.Request`.
+    row: its identity. tokens: ids with BOS. score: report the prompt's log-probabilities too.
+    draws_as, speculate: see `loop.Request`.
     """
 
     row: int
@@ -52,6 +53,7 @@ class Prompt:
     sampling: SamplingConfig
     score: bool = False
     draws_as: int | None = None
+    speculate: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) 
                 watch=text.watch,
                 score_prompt=prompt.score,
                 draws_as=prompt.draws_as,
+                speculate=prompt.speculate,
             )
 
     for event in engine(requests()):

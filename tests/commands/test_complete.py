@@ -134,6 +134,11 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(olc: Olc, model: str, engi
     assert all(offset < len(choice["text"]) for offset in choice["logprobs"]["text_offset"])
 
 
+def test_guessing_ahead_changes_nothing(olc: Olc, model: str) -> None:
+    prompt = "the quick brown fox jumps over the lazy dog, the quick brown fox"
+    assert text_of(olc, model, prompt, "-n", "40", "--speculate", "6") == text_of(olc, model, prompt, "-n", "40")
+
+
 def test_a_stop_string_in_the_prompt_stops_nothing(olc: Olc, model: str) -> None:
     assert text_of(olc, model, PROMPT, "-n", "9", "--stop", "largest") == text_of(olc, model, PROMPT, "-n", "9")
 
@@ -251,6 +256,7 @@ def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_pa
         (["x", "--stop", ""], ["--stop"]),
         (["x", "--num-samples", "0"], ["--num-samples"]),
         (["x", "--num-samples", "2", "--temperature", "0"], ["--num-samples", "--temperature"]),
+        (["x", "--speculate", "4", "--engine", "transformers"], ["--speculate", "--engine"]),
         (["x", "--engine", "steam"], ["loop", "transformers"]),
         (["x", "--dtype", "float8"], ["--dtype"]),
         (["x", "y"], ["unexpected extra argument"]),
