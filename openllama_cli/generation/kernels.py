@@ -4,7 +4,7 @@ At one row a product reads every weight once and computes next to nothing: what 
 arithmetic counts. Measured for a 9600 x 3200 layer on 2 cores with AVX512 and bfloat16: `olc bench` repeats it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -20,6 +20,33 @@ class Linear(Protocol):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x times the weights' transpose."""
+
+
+class Linears(Protocol):
+    """Several layers' weights that read the same input: [n, in] → one [n, out] for each."""
+
+    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """x times each of them."""
+
+
+class Separate:
+    """Matrices as they lie in the checkpoint. Copying them together gains nothing, and needs their memory again."""
+
+    def __init__(self, *linears: Linear) -> None:
+        self._linears = linears
+
+    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [linear(x) for linear in self._linears]
+
+
+class Fused:
+    """Matrices stacked into one, as quantised ones are: the activations are quantised once. sizes: rows of each."""
+
+    def __init__(self, linear: Linear, sizes: Sequence[int]) -> None:
+        self._linear, self._sizes = linear, list(sizes)
+
+    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        return self._linear(x).split(self._sizes, dim=-1)
 
 
 class DenseLinear:
@@ -54,9 +81,9 @@ class HalfLinear:
 
 
 @contextmanager
-def vector_products(dtype: torch.dtype) -> Iterator[None]:
+def vector_products() -> Iterator[None]:
     """For one row on a CPU: bfloat16 matrix-vector products at memory speed, which oneDNN's run at half of."""
-    if dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():
         yield
         return
     before = torch._C._get_mkldnn_enabled()

@@ -1,0 +1,97 @@
+"""What the lean forward pass works on: a Llama's numbers and its weights as functions, wherever they come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from openllama_cli.generation.kernels import DenseLinear, HalfLinear, Linear, Linears, Separate
+
+# [n] positions → cosines and sines, [n, D] each, in the type of the activations.
+Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One decoder layer: its norms, [hidden], and its matrices; those that read the same input stand together."""
+
+    attention_norm: torch.Tensor
+    query_key_value: Linears
+    output: Linear
+    mlp_norm: torch.Tensor
+    gate_up: Linears
+    down: Linear
+
+
+@dataclass(frozen=True)
+class LlamaWeights:
+    """A Llama whose weights lie on one device.
+
+    dtype: of the activations between products. cache_dtype: of keys and values. exact_rows: fill up rows so that a row's
+    bits do not depend on its neighbours (float32). vector_products: one row's products are faster with oneDNN off.
+    method: of quantisation, if any. scale: what attention scores are multiplied with. context: positions that the model was made for.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    cache_dtype: torch.dtype
+    exact_rows: bool
+    vector_products: bool
+    heads: int
+    kv_heads: int
+    scale: float
+    eps: float
+    context: int
+    rotary: Rotary
+    embedding: torch.Tensor
+    layers: Sequence[LayerWeights]
+    norm: torch.Tensor
+    head: Linear
+    method: str | None = None
+
+
+def of_model(model: Any) -> LlamaWeights:
+    """The weights of a transformers Llama, not copied. model: in eval mode; see `lean.suits`."""
+    config = model.config
+    half = model.dtype == torch.float16 and model.device.type == "cpu"
+
+    def linear(module: Any) -> Linear:
+        return HalfLinear(module.weight, module.bias) if half else DenseLinear(module.weight, module.bias)
+
+    def layer(module: Any) -> LayerWeights:
+        attention, mlp = module.self_attn, module.mlp
+        return LayerWeights(
+            attention_norm=module.input_layernorm.weight,
+            query_key_value=Separate(linear(attention.q_proj), linear(attention.k_proj), linear(attention.v_proj)),
+            output=linear(attention.o_proj),
+            mlp_norm=module.post_attention_layernorm.weight,
+            gate_up=Separate(linear(mlp.gate_proj), linear(mlp.up_proj)),
+            down=linear(mlp.down_proj),
+        )
+
+    # Activations of float16 weights on a CPU are float32 between products, and their keys and values bfloat16.
+    dtype = torch.float32 if half else model.dtype
+    return LlamaWeights(
+        device=model.device,
+        dtype=dtype,
+        cache_dtype=torch.bfloat16 if half else model.dtype,
+        exact_rows=model.dtype == torch.float32,
+        vector_products=dtype == torch.bfloat16 and model.device.type == "cpu",
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        scale=model.model.layers[0].self_attn.scaling,
+        eps=config.rms_norm_eps,
+        context=int(config.max_position_embeddings),
+        rotary=partial(_model_rotary, model.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
+        embedding=model.model.embed_tokens.weight,
+        layers=[layer(module) for module in model.model.layers],
+        norm=model.model.norm.weight,
+        head=linear(model.lm_head),
+    )
+
+
+def _model_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    cosine, sine = module(like, positions[None])  # [1, n, D]
+    return cosine[0], sine[0]
