@@ -51,7 +51,7 @@ def measure(job: Job) -> dict[str, Any]:
 
     folder = ModelFolder(Path(job.folder), job.folder, "folder", None, None, "flag")
     spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
-    loaded = load(folder, spec)
+    loaded = load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)  # as `olc complete` does
     rows = prompts(job, loaded.checkpoint.shape.vocab)
     started = time.perf_counter()
     times = _transformers(loaded, job, rows) if job.engine == "transformers" else _loop(loaded, job, rows)

@@ -98,7 +98,7 @@ def command(
     tokens = opened.tokenizer.encode(source.text)
     check_context(opened, len(tokens), sampling.max_tokens)
 
-    loaded = load_model(opened, spec)
+    loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1)
     score_prompt = echo and logprobs is not None
     run = _Run(loaded, tokens, sampling, num_samples, engine, score_prompt=score_prompt, speculate=speculate)
     if as_json:

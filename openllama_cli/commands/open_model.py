@@ -67,14 +67,21 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
     )
 
 
-def load_model(opened: OpenedModel, spec: ModelSpec) -> "LoadedModel":
-    """Load the weights, with a progress bar on stderr. Imports torch and transformers."""
+def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
+    """Load the weights, with a progress bar on stderr. Imports torch and transformers. one_row: see `models.load.load`."""
     from openllama_cli.models.load import load
     from openllama_cli.terminal.progress import TerminalProgress
 
     progress = TerminalProgress()
     try:
-        return load(opened.folder, spec, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer, progress=progress)
+        return load(
+            opened.folder,
+            spec,
+            checkpoint=opened.checkpoint,
+            tokenizer=opened.tokenizer,
+            one_row=one_row,
+            progress=progress,
+        )
     finally:
         progress.finish()
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+# Bytes of weights. Converting less takes no time that anybody notices.
+_WORTH_MAPPING = 500_000_000
+
 MaxMemory = Mapping[int | str, int | str]
 
 
@@ -58,6 +61,7 @@ def load(
     *,
     checkpoint: Checkpoint | None = None,
     tokenizer: Tokenizer | None = None,
+    one_row: bool = False,
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
     offload_folder: Path | None = None,
@@ -66,10 +70,11 @@ def load(
 
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
-    checkpoint, tokenizer: of this folder, if the caller has them already. progress: counts the stored bytes of the weights
-    that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as accelerate takes it; None lets it
-    look. offload_folder: for weights that fit nowhere else and are not in safetensors files; None is a temporary folder that
-    is removed when the process ends.
+    checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
+    olc's own forward pass: large float16 weights are then kept mapped on a CPU, which is best for one row. progress: counts
+    the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
+    accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
+    None is a temporary folder that is removed when the process ends.
 
     Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
     """
@@ -83,7 +88,7 @@ def load(
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:
         device = main_device(spec.device)
-        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=one_row and checkpoint.bytes > _WORTH_MAPPING)
         with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
             model = _from_pretrained(
                 checkpoint,

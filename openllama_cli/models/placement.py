@@ -64,12 +64,13 @@ def _cuda(device: "torch.device") -> "torch.device":
     return torch.device("cuda", index)
 
 
-def choose_dtype(requested: DtypeName, stored: str, device: "torch.device") -> "torch.dtype":
+def choose_dtype(requested: DtypeName, stored: str, device: "torch.device", *, mapped: bool = False) -> "torch.dtype":
     """The type to compute in.
 
     requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto" is the checkpoint's type on an
     accelerator; on a CPU it is bfloat16 if the processor has instructions for it, else float32, since float16 prefill is ten
-    times slower there (measured on AVX512 with bf16).
+    times slower there (measured on AVX512 with bf16). mapped: keep float16 weights as they are on such a processor, for a
+    forward pass that multiplies them in bfloat16: they need not be converted, which takes longer than an answer.
     """
     import torch
 
@@ -78,7 +79,8 @@ def choose_dtype(requested: DtypeName, stored: str, device: "torch.device") -> "
     elif device.type != "cpu":
         name = stored
     else:
-        name = "bfloat16" if cpu_has_bfloat16() else "float32"
+        narrow = stored if mapped and stored == "float16" else "bfloat16"
+        name = narrow if cpu_has_bfloat16() else "float32"
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype

@@ -72,3 +72,19 @@ def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
 def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
     with pytest.raises(OlcError, match="--device mps: torch "):
         main_device("mps")
+
+
+def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from openllama_cli.models import placement
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: True)
+    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16
+    assert placement.choose_dtype("auto", "float16", cpu) == torch.bfloat16
+    assert placement.choose_dtype("auto", "float32", cpu, mapped=True) == torch.bfloat16
+    assert placement.choose_dtype("float32", "float16", cpu, mapped=True) == torch.float32
+    # Without bfloat16 instructions several rows would have nowhere to go.
+    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: False)
+    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
