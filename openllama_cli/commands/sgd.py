@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, parse_sizes
+from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
 from openllama_cli.terminal.streams import hint, is_terminal, notice, out_json
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def command(
     if sizes is None:
         config = SgdConfig(**{**given, "seed": config.seed, "sizes": (digits.pixels, *config.sizes[1:-1], CLASSES)})
     config.fit(digits.pixels, digits.training, digits.name)
+    one_thread()
 
     from openllama_cli.sgd.digits import prepare
     from openllama_cli.sgd.network import Network

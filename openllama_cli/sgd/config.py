@@ -1,6 +1,7 @@
 """What a run of `olc sgd` may be told; wrong values are refused with the name of the flag, before numpy is imported."""
 
 import math
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,3 +69,12 @@ def parse_sizes(text: str) -> tuple[int, ...]:
             f"--sizes {text!r} is no list of numbers", "give two or more positive numbers, such as --sizes 64,30,10"
         )
     return tuple(int(part) for part in parts)
+
+
+def one_thread() -> None:
+    """Let numpy's matrix products use one thread. Call it before numpy is imported.
+
+    The matrices of a mini-batch are too small to share, and threads that wait for each other make an epoch many times
+    slower on a machine with other work.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

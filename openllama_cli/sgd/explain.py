@@ -72,7 +72,7 @@ class _Walk:
             terms = w[j] * before[:, 0]
             # The largest are the ones worth reading; blank pixels add nothing.
             order = np.argsort(-np.abs(terms), kind="stable")[:_TERMS]
-            products = [f"{_n(w[j, k])}·{_n(before[k, 0])}" for k in sorted(order)]
+            products = [_product(w[j, k], before[k, 0]) for k in sorted(order)]
             z = float(terms.sum() + b[j, 0])
             lines = [
                 "z = w · a + b",
@@ -117,14 +117,14 @@ class _Walk:
             ]
         else:
             w, after = self.network.weights[layer], self.deltas[layer + 1]
-            products = [f"{_n(x)}·{_n(d)}" for x, d in zip(w[:_TERMS, j], after[:_TERMS, 0], strict=True)]
+            products = [_product(x, d) for x, d in zip(w[:_TERMS, j], after[:_TERMS, 0], strict=True)]
             lines = [
                 "delta = (wᵀ · delta of the layer after) · a · (1 - a)",
                 f"{_shape(w.T)} · {_shape(after)} = {_shape(delta)}",
                 f"neuron {j}, image 0: ({_sum(products, len(w) - _TERMS)})·{_n(value)}·(1 - {_n(value)}) = {_n(delta[j, 0])}",
             ]
         sums = [_n(d) for d in delta[j, :_TERMS]]
-        products = [f"{_n(d)}·{_n(x)}" for d, x in zip(delta[j, :_TERMS], before[k, :_TERMS], strict=True)]
+        products = [_product(d, x) for d, x in zip(delta[j, :_TERMS], before[k, :_TERMS], strict=True)]
         nabla_b, nabla_w = self.nabla_b[layer - 1], self.nabla_w[layer - 1]
         lines += [
             f"nabla_b = delta, summed over the images {_shape(nabla_b)}",
@@ -175,6 +175,9 @@ def _sum(terms: Sequence[str], more: int) -> str:
     return text.replace("+ -", "- ")
 
 
+def _product(one: float, other: float) -> str:
+    return f"{_n(one)}·({_n(other)})" if other < 0 else f"{_n(one)}·{_n(other)}"
+
+
 def _minus(value: float, rate: float, slope: float) -> str:
-    factor = f"({_n(slope)})" if slope < 0 else _n(slope)
-    return f"{_n(value)} - {_n(rate)}·{factor}"
+    return f"{_n(value)} - {_product(rate, slope)}"

@@ -24,14 +24,14 @@ def svg(epochs: Sequence[Epoch], weights: Matrix, rows: int, columns: int, title
     shown = weights[:_MOST_TILES]
     tile_rows = math.ceil(len(shown) / _TILES_A_ROW)
     top = 60 + _PLOT_HEIGHT + 70
-    height = top + tile_rows * (_TILE + _GAP) + 50
+    height = top + tile_rows * (_TILE + _GAP) + 12
     numbers = [epoch.epoch for epoch in epochs]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
-        _text(_MARGIN, 24, title, size=14),
+        _text(_MARGIN, 24, title, size=min(14.0, (_WIDTH - 2 * _MARGIN) / (0.55 * len(title)))),
         *_plot(_MARGIN + 45, 60, "cost (mean of a training image)", numbers, [epoch.cost for epoch in epochs]),
         *_plot(
             _WIDTH // 2 + 45,
@@ -51,7 +51,7 @@ def _plot(
     left: int, top: int, title: str, numbers: Sequence[int], values: Sequence[float], highest: float | None = None
 ) -> Iterator[str]:
     """A line through the values, with axes from 0."""
-    step = _tick(max(highest or max(values), 1e-12) / 4)
+    step = _tick(max(highest or max(values), 1e-12) / 5)
     ceiling = highest or step * math.ceil(max(values) / step or 1)
     last = max(numbers[-1], 2)
 
@@ -77,12 +77,13 @@ def _plot(
 
 def _tiles(top: int, weights: Matrix, rows: int, columns: int, total: int) -> Iterator[str]:
     """A picture for each neuron: a pixel for each of its weights, on one scale of colours for all."""
-    largest = float(np.abs(weights).max()) or 1.0
+    # A few weights far from the others would leave those pale.
+    largest = float(np.quantile(np.abs(weights), 0.995)) or 1.0
     which = f"the first {len(weights)} of {total:,}" if len(weights) < total else f"{total}"
     caption = f"weights of the first layer, a picture for each neuron ({which})"
     yield _text(_MARGIN, top - 14, caption)
-    yield _text(_WIDTH - _MARGIN, top - 14, f"blue {-largest:.2g} … white 0 … red {largest:.2g}", anchor="end")
-    levels = np.rint(weights / largest * _SHADES).astype(int).reshape(-1, rows, columns)
+    yield _text(_WIDTH - _MARGIN, top - 14, f"blue ≤ {-largest:.2g} … white 0 … red ≥ {largest:.2g}", anchor="end")
+    levels = np.rint(np.clip(weights / largest, -1, 1) * _SHADES).astype(int).reshape(-1, rows, columns)
     scale = _TILE / max(rows, columns)
     for place, picture in enumerate(levels):
         row, column = divmod(place, _TILES_A_ROW)
@@ -110,6 +111,6 @@ def _tick(about: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= about * (1 - 1e-9))
 
 
-def _text(x: float, y: float, text: str, *, size: int | None = None, anchor: str = "start") -> str:
-    bigger = f' font-size="{size}"' if size else ""
+def _text(x: float, y: float, text: str, *, size: float | None = None, anchor: str = "start") -> str:
+    bigger = f' font-size="{size:.3g}"' if size else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{bigger}>{escape(text)}</text>'

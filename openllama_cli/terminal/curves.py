@@ -10,8 +10,8 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _INK = 0.5
 
 
-def curve(values: Sequence[float], places: int, width: int, height: int, highest: float) -> list[str]:
-    """A line through the values in `height` rows of `width` characters, from 0 at the bottom to `highest`.
+def curve(values: Sequence[float], places: int, width: int, height: int, lowest: float, highest: float) -> list[str]:
+    """A line through the values in `height` rows of `width` characters, from `lowest` at the bottom to `highest`.
 
     places: how many values there will be; the curve reaches the right edge with the last of them.
     """
@@ -19,7 +19,7 @@ def curve(values: Sequence[float], places: int, width: int, height: int, highest
     columns, rows = 2 * width - 1, 4 * height - 1
 
     def spot(place: int) -> tuple[int, int]:
-        share = min(max(values[place] / highest, 0.0), 1.0) if highest > 0 else 0.0
+        share = min(max((values[place] - lowest) / (highest - lowest), 0.0), 1.0) if highest > lowest else 0.0
         return round(place / max(places - 1, 1) * columns), round((1 - share) * rows)
 
     def mark(x: int, y: int) -> None:
@@ -31,7 +31,8 @@ def curve(values: Sequence[float], places: int, width: int, height: int, highest
         steps = max(x - before_x, abs(y - before_y), 1)
         for step in range(steps + 1):
             mark(before_x + round((x - before_x) * step / steps), before_y + round((y - before_y) * step / steps))
-    return ["".join(chr(_BRAILLE + bits) for bits in row) for row in dots]
+    # A space where there is no dot: some fonts draw the empty braille character as eight circles.
+    return ["".join(chr(_BRAILLE + bits) if bits else " " for bits in row) for row in dots]
 
 
 def half_blocks(image: Sequence[Sequence[float]], *, colour: bool) -> list[Text]:

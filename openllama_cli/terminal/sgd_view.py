@@ -1,5 +1,6 @@
 """`olc sgd` on a terminal: the curves while it learns, then what was misread. In a pipe: a line for each epoch."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from openllama_cli.terminal.trace import bar
 _SIDE_BY_SIDE = 72
 _AXIS = 7
 _GAP = 2
+_FEW = 4
 
 
 class TrainingView:
@@ -50,7 +52,7 @@ class TrainingView:
         self._accuracies.append(correct / total)
         self._said = f"{correct:,} of {total:,} correct ({correct / total:.1%})"
         if self._live is None:
-            out(f"epoch {epoch:>{len(str(self._epochs))}}: cost {cost:.4f}, {self._said}\n")
+            out(f"epoch {epoch:>{len(str(self._epochs))}}: cost {_cost(cost)}, {self._said}\n")
 
     def warn(self, text: str) -> bool:
         """Show a warning below the curves while they are drawn. False where nothing is drawn."""
@@ -70,16 +72,18 @@ class TrainingView:
         if done:
             lines += self._curves(console.width, max(3, min(8, (console.height - 8) // 2)))
         if self._warning:
-            lines.append(Text(self._warning, style="yellow"))
+            # Wrapped here, since this console leaves long lines to the terminal.
+            lines += Text(self._warning, style="yellow").wrap(console, console.width)
         return Group(*lines)
 
     def _curves(self, width: int, height: int) -> list[Text]:
         beside = width >= _SIDE_BY_SIDE
         each = (width - _GAP) // 2 if beside else width
         costs, accuracies = list(self._costs), list(self._accuracies)
-        top = max(costs)
-        left = self._panel(f"cost {costs[-1]:.4f}", costs, f"{top:.3g}", each, height, top, "yellow")
-        right = self._panel(self._said, accuracies, "100 %", each, height, 1.0, "green")
+        top, bottom = max(costs), math.floor(min(accuracies) * 10) / 10
+        left = self._panel(f"cost {_cost(costs[-1])}", costs, each, height, (0.0, top), ("0", f"{top:.3g}"), "yellow")
+        ends = (f"{bottom:.0%}", "100%")
+        right = self._panel(self._said, accuracies, each, height, (bottom, 1.0), ends, "green")
         if not beside:
             return left + right
         lines = []
@@ -89,11 +93,18 @@ class TrainingView:
         return lines
 
     def _panel(
-        self, title: str, values: Sequence[float], top: str, width: int, height: int, highest: float, style: str
+        self,
+        title: str,
+        values: Sequence[float],
+        width: int,
+        height: int,
+        bounds: tuple[float, float],
+        ends: tuple[str, str],
+        style: str,
     ) -> list[Text]:
-        """A title and a curve with its axis, `height` + 1 lines."""
-        drawn = curve(values, self._epochs, max(width - _AXIS - 1, 4), height, highest)
-        labels = [top, *[""] * (height - 2), "0"]
+        """A title and a curve with its axis, `height` + 1 lines. ends: the labels of the bounds, lowest and highest."""
+        drawn = curve(values, self._epochs, max(width - _AXIS - 1, 4), height, *bounds)
+        labels = [ends[1], *[""] * (height - 2), ends[0]]
         title_line = Text(f"{'':>{_AXIS}} {title}", style="bold")
         title_line.truncate(width)
         axes = [Text.assemble((f"{label:>{_AXIS - 1}}▕", "dim"), " ") for label in labels]
@@ -118,21 +129,31 @@ def show_confusion(counts: Sequence[Sequence[int]]) -> None:
 
 
 def show_misread(images: Sequence[tuple[Sequence[Sequence[float]], int, int]], total: int) -> None:
-    """Some misread images in a row, as many as fit. images: pixels from 0 to 1, the digit, what it was read as."""
+    """Some misread images side by side. images: pixels from 0 to 1, the digit, and what it was read as.
+
+    Small images take one row, as many as fit; of large ones there are at least four, in several rows.
+    """
     if not images:
         return
     console = stdout_console()
     colour = console.color_system is not None and not console.no_color
     size = max(len(images[0][0][0]), len("8 as 1"))
     fitting = max(1, (console.width + _GAP) // (size + _GAP))
-    shown = images[:fitting]
-    lines = [Text() for _ in range(1 + (len(shown[0][0]) + 1) // 2)]
-    for image, label, answer in shown:
-        for line, part in zip(lines, [Text(f"{label} as {answer}"), *half_blocks(image, colour=colour)], strict=True):
-            part.pad_right(size + _GAP - part.cell_len)
-            line.append_text(part)
+    shown = images[: max(fitting, _FEW)]
     heading = "misread" if len(shown) == total else f"misread, the {len(shown)} surest of {total:,}"
-    console.print(Text(f"\n{heading} (digit as answer)"), *lines, sep="\n", no_wrap=True, crop=True)
+    console.print(Text(f"\n{heading} (digit as answer)"))
+    for first in range(0, len(shown), fitting):
+        row = [
+            [Text(f"{label} as {answer}"), *half_blocks(image, colour=colour)]
+            for image, label, answer in shown[first:][:fitting]
+        ]
+        for parts in zip(*row, strict=True):
+            line = Text()
+            for part in parts:
+                part.pad_right(size + _GAP - part.cell_len)
+                line.append_text(part)
+            line.right_crop(_GAP)
+            console.print(line, no_wrap=True, crop=True)
 
 
 def show_steps(steps: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -144,6 +165,10 @@ def show_steps(steps: Sequence[tuple[str, Sequence[str]]]) -> None:
         stdout_console().print(Text(title if not place else f"\n{title}", style="bold"))
         for line in lines:
             stdout_console().print(Padding(Text(line), (0, 0, 0, 2)), soft_wrap=False)
+
+
+def _cost(cost: float) -> str:
+    return f"{cost:.4f}" if 0.001 <= cost < 1000 else f"{cost:.3g}"
 
 
 def _clock(seconds: float) -> str:
