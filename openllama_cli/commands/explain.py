@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import click
 
 from openllama_cli.commands.prompt_input import stdin_has_input
-from openllama_cli.devices.error_search import Diagnosis, Explanation, OwnMessage, Unknown, explain
+from openllama_cli.devices.error_ranking import Diagnosis, Explanation, OwnMessage, Unknown
+from openllama_cli.devices.error_search import explain
 from openllama_cli.devices.known_errors import KnownError, find, known_errors
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.terminal.streams import out_json
@@ -107,10 +108,11 @@ def _decoded(stream: BinaryIO) -> Iterator[str]:
     piece = stream.read(_PIECE)
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if piece.startswith(mark)), "utf-8")
     decoder = codecs.getincrementaldecoder(encoding)("replace")
-    while piece:
+    while len(piece) == _PIECE:
         yield decoder.decode(piece)
         piece = stream.read(_PIECE)
-    yield decoder.decode(b"", final=True)
+    # A short piece is the last: to ask a terminal once more would take a second Ctrl-D.
+    yield decoder.decode(piece, final=True)
 
 
 def _not_empty(pieces: Iterator[str]) -> Iterator[str]:
@@ -172,7 +174,7 @@ def _show(documents: list[dict[str, Any]], unknown: Unknown | None, *, as_json: 
         lines = [(label, document[key]) for key, label in labels.items() if document[key] is not None]
         if document["line"] is not None:
             lines[0] = ("line", f"{document['line_number']}: {document['line']}")
-        show_explanation(document["code"], document["title"], lines, heading=heading)
+        show_explanation(document["code"], document["title"], lines, heading=heading, first=place == 0)
 
 
 def _unknown_error(diagnosis: Diagnosis) -> OlcError:

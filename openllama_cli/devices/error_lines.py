@@ -22,17 +22,21 @@ _PREFIX = re.compile(
 # An exception's own line, as Python prints it: its class, often with its module, and what it says.
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Za-z_]\w{0,60}(?:Error|Exception|Exit|Interrupt)(?::\s|:?$)")
 
+_OWN_CLASS = re.compile(r"^openllama_cli\.errors\.\w{1,40}: ")
+
 # Code that IPython and rich show around a failing line: a number, then code; the failing line has an arrow.
 _NUMBERED_CODE = re.compile(r"\s*(?:-{2,}>|❱|>)\s?\d{1,6}\b|\s*[│|]\s*(?:❱\s*)?\d{1,6}\s[│|]|\s*\d{1,6}\s{2,}\S")
 _FILE_LINE = re.compile(r"""\s*(?:\[rank\d+\]:\s*)?File\s"[^"]{1,500}",\sline\s\d""")
 
+# What is named as a secret, but for what cannot be one.
+_VALUE = r"""["']?\s{0,5}[=:]\s{0,5}["']?)(?!None\b|True\b|False\b|<)[^\s"',;)&]{6,}"""
 _SECRETS = (
+    re.compile(r"(?i)\b(authorization:\s{0,5}\w{1,20}\s{1,5}|bearer\s{1,5})[A-Za-z0-9._~+/=-]{6,}"),
+    re.compile(r"(?i)\b((?:\w{0,30}api[_-]?key|access[_-]?token|auth[_-]?token|token|password|passwd|secret)" + _VALUE),
+    re.compile(r"\b([A-Z0-9_]{0,30}(?:TOKEN|SECRET|PASSWORD)" + _VALUE),
     re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{8,}"),
-    re.compile(r"(?i)\b(bearer\s+|authorization:\s*\w+\s+)[A-Za-z0-9._~+/=-]{6,}"),
-    re.compile(r"""(?i)\b((?:api[_-]?key|access[_-]?token|auth[_-]?token|token|password|passwd|secret)["']?\s*[=:]\s*["']?)"""
-               r"""(?!None\b|True\b|False\b|<)[^\s"',;)&]{6,}"""),
     re.compile(r"(://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)"),
-)  # fmt: skip
+)
 
 
 def without_terminal_codes(text: str) -> str:
@@ -49,6 +53,11 @@ def message(line: str) -> str:
             break
         line = line[found.end() :]
     return line.strip().removesuffix("│").rstrip()
+
+
+def as_printed(message: str) -> str:
+    """An error of olc in a traceback (--debug) as the line that it is without --debug; any other message as it is."""
+    return _OWN_CLASS.sub("error: ", message)
 
 
 def is_exception(message: str) -> bool:

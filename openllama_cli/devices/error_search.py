@@ -4,60 +4,31 @@ The text is read in pieces, once. In each piece the fixed words of every pattern
 around a find is a line cut out and compared with the whole pattern. So time is linear in the text, whatever it holds.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from openllama_cli.devices.error_lines import is_exception, is_quoted_code, message, without_secrets, without_terminal_codes
+from openllama_cli.devices.error_lines import (
+    as_printed,
+    is_exception,
+    is_quoted_code,
+    message,
+    without_secrets,
+    without_terminal_codes,
+)
+from openllama_cli.devices.error_ranking import Diagnosis, Explanation, OwnMessage, Unknown, ranked
 from openllama_cli.devices.known_errors import KnownError, Pattern, all_patterns
 
 # Characters looked at on each side of a find; a longer line is cut there.
 _REACH = 600
 # A piece without a line break longer than this is searched as if it had one.
 _LONGEST_LINE = 1 << 20
-# Vaguer entries are hidden by a more precise one in the same traceback: this many lines apart at most.
-_SAME_FAILURE = 400
+# What of the text before a block is looked at with it: the line before a find, the first half of an olc message.
+_CONTEXT = 4 * _REACH
 _TAIL = 1 << 16
 # How the code of an olc error begins in its JSON.
 _CODE = '"code": "'
-# Where an entry stands among the others; 0 and 2 are for what leads to another one, and for what follows from one.
-_LEVELS = {"cause": 1, "warning": 3, "consequence": 4}
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A known error in a text. line: where it was recognised, without secrets. line_number: counted from 1."""
-
-    error: KnownError
-    line: str
-    line_number: int
-
-
-@dataclass(frozen=True)
-class OwnMessage:
-    """The two lines of an error of olc that is not in the catalogue: it says itself what to do."""
-
-    cause: str
-    remedy: str
-    line_number: int
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """What is said last in a text that nothing known explains. library: whose code raised it, if a traceback tells."""
-
-    line: str
-    line_number: int
-    library: str | None
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """explanations: the root cause first. own: an olc message outside the catalogue. unknown: None if a cause was found."""
-
-    explanations: tuple[Explanation, ...]
-    own: OwnMessage | None
-    unknown: Unknown | None
 
 
 @dataclass(frozen=True)
@@ -65,29 +36,31 @@ class _Find:
     explanation: Explanation
     # In a line of source that a traceback quotes: it may be another branch's message.
     in_code: bool
+    # In the whole text.
+    position: int
 
 
 def explain(pieces: Iterable[str]) -> Diagnosis:
     """Explain a text that comes in pieces, cut anywhere."""
     search = _Search()
-    for block, last in _blocks(pieces):
-        search.read(block, last=last)
+    for block in _blocks(pieces):
+        search.read(block)
     return search.diagnosis()
 
 
-def _blocks(pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """The text in blocks that end at the end of a line; very long lines overlap. The last block is marked."""
+def _blocks(pieces: Iterable[str]) -> Iterator[str]:
+    """The text in blocks that end at the end of a line; parts of a very long line overlap."""
     rest = ""
     for piece in pieces:
         rest += piece
         end = rest.rfind("\n") + 1
         if end:
-            yield rest[:end], False
+            yield rest[:end]
             rest = rest[end:]
         elif len(rest) > _LONGEST_LINE:
-            yield rest[:-_REACH], False
+            yield rest[:-_REACH]
             rest = rest[-2 * _REACH :]
-    yield rest, True
+    yield rest
 
 
 class _Search:
@@ -102,47 +75,81 @@ class _Search:
         }
         self._found: dict[str, _Find] = {}
         self._own: OwnMessage | None = None
-        self._lines = 0
         self._exception: tuple[str, int] | None = None
+        # The block that is searched: some lines of the one before, then from `_begin` on what is new.
+        self._block = ""
+        self._begin = 0
+        self._lines_before = 0
+        self._characters_before = 0
         self._tail = ""
 
-    def read(self, block: str, *, last: bool) -> None:
+    def read(self, block: str) -> None:
         """Search a block of whole lines."""
-        block = without_terminal_codes(block)
-        codes = _CODE in block
-        for words in list(self._wanted):
+        context = self._block[-_CONTEXT:]
+        if len(context) == _CONTEXT:
+            context = context[context.find("\n") + 1 :]
+        new = without_terminal_codes(block)
+        self._block, self._begin = context + new, len(context)
+        codes = _CODE in new
+        for words in self._wanted:
             if codes or not words.startswith(_CODE):
-                self._look_for(words, block)
-        self._look_for_own_message(block)
-        self._remember_exception(block)
-        self._tail = (self._tail + block)[-_TAIL:]
-        self._lines += block.count("\n")
+                self._look_for(words)
+        self._look_for_own_message()
+        self._remember_exception()
+        self._lines_before += new.count("\n")
+        self._characters_before += len(new)
+        # What was found is not looked for in the blocks that follow.
+        settled = {code for code, find in self._found.items() if not find.in_code}
+        self._wanted = {
+            words: items for words, items in self._wanted.items() if any(item[0].code not in settled for item in items)
+        }
+        self._tail = (self._tail + new)[-_TAIL:]
 
-    def _look_for(self, words: str, block: str) -> None:
-        place = block.find(words)
+    def _number(self, place: int) -> int:
+        """The number of the line at a place in the block."""
+        if place < self._begin:
+            return self._lines_before - self._block.count("\n", place, self._begin) + 1
+        return self._lines_before + self._block.count("\n", self._begin, place) + 1
+
+    def _look_for(self, words: str) -> None:
+        block = self._block
+        place = block.find(words, self._begin)
         while place >= 0:
             start, end, whole = _segment(block, place)
-            for entry, pattern, of_code in self._wanted[words]:
-                before = self._found.get(entry.code)
-                if before is not None and not before.in_code:
-                    continue
-                line = block[start:end]
-                text = message(line) if whole else line
-                if not pattern.matches(text):
-                    continue
-                in_code = not of_code and is_quoted_code(line, _line_before(block, start))
-                if before is None or not in_code:
-                    number = self._lines + block.count("\n", 0, place) + 1
-                    self._found[entry.code] = _Find(Explanation(entry, _shown(text, pattern.words), number), in_code)
-            if all(entry.code in self._found and not self._found[entry.code].in_code for entry, *_ in self._wanted[words]):
-                del self._wanted[words]
+            line = block[start:end]
+            text = as_printed(message(line)) if whole else line
+            position = self._position(place)
+            wanted = [item for item in self._wanted[words] if not self._settled(item[0], position)]
+            if not wanted:
                 return
+            for entry, pattern, of_code in wanted:
+                if pattern.matches(text):
+                    in_code = not of_code and is_quoted_code(line, _line_before(block, start))
+                    explanation = Explanation(entry, _shown(text, pattern.words), self._number(place))
+                    self._keep(_Find(explanation, in_code, position))
             # A line with the same words many times over is looked at a few times only.
             place = block.find(words, max(place + len(words), min(end, place + _REACH // 2)))
 
-    def _look_for_own_message(self, block: str) -> None:
+    def _settled(self, entry: KnownError, position: int) -> bool:
+        """Whether an entry was found before this position, and not in quoted code."""
+        find = self._found.get(entry.code)
+        return find is not None and not find.in_code and find.position <= position
+
+    def _keep(self, find: _Find) -> None:
+        """Keep the first find of an entry; one in quoted code only as long as there is no other."""
+        code = find.explanation.error.code
+        before = self._found.get(code)
+        if before is None or (find.in_code, find.position) < (before.in_code, before.position):
+            self._found[code] = find
+
+    def _position(self, place: int) -> int:
+        """Where a place in the block lies in the whole text, in characters without terminal sequences."""
+        return self._characters_before + place - self._begin
+
+    def _look_for_own_message(self) -> None:
         """olc's two lines, "error: …" and "  fix: …", which a terminal may have wrapped."""
-        place = block.find("  fix: ")
+        block = self._block
+        place = block.find("  fix: ", self._begin)
         if self._own is not None or place < 0 or block[block.rfind("\n", 0, place) + 1 : place].strip():
             return
         begin = block.rfind("error: ", max(0, place - 4 * _REACH), place)
@@ -150,32 +157,33 @@ class _Search:
             return
         cause = " ".join(block[begin + len("error: ") : place].split())
         remedy = block[place:].split("\n", 1)[0].strip().removeprefix("fix: ")
-        number = self._lines + block.count("\n", 0, begin) + 1
+        number = self._number(begin)
         self._own = OwnMessage(without_secrets(cause[: 2 * _REACH]), without_secrets(remedy[: 2 * _REACH]), number)
         # A message that was wrapped is looked at again as the one line that it was.
         for entry, pattern, _ in all_patterns():
             if entry.code not in self._found and pattern.matches(f"error: {cause}"):
                 explanation = Explanation(entry, _shown(cause, pattern.words), number)
-                self._found[entry.code] = _Find(explanation, in_code=False)
+                self._keep(_Find(explanation, in_code=False, position=self._position(begin)))
 
-    def _remember_exception(self, block: str) -> None:
+    def _remember_exception(self) -> None:
         """Keep the last line that names an exception."""
-        places = {word: block.rfind(word) for word in ("Error", "Exception", "Exit", "Interrupt")}
+        block, begin = self._block, self._begin
+        places = {word: block.rfind(word, begin) for word in ("Error", "Exception", "Exit", "Interrupt")}
         for _ in range(1000):
             word, place = max(places.items(), key=lambda item: item[1])
             if place < 0:
                 return
-            places[word] = block.rfind(word, 0, place)
+            places[word] = block.rfind(word, begin, place)
             start, end, whole = _segment(block, place)
             text = message(block[start:end])
             if whole and is_exception(text) and not is_quoted_code(block[start:end], _line_before(block, start)):
-                self._exception = (text, self._lines + block.count("\n", 0, start) + 1)
+                self._exception = (text, self._number(start))
                 return
 
     def diagnosis(self) -> Diagnosis:
         """What was found, the root cause first."""
         finds = [find for find in self._found.values() if not find.in_code] or list(self._found.values())
-        explanations = _ranked([find.explanation for find in finds])
+        explanations = ranked([find.explanation for find in finds])
         explained = any(one.error.rank == "cause" for one in explanations)
         unknown = None if explained else self._unknown(bool(explanations))
         own = None if self._own is None or any(one.line_number == self._own.line_number for one in explanations) else self._own
@@ -185,14 +193,14 @@ class _Search:
         """The exception that nothing explains; with nothing found at all, the last line."""
         if self._exception is not None:
             text, number = self._exception
-            if any(pattern.matches(text) for _, pattern, of_code in all_patterns() if not of_code):
+            if any(pattern.matches(as_printed(text)) for _, pattern, of_code in all_patterns() if not of_code):
                 return None
             return Unknown(_shown(text, ""), number, _library(self._tail))
-        lines = [(self._lines, line) for line in self._tail.splitlines() if line.strip()]
-        if something_found or not lines:
+        text = self._tail.rstrip()
+        if something_found or not text:
             return None
-        after = self._tail.endswith("\n")
-        return Unknown(_shown(message(lines[-1][1]), ""), max(1, self._lines + (not after)), _library(self._tail))
+        number = self._lines_before - self._tail.count("\n", len(text)) + 1
+        return Unknown(_shown(message(re.split("[\r\n]", text)[-1]), ""), number, _library(self._tail))
 
 
 def _words(item: tuple[str, KnownError, Pattern, bool]) -> str:
@@ -220,30 +228,6 @@ def _shown(text: str, words: str) -> str:
         return text
     place = max(0, min(text.find(words) - 100, len(text) - 300)) if words else 0
     return "…" * (place > 0) + text[place : place + 300] + "…" * (place + 300 < len(text))
-
-
-def _ranked(explanations: list[Explanation]) -> tuple[Explanation, ...]:
-    """Without the vaguer ones of the same failure; what leads to others first, then causes in the order of the text.
-
-    An exception that was raised while another one was handled is printed after it, so the first of several causes is
-    the likeliest root.
-    """
-    hidden = {
-        vague.error.code
-        for precise in explanations
-        for vague in explanations
-        if vague.error.code in precise.error.hides and abs(vague.line_number - precise.line_number) <= _SAME_FAILURE
-    }
-    kept = [one for one in explanations if one.error.code not in hidden]
-    followers = {code for one in kept for code in one.error.leads_to}
-
-    def order(one: Explanation) -> tuple[int, int]:
-        if any(other.error.code in one.error.leads_to for other in kept):
-            return 0, one.line_number
-        follows = one.error.rank == "cause" and one.error.code in followers
-        return 2 if follows else _LEVELS[one.error.rank], one.line_number
-
-    return tuple(sorted(kept, key=order))
 
 
 def _library(text: str) -> str | None:

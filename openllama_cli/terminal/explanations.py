@@ -13,10 +13,15 @@ from openllama_cli.terminal.streams import is_terminal, out, stdout_console
 _STYLES = {"line": "dim", "olc": "bold green"}
 
 
-def show_explanation(code: str, title: str, lines: Sequence[tuple[str, str]], *, heading: str = "") -> None:
-    """Show one error. lines: label and text, such as ("cause", "…"). heading: what is said above it, such as its place."""
+def show_explanation(code: str, title: str, lines: Sequence[tuple[str, str]], *, heading: str = "", first: bool = True) -> None:
+    """Show one error, below an empty line if it is not the first.
+
+    lines: label and text, such as ("cause", "…"). heading: what is said above it on a terminal, such as its place.
+    """
+    if not first:
+        out("\n")
     if not is_terminal(sys.stdout):
-        out("".join(f"{label}\t{one_line(text)}\n" for label, text in [("error", f"{code}: {title}"), *lines]) + "\n")
+        out("".join(f"{label}\t{one_line(text)}\n" for label, text in [("error", f"{code}: {title}"), *lines]))
         return
     console = stdout_console()
     if heading:
@@ -32,4 +37,3 @@ def show_explanation(code: str, title: str, lines: Sequence[tuple[str, str]], *,
             style += Style(link=text)
         view.add_row(Text(label), Text(one_line(text), style=style))
     console.print(view, soft_wrap=False)
-    console.print()

@@ -1,0 +1,286 @@
+"""`olc explain`: where the text comes from, what a pipe, a terminal and JSON get, and what is wrong usage."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Olc, olc_command, run_process
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+UNKNOWN = (
+    'Traceback (most recent call last):\n  File "/x/site-packages/torch/nn.py", line 1, in f\n    f()\nOddError: odd [bold]\n'
+)
+
+
+def test_a_pipe_gets_labels_and_texts(olc: Olc) -> None:
+    run = olc("explain", OOM)
+    assert (run.code, run.messages) == (0, "")
+    fields = [line.split("\t", 1) for line in run.text.splitlines()]
+    assert [label for label, _ in fields] == ["error", "line", "cause", "fix", "olc", "see"]
+    assert fields[0][1].startswith("cuda_out_of_memory: ")
+    assert fields[1][1] == f"1: {OOM}"
+    assert fields[5][1].startswith("https://github.com/")
+
+
+def test_words_of_a_message_need_no_quotes(olc: Olc) -> None:
+    assert olc("explain", *OOM.split()).text == olc("explain", OOM).text
+
+
+def test_several_errors_are_told_root_cause_first(olc: Olc, tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text(f"start\n{OOM}\nERROR:torch.distributed.elastic.multiprocessing.api:failed (exitcode: 1)\n")
+    run = olc("explain", "-f", str(log))
+    first, second = run.text.split("\n\n")
+    assert first.startswith("error\tcuda_out_of_memory")
+    assert second.startswith("error\ttorchrun_child_failed")
+    assert "line\t3: " in second
+
+
+def test_json(olc: Olc) -> None:
+    run = olc("explain", OOM, "--json")
+    document = json.loads(run.text)
+    assert run.code == 0
+    assert list(document) == ["explanations", "unknown"]
+    assert document["unknown"] is None
+    (found,) = document["explanations"]
+    assert list(found) == ["code", "title", "cause", "fix", "olc", "link", "line", "line_number"]
+    assert (found["code"], found["line"], found["line_number"]) == ("cuda_out_of_memory", OOM, 1)
+
+
+def test_an_unknown_error_is_said_to_be_unknown(olc: Olc) -> None:
+    run = olc("explain", UNKNOWN)
+    assert (run.code, run.text) == (1, "")
+    cause, fix = run.messages.splitlines()
+    assert re.fullmatch(r"error: not among the \d+ known errors: line 4: OddError: odd \[bold\]", cause)
+    assert "github.com/pytorch/pytorch/issues" in fix
+    run = olc("explain", UNKNOWN, "--json")
+    assert run.code == 1
+    assert json.loads(run.text) == {
+        "explanations": [],
+        "unknown": {"line": "OddError: odd [bold]", "line_number": 4, "library": "torch"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("library", "says"),
+    [
+        ("openllama_cli", "--debug"),
+        ("transformers", "huggingface/transformers/issues"),
+        ("my_package", "the whole log"),
+    ],
+)
+def test_what_to_do_about_an_unknown_error(olc: Olc, library: str, says: str) -> None:
+    assert says in olc("explain", UNKNOWN.replace("torch", library)).messages
+
+
+def test_a_known_warning_beside_an_unknown_error(olc: Olc) -> None:
+    run = olc("explain", f"`torch_dtype` is deprecated! Use `dtype` instead!\n{UNKNOWN}")
+    assert run.code == 1
+    assert "dtype_renamed" in run.text
+    assert "line 5: OddError" in run.messages
+
+
+def test_errors_of_olc_explain_themselves(olc: Olc) -> None:
+    failed = olc("complete", "x", "--device", "toaster")
+    assert failed.code == 2
+    document = json.loads(olc("explain", failed.messages, "--json").text)
+    (own,) = document["explanations"]
+    assert own["code"] == "olc"
+    assert f"error: {own['cause']}\n  fix: {own['fix']}\n" == failed.messages
+    assert (own["olc"], own["link"], document["unknown"]) == (None, None, None)
+
+
+def test_stdin_files_and_their_encodings(tmp_path: Path) -> None:
+    expected = run_process("explain", OOM).out
+    assert b"cuda_out_of_memory" in expected
+    assert run_process("explain", stdin=OOM.encode()).out == expected
+    assert run_process("explain", "-", stdin=OOM.encode()).out == expected
+    assert run_process("explain", "-f", "-", stdin=OOM.encode()).out == expected
+    # PowerShell writes UTF-16; other systems' messages may be in any encoding.
+    for content in (OOM.encode(), OOM.encode("utf-8-sig"), OOM.encode("utf-16"), f"{OOM}\r\n".encode() + b"\xff\xe4\x00\n"):
+        (tmp_path / "log").write_bytes(content)
+        assert run_process("explain", "-f", str(tmp_path / "log")).out == expected
+    assert run_process("explain", OOM, stdin=b"ignored").out == expected
+
+
+def test_a_message_that_is_not_utf8(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [*map(os.fsencode, olc_command("explain")), b"caf\xe9 " + OOM.encode()], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    assert run.returncode == 0
+    assert b"cuda_out_of_memory" in run.stdout
+
+
+def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(OOM)
+    for arguments, says in (
+        ([], "missing"),
+        (["x", "-f", "y"], "both given"),
+        (["-f", str(tmp_path / "absent")], "cannot read"),
+        (["-f", str(tmp_path)], "cannot read"),
+        (["--list", "x"], "--list"),
+        ([""], "empty"),
+        ([" \n"], "empty"),
+        ([str(tmp_path / "train.log")], "olc explain -f"),
+        (["--nonsense"], "--nonsense"),
+    ):
+        run = olc("explain", *arguments)
+        assert run.code == 2, arguments
+        assert run.out == b""
+        assert len(run.messages.splitlines()) == 2
+        assert says in run.messages
+
+
+def test_an_empty_stdin_is_wrong_usage() -> None:
+    assert run_process("explain", stdin=b"").code == 2
+
+
+def test_secrets_do_not_reach_the_output(olc: Olc) -> None:
+    secret = "hf_" + "abcDEF123456" * 3
+    for arguments in ([f"{OOM} token={secret}"], [f"OddError: {secret}"], [f"error: no {secret}\n  fix: use {secret}\n"]):
+        for form in ([], ["--json"]):
+            run = olc("explain", *arguments, *form)
+            assert secret.encode() not in run.out + run.err
+
+
+def test_list(olc: Olc) -> None:
+    run = olc("explain", "--list")
+    rows = [line.split("\t") for line in run.text.splitlines()]
+    assert rows[0] == ["code", "topic", "meaning"]
+    assert len(rows) > 60
+    assert ["mixed_devices", "devices", "Tensors on two devices"] in rows
+    document = json.loads(olc("explain", "--list", "--json").text)
+    assert [entry["code"] for entry in document["known_errors"]] == [row[0] for row in rows[1:]]
+    keys = {"code", "topic", "title", "cause", "fix", "olc", "link", "example"}
+    assert all(set(entry) == keys for entry in document["known_errors"])
+
+
+def test_a_known_error_by_its_name_or_that_of_olc(olc: Olc) -> None:
+    run = olc("explain", "mixed_devices")
+    assert run.text.startswith("error\tmixed_devices: Tensors on two devices\ncause\t")
+    assert olc("explain", "gated").text == olc("explain", "hub_gated").text
+
+
+def test_it_needs_neither_torch_nor_transformers() -> None:
+    code = """
+import sys
+from openllama_cli.cli import main
+try:
+    main(["explain", "Killed"])
+except SystemExit as ended:
+    print(ended.code, {"torch", "transformers", "numpy", "huggingface_hub"} & set(sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert run.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    command = olc_command("explain", "--list", "--json")
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.read(10)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() in (0, 141)
+    run.stderr.close()
+
+
+@pytest.mark.slow
+def test_twenty_megabytes_from_a_pipe(tmp_path: Path) -> None:
+    line = b"[2024-04-23 13:27:20,383] INFO train: {'loss': 1.1268, 'grad_norm': 1.47, 'learning_rate': 1.875e-05}\n"
+    log = tmp_path / "log"
+    log.write_bytes(line * (20_000_000 // len(line)) + OOM.encode() + b"\n" + line * 100)
+    started = time.monotonic()
+    run = run_process("explain", "-f", str(log), "--json")
+    assert time.monotonic() - started < 60
+    assert json.loads(run.text)["explanations"][0]["line_number"] == 20_000_000 // len(line) + 1
+
+
+# -- on a terminal --------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments: str, columns: int) -> str:
+    """What olc writes to a terminal of this width, whatever its exit code."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    with subprocess.Popen(
+        olc_command(*arguments), stdout=slave, stdin=slave, stderr=slave, env={**environment, "TERM": "xterm-256color"}
+    ):
+        os.close(slave)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:  # Linux: the other end is closed
+                break
+            if not chunk:
+                break
+            written += chunk
+        os.close(master)
+    return written.decode().replace("\r\n", "\n")
+
+
+def without_codes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\", "", text)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_lines_fit_the_terminal(columns: int) -> None:
+    written = on_a_terminal("explain", f"{OOM}\nKilled", columns=columns)
+    lines = without_codes(written).splitlines()
+    assert all(len(line) <= columns for line in lines)
+    assert "The GPU's memory is full" in without_codes(written)
+    assert "2 known errors. First:" in lines[0]
+    # Words are not torn where there is room for them.
+    assert columns == 40 or "device_map=\"auto\"" in without_codes(written)  # fmt: skip
+    assert "\x1b]8;" in written
+
+
+def test_a_terminal_never_gets_control_characters_or_markup_of_the_text() -> None:
+    written = on_a_terminal("explain", f"{OOM} [red]x[/red] \x9b31m\x07 \x1b]0;title\x07 end", columns=100)
+    assert "[red]x[/red]" in written
+    assert "\x9b" not in written
+    assert "\x07" not in written
+    assert "\x1b]0;" not in written
+
+
+def test_no_text_on_a_terminal_is_a_usage_error() -> None:
+    assert "an error message is missing" in on_a_terminal("explain", columns=100)
+
+
+def test_text_pasted_on_a_terminal_is_read_to_its_end() -> None:
+    master, slave = pty.openpty()
+    with subprocess.Popen(olc_command("explain", "-"), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        os.close(slave)
+        os.write(master, f"{OOM}\n".encode())
+        os.write(master, b"\x04")
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    os.close(master)
+    assert b"cuda_out_of_memory" in out
+
+
+def test_ctrl_c_while_it_reads() -> None:
+    process = subprocess.Popen(
+        olc_command("explain", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"x\n" * 2_000_000)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
