@@ -48,7 +48,8 @@ def find_pairs(paths: Sequence[Path]) -> tuple[Pair, Pair | None]:
 def _in_folder(folder: Path) -> list[Path]:
     """The IDX files of a folder by their names; of a plain and a compressed one of the same name the plain one."""
     try:
-        names = sorted(file.name for file in folder.iterdir() if _NAME.search(file.name))
+        # Archives have folders of these names too.
+        names = sorted(file.name for file in folder.iterdir() if _NAME.search(file.name) and file.is_file())
     except OSError as error:
         raise UsageError(f"cannot read {folder}: {error.strerror}", "give a folder that you may read") from error
     chosen = [name for name in names if not (name.endswith(".gz") and name.removesuffix(".gz") in names)]

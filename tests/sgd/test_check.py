@@ -1,0 +1,59 @@
+"""The comparisons agree for a right network, and each notices a wrong one."""
+
+import numpy as np
+import pytest
+
+from openllama_cli.sgd import check as checks
+from openllama_cli.sgd.config import SgdConfig
+from openllama_cli.sgd.network import CrossEntropyCost, Matrix, Network, QuadraticCost, Samples
+
+
+def samples(count: int = 25) -> Samples:
+    random = np.random.default_rng(0)
+    return Samples(random.random((count, 8)).astype(np.float32), np.eye(4)[random.integers(0, 4, count)])
+
+
+@pytest.mark.parametrize("cost", ["quadratic", "cross-entropy"])
+@pytest.mark.parametrize("sizes", [(8, 4), (8, 5, 4), (8, 6, 5, 4)])
+def test_the_network_agrees_with_finite_differences_and_torch(cost: str, sizes: tuple[int, ...]) -> None:
+    found = list(checks.check(samples(), SgdConfig(sizes=sizes, cost=cost, epochs=3, mini_batch_size=4, seed=3)))
+    assert [one.against for one in found] == ["finite differences", "torch autograd", "torch.optim.SGD"]
+    assert found[2].what == "weights after each of 21 steps"
+    for one in found:
+        assert one.ok, one
+        assert one.difference < one.tolerance / 10
+        assert one.count == Network(sizes).parameters.size
+
+
+@pytest.mark.parametrize(("cost", "name"), [(QuadraticCost, "quadratic"), (CrossEntropyCost, "cross-entropy")])
+def test_a_wrong_gradient_is_noticed_by_every_comparison(monkeypatch: pytest.MonkeyPatch, cost: type, name: str) -> None:
+    right = cost.delta  # type: ignore[attr-defined]
+
+    def slightly_wrong(a: Matrix, y: Matrix) -> Matrix:
+        wrong: Matrix = right(a, y) * 1.001
+        return wrong
+
+    monkeypatch.setattr(cost, "delta", staticmethod(slightly_wrong))
+    found = list(checks.check(samples(), SgdConfig(sizes=(8, 5, 4), cost=name, epochs=2, mini_batch_size=4, seed=3)))
+    assert [one.ok for one in found] == [False] * 3
+
+
+def test_a_step_of_the_wrong_size_is_noticed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Network.update_mini_batch
+    monkeypatch.setattr(Network, "update_mini_batch", lambda self, part, eta: right(self, part, eta * 1.0001))
+    found = checks.trajectory(samples(), SgdConfig(sizes=(8, 5, 4), epochs=2, mini_batch_size=4, seed=3))
+    assert not found.ok
+
+
+def test_a_difference_that_is_no_number_is_no_agreement() -> None:
+    assert not checks.Comparison("gradient", "torch", 1, float("nan"), 1.0).ok
+
+
+def test_a_large_network_is_sampled_for_finite_differences() -> None:
+    config = SgdConfig(sizes=(8, 600, 4), mini_batch_size=4, seed=3)
+    network = Network(config.sizes, config.cost, config.seed)
+    before = network.parameters.copy()
+    found = checks.finite_differences(network, samples()[:4])
+    assert found.count == 5000 < network.parameters.size
+    assert found.ok
+    assert np.array_equal(before, network.parameters)

@@ -1,0 +1,117 @@
+"""The digits that are shipped, and files of a user's own: which belong together, and how they are divided."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.sgd.digits import prepare, read_digits
+from tests.sgd.idx_files import digit_images, write_idx, write_set
+
+
+def test_the_uci_digits_are_shipped_whole() -> None:
+    digits = read_digits()
+    assert (digits.learn.images.count, digits.shape) == (1797, (8, 8))
+    assert (min(digits.learn.images.pixels), max(digits.learn.images.pixels)) == (0, 16)
+    counts = np.bincount(np.frombuffer(digits.learn.labels, np.uint8)).tolist()
+    # As the documentation of the data set counts them.
+    assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_every_fifth_image_of_each_digit_is_held_out() -> None:
+    digits = read_digits()
+    labels = digits.learn.labels
+    for digit in range(10):
+        places = [place for place, label in enumerate(labels) if label == digit]
+        assert [place in digits.held_out for place in places] == [k % 5 == 2 for k in range(len(places))]
+    training_data, test_data = prepare(digits)
+    assert (len(training_data), len(test_data)) == (1438, 359)
+    assert (training_data.x.min(), training_data.x.max()) == (0, 1)
+    rows = {row.tobytes() for row in training_data.x}
+    assert not any(row.tobytes() in rows for row in test_data.x)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_found_in_its_folder(tmp_path: Path, packed: bool) -> None:
+    write_set(tmp_path, "train", 30, packed=packed)
+    write_set(tmp_path, "t10k", 20, packed=packed)
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "train-images.idx3-ubyte").mkdir()
+    training_data, test_data = prepare(read_digits([tmp_path]))
+    images, labels = digit_images(30)
+    assert np.array_equal(training_data.x, images.reshape(30, -1) / 255)
+    assert training_data.y.argmax(axis=1).tolist() == labels.tolist()
+    assert len(test_data) == 20
+
+
+def test_only_the_test_files_are_split(tmp_path: Path) -> None:
+    write_set(tmp_path, "t10k", 100)
+    training_data, test_data = prepare(read_digits([tmp_path]))
+    assert (len(training_data), len(test_data)) == (80, 20)
+    assert test_data.y.sum(axis=0).tolist() == [2] * 10
+
+
+def test_of_a_plain_and_a_compressed_file_the_plain_one_is_taken(tmp_path: Path) -> None:
+    write_set(tmp_path, "t10k", 50)
+    write_set(tmp_path, "t10k", 100, packed=True)
+    assert read_digits([tmp_path]).learn.images.count == 50
+
+
+def test_the_fellow_of_a_single_file_lies_beside_it(tmp_path: Path) -> None:
+    write_set(tmp_path, "train", 30, packed=True)
+    write_set(tmp_path, "t10k", 40)
+    by_images = read_digits([tmp_path / "train-images-idx3-ubyte.gz"])
+    by_labels = read_digits([tmp_path / "train-labels-idx1-ubyte.gz"])
+    assert by_images.learn == by_labels.learn
+    assert (by_images.learn.images.count, by_images.test) == (30, None)
+
+
+def test_files_of_any_name_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    images, labels = digit_images(30)
+    one, other = write_idx(tmp_path / "a", labels), write_idx(tmp_path / "b", images)
+    assert read_digits([one, other]).learn.images.count == 30
+
+
+def test_large_sets_are_kept_in_half_the_memory(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (200, 256, 256), dtype=np.uint8)
+    paths = [write_idx(tmp_path / "a", images), write_idx(tmp_path / "b", np.arange(200, dtype=np.uint8) % 10)]
+    training_data, _ = prepare(read_digits(paths))
+    assert training_data.x.dtype == np.float32
+
+
+def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    images, labels = digit_images(30)
+    paths = [write_idx(tmp_path / "images", images), write_idx(tmp_path / "labels", labels[:29])]
+    with pytest.raises(OlcError, match="29 labels for the 30 images"):
+        read_digits(paths)
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    write_set(mixed, "train", 30, side=28)
+    write_set(mixed, "t10k", 30, side=8)
+    with pytest.raises(UsageError, match="images of 8×8"):
+        read_digits([mixed])
+
+
+def test_files_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no IDX files"):
+        read_digits([tmp_path])
+    with pytest.raises(UsageError, match="is not there"):
+        read_digits([tmp_path / "nowhere"])
+    write_set(tmp_path, "train", 30)
+    lone = tmp_path / "train-images-idx3-ubyte"
+    (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "elsewhere")
+    for paths in ([lone], [tmp_path]):
+        with pytest.raises(UsageError, match="no file of labels"):
+            read_digits(paths)
+    (tmp_path / "elsewhere").rename(tmp_path / "train-labels-idx1-ubyte")
+    write_idx(tmp_path / "emnist-train-images-idx3-ubyte", digit_images(5)[0])
+    with pytest.raises(UsageError, match="two files of images"):
+        read_digits([tmp_path])
+
+
+def test_too_few_images_to_hold_any_out_are_refused(tmp_path: Path) -> None:
+    write_set(tmp_path, "t10k", 20)
+    with pytest.raises(UsageError, match="too few"):
+        read_digits([tmp_path])

@@ -1,0 +1,123 @@
+"""The network itself: its arithmetic, its seed, and whether it learns."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import openllama_cli.sgd.network
+from openllama_cli.sgd.config import COST_NAMES, SgdConfig
+from openllama_cli.sgd.digits import prepare, read_digits
+from openllama_cli.sgd.network import COSTS, CrossEntropyCost, Network, Samples, sigmoid
+from openllama_cli.sgd.one_at_a_time import as_columns, update_mini_batch
+
+DEFAULTS = SgdConfig(seed=1)
+
+
+def samples(count: int, seed: int = 0) -> Samples:
+    random = np.random.default_rng(seed)
+    return Samples(random.random((count, 6)), np.eye(3)[random.integers(0, 3, count)])
+
+
+def test_it_can_be_read_in_one_sitting() -> None:
+    file = openllama_cli.sgd.network.__file__
+    assert file is not None
+    text = Path(file).read_text()
+    assert len(text.splitlines()) <= 150
+    assert "print" not in text
+
+
+def test_one_neuron_gives_what_the_formulas_give() -> None:
+    network = Network([2, 1])
+    network.weights[0][:] = [[0.5, -1.0]]
+    network.biases[0][:] = [[0.25]]
+    z = 0.5 * 0.8 - 1.0 * 0.3 + 0.25
+    a = 1 / (1 + np.exp(-z))
+    x, y = np.array([[0.8], [0.3]]), np.array([[1.0]])
+    cost, output = network.evaluate(Samples(x.T, y.T))
+    assert output[0, 0] == pytest.approx(a)
+    assert cost == pytest.approx((a - 1) ** 2 / 2)
+    nabla_b, nabla_w = network.backprop(x, y)
+    delta = (a - 1) * a * (1 - a)
+    assert nabla_b[0][0, 0] == pytest.approx(delta)
+    assert nabla_w[0][0] == pytest.approx([delta * 0.8, delta * 0.3])
+
+
+@pytest.mark.parametrize("cost", COST_NAMES)
+def test_delta_is_the_slope_of_the_cost(cost: str) -> None:
+    z, y, step = np.linspace(-5, 5, 11).reshape(-1, 1), np.eye(11)[:, 3:4], 1e-6
+    slopes = [
+        (COSTS[cost].fn(z + step * bump, y) - COSTS[cost].fn(z - step * bump, y)) / (2 * step)
+        for bump in np.eye(11)[:, :, np.newaxis]
+    ]
+    assert COSTS[cost].delta(sigmoid(z), y)[:, 0] == pytest.approx(np.array(slopes), abs=1e-8)
+
+
+def test_cross_entropy_is_what_its_formula_says_and_stays_finite_where_that_does_not() -> None:
+    z, y = np.array([[-2.0, 0.5], [1.0, 3.0]]), np.array([[0.0, 1.0], [1.0, 0.0]])
+    a = sigmoid(z)
+    assert CrossEntropyCost.fn(z, y) == pytest.approx(float(-(y * np.log(a) + (1 - y) * np.log(1 - a)).sum()))
+    assert CrossEntropyCost.fn(np.array([[-800.0]]), np.array([[1.0]])) == pytest.approx(800)
+
+
+def test_the_sigmoid_of_any_number_warns_of_nothing() -> None:
+    with warnings.catch_warnings(action="error"):
+        assert sigmoid(np.array([-1e308, -1000.0, 0.0, 1000.0, 1e308])).tolist() == [0, 0, 0.5, 1, 1]
+
+
+def test_an_update_subtracts_eta_over_the_mini_batch_times_the_gradient() -> None:
+    network, mini_batch = Network([6, 4, 3], seed=1), samples(7)
+    before_b, before_w = [b.copy() for b in network.biases], [w.copy() for w in network.weights]
+    nabla_b, nabla_w = network.backprop(mini_batch.x.T, mini_batch.y.T)
+    expected_b = [b - (3.0 / 7) * nb for b, nb in zip(before_b, nabla_b, strict=True)]
+    expected_w = [w - (3.0 / 7) * nw for w, nw in zip(before_w, nabla_w, strict=True)]
+    network.update_mini_batch(mini_batch, 3.0)
+    for ours, expected in zip([*network.biases, *network.weights], [*expected_b, *expected_w], strict=True):
+        assert np.array_equal(ours, expected)
+    assert not np.array_equal(network.weights[0], before_w[0])
+
+
+def test_samples_together_move_the_weights_as_one_after_another() -> None:
+    together, single, mini_batch = Network([6, 5, 4, 3], seed=2), Network([6, 5, 4, 3], seed=2), samples(11)
+    for _ in range(20):
+        together.update_mini_batch(mini_batch, 3.0)
+        update_mini_batch(single, as_columns(mini_batch), 3.0)
+    for ours, theirs in zip(together.weights + together.biases, single.weights + single.biases, strict=True):
+        assert np.allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_every_epoch_takes_every_sample_once_in_another_order() -> None:
+    data = Samples(np.arange(23.0).reshape(-1, 1), np.zeros((23, 1)))
+    network = Network([1, 1], seed=0)
+    rounds = []
+    for _ in range(2):
+        parts = list(network.mini_batches(data, 5))
+        assert [len(part) for part in parts] == [5, 5, 5, 5, 3]
+        rounds.append([value for part in parts for value in part.x[:, 0].tolist()])
+    assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(23))
+    assert rounds[0] != rounds[1]
+
+
+def test_a_seed_gives_the_same_run_again_and_another_seed_another() -> None:
+    def run(seed: int) -> list[float]:
+        network = Network([6, 4, 3], seed=seed)
+        assert list(network.SGD(samples(30), 3, 4, 3.0)) == [1, 2, 3]
+        parameters: list[float] = network.parameters.tolist()
+        return parameters
+
+    assert run(5) == run(5)
+    assert run(5) != run(6)
+
+
+@pytest.mark.parametrize(("cost", "eta"), [("quadratic", DEFAULTS.eta), ("cross-entropy", 0.5)])
+def test_five_seeds_read_95_percent_of_the_held_out_digits_on_average(cost: str, eta: float) -> None:
+    training_data, test_data = prepare(read_digits())
+    answers = test_data.y.argmax(axis=1)
+    shares = []
+    for seed in range(1, 6):
+        network = Network(DEFAULTS.sizes, cost, seed)
+        for _ in network.SGD(training_data, DEFAULTS.epochs, DEFAULTS.mini_batch_size, eta):
+            pass
+        shares.append(float((network.evaluate(test_data)[1].argmax(axis=1) == answers).mean()))
+    assert np.mean(shares) >= 0.95, shares

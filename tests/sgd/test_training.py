@@ -1,0 +1,94 @@
+"""A run: its epochs, its mistakes, and the runs that lead nowhere."""
+
+import math
+
+import numpy as np
+import pytest
+
+from openllama_cli.errors import OlcError
+from openllama_cli.sgd.config import SgdConfig
+from openllama_cli.sgd.digits import prepare, read_digits
+from openllama_cli.sgd.network import Network, Samples
+from openllama_cli.sgd.training import Epoch, confusion, evaluate, smaller, train, trouble
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Samples, Samples]:
+    return prepare(read_digits())
+
+
+def run(data: tuple[Samples, Samples], config: SgdConfig) -> tuple[Network, list[Epoch], tuple[str, str] | None]:
+    network = Network(config.sizes, config.cost, config.seed)
+    epochs: list[Epoch] = []
+    found = None
+    for epoch in train(network, *data, config):
+        epochs.append(epoch)
+        found = found or trouble(network, data[1], epochs, config)
+    return network, epochs, found
+
+
+def test_the_cost_falls_and_nothing_is_said_of_a_good_run(data: tuple[Samples, Samples]) -> None:
+    network, epochs, found = run(data, SgdConfig(epochs=6, seed=1))
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].cost < epochs[0].cost / 2
+    assert epochs[-1].cost == pytest.approx(network.evaluate(data[0])[0])
+    assert epochs[-1].total == 359
+    assert all(epoch.seconds > 0 for epoch in epochs)
+    assert found is None
+
+
+def test_the_confusion_table_and_the_mistakes_agree_with_the_accuracy(data: tuple[Samples, Samples]) -> None:
+    network, epochs, _ = run(data, SgdConfig(epochs=2, seed=1))
+    counts, misread = confusion(network, data[1])
+    last = epochs[-1]
+    assert sum(counts[digit][digit] for digit in range(10)) == last.correct
+    assert [sum(row) for row in counts] == data[1].y.sum(axis=0).tolist()
+    assert len(misread) == last.total - last.correct > 0
+    for one in misread:
+        output = network.evaluate(data[1][one.place : one.place + 1])[1][0]
+        assert (one.label, one.answer) == (data[1].y[one.place].argmax(), output.argmax())
+        assert one.sure == pytest.approx(output.max())
+    assert [one.sure for one in misread] == sorted((one.sure for one in misread), reverse=True)
+
+
+def test_an_evaluation_in_parts_is_that_of_the_whole(data: tuple[Samples, Samples]) -> None:
+    network = Network([64, 30, 10], seed=1)
+    cost, outputs = evaluate(network, data[0])
+    whole_cost, whole_outputs = network.evaluate(data[0])
+    assert cost == pytest.approx(whole_cost)
+    assert np.allclose(outputs, whole_outputs)
+
+
+def test_a_cost_that_is_no_number_is_an_error_with_a_smaller_eta(data: tuple[Samples, Samples]) -> None:
+    with pytest.raises(OlcError) as caught:
+        run(data, SgdConfig(eta=1e308, cost="cross-entropy", epochs=3, seed=1))
+    assert caught.value.code == "diverged"
+    assert "after epoch 1" in caught.value.cause
+    assert caught.value.remedy == "take smaller steps: --eta 3"
+
+
+@pytest.mark.parametrize("cost", ["quadratic", "cross-entropy"])
+@pytest.mark.parametrize("eta", [100.0, 1e6])
+def test_steps_far_too_large_are_noticed(data: tuple[Samples, Samples], cost: str, eta: float) -> None:
+    _, epochs, found = run(data, SgdConfig(eta=eta, cost=cost, epochs=5, seed=1))
+    assert found is not None
+    assert f"at chance after 5 epochs ({epochs[-1].correct} of 359)" in found[0]
+    assert "far too large" in found[0]
+    assert found[1] == "--eta 3"
+
+
+def test_steps_far_too_small_are_noticed_as_such(data: tuple[Samples, Samples]) -> None:
+    _, _, found = run(data, SgdConfig(eta=1e-6, epochs=3, seed=1))
+    assert found is not None
+    assert "too small" in found[0]
+
+
+def test_many_layers_that_do_not_learn_yet_are_noticed_as_such(data: tuple[Samples, Samples]) -> None:
+    _, _, found = run(data, SgdConfig(sizes=(64, 30, 30, 30, 30, 10), epochs=5, seed=1))
+    assert found is not None
+    assert "layers" in found[0]
+
+
+def test_the_eta_to_try_instead_is_smaller() -> None:
+    assert (smaller(100), smaller(3), smaller(0.5)) == (3, pytest.approx(0.3), pytest.approx(0.05))
+    assert math.isfinite(smaller(1e308))
