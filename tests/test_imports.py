@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "openllama_cli"
-LIBRARIES = {"models", "generation", "batch", "devices", "sgd", "demo_model", "benchmark"}
+LIBRARIES = {"models", "generation", "batch", "devices", "sgd", "demo_model", "benchmark", "annotation"}
 
 # Which of our packages each may import, besides itself, `errors` and the version.
 MAY_IMPORT = {
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "models": set(),
     "generation": set(),
     "prompt_templates": set(),
-    "batch": {"generation", "prompt_templates"},
+    "batch": {"annotation", "generation", "prompt_templates"},
+    "annotation": set(),
     "devices": {"models"},
     "sgd": set(),
     "benchmark": {"models", "generation", "devices"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
 }
-HEAVY = {"torch", "transformers", "accelerate", "numpy"}
+HEAVY = {"torch", "transformers", "accelerate", "numpy", "spacy"}
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -69,6 +70,11 @@ def test_only_the_terminal_knows_rich_and_only_commands_know_click(file: Path) -
     assert "click" not in tops or part(file) in {"cli", "commands"}
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_annotation_knows_spacy(file: Path) -> None:
+    assert "spacy" not in {name.split(".")[0] for name in imports(file)} or part(file) == "annotation"
+
+
 def modules_after(*arguments: str) -> tuple[set[str], int]:
     """Run olc in a fresh interpreter; the modules that it had imported when it exited, and its exit code."""
     code = (
@@ -98,6 +104,12 @@ def modules_after(*arguments: str) -> tuple[set[str], int]:
         (["nonsense"], 2),
         (["complete"], 2),
         (["complete", "x", "--top-p", "2"], 2),
+        (["complete", "x", "--lang", "en"], 2),
+        (["annotate", "--help"], 0),
+        (["annotate"], 2),
+        (["annotate", "x", "--only", "nonsense"], 2),
+        (["annotate", "x", "--lang", "nonsense"], 2),
+        (["annotate", "x", "--pipeline", "no_such_pipeline"], 1),
         (["complete", "x", "-m", "./no/such/folder"], 1),
         (["complete", "x", "--max-tokens", "100000"], 2),
         (["complete", "x", "--device", "toaster"], 2),

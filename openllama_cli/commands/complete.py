@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands.open_model import check_context, describe, load_model, open_model
+from openllama_cli.commands.annotation_output import PipelineOptions, completions_json, pipeline_options, show_completions
+from openllama_cli.commands.open_model import check_context, describe, load_model, open_model, refuse_quantised
 from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.commands.prompt_input import looks_escaped, read_prompt, unescape
 from openllama_cli.errors import UsageError
@@ -60,6 +61,8 @@ Examples:
     metavar="N",
     help="Guess up to N tokens from the text itself and check them at once; for summaries and code.",
 )
+@click.option("--annotate", is_flag=True, help="Add what spaCy finds in the completion; see `olc annotate --help`.")
+@pipeline_options
 @sampling_options(SamplingConfig())
 @model_options
 def command(
@@ -76,6 +79,8 @@ def command(
     stats: bool,
     engine: Any,
     speculate: int,
+    annotate: bool,
+    chosen: PipelineOptions,
     given: dict[str, Any],
     spec: ModelSpec,
 ) -> None:
@@ -88,6 +93,10 @@ def command(
         raise UsageError("--logprobs is reported in JSON only", "add --json")
     if speculate and engine == "transformers":
         raise UsageError("--speculate is part of olc's own loop", "leave --engine transformers out")
+    if chosen.given and not annotate:
+        raise UsageError(f"{chosen.given} is for annotations", "add --annotate")
+    if engine == "transformers":
+        refuse_quantised(spec, "--engine transformers")
     if escape and "stop" in given:
         given["stop"] = tuple(unescape(stop) for stop in given["stop"])
     source = read_prompt(prompt, file, template, values, escape=escape)
@@ -97,6 +106,7 @@ def command(
     opened = open_model(spec)
     tokens = opened.tokenizer.encode(source.text)
     check_context(opened, len(tokens), sampling.max_tokens)
+    pipeline = chosen.open() if annotate else None
 
     loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1)
     score_prompt = echo and logprobs is not None
@@ -104,14 +114,19 @@ def command(
     if as_json:
         for _ in run.steps():
             pass
-        out_json(_document(run, engine, echo=source.text if echo else None))
+        document = _document(run, engine, echo=source.text if echo else None)
+        if pipeline is not None:
+            document["olc"] |= completions_json(pipeline, run.texts)
+        out_json(document)
     else:
         writer = CompletionWriter(source.text, num_samples, echo=echo, stream=not no_stream)
         with writer:
             for step in run.steps():
                 writer.write(step.row, step.text, last=step.finish_reason is not None)
+        if pipeline is not None:
+            show_completions(pipeline, run.texts)
     if stats:
-        show_stats(run.timings.as_dict(), device=loaded.device, dtype=run.made_with["dtype"], forward=run.forward)
+        show_stats(run.timings.as_dict(), device=loaded.device, dtype=loaded.precision, forward=run.forward)
 
 
 def _sampling(
@@ -163,6 +178,10 @@ class _Run:
         prefixes = PrefixCache() if samples > 1 else None
         self._engine = make_engine(loaded, engine, forward=forward, prefixes=prefixes)
         self._prompts = [Prompt(row, tokens, sampling, score_prompt, speculate=speculate) for row in range(samples)]
+
+    @property
+    def texts(self) -> list[str]:
+        return [completion.text for completion in self.completions]
 
     def steps(self) -> "Iterator[TextStep]":
         from openllama_cli.generation.stream import stream

@@ -1,0 +1,179 @@
+"""`olc annotate`: what spaCy finds in a text."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS, parse_kinds
+from openllama_cli.commands.annotation_output import (
+    PieceView,
+    PipelineOptions,
+    pipeline_options,
+    tell_lacking,
+    tell_notes,
+)
+from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.terminal.streams import notice, out, out_json
+
+if TYPE_CHECKING:
+    from openllama_cli.annotation.annotate import Piece
+    from openllama_cli.annotation.pipeline import Pipeline
+
+EXAMPLES = """\b
+Examples:
+  olc annotate "The blue whale lives in the Pacific Ocean."
+  olc annotate -f notes.txt --only entities --pipeline en_core_web_sm
+  olc annotate "Der Wal ist groß." --lang de --json | jq .tokens
+  olc annotate "Whales eat krill." --svg tree.svg --pipeline ./my_pipeline
+  olc annotate --similar whale dolphin --pipeline en_core_web_md
+  olc complete "The largest animal is" | olc annotate --only pos,lemma
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("text", required=False)
+@click.option("-f", "--file", metavar="FILE", help="The text is this file's, byte for byte; - is stdin.")
+@click.option("--only", metavar="KINDS", help=f"Some of {','.join(KINDS)}. [all but vectors]")
+@click.option("--similar", nargs=2, metavar="A B", help="How alike two words or sentences are, by their word vectors.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object in the shape of spaCy's Doc.to_json.")
+@click.option("--svg", metavar="FILE", help="Save a picture of the dependencies, or with --only entities of these.")
+@pipeline_options
+def command(
+    text: str | None,
+    file: str | None,
+    only: str | None,
+    similar: tuple[str, str] | None,
+    as_json: bool,
+    svg: str | None,
+    chosen: PipelineOptions,
+) -> None:
+    """Show what spaCy finds in TEXT: tokens, parts of speech, lemmas, named entities, dependencies, word vectors.
+
+    Without TEXT, or with -, the text is read from stdin. Nothing is downloaded: without --pipeline an installed pipeline of
+    the language is used, else a blank one, which knows tokens and sentences. A pipe gets a line per token, separated by tabs.
+    Offsets count code points (Python's characters) from 0; long texts are worked on in pieces. spaCy is optional:
+    pip install "spacy>=3.8,<4".
+    """
+    kinds = parse_kinds(only, flag="--only") if only is not None else DEFAULT_KINDS
+    if similar is not None:
+        if text is not None or file is not None or only is not None or svg is not None:
+            raise UsageError("--similar compares its own two texts", "leave out TEXT, --file, --only and --svg")
+        _compare(chosen, similar, as_json=as_json)
+        return
+    if svg is not None and only is not None and not {"entities", "dependencies"} & set(kinds):
+        raise UsageError(f"--svg draws dependencies or entities, and --only has {','.join(kinds)}", "add one of them to --only")
+    if text is None and file is None and not stdin_has_input():
+        raise UsageError("a text is missing", 'give it as an argument, such as "Whales eat krill.", or on stdin')
+    content = _valid(read_prompt(text, file, None, (), escape=False).text)
+    pipeline = chosen.open()
+    _annotate(pipeline, content, kinds, asked=only is not None, as_json=as_json, svg=svg)
+    tell_notes(pipeline)
+
+
+def _valid(text: str) -> str:
+    from openllama_cli.models.tokenizer import utf8
+
+    utf8(text)
+    return text
+
+
+def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) -> None:
+    from openllama_cli.annotation.similarity import similarity
+
+    for text in texts:
+        _valid(text)
+    pipeline = chosen.open()
+    found = similarity(pipeline, *texts)
+    if as_json:
+        numbers = {"a": found.a, "b": found.b, "cosine": found.cosine, "unknown": list(found.unknown)}
+        out_json({"similarity": numbers, "olc": pipeline.identity})
+    else:
+        out(f"{found.cosine:.4f}\n")
+    if found.unknown:
+        notice(f"olc: {pipeline.name} has no vector for {', '.join(found.unknown)}; the other words were compared")
+    tell_notes(pipeline)
+
+
+def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: bool, as_json: bool, svg: str | None) -> None:
+    from openllama_cli.annotation.annotate import annotate, lacking
+
+    pieces = annotate(pipeline, [text], kinds if svg is None else _with_drawn(kinds))
+    # The first piece tells what the pipeline gives, before anything is written.
+    first = next(pieces)
+    missing = lacking([first], kinds)
+    tell_lacking(pipeline, missing, kinds, asked=asked)
+    if svg is not None:
+        _draw(pipeline, text, first, kinds, Path(svg), asked=asked)
+    every = chain([first], pieces)
+    if as_json:
+        _write_json(text, every, kinds, {**pipeline.identity, "lacks": list(missing)})
+        return
+    from openllama_cli.terminal.annotations import AnnotationWriter
+
+    view = PieceView(AnnotationWriter(), text, kinds, missing)
+    for piece in every:
+        view.show(piece)
+
+
+def _with_drawn(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Pictures show parts of speech below the words, whatever else was asked for."""
+    return tuple(kind for kind in KINDS if kind in {*kinds, "pos"})
+
+
+def _write_json(text: str, pieces: Iterator["Piece"], kinds: Sequence[str], about: dict[str, Any]) -> None:
+    """`annotate.document`, written as it comes: tokens, which are many, are not kept. They stand before the rest, then."""
+    from openllama_cli.annotation.annotate import has, rest
+
+    kept: list[Piece] = []
+    out('{"text": ' + _json(text) + ', "tokens": [')
+    separator = ""
+    for piece in pieces:
+        if piece.tokens:
+            out(separator + ", ".join(map(_json, piece.tokens)))
+            separator = ", "
+        piece.tokens = []
+        kept.append(piece)
+    found: dict[str, Any] = {}
+    if "entities" in kinds and has(kept, "entities"):
+        found["ents"] = [entity for piece in kept for entity in piece.ents]
+    found |= rest(kept, kinds)
+    found["olc"] = about
+    out("], " + _json(found)[1:] + "\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _draw(pipeline: "Pipeline", text: str, piece: "Piece", kinds: Sequence[str], path: Path, *, asked: bool) -> None:
+    """Save the picture: of dependencies where they are there, unless entities alone were asked for."""
+    from openllama_cli.annotation.annotate import document
+    from openllama_cli.annotation.pictures import MOST_SENTENCES, dependency_svg, entity_svg
+
+    drawable = [kind for kind in ("dependencies", "entities") if kind in kinds and kind in piece.has]
+    if not drawable:
+        wanted = "dependencies" if asked and "entities" not in kinds else "dependencies and no named entities"
+        raise OlcError(
+            f"there is nothing to draw: {pipeline.name} gives no {wanted}",
+            "use a trained pipeline: --pipeline NAME",
+            code="not_annotated",
+        )
+    # Text behind the first piece would make a picture that nothing can show.
+    end = piece.tokens[-1]["end"] if piece.tokens else 0
+    left_out = "" if piece.last else f", of the first {end} characters only"
+    if drawable[0] == "dependencies":
+        picture, more = dependency_svg(pipeline, document(text[:end], [piece], KINDS))
+        left_out = f", of the first {MOST_SENTENCES} sentences only" if more else left_out
+    else:
+        picture = entity_svg(text[:end], piece.ents)
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot write {path}: {reason}", "check the path and its permissions; --svg takes a file") from error
+    notice(f"olc: wrote {path}: {drawable[0]}{left_out}")
