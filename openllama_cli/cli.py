@@ -22,6 +22,7 @@ COMMANDS = {
     "devices": "What this machine can run, what is wrong with it, and what to type.",
     "explain": "What an error message or a log means, and what to do about it.",
     "sgd": "Mini-batch stochastic gradient descent on handwritten digits, from scratch.",
+    "annotate": "What spaCy finds in a text: tokens, lemmas, entities, dependencies, vectors.",
 }
 
 
