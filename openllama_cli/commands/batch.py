@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from openllama_cli.batch.ray_options import RayOptions, parse_engine
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
 from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
@@ -28,6 +29,7 @@ from openllama_cli.terminal.streams import is_terminal, notice
 if TYPE_CHECKING:
     from openllama_cli.batch.journal import Journal
     from openllama_cli.batch.precheck import InputSummary
+    from openllama_cli.batch.ray_engine import RayRunner
     from openllama_cli.batch.runner import Runner
     from openllama_cli.models.load import LoadedModel
 
@@ -49,6 +51,9 @@ Examples:
 @click.option("--batch-size", default="auto", show_default=True, metavar="auto|N", help="Rows side by side.")
 @click.option("--retry-errors", is_flag=True, help="Run the rows that failed again, and no others.")
 @click.option("--restart", is_flag=True, help="Start over, whatever is there.")
+@click.option("--engine", default="local", show_default=True, metavar="local|ray", help="Ray: workers on one machine or many.")
+@click.option("--ray-address", metavar="auto|HOST:PORT", help="Join this cluster. [a cluster of its own]")
+@click.option("--workers", type=int, metavar="N", help="Ray workers, each with a model. [as many as fit]")
 @click.option("--json-progress", is_flag=True, help="Progress as JSON lines on stdout.")
 @sampling_options(SamplingConfig())
 @model_options
@@ -60,6 +65,9 @@ def command(
     batch_size: str,
     retry_errors: bool,
     restart: bool,
+    engine: str,
+    ray_address: str | None,
+    workers: int | None,
     json_progress: bool,
     given: dict[str, Any],
     spec: ModelSpec,
@@ -72,6 +80,7 @@ def command(
     use --seed, else 0.
     """
     rows_wanted = parse_batch_size(batch_size)
+    ray_options = parse_engine(engine, ray_address, workers)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
     prompt_template = load_template(template) if template is not None else None
@@ -103,7 +112,11 @@ def command(
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
                 rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
-                batch.run(batch.runner(opened, spec, settings, rows_wanted), rows)
+                if ray_options is None:
+                    batch.run(batch.runner(opened, spec, settings, rows_wanted), rows)
+                else:
+                    with batch.ray_runner(opened, spec, settings, rows_wanted, ray_options, header) as runner:
+                        batch.run(runner, rows)
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
                         f"{source} was changed while it was being worked on",
@@ -204,18 +217,44 @@ class _Batch:
             notice=lambda text: notice(f"olc: {text}"),
         )
 
+    def ray_runner(
+        self,
+        opened: OpenedModel,
+        spec: ModelSpec,
+        settings: RowSettings,
+        wanted: int | None,
+        options: RayOptions,
+        header: Mapping[str, Any],
+    ) -> "contextlib.AbstractContextManager[RayRunner]":
+        """Workers in place of a model here, while the context lasts."""
+        from openllama_cli.batch.ray_run import RayModel, open_runner
+
+        return open_runner(
+            options,
+            RayModel(opened.folder, opened.checkpoint, spec, header["model"], opened.tokenizer.sha256),
+            batch_size=wanted,
+            positions=self._longest_row(settings),
+            rows=self._summary.rows - self._journal.counts.done,
+            results=self._journal,
+            stopping=lambda: self._stop.requested,
+            notice=lambda text: notice(f"olc: {text}"),
+        )
+
+    def _longest_row(self, settings: RowSettings) -> int:
+        """Positions of the longest row, at most. A token is at least a byte of the prompt."""
+        longest = max(self._summary.longest_prompt_bytes + 1, self._summary.longest_prompt_tokens)
+        return longest + settings.sampling.max_tokens
+
     def _auto_rows(self, loaded: "LoadedModel", opened: OpenedModel, settings: RowSettings) -> int:
         from openllama_cli.models.placement import free_bytes
 
         shape = opened.checkpoint.shape
-        # A token is at least a byte of the prompt.
-        longest = max(self._summary.longest_prompt_bytes + 1, self._summary.longest_prompt_tokens)
-        positions = min(shape.context, longest + settings.sampling.max_tokens)
+        positions = min(shape.context, self._longest_row(settings))
         per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
         most = MOST_ON_CPU if loaded.input_device.type == "cpu" else MOST_ON_GPU
         return rows_at_a_time(free_bytes(loaded.input_device), per_position, positions, most)
 
-    def run(self, runner: "Runner", rows: Any) -> None:
+    def run(self, runner: "Runner | RayRunner", rows: Any) -> None:
         """Work through the rows that are not done. A signal ends it with what it takes to resume said."""
         shown = BatchProgress(self._summary.rows, self._journal.counts.done, as_json=self._as_json)
         whole = False

@@ -1,0 +1,107 @@
+"""What `--engine ray` was told, checked without importing Ray, and how many workers a cluster has room for."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openllama_cli.errors import UsageError
+
+# Python, torch and transformers in a process of their own, before any weights.
+_PROCESS_BYTES = 800 * 2**20
+_MOST_WORKERS = 4096
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """address: None starts a cluster on this machine; "auto" or "HOST:PORT" joins one. workers: None is as many as fit.
+
+    Raises UsageError naming the flag.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not 1 <= self.workers <= _MOST_WORKERS:
+            raise UsageError(f"--workers {self.workers} is not possible", f"give a number from 1 to {_MOST_WORKERS}")
+        if self.address is not None and self.address != "auto":
+            host_and_port(self.address)
+
+
+def parse_engine(engine: str, address: str | None, workers: int | None) -> RayOptions | None:
+    """The options of the Ray engine, or None for the local one. Raises UsageError, also where Ray is not installed."""
+    if engine not in ("local", "ray"):
+        raise UsageError(f"--engine {engine} is not known", "use local or ray")
+    if engine == "local":
+        for flag, value in (("--ray-address", address), ("--workers", workers)):
+            if value is not None:
+                raise UsageError(f"{flag} {value} is for the Ray engine", f"give --engine ray too, or leave {flag} out")
+        return None
+    options = RayOptions(address, workers)
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(
+            "--engine ray needs Ray, which is not installed", 'pip install "openllama-cli[ray]"', code="ray_missing"
+        )
+    return options
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two halves of HOST:PORT ([::1]:6379 for IPv6). Raises UsageError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", address)
+    if match is None or not 1 <= int(match.group(3)) <= 65535:
+        raise UsageError(
+            f"--ray-address {address} is no address", "give auto, or HOST:PORT as `ray start --head` prints it: 10.0.0.5:6379"
+        )
+    return match.group(1) or match.group(2), int(match.group(3))
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster offers: CPUs, GPUs, bytes of memory that Ray may give away."""
+
+    cpus: float
+    gpus: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """workers: how many. cpus, gpus, memory: what each asks Ray for (memory 0: not asked). per_node: most on one machine."""
+
+    workers: int
+    cpus: int
+    gpus: int
+    memory: int
+    per_node: int
+
+
+def plan_workers(nodes: Sequence[Node], wanted: int | None, worker_bytes: int, *, gpu: bool) -> WorkerPlan:
+    """Share a cluster out among workers.
+
+    wanted: --workers; None is a worker per GPU where there are GPUs, else as many as fit into each machine's memory, one a CPU
+    at the most. worker_bytes: of one worker. gpu: whether the model may go to GPUs.
+
+    The CPUs are shared out evenly: each worker gets as many threads as still lets all be placed.
+    """
+    on_gpus = gpu and any(node.gpus >= 1 for node in nodes)
+    if on_gpus:
+        room = [int(node.gpus) if node.cpus >= 1 else 0 for node in nodes]
+    else:
+        room = [min(int(node.cpus), int(node.memory // max(1, worker_bytes))) for node in nodes]
+    workers = wanted or max(1, sum(room))
+    most = max((int(node.cpus) for node in nodes), default=1)
+    fitting = (cpus for cpus in range(most, 0, -1) if sum(int(node.cpus) // cpus for node in nodes) >= workers)
+    return WorkerPlan(
+        workers=workers,
+        cpus=1 if on_gpus else next(fitting, 1),
+        gpus=int(on_gpus),
+        # Who names a number knows better than an estimate. One that fits nowhere may still try.
+        memory=0 if on_gpus or wanted or not sum(room) else worker_bytes,
+        per_node=max(1, -(-workers // max(1, len(nodes))), *(room if wanted is None else ())),
+    )
+
+
+def worker_bytes(parameters: int, dtype: str) -> int:
+    """Memory of one worker: its weights, caches for some rows, and the process. dtype: --dtype; auto counts as float32."""
+    return int(parameters * (2 if dtype in ("float16", "bfloat16") else 4) * 1.1) + _PROCESS_BYTES
