@@ -204,10 +204,10 @@ def _hub(facts: Facts, plan: ModelPlan | None) -> Iterator[Problem]:
     severity: Severity = "error" if known else "warning"
     name = known.name if known else "3b-v2"
     elsewhere = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder that you may write to"
+    needed = known.download_bytes if known else min(entry.download_bytes for entry in CATALOGUE.values() if entry.shape)
     if not cache.writable:
         yield Problem(severity, "cache_not_writable", f"no model can be saved in {cache.path}", elsewhere)
-    needed = known.download_bytes if known else min(entry.download_bytes for entry in CATALOGUE.values() if entry.shape)
-    if cache.free_bytes is not None and cache.free_bytes < needed * 1.02:
+    elif cache.free_bytes is not None and cache.free_bytes < needed * 1.02:
         message = f"{_gb(cache.free_bytes)} are free where models are saved ({cache.path}), and {name} takes {_gb(needed)}"
         fix = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder on a larger disk"
         if cache.largest is not None:

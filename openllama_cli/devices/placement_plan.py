@@ -105,12 +105,9 @@ def parts(model: "LlamaForCausalLM", device_map: Mapping[str, int | str], kind: 
     Tied weights count where they come first.
     """
     sizes: dict[str, int] = {}
-    seen: set[int] = set()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            module = _part_of(name)
-            sizes[module] = sizes.get(module, 0) + tensor.nbytes
+        module = _part_of(name)
+        sizes[module] = sizes.get(module, 0) + tensor.nbytes
     return tuple(Part(module, _device(module, device_map, kind), size) for module, size in sizes.items())
 
 

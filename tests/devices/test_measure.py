@@ -74,6 +74,20 @@ def test_a_product_beyond_the_tolerance_is_wrong(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("small")
+def test_a_kernel_that_is_wrong_for_one_row_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.__matmul__
+
+    def wrong_alone(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = plain(left, right)
+        return -product if left.shape[0] == 1 else product
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong_alone)
+    for result in measure("cpu", free_bytes=SMALL).dtypes.values():
+        assert not result.ok
+        assert result.relative_error == pytest.approx(2, rel=1e-2)
+
+
+@pytest.mark.usefixtures("small")
 def test_one_nan_in_one_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = torch.Tensor.__matmul__
 

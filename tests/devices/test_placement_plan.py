@@ -1,5 +1,6 @@
 """The plan is what loading does: compared layer by layer with models that are really loaded under tight limits."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.load import LoadedModel, load
 from openllama_cli.models.quiet import quiet_transformers
 from openllama_cli.models.spec import DtypeName, ModelSpec
-from tests.devices.machines import GB, facts, gpu, mps
+from tests.devices.machines import CPU, GB, facts, gpu, mps
 from tests.tiny_models import write_tiny_llama
 
 LAYERS = 6
@@ -104,8 +105,9 @@ def test_published_models_are_built_without_weights_and_have_every_number(alias:
         facts(gpu(0, free=11), gpu(1, free=10)),
         facts(*(gpu(index, free=8) for index in range(4))),
         facts(mps()),
+        facts(mps(), cpu=dataclasses.replace(CPU, memory_available=20 * GB)),
     ],
-    ids=["cpu", "small GPU", "large GPU", "two GPUs", "four GPUs", "Apple"],
+    ids=["cpu", "small GPU", "large GPU", "two GPUs", "four GPUs", "Apple", "small Apple"],
 )
 @pytest.mark.parametrize("alias", ["3b", "13b"])
 def test_the_memory_that_is_reckoned_with_gives_the_map_that_transformers_itself_would(
