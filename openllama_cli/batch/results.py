@@ -15,7 +15,7 @@ _ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits"})
 def success_line(row: Row, completion: Completion, tokenizer: Spelling, model: str) -> bytes:
     """A finished row. model: its name, for OpenAI's shape."""
     if not row.openai:
-        return _line(
+        return to_line(
             {
                 "custom_id": row.custom_id,
                 "index": row.index,
@@ -43,7 +43,7 @@ def success_line(row: Row, completion: Completion, tokenizer: Spelling, model: s
 def error_line(row: Row, code: str, message: str) -> bytes:
     """A row that failed."""
     if not row.openai:
-        return _line(
+        return to_line(
             {
                 "custom_id": row.custom_id,
                 "index": row.index,
@@ -61,10 +61,11 @@ def error_line(row: Row, code: str, message: str) -> bytes:
 
 
 def _openai_line(row: Row, response: dict[str, Any], error: dict[str, str] | None) -> bytes:
-    return _line({"id": f"batch_req_{row.index}", "custom_id": row.custom_id, "response": response, "error": error})
+    return to_line({"id": f"batch_req_{row.index}", "custom_id": row.custom_id, "response": response, "error": error})
 
 
-def _line(document: dict[str, Any]) -> bytes:
+def to_line(document: dict[str, Any]) -> bytes:
+    """A document as a line, without newline."""
     # A lone surrogate cannot be written as UTF-8, but its JSON escape can.
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()

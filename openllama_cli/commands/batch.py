@@ -17,6 +17,8 @@ from openllama_cli.batch.rows import RowSettings
 from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
 from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
+from openllama_cli.commands.annotation_output import PipelineOptions, pipeline_options
+from openllama_cli.commands.batch_annotations import BatchAnnotations, RowAnnotator
 from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
 from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
@@ -55,6 +57,8 @@ Examples:
 @click.option("--ray-address", metavar="auto|HOST:PORT", help="Join this cluster. [a cluster of its own]")
 @click.option("--workers", type=int, metavar="N", help="Ray workers, each with a model. [as many as fit]")
 @click.option("--json-progress", is_flag=True, help="Progress as JSON lines on stdout.")
+@click.option("--annotate", "annotated", metavar="KINDS", help="Add what spaCy finds: entities,pos,…; see `olc annotate`.")
+@pipeline_options
 @sampling_options(SamplingConfig())
 @model_options
 def command(
@@ -69,6 +73,8 @@ def command(
     ray_address: str | None,
     workers: int | None,
     json_progress: bool,
+    annotated: str | None,
+    chosen: PipelineOptions,
     given: dict[str, Any],
     spec: ModelSpec,
 ) -> None:
@@ -81,6 +87,7 @@ def command(
     """
     rows_wanted = parse_batch_size(batch_size)
     ray_options = parse_engine(engine, ray_address, workers)
+    annotations = BatchAnnotations.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
     prompt_template = load_template(template) if template is not None else None
@@ -103,12 +110,16 @@ def command(
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
         header = _header(opened, spec, settings, prompt_template, fmt, summary)
+        annotator = annotations.open() if annotations is not None else None
+        if annotator is not None:
+            header["options"] |= annotator.options
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:
                 files.spool.unlink(missing_ok=True)
                 notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
                 return
-            batch = _Batch(journal, summary, stop, spooled=path if from_stdin else None, as_json=json_progress)
+            spooled = path if from_stdin else None
+            batch = _Batch(journal, summary, stop, spooled=spooled, as_json=json_progress, annotate=annotator)
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
                 rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
@@ -153,6 +164,7 @@ def _header(
     options = {
         "dtype": spec.dtype,
         "device": spec.device,
+        "quantize": spec.quantize,
         "max_tokens": sampling.max_tokens,
         # As given, not as it came out: it decides for rows that have options of their own.
         "temperature": settings.defaults.get("temperature"),
@@ -184,12 +196,22 @@ def _template(template: PromptTemplate) -> dict[str, Any]:
 
 
 class _Batch:
-    """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input."""
+    """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input.
+    annotate: annotates the rows, if that is asked for.
+    """
 
     def __init__(
-        self, journal: "Journal", summary: "InputSummary", stop: GracefulStop, *, spooled: Path | None, as_json: bool
+        self,
+        journal: "Journal",
+        summary: "InputSummary",
+        stop: GracefulStop,
+        *,
+        spooled: Path | None,
+        as_json: bool,
+        annotate: "RowAnnotator | None",
     ) -> None:
         self._journal, self._summary, self._stop = journal, summary, stop
+        self._annotated = annotate.results(journal) if annotate is not None else None
         self._spooled, self._as_json = spooled, as_json
         self._spoken = ""
         if journal.counts.done:
@@ -211,7 +233,7 @@ class _Batch:
             context=opened.checkpoint.shape.context,
             vocabulary=opened.checkpoint.shape.vocab,
             model=opened.folder.name,
-            results=self._journal,
+            results=self._annotated or self._journal,
             max_rows=wanted or self._auto_rows(loaded, opened, settings),
             stopping=lambda: self._stop.requested,
             notice=lambda text: notice(f"olc: {text}"),
@@ -235,7 +257,7 @@ class _Batch:
             batch_size=wanted,
             positions=self._longest_row(settings),
             rows=self._summary.rows - self._journal.counts.done,
-            results=self._journal,
+            results=self._annotated or self._journal,
             stopping=lambda: self._stop.requested,
             notice=lambda text: notice(f"olc: {text}"),
         )
@@ -261,12 +283,18 @@ class _Batch:
         try:
             for progress in runner.run(rows):
                 shown.update(progress.rows, progress.failed, progress.tokens)
+                if self._annotated is not None:
+                    self._annotated.flush_if_due()
                 self._journal.sync_if_due()
+            if self._annotated is not None:
+                self._annotated.flush()
             self._stop.finish()
             whole = True
         except (KeyboardInterrupt, Terminated):
             shown.finish(done=False)
             with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
+                if self._annotated is not None:
+                    self._annotated.flush()
                 self._journal.close()
             done = self._journal.counts.done
             again = _same_command(self._spooled)
