@@ -4,6 +4,7 @@ The only module of the package that imports torch. Everything is in 64-bit numbe
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,8 @@ def autograd(network: Network, mini_batch: Samples) -> Comparison:
     """The gradient against torch's of the same cost."""
     network.backprop(mini_batch.x.T, mini_batch.y.T)
     twin = _Twin(network)
-    twin.cost(mini_batch).backward()  # type: ignore[no-untyped-call]
+    with _one_thread():
+        twin.cost(mini_batch).backward()  # type: ignore[no-untyped-call]
     gradient = np.concatenate([one.grad.numpy().ravel() for one in twin.parameters if one.grad is not None])
     return Comparison("gradient", "torch autograd", gradient.size, _difference(network.nabla, gradient), 1e-10)
 
@@ -84,18 +86,32 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Comparison:
     twin = _Twin(network)
     optimizer = torch.optim.SGD(twin.parameters, lr=config.eta)
     largest, steps = 0.0, 0
-    for _ in range(config.epochs):
-        for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
-            network.update_mini_batch(mini_batch, config.eta)
-            optimizer.zero_grad()
-            # torch's step has no mean of its own.
-            (twin.cost(mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            theirs = np.concatenate([one.detach().numpy().ravel() for one in twin.parameters])
-            # max() would let NaN go by.
-            largest = float(np.maximum(largest, _difference(network.parameters, theirs)))
-            steps += 1
+    with _one_thread():
+        for _ in range(config.epochs):
+            for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
+                network.update_mini_batch(mini_batch, config.eta)
+                optimizer.zero_grad()
+                # torch's step has no mean of its own.
+                (twin.cost(mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                theirs = np.concatenate([one.detach().numpy().ravel() for one in twin.parameters])
+                # max() would let NaN go by.
+                largest = float(np.maximum(largest, _difference(network.parameters, theirs)))
+                steps += 1
     return Comparison(f"weights after each of {steps:,} steps", "torch.optim.SGD", network.parameters.size, largest, 1e-6)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """These matrices are too small to share: where others work too, threads that wait for each other take minutes."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Twin:

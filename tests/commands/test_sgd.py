@@ -1,0 +1,224 @@
+"""`olc sgd`: what reaches a pipe, a terminal and a file, and what is refused before any work."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Olc, olc_command
+from tests.sgd.idx_files import write_set
+from tests.test_imports import HEAVY, modules_after
+
+FIELDS = ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
+
+
+def test_a_pipe_gets_a_line_for_each_epoch_and_nothing_else(olc: Olc) -> None:
+    result = olc("sgd", "--epochs", "10", "--seed", "1")
+    assert result.code == 0
+    lines = result.text.splitlines()
+    assert len(lines) == 10
+    assert re.fullmatch(r"epoch  1: cost 0\.\d{4}, \d+ of 359 correct \(\d+\.\d%\)", lines[0])
+    assert lines[-1].startswith("epoch 10: cost 0.0")
+    assert "seed 1; the UCI digits: 1,438 images to learn from, 359 to test with" in result.messages
+    assert olc("sgd", "--epochs", "10", "--seed", "1").out == result.out
+
+
+def test_json_has_the_fields_that_are_promised(olc: Olc) -> None:
+    result = olc("sgd", "--epochs", "3", "--json", "--sizes", "64,12,10", "--cost", "cross-entropy", "--eta", "0.5")
+    assert (result.code, result.err) == (0, b"")
+    document = json.loads(result.text)
+    assert list(document) == FIELDS
+    assert (document["sizes"], document["eta"], document["mini_batch_size"]) == ([64, 12, 10], 0.5, 10)
+    assert document["cost"] == "cross-entropy"
+    assert [list(epoch) for epoch in document["epochs"]] == [["epoch", "cost", "correct", "total", "seconds"]] * 3
+    assert sum(document["confusion"][digit][digit] for digit in range(10)) == document["epochs"][-1]["correct"]
+    again = olc("sgd", "--epochs", "3", "--json", "--sizes", "64,12,10", "--cost", "cross-entropy", "--eta", "0.5",
+                "--seed", str(document["seed"]))  # fmt: skip
+    assert json.loads(again.text)["confusion"] == document["confusion"]
+
+
+def test_the_check_passes_and_shows_each_largest_difference(olc: Olc) -> None:
+    result = olc("sgd", "--check", "--epochs", "2", "--mini-batch-size", "50", "--seed", "1")
+    assert result.code == 0, result.messages
+    rows = [line.split("\t") for line in result.text.splitlines()]
+    assert [row[1] for row in rows] == ["against", "finite differences", "torch autograd", "torch.optim.SGD"]
+    assert all(row[-1] == "yes" and float(row[3]) < 1e-6 for row in rows[1:])
+    document = json.loads(
+        olc("sgd", "--check", "--epochs", "1", "--mini-batch-size", "50", "--cost", "cross-entropy", "--json").text
+    )
+    assert [one["ok"] for one in document["checks"]] == [True] * 3
+
+
+def test_a_check_that_fails_ends_with_1(olc: Olc, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openllama_cli.sgd.network import QuadraticCost
+
+    monkeypatch.setattr(QuadraticCost, "delta", staticmethod(lambda a, y: a - y))
+    command = ["sgd", "--check", "--epochs", "1", "--mini-batch-size", "50", "--seed", "1"]
+    result = olc(*command)
+    assert result.code == 1
+    assert "NO" in result.text
+    assert re.match(r"(olc: .*\n)?error: gradient and finite differences differ by up to .*\n  fix: .*\n$", result.messages)
+    failed = olc(*command, "--json")
+    assert (failed.code, json.loads(failed.text)["checks"][0]["ok"]) == (1, False)
+
+
+def test_explain_walks_through_the_update(olc: Olc) -> None:
+    result = olc("sgd", "--explain", "--seed", "1")
+    assert result.code == 0
+    titles = [line for line in result.text.splitlines() if line and not line.startswith(" ")]
+    assert titles == [
+        "The mini-batch: 10 images",
+        "Forwards into layer 1",
+        "Forwards into layer 2",
+        "The cost",
+        "Backwards out of layer 2",
+        "Backwards out of layer 1",
+        "The update",
+        "Afterwards, the same mini-batch",
+    ]
+
+
+def test_the_plot_is_saved(olc: Olc, tmp_path: Path) -> None:
+    file = tmp_path / "curves.svg"
+    result = olc("sgd", "--epochs", "2", "--seed", "1", "--plot", str(file), "--json")
+    assert result.code == 0
+    assert list(json.loads(result.text)) == FIELDS
+    root = ElementTree.parse(file).getroot()
+    assert len(root.findall("{http://www.w3.org/2000/svg}g")) == 30
+
+
+def test_mnist_files_have_their_own_default_sizes(olc: Olc, tmp_path: Path) -> None:
+    write_set(tmp_path, "train", 200)
+    write_set(tmp_path, "t10k", 50, packed=True)
+    document = json.loads(olc("sgd", "--data", str(tmp_path), "--epochs", "20", "--seed", "1", "--json").text)
+    assert document["sizes"] == [784, 30, 10]
+    last = document["epochs"][-1]
+    assert last["total"] == 50
+    assert last["correct"] >= 45
+    pair = [str(tmp_path / f"train-{name}-ubyte") for name in ("images-idx3", "labels-idx1")]
+    split = json.loads(olc("sgd", "--data", pair[0], "--data", pair[1], "--epochs", "1", "--json").text)
+    assert split["epochs"][0]["total"] == 40
+
+
+def test_a_run_that_diverges_ends_with_two_lines(olc: Olc) -> None:
+    result = olc("sgd", "--eta", "1e308", "--cost", "cross-entropy", "--seed", "1", "--json")
+    assert (result.code, result.out) == (1, b"")
+    assert result.messages == (
+        "error: the cost is nan after epoch 1: with --eta 1e+308 the weights grew beyond all numbers\n"
+        "  fix: take smaller steps: --eta 3\n"
+    )
+
+
+def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
+    result = olc("sgd", "--eta", "100", "--epochs", "8", "--seed", "1")
+    assert result.code == 0
+    assert len(result.text.splitlines()) == 8
+    assert result.messages.count("hint: accuracy is at chance after 5 epochs") == 1
+    assert "try --eta 3" in result.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sizes", "784,30,10"], "give --sizes 64,30,10"),
+        (["--sizes", "64,30,7"], "give --sizes 64,30,10"),
+        (["--sizes", "many"], "--sizes 'many'"),
+        (["--eta", "-1"], "--eta -1"),
+        (["--mini-batch-size", "5000"], "1,438 images"),
+        (["--data", "no/such/folder"], "is not there"),
+        (["--plot", "no/such/folder/x.svg"], "cannot write"),
+        (["--explain", "--json"], "--json"),
+        (["--explain", "--check"], "--check"),
+        (["--check", "--plot", "x.svg"], "--plot"),
+    ],
+)
+def test_wrong_usage_is_two_lines(olc: Olc, arguments: list[str], words: str) -> None:
+    result = olc("sgd", *arguments)
+    assert (result.code, result.out) == (2, b"")
+    assert words in result.messages
+    assert re.fullmatch(r"error: .*\n  fix: .*\n", result.messages)
+
+
+def test_damaged_files_are_an_error(olc: Olc, tmp_path: Path) -> None:
+    write_set(tmp_path, "t10k", 100)
+    images = tmp_path / "t10k-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1])
+    result = olc("sgd", "--data", str(tmp_path))
+    assert (result.code, result.out) == (1, b"")
+    assert "cut short: its header says 100×28×28 = 78,400 bytes, 78,399 are there" in result.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--eta", "x"], 2), (["--sizes", "784,10"], 2), (["--data", "nowhere"], 2)],
+)
+def test_help_and_wrong_usage_import_neither_numpy_nor_torch(arguments: list[str], code: int) -> None:
+    modules, returned = modules_after("sgd", *arguments)
+    assert returned == code
+    assert not {name.split(".")[0] for name in modules} & HEAVY
+
+
+def test_training_imports_no_torch() -> None:
+    modules, returned = modules_after("sgd", "--epochs", "1", "--json")
+    assert returned == 0
+    assert not {name.split(".")[0] for name in modules} & (HEAVY - {"numpy"})
+
+
+def on_a_terminal(width: int, *arguments: str, **environment: str) -> str:
+    """What olc writes on a terminal of that width, escape sequences included."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    world = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES", "CI"}}
+    world |= {"TERM": "xterm-256color", **environment}
+    process = subprocess.Popen(olc_command(*arguments), stdin=side, stdout=side, stderr=subprocess.DEVNULL, env=world)
+    os.close(side)
+    written = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            # Linux says so when the other side is closed.
+            break
+        if not part:
+            break
+        written += part
+    os.close(main)
+    assert process.wait(timeout=60) == 0
+    return written.decode()
+
+
+def plain(text: str) -> list[str]:
+    # A carriage return alone begins to draw anew.
+    return [line.rstrip() for line in re.split(r"\r?\n|\r", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: int) -> None:
+    lines = plain(on_a_terminal(width, "sgd", "--seed", "1"))
+    assert max(len(line) for line in lines) <= width
+    text = "\n".join(lines)
+    assert re.search(r"epoch 30/30  █+  took \d+\.\d s", text)
+    assert re.search(r"3[45]\d of 359 correct", text)
+    table = lines[lines.index("digit (row) read as (column)") + 1 :][:11]
+    assert table[0].split() == [str(digit) for digit in range(10)]
+    assert [line.split()[0] for line in table[1:]] == [str(digit) for digit in range(10)]
+    assert re.search(r"\d as \d", text)
+    assert "▀" * 8 in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_without_colour_digits_are_drawn_in_ink_and_paper() -> None:
+    text = on_a_terminal(80, "sgd", "--seed", "1", "--epochs", "2", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*(3|4)8;", text)
+    drawn = "\n".join(plain(text)).split("(digit as answer)")[1]
+    assert {"▀", "▄", "█", " "} <= set(drawn)
