@@ -1,9 +1,10 @@
 """The `olc` command: a table of commands, each imported only when it is chosen, and what an error looks like."""
 
 import importlib
+import os
 import signal
 import sys
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -107,7 +108,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run `olc` and exit: 0 done, 1 failed, 2 wrong usage, 3 a batch with failed rows, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
     state: dict[str, Any] = {"debug": False}
+    torchrun = None
     try:
+        torchrun = _torchrun(args)
         # click returns the code of ctx.exit() here, and None where a command just ends.
         returned = olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
         _flush()
@@ -130,7 +133,17 @@ def main(args: list[str] | None = None) -> NoReturn:
 
         error(problem.cause, problem.remedy)
         code = problem.exit_code
-    _exit(code)
+    _exit(code if torchrun is None else torchrun.end(code))
+
+
+def _torchrun(args: list[str] | None) -> ModuleType | None:
+    """What else begins and ends where torchrun started several processes; None in an ordinary run."""
+    if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        return None
+    from openllama_cli.commands import torchrun
+    from openllama_cli.models.parallel import place
+
+    return torchrun if place() is not None and torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
 def _show_usage(problem: click.ClickException) -> None:

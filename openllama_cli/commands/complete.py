@@ -14,6 +14,7 @@ from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.commands.prompt_input import looks_escaped, read_prompt, unescape
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.completion import CompletionWriter, show_stats
 from openllama_cli.terminal.streams import hint, out_json
@@ -99,6 +100,8 @@ def command(
         refuse_quantised(spec, "--engine transformers")
     if escape and "stop" in given:
         given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+    if engine == "transformers":
+        one_process_only("--engine transformers")
     source = read_prompt(prompt, file, template, values, escape=escape)
     if prompt is not None and not escape and looks_escaped(prompt):
         hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")

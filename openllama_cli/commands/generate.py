@@ -13,6 +13,7 @@ from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.commands.prompt_input import read_lines
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import hint, is_terminal, notice, out, out_json
 
@@ -68,6 +69,8 @@ def command(
         raise UsageError("--json, --trace and --svg each have an output of their own", "give one of them")
     if checking and (trace or svg):
         raise UsageError("--check compares, and makes no trace or picture", "leave out --check, or --trace and --svg")
+    if checking:
+        one_process_only("--check")
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
         raise UsageError("a prompt is missing", 'give one or more, such as "The largest animal is", or a file with -f')

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli import __version__
 from openllama_cli.errors import UsageError
+from openllama_cli.models.parallel import check_ranks, place
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import notice
 
@@ -27,6 +28,8 @@ class OpenedModel:
 def open_model(spec: ModelSpec) -> OpenedModel:
     """Find a model, download it if it was named and is not here, and check its files.
 
+    Under torchrun also that its processes can share the model. Raises OlcError.
+
     Says on stderr when the demo model answers because none was chosen.
     """
     # Not at the top: help and usage errors, which come before, shall cost no more than click and rich.
@@ -45,7 +48,9 @@ def open_model(spec: ModelSpec) -> OpenedModel:
             "olc: no model chosen, so the built-in demo answers (tiny, knows a few hundred facts). "
             "For OpenLLaMA: olc models pull 3b-v2, then -m 3b-v2"
         )
-    return OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+    checkpoint = inspect(folder.path)
+    check_ranks(checkpoint.shape, spec, folder.name)
+    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path))
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:
@@ -68,7 +73,14 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
 
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
-    """Load the weights, with a progress bar on stderr. Imports torch and transformers. one_row: see `models.load.load`."""
+    """Load the weights, with a progress bar on stderr, under torchrun this process's part of them.
+
+    Imports torch and transformers. one_row: see `models.load.load`.
+    """
+    if place() is not None:
+        from openllama_cli.commands.torchrun import load_with_ranks
+
+        return load_with_ranks(opened, spec)
     from openllama_cli.models.load import load
     from openllama_cli.terminal.progress import TerminalProgress
 

@@ -3,6 +3,7 @@
 Shapes: n = new tokens of a row, L = positions in its cache after them, H and K = query and key/value heads, D = head size.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -22,6 +23,8 @@ class KVCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
+        # The cache that its first positions were copied from.
+        self.origin: weakref.ref[KVCache] | None = None
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,6 +45,7 @@ class KVCache:
         """Take over the first `count` positions of another row; this cache must be empty."""
         for layer, (keys, values) in other._layers.items():
             self.append(layer, keys[:, :count], values[:, :count])
+        self.origin = weakref.ref(other)
         self.advance(count)
 
     def truncate(self, length: int) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.followed import LeadingForward
 from openllama_cli.generation.forward import Forward, TransformersForward
 from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
@@ -73,7 +74,10 @@ class TextStep:
 
 
 def choose_forward(loaded: Loaded) -> Forward:
-    """The lean forward pass where it can run the model, transformers' own elsewhere."""
+    """The lean forward pass where it can run the model, transformers' own elsewhere, with all ranks if there are several."""
+    ranks = getattr(loaded, "ranks", None)
+    if ranks is not None:
+        return LeadingForward(TransformersForward(loaded.model, loaded.input_device), ranks)
     if suits(loaded.model):
         return LeanForward(loaded.model)
     return TransformersForward(loaded.model, loaded.input_device)

@@ -90,7 +90,7 @@ def load(
         device = main_device(spec.device)
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=one_row and checkpoint.bytes > _WORTH_MAPPING)
         with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
-            model = _from_pretrained(
+            model = from_pretrained(
                 checkpoint,
                 tokenizer,
                 dtype,
@@ -113,10 +113,13 @@ def load(
     )
 
 
-def _from_pretrained(
+def from_pretrained(
     checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: "torch.dtype", progress: Progress, **placement: Any
 ) -> "LlamaForCausalLM":
-    """Call transformers, and check what it says of the weights it found."""
+    """Call transformers, and check what it says of the weights it found.
+
+    placement: what it is told of devices; a state_dict in it holds the weights in place of the checkpoint's files.
+    """
     from transformers import LlamaForCausalLM
 
     from openllama_cli.models.quiet import quiet_transformers
@@ -125,7 +128,9 @@ def _from_pretrained(
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
     with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
         config = _llama_config(checkpoint)
-        if checkpoint.format == "meta":
+        if "state_dict" in placement:
+            source = {"pretrained_model_name_or_path": None}
+        elif checkpoint.format == "meta":
             state = {}
             for name, tensor in meta_format.read_tensors(meta_format.read_meta(checkpoint.path), dtype):
                 state[name] = tensor

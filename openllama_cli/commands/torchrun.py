@@ -1,0 +1,230 @@
+"""olc under torchrun: rank 0 runs the command, the others hold their part of the model for it.
+
+    rank 0      options, stdin, the tokenizer, the decode loop, the journal, everything that is shown
+    the others  wait for what to load, load it, run the forward passes that rank 0 runs, say nothing
+
+What goes wrong before loading therefore happens on rank 0 alone. A rank that is lost ends all: the connections to it break,
+and torchrun ends the rest.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from openllama_cli.errors import OlcError, Terminated
+from openllama_cli.models.parallel import Place, one_process_only, place
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.startup import bound_spinning, read_ahead
+from openllama_cli.terminal.streams import error, notice
+
+if TYPE_CHECKING:
+    from openllama_cli.commands.open_model import OpenedModel
+    from openllama_cli.models.load import LoadedModel
+    from openllama_cli.models.ranks import Ranks
+
+_COMMANDS = ("complete", "generate", "batch")
+# After a signal: what rank 0 may take to end in order (a batch closes its journal), and the others to serve it meanwhile.
+_LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
+
+_ranks: "Ranks | None" = None
+
+
+def begin(arguments: Sequence[str]) -> bool:
+    """The start of every rank. Rank 0 returns; the others stay in here until they end. False in an ordinary run.
+
+    Raises UsageError for a command that runs in one process.
+    """
+    here = place()
+    if here is None:
+        return False
+    from openllama_cli.models.ranks import die_with_parent, end_at_last
+
+    if here.rank > 0:
+        _follow(here)
+    sys.excepthook = _tell_bug
+    die_with_parent(signal.SIGTERM)
+    end_at_last(_LEADER_SECONDS, _say_who_is_lost, 143)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command not in (None, *_COMMANDS) and not {"-h", "--help"} & set(arguments):
+        one_process_only(f"olc {command}")
+    return True
+
+
+def load_with_ranks(opened: "OpenedModel", spec: ModelSpec) -> "LoadedModel":
+    """Rank 0: form the group, and have every rank load its part of a model. Raises OlcError."""
+    global _ranks
+    bound_spinning()
+    read_ahead(opened.checkpoint.files)
+    from openllama_cli.models.ranks import Ranks
+    from openllama_cli.models.sharded import choose, load_sharded
+    from openllama_cli.terminal.progress import TerminalProgress
+
+    here, folder = _here(), opened.folder
+    kind, dtype = choose(spec, opened.checkpoint)
+    ranks = Ranks(here)
+    ranks.tell(
+        {
+            "folder": str(folder.path),
+            "model": folder.name if folder.origin == "folder" else folder.repo_id or folder.name,
+            "revision": folder.revision or spec.revision,
+            "offline": spec.offline,
+            "device": kind,
+            "dtype": dtype,
+            "signature": _signature(opened),
+        }
+    )
+    _ranks = ranks
+    ranks.join(kind)
+    notice(f"olc: one model over {here.size} processes: {_backend(ranks)}")
+    progress = TerminalProgress()
+    try:
+        return load_sharded(folder, dtype, ranks, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer, progress=progress)
+    finally:
+        progress.finish()
+
+
+def end(code: int) -> int:
+    """The end of rank 0: let the others go. Returns the exit code, or ends this process where the others wait in vain."""
+    if _ranks is None:
+        if code == 0:  # Otherwise torchrun ends the others.
+            from openllama_cli.models.ranks import Ranks
+
+            Ranks(_here()).tell(None)
+        return code
+    if not _ranks.busy:
+        with contextlib.suppress(OlcError, Terminated):
+            _ranks.leave()
+            return code
+    if code == 143:
+        _say_who_is_lost()
+    _ranks.claim()  # Nobody is to take our end for the cause.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    # Not sys.exit: sums that wait for ranks that are gone would be waited for.
+    os._exit(code)
+
+
+def _follow(here: Place) -> NoReturn:
+    """A rank above 0, from its start to its end."""
+    bound_spinning()
+    from openllama_cli.models.ranks import Ranks, die_with_parent, end_at_last
+
+    code = 1
+    ranks: Ranks | None = None
+    _be_silent()
+    die_with_parent(signal.SIGKILL)
+    # Rank 0 decides when to end: a batch lets rows in flight finish. It is not waited for much longer than it takes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    end_at_last(_FOLLOWER_SECONDS, lambda: None, 143)
+    try:
+        ranks = Ranks(here)
+        work = ranks.await_work()
+        if work is not None:
+            _serve(ranks, work)
+        code = 0
+    except OlcError as problem:
+        if ranks is None or problem.code == "rank_lost" or problem.code == "out_of_memory" or ranks.claim():
+            # Of these two the group has made sure that nobody else says it.
+            error(problem.cause, problem.remedy)
+    except Terminated:
+        pass
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    with contextlib.suppress(Exception):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _serve(ranks: "Ranks", work: dict[str, Any]) -> None:
+    """Load what rank 0 loads, and run the forward passes that it runs."""
+    from openllama_cli.generation.followed import follow
+    from openllama_cli.generation.forward import TransformersForward
+    from openllama_cli.models.sharded import load_sharded
+
+    opened = _open_same(work, ranks.place)
+    ranks.join(work["device"])
+    loaded = load_sharded(opened.folder, work["dtype"], ranks, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer)
+    follow(TransformersForward(loaded.model, loaded.input_device), ranks.orders(), ranks.together)
+    ranks.leave()
+
+
+def _open_same(work: dict[str, Any], here: Place) -> "OpenedModel":
+    """The model that rank 0 has opened: the same folder, on another host perhaps a copy of it elsewhere."""
+    from pathlib import Path
+
+    from openllama_cli.commands.open_model import OpenedModel
+    from openllama_cli.models.checkpoint import inspect
+    from openllama_cli.models.find import ModelFolder, find
+    from openllama_cli.models.tokenizer import open_tokenizer
+
+    path = Path(work["folder"])
+    if path.is_dir():
+        folder = ModelFolder(path, work["model"], "folder", None, None, "flag")
+    else:
+        folder = find(ModelSpec(work["model"], revision=work["revision"], offline=work["offline"]), notice=lambda _: None)
+    opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+    if _signature(opened) != work["signature"]:
+        raise OlcError(
+            f"rank {here.rank}: {folder.path} holds another model than {work['folder']} of rank 0",
+            "give every host the same model",
+        )
+    return opened
+
+
+def _signature(opened: "OpenedModel") -> str:
+    """What has to be the same on all ranks for their parts to fit."""
+    checkpoint = opened.checkpoint
+    tensors = sorted((name, info.dtype, *info.shape) for name, info in checkpoint.tensors.items())
+    content = json.dumps([tensors, checkpoint.config, checkpoint.bytes, opened.tokenizer.sha256], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _backend(ranks: "Ranks") -> str:
+    """What the sums go through, in words."""
+    if ranks.backend == "nccl":
+        return "nccl, a GPU each"
+    import torch
+
+    threads = torch.get_num_threads()
+    return f"gloo, on the CPU with {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
+
+
+def _tell_bug(*error: Any) -> None:
+    """The traceback of a bug, or of --debug, is the one message; the others keep quiet."""
+    if _ranks is not None:
+        _ranks.claim()
+    sys.__excepthook__(*error)
+
+
+def _say_who_is_lost() -> None:
+    if _ranks is not None and (lost := _ranks.lost()) is not None and _ranks.claim():
+        error(lost.cause, lost.remedy)
+
+
+def _be_silent() -> None:
+    """Leave stdin and stdout to rank 0, and stderr to it and to this rank's own errors: libraries and gloo write nowhere."""
+    errors = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(errors, "w", closefd=False)  # noqa: SIM115
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def _here() -> Place:
+    here = place()
+    assert here is not None
+    return here

@@ -1,0 +1,279 @@
+"""The group of processes that hold one model together: how they meet, talk, and notice that one of them is gone.
+
+Rank 0 leads. It alone runs a command; the others wait for its word, load their part of the model and then run the forward
+passes that it tells them to. Orders go over a gloo group of their own, where waiting long is normal (rank 0 may wait for
+whoever reads its output); the model's own sums go over nccl on GPUs and gloo on CPUs, where it is not.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import OlcError, Terminated
+from openllama_cli.models.parallel import Place
+
+if TYPE_CHECKING:
+    import torch
+
+# Between two sums lies at most one layer. A process that is stopped, or a host that is gone, holds the others up for so long.
+SUM_TIMEOUT = timedelta(seconds=120)
+# The slowest rank may have a model to download; torchrun itself sees to it that no rank is waited for that has ended.
+_PATIENCE = timedelta(days=10)
+_ORDER_BYTES = 4096
+_WORK, _SAID = "olc/work", "olc/said"
+
+
+class Ranks:
+    """This process's side of the group."""
+
+    def __init__(self, place: Place) -> None:
+        """Connect to torchrun's store."""
+        from torch.distributed.rendezvous import rendezvous
+
+        self.place = place
+        self.backend = ""
+        self.device: torch.device
+        # In the middle of something that needs all ranks: the others can be left only by ending.
+        self.busy = False
+        self._pids: dict[int, tuple[str, int]] = {}
+        if place.one_host:
+            _stay_on_loopback()
+        self._store: Any = next(iter(rendezvous("env://", timeout=_PATIENCE)))[0]
+        self._orders: Any = None
+        self._host = socket.gethostname()
+        self._store.set(f"olc/rank/{place.rank}", json.dumps([self._host, os.getpid()]))
+
+    def tell(self, work: dict[str, Any] | None) -> None:
+        """Say to the waiting ranks what to load; None: nothing, they may go."""
+        self._store.set(_WORK, json.dumps(work))
+
+    def await_work(self) -> dict[str, Any] | None:
+        """What rank 0 said with `tell`, as soon as it does."""
+        self._store.wait([_WORK], _PATIENCE)
+        work: dict[str, Any] | None = json.loads(self._store.get(_WORK))
+        return work
+
+    def join(self, kind: str) -> None:
+        """Form the group, once all ranks are there. kind: "cuda" or "cpu". Raises OlcError if this host has no GPU for it."""
+        import torch
+        import torch.distributed as dist
+
+        place = self.place
+        self.backend = "nccl" if kind == "cuda" else "gloo"
+        self.device = torch.device("cpu")
+        if kind == "cuda":
+            self.device = _own_gpu(place, self._host)
+        with self.together():
+            dist.init_process_group(
+                self.backend,
+                store=self._store,
+                rank=place.rank,
+                world_size=place.size,
+                timeout=SUM_TIMEOUT,
+                device_id=self.device if kind == "cuda" else None,
+            )
+            self._orders = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        for rank in range(place.size):
+            self._pids[rank] = tuple(json.loads(self._store.get(f"olc/rank/{rank}")))
+
+    def ready(self) -> None:
+        """Wait until all ranks have come this far."""
+        import torch.distributed as dist
+
+        with self.together():
+            dist.barrier(self._orders)
+
+    def send(self, order: dict[str, Any]) -> None:
+        """Tell the other ranks what to do next."""
+        import torch
+        import torch.distributed as dist
+
+        data = json.dumps(order, separators=(",", ":")).encode()
+        first = len(data).to_bytes(4, "little") + data[: _ORDER_BYTES - 4]
+        dist.broadcast(torch.frombuffer(bytearray(first.ljust(_ORDER_BYTES, b"\0")), dtype=torch.uint8), 0, self._orders)
+        if rest := data[_ORDER_BYTES - 4 :]:
+            dist.broadcast(torch.frombuffer(bytearray(rest), dtype=torch.uint8), 0, self._orders)
+
+    def orders(self) -> Iterator[dict[str, Any]]:
+        """What rank 0 sends, until it says that it is done."""
+        import torch
+        import torch.distributed as dist
+
+        while True:
+            first = torch.empty(_ORDER_BYTES, dtype=torch.uint8)
+            with self.together():
+                dist.broadcast(first, 0, self._orders)
+                size = int.from_bytes(bytes(first[:4].tolist()), "little")
+                data = bytes(first[4 : 4 + size].tolist())
+                if len(data) < size:
+                    rest = torch.empty(size - len(data), dtype=torch.uint8)
+                    dist.broadcast(rest, 0, self._orders)
+                    data += bytes(rest.tolist())
+            order = json.loads(data)
+            if order is None:
+                return
+            yield order
+
+    def leave(self) -> None:
+        """End the group, with all ranks; rank 0 says so first."""
+        import torch.distributed as dist
+
+        with self.together():
+            if self.place.rank == 0:
+                self.send(None)  # type: ignore[arg-type]
+            dist.barrier(self._orders)
+            dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what all ranks do at once. A failure in it is the end of the group.
+
+        Raises OlcError saying which rank is gone or that memory ran out, and Terminated where another rank has said it.
+        """
+        self.busy = True
+        try:
+            yield
+        except OlcError:
+            raise
+        except Exception as error:
+            known = self._explain(error)
+            if known is None:
+                raise
+            raise known from error
+        self.busy = False
+
+    def claim(self) -> bool:
+        """Whether this process is the first with something to say of why the group ended; the others keep quiet then."""
+        try:
+            return int(self._store.add(_SAID, 1)) == 1
+        except Exception:  # The store went with torchrun, or with the host that has it.
+            return self.place.rank == 0
+
+    def lost(self, seconds: float = 0) -> OlcError | None:
+        """Which rank of this host is gone or stopped, if one is or becomes so in some seconds."""
+        ends = time.monotonic() + seconds
+        own = {rank: pid for rank, (host, pid) in self._pids.items() if host == self._host and rank != self.place.rank}
+        while True:
+            for rank, pid in own.items():
+                if (how := _gone(pid)) is not None:
+                    return OlcError(
+                        f"rank {rank} of {self.place.size} (process {pid} on {self._host}) {how}",
+                        "run the same command again (a batch keeps its finished rows); `dmesg` knows if memory ran out",
+                        code="rank_lost",
+                    )
+            if time.monotonic() >= ends:
+                return None
+            time.sleep(0.05)
+
+    def _explain(self, error: Exception) -> BaseException | None:
+        """What an exception in the middle of a sum means; None for a bug."""
+        text = f"{type(error).__name__}: {error}"
+        if "OutOfMemoryError" in text or "DefaultCPUAllocator" in text or isinstance(error, MemoryError):
+            found = OlcError(
+                f"rank {self.place.rank} on {self._host} ran out of memory",
+                "use more processes, a smaller --batch-size, or --dtype bfloat16",
+                code="out_of_memory",
+            )
+        elif any(word in text for word in ("gloo", "Gloo", "NCCL", "Connection", "Socket", "Broken pipe", "DistNetwork")):
+            _hold_signals()  # torchrun ends us any moment now.
+            late = "imed out" in text or "imeout" in text
+            found = self.lost(0 if late else 2.0) or self._elsewhere(late=late)
+        else:
+            return None
+        return found if self.claim() else Terminated()
+
+    def _elsewhere(self, *, late: bool) -> OlcError:
+        """No process of this host is gone."""
+        hosts = sorted({host for host, _ in self._pids.values() if host != self._host})
+        where = f"a rank on {', '.join(hosts)}" if hosts else f"a rank on {self._host}"
+        how = f"has not answered for {SUM_TIMEOUT.total_seconds():.0f} s" if late else "was lost"
+        return OlcError(f"{where} {how}", "see what torchrun says there, and run the same command again", code="rank_lost")
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have this process sent a signal when torchrun ends, however that happens: it would go on by itself."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        if ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0) == 0:  # PR_SET_PDEATHSIG, on Linux
+            return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=watch, daemon=True, name="olc-parent").start()
+
+
+def end_at_last(seconds: float, say: Callable[[], None], code: int) -> None:
+    """After SIGINT or SIGTERM end this process within some seconds, even if it hangs in a sum that never comes.
+
+    say: called before that, in another thread. Needs handlers in Python for these signals; only in the main thread.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with writer:
+            while number := reader.recv(1):
+                if number[0] in (signal.SIGINT, signal.SIGTERM):
+                    break
+            time.sleep(seconds)
+            with contextlib.suppress(Exception):
+                say()
+            os._exit(code)
+
+    threading.Thread(target=watch, daemon=True, name="olc-end").start()
+
+
+def _hold_signals() -> None:
+    with contextlib.suppress(ValueError):  # Not in the main thread.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _gone(pid: int) -> str | None:
+    """How a process of this host is no longer at work; None where it is."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if stat.parent.parent.joinpath("self").exists():
+            state = stat.read_text().rpartition(")")[2].split()[0]
+            return {"Z": "was killed or broke off", "X": "was killed or broke off", "T": "is stopped"}.get(state)
+        os.kill(pid, 0)
+    except PermissionError:
+        return None
+    except OSError:
+        return "was killed or broke off"
+    return None
+
+
+def _stay_on_loopback() -> None:
+    """Let gloo listen on this computer alone, whatever its host name resolves to, unless the user chose an interface."""
+    names = {name for _, name in socket.if_nameindex()} if hasattr(socket, "if_nameindex") else set()
+    loopback = next((name for name in ("lo", "lo0") if name in names), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
+
+
+def _own_gpu(place: Place, host: str) -> "torch.device":
+    import torch
+
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise OlcError(
+            f"torchrun started {place.local_size} processes on {host}, which has {count} GPU{'s' * (count != 1)}",
+            f"use --nproc-per-node {max(count, 1)}, or --device cpu",
+            code="device",
+        )
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
