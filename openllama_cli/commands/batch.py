@@ -221,11 +221,13 @@ class _Batch:
 
     def runner(self, opened: OpenedModel, spec: ModelSpec, settings: RowSettings, wanted: int | None) -> "Runner":
         """Load the model, and decide how many rows run side by side."""
+        # First: it settles how threads wait, which torch reads once, when it is imported.
+        loaded = load_model(opened, spec)
+
         from openllama_cli.batch.runner import Runner
         from openllama_cli.generation.prefix import PrefixCache
         from openllama_cli.generation.stream import make_engine
 
-        loaded = load_model(opened, spec)
         return Runner(
             # Prefixes anew with every loop: after memory ran out, old ones would fill it.
             engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),

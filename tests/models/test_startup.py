@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from openllama_cli.models.startup import available, bound_spinning, read_ahead
 
 
@@ -18,7 +20,8 @@ def test_spinning_is_bounded_unless_the_user_chose() -> None:
         assert chosen == {name: "as I like"}
 
 
-def test_a_completion_bounds_spinning_before_torch_is_imported(tiny_model: Path) -> None:
+@pytest.mark.parametrize("command", ["complete", "generate", "batch"])
+def test_spinning_is_bounded_before_torch_is_imported(tiny_model: Path, tmp_path: Path, command: str) -> None:
     code = (
         "import builtins, os, sys\n"
         "real = builtins.__import__\n"
@@ -29,10 +32,12 @@ def test_a_completion_bounds_spinning_before_torch_is_imported(tiny_model: Path)
         "from openllama_cli.cli import main\n"
         "main()\n"
     )
+    (tmp_path / "in.txt").write_text("x\n")
+    source = [str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.jsonl")] if command == "batch" else ["x"]
     env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    command = [sys.executable, "-c", code, "complete", "x", "-n", "1", "-m", str(tiny_model)]
-    run = subprocess.run(command, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
-    assert run.stderr.splitlines()[0] == "2000"
+    arguments = [sys.executable, "-c", code, command, *source, "-n", "1", "-m", str(tiny_model)]
+    run = subprocess.run(arguments, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
+    assert run.stderr.splitlines()[0] == "2000", run.stderr
 
 
 def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> None:
