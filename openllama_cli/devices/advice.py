@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from openllama_cli.devices.accelerators import cuda_kernels_run
 from openllama_cli.devices.cpu import FLOAT16
 from openllama_cli.devices.facts import DtypeResult, Facts, Problem, Severity
-from openllama_cli.devices.recommend import PROMPT, ModelPlan, auto_dtype, main_device
+from openllama_cli.devices.memory_plan import auto_dtype, main_device
+from openllama_cli.devices.recommend import PROMPT, ModelPlan
 from openllama_cli.models.catalogue import CATALOGUE
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -161,13 +162,14 @@ def _float16(facts: Facts) -> Iterator[Problem]:
     results = facts.measured["cpu"].dtypes if "cpu" in facts.measured else {}
     speeds = {name: results[name].prefill_gflop_per_s for name in ("float16", best) if name in results}
     half, other = speeds.get("float16"), speeds.get(best)
+    fix = f"leave it to `--dtype auto`, which multiplies in {best} here"
     if half and other:
         if other > 3 * half:
-            message = f"a prompt takes {other / half:.0f} times as long in float16 as in {best} on this processor"
-            yield Problem("info", "float16_slow", message, f"leave it to `--dtype auto`, which is {best} here")
+            message = f"torch's float16 matrix products take {other / half:.0f} times as long as {best} ones on this processor"
+            yield Problem("info", "float16_slow", message, fix)
     elif not FLOAT16 & set(facts.cpu.instruction_sets):
-        message = "this processor has no float16 arithmetic: prompts are slow in it"
-        yield Problem("info", "float16_slow", message, f"leave it to `--dtype auto`, which is {best} here")
+        message = "this processor has no float16 arithmetic: torch's matrix products are slow in it"
+        yield Problem("info", "float16_slow", message, fix)
 
 
 def _memory(facts: Facts) -> Iterator[Problem]:

@@ -7,11 +7,21 @@ from typing import Literal
 from openllama_cli.devices.facts import Accelerator, Cpu, Facts
 from openllama_cli.devices.known_model import KnownModel
 from openllama_cli.devices.measure import DTYPES
-from openllama_cli.devices.placement_plan import Part, auto_device_map, loading_budget, parts, skeleton
+from openllama_cli.devices.placement_plan import (
+    Part,
+    auto_device_map,
+    loading_budget,
+    parts,
+    quantised_parts,
+    skeleton,
+)
 from openllama_cli.models.shape import LlamaShape
 
 Verdict = Literal["fits", "fits_with_cpu", "fits_in_part", "fits_with_disk", "does_not_fit"]
 QUANTISED = ("int8", "int4")
+
+# As in models.placement: processors that multiply bfloat16 matrices themselves.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "avx10_2", "bf16"})
 
 # Fewer tokens of context than this are of no use.
 _FEW_TOKENS = 64
@@ -34,9 +44,10 @@ class DeviceLoad:
 class DtypePlan:
     """The model in one type on this machine.
 
-    flag: what asks for it. available: whether olc has that flag. cache_bytes_per_token, _per_row (at full context). tokens: of
-    context that fit beside the weights, up to the model's; rows: of a batch, each with the whole context. tokens_per_s_at_most:
-    what memory alone would allow in decode, None where it was not measured or the CPU and disk take part.
+    flag: what asks for it. available: whether olc has that flag on the device that computes. cache_bytes_per_token, _per_row:
+    at full context. tokens: of context that fit beside the weights, up to the model's; rows: of a batch, each with the whole
+    context. tokens_per_s_at_most: what memory alone would allow in decode, None where it was not measured or the CPU and disk
+    take part.
     """
 
     dtype: str
@@ -61,23 +72,21 @@ class DtypePlan:
 
 def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto", *, quantize: bool = False) -> DtypePlan:
     """Plan one type. device: "auto", or the one that everything goes to. quantize: whether olc has `--quantize`."""
-    model = skeleton(known.config, dtype)
-    kind = facts.accelerators[0].device.partition(":")[0] if facts.accelerators else "cuda"
-    if device == "auto":
-        device_map = auto_device_map(model, loading_budget(facts.cpu.memory_available, facts.accelerators))
-    else:
-        device_map = {"": device}
-    placed = parts(model, device_map, kind)
     shape = known.shape
-    element = 4 if dtype == "float32" else 2
+    placed = _placed(known, dtype, facts, device)
+    element = 4 if (auto_dtype(known.dtype, facts, "cpu") if dtype in QUANTISED else dtype) == "float32" else 2
     per_layer = 2 * shape.kv_heads * shape.head_dim * element
     loads = _loads(placed, per_layer * shape.context, free_memory(facts))
     tokens, rows = _room(loads, per_layer, shape.context)
     verdict = _verdict(loads, tokens, shape.context)
+    on_cpu = main_device(facts, device) == "cpu"
+    words = _in_words(verdict, placed, loads, tokens, shape)
+    if dtype in QUANTISED and not on_cpu:
+        words += " (on the CPU)"
     return DtypePlan(
         dtype=dtype,
         flag=f"--quantize {dtype}" if dtype in QUANTISED else f"--dtype {dtype}",
-        available=dtype in DTYPES or quantize,
+        available=dtype in DTYPES or (quantize and on_cpu),
         weights_bytes=sum(part.bytes for part in placed),
         cache_bytes_per_token=per_layer * shape.layers,
         cache_bytes_per_row=per_layer * shape.layers * shape.context,
@@ -86,9 +95,38 @@ def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto"
         tokens=tokens,
         rows=rows,
         verdict=verdict,
-        verdict_text=_in_words(verdict, placed, loads, tokens, shape),
-        tokens_per_s_at_most=_fastest(loads, facts),
+        verdict_text=words,
+        tokens_per_s_at_most=_fastest(placed, loads, facts),
     )
+
+
+def main_device(facts: Facts, device: str = "auto") -> str:
+    """The device that computes: "cuda" is the first GPU, "auto" the first accelerator or else the CPU."""
+    if device == "auto":
+        return facts.accelerators[0].device if facts.accelerators else "cpu"
+    return "cuda:0" if device == "cuda" else device
+
+
+def auto_dtype(stored: str, facts: Facts, device: str = "auto", *, mapped: bool = False) -> str:
+    """What `--dtype auto` is: the stored type on a GPU; on a CPU bfloat16 if the processor has it, else float32.
+
+    mapped: for a model large enough that `olc complete` keeps float16 weights as they are on a processor with bfloat16.
+    """
+    if main_device(facts, device) != "cpu":
+        return stored
+    narrow = stored if mapped and stored == "float16" else "bfloat16"
+    return narrow if _BFLOAT16 & set(facts.cpu.instruction_sets) else "float32"
+
+
+def _placed(known: KnownModel, dtype: str, facts: Facts, device: str) -> tuple[Part, ...]:
+    """Where every part goes. Quantised models run on the CPU alone."""
+    if dtype in QUANTISED:
+        return quantised_parts(known.shape, dtype, 4 if known.dtype == "float32" else 2)
+    model = skeleton(known.config, dtype)
+    if device != "auto":
+        return parts(model, {"": device})
+    device_map = auto_device_map(model, loading_budget(facts.cpu.memory_available, facts.accelerators))
+    return parts(model, device_map, main_device(facts).partition(":")[0])
 
 
 def free_memory(facts: Facts) -> dict[str, int]:
@@ -171,12 +209,20 @@ def _needed(load: DeviceLoad) -> int:
     return load.weights_bytes + load.reserved_bytes + load.cache_bytes
 
 
-def _fastest(loads: Sequence[DeviceLoad], facts: Facts) -> float | None:
-    """Tokens a second if reading the weights once for each, at the measured bandwidth, were all that decode does."""
+def _fastest(placed: Sequence[Part], loads: Sequence[DeviceLoad], facts: Facts) -> float | None:
+    """Tokens a second if reading the weights once for each, at the measured bandwidth, were all that decode does.
+
+    Of an embedding that is not the output matrix too, a token needs one row.
+    """
+    if any(load.device in ("cpu", "disk") for load in loads[1:]):
+        return None
+    own_output = any(part.module == "lm_head" for part in placed)
     seconds = 0.0
-    for place, load in enumerate(loads):
+    for load in loads:
         measured = facts.measured.get(load.device)
-        if measured is None or measured.bandwidth_gb_per_s is None or (place and load.device in ("cpu", "disk")):
+        if measured is None or measured.bandwidth_gb_per_s is None:
             return None
-        seconds += load.weights_bytes / (measured.bandwidth_gb_per_s * 1e9)
+        read = (part for part in placed if part.device == load.device)
+        count = sum(part.bytes for part in read if not (own_output and part.module == "model.embed_tokens"))
+        seconds += count / (measured.bandwidth_gb_per_s * 1e9)
     return 1 / seconds if seconds else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.devices.facts import Accelerator
 from openllama_cli.models.quiet import quiet_transformers
+from openllama_cli.models.shape import LlamaShape
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -22,7 +23,7 @@ Budget = Mapping[int | str, int]
 # What transformers fills of the computer's memory, and of a sole GPU's.
 _SHARE = 0.9
 
-# Numbers of a weight matrix that share a scale and an offset of two bytes each.
+# Numbers of a weight matrix that share a scale and a zero; see models.rounding.
 INT4_GROUP = 64
 
 
@@ -61,32 +62,35 @@ def loading_budget(memory_available: int, accelerators: Sequence[Accelerator]) -
 
 
 def skeleton(config: Mapping[str, Any], dtype: str) -> "LlamaForCausalLM":
-    """The model without weights. config: for LlamaConfig. dtype: a torch type, or "int8" or "int4" for linear layers of those.
-
-    The quantised ones are an estimate: int8 with a scale of two bytes for each row, int4 with a scale and an offset for every
-    64 numbers, embeddings and norms in bfloat16.
-    """
+    """The model without weights. config: for LlamaConfig. dtype: a torch type."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    floating = "bfloat16" if dtype in ("int8", "int4") else dtype
     from_config: Any = AutoModelForCausalLM.from_config
     with quiet_transformers(), torch.device("meta"):
-        model: LlamaForCausalLM = from_config(LlamaConfig(**config), dtype=getattr(torch, floating))
-        if floating != dtype:
-            _quantise(model, dtype)
+        model: LlamaForCausalLM = from_config(LlamaConfig(**config), dtype=getattr(torch, dtype))
     return model
 
 
-def _quantise(model: "LlamaForCausalLM", dtype: str) -> None:
-    """Give every linear layer as many bytes as it would have once quantised."""
-    import torch
+def quantised_parts(shape: LlamaShape, method: str, stored_bytes: int) -> tuple[Part, ...]:
+    """The parts of a model with `--quantize`, all on the CPU, in the layout of models.quantise. method: "int8" or "int4".
 
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            rows, columns = module.weight.shape
-            each = columns + 2 if dtype == "int8" else math.ceil(columns / 2) + 4 * math.ceil(columns / INT4_GROUP)
-            module.weight = torch.nn.Parameter(torch.empty(rows, each, dtype=torch.uint8), requires_grad=False)
+    The output matrix has 8 bits with either method; embedding and norms stay as stored, in `stored_bytes` a number.
+    """
+    sizes: dict[str, int] = {}
+    for name, size in (shape.tensors() | ({"lm_head.weight": (shape.vocab, shape.hidden)} if shape.tie else {})).items():
+        part = _part_of(name)
+        if name.endswith(".bias"):
+            count = 4 * size[0]
+        elif len(size) == 1 or part == "model.embed_tokens":
+            count = stored_bytes * math.prod(size)
+        elif method == "int8" or part == "lm_head":
+            count = size[0] * (size[1] + 4)  # And a scale in float32 for each row.
+        else:
+            groups = math.ceil(size[1] / INT4_GROUP)
+            count = size[0] * groups * (INT4_GROUP // 2 + 4)  # And a scale and a zero in bfloat16 for each group.
+        sizes[part] = sizes.get(part, 0) + count
+    return tuple(Part(module, "cpu", size) for module, size in sizes.items())
 
 
 def auto_device_map(model: "LlamaForCausalLM", budget: Budget) -> dict[str, int | str]:

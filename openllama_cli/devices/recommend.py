@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from openllama_cli.devices.facts import Facts
 from openllama_cli.devices.known_model import KnownModel, catalogue_models
 from openllama_cli.devices.measure import DTYPES
-from openllama_cli.devices.memory_plan import QUANTISED, DtypePlan, Verdict, plan_dtype
+from openllama_cli.devices.memory_plan import QUANTISED, DtypePlan, Verdict, auto_dtype, main_device, plan_dtype
 
 PROMPT = "Q: What is the largest animal?"
 
 _RANK: Mapping[Verdict, int] = {"fits": 0, "fits_with_cpu": 1, "fits_in_part": 2, "fits_with_disk": 3, "does_not_fit": 4}
 _FAIR_CONTEXT = 512
-# As in models.placement: processors that multiply bfloat16 matrices themselves.
-_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "avx10_2", "bf16"})
+# As in models.load: `olc complete` keeps float16 weights of larger models as they are.
+_WORTH_MAPPING = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class ModelPlan:
     """A model on this machine, in every type.
 
     device: as asked for. auto_dtype: what `--dtype auto` is here. best: the type that the command uses. command: what to type;
-    None where the model fits in no way. first: what has to be typed before, a download. smaller: the largest model with an
-    alias that fits, where this one does not fit whole.
+    None where the model fits in no way. first: what has to be typed before, a download. faster: the same with int8 weights,
+    where olc has them for this device. smaller: the largest model with an alias that fits, where this one does not fit whole.
     """
 
     known: KnownModel
@@ -33,6 +33,7 @@ class ModelPlan:
     best: DtypePlan
     command: str | None
     first: str | None
+    faster: str | None
     smaller: str | None
 
 
@@ -43,14 +44,14 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto", *, quantiz
     """
     target = device if device == "auto" else main_device(facts, device)
     plans = tuple(plan_dtype(known, dtype, facts, target, quantize=quantize) for dtype in (*DTYPES, *QUANTISED))
-    automatic = auto_dtype(known.dtype, facts, device)
+    large = known.path is None or known.shape.parameters() * 2 > _WORTH_MAPPING
+    automatic = auto_dtype(known.dtype, facts, device, mapped=large)
     best = _best(plans, automatic, facts)
     flags = [] if device == "auto" else ["--device", device]
     alone = _one_gpu(known, best, facts, quantize=quantize) if device == "auto" else None
     if alone is not None:
         best, flags = alone, ["--device", alone.main_device]
-    if best.dtype != automatic:
-        flags += best.flag.split()
+    int8 = next(plan for plan in plans if plan.dtype == "int8")
     fits = best.verdict != "does_not_fit"
     return ModelPlan(
         known=known,
@@ -58,24 +59,20 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto", *, quantiz
         auto_dtype=automatic,
         dtypes=plans,
         best=best,
-        command=shlex.join(["olc", "complete", "-m", known.name, *flags]) + f' "{PROMPT}"' if fits else None,
+        command=_command(known, flags if best.dtype == automatic else [*flags, *best.flag.split()]) if fits else None,
         first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None and fits else None,
+        faster=_command(known, [*flags, *int8.flag.split()]) if _halves(int8, best) else None,
         smaller=None if _RANK[best.verdict] < 2 else _smaller(known, facts, target),
     )
 
 
-def main_device(facts: Facts, device: str = "auto") -> str:
-    """The device that computes: "cuda" is the first GPU, "auto" the first accelerator or else the CPU."""
-    if device == "auto":
-        return facts.accelerators[0].device if facts.accelerators else "cpu"
-    return "cuda:0" if device == "cuda" else device
+def _command(known: KnownModel, flags: Sequence[str]) -> str:
+    return shlex.join(["olc", "complete", "-m", known.name, *flags]) + f' "{PROMPT}"'
 
 
-def auto_dtype(stored: str, facts: Facts, device: str = "auto") -> str:
-    """What `--dtype auto` is: the stored type on a GPU; on a CPU bfloat16 if the processor has it, else float32."""
-    if main_device(facts, device) != "cpu":
-        return stored
-    return "bfloat16" if _BFLOAT16 & set(facts.cpu.instruction_sets) else "float32"
+def _halves(int8: DtypePlan, best: DtypePlan) -> bool:
+    """Whether int8 weights can be had here and are fewer bytes for every token, in a model where that is felt."""
+    return int8.available and int8.verdict == "fits" and best.dtype not in QUANTISED and best.weights_bytes > _WORTH_MAPPING
 
 
 def _best(plans: Sequence[DtypePlan], automatic: str, facts: Facts) -> DtypePlan:

@@ -8,9 +8,9 @@ from typing import Any
 from openllama_cli.devices.advice import diagnose, has_device
 from openllama_cli.devices.facts import Facts, Problem
 from openllama_cli.devices.known_model import look_up
-from openllama_cli.devices.memory_plan import DtypePlan, free_memory
+from openllama_cli.devices.memory_plan import DtypePlan, free_memory, main_device
 from openllama_cli.devices.probe import Probe
-from openllama_cli.devices.recommend import ModelPlan, main_device, plan_model
+from openllama_cli.devices.recommend import ModelPlan, plan_model
 from openllama_cli.models.progress import NullProgress, Progress
 
 # All devices together; what would begin after it is left out.
@@ -118,6 +118,7 @@ def _model(plan: ModelPlan) -> dict[str, Any]:
         "placement": [dataclasses.asdict(part) for part in plan.best.parts],
         "command": plan.command,
         "first": plan.first,
+        "faster": plan.faster,
         "smaller": plan.smaller,
     }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openllama_cli.devices.cpu import read_cpu
-from openllama_cli.devices.recommend import auto_dtype
+from openllama_cli.devices.memory_plan import auto_dtype
 from openllama_cli.models.placement import choose_dtype
 from tests.devices.machines import CPU, facts
 
@@ -37,7 +37,9 @@ def test_instruction_sets_agree_with_the_kernel_with_and_without_torch() -> None
 def test_the_automatic_type_is_the_one_that_loading_takes() -> None:
     here = facts(cpu=read_cpu())
     for stored in ("float32", "float16", "bfloat16"):
-        assert auto_dtype(stored, here) == str(choose_dtype("auto", stored, torch.device("cpu"))).removeprefix("torch.")
+        for mapped in (False, True):
+            chosen = choose_dtype("auto", stored, torch.device("cpu"), mapped=mapped)
+            assert f"torch.{auto_dtype(stored, here, mapped=mapped)}" == str(chosen)
 
 
 @pytest.mark.parametrize(

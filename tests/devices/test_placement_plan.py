@@ -1,7 +1,6 @@
 """The plan is what loading does: compared layer by layer with models that are really loaded under tight limits."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers.integrations import accelerate as hf_accelerate
 
 from openllama_cli.devices.known_model import config_of, look_up
 from openllama_cli.devices.memory_plan import plan_dtype
-from openllama_cli.devices.placement_plan import auto_device_map, loading_budget, parts, skeleton
+from openllama_cli.devices.placement_plan import auto_device_map, loading_budget, parts, quantised_parts, skeleton
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint import inspect
 from openllama_cli.models.find import ModelFolder
@@ -135,17 +134,18 @@ def test_the_memory_of_this_machine_is_reckoned_as_transformers_does() -> None:
     assert budget == pytest.approx(hf_accelerate.get_max_memory(None), rel=0.05)
 
 
-def test_quantised_layers_have_the_bytes_of_their_numbers_and_scales() -> None:
-    shape = CATALOGUE["3b"].shape
-    assert shape is not None
-    linear = {name: size for name, size in shape.tensors().items() if len(size) == 2 and "embed" not in name}
-    others = shape.parameters() - sum(math.prod(size) for size in linear.values())
-    int8 = sum(rows * (columns + 2) for rows, columns in linear.values()) + 2 * others
-    int4 = sum(rows * columns // 2 + rows * columns // 64 * 4 for rows, columns in linear.values()) + 2 * others
-    for dtype, size in (("int8", int8), ("int4", int4)):
-        assert sum(part.bytes for part in parts(skeleton(config_of(shape), dtype), {"": "cpu"})) == pytest.approx(
-            size, rel=1e-6
-        )
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_quantised_models_have_the_bytes_that_quantising_makes(tmp_path: Path, method: Any, tie: bool) -> None:
+    from openllama_cli.models.quantise import quantised
+
+    folder = write_tiny_llama(tmp_path / "model", heads=16, kv_heads=16, intermediate=384, tie=tie, dtype="float16")
+    checkpoint = inspect(folder)
+    made = sum(tensor.nbytes for name, tensor in quantised(checkpoint, method, lambda _: None) if "rotary" not in name)
+    planned = quantised_parts(checkpoint.shape, method, 2)
+    assert {part.device for part in planned} == {"cpu"}
+    assert sum(part.is_layer for part in planned) == checkpoint.shape.layers
+    assert sum(part.bytes for part in planned) == pytest.approx(made, rel=0.01)
 
 
 def test_nothing_is_downloaded_and_no_cache_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

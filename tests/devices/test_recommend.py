@@ -8,7 +8,8 @@ import pytest
 
 from openllama_cli.devices.facts import DtypeResult, Facts
 from openllama_cli.devices.known_model import look_up
-from openllama_cli.devices.recommend import ModelPlan, auto_dtype, main_device, plan_model
+from openllama_cli.devices.memory_plan import auto_dtype, main_device
+from openllama_cli.devices.recommend import ModelPlan, plan_model
 from tests.devices.machines import CPU, GB, OLD_CPU, facts, gpu, measurement, mps
 from tests.tiny_models import write_tiny_llama
 
@@ -78,6 +79,21 @@ def test_quantised_types_are_recommended_only_where_olc_has_the_flag() -> None:
     assert plan("7b", machine, quantize=True).command == "olc complete -m 7b --quantize int8" + TAIL
     assert "--quantize" not in (plan("3b", machine, quantize=True).command or "")
     assert [found.available for found in plan("7b", machine).dtypes] == [True, True, True, False, False]
+
+
+def test_eight_bits_are_named_as_faster_where_they_run() -> None:
+    assert plan("7b", facts()).faster is None
+    assert plan("7b", facts(), quantize=True).faster == "olc complete -m 7b --quantize int8" + TAIL
+    assert plan("7b", facts(), "cpu", quantize=True).faster == "olc complete -m 7b --device cpu --quantize int8" + TAIL
+    # Quantised models run on the CPU only, and a small one is quick enough.
+    assert plan("7b", facts(gpu(free=24)), quantize=True).faster is None
+    assert plan("demo", facts(), quantize=True).faster is None
+
+
+def test_a_large_float16_model_keeps_its_type_on_a_processor_with_bfloat16_as_loading_does() -> None:
+    assert plan("7b", facts()).auto_dtype == "float16"
+    assert plan("demo", facts()).auto_dtype == "bfloat16"
+    assert plan("7b", facts(cpu=OLD_CPU)).auto_dtype == "float32"
 
 
 @pytest.mark.parametrize(
