@@ -194,7 +194,7 @@ def _model(plan: "ModelPlan") -> None:
     lines = [("first", plan.first)] if plan.first else []
     lines.append(("run", plan.command or "nothing: it does not fit"))
     if plan.faster:
-        lines.append(("faster", f"{plan.faster}  (8-bit weights, a little less exact)"))
+        lines.append(("faster (8 bits)", plan.faster))
     if plan.smaller:
         lines.append(("smaller", f"{plan.smaller} fits"))
     fields(lines)
