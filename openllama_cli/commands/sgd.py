@@ -223,7 +223,7 @@ def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> Non
     if failed:
         worst = failed[0]
         cause = f"{worst.what} and {worst.against} differ by up to {worst.difference:.1e}, more than {worst.tolerance:.0e}"
-        raise OlcError(cause, "with a large --eta runs drift apart; otherwise please report the command", code="check_failed")
+        raise OlcError(cause, "please report this with the command and its seed", code="check_failed")
 
 
 def _explain(network: "Network", training_data: "Samples", config: SgdConfig) -> None:

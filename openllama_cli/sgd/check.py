@@ -12,6 +12,7 @@ import numpy as np
 
 from openllama_cli.sgd.config import SgdConfig
 from openllama_cli.sgd.network import Matrix, Network, Samples
+from openllama_cli.sgd.training import diverged
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _STEP = 1e-5
 # Each weight takes two passes through the network: of a large one some are drawn.
 _MOST = 5000
+# A nudge that has grown a hundred thousand times says that rounding (1e-16) is about to be seen.
+_NUDGE, _UNSTABLE = 1e-12, 1e-7
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def check(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
     with np.errstate(over="ignore", invalid="ignore"):
         yield finite_differences(network, mini_batch)
         yield autograd(network, mini_batch)
-        yield trajectory(training_data, config)
+        yield from trajectory(training_data, config)
 
 
 def finite_differences(network: Network, mini_batch: Samples) -> Comparison:
@@ -78,27 +81,45 @@ def autograd(network: Network, mini_batch: Samples) -> Comparison:
     return Comparison("gradient", "torch autograd", gradient.size, _difference(network.nabla, gradient), 1e-10)
 
 
-def trajectory(training_data: Samples, config: SgdConfig) -> Comparison:
-    """All weights and biases after every step of a whole run, against torch.optim.SGD on the same mini-batches."""
+def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
+    """All weights and biases along a whole run against torch.optim.SGD, on the same mini-batches.
+
+    Both go their own way from the same first weights, as far as that can be compared: rounding differences grow from step to
+    step, in a long run until the weights have nothing in common. A third run, nudged a little at its start, tells when. From
+    there on torch takes each step from our weights, in a comparison of its own. Raises OlcError if the run diverges.
+    """
     import torch
 
-    network = Network(config.sizes, config.cost, config.seed)
+    network, nudged = (Network(config.sizes, config.cost, config.seed) for _ in range(2))
+    nudged.parameters += _NUDGE * np.random.default_rng(0).standard_normal(nudged.parameters.size)
     twin = _Twin(network)
     optimizer = torch.optim.SGD(twin.parameters, lr=config.eta)
-    largest, steps = 0.0, 0
+    # Side by side, and from the same weights.
+    steps, largest = [0, 0], [0.0, 0.0]
+    free = True
     with _one_thread():
-        for _ in range(config.epochs):
+        for epoch in range(1, config.epochs + 1):
             for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
+                if not free:
+                    twin.take(network)
                 network.update_mini_batch(mini_batch, config.eta)
                 optimizer.zero_grad()
                 # torch's step has no mean of its own.
                 (twin.cost(mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                theirs = np.concatenate([one.detach().numpy().ravel() for one in twin.parameters])
+                phase = 0 if free else 1
+                steps[phase] += 1
                 # max() would let NaN go by.
-                largest = float(np.maximum(largest, _difference(network.parameters, theirs)))
-                steps += 1
-    return Comparison(f"weights after each of {steps:,} steps", "torch.optim.SGD", network.parameters.size, largest, 1e-6)
+                largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, twin.values())))
+                if free:
+                    nudged.update_mini_batch(mini_batch, config.eta)
+                    free = _difference(network.parameters, nudged.parameters) < _UNSTABLE
+            if not np.isfinite(network.parameters).all():
+                raise diverged(float("nan"), epoch, config)
+    count = network.parameters.size
+    yield Comparison(f"weights after each of {steps[0]:,} steps", "torch.optim.SGD", count, largest[0], 1e-8)
+    if steps[1]:
+        yield Comparison(f"each of {steps[1]:,} more steps by itself", "torch.optim.SGD", count, largest[1], 1e-10)
 
 
 @contextmanager
@@ -124,6 +145,19 @@ class _Twin:
         # In the order in which `Network.parameters` holds them.
         layers = zip(network.biases, network.weights, strict=True)
         self.parameters = [torch.tensor(one.copy(), requires_grad=True) for layer in layers for one in layer]
+
+    def take(self, network: Network) -> None:
+        """Start the next step from the network's weights."""
+        import torch
+
+        layers = zip(network.biases, network.weights, strict=True)
+        with torch.no_grad():
+            for mine, one in zip(self.parameters, (one for layer in layers for one in layer), strict=True):
+                mine.copy_(torch.from_numpy(one))
+
+    def values(self) -> Matrix:
+        """All weights and biases in the order of `Network.parameters`."""
+        return np.concatenate([one.detach().numpy().ravel() for one in self.parameters])
 
     def cost(self, mini_batch: Samples) -> "torch.Tensor":
         """The sum over the mini-batch."""

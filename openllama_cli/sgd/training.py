@@ -58,11 +58,7 @@ def train(network: Network, training_data: Samples, test_data: Samples, config: 
             cost, _ = evaluate(network, training_data)
             _, outputs = evaluate(network, test_data)
         if not (math.isfinite(cost) and np.isfinite(network.parameters).all()):
-            raise OlcError(
-                f"the cost is {cost:g} after epoch {epoch}: with --eta {config.eta:g} the weights grew beyond all numbers",
-                f"take smaller steps: --eta {smaller(config.eta):g}",
-                code="diverged",
-            )
+            raise diverged(cost, epoch, config)
         correct = int((outputs.argmax(axis=1) == labels).sum())
         yield Epoch(epoch, cost, correct, len(test_data), seconds)
 
@@ -105,6 +101,15 @@ def trouble(network: Network, test_data: Samples, epochs: Sequence[Epoch], confi
     if len(config.sizes) > 3:
         return f"{cause}: so many layers learn slowly", "fewer layers, --cost cross-entropy, or more --epochs"
     return f"{cause}: --eta {config.eta:g} is too small, or there are too few steps", "a larger --eta, or more --epochs"
+
+
+def diverged(cost: float, epoch: int, config: SgdConfig) -> OlcError:
+    """The error for a run whose weights are no longer numbers."""
+    return OlcError(
+        f"the cost is {cost:g} after epoch {epoch}: with --eta {config.eta:g} the weights grew beyond all numbers",
+        f"take smaller steps: --eta {smaller(config.eta):g}",
+        code="diverged",
+    )
 
 
 def smaller(eta: float) -> float:

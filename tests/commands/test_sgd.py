@@ -109,8 +109,9 @@ def test_mnist_files_have_their_own_default_sizes(olc: Olc, tmp_path: Path) -> N
     assert split["epochs"][0]["total"] == 40
 
 
-def test_a_run_that_diverges_ends_with_two_lines(olc: Olc) -> None:
-    result = olc("sgd", "--eta", "1e308", "--cost", "cross-entropy", "--seed", "1", "--json")
+@pytest.mark.parametrize("check", [False, True])
+def test_a_run_that_diverges_ends_with_two_lines(olc: Olc, check: bool) -> None:
+    result = olc("sgd", "--eta", "1e308", "--cost", "cross-entropy", "--seed", "1", "--json", *(["--check"] if check else []))
     assert (result.code, result.out) == (1, b"")
     assert result.messages == (
         "error: the cost is nan after epoch 1: with --eta 1e+308 the weights grew beyond all numbers\n"

@@ -38,11 +38,23 @@ def test_a_wrong_gradient_is_noticed_by_every_comparison(monkeypatch: pytest.Mon
     assert [one.ok for one in found] == [False] * 3
 
 
-def test_a_step_of_the_wrong_size_is_noticed_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unstable", [1e-7, 0.0])
+def test_a_step_of_the_wrong_size_is_noticed_on_the_way(monkeypatch: pytest.MonkeyPatch, unstable: float) -> None:
     right = Network.update_mini_batch
-    monkeypatch.setattr(Network, "update_mini_batch", lambda self, part, eta: right(self, part, eta * 1.0001))
-    found = checks.trajectory(samples(), SgdConfig(sizes=(8, 5, 4), epochs=2, mini_batch_size=4, seed=3))
-    assert not found.ok
+    monkeypatch.setattr(checks, "_UNSTABLE", unstable)
+    monkeypatch.setattr(Network, "update_mini_batch", lambda self, part, eta: right(self, part, eta * 1.00001))
+    found = list(checks.trajectory(samples(), SgdConfig(sizes=(8, 5, 4), epochs=2, mini_batch_size=4, seed=3)))
+    assert not any(one.ok for one in found)
+
+
+def test_where_rounding_would_decide_each_step_is_compared_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if a nudge had grown so far after one step.
+    monkeypatch.setattr(checks, "_UNSTABLE", 0.0)
+    config = SgdConfig(sizes=(8, 5, 4), epochs=3, mini_batch_size=4, seed=3)
+    side_by_side, alone = checks.trajectory(samples(), config)
+    assert (side_by_side.what, alone.what) == ("weights after each of 1 steps", "each of 20 more steps by itself")
+    assert side_by_side.ok
+    assert alone.ok
 
 
 def test_a_difference_that_is_no_number_is_no_agreement() -> None:
