@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model
+from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model, refuse_quantised
 from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.commands.prompt_input import read_lines
 from openllama_cli.errors import OlcError, UsageError
@@ -71,6 +71,7 @@ def command(
         raise UsageError("--check compares, and makes no trace or picture", "leave out --check, or --trace and --svg")
     if checking:
         one_process_only("--check")
+        refuse_quantised(spec, "--check")
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
         raise UsageError("a prompt is missing", 'give one or more, such as "The largest animal is", or a file with -f')

@@ -1,6 +1,7 @@
 """From model options to a model, in two halves: what can be checked without torch, and loading."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli import __version__
@@ -38,6 +39,8 @@ def open_model(spec: ModelSpec) -> OpenedModel:
     from openllama_cli.models.tokenizer import open_tokenizer
     from openllama_cli.terminal.progress import TerminalProgress
 
+    if place() is not None:
+        refuse_quantised(spec, "torchrun")
     progress = TerminalProgress()
     try:
         folder = find(spec, progress=progress, notice=notice)
@@ -86,28 +89,53 @@ def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -
 
     progress = TerminalProgress()
     try:
-        return load(
+        loaded = load(
             opened.folder,
             spec,
             checkpoint=opened.checkpoint,
             tokenizer=opened.tokenizer,
             one_row=one_row,
             progress=progress,
+            notice=lambda text: notice(f"olc: {text}"),
         )
     finally:
         progress.finish()
+    return loaded if loaded.quantised is None else _prepared(loaded)
+
+
+def _prepared(loaded: "LoadedModel") -> "LoadedModel":
+    """Quantised weights made ready for products: a part of loading that models cannot do without generation."""
+    from openllama_cli.generation.quantised import prepare
+
+    started = time.perf_counter()
+    assert loaded.quantised is not None
+    prepare(loaded.quantised)
+    return replace(loaded, load_seconds=loaded.load_seconds + time.perf_counter() - started)
+
+
+def refuse_quantised(spec: ModelSpec, what: str) -> None:
+    """Raise UsageError where quantised weights are asked for together with what runs transformers' own model."""
+    if spec.quantize is not None:
+        raise UsageError(
+            f"{what} runs transformers' own model, which has no {spec.quantize} weights",
+            f"leave out --quantize {spec.quantize}, or {what}",
+        )
 
 
 def describe(loaded: "LoadedModel") -> dict[str, Any]:
     """What a result was made with: the `olc` object of JSON outputs."""
-    import torch
-    import transformers
+    from importlib.metadata import version
 
+    import torch
+
+    dtype = str(loaded.dtype).removeprefix("torch.")
     return {
         "model": loaded.folder.name,
         "revision": loaded.folder.revision,
         "tokenizer_sha256": loaded.tokenizer.sha256,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        # Of the weights. Beside quantised ones the activations have a type of their own.
+        "dtype": dtype if loaded.quantised is None else loaded.quantised.method,
+        **({} if loaded.quantised is None else {"activation_dtype": dtype}),
         "device": loaded.device,
-        "versions": {"olc": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {"olc": __version__, "torch": torch.__version__, "transformers": version("transformers")},
     }

@@ -13,18 +13,26 @@ Command = Callable[..., Any]
 
 
 def model_options(function: Command) -> Command:
-    """Add -m, --revision, --device, --dtype and --offline; the command receives them as `spec: ModelSpec`."""
+    """Add -m, --revision, --device, --dtype, --quantize and --offline; the command receives them as `spec: ModelSpec`."""
 
     @click.option("-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]")
     @click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
     @click.option("--device", default=ModelSpec.device, show_default=True, metavar="auto|cpu|cuda[:N]|mps")
     @click.option("--dtype", default=ModelSpec.dtype, show_default=True, metavar="auto|float32|float16|bfloat16")
+    @click.option("--quantize", metavar="int8|int4", help="Weights of 8 or 4 bits: faster on a CPU, a little less exact.")
     @click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
     @functools.wraps(function)
     def wrapper(
-        *args: Any, model: str | None, revision: str | None, device: str, dtype: Any, offline: bool, **rest: Any
+        *args: Any,
+        model: str | None,
+        revision: str | None,
+        device: str,
+        dtype: Any,
+        quantize: Any,
+        offline: bool,
+        **rest: Any,
     ) -> Any:
-        spec = ModelSpec(model=model, revision=revision, device=device, dtype=dtype, offline=offline)
+        spec = ModelSpec(model=model, revision=revision, device=device, dtype=dtype, offline=offline, quantize=quantize)
         return function(*args, spec=spec, **rest)
 
     return wrapper

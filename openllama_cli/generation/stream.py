@@ -14,6 +14,7 @@ from openllama_cli.generation.forward import Forward, TransformersForward
 from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
+from openllama_cli.generation.quantised import prepare
 from openllama_cli.generation.reference import generate_rows
 from openllama_cli.generation.text import Decoder, TextStream
 
@@ -34,11 +35,15 @@ class Loaded(Protocol):
 
     @property
     def model(self) -> Any:
-        """The transformers model, in eval mode."""
+        """The transformers model, in eval mode; None where the weights are quantised."""
 
     @property
     def input_device(self) -> torch.device:
         """Where it takes token ids."""
+
+    @property
+    def quantised(self) -> Any:
+        """Quantised weights in place of the model, or None. See `quantised.Quantised`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def choose_forward(loaded: Loaded) -> Forward:
     ranks = getattr(loaded, "ranks", None)
     if ranks is not None:
         return LeadingForward(TransformersForward(loaded.model, loaded.input_device), ranks)
+    if loaded.quantised is not None:
+        return LeanForward(prepare(loaded.quantised))
     if suits(loaded.model):
         return LeanForward(loaded.model)
     return TransformersForward(loaded.model, loaded.input_device)

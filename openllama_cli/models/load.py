@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from openllama_cli.models.damage import damaged
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.placement import choose_dtype, describe_devices, device_map, input_device, main_device
 from openllama_cli.models.progress import NullProgress, Progress
+from openllama_cli.models.quantise import QuantisedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.startup import bound_spinning, read_ahead
 from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
@@ -39,13 +40,14 @@ MaxMemory = Mapping[int | str, int | str]
 class LoadedModel:
     """A model that is ready: what `load` hands to generation.
 
-    model: in eval mode, without gradients. Its generation_config holds the special ids and nothing else, so that
-    `model.generate` adds nothing to what it is told. input_device: where token ids have to be. dtype: of the weights.
-    device: where they are, in words: "cpu", "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`,
-    importing torch and transformers included.
+    model: in eval mode, without gradients; None where the weights are quantised. Its generation_config holds the special ids
+    and nothing else, so that `model.generate` adds nothing to what it is told. input_device: where token ids have to be.
+    dtype: of the weights, or of the activations beside quantised weights. device: where the weights are, in words: "cpu",
+    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`, importing torch and transformers included.
+    quantised: the weights, if they are.
     """
 
-    model: "LlamaForCausalLM"
+    model: "LlamaForCausalLM | None"
     tokenizer: Tokenizer
     folder: ModelFolder
     checkpoint: Checkpoint
@@ -53,6 +55,13 @@ class LoadedModel:
     dtype: "torch.dtype"
     device: str
     load_seconds: float
+    quantised: QuantisedModel | None = None
+
+    @property
+    def precision(self) -> str:
+        """The types of weights and activations, for people: "bfloat16", or "int8 weights, bfloat16 activations"."""
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.quantised is None else f"{self.quantised.method} weights, {name} activations"
 
 
 def load(
@@ -65,6 +74,7 @@ def load(
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
     offload_folder: Path | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> LoadedModel:
     """Load a model folder in any format that `checkpoint.inspect` knows.
 
@@ -74,7 +84,9 @@ def load(
     olc's own forward pass: large float16 weights are then kept mapped on a CPU, which is best for one row. progress: counts
     the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
     accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
-    None is a temporary folder that is removed when the process ends.
+    None is a temporary folder that is removed when the process ends. notice: told what people should know.
+
+    With `spec.quantize` the quantised weights come from their copy in olc's cache, which is made first where there is none.
 
     Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
     """
@@ -84,6 +96,8 @@ def load(
     tokenizer = tokenizer or open_tokenizer(folder.path)
     check_vocabulary(tokenizer, checkpoint)
     bound_spinning()
+    if spec.quantize is not None:
+        return _load_quantised(folder, spec, checkpoint, tokenizer, progress, notice or (lambda text: None), started)
     read_ahead(checkpoint.files)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:
@@ -110,6 +124,33 @@ def load(
         dtype=dtype,
         device=describe_devices(model),
         load_seconds=time.perf_counter() - started,
+    )
+
+
+def _load_quantised(
+    folder: ModelFolder,
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    progress: Progress,
+    notice: Callable[[str], None],
+    started: float,
+) -> LoadedModel:
+    import torch
+
+    from openllama_cli.models.quantise_load import load_quantised
+
+    quantised = load_quantised(folder, checkpoint, spec, progress, notice)
+    return LoadedModel(
+        model=None,
+        tokenizer=tokenizer,
+        folder=folder,
+        checkpoint=checkpoint,
+        input_device=torch.device("cpu"),
+        dtype=quantised.dtype,
+        device="cpu",
+        load_seconds=time.perf_counter() - started,
+        quantised=quantised,
     )
 
 

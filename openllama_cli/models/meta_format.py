@@ -119,16 +119,19 @@ def read_tensors(checkpoint: MetaCheckpoint, dtype: "torch.dtype | None" = None)
     dtype: what to cast to; None keeps what is stored. With one file and no cast, a tensor whose rows need no reordering is
     a view of the mapped file. Raises what torch.load raises for a file that changed since `read_meta`.
     """
-    import torch
-
     files = MappedFiles(checkpoint.files)
     for name, part in checkpoint.layout.items():
-        slices = files.get(part.name) if part.dim is not None else files.get(part.name)[:1]
-        tensor = slices[0] if len(slices) == 1 else torch.cat(slices, part.dim or 0)
-        del slices
-        if part.heads:
-            tensor = half_split(tensor, part.heads)
+        tensor = read_tensor(files, part)
         yield name, tensor if dtype is None else tensor.to(dtype)
+
+
+def read_tensor(files: MappedFiles, part: MetaTensor) -> "torch.Tensor":
+    """One weight out of a checkpoint's files, joined and with its rows in Hugging Face's order."""
+    import torch
+
+    slices = files.get(part.name) if part.dim is not None else files.get(part.name)[:1]
+    tensor = slices[0] if len(slices) == 1 else torch.cat(slices, part.dim or 0)
+    return half_split(tensor, part.heads) if part.heads else tensor
 
 
 def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from openllama_cli.errors import UsageError
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+QuantizeName = Literal["int8", "int4"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class ModelSpec:
     revision: a Hub branch, tag or commit; None is "main".
     device: "auto" (device_map="auto"), "cpu", "cuda", "cuda:N" or "mps".
     dtype: "auto" is the checkpoint's on a GPU; on a CPU bfloat16 where the processor has it, else float32.
+    quantize: bits of the weights in memory, on a CPU; None leaves them as they are. dtype is then that of the activations.
     offline: never use the network.
 
     Raises UsageError naming the flag.
@@ -28,6 +30,7 @@ class ModelSpec:
     device: str = "auto"
     dtype: DtypeName = "auto"
     offline: bool = False
+    quantize: QuantizeName | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None and not self.model.strip():
@@ -37,3 +40,19 @@ class ModelSpec:
             raise UsageError(f"--device {self.device} is not known", "use auto, cpu, cuda, cuda:N or mps")
         if self.dtype not in get_args(DtypeName):
             raise UsageError(f"--dtype {self.dtype} is not known", f"use one of {', '.join(get_args(DtypeName))}")
+        if self.quantize is not None:
+            self._check_quantize()
+
+    def _check_quantize(self) -> None:
+        if self.quantize not in get_args(QuantizeName):
+            raise UsageError(f"--quantize {self.quantize} is not known", f"use {' or '.join(get_args(QuantizeName))}")
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(
+                f"--quantize {self.quantize} works on the CPU, and --device is {self.device}",
+                "give --device cpu, or leave --quantize out",
+            )
+        if self.dtype == "float16":
+            raise UsageError(
+                f"--quantize {self.quantize} computes in bfloat16 or float32, and --dtype is float16",
+                "leave --dtype out",
+            )

@@ -1,0 +1,111 @@
+"""The lean forward pass's weights out of quantised tensors (see `models.quantise` for their names)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from openllama_cli.errors import OlcError
+from openllama_cli.generation.kernels import Fused, Linear
+from openllama_cli.generation.llama_weights import LayerWeights, LlamaWeights
+from openllama_cli.generation.quantised_int4 import Int4Linear, int4_works
+from openllama_cli.generation.quantised_int8 import int8_linear
+
+
+class Quantised(Protocol):
+    """The part of `models.quantise.QuantisedModel` that is needed here."""
+
+    @property
+    def method(self) -> str:
+        """int8 or int4."""
+
+    @property
+    def checkpoint(self) -> Any:
+        """Whose `shape` has the model's numbers."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the activations."""
+
+    @property
+    def take(self) -> Callable[[str], torch.Tensor]:
+        """Hands a tensor over."""
+
+    @property
+    def release(self) -> Callable[[str], None]:
+        """Told of tensors that were copied."""
+
+    prepared: Any
+
+
+def prepare(quantised: Quantised) -> LlamaWeights:
+    """Make the weights ready for products, once: oneDNN's int8 layout takes about a second for each GB.
+
+    Raises OlcError where this machine cannot multiply with them.
+    """
+    if quantised.prepared is None:
+        quantised.prepared = _prepare(quantised)
+    prepared: LlamaWeights = quantised.prepared
+    return prepared
+
+
+def _prepare(quantised: Quantised) -> LlamaWeights:
+    method, shape, dtype = quantised.method, quantised.checkpoint.shape, quantised.dtype
+    if method == "int4" and not int4_works():
+        raise OlcError(
+            f"--quantize int4: torch {torch.__version__} does not multiply int4 weights rightly on this processor",
+            "use --quantize int8",
+            code="device",
+        )
+    take = quantised.take
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+
+    def linear(name: str, out: int, *, bias: bool, method: str = method) -> Linear:
+        offset = take(f"{name}.bias").to(dtype) if bias else None
+        if method == "int4":
+            return Int4Linear(take(f"{name}.weight"), take(f"{name}.parameters"), out, offset)
+        made = int8_linear(take(f"{name}.weight"), take(f"{name}.scale"), offset)
+        if made.copied:
+            quantised.release(f"{name}.weight")
+        return made
+
+    def layer(number: int) -> LayerWeights:
+        prefix = f"layers.{number}"
+        heads, mlp = shape.attention_bias, shape.mlp_bias
+        return LayerWeights(
+            attention_norm=take(f"{prefix}.attention_norm").to(dtype),
+            query_key_value=Fused(linear(f"{prefix}.query_key_value", queries + 2 * keys, bias=heads), (queries, keys, keys)),
+            output=linear(f"{prefix}.output", shape.hidden, bias=heads),
+            mlp_norm=take(f"{prefix}.mlp_norm").to(dtype),
+            gate_up=Fused(linear(f"{prefix}.gate_up", 2 * shape.intermediate, bias=mlp), (shape.intermediate,) * 2),
+            down=linear(f"{prefix}.down", shape.hidden, bias=mlp),
+        )
+
+    return LlamaWeights(
+        device=torch.device("cpu"),
+        dtype=dtype,
+        cache_dtype=dtype,
+        exact_rows=dtype == torch.float32,
+        vector_products=False,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        scale=shape.head_dim**-0.5,
+        eps=shape.rms_norm_eps,
+        context=shape.context,
+        rotary=partial(_rotary, take("rotary.frequencies"), float(take("rotary.scaling")), dtype),
+        embedding=take("embedding"),
+        layers=[layer(number) for number in range(shape.layers)],
+        norm=take("norm").to(dtype),
+        head=linear("head", shape.vocab, bias=False, method="int8"),
+        method=method,
+    )
+
+
+def _rotary(
+    frequencies: torch.Tensor, scaling: float, dtype: torch.dtype, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As transformers' LlamaRotaryEmbedding: [n] positions → cosines and sines [n, D], computed in float32."""
+    angles = positions[:, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)

@@ -1,0 +1,142 @@
+"""Products with int8 weights on a CPU.
+
+Weights are symmetric, w = scale * q with one scale for each row of the matrix. Activations are quantised as they come, one
+scale for each token, to unsigned bytes around 128: oneDNN's product of unsigned activations and signed weights runs at memory
+speed for one row and at twice bfloat16's for many, while the one of signed activations falls into a reference loop. The
+operator is torch's own (the x86 back end of its quantised models) but private, so it is probed before it is used: on a
+processor without VNNI instructions it may also saturate.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+_ZERO_POINT = 128
+# Up to so many rows torch's own int8 product is faster than making bfloat16 weights and multiplying with them.
+_FEW_ROWS = 8
+# Its vector loops read beyond the end of rows whose length is no multiple of their step, and crash.
+_STEP = 64
+# Rows of a weight that are converted at a time: their copy stays in the processor's cache.
+_BLOCK = 256
+# The operator's reference loop is hundreds of times slower than a dense product, the real one never slower than this.
+_SLOWEST = 4.0
+
+
+def int8_linear(
+    weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
+) -> "OnednnInt8Linear | PlainInt8Linear":
+    """The fastest right product on this machine. weight: int8 [out, in]; scale: float32 [out]; bias: [out].
+
+    copied: the weight was copied into oneDNN's own layout, and the one given is not used again.
+    """
+    kind = OnednnInt8Linear if onednn_works() else PlainInt8Linear
+    return kind(weight, scale, bias)
+
+
+class OnednnInt8Linear:
+    """int8 weights and activations, summed in int32."""
+
+    copied = True
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self._scale = scale.float().contiguous()
+        # What the zero point of the activations adds to each sum, taken off again.
+        self._offset = weight.sum(1, dtype=torch.int32).float() * self._scale * -_ZERO_POINT
+        self._zero_points = torch.zeros(weight.shape[0], dtype=torch.int64)
+        self._bias = bias
+        self._packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        quantised, scale = quantise_rows(x)
+        # x_scale and x_zero_point hold for all rows, so both are left neutral and applied outside.
+        sums = _product(quantised, self._packed, self._scale, self._zero_points, self._offset)
+        product = sums * scale
+        if self._bias is not None:
+            product += self._bias
+        return product.to(x.dtype)
+
+
+class PlainInt8Linear:
+    """int8 weights with unquantised activations, for processors on which oneDNN's product is wrong or slow."""
+
+    copied = False
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self._weight, self._scale, self._bias = weight.contiguous(), scale, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self._scale.to(x.dtype)
+        if x.shape[0] <= _FEW_ROWS and x.shape[1] % _STEP == 0:
+            product = torch._weight_int8pack_mm(x.contiguous(), self._weight, scale)
+        else:
+            blocks = [linear(x, rows.to(x.dtype)) for rows in self._weight.split(_BLOCK)]
+            product = torch.cat(blocks, dim=1) * scale
+        return product if self._bias is None else product + self._bias.to(x.dtype)
+
+
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[n, in] → unsigned bytes around 128, [n, in], and what a step of each row is worth, float32 [n, 1]."""
+    wide = x.float()
+    largest = wide.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    # Adding a half and cutting off rounds; the result is 1 to 255. A NaN becomes some byte, but its row's scale stays NaN.
+    return (wide * (127 / largest)).add_(_ZERO_POINT + 0.5).to(torch.uint8), largest / 127
+
+
+def _product(
+    x: torch.Tensor, packed: torch.Tensor, scale: torch.Tensor, zero_points: torch.Tensor, offset: torch.Tensor
+) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        x, 1.0, 0, packed, scale, zero_points, offset, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
+
+
+@functools.cache
+def onednn_works() -> bool:
+    """Whether this torch on this processor has oneDNN's int8 product, right to the last unit, and fast."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        return _is_right() and _is_fast()
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False  # Another torch, in which the private operator is gone or takes other arguments.
+
+
+def _is_right() -> bool:
+    """Against sums in integers, on random bytes and on the largest ones, where pairs overflow 16 bits without VNNI."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (5, 200), generator=generator).to(torch.uint8)
+    weight = torch.randint(-127, 128, (70, 200), generator=generator).to(torch.int8)
+    x[0], weight[0], weight[1] = 255, 127, -127
+    ones, none = torch.ones(70), torch.zeros(70)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    product = _product(x, packed, ones, torch.zeros(70, dtype=torch.int64), none)
+    return bool(torch.equal(product, (x.double() @ weight.double().T).float()))
+
+
+def _is_fast() -> bool:
+    """Against a dense product, for one row and for several. The best of a few times: other programs may be running."""
+    weight = torch.ones(1024, 1024, dtype=torch.int8)
+    ours, dense = OnednnInt8Linear(weight, torch.ones(1024)), weight.float()
+    for rows in (1, 16):
+        x = torch.ones(rows, 1024)
+        if _least_seconds(ours, x) > _SLOWEST * _least_seconds(functools.partial(_dense, dense), x):
+            return False
+    return True
+
+
+def _dense(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return linear(x, weight)
+
+
+def _least_seconds(function: Callable[[torch.Tensor], Any], x: torch.Tensor) -> float:
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        function(x)
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,157 @@
+"""A quantised model from its copy on disk, which is made first where there is none, or in memory where there is no room."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import OlcError
+from openllama_cli.models import load_errors, quantise_cache
+from openllama_cli.models.checkpoint import Checkpoint
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.headers import TensorInfo
+from openllama_cli.models.placement import choose_dtype, main_device
+from openllama_cli.models.progress import Progress
+from openllama_cli.models.quantise import QuantisedModel, check_quantisable, plan, quantised
+from openllama_cli.models.quantise_cache import WEIGHTS, About
+from openllama_cli.models.quantise_file import QuantisedFile
+from openllama_cli.models.safetensors_writer import write_safetensors
+from openllama_cli.models.spec import ModelSpec, QuantizeName
+
+if TYPE_CHECKING:
+    import torch
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SMALL_FILES = 4_000_000
+
+
+class _Silent:
+    """Progress is counted in the bytes read, so what is written says nothing."""
+
+    def start(self, label: str, total_bytes: int | None) -> None: ...
+    def advance(self, count: int) -> None: ...
+    def finish(self) -> None: ...
+
+
+def load_quantised(
+    folder: ModelFolder, checkpoint: Checkpoint, spec: ModelSpec, progress: Progress, notice: Callable[[str], None]
+) -> QuantisedModel:
+    """Open the quantised copy of a model, quantising it first if need be. progress: counts stored bytes of the original.
+
+    notice: told when a copy was damaged, and when none can be kept. Raises ModelError for a model that cannot be quantised
+    or read, OlcError where the device is no CPU.
+    """
+    method = spec.quantize
+    assert method is not None
+    device = main_device(spec.device)
+    if device.type != "cpu":
+        raise OlcError(
+            f"--quantize {method} works on the CPU, and --device {spec.device} is {device} here",
+            "give --device cpu, or leave --quantize out",
+            code="device",
+        )
+    check_quantisable(checkpoint, method)
+    dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
+    with load_errors.explained(checkpoint, device, dtype, os_errors=False):
+        home = quantise_cache.copy_folder(_identifying(checkpoint), *_settings(method))
+        file = _open(home, plan(checkpoint, method), notice) or _build(home, folder, checkpoint, method, progress, notice)
+        if file is not None:
+            return QuantisedModel(method, checkpoint, dtype, file.take, file.release)
+        tensors = _in_memory(checkpoint, method, progress)
+        return QuantisedModel(method, checkpoint, dtype, tensors.pop, _nothing)
+
+
+def _identifying(checkpoint: Checkpoint) -> list[Path]:
+    names = ("config.json", "params.json")
+    return [*checkpoint.files, *(path for name in names if (path := checkpoint.path / name).is_file())]
+
+
+def _settings(method: QuantizeName) -> tuple[object, ...]:
+    """What the bytes depend on beside the model: the layout of int4 is torch's own, for this processor."""
+    import torch
+
+    return (method, torch.__version__, torch.backends.cpu.get_cpu_capability()) if method == "int4" else (method,)
+
+
+def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], None]) -> QuantisedFile | None:
+    """The copy, if it is there and as it was written."""
+    if not home.is_dir():
+        return None
+    about = quantise_cache.read_about(home)
+    if about is not None:
+        try:
+            file = QuantisedFile(home / WEIGHTS)
+            if file.tensors() == wanted and file.checksum() == about.checksum:
+                return file
+        except (OlcError, OSError, ValueError):
+            pass
+    notice("the quantised copy of the model is damaged; making it again")
+    return None
+
+
+def _build(
+    home: Path,
+    folder: ModelFolder,
+    checkpoint: Checkpoint,
+    method: QuantizeName,
+    progress: Progress,
+    notice: Callable[[str], None],
+) -> QuantisedFile | None:
+    """Quantise into a new copy; None where it cannot be kept, which `notice` is told."""
+    contents = plan(checkpoint, method)
+    needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
+    try:
+        with quantise_cache.new_copy(home) as (partial, finish):
+            free = shutil.disk_usage(partial).free
+            if free < needed:
+                notice(_cannot_keep(home, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"))
+                return None
+            _start(progress, checkpoint, method)
+            write_safetensors(partial / WEIGHTS, contents, quantised(checkpoint, method, progress.advance), _Silent())
+            file = QuantisedFile(partial / WEIGHTS)
+            finish(
+                About(
+                    model=folder.name,
+                    method=method,
+                    repo_id=folder.repo_id,
+                    revision=folder.revision,
+                    folder=str(folder.path.resolve()),
+                    size=(partial / WEIGHTS).stat().st_size,
+                    checksum=file.checksum(),
+                )
+            )
+            return file
+    except OSError as error:
+        if error.errno not in _NO_SPACE and not _is_ours(error, home):
+            raise
+        notice(_cannot_keep(home, error.strerror or str(error)))
+        return None
+    finally:
+        progress.finish()
+
+
+def _in_memory(checkpoint: Checkpoint, method: QuantizeName, progress: Progress) -> "dict[str, torch.Tensor]":
+    """Quantise without a copy. What is a view of the original's file stays one."""
+    _start(progress, checkpoint, method)
+    try:
+        return dict(quantised(checkpoint, method, progress.advance))
+    finally:
+        progress.finish()
+
+
+def _start(progress: Progress, checkpoint: Checkpoint, method: QuantizeName) -> None:
+    progress.start(f"quantising to {method}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
+
+
+def _is_ours(error: OSError, home: Path) -> bool:
+    """Whether the folder of copies is what cannot be written, and not the model what cannot be read."""
+    return error.filename is not None and str(error.filename).startswith(str(home.parent.parent))
+
+
+def _cannot_keep(home: Path, reason: str) -> str:
+    return f"cannot keep the quantised model in {home.parent}: {reason}; it will be made again at the next start"
+
+
+def _nothing(name: str) -> None:
+    """Memory of a tensor that was taken goes when it is no longer used."""

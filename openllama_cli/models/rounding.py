@@ -1,0 +1,101 @@
+"""Rounding weights to 8 and 4 bits. torch is imported by the caller's choice to call; nothing here knows models.
+
+Blocks of rows at a time: their float32 copies stay in the processor's cache, and memory holds little beside the result.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# Inputs that share a scale and a zero. Every OpenLLaMA width is divisible by 64 (8640 is not by 128).
+GROUP = 64
+# Rows come in 16s for torch's int4 product, and in 64s in the layout that it reads fastest.
+ROWS = 64
+_BLOCK_ROWS = 256
+# How far the range of a group is narrowed, in the search for the narrowing that costs least.
+_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+_REFITS = 2
+
+
+def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """[out, in] → int8 [out, in] and scales, float32 [out]: w = scale * q, |q| at most 127."""
+    import torch
+
+    quantised = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(weight.shape[0])
+    for start in range(0, weight.shape[0], _BLOCK_ROWS):
+        rows = weight[start : start + _BLOCK_ROWS].float()
+        scale = rows.abs().amax(1).clamp_min(1e-30) / 127
+        scales[start : start + len(rows)] = scale
+        quantised[start : start + len(rows)] = (rows / scale[:, None]).round_().to(torch.int8)
+    return quantised, scales
+
+
+def int4_groups(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """[out, in] → torch's packed int4 bytes, uint8 [out', in' / 2], and scales and zeros, bfloat16 [in' / GROUP, out', 2].
+
+    w = scale * (q - 8) + zero, q in 0 … 15; out' and in' are out and in filled up with zeros to multiples of ROWS and GROUP.
+    The layout of the bytes depends on the processor and on torch's version.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    packed, parameters = [], []
+    columns = -weight.shape[1] % GROUP
+    for start in range(0, weight.shape[0], _BLOCK_ROWS):
+        rows = weight[start : start + _BLOCK_ROWS].float()
+        rows = pad(rows, (0, columns, 0, -len(rows) % ROWS))
+        quantised, scale, zero = fit_groups(rows.unflatten(1, (-1, GROUP)))
+        packed.append(torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantised.flatten(1).int(), 1))
+        parameters.append(torch.stack([scale.T, zero.T], dim=-1).bfloat16())
+    return torch.cat(packed), torch.cat(parameters, dim=1).contiguous()
+
+
+def fit_groups(groups: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """float32 [out, n, GROUP] → levels 0 … 15 of the same shape, scales and zeros [out, n], for w = scale * (q - 8) + zero.
+
+    Minimises the squared error of the weights: the range of a group is narrowed as far as that helps (clipping a few outliers
+    for finer steps), then levels and line are fitted in turn, each to the other, as half-quadratic quantisation does
+    (Badri and Shaji 2023) with the fit of llama.cpp's k-quants: least squares for scale and zero at once. Scales and zeros are
+    rounded to bfloat16, as they are stored, before the levels are chosen for the last time.
+    """
+    import torch
+
+    low, high = groups.amin(-1), groups.amax(-1)
+    middle = (low + high) / 2
+    best = torch.full_like(low, torch.inf)
+    scale, zero = torch.ones_like(low), middle.clone()
+    for shrink in _SHRINKS:
+        step = ((high - low) * shrink / 15).clamp_min(1e-12)
+        start = middle + step / 2  # Levels -8 … 7 lie half a step to the left of the middle.
+        error = _error(groups, step, start)
+        better = error < best
+        best = torch.where(better, error, best)
+        scale, zero = torch.where(better, step, scale), torch.where(better, start, zero)
+    for _ in range(_REFITS):
+        scale, zero = _refit(groups, _levels(groups, scale, zero), scale, zero)
+    scale, zero = scale.bfloat16().float(), zero.bfloat16().float()
+    return _levels(groups, scale, zero) + 8, scale, zero
+
+
+def _levels(groups: "torch.Tensor", scale: "torch.Tensor", zero: "torch.Tensor") -> "torch.Tensor":
+    return ((groups - zero[..., None]) / scale[..., None]).round_().clamp_(-8, 7)
+
+
+def _refit(
+    groups: "torch.Tensor", levels: "torch.Tensor", scale: "torch.Tensor", zero: "torch.Tensor"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The line through (level, weight) of each group by least squares; as it was where all levels are the same."""
+    import torch
+
+    level, weight = levels.mean(-1), groups.mean(-1)
+    spread = (levels * levels).mean(-1) - level * level
+    slope = ((levels * groups).mean(-1) - level * weight) / spread.clamp_min(1e-12)
+    usable = (spread > 1e-6) & (slope > 1e-12)
+    return torch.where(usable, slope, scale), torch.where(usable, weight - slope * level, zero)
+
+
+def _error(groups: "torch.Tensor", scale: "torch.Tensor", zero: "torch.Tensor") -> "torch.Tensor":
+    levels = _levels(groups, scale, zero)
+    return (levels.mul_(scale[..., None]).add_(zero[..., None]) - groups).square_().sum(-1)

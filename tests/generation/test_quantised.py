@@ -1,0 +1,178 @@
+"""Quantised products and the forward pass on them, against dense arithmetic and transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from openllama_cli.errors import OlcError
+from openllama_cli.generation import quantised as quantised_module
+from openllama_cli.generation import quantised_int8
+from openllama_cli.generation.cache import KVCache
+from openllama_cli.generation.quantised_int4 import Int4Linear, int4_works
+from openllama_cli.generation.quantised_int8 import OnednnInt8Linear, PlainInt8Linear, onednn_works, quantise_rows
+from openllama_cli.generation.stream import choose_forward
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.load import LoadedModel, load
+from openllama_cli.models.rounding import GROUP, fit_groups, int4_groups, int8_rows
+from openllama_cli.models.spec import ModelSpec
+from tests.tiny_models import write_tiny_llama
+
+SIZES = [(70, 200), (33, 48), (5, 3), (256, 192)]
+needs_onednn = pytest.mark.skipif(not onednn_works(), reason="oneDNN's int8 product does not work on this processor")
+needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 product does not work on this processor")
+
+
+def random(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.float() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", [pytest.param(OnednnInt8Linear, marks=needs_onednn), PlainInt8Linear])
+@pytest.mark.parametrize("rows", [1, 3, 8, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_products_are_near_dense_ones(size: tuple[int, int], kind: Any, rows: int, dtype: torch.dtype) -> None:
+    weight, bias, x = random(*size), random(size[0], seed=1), random(rows, size[1], seed=2).to(dtype)
+    product = kind(*int8_rows(weight), bias)(x)
+    assert product.dtype == dtype
+    assert error(product, linear(x.float(), weight, bias)) < 0.015
+
+
+@needs_onednn
+def test_an_int8_row_does_not_depend_on_its_neighbours() -> None:
+    product = OnednnInt8Linear(*int8_rows(random(128, 192)))
+    x = random(6, 192, seed=1)
+    x[3] *= 1000
+    assert torch.equal(product(x)[1:2], product(x[1:2]))
+
+
+@needs_onednn
+def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other() -> None:
+    x = random(3, 64, seed=1)
+    x[1, 5] = torch.nan
+    product = OnednnInt8Linear(*int8_rows(random(16, 64)))(x)
+    assert product[1].isnan().all()
+    assert product[[0, 2]].isfinite().all()
+    assert torch.equal(OnednnInt8Linear(*int8_rows(random(16, 64)))(torch.zeros(1, 64)), torch.zeros(1, 16))
+
+
+def test_activations_are_rounded_to_half_a_step() -> None:
+    x = torch.cat([random(5, 100), torch.zeros(1, 100), random(1, 100) * 1e30])
+    levels, scale = quantise_rows(x)
+    assert levels.dtype == torch.uint8
+    assert ((levels.float() - 128) * scale - x).abs().le(scale * 0.501).all()
+
+
+@needs_onednn
+def test_a_wrong_or_slow_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = quantised_int8._product
+    monkeypatch.setattr(quantised_int8, "_product", lambda *arguments: right(*arguments) + 1)
+    assert not quantised_int8._is_right()
+    monkeypatch.setattr(quantised_int8, "_product", right)
+    assert quantised_int8._is_right()
+    monkeypatch.setattr(quantised_int8, "_least_seconds", lambda f, x: 1.0 if isinstance(f, OnednnInt8Linear) else 0.1)
+    assert not quantised_int8._is_fast()
+
+
+@needs_int4
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rows", [1, 3, 8, 20])
+def test_int4_products_are_those_of_the_rounded_weights(size: tuple[int, int], rows: int) -> None:
+    weight, bias, x = random(*size), random(size[0], seed=1), random(rows, size[1], seed=2)
+    packed, parameters = int4_groups(weight)
+    groups = torch.nn.functional.pad(weight, (0, -size[1] % GROUP)).unflatten(1, (-1, GROUP))
+    levels, scale, zero = fit_groups(groups)
+    rounded = ((levels - 8) * scale[..., None] + zero[..., None]).flatten(1)[:, : size[1]]
+    assert error(rounded, weight) < 0.1
+    product = Int4Linear(packed, parameters, size[0], bias)(x)
+    assert product.shape == (rows, size[0])
+    assert error(product, linear(x, rounded, bias)) < 0.02
+
+
+def test_int4_rounding_beats_min_and_max() -> None:
+    groups = torch.distributions.StudentT(4.0).sample((64, 8, GROUP))
+    levels, scale, zero = fit_groups(groups.clone())
+    assert levels.min() >= 0
+    assert levels.max() <= 15
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    plain = ((groups - low) / (high - low) * 15).round() * (high - low) / 15 + low
+    assert error((levels - 8) * scale[..., None] + zero[..., None], groups) < 0.97 * error(plain, groups)
+
+
+def test_int4_rounding_keeps_constant_groups() -> None:
+    groups = torch.tensor([0.0, 0.25, -3.0])[:, None, None].expand(3, 1, GROUP)
+    levels, scale, zero = fit_groups(groups)
+    assert torch.allclose((levels - 8) * scale[..., None] + zero[..., None], groups, rtol=0.005)
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def open_folder(path: Path, **options: Any) -> LoadedModel:
+    return load(ModelFolder(path, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu", **options))
+
+
+# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantised_quality.
+@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_int4)], ids=["int8", "int4"])
+def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
+    found: tuple[Any, float] = request.param
+    return found
+
+
+@pytest.mark.usefixtures("_own_cache")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
+    tmp_path: Path, method: tuple[Any, float], dtype: Any, tie: bool
+) -> None:
+    folder = write_tiny_llama(tmp_path / "model", heads=6, kv_heads=2, intermediate=100, tie=tie)
+    expected = choose_forward(open_folder(folder, dtype="float32"))
+    loaded = open_folder(folder, dtype=dtype, quantize=method[0])
+    ours = choose_forward(loaded)
+    assert ours.name == f"lean {method[0]}"
+    assert loaded.precision == f"{method[0]} weights, {dtype} activations"
+    prompt = [1, *range(50, 120)]
+    cache, reference = KVCache(80), KVCache(80)
+    logits, wanted = ours.prefill(prompt, cache, every=True), expected.prefill(prompt, reference, every=True)
+    assert error(logits, wanted) < method[1]
+    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < method[1]
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_biases_and_scaled_rotary_embeddings_are_kept(tmp_path: Path) -> None:
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    folder = write_tiny_llama(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config |= {"attention_bias": True, "mlp_bias": True}
+    config["rope_scaling"] = scaling | {"original_max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    for name in [name for name in state if "proj" in name]:
+        state[name.replace("weight", "bias")] = random(state[name].shape[0], seed=len(name))
+    save_file(state, folder / "model.safetensors")
+    prompt = [1, *range(50, 120)]
+    logits = [
+        choose_forward(open_folder(folder, dtype="float32", **options)).prefill(prompt, KVCache(80), every=True)
+        for options in ({}, {"quantize": "int8"})
+    ]
+    assert error(logits[1], logits[0]) < 0.05
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_an_int4_product_that_does_not_work_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised_module, "int4_works", lambda: False)
+    with pytest.raises(OlcError, match="does not multiply int4 weights rightly") as refused:
+        choose_forward(open_folder(tiny_model, quantize="int4"))
+    assert refused.value.remedy == "use --quantize int8"
