@@ -141,9 +141,8 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
     if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return None
     from openllama_cli.commands import torchrun
-    from openllama_cli.models.parallel import place
 
-    return torchrun if place() is not None and torchrun.begin(sys.argv[1:] if args is None else args) else None
+    return torchrun if torchrun.is_placed() and torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
 def _show_usage(problem: click.ClickException) -> None:

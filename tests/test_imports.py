@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "models": set(),
     "generation": set(),
     "prompt_templates": set(),
-    "batch": {"annotation", "generation", "prompt_templates"},
+    # A Ray worker is a process of its own, which loads its model.
+    "batch": {"models", "annotation", "generation", "prompt_templates"},
     "annotation": set(),
     "devices": {"models"},
     "sgd": set(),

@@ -106,9 +106,8 @@ class PieceView:
 
     def _lines(self, piece: "Piece") -> None:
         if not TOKEN_KINDS & set(self._kinds):
-            columns = ("start", "end", "label", "text")
-            rows = [(str(e["start"]), str(e["end"]), e["label"], self._text[e["start"] : e["end"]]) for e in piece.ents]
-            self._writer.lines(columns, rows)
+            labels = [(str(e["start"]), str(e["end"]), e["label"], self._text[e["start"] : e["end"]]) for e in piece.ents]
+            self._writer.lines(("start", "end", "label", "text"), labels)
             return
         names = [name for kind in ("pos", "lemma", "dependencies") if kind in self._kinds for name in _COLUMNS[kind]]
         extra = [("entity", _entity_column(piece))] if "entities" in self._kinds else []

@@ -36,6 +36,13 @@ _LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
 _ranks: "Ranks | None" = None
 
 
+def is_placed() -> bool:
+    """Whether torchrun started this process as one of several."""
+    from openllama_cli.models.parallel import place
+
+    return place() is not None
+
+
 def begin(arguments: Sequence[str]) -> bool:
     """The start of every rank. Rank 0 returns; the others stay in here until they end. False in an ordinary run.
 
@@ -46,6 +53,7 @@ def begin(arguments: Sequence[str]) -> bool:
         return False
     from openllama_cli.models.ranks import die_with_parent, end_at_last
 
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # What the store and gloo warn of, olc says.
     if here.rank > 0:
         _follow(here)
     sys.excepthook = _tell_bug
@@ -93,10 +101,7 @@ def load_with_ranks(opened: "OpenedModel", spec: ModelSpec) -> "LoadedModel":
 def end(code: int) -> int:
     """The end of rank 0: let the others go. Returns the exit code, or ends this process where the others wait in vain."""
     if _ranks is None:
-        if code == 0:  # Otherwise torchrun ends the others.
-            from openllama_cli.models.ranks import Ranks
-
-            Ranks(_here()).tell(None)
+        _dismiss(failed=code != 0)
         return code
     if not _ranks.busy:
         with contextlib.suppress(OlcError, Terminated):
@@ -112,6 +117,16 @@ def end(code: int) -> int:
     os._exit(code)
 
 
+def _dismiss(*, failed: bool) -> None:
+    """Rank 0 ends before there is a group: let the others go. On one host a failure is seen to by torchrun."""
+    here = _here()
+    if failed and here.one_host:
+        return
+    from openllama_cli.models.ranks import Ranks
+
+    Ranks(here).tell({} if failed else None)
+
+
 def _follow(here: Place) -> NoReturn:
     """A rank above 0, from its start to its end."""
     bound_spinning()
@@ -121,25 +136,32 @@ def _follow(here: Place) -> NoReturn:
     ranks: Ranks | None = None
     _be_silent()
     die_with_parent(signal.SIGKILL)
-    # Rank 0 decides when to end: a batch lets rows in flight finish. It is not waited for much longer than it takes.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    end_at_last(_FOLLOWER_SECONDS, lambda: None, 143)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         ranks = Ranks(here)
         work = ranks.await_work()
-        if work is not None:
+        if work:
+            # Rank 0 decides when to end: a batch lets rows in flight finish. It is not waited for much longer than it takes.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
+            end_at_last(_FOLLOWER_SECONDS, lambda: None, 143)
             _serve(ranks, work)
-        code = 0
+        code = 1 if work == {} else 0
     except OlcError as problem:
-        if ranks is None or problem.code == "rank_lost" or problem.code == "out_of_memory" or ranks.claim():
-            # Of these two the group has made sure that nobody else says it.
-            error(problem.cause, problem.remedy)
+        cause = problem.cause if problem.cause.startswith("rank ") else f"rank {here.rank}: {problem.cause}"
+        if ranks is not None and problem.code != "rank_lost":
+            ranks.fail(OlcError(cause, problem.remedy))
+        # What `together` raises it has claimed already.
+        if ranks is None or ranks.busy or ranks.claim():
+            error(cause, problem.remedy)
     except Terminated:
         pass
     except BaseException:
         import traceback
 
+        if ranks is not None:
+            ranks.claim()
         traceback.print_exc()
     with contextlib.suppress(Exception):
         sys.stderr.flush()
@@ -152,14 +174,15 @@ def _serve(ranks: "Ranks", work: dict[str, Any]) -> None:
     from openllama_cli.generation.forward import TransformersForward
     from openllama_cli.models.sharded import load_sharded
 
-    opened = _open_same(work, ranks.place)
+    # First, so that a rank that ends is noticed by the others from here on.
     ranks.join(work["device"])
+    opened = _open_same(work)
     loaded = load_sharded(opened.folder, work["dtype"], ranks, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer)
     follow(TransformersForward(loaded.model, loaded.input_device), ranks.orders(), ranks.together)
     ranks.leave()
 
 
-def _open_same(work: dict[str, Any], here: Place) -> "OpenedModel":
+def _open_same(work: dict[str, Any]) -> "OpenedModel":
     """The model that rank 0 has opened: the same folder, on another host perhaps a copy of it elsewhere."""
     from pathlib import Path
 
@@ -176,7 +199,7 @@ def _open_same(work: dict[str, Any], here: Place) -> "OpenedModel":
     opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
     if _signature(opened) != work["signature"]:
         raise OlcError(
-            f"rank {here.rank}: {folder.path} holds another model than {work['folder']} of rank 0",
+            f"{folder.path} holds another model than {work['folder']} of rank 0",
             "give every host the same model",
         )
     return opened
@@ -205,6 +228,8 @@ def _tell_bug(*error: Any) -> None:
     if _ranks is not None:
         _ranks.claim()
     sys.__excepthook__(*error)
+    if _ranks is None:
+        _dismiss(failed=True)
 
 
 def _say_who_is_lost() -> None:

@@ -46,7 +46,7 @@ class Fused:
         self._linear, self._sizes = linear, list(sizes)
 
     def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return self._linear(x).split(self._sizes, dim=-1)
+        return torch.split(self._linear(x), self._sizes, dim=-1)
 
 
 class DenseLinear:

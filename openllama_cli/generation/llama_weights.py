@@ -31,7 +31,8 @@ class LlamaWeights:
 
     dtype: of the activations between products. cache_dtype: of keys and values. exact_rows: fill up rows so that a row's
     bits do not depend on its neighbours (float32). vector_products: one row's products are faster with oneDNN off.
-    method: of quantisation, if any. scale: what attention scores are multiplied with. context: positions that the model was made for.
+    method: of quantisation, if any. scale: what attention scores are multiplied with. context: positions that the
+    model was made for.
     """
 
     device: torch.device

@@ -82,7 +82,7 @@ class AnnotationWriter:
     def tree(self, nodes: Sequence[Node]) -> None:
         """The trees of some sentences: every head above the words that depend on it, these in their order."""
         children: list[list[int]] = [[] for _ in nodes]
-        roots = []
+        roots: list[int] = []
         for place, node in enumerate(nodes):
             (roots if node.head == place else children[node.head]).append(place)
         # A list for a stack: a sentence may be deeper than Python lets a function call itself.
