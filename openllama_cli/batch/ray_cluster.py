@@ -10,7 +10,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from openllama_cli.batch.ray_options import Node, RayOptions, host_and_port
 from openllama_cli.errors import OlcError
@@ -19,7 +22,8 @@ _PROBE_SECONDS = 5.0
 # Rows are small: Ray would take 30 % of the memory for objects.
 _OBJECT_BYTES = 128 * 2**20
 # What Ray's sockets add to its folder, and how long a socket's path may be.
-_SOCKET_PATH, _LONGEST_PATH = 75, 104
+_SOCKET_PATH, _LONGEST_PATH = 85, 104
+_PREFIX = "olc-ray-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -27,7 +31,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def connect(options: RayOptions) -> Iterator[list[Node]]:
     """Start or join a cluster while the context lasts; gives its machines.
 
-    A cluster of our own ends with the context, or with this process. Raises OlcError where none answers at the address, or
+    A cluster of our own ends with the context, or with this process; if that is killed, two of Ray's helpers (DashboardAgent,
+    RuntimeEnvAgent) look for it a minute longer. Raises OlcError where none answers at the address, or
     Ray cannot start or join.
     """
     _prepare_environment(local=options.address is None)
@@ -82,7 +87,8 @@ def _own_cluster(options: RayOptions, cleanup: contextlib.ExitStack) -> dict[str
     folder = tempfile.gettempdir()
     if len(folder) + _SOCKET_PATH > _LONGEST_PATH:
         folder = "/tmp"
-    folder = tempfile.mkdtemp(prefix="olc-ray-", dir=folder)
+    _sweep(Path(folder))
+    folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=folder)
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     return {
         "address": "local",
@@ -92,6 +98,15 @@ def _own_cluster(options: RayOptions, cleanup: contextlib.ExitStack) -> dict[str
         "_node_ip_address": "127.0.0.1",
         "_temp_dir": folder,
     }
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what the clusters of drivers that were killed left behind."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdecimal() and left.stat().st_uid == os.getuid() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _cpus() -> int:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.exceptions
@@ -22,10 +22,11 @@ from openllama_cli import __version__
 from openllama_cli.batch.ray_backlog import MOST_RETRIES, Backlog, Job
 from openllama_cli.batch.ray_options import WorkerPlan
 from openllama_cli.batch.ray_worker import Answer, Greeting, RayWorker, Ready, Refusal, Setup
-from openllama_cli.batch.results import error_line
 from openllama_cli.batch.rows import Row
-from openllama_cli.batch.runner import Progress, Results
 from openllama_cli.errors import OlcError
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.runner import Results
 
 # Between two looks at signals, clocks and answers.
 _TICK_SECONDS = 0.25
@@ -39,6 +40,15 @@ class Patience:
     load: float = 3600
     silent: float = 120
     stall: float = 600
+
+
+@dataclass
+class Progress:
+    """What `runner.Progress` is. That module brings torch along, which the driver has no use for."""
+
+    rows: int = 0
+    failed: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -71,7 +81,7 @@ class RayRunner:
     setup: Setup
     plan: WorkerPlan
     rows: int
-    results: Results
+    results: "Results"
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda text: None
     patience: Patience = Patience()
@@ -277,10 +287,7 @@ class RayRunner:
             return
         self.notice(f"the worker on {worker.host} was lost ({reason}); {len(worker.jobs)} rows are done again")
         for job in backlog.lose(worker.jobs.values()):
-            message = f"the worker was lost each of the {MOST_RETRIES + 1} times that it had this row; at last: {reason}"
-            self.results.append(job.row.index, "worker_lost", error_line(job.row, "worker_lost", message))
-            self.progress.rows += 1
-            self.progress.failed += 1
+            self._give_up(job.row, reason)
         worker.jobs.clear()
         self._losses += 1
         self._failed_starts += worker.ready is None
@@ -290,6 +297,14 @@ class RayRunner:
                 "look into the workers' logs and the machines' memory; the same command goes on with what is done",
                 code="workers_lost",
             )
+
+    def _give_up(self, row: Row, reason: str) -> None:
+        from openllama_cli.batch.results import error_line
+
+        message = f"{MOST_RETRIES + 1} workers were lost with this row; the last one: {reason}"
+        self.results.append(row.index, "worker_lost", error_line(row, "worker_lost", message))
+        self.progress.rows += 1
+        self.progress.failed += 1
 
     def _drop(self, worker: _Worker, *, hangs: bool = False) -> None:
         self._workers.remove(worker)

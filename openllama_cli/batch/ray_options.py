@@ -85,21 +85,22 @@ def plan_workers(nodes: Sequence[Node], wanted: int | None, worker_bytes: int, *
     The CPUs are shared out evenly: each worker gets as many threads as still lets all be placed.
     """
     on_gpus = gpu and any(node.gpus >= 1 for node in nodes)
-    if on_gpus:
-        room = [int(node.gpus) if node.cpus >= 1 else 0 for node in nodes]
-    else:
-        room = [min(int(node.cpus), int(node.memory // max(1, worker_bytes))) for node in nodes]
-    workers = wanted or max(1, sum(room))
+    # Who names a number knows better than an estimate.
+    memory = 0 if on_gpus or wanted is not None else worker_bytes
+
+    def places(cpus: int) -> list[int]:
+        """How many workers of so many CPUs each machine takes."""
+        if on_gpus:
+            return [min(int(node.cpus) // cpus, int(node.gpus)) for node in nodes]
+        return [min(int(node.cpus) // cpus, int(node.memory // memory) if memory else _MOST_WORKERS) for node in nodes]
+
+    workers = wanted or sum(places(1))
+    if not workers:
+        # One that is too large by the estimate may still try.
+        workers, memory = 1, 0
     most = max((int(node.cpus) for node in nodes), default=1)
-    fitting = (cpus for cpus in range(most, 0, -1) if sum(int(node.cpus) // cpus for node in nodes) >= workers)
-    return WorkerPlan(
-        workers=workers,
-        cpus=1 if on_gpus else next(fitting, 1),
-        gpus=int(on_gpus),
-        # Who names a number knows better than an estimate. One that fits nowhere may still try.
-        memory=0 if on_gpus or wanted or not sum(room) else worker_bytes,
-        per_node=max(1, -(-workers // max(1, len(nodes))), *(room if wanted is None else ())),
-    )
+    cpus = 1 if on_gpus else next((cpus for cpus in range(most, 1, -1) if sum(places(cpus)) >= workers), 1)
+    return WorkerPlan(workers, cpus, int(on_gpus), memory, per_node=min(workers, max(places(cpus), default=1)) or 1)
 
 
 def worker_bytes(parameters: int, dtype: str) -> int:
