@@ -49,20 +49,20 @@ def find_pipeline(name: str | None, language: str | None = None) -> Choice:
             code="spacy_missing",
         )
     if name is None:
-        return _by_language(language or "en", spacy)
+        return _by_language("en" if language is None else language, spacy)
     path, missing = Path(name), "pipeline_missing"
     if name.isidentifier() and (package := _folder_of(name)) is not None and not path.is_dir():
         if (package / "meta.json").is_file():
             return Choice(package=name)
         raise OlcError(f"{name} is an installed package, but no spaCy pipeline", _what_else(name), code=missing)
-    if path.is_dir():
+    if name and path.is_dir():
         return Choice(folder=_with_config(path))
-    if path.exists():
+    if name and path.exists():
         raise OlcError(
             f"{name} is a file; a pipeline is a folder", "install a package of it, or unpack it", code="pipeline_missing"
         )
     where = "there is no folder" if "/" in name or name.startswith(".") else "no spaCy pipeline of that name is installed:"
-    raise OlcError(f"{where} {name}", _what_else(name), code=missing)
+    raise OlcError(f"{where} {name or repr(name)}", _what_else(name), code=missing)
 
 
 def install_command(language: str) -> str:

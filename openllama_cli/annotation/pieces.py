@@ -7,6 +7,7 @@ from collections.abc import Iterator
 _PARAGRAPH = re.compile(r"\n\s*\n\s*")
 # The danda ends Hindi sentences; Japanese puts no space behind its full stop.
 _SENTENCE = re.compile(r"[.!?…।॥][\"'”’»)\]]*\s+|[。！？｡][」』）]*\s*")
+_LINE = re.compile(r"\n\s*")
 _SPACE = re.compile(r"\s+")
 _ZWJ = "\u200d"
 
@@ -28,9 +29,10 @@ def cut(text: str, most: int) -> Iterator[tuple[int, str]]:
 def _end(text: str, start: int, limit: int) -> int:
     """Where the piece that begins at `start` ends, `limit` at the latest."""
     middle = start + (limit - start) // 2
-    for pattern in (_PARAGRAPH, _SENTENCE, re.compile(r"\n\s*"), _SPACE):
-        # What reaches the limit may go on behind it: whitespace that is cut in two would be two tokens.
-        ends = [match.end() for match in pattern.finditer(text, middle, limit) if match.end() < limit]
+    for pattern in (_PARAGRAPH, _SENTENCE, _LINE, _SPACE):
+        # Whitespace may go on behind the limit, and cut in two it would be two tokens.
+        found = (match.end() for match in pattern.finditer(text, middle, limit))
+        ends = [end for end in found if end < limit or not text[limit].isspace()]
         if ends:
             return ends[-1]
     end = limit
@@ -40,10 +42,10 @@ def _end(text: str, start: int, limit: int) -> int:
 
 
 def _joined(text: str, place: int) -> bool:
-    """Whether the characters before and at a place belong together: marks, emoji sequences, flags, CR LF."""
+    """Whether the characters before and at a place belong together: marks, emoji sequences, flags, whitespace."""
     before, after = text[place - 1], text[place]
     if before == _ZWJ or after == _ZWJ or unicodedata.category(after).startswith("M"):
         return True
-    if "\U0001f3fb" <= after <= "\U0001f3ff" or (before, after) == ("\r", "\n"):
+    if "\U0001f3fb" <= after <= "\U0001f3ff" or (before.isspace() and after.isspace()):
         return True
     return all("\U0001f1e6" <= character <= "\U0001f1ff" for character in (before, after))

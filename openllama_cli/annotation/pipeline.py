@@ -105,10 +105,10 @@ def _add_lookup_lemmas(nlp: Any) -> None:
     """Lemmas by table, where spacy-lookups-data is installed and has one of the language."""
     from spacy.util import registry
 
-    if nlp.lang not in registry.lookups:
-        return
     # ImportError: some languages' lemmatizers need packages of their own. ValueError: there is no table.
     with suppress(ImportError, ValueError):
+        if nlp.lang not in registry.lookups:
+            return
         nlp.add_pipe("lemmatizer", config={"mode": "lookup"})
         try:
             nlp.get_pipe("lemmatizer").initialize(nlp=nlp)

@@ -1,0 +1,210 @@
+"""Which pipeline is meant, and what is said where there is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.annotation.find import Choice, find_pipeline, install_command
+from openllama_cli.annotation.kinds import KINDS, parse_kinds
+from openllama_cli.annotation.pipeline import open_pipeline
+from openllama_cli.errors import OlcError, UsageError
+from tests.annotation.pipelines import trained
+
+__all__ = ["trained"]
+
+
+def test_kinds_come_once_and_in_order() -> None:
+    assert parse_kinds("vectors, pos,pos", flag="--only") == ("pos", "vectors")
+    assert parse_kinds(",".join(KINDS), flag="--only") == KINDS
+
+
+@pytest.mark.parametrize("text", ["", "pos,", "Pos", "entitys", "all"])
+def test_unknown_kinds_are_usage_errors(text: str) -> None:
+    with pytest.raises(UsageError, match="--only") as raised:
+        parse_kinds(text, flag="--only")
+    assert "entities" in raised.value.remedy
+
+
+def test_a_folder_is_found_as_given_and_inside_a_package(trained: Path, tmp_path: Path) -> None:
+    assert find_pipeline(str(trained)) == Choice(folder=trained)
+    assert find_pipeline(str(trained.parent)) == Choice(folder=trained)
+
+
+def test_no_name_is_the_blank_pipeline_of_the_language() -> None:
+    assert find_pipeline(None) == Choice(language="en")
+    assert find_pipeline(None, "hi") == Choice(language="hi")
+
+
+@pytest.mark.parametrize("language", ["qq", "", "../en", "EN", "english", "lex_attrs"])
+def test_languages_that_spacy_does_not_have_are_usage_errors(language: str) -> None:
+    with pytest.raises(UsageError, match="--lang"):
+        find_pipeline(None, language)
+
+
+def test_a_name_and_a_language_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="--pipeline"):
+        find_pipeline("en_core_web_sm", "en")
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "remedy"),
+    [
+        ("en_core_web_md", "no spaCy pipeline of that name", "python -m spacy download en_core_web_md"),
+        ("de_core_news_lg", "no spaCy pipeline of that name", "python -m spacy download de_core_news_lg"),
+        ("my_pipeline", "no spaCy pipeline of that name", "the folder of one"),
+        ("numpy", "no spaCy pipeline", "python -m spacy download"),
+        ("./not_there", "no folder ./not_there", "the folder of one"),
+        ("/no/such/place", "no folder /no/such/place", "the folder of one"),
+        ("", "no spaCy pipeline", "the folder of one"),
+        ("os.path", "no spaCy pipeline", "the folder of one"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_to_type(name: str, cause: str, remedy: str) -> None:
+    with pytest.raises(OlcError) as raised:
+        find_pipeline(name)
+    assert cause in raised.value.cause
+    assert remedy in raised.value.remedy
+    assert raised.value.code == "pipeline_missing"
+
+
+def test_a_folder_that_is_no_pipeline_and_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OlcError, match=r"config\.cfg"):
+        find_pipeline(str(tmp_path))
+    (tmp_path / "en_core_web_sm.whl").write_bytes(b"PK")
+    with pytest.raises(OlcError, match="is a file"):
+        find_pipeline(str(tmp_path / "en_core_web_sm.whl"))
+
+
+@pytest.mark.parametrize("damage", ["config", "meta", "weights", "factory"])
+def test_a_damaged_pipeline_is_an_expected_error(trained: Path, tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(trained, folder)
+    if damage == "config":
+        (folder / "config.cfg").write_text("[nlp]\nlang = ")
+    elif damage == "meta":
+        (folder / "meta.json").write_text("{}")
+    elif damage == "weights":
+        file = folder / "ner" / "model"
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        config = folder / "config.cfg"
+        config.write_text(config.read_text().replace('factory = "ner"', 'factory = "no_such_factory"'))
+    with pytest.raises(OlcError) as raised:
+        open_pipeline(find_pipeline(str(folder)))
+    assert str(folder) in raised.value.cause
+    assert "\n" not in raised.value.cause
+    assert raised.value.code == "pipeline"
+
+
+def test_every_command_that_installs_names_a_pipeline_of_the_language() -> None:
+    assert install_command("en") == "python -m spacy download en_core_web_sm"
+    assert install_command("ja") == "python -m spacy download ja_core_news_sm"
+    assert install_command("hi") == "python -m spacy download xx_ent_wiki_sm"
+
+
+# -- other Python environments --------------------------------------------------------------------------------------
+
+
+def install(trained: Path, site: Path) -> None:
+    """Install the pipeline as `spacy package` and pip would."""
+    import shutil
+
+    package = site / "en_tiny_test"
+    shutil.copytree(trained, package / "en_tiny_test-1.2.3")
+    shutil.copy(trained / "meta.json", package)
+    (package / "__init__.py").write_text(
+        "from spacy.util import load_model_from_init_py\n\n\n"
+        "def load(**overrides):\n    return load_model_from_init_py(__file__, **overrides)\n"
+    )
+    info = site / "en_tiny_test-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: en_tiny_test\nVersion: 1.2.3\n")
+    (info / "entry_points.txt").write_text("[spacy_models]\nen_tiny_test = en_tiny_test\n")
+
+
+def test_an_installed_pipeline_is_found_by_its_name_and_by_its_language(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(trained, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    by_language = find_pipeline(None, "en")
+    assert by_language.package == "en_tiny_test"
+    assert find_pipeline("en_tiny_test") == Choice(package="en_tiny_test")
+    assert find_pipeline(None, "de").package is None
+    pipeline = open_pipeline(by_language)
+    assert (pipeline.name, pipeline.trained, pipeline.notes) == ("en_tiny_test 1.2.3", True, [])
+    assert pipeline.folder == tmp_path / "en_tiny_test" / "en_tiny_test-1.2.3"
+    with pytest.raises(OlcError) as raised:
+        find_pipeline("no_such_thing")
+    assert "en_tiny_test" in raised.value.remedy
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from openllama_cli.cli import main
+main({arguments!r})
+"""
+
+
+def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run olc where a package is not installed."""
+    code = WITHOUT.format(package=package, arguments=list(arguments))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["annotate", "x"],
+        ["annotate", "--similar", "a", "b"],
+        ["complete", "x", "-n", "1", "--annotate"],
+        ["annotate", "x", "--pipeline", "en_core_web_sm"],
+    ],
+    ids=" ".join,
+)
+def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: list[str]) -> None:
+    run = run_without("spacy", *arguments)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("olc: no model chosen")]
+    assert lines == [
+        "error: spaCy is not installed in this Python environment",
+        '  fix: pip install "spacy>=3.8,<4" (the extra openllama-cli[spacy])',
+    ]
+
+
+def test_the_command_that_installs_spacy_is_the_extra() -> None:
+    import tomllib
+
+    from openllama_cli.annotation.find import INSTALL_SPACY
+
+    project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
+    (requirement,) = project["optional-dependencies"]["spacy"]
+    assert f'pip install "{requirement}"' == INSTALL_SPACY
+
+
+def test_a_tokenizer_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    run = run_without("sudachipy", "annotate", "日本", "--lang", "ja")
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        "error: spaCy's Japanese tokenizer needs a package that is not installed",
+        '  fix: pip install "spacy[ja]"',
+    ]
+
+
+def test_without_tables_there_are_no_lemmas() -> None:
+    run = run_without("spacy_lookups_data", "annotate", "dogs", "--json")
+    assert run.returncode == 0
+    document = json.loads(run.stdout)
+    assert document["tokens"] == [{"id": 0, "start": 0, "end": 4}]
+    assert "finds tokens and sentences." in run.stderr
