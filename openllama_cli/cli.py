@@ -1,5 +1,6 @@
 """The `olc` command: a table of commands, each imported only when it is chosen, and what an error looks like."""
 
+import errno
 import importlib
 import os
 import signal
@@ -31,6 +32,15 @@ class ClosedPipe(Exception):  # noqa: N818, it is no error
     """What reads our output has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
 
 
+def _unwritten(error: OSError) -> Exception:
+    """What a write to stdout that failed means; any other OSError as it is. Errors of files have a file name."""
+    if isinstance(error, BrokenPipeError):
+        return ClosedPipe()
+    if error.errno == errno.ENOSPC and error.filename is None:
+        return OlcError("stdout cannot be written: the disk is full", "free some space, or write somewhere else")
+    return error
+
+
 class CommandTable(click.Group):
     """A group that knows its commands by name and imports one only to run it or to show its help."""
 
@@ -47,14 +57,14 @@ class CommandTable(click.Group):
     def make_context(self, *args: Any, **rest: Any) -> click.Context:
         try:
             return super().make_context(*args, **rest)  # --help and --version write here
-        except BrokenPipeError as error:
-            raise ClosedPipe from error
+        except OSError as error:
+            raise _unwritten(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ClosedPipe from error
+            return super().invoke(ctx)  # and the help of the commands here
+        except OSError as error:
+            raise _unwritten(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The default would import every command for its short help.

@@ -82,3 +82,13 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")
     assert result.code == 0
     assert f"olc {command}" in result.text.split("Example", 1)[1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["complete", "--help"]])
+def test_help_into_a_full_disk_is_two_lines(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(olc_command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) == 2

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  olc batch prompts/examples/en.txt -o answers.jsonl --stop "\\n\\n"
+  olc batch prompts/examples/en.txt -o answers.jsonl --stop $'\\n\\n'
   olc batch prompts/examples/countries.csv -t qa -o capitals.jsonl
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
@@ -101,6 +101,8 @@ def command(
     from openllama_cli.batch.precheck import precheck
 
     fmt = InputFormat(format_name) if format_name is not None else InputFormat.of(Path(source))
+    if output == "-":
+        raise UsageError("-o - is no file", "OUTPUT appears when it is whole; name a file, and cat it then")
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop(notice) as stop:
@@ -310,13 +312,13 @@ class _Batch:
     def report(self, target: Path) -> None:
         """The end: what was written; raises RowsFailedError if rows failed."""
         counts = self._journal.counts
-        said = f"olc: wrote {target}: {self._summary.rows} rows, {counts.failed} failed"
+        said = f"olc: wrote {target}: {self._summary.rows} row{'s' * (self._summary.rows != 1)}, {counts.failed} failed"
         notice(f"{said} ({self._spoken})" if self._spoken else said)
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
             raise RowsFailedError(
                 f"{counts.failed} of {self._summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; --retry-errors runs them again",
+                f"their lines in {target.name} say why; mend the input and give --restart, or --retry-errors where trying again may help",
             )
 
 

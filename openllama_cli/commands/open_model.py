@@ -67,7 +67,7 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
         return
     room = context - prompt_tokens
     sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
-    needed = prompt_tokens + min(max_tokens, 1) - context
+    needed = prompt_tokens + max_tokens - context
     raise UsageError(
         f"the prompt has {prompt_tokens} tokens{sum_}, and {name} has a context of {context}",
         f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {needed} tokens",

@@ -189,7 +189,7 @@ def over_context(length: int, context: int) -> GenerationError:
         return GenerationError("the prompt has no tokens", "begin it with BOS", code="empty_prompt")
     return GenerationError(
         f"the prompt has {length} tokens, the model's context {context}",
-        f"shorten the prompt by {length - context} tokens",
+        f"shorten the prompt by at least {length - context + 1} tokens",
         code="context_length_exceeded",
     )
 
