@@ -318,7 +318,7 @@ class _Batch:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
             raise RowsFailedError(
                 f"{counts.failed} of {self._summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; mend the input and give --restart, or --retry-errors where trying again may help",
+                f"their lines in {target.name} say why; --retry-errors tries them again, a mended input needs --restart",
             )
 
 
