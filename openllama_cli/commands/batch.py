@@ -23,6 +23,7 @@ from openllama_cli.commands.open_model import OpenedModel, load_model, open_mode
 from openllama_cli.commands.options import model_options, sampling_options
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.batch_progress import BatchProgress
@@ -87,6 +88,8 @@ def command(
     """
     rows_wanted = parse_batch_size(batch_size)
     ray_options = parse_engine(engine, ray_address, workers)
+    if ray_options is not None:
+        one_process_only("--engine ray")
     annotations = BatchAnnotations.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart contradict each other", "give one of them")

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 SUM_TIMEOUT = timedelta(seconds=120)
 # The slowest rank may have a model to download; torchrun itself sees to it that no rank is waited for that has ended.
 _PATIENCE = timedelta(days=10)
+# Until every rank has imported torch and is there.
+_MEETING = timedelta(minutes=10)
 _ORDER_BYTES = 4096
-_WORK, _SAID = "olc/work", "olc/said"
+# How torch, gloo and NCCL word what is no bug of anybody's here.
+_BROKEN = ("gloo", "Gloo", "NCCL", "DistStoreError", "DistNetworkError", "Connection", "Socket", "Broken pipe")
+_WORK, _FAILED = "olc/work", "olc/failed"
 
 
 class Ranks:
@@ -44,6 +48,7 @@ class Ranks:
         # In the middle of something that needs all ranks: the others can be left only by ending.
         self.busy = False
         self._pids: dict[int, tuple[str, int]] = {}
+        self._parent = os.getppid()
         if place.one_host:
             _stay_on_loopback()
         self._store: Any = next(iter(rendezvous("env://", timeout=_PATIENCE)))[0]
@@ -52,7 +57,7 @@ class Ranks:
         self._store.set(f"olc/rank/{place.rank}", json.dumps([self._host, os.getpid()]))
 
     def tell(self, work: dict[str, Any] | None) -> None:
-        """Say to the waiting ranks what to load; None: nothing, they may go."""
+        """Say to the waiting ranks what to load; None: nothing, they may go; {}: rank 0 has failed."""
         self._store.set(_WORK, json.dumps(work))
 
     def await_work(self) -> dict[str, Any] | None:
@@ -72,6 +77,7 @@ class Ranks:
         if kind == "cuda":
             self.device = _own_gpu(place, self._host)
         with self.together():
+            self._store.wait([f"olc/rank/{rank}" for rank in range(place.size)], _MEETING)
             dist.init_process_group(
                 self.backend,
                 store=self._store,
@@ -150,18 +156,29 @@ class Ranks:
             raise known from error
         self.busy = False
 
+    def fail(self, problem: OlcError) -> None:
+        """Leave word for rank 0 of why this rank is about to end."""
+        with contextlib.suppress(Exception):
+            self._store.set(_FAILED, json.dumps([problem.cause, problem.remedy]))
+
     def claim(self) -> bool:
-        """Whether this process is the first with something to say of why the group ended; the others keep quiet then."""
+        """Whether this process is the first on its host to say why the group ended; the others there keep quiet then."""
         try:
-            return int(self._store.add(_SAID, 1)) == 1
+            return int(self._store.add(f"olc/said/{self._host}", 1)) == 1
         except Exception:  # The store went with torchrun, or with the host that has it.
             return self.place.rank == 0
 
     def lost(self, seconds: float = 0) -> OlcError | None:
-        """Which rank of this host is gone or stopped, if one is or becomes so in some seconds."""
+        """Which process of this host is gone or stopped, if one is or becomes so in some seconds: torchrun, or a rank."""
         ends = time.monotonic() + seconds
         own = {rank: pid for rank, (host, pid) in self._pids.items() if host == self._host and rank != self.place.rank}
         while True:
+            if os.getppid() != self._parent:
+                return OlcError(
+                    f"torchrun (process {self._parent} on {self._host}) was killed, and its processes end with it",
+                    "run the same command again (a batch keeps its finished rows)",
+                    code="rank_lost",
+                )
             for rank, pid in own.items():
                 if (how := _gone(pid)) is not None:
                     return OlcError(
@@ -182,13 +199,20 @@ class Ranks:
                 "use more processes, a smaller --batch-size, or --dtype bfloat16",
                 code="out_of_memory",
             )
-        elif any(word in text for word in ("gloo", "Gloo", "NCCL", "Connection", "Socket", "Broken pipe", "DistNetwork")):
+        elif any(word in text for word in _BROKEN):
             _hold_signals()  # torchrun ends us any moment now.
             late = "imed out" in text or "imeout" in text
-            found = self.lost(0 if late else 2.0) or self._elsewhere(late=late)
+            found = self._word() or self.lost(0 if late else 2.0) or self._elsewhere(late=late)
         else:
             return None
         return found if self.claim() else Terminated()
+
+    def _word(self) -> OlcError | None:
+        """What a rank that failed has left word of, if one has."""
+        with contextlib.suppress(Exception):
+            if self._store.check([_FAILED]):
+                return OlcError(*json.loads(self._store.get(_FAILED)))
+        return None
 
     def _elsewhere(self, *, late: bool) -> OlcError:
         """No process of this host is gone."""
