@@ -2,16 +2,18 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from openllama_cli.errors import UsageError
+from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models import find
 from openllama_cli.models.default import read_default, write_default
-from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
+from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder, snapshot
 from openllama_cli.models.paths import hub_cache_dir
+from openllama_cli.models.quantise_cache import QuantisedCopy, list_copies, remove_copies
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
 
@@ -49,7 +51,8 @@ def list_(as_json: bool) -> None:
     """List the models that olc knows by name, and those in the Hugging Face cache.
 
     --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
-    "state", "default"}], "default", "chosen_by"}.
+    "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder", "bytes",
+    "path"}]}; quantised: the copies that --quantize made.
     """
     from openllama_cli.models.listing import list_models
 
@@ -69,8 +72,12 @@ def list_(as_json: bool) -> None:
         )
         for model in listing.models
     ]
+    copies = [
+        ("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantised", copy.repo_id or copy.folder)
+        for copy in listing.quantised
+    ]
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
-    table(columns, rows, right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
+    table(columns, [*rows, *copies], right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
     if is_terminal(sys.stdout):
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 
@@ -174,26 +181,38 @@ def default(model: str | None, unset: bool) -> None:
         notice(f"OLC_MODEL is set to {name}, which comes before the default")
 
 
-@command.command("rm", short_help="Remove a model from the cache.", epilog="Example: olc models rm 3b-v2 --yes")
+@command.command(
+    "rm", short_help="Remove a model, or its quantised copies, from the cache.", epilog="Example: olc models rm 3b-v2 --yes"
+)
 @click.argument("model")
 @click.option("--revision", metavar="REV", help="Only this branch, tag or commit. [all of the model]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_json_option
 def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
-    """Remove a model from the Hugging Face cache, with unfinished downloads.
+    """Remove a model from the Hugging Face cache, with unfinished downloads, and the copies that --quantize made of it.
 
-    With --revision, files that other revisions use stay.
+    Of the demo model and of a folder, which are not in the cache, only such copies are removed. With --revision, files that
+    other revisions use stay.
     """
+    local = _local_folder(model)
+    copies = _copies_in(local)
+    if local is not None and revision is None and copies:
+        _remove_copies_only(model, copies, yes=yes, as_json=as_json)
+        return
     repo_id = find.resolve_on_hub(model)
     held = cached_model(repo_id)
-    if not yes and held is not None and not _agreed(held, revision):
+    copies = _copies_of(repo_id, revision)
+    if held is None and copies:
+        _remove_copies_only(model, copies, yes=yes, as_json=as_json)
+        return
+    if not yes and held is not None and not _agreed(held, revision, copies):
         notice("nothing was removed")
         return
-    freed = remove(repo_id, revision)
+    freed = remove(repo_id, revision) + remove_copies(copies)
     if as_json:
         out_json({"repo_id": repo_id, "revision": revision, "freed_bytes": freed})
     else:
-        out(f"removed {repo_id}{f' at {revision}' if revision else ''}: {size(freed)} freed\n")
+        out(f"removed {repo_id}{f' at {revision}' if revision else ''}{_with(copies)}: {size(freed)} freed\n")
     if read_default() in (model, repo_id) and not repo_folder(repo_id).exists():
         notice(f"{read_default()} is still the default model; change that with `olc models default`")
 
@@ -219,12 +238,54 @@ def _set_default(name: str) -> None:
         notice(f"{name} is not downloaded yet: olc models pull {name}")
 
 
-def _agreed(held: CachedModel, revision: str | None) -> bool:
+def _agreed(held: CachedModel, revision: str | None, copies: Sequence[QuantisedCopy]) -> bool:
+    total = held.bytes + sum(copy.bytes for copy in copies)
+    what = f"revision {revision} of {held.repo_id}" if revision else f"{held.repo_id} ({size(total)})"
+    return _confirm(held.repo_id, f"Remove {what}{_with(copies)} from the cache?")
+
+
+def _confirm(what: str, question: str) -> bool:
     """Ask on the terminal. Raises UsageError where nobody can answer."""
     if not is_terminal(sys.stdin):
-        raise UsageError(f"removing {held.repo_id} has to be confirmed", "add --yes")
-    what = f"revision {revision} of {held.repo_id}" if revision else f"{held.repo_id} ({size(held.bytes)})"
-    return click.confirm(f"Remove {what} from the cache?", err=True)
+        raise UsageError(f"removing {what} has to be confirmed", "add --yes")
+    return click.confirm(question, err=True)
+
+
+def _with(copies: Sequence[QuantisedCopy]) -> str:
+    if not copies:
+        return ""
+    return f" and {len(copies)} quantised cop{'y' if len(copies) == 1 else 'ies'}"
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that a name means where it is not on the Hub; None also where it means nothing."""
+    try:
+        return find.resolve(name).path
+    except OlcError:
+        return None
+
+
+def _copies_in(folder: Path | None) -> list[QuantisedCopy]:
+    return [] if folder is None else [copy for copy in list_copies() if copy.folder == str(folder.resolve())]
+
+
+def _copies_of(repo_id: str, revision: str | None) -> list[QuantisedCopy]:
+    """A model's copies; with a revision, those of that one."""
+    folder = snapshot(repo_id, revision) if revision is not None else None
+    commits = {revision, folder.name if folder is not None else None}
+    return [copy for copy in list_copies() if copy.repo_id == repo_id and (revision is None or copy.revision in commits)]
+
+
+def _remove_copies_only(name: str, copies: Sequence[QuantisedCopy], *, yes: bool, as_json: bool) -> None:
+    total = size(sum(copy.bytes for copy in copies))
+    if not yes and not _confirm(f"the quantised copies of {name}", f"Remove{_with(copies)[4:]} of {name} ({total})?"):
+        notice("nothing was removed")
+        return
+    freed = remove_copies(copies)
+    if as_json:
+        out_json({"repo_id": copies[0].repo_id, "revision": None, "freed_bytes": freed})
+    else:
+        out(f"removed{_with(copies)[4:]} of {name}: {size(freed)} freed\n")
 
 
 def _count(number: int | None) -> str:

@@ -11,6 +11,7 @@ from openllama_cli.models.checkpoint import inspect
 from openllama_cli.models.config_json import read_config
 from openllama_cli.models.find import ChosenBy, choose, demo_folder
 from openllama_cli.models.hub_cache import CachedModel, cached_model, disk_bytes, list_cached
+from openllama_cli.models.quantise_cache import QuantisedCopy, list_copies
 
 State = Literal["ready", "incomplete", "not downloaded", "missing"]
 
@@ -38,11 +39,12 @@ class ListedModel:
 
 @dataclass(frozen=True)
 class Listing:
-    """All models, and which one is used when none is named, and why."""
+    """All models, which one is used when none is named, and why; and the quantised copies that olc keeps of some."""
 
     models: tuple[ListedModel, ...]
     default: str
     chosen_by: ChosenBy
+    quantised: tuple[QuantisedCopy, ...] = ()
 
 
 def list_models(env: Mapping[str, str] | None = None) -> Listing:
@@ -53,7 +55,7 @@ def list_models(env: Mapping[str, str] | None = None) -> Listing:
     models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
     if not any(model.default for model in models):
         models.append(_from_name(default))
-    return Listing(tuple(models), default, chosen_by)
+    return Listing(tuple(models), default, chosen_by, tuple(list_copies()))
 
 
 def _from_catalogue(entry: Entry, default: str) -> ListedModel:

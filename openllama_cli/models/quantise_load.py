@@ -1,8 +1,7 @@
 """A quantised model from its copy on disk, which is made first where there is none, or in memory where there is no room."""
 
-import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from openllama_cli.models.checkpoint import Checkpoint
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.headers import TensorInfo
 from openllama_cli.models.placement import choose_dtype, main_device
-from openllama_cli.models.progress import Progress
+from openllama_cli.models.progress import NullProgress, Progress
 from openllama_cli.models.quantise import QuantisedModel, check_quantisable, plan, quantised
 from openllama_cli.models.quantise_cache import WEIGHTS, About
 from openllama_cli.models.quantise_file import QuantisedFile
@@ -22,16 +21,7 @@ from openllama_cli.models.spec import ModelSpec, QuantizeName
 if TYPE_CHECKING:
     import torch
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SMALL_FILES = 4_000_000
-
-
-class _Silent:
-    """Progress is counted in the bytes read, so what is written says nothing."""
-
-    def start(self, label: str, total_bytes: int | None) -> None: ...
-    def advance(self, count: int) -> None: ...
-    def finish(self) -> None: ...
 
 
 def load_quantised(
@@ -53,7 +43,7 @@ def load_quantised(
         )
     check_quantisable(checkpoint, method)
     dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
-    with load_errors.explained(checkpoint, device, dtype, os_errors=False):
+    with load_errors.explained(checkpoint, device, dtype):
         home = quantise_cache.copy_folder(_identifying(checkpoint), *_settings(method))
         file = _open(home, plan(checkpoint, method), notice) or _build(home, folder, checkpoint, method, progress, notice)
         if file is not None:
@@ -108,7 +98,7 @@ def _build(
                 notice(_cannot_keep(home, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"))
                 return None
             _start(progress, checkpoint, method)
-            write_safetensors(partial / WEIGHTS, contents, quantised(checkpoint, method, progress.advance), _Silent())
+            write_safetensors(partial / WEIGHTS, contents, _tensors(checkpoint, method, progress), NullProgress())
             file = QuantisedFile(partial / WEIGHTS)
             finish(
                 About(
@@ -123,7 +113,7 @@ def _build(
             )
             return file
     except OSError as error:
-        if error.errno not in _NO_SPACE and not _is_ours(error, home):
+        if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
         notice(_cannot_keep(home, error.strerror or str(error)))
         return None
@@ -135,7 +125,7 @@ def _in_memory(checkpoint: Checkpoint, method: QuantizeName, progress: Progress)
     """Quantise without a copy. What is a view of the original's file stays one."""
     _start(progress, checkpoint, method)
     try:
-        return dict(quantised(checkpoint, method, progress.advance))
+        return dict(_tensors(checkpoint, method, progress))
     finally:
         progress.finish()
 
@@ -144,9 +134,12 @@ def _start(progress: Progress, checkpoint: Checkpoint, method: QuantizeName) -> 
     progress.start(f"quantising to {method}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
 
 
-def _is_ours(error: OSError, home: Path) -> bool:
-    """Whether the folder of copies is what cannot be written, and not the model what cannot be read."""
-    return error.filename is not None and str(error.filename).startswith(str(home.parent.parent))
+def _tensors(checkpoint: Checkpoint, method: QuantizeName, progress: Progress) -> "Iterator[tuple[str, torch.Tensor]]":
+    """The quantised weights. What cannot be read of the model is a ModelError, and no OSError of the copy's."""
+    import torch
+
+    with load_errors.explained(checkpoint, torch.device("cpu"), torch.float32):
+        yield from quantised(checkpoint, method, progress.advance)
 
 
 def _cannot_keep(home: Path, reason: str) -> str:

@@ -1,0 +1,118 @@
+"""--quantize from the command line: what it says, what it refuses, and its copies in `olc models`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.models.hub_cache import repo_folder
+from openllama_cli.models.quantise_cache import list_copies
+from tests.conftest import Olc
+from tests.tiny_models import write_tiny_llama
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None:
+    run = olc("complete", "x", "-m", str(tiny_model), "--device", "cpu", "--quantize", "int8", "-n", "4", "--stats", "--json")
+    assert run.code == 0
+    made_with = json.loads(run.text)["olc"]
+    assert made_with["dtype"] == "int8"
+    assert made_with["activation_dtype"] in ("bfloat16", "float32")
+    assert made_with["forward"] == "lean int8 forward pass"
+    assert f"int8 weights, {made_with['activation_dtype']} activations" in run.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["complete", "x", "--quantize", "int7"], "--quantize int7 is not known"),
+        (["complete", "x", "--quantize", "int8", "--device", "cuda"], "--quantize int8 works on the CPU, and --device is cuda"),
+        (["complete", "x", "--quantize", "int4", "--dtype", "float16"], "--quantize int4 computes in bfloat16 or float32"),
+        (["complete", "x", "--quantize", "int8", "--engine", "transformers"], "--engine transformers runs transformers' own"),
+        (["generate", "x", "--quantize", "int8", "--check"], "--check runs transformers' own model"),
+    ],
+)
+def test_what_does_not_go_together_is_a_usage_error(olc: Olc, arguments: list[str], cause: str) -> None:
+    run = olc(*arguments)
+    assert run.code == 2
+    assert cause in run.messages
+    assert "  fix: " in run.messages
+
+
+def test_a_batch_of_another_quantisation_is_not_gone_on_with(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+    rows, output = tmp_path / "rows.txt", tmp_path / "out.jsonl"
+    rows.write_text("one\ntwo\n")
+    command = ["batch", str(rows), "-o", str(output), "-m", str(tiny_model), "--device", "cpu", "-n", "2"]
+    assert olc(*command, "--quantize", "int8").code == 0
+    again = olc(*command, "--quantize", "int4")
+    assert again.code != 0
+    assert "--quantize was int8, is int4" in again.messages
+
+
+def test_copies_of_a_folder_are_listed_and_removed(olc: Olc, tmp_model: Path) -> None:
+    for method in ("int8", "int4"):
+        assert olc("complete", "x", "-m", str(tmp_model), "--device", "cpu", "--quantize", method, "-n", "1").code == 0
+    listed = json.loads(olc("models", "list", "--json").text)["quantised"]
+    assert [(copy["method"], copy["folder"]) for copy in listed] == [(name, str(tmp_model)) for name in ("int4", "int8")]
+    assert f"{tmp_model} int8" in olc("models", "list").text
+    asked = olc("models", "rm", str(tmp_model))
+    assert asked.code == 2
+    assert "--yes" in asked.messages
+    removed = json.loads(olc("models", "rm", str(tmp_model), "--yes", "--json").text)
+    assert removed["freed_bytes"] == sum(copy["bytes"] for copy in listed)
+    assert list_copies() == []
+    assert (tmp_model / "model.safetensors").is_file()
+    assert olc("models", "rm", str(tmp_model), "--yes").code == 2
+
+
+def test_a_model_of_the_hub_goes_with_its_copies(olc: Olc, tmp_path: Path) -> None:
+    repo_id = CATALOGUE["3b-v2"].repo_id
+    assert repo_id is not None
+    repo = repo_folder(repo_id)
+    write_tiny_llama(repo / "snapshots" / ("c" * 40))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("c" * 40)
+    assert olc("complete", "x", "-m", "3b-v2", "--device", "cpu", "--quantize", "int8", "-n", "1").code == 0
+    (copy,) = list_copies()
+    assert (copy.repo_id, copy.revision) == (repo_id, "c" * 40)
+    run = olc("models", "rm", "3b-v2", "--yes")
+    assert run.code == 0
+    assert f"removed {repo_id} and 1 quantised copy: " in run.text
+    assert list_copies() == []
+    assert not repo.exists()
+
+
+def test_a_copy_whose_model_is_gone_can_be_removed(olc: Olc, tmp_path: Path) -> None:
+    repo_id = CATALOGUE["3b-v2"].repo_id
+    assert repo_id is not None
+    repo = repo_folder(repo_id)
+    write_tiny_llama(repo / "snapshots" / ("c" * 40))
+    assert (
+        olc("complete", "x", "-m", "3b-v2", "--revision", "c" * 40, "--device", "cpu", "--quantize", "int8", "-n", "1").code
+        == 0
+    )
+    shutil.rmtree(repo)
+    run = olc("models", "rm", "3b-v2", "--yes")
+    assert run.code == 0
+    assert "removed 1 quantised copy of 3b-v2: " in run.text
+    assert list_copies() == []
+
+
+def test_quality_is_measured_by_a_command(olc: Olc, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from openllama_cli.commands.quality import command
+
+    arguments = ["--quantize", "int8", "-m", "demo", "--device", "cpu", "--sample", "8", "--json"]
+    run = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert run.exit_code == 0
+    measured = json.loads(run.stdout)
+    assert measured["ratio"] == pytest.approx(measured["int8"] / measured["unquantised"])
+    assert 0.97 < measured["ratio"] < 1.03
