@@ -340,10 +340,10 @@ def test_a_batch_whose_pipeline_gives_nothing_of_what_is_asked_for_does_not_begi
 
 @pytest.mark.slow
 def test_an_interrupted_batch_resumes_with_every_row_annotated_once(
-    model: str, trained: Path, rows_file: Path, tmp_path: Path
+    olc: Olc, model: str, trained: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    assert run_process(*command(rows_file, whole, model, trained)).code == 3
+    assert olc(*command(rows_file, whole, model, trained)).code == 3
     arguments = command(rows_file, output, model, trained, "--batch-size", "2")
     journal = output.with_name("out.jsonl.journal")
     # Once while rows wait for their annotations, which no one is told of; once when some are kept.
@@ -355,5 +355,5 @@ def test_an_interrupted_batch_resumes_with_every_row_annotated_once(
                 time.sleep(0.002)
             run.send_signal(number)
         assert not output.exists() or run.returncode == 3
-    assert run_process(*arguments).code == 3
+    assert olc(*arguments).code == 3
     assert output.read_bytes() == whole.read_bytes()
