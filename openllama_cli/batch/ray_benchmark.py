@@ -2,8 +2,9 @@
 
 Starts a cluster of its own on this machine, and runs ROWS rows (20,000) through WORKERS workers (1) that answer at once: into
 memory and into a journal in the temporary folder, 32 rows an answer as busy workers give them, then 2 rows an answer, the worst
-case. What is left is the driver: calling actors, keeping results. Then loads the demo model in a worker, twice. Prints one line
-of JSON; seconds are wall clock.
+case. What is left is the driver: calling actors, keeping results. Then the demo model completes the same rows in a worker with
+one thread and in this process with one thread, in turns, each timed from its first finished row on. Prints one line of JSON;
+seconds are wall clock.
 """
 
 import contextlib
@@ -30,6 +31,9 @@ from openllama_cli.models.tokenizer import open_tokenizer
 ROWS = 20_000
 # Rows that a worker on a CPU runs side by side.
 _SIDE_BY_SIDE = 16
+# Of the demo model: rows, and how often each engine takes its turn.
+_MODEL_ROWS = 400
+_TURNS = 3
 
 
 class InstantWorker(RayWorker):
@@ -59,7 +63,7 @@ def measure(rows: int, workers: int) -> dict[str, Any]:
         found |= _throughput("driver_2_rows_an_answer", rows // 10, workers, _Memory(), side_by_side=1)
         with tempfile.TemporaryDirectory() as folder, Journal.open(Path(folder) / "journal", HEADER, rows) as journal:
             found |= _throughput("driver_and_journal", rows, workers, journal)
-        found["load_demo_s"] = [_load_seconds() for _ in range(2)]
+        found |= _against_local()
         began = time.perf_counter()
     return {**found, "cluster_stop_s": round(time.perf_counter() - began, 2)}
 
@@ -85,21 +89,53 @@ def _throughput(name: str, rows: int, workers: int, results: Any, side_by_side: 
     }
 
 
-def _load_seconds() -> float:
-    """A worker with the demo model: process, torch, weights, until it is ready for rows."""
-    import ray
+def _against_local() -> dict[str, Any]:
+    """Milliseconds a row of the demo model in a worker and in this process, in turns, and how long a worker takes to start."""
+    import torch
 
-    folder = demo_folder()
-    names = sorted(folder.glob("*.safetensors"))
-    fingerprint = {"revision": None, "files": {path.name: file_fingerprint(path) for path in names}}
-    setup = Setup(ModelSpec("demo", dtype="float32", device="cpu"), "demo", fingerprint, open_tokenizer(folder).sha256, None, 1)
-    began = time.perf_counter()
-    actor: Any = ray.remote(RayWorker).options(num_cpus=1).remote()
-    answer = ray.get(actor.load.remote(setup))
-    assert isinstance(answer, Ready), answer
-    seconds = time.perf_counter() - began
-    ray.kill(actor)
-    return round(seconds, 2)
+    from openllama_cli.batch.ray_engine import RayRunner
+    from openllama_cli.batch.ray_worker import open_and_load
+    from openllama_cli.batch.runner import Runner
+    from openllama_cli.generation.prefix import PrefixCache
+    from openllama_cli.generation.stream import make_engine
+
+    folder, sampling = demo_folder(), SamplingConfig(max_tokens=24)
+    weights = {path.name: file_fingerprint(path) for path in folder.glob("*.safetensors")}
+    spec = ModelSpec("demo", dtype="float32", device="cpu")
+    sha256 = open_tokenizer(folder).sha256
+    setup = Setup(spec, "demo", {"revision": None, "files": weights}, sha256, _SIDE_BY_SIDE, 1)
+    torch.set_num_threads(1)
+    loaded = open_and_load(setup)
+    shape = loaded.checkpoint.shape
+    rows = [Row(index, f"row-{index}", f"The capital of country {index} is", sampling=sampling) for index in range(_MODEL_ROWS)]
+    found: dict[str, list[float]] = {"worker_first_row_s": [], "worker_ms_per_row": [], "local_ms_per_row": []}
+    for _ in range(_TURNS):
+        remote = RayRunner(setup, WorkerPlan(1, 1, 0, 0, 1), len(rows), _Memory())
+        began = time.perf_counter()
+        with contextlib.closing(remote):
+            first, seconds = _timed(remote, rows)
+        found["worker_first_row_s"].append(round(first - began, 2))
+        found["worker_ms_per_row"].append(round(seconds * 1e3, 2))
+        local = Runner(
+            engine=lambda most: make_engine(loaded, max_rows=most, prefixes=PrefixCache()),
+            tokenizer=loaded.tokenizer,
+            context=shape.context,
+            vocabulary=shape.vocab,
+            model="demo",
+            results=_Memory(),
+            max_rows=_SIDE_BY_SIDE,
+        )
+        found["local_ms_per_row"].append(round(_timed(local, rows)[1] * 1e3, 2))
+    return dict(found)
+
+
+def _timed(runner: Any, rows: list[Row]) -> tuple[float, float]:
+    """When the first row was finished, and the seconds a row from then on."""
+    first, before = 0.0, 0
+    for progress in runner.run(rows):
+        if progress.rows and not first:
+            first, before = time.perf_counter(), progress.rows
+    return first, (time.perf_counter() - first) / (len(rows) - before)
 
 
 def main() -> None:

@@ -36,13 +36,13 @@ def connect(options: RayOptions) -> Iterator[list[Node]]:
     Ray cannot start or join.
     """
     _prepare_environment(local=options.address is None)
+    import ray
+
+    _silence()
     with contextlib.ExitStack() as cleanup:
         address = options.address
         arguments = _own_cluster(options, cleanup) if address is None else {"address": _reachable(address)}
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        import ray
-
-        _silence()
         cleanup.callback(ray.shutdown)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **arguments)
@@ -78,7 +78,8 @@ def _silence() -> None:
     """
     import ray._private.worker as internals
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray._private.authentication.authentication_token_setup"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if hasattr(internals, "print_to_stdstream"):
         internals.print_to_stdstream = lambda *_, **__: None
 

@@ -79,7 +79,8 @@ def open_runner(
         plan = plan_workers(nodes, options.workers, memory, gpu=model.spec.device in ("auto", "cuda"))
         setup = model.setup(batch_size, positions, plan.per_node)
         runner = RayRunner(setup, plan, rows, results, stopping=stopping, notice=notice)
-        where = f"a cluster of {len(nodes)} machines" if options.address else "this machine"
-        notice(f"Ray on {where}: {runner.wanted} workers, each with {plan.gpus or plan.cpus} {'GPU' if plan.gpus else 'CPU'}")
+        where = f"at {options.address}" if options.address else "on this machine"
+        each = f"{plan.gpus} GPU" if plan.gpus else f"{plan.cpus} CPU"
+        notice(f"Ray {where}: starting {runner.wanted} worker{'s' * (runner.wanted > 1)} ({each} each)")
         with contextlib.closing(runner):
             yield runner
