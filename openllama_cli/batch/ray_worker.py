@@ -192,11 +192,13 @@ class RayWorker:
         return self._desk.exchange(rows, last=last, enough=self._rows)
 
     def _open(self, setup: Setup) -> tuple["Runner", Ready]:
+        # First: it settles how threads wait, which torch reads once, when it is imported.
+        loaded = open_and_load(setup)
+
         from openllama_cli.batch.runner import Runner
         from openllama_cli.generation.prefix import PrefixCache
         from openllama_cli.generation.stream import make_engine
 
-        loaded = open_and_load(setup)
         shape = loaded.checkpoint.shape
         rows = setup.batch_size or _auto_rows(loaded, setup)
         runner = Runner(
