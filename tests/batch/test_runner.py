@@ -75,6 +75,7 @@ def real_engine(tiny_model: Path, *, prefixes: bool) -> Callable[[int], Engine]:
 
     class Loaded:
         input_device = torch.device("cpu")
+        quantised = None
 
     loaded: Any = Loaded()
     loaded.model = model
