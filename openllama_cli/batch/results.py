@@ -9,7 +9,7 @@ from openllama_cli.generation.result import Completion, Spelling, choice, openai
 # What OpenAI answers a request that cannot be run.
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
-_ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits"})
+_ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
 
 
 def success_line(row: Row, completion: Completion, tokenizer: Spelling, model: str) -> bytes:
