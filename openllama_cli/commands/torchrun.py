@@ -51,7 +51,7 @@ def begin(arguments: Sequence[str]) -> bool:
     here = place()
     if here is None:
         return False
-    from openllama_cli.models.ranks import die_with_parent, end_at_last
+    from openllama_cli.models.processes import die_with_parent, end_at_last
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # What the store and gloo warn of, olc says.
     if here.rank > 0:
@@ -103,12 +103,12 @@ def end(code: int) -> int:
     if _ranks is None:
         _dismiss(failed=code != 0)
         return code
+    if code == 143:
+        _say_who_is_lost()
     if not _ranks.busy:
         with contextlib.suppress(OlcError, Terminated):
             _ranks.leave()
             return code
-    if code == 143:
-        _say_who_is_lost()
     _ranks.claim()  # Nobody is to take our end for the cause.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -130,7 +130,8 @@ def _dismiss(*, failed: bool) -> None:
 def _follow(here: Place) -> NoReturn:
     """A rank above 0, from its start to its end."""
     bound_spinning()
-    from openllama_cli.models.ranks import Ranks, die_with_parent, end_at_last
+    from openllama_cli.models.processes import die_with_parent, end_at_last
+    from openllama_cli.models.ranks import Ranks
 
     code = 1
     ranks: Ranks | None = None

@@ -57,9 +57,6 @@ def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
             f"--device {spec.device}: under torchrun each process takes the GPU of its own number, or all use the CPU",
             "use --device auto, cuda or cpu",
         )
-    # Not in every version of ModelSpec yet.
-    if getattr(spec, "quantize", None) is not None:
-        one_process_only("--quantize")
     possible = sizes(shape)
     if here.size not in possible:
         heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} key/value heads" if shape.kv_heads != shape.heads else "")

@@ -8,17 +8,15 @@ whoever reads its output); the model's own sums go over nccl on GPUs and gloo on
 import contextlib
 import json
 import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError, Terminated
 from openllama_cli.models.parallel import Place
+from openllama_cli.models.processes import gone, hold_sigterm
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +75,7 @@ class Ranks:
         if kind == "cuda":
             self.device = _own_gpu(place, self._host)
         with self.together():
-            self._store.wait([f"olc/rank/{rank}" for rank in range(place.size)], _MEETING)
+            self._meet()
             dist.init_process_group(
                 self.backend,
                 store=self._store,
@@ -87,8 +85,20 @@ class Ranks:
                 device_id=self.device if kind == "cuda" else None,
             )
             self._orders = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        for rank in range(place.size):
-            self._pids[rank] = tuple(json.loads(self._store.get(f"olc/rank/{rank}")))
+
+    def _meet(self) -> None:
+        """Wait for all ranks to connect, and learn which processes they are. In Python, where a signal ends it."""
+        ends = time.monotonic() + _MEETING.total_seconds()
+        for rank in range(self.place.size):
+            while not self._store.check([key := f"olc/rank/{rank}"]):
+                if time.monotonic() > ends:
+                    raise OlcError(
+                        f"rank {rank} of {self.place.size} has not come within {_MEETING.total_seconds() / 60:.0f} minutes",
+                        "see what torchrun says on its host, and run the same command again",
+                        code="rank_lost",
+                    )
+                time.sleep(0.05)
+            self._pids[rank] = tuple(json.loads(self._store.get(key)))
 
     def ready(self) -> None:
         """Wait until all ranks have come this far."""
@@ -180,7 +190,7 @@ class Ranks:
                     code="rank_lost",
                 )
             for rank, pid in own.items():
-                if (how := _gone(pid)) is not None:
+                if (how := gone(pid)) is not None:
                     return OlcError(
                         f"rank {rank} of {self.place.size} (process {pid} on {self._host}) {how}",
                         "run the same command again (a batch keeps its finished rows); `dmesg` knows if memory ran out",
@@ -200,7 +210,7 @@ class Ranks:
                 code="out_of_memory",
             )
         elif any(word in text for word in _BROKEN):
-            _hold_signals()  # torchrun ends us any moment now.
+            hold_sigterm()  # torchrun ends us any moment now.
             late = "imed out" in text or "imeout" in text
             found = self._word() or self.lost(0 if late else 2.0) or self._elsewhere(late=late)
         else:
@@ -220,65 +230,6 @@ class Ranks:
         where = f"a rank on {', '.join(hosts)}" if hosts else f"a rank on {self._host}"
         how = f"has not answered for {SUM_TIMEOUT.total_seconds():.0f} s" if late else "was lost"
         return OlcError(f"{where} {how}", "see what torchrun says there, and run the same command again", code="rank_lost")
-
-
-def die_with_parent(number: signal.Signals) -> None:
-    """Have this process sent a signal when torchrun ends, however that happens: it would go on by itself."""
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        if ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0) == 0:  # PR_SET_PDEATHSIG, on Linux
-            return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=watch, daemon=True, name="olc-parent").start()
-
-
-def end_at_last(seconds: float, say: Callable[[], None], code: int) -> None:
-    """After SIGINT or SIGTERM end this process within some seconds, even if it hangs in a sum that never comes.
-
-    say: called before that, in another thread. Needs handlers in Python for these signals; only in the main thread.
-    """
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-
-    def watch() -> None:
-        with writer:
-            while number := reader.recv(1):
-                if number[0] in (signal.SIGINT, signal.SIGTERM):
-                    break
-            time.sleep(seconds)
-            with contextlib.suppress(Exception):
-                say()
-            os._exit(code)
-
-    threading.Thread(target=watch, daemon=True, name="olc-end").start()
-
-
-def _hold_signals() -> None:
-    with contextlib.suppress(ValueError):  # Not in the main thread.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _gone(pid: int) -> str | None:
-    """How a process of this host is no longer at work; None where it is."""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        if stat.parent.parent.joinpath("self").exists():
-            state = stat.read_text().rpartition(")")[2].split()[0]
-            return {"Z": "was killed or broke off", "X": "was killed or broke off", "T": "is stopped"}.get(state)
-        os.kill(pid, 0)
-    except PermissionError:
-        return None
-    except OSError:
-        return "was killed or broke off"
-    return None
 
 
 def _stay_on_loopback() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Olc, Result
+from tests.conftest import Result, run_process
 from tests.tiny_models import write_meta_llama
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,11 @@ def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")
 def run(*arguments: str, stdin: bytes = b"", options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
     ended = subprocess.run(torchrun(*arguments, options=options), input=stdin, capture_output=True, timeout=120, env=ENV)
     return Result(ended.returncode, ended.stdout, ended.stderr)
+
+
+def alone(*arguments: str) -> Result:
+    """In one process."""
+    return run_process(*arguments, env={"OMP_NUM_THREADS": "1"})
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
@@ -94,19 +99,19 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
     batch.process.wait()
 
 
-def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(olc: Olc, tmp_path: Path) -> None:
+def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
     model = str(write_meta_llama(tmp_path / "model", shards=2))
-    single = olc("complete", "the quick brown fox", "-m", model, *GREEDY)
+    single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)
     shared = run("complete", "-", "-m", model, *GREEDY, stdin=b"the quick brown fox")
     assert shared.code == single.code == 0, shared.messages
     assert shared.out == single.out
     assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
 
 
-def test_the_demo_model_on_two_processes_equals_one(olc: Olc) -> None:
+def test_the_demo_model_on_two_processes_equals_one() -> None:
     prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
     options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
-    single, shared = olc(*options), run(*options)
+    single, shared = alone(*options), run(*options)
     assert shared.code == 0, shared.messages
     ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
     assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
@@ -122,7 +127,7 @@ def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Pat
     assert "start 1 or 2 processes in all" in refused.messages
 
 
-def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running, olc: Olc) -> None:
+def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running) -> None:
     os.kill(running.ranks[1], signal.SIGKILL)
     assert running.ends_within(30) != 0
     assert running.messages.count("error:") == 1
@@ -130,11 +135,11 @@ def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running:
     assert not running.output.exists()
     done = running.done()
     assert 20 <= done < ROWS
-    resumed = olc(*running.arguments)
+    resumed = alone(*running.arguments)
     assert resumed.code == 0, resumed.messages
     assert f"resuming: {done} of {ROWS} rows are done" in resumed.messages
     fresh = running.output.with_name("fresh.jsonl")
-    olc(*(str(fresh) if argument == str(running.output) else argument for argument in running.arguments))
+    alone(*(str(fresh) if argument == str(running.output) else argument for argument in running.arguments))
     assert running.output.read_bytes() == fresh.read_bytes()
 
 
@@ -149,10 +154,10 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     running.process.terminate()
     assert running.ends_within(30) != 0
     assert "error:" not in running.messages
-    assert f"of 600 rows done; to go on:\n  olc batch {running.source}" in running.messages
+    assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def test_two_hosts_meet_at_a_rendezvous(olc: Olc, tiny_model: Path) -> None:
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{free.getsockname()[1]}"
@@ -168,5 +173,5 @@ def test_two_hosts_meet_at_a_rendezvous(olc: Olc, tiny_model: Path) -> None:
         for host in hosts:
             host.kill()
     assert [host.returncode for host in hosts] == [0, 0], ended
-    single = olc("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
+    single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
     assert sorted(out for out, _ in ended) == sorted([b"", single.out])
