@@ -1,8 +1,8 @@
 """`--quantize`: a checkpoint's matrices in 8 or 4 bits, for the lean forward pass on a CPU.
 
 Every matrix of a decoder layer is quantised; matrices that read the same input are stacked. The output matrix takes 8 bits
-with either method: it is read whole for every token, but 4 bits there cost more quality than anywhere else. Embedding and
-norms stay as they are stored. One layer is worked on at a time: memory holds the result and that layer.
+with either method: it is 3 % of a 3B model, and its errors reach the logits directly. Embedding and norms stay as they are
+stored. One layer is worked on at a time: memory holds the result and that layer.
 
     embedding, norm                     as stored
     layers.N.attention_norm, .mlp_norm  as stored
