@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from openllama_cli.generation.kernels import DenseLinear, HalfLinear, Linear, Linears, Separate
+from openllama_cli.generation.kernels import DenseLinear, HalfLinear, Linear, Linears, Separate, bfloat16_linear, has_amx
 
 # [n] positions → cosines and sines, [n, D] each, in the type of the activations.
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -56,10 +56,13 @@ class LlamaWeights:
 def of_model(model: Any) -> LlamaWeights:
     """The weights of a transformers Llama, not copied. model: in eval mode; see `lean.suits`."""
     config = model.config
-    half = model.dtype == torch.float16 and model.device.type == "cpu"
+    on_cpu = model.device.type == "cpu"
+    half = on_cpu and model.dtype == torch.float16
+    narrow = on_cpu and model.dtype == torch.bfloat16
 
     def linear(module: Any) -> Linear:
-        return HalfLinear(module.weight, module.bias) if half else DenseLinear(module.weight, module.bias)
+        kind = HalfLinear if half else bfloat16_linear if narrow else DenseLinear
+        return kind(module.weight, module.bias)
 
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp
@@ -79,7 +82,7 @@ def of_model(model: Any) -> LlamaWeights:
         dtype=dtype,
         cache_dtype=torch.bfloat16 if half else model.dtype,
         exact_rows=model.dtype == torch.float32,
-        vector_products=dtype == torch.bfloat16 and model.device.type == "cpu",
+        vector_products=narrow and not has_amx(),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         scale=model.model.layers[0].self_attn.scaling,
