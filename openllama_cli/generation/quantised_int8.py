@@ -128,7 +128,7 @@ def _product(
 @functools.cache
 def int8_kind() -> "type[TileInt8Linear | OnednnInt8Linear | PlainInt8Linear]":
     """The first product that is right and fast on this processor, of those that suit it."""
-    candidates: list[type[TileInt8Linear | OnednnInt8Linear]] = [OnednnInt8Linear]
+    candidates: list[type[Any]] = [OnednnInt8Linear]
     if has_amx():
         candidates.insert(0, TileInt8Linear)
     return next((kind for kind in candidates if works(kind)), PlainInt8Linear)
