@@ -27,7 +27,7 @@ from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.batch_progress import BatchProgress
-from openllama_cli.terminal.streams import is_terminal, notice
+from openllama_cli.terminal.streams import is_terminal, note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal import Journal
@@ -235,7 +235,7 @@ class _Batch:
 
         return Runner(
             # Prefixes anew with every loop: after memory ran out, old ones would fill it.
-            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),
+            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache(), notice=note),
             tokenizer=loaded.tokenizer,
             context=opened.checkpoint.shape.context,
             vocabulary=opened.checkpoint.shape.vocab,
@@ -243,7 +243,7 @@ class _Batch:
             results=self._annotated or self._journal,
             max_rows=wanted or self._auto_rows(loaded, opened, settings),
             stopping=lambda: self._stop.requested,
-            notice=lambda text: notice(f"olc: {text}"),
+            notice=note,
         )
 
     def ray_runner(
@@ -266,7 +266,7 @@ class _Batch:
             rows=self._summary.rows - self._journal.counts.done,
             results=self._annotated or self._journal,
             stopping=lambda: self._stop.requested,
-            notice=lambda text: notice(f"olc: {text}"),
+            notice=note,
         )
 
     def _longest_row(self, settings: RowSettings) -> int:

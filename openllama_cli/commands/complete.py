@@ -17,7 +17,7 @@ from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.completion import CompletionWriter, show_stats
-from openllama_cli.terminal.streams import hint, out_json
+from openllama_cli.terminal.streams import hint, note, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.generation.stream import TextStep
@@ -174,7 +174,7 @@ class _Run:
         self.made_with = describe(loaded)
         self.completions: list[Completion] = [Completion(tokens) for _ in range(samples)]
         self.timings: Timings
-        forward = choose_forward(loaded)
+        forward = choose_forward(loaded, note)
         # Which of them ran is what a question about speed begins with.
         self.forward = "model.generate" if engine == "transformers" else f"{forward.name} forward pass"
         # All samples have the same prompt: it runs through the model once.

@@ -134,7 +134,6 @@ def int8_kind() -> "type[TileInt8Linear | OnednnInt8Linear | PlainInt8Linear]":
     return next((kind for kind in candidates if works(kind)), PlainInt8Linear)
 
 
-@functools.cache
 def works(kind: type[Any]) -> bool:
     """Whether this torch on this processor has the product's operator, right to the last unit, and fast."""
     if not torch.backends.mkldnn.is_available():

@@ -31,6 +31,9 @@ class Recorder:
     def context(self) -> int:
         return self._forward.context
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return self._forward.new_cache(capacity)
+
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         self.logits.append(self._forward.prefill(tokens, cache, every=every))
         return self.logits[-1]

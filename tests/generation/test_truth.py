@@ -137,6 +137,7 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
         name = "counting"
         context = forward.context
         decode = staticmethod(forward.decode)
+        new_cache = staticmethod(forward.new_cache)
 
         def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False) -> torch.Tensor:
             nonlocal ran
