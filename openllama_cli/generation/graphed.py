@@ -2,26 +2,27 @@
 
 At one row a GPU reads the weights of a 3B model in 1.4 ms, while starting the kernels of a step one by one from Python takes
 some 8 ms. A CUDA graph starts them all at once. It repeats the same kernels on the same addresses, so the rows' caches are
-slots of one block of memory, every slot up to the last one in use takes part in a step, and attention looks at a fixed number
-of positions under a mask; a graph is captured for each pair of these sizes that comes up, in some 20 ms.
+slots of one block of memory, and every slot up to the last one in use takes part in a step. A graph is captured for each
+number of slots that comes up, in some 20 ms; the one for a single row when the model is made ready.
 
-The kernels of a step are as few as torch's operators allow: rotary embedding turns queries, keys and (by an angle of zero)
-values at once, they go into the cache in one piece, and residuals are added by the matrix products.
+Matrices that read the same input are stacked, residuals are added by the products themselves, and what lies between them is
+left to `cuda_kernels` and `slot_attention`.
 
-Shapes: S = slots, H, K = query and key/value heads, G = H / K, D = head size, D' = with filling, L = positions looked at.
+Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = with filling, L = positions looked at, P = of a slot.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding
 
 from openllama_cli.generation.cache import KVCache
+from openllama_cli.generation.cuda_kernels import step_kernels
 from openllama_cli.generation.kernels import DenseLinear, Fused
 from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.llama_weights import LayerWeights, LlamaWeights, of_model
+from openllama_cli.generation.slot_attention import slot_attention
 from openllama_cli.generation.slots import POSITIONS, SlotCache, SlotPool, SlotShape, slot_count, up_to
 
 # Rotary embeddings whose frequencies change with the length of the text: a graph cannot follow.
@@ -57,12 +58,22 @@ class GraphForward(LeanForward):
         self._step = _Step(weights, self._pool)
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._version = 0
+        if capture:
+            self._make_ready()
 
     def new_cache(self, capacity: int) -> KVCache:
         try:
             return self._pool.take(capacity)
         except torch.OutOfMemoryError:
             return super().new_cache(capacity)
+
+    @torch.inference_mode()
+    def _make_ready(self) -> None:
+        """Run and capture a step of one row, so that the first one of a text is as fast as the others."""
+        cache = self.new_cache(min(2 * POSITIONS, self.context + 1) - 1)
+        self.prefill([0], cache)
+        cache.truncate(0)
+        self.decode([0], [cache])
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
@@ -73,7 +84,9 @@ class GraphForward(LeanForward):
             self._graphs.clear()
             self._version = self._pool.version
         size = min(slot_count(max(cache.slot for cache in slots) + 1), self._pool.slots)
-        length = min(up_to(max(cache.length for cache in slots) + 1, POSITIONS), self._pool.positions)
+        length = self._pool.positions
+        if not self._step.attention.looks_everywhere:
+            length = min(up_to(max(cache.length for cache in slots) + 1, POSITIONS), length)
         # Slots that are not in use write to the last position, which no row looks at.
         ids, positions = [0] * size, [self._pool.positions - 1] * size
         for token, cache in zip(tokens, slots, strict=True):
@@ -127,58 +140,29 @@ class _Step:
 
     def __init__(self, weights: LlamaWeights, pool: SlotPool) -> None:
         self._weights, self._pool = weights, pool
-        # Of queries, keys and values: 1 where a head turns. [H + 2 K, 1]
-        heads = [1] * (weights.heads + weights.kv_heads) + [0] * weights.kv_heads
-        self._turns = torch.tensor(heads, device=weights.device, dtype=weights.dtype)[:, None]
+        self._kernels = step_kernels(weights.dtype, weights.eps, weights.device)
+        self.attention = slot_attention(weights.kv_heads, weights.heads, pool.shape.width, weights.scale, weights.norm)
+        self._cosine, self._sine = weights.rotary(torch.arange(weights.context, device=weights.device))  # [context, D]
 
     def __call__(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
-        weights, pool = self._weights, self._pool
+        weights, pool, kernels = self._weights, self._pool, self._kernels
         ids, positions = inputs
-        cosine, sine = self._angles(positions)
-        mask = self._mask(positions, length)
-        place = positions[:, None, None, None].expand(-1, 2 * weights.kv_heads, 1, pool.shape.width)
-        # What stands behind the first D of D' stays zero.
-        turned = cosine.new_zeros((len(ids), len(self._turns), pool.shape.width))
+        # Slots that are not in use write behind the context, where no angle is.
+        known = positions.clamp_max(weights.context - 1)
+        cosine, sine = embedding(known, self._cosine), embedding(known, self._sine)  # [S, D]
+        attend = self.attention.prepare(positions, length, pool.positions)
         hidden = embedding(ids, weights.embedding)  # [S, hidden]
         for number, layer in enumerate(weights.layers):
             memory = pool.memory[number][: len(ids)]
             query_key_value, gate_up, output, down = _dense(layer)
-            together = query_key_value.stacked(self._normalise(hidden, layer.attention_norm))
+            together = query_key_value.stacked(kernels.normalise(hidden, layer.attention_norm))
             together = together.unflatten(-1, (-1, weights.head_size))  # [S, H + 2 K, D]
-            swapped = together.roll(weights.head_size // 2, -1)
-            torch.addcmul(together * cosine, swapped, sine, out=turned[..., : weights.head_size])
-            memory.scatter_(2, place, turned[:, weights.heads :, None])
-            attended = self._attend(turned[:, : weights.heads], memory[:, :, :length], mask)
+            query = kernels.turn(together, cosine, sine, positions, memory)  # [S, H, D']
+            attended = attend(query, memory)[..., : weights.head_size].flatten(1)  # [S, H · D]
             hidden = output.added(hidden, attended)
-            gate, up = gate_up(self._normalise(hidden, layer.mlp_norm))
-            hidden = down.added(hidden, silu(gate).mul_(up))
-        return weights.head(self._normalise(hidden, weights.norm)).float()
-
-    def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines, [S, H + 2 K, D]: (x1, x2) becomes (x1, x2) · cos + (x2, x1) · (-sin, sin); values stay."""
-        cosine, sine = (x[:, None] for x in self._weights.rotary(positions))  # [S, 1, D]
-        first, second = sine.chunk(2, dim=-1)
-        sine = torch.cat((-first, second), dim=-1) * self._turns
-        return cosine * self._turns + (1 - self._turns), sine
-
-    def _mask(self, positions: torch.Tensor, length: int) -> torch.Tensor:
-        """[S, 1, 1, L]: what is added to scores, -inf where no key is yet."""
-        later = torch.arange(length, device=positions.device) > positions[:, None]  # [S, L]
-        mask = torch.zeros(later.shape, device=positions.device, dtype=self._weights.dtype)
-        return mask.masked_fill(later, -torch.inf)[:, None, None]
-
-    def _attend(self, query: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[S, H, D'] and [S, 2 K, L, D'] → [S, H · D]. The G queries of a key head stand where a prompt's tokens would."""
-        heads = self._weights.kv_heads
-        # Flash attention takes no mask.
-        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-            attended = scaled_dot_product_attention(
-                query.unflatten(1, (heads, -1)), memory[:, :heads], memory[:, heads:], mask, scale=self._weights.scale
-            )  # [S, K, G, D']
-        return attended[..., : self._weights.head_size].flatten(1)
-
-    def _normalise(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return rms_norm(x, weight.shape, weight, self._weights.eps)
+            activated = kernels.activate(gate_up.stacked(kernels.normalise(hidden, layer.mlp_norm)))
+            hidden = down.added(hidden, activated)
+        return weights.head(kernels.normalise(hidden, weights.norm)).float()
 
 
 def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]:

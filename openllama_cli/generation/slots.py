@@ -37,26 +37,26 @@ class SlotShape:
 class SlotPool:
     """Slots, all of the same size; they grow in number and size as rows ask for it.
 
-    memory: for each layer [S, 2 K, P, D'], the keys of a slot before its values; where memory ran out while they grew, some
-    layers have more slots or positions than are used. version: another one whenever memory moved, so that graphs which know
-    the old addresses are thrown away.
+    memory: for each layer [S, P, 2 K, D'], the keys of a position before its values. version: another one whenever memory
+    moved, so that graphs which know the old addresses are thrown away.
     """
 
     def __init__(self, shape: SlotShape) -> None:
         self.shape = shape
         self.version = 0
-        self.memory: list[torch.Tensor] = []
+        empty = torch.zeros((0, 0, 2 * shape.kv_heads, shape.width), device=shape.device, dtype=shape.dtype)
+        self.memory = [empty] * shape.layers
         self._free: list[int] = []
 
     @property
     def slots(self) -> int:
         """S."""
-        return min((layer.shape[0] for layer in self.memory), default=0)
+        return self.memory[0].shape[0]
 
     @property
     def positions(self) -> int:
         """P. The last one belongs to no row: slots that are not in use write there."""
-        return min((layer.shape[2] for layer in self.memory), default=0)
+        return self.memory[0].shape[1]
 
     def take(self, capacity: int) -> "SlotCache":
         """An empty cache of at least `capacity` positions, in the lowest free slot.
@@ -80,24 +80,28 @@ class SlotPool:
         self._free.append(slot)
 
     def _resize(self, slots: int, positions: int) -> None:
-        """Move to larger memory, one layer at a time, so that hardly more than the new memory is ever needed."""
-        shape, before = self.shape, self.slots
-        old = self.memory or [torch.empty(0)] * shape.layers
-        moved = []
+        """Move to larger memory, or back where it does not suffice; one layer at a time, so that little more is ever needed."""
+        before = (self.slots, self.positions)
         try:
-            for number in range(shape.layers):
-                size = (slots, 2 * shape.kv_heads, positions, shape.width)
-                layer = torch.zeros(size, device=shape.device, dtype=shape.dtype)
-                if before:
-                    known = old[number]
-                    layer[: known.shape[0], :, : known.shape[2]] = known[:slots]
-                moved.append(layer)
-                old[number] = layer
+            for number in range(self.shape.layers):
+                self._move(number, slots, positions)
+        except torch.OutOfMemoryError:
+            for number in range(self.shape.layers):
+                self._move(number, *before)
+            raise
         finally:
-            if before or len(moved) == shape.layers:
-                self.memory = old
-            self._free += range(before, self.slots)
             self.version += 1
+        self._free += range(before[0], slots)
+
+    @torch.inference_mode(False)  # Prefixes are copied outside of it, into what was made inside.
+    def _move(self, layer: int, slots: int, positions: int) -> None:
+        old = self.memory[layer]
+        if old.shape[:2] == (slots, positions):
+            return
+        new = old.new_zeros((slots, positions, *old.shape[2:]))
+        known = old[:slots, :positions]
+        new[: known.shape[0], : known.shape[1]] = known
+        self.memory[layer] = new
 
 
 class SlotCache(KVCache):
@@ -109,7 +113,7 @@ class SlotCache(KVCache):
         weakref.finalize(self, pool.give_back, slot)
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        memory = self.pool.memory[layer][self.slot]  # [2 K, P, D']
+        memory = self.pool.memory[layer][self.slot].transpose(0, 1)  # [2 K, P, D']
         heads, count, size = keys.shape
         end = self.length + count
         memory[:, self.length : end] = pad(torch.cat((keys, values)), (0, self.pool.shape.width - size))
@@ -117,7 +121,7 @@ class SlotCache(KVCache):
 
     def layers(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
         heads, size = self.pool.shape.kv_heads, self.pool.shape.head_size
-        slots = (layer[self.slot, ..., :size] for layer in self.pool.memory)
+        slots = (layer[self.slot, ..., :size].transpose(0, 1) for layer in self.pool.memory)  # [2 K, P, D] each
         return {number: (slot[:heads], slot[heads:]) for number, slot in enumerate(slots)}
 
 

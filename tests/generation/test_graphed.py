@@ -14,12 +14,14 @@ import torch
 from openllama_cli.generation import graphed
 from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.cuda_kernels import CudaKernels, TorchKernels
 from openllama_cli.generation.forward import Forward
 from openllama_cli.generation.graphed import GraphForward, suits_graphs
 from openllama_cli.generation.lean import LeanForward
 from openllama_cli.generation.loop import Request, Step, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
-from openllama_cli.generation.slots import POSITIONS, SlotCache, SlotPool, SlotShape
+from openllama_cli.generation.slot_attention import FlashAttention, MaskedAttention
+from openllama_cli.generation.slots import POSITIONS, SlotCache, SlotPool, SlotShape, up_to
 
 CONTEXT = 1024
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
@@ -143,18 +145,18 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
     for layer in range(3):
         cache.append(layer, torch.full((2, 5, 12), 1.0 + layer), torch.full((2, 5, 12), -1.0 - layer))
     cache.advance(5)
-    real, made = torch.zeros, 0
+    real, moved = SlotPool._move, 0
 
-    def limited(*arguments: Any, **options: Any) -> torch.Tensor:
-        nonlocal made
-        made += 1
-        if made == 3:
+    def limited(pool: SlotPool, layer: int, slots: int, positions: int) -> None:
+        nonlocal moved
+        moved += 1
+        if moved == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(*arguments, **options)
+        real(pool, layer, slots, positions)
 
     version = pool.version
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "zeros", limited)
+        patch.setattr(SlotPool, "_move", limited)
         with pytest.raises(torch.OutOfMemoryError):
             pool.take(600)
     assert pool.version != version
@@ -170,7 +172,7 @@ def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
     pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
     caches: list[KVCache] = [pool.take(10) for _ in range(5)]
     assert (pool.slots, pool.positions) == (8, POSITIONS)
-    assert pool.memory[0].shape == (8, 4, POSITIONS, 16)
+    assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
     del caches[1]
     gc.collect()
     assert pool.take(10).slot == 1
@@ -218,3 +220,43 @@ def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert not suits_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
     assert not suits_graphs(make_model(torch.float32, "cuda"))
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "kv_heads", "size", "slots"), [(8, 2, 12, 1), (32, 32, 100, 5), (32, 4, 64, 24)])
+def test_compiled_kernels_and_flash_attention_compute_what_torch_operators_do(
+    dtype: torch.dtype, heads: int, kv_heads: int, size: int, slots: int
+) -> None:
+    device = torch.device("cuda")
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+    def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+        assert (found.float() - expected.float()).norm() < 0.01 * expected.float().norm()
+
+    compiled, plain = CudaKernels(dtype, 1e-6, device), TorchKernels(1e-6)
+    x, weight, both = random(slots, 3200), random(3200), random(slots, 2 * 8640)
+    close(compiled.normalise(x, weight), plain.normalise(x, weight))
+    close(compiled.activate(both), plain.activate(both))
+    width, length = up_to(size, 8), 512
+    together, cosine, sine = random(slots, heads + 2 * kv_heads, size), random(slots, size), random(slots, size)
+    positions = torch.randint(0, length, (slots,), generator=generator, device=device)
+    memories = [random(slots, length, 2 * kv_heads, width)]
+    memories.append(memories[0].clone())
+    queries = [
+        kernels.turn(together, cosine, sine, positions, m) for kernels, m in zip((compiled, plain), memories, strict=True)
+    ]
+    close(*queries)
+    close(*memories)
+    ways = [way(kv_heads, 0.1).prepare(positions, length, length) for way in (FlashAttention, MaskedAttention)]
+    close(*(attend(queries[0], memories[0]) for attend in ways))
+
+
+@needs_gpu
+def test_this_gpu_gets_the_compiled_kernels_and_flash_attention() -> None:
+    step = GraphForward(make_model(torch.float16, "cuda"))._step
+    assert isinstance(step._kernels, CudaKernels)
+    assert isinstance(step.attention, FlashAttention)

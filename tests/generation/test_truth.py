@@ -10,6 +10,7 @@ import torch
 from openllama_cli.generation.cache import PREFILL_CHUNK, KVCache
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.forward import Forward, TransformersForward
+from openllama_cli.generation.graphed import GraphForward
 from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.loop import Prefilled, Request, Scored, Step, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
@@ -293,11 +294,12 @@ def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [LeanForward, GraphForward])
 def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
-    folder: Path, prompts: list[list[int]], dtype: torch.dtype
+    folder: Path, prompts: list[list[int]], dtype: torch.dtype, kind: Any
 ) -> None:
     model = load(folder, dtype).to("cuda")
-    results = run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
+    results = run(kind(model), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
     for row, prompt in enumerate(prompts):
         taken = [scored.token for scored in results[row]]
         assert len(taken) == 10
@@ -306,3 +308,13 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
         for place, scored in enumerate(results[row]):
             expected = float(full[len(prompt) + place - 1, scored.token])
             assert scored.logprob == pytest.approx(expected, abs=0.05 if dtype == torch.float16 else 0.4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
+    model = load(folder, torch.float32).to("cuda")
+    ours = tokens(run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=20)))
+    for prompt, row in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt], device="cuda")
+        theirs = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert row == theirs[0, len(prompt) :].tolist()
