@@ -94,7 +94,7 @@ class GraphForward(LeanForward):
         logits = self._run_step(torch.tensor([ids, positions]), length)
         for cache in slots:
             cache.advance(1)
-        return logits[[cache.slot for cache in slots]]
+        return torch.stack([logits[cache.slot] for cache in slots])
 
     def _run_step(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
         """[2, S] token ids and positions → [S, vocab] logits, float32, on the CPU.

@@ -66,7 +66,7 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
     narrow = on_cpu and model.dtype == torch.bfloat16
 
     def linear(module: Any) -> Linear:
-        kind = HalfLinear if half else bfloat16_linear if narrow else DenseLinear
+        kind = DenseLinear if stacked else HalfLinear if half else bfloat16_linear if narrow else DenseLinear
         return kind(module.weight, module.bias)
 
     def linears(*modules: Any) -> Linears:

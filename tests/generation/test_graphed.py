@@ -216,6 +216,29 @@ def test_captured_steps_are_those_that_were_captured(prompts: list[list[int]], d
 
 
 @needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 8, "head_dim": 100}, {"hidden_size": 32}])
+def test_captured_steps_are_as_close_to_float32_as_transformers(
+    prompts: list[list[int]], dtype: torch.dtype, changes: dict[str, Any]
+) -> None:
+    exact, narrow = make_model(torch.float32, "cuda", **changes), make_model(dtype, "cuda", **changes)
+    forward = GraphForward(narrow)
+    rows = [[*prompt, *range(3, 43)] for prompt in prompts]  # What is decoded is given.
+    caches = [forward.new_cache(len(row)) for row in rows]
+    for prompt, cache in zip(prompts, caches, strict=True):
+        forward.prefill(prompt, cache)
+    steps = [forward.decode([row[step - 40] for row in rows], caches) for step in range(40)]
+    squares = [0.0, 0.0]
+    for number, row in enumerate(rows):
+        expected = exact(torch.tensor([row], device="cuda")).logits[0, -40:].cpu()
+        theirs = narrow(torch.tensor([row], device="cuda")).logits[0, -40:].float().cpu()
+        ours = torch.stack([logits[number] for logits in steps])
+        for place, found in enumerate((ours, theirs)):
+            squares[place] += float((found - expected).square().sum())
+    assert 0 < squares[0] < 1.5 * squares[1]
+
+
+@needs_gpu
 def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert not suits_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
