@@ -14,7 +14,7 @@ import click
 from openllama_cli.batch.ray_options import RayOptions, parse_engine
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
-from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
+from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size
 from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands.annotation_output import PipelineOptions, pipeline_options
@@ -280,8 +280,8 @@ class _Batch:
         shape = opened.checkpoint.shape
         positions = min(shape.context, self._longest_row(settings))
         per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
-        most = MOST_ON_CPU if loaded.input_device.type == "cpu" else MOST_ON_GPU
-        return rows_at_a_time(free_bytes(loaded.input_device), per_position, positions, most)
+        on_cpu = loaded.input_device.type == "cpu"
+        return auto_rows(free_bytes(loaded.input_device), per_position, positions, on_cpu=on_cpu)
 
     def run(self, runner: "Runner | RayRunner", rows: Any) -> None:
         """Work through the rows that are not done. A signal ends it with what it takes to resume said."""

@@ -12,6 +12,7 @@ Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = with fi
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -101,6 +102,11 @@ class GraphForward(LeanForward):
 
         The first step of a size runs without a graph: it also makes libraries allocate what they need, before the capture.
         """
+        # Kernels and graphs of our own go to the current device.
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            return self._run_on_device(inputs, length)
+
+    def _run_on_device(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
         size = (inputs.shape[1], length)
         graph = self._graphs.get(size)
         if graph is not None:

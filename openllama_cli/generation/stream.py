@@ -89,7 +89,11 @@ def choose_forward(loaded: Loaded, notice: Callable[[str], None] | None = None) 
     if loaded.quantised is not None:
         return LeanForward(prepare(loaded.quantised))
     if suits_graphs(loaded.model):
-        return GraphForward(loaded.model, notice)
+        try:
+            return GraphForward(loaded.model, notice)
+        except torch.OutOfMemoryError:
+            if notice is not None:
+                notice("the GPU's memory has no room for CUDA graphs, so decoding is slower")
     if suits(loaded.model):
         return LeanForward(loaded.model)
     return TransformersForward(loaded.model, loaded.input_device)
