@@ -238,15 +238,19 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-    options = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=olc")
-    command = torchrun("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY, options=options)
+def run_on_two_hosts(*options: Sequence[str], model: Path) -> list[bytes]:
+    """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
+    common = ("--nnodes", "2", "--nproc-per-node", "1")
+    arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
     hosts = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
-        for _ in range(2)
+        subprocess.Popen(
+            torchrun(*arguments, options=(*common, *own)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENV,
+        )
+        for own in options
     ]
     try:
         ended = [host.communicate(timeout=90) for host in hosts]
@@ -254,5 +258,24 @@ def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
         for host in hosts:
             host.kill()
     assert [host.returncode for host in hosts] == [0, 0], ended
+    return [out for out, _ in ended]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path) -> None:
+    """The README's command."""
+    meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
+    first, second = run_on_two_hosts(("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model)
+    assert first == alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY).out
+    assert second == b""
+
+
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
+    same = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "olc")
     single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
-    assert sorted(out for out, _ in ended) == sorted([b"", single.out])
+    assert sorted(run_on_two_hosts(same, same, model=tiny_model)) == sorted([b"", single.out])
