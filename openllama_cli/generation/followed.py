@@ -82,8 +82,9 @@ def follow(forward: Forward, orders: Iterable[dict[str, Any]], together: Callabl
     for order in orders:
         for number in order["freed"]:
             caches.pop(number, None)
-        rows = [_cache(forward, caches, row) for row in order["rows"]]
         with together():
+            # In here too: memory may run out while a prefix is copied.
+            rows = [_cache(forward, caches, row) for row in order["rows"]]
             if "decode" in order:
                 forward.decode(order["decode"], rows)
             else:
