@@ -31,6 +31,7 @@ from openllama_cli.models.placement import (
 )
 from openllama_cli.models.progress import NullProgress, Progress
 from openllama_cli.models.quantise import QuantisedModel
+from openllama_cli.models.quantise_cache import weight_files
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.startup import prepare_environment, read_ahead
 from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
@@ -108,6 +109,7 @@ def load(
     check_vocabulary(tokenizer, checkpoint)
     prepare_environment()
     if spec.quantize is not None:
+        read_ahead(weight_files(folder.path, spec.quantize))
         return _load_quantised(folder, spec, checkpoint, tokenizer, progress, notice or (lambda text: None), started)
     read_ahead(checkpoint.files)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))

@@ -159,6 +159,13 @@ def list_copies() -> list[QuantisedCopy]:
     return sorted(copies, key=lambda copy: (copy.model, copy.method))
 
 
+def weight_files(folder: Path, method: str) -> list[Path]:
+    """The weights of the copies of a model folder, also of ones that another torch made."""
+    original = str(folder.resolve())
+    found = (Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method))
+    return [file for file in found if file.is_file()]
+
+
 def remove_copies(copies: Sequence[QuantisedCopy]) -> int:
     """Remove copies and return the bytes that became free. Raises OlcError for one that cannot be removed."""
     freed = 0

@@ -16,7 +16,7 @@ from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models import quantise_cache
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.load import LoadedModel, load
-from openllama_cli.models.quantise_cache import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies
+from openllama_cli.models.quantise_cache import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
 from openllama_cli.models.spec import ModelSpec
 from tests.tiny_models import write_meta_llama, write_tiny_llama
 
@@ -211,6 +211,8 @@ def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path) -
     assert not old.exists()
     assert new.exists()
     assert [copy.model for copy in list_copies()] == ["tiny"]
+    assert weight_files(tiny_model, "int8") == [Path(list_copies()[0].path) / WEIGHTS]
+    assert weight_files(tiny_model, "int4") == weight_files(tiny_model.parent, "int8") == []
 
 
 def test_copies_are_listed_and_removed(tiny_model: Path, cache: Path) -> None:
