@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.tokenizer import SentencePieceTokenizer, Tokenizer, open_tokenizer, unfinished_bytes
+from openllama_cli.models.tokenizer import DecodesByPiece, SentencePieceTokenizer, Tokenizer, open_tokenizer, unfinished_bytes
 from tests.sentencepiece_models import VARIANTS, train, trained, write
 
 
@@ -98,6 +98,15 @@ def test_a_continuation_costs_the_same_after_a_long_prompt(tmp_path: Path) -> No
     lengths.clear()
     assert tokenizer.decode_continuation(prompt, whale) == tokenizer.decode(prompt + whale)[len(tokenizer.decode(prompt)) :]
     assert max(lengths[:-2]) <= 8 + len(whale)
+
+
+def test_a_tokenizer_that_decodes_by_piece_has_to_say_how() -> None:
+    class Silent(DecodesByPiece):
+        def decode(self, ids: Any) -> str:
+            return ""
+
+    with pytest.raises(TypeError, match="unfinished"):
+        Silent()  # type: ignore[abstract]
 
 
 def test_a_denormalising_model_decodes_as_the_library(tmp_path: Path) -> None:
