@@ -20,7 +20,8 @@ from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands.annotation_output import PipelineOptions, pipeline_options
 from openllama_cli.commands.batch_annotations import BatchAnnotations, RowAnnotator
 from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
-from openllama_cli.commands.options import model_options, sampling_options
+from openllama_cli.commands.options import escape_option, model_options, sampling_options
+from openllama_cli.commands.prompt_input import unescape_stops
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  olc batch prompts/examples/en.txt -o answers.jsonl --stop $'\\n\\n'
+  olc batch prompts/examples/en.txt -o answers.jsonl -e --stop "\\n\\n"
   olc batch prompts/examples/countries.csv -t qa -o capitals.jsonl
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
@@ -51,6 +52,7 @@ Examples:
 @click.option("-o", "--output", metavar="OUTPUT", help="JSON lines. [INPUT with .completions.jsonl]")
 @click.option("--format", "format_name", metavar="FORMAT", help=f"{'|'.join(get_args(FormatName))} [by INPUT's suffix]")
 @click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template with each row's columns.")
+@escape_option("--stop")
 @click.option("--batch-size", default="auto", show_default=True, metavar="auto|N", help="Rows side by side.")
 @click.option("--retry-errors", is_flag=True, help="Run the rows that failed again, and no others.")
 @click.option("--restart", is_flag=True, help="Start over, whatever is there.")
@@ -67,6 +69,7 @@ def command(
     output: str | None,
     format_name: Any,
     template: str | None,
+    escape: bool,
     batch_size: str,
     retry_errors: bool,
     restart: bool,
@@ -93,6 +96,8 @@ def command(
     annotations = BatchAnnotations.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
+    if escape:
+        unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
     settings = RowSettings(prompt_template, _defaults(given, prompt_template))
     from_stdin = source == "-"

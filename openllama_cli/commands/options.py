@@ -38,6 +38,11 @@ def model_options(function: Command) -> Command:
     return wrapper
 
 
+def escape_option(where: str) -> Callable[[Command], Command]:
+    """Add -e. where: what it is for, as the help text names it."""
+    return click.option("-e", "--escape", is_flag=True, help=rf"Turn \n, \t and \\ in {where} into characters.")
+
+
 def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
     """Add the sampling options; the command receives the ones that were given as `given: dict[str, Any]`.
 

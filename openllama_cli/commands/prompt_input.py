@@ -4,12 +4,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
+from openllama_cli.terminal.streams import hint
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -116,6 +118,13 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nt\\])", lambda match: _ESCAPES[match.group(1)], text)
 
 
-def looks_escaped(text: str) -> bool:
-    r"""Whether a prompt holds a literal ``\n``, which a shell passes on as two characters."""
-    return "\\n" in text
+def unescape_stops(given: dict[str, Any]) -> None:
+    """Do as --escape says with the --stop texts among the sampling options that were given."""
+    if "stop" in given:
+        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+
+
+def hint_escape(prompts: Iterable[str]) -> None:
+    r"""Say what --escape is for where a prompt holds a literal ``\n``, which a shell passes on as two characters."""
+    if any("\\n" in prompt for prompt in prompts):
+        hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")

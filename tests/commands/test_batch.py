@@ -90,6 +90,15 @@ def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path) -> None:
     assert all("\n" not in row["text"] and row["usage"]["completion_tokens"] <= 7 for row in rows)
 
 
+def test_escapes_in_stops_become_characters_on_request(olc: Olc, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": "Q: What is the capital of France?\nA:"}, {"prompt": r"\n", "max_tokens": 0}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert olc("batch", str(source), "-o", str(output), "-e", "--stop", r"\n", "--dtype", "float32", "-m", "demo").code == 0
+    assert [row["text"] for row in read(output)] == [" Paris.", ""]
+    assert read(output)[1]["prompt"] == r"\n", "a file can hold the characters themselves"
+
+
 def test_the_same_command_again_does_nothing_once_all_is_done(olc: Olc, model: str, tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("one\ntwo\n")

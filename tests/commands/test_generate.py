@@ -54,6 +54,20 @@ def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> 
     assert default != completions(olc, model, PROMPTS[0], *GREEDY)
 
 
+def test_escapes_become_characters_on_request(olc: Olc, model: str, tmp_path: Path) -> None:
+    result = olc("generate", "-e", r"Q: What is the capital of France?\nA:", "--stop", r"\n", *GREEDY, "-m", "demo")
+    assert (result.text, result.messages) == (" Paris.\n", "")
+    file = tmp_path / "prompts.txt"
+    file.write_text(r"a\tb" + "\n")
+    from_file = completions(olc, model, "-e", "-f", str(file), "-n", "0")
+    assert [row["prompt"] for row in from_file] == [r"a\tb"], "a file can hold the characters themselves"
+
+
+def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
+    assert "--escape" in olc("generate", "x", r"Q:\nA:", "-n", "0", "-m", model).messages
+    assert olc("generate", "x", "Q: A:", "-n", "0", "-m", model).messages == ""
+
+
 def test_a_file_has_a_prompt_per_line(olc: Olc, model: str, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_bytes("one\r\n\nthree\u2028still three".encode())
