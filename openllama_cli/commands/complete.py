@@ -10,7 +10,7 @@ import click
 
 from openllama_cli.commands.annotation_output import PipelineOptions, completions_json, pipeline_options, show_completions
 from openllama_cli.commands.open_model import check_context, describe, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import escape_option, model_options, sampling_options
+from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options, template_option
 from openllama_cli.commands.prompt_input import hint_escape, read_prompt, unescape_stops
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.config import SamplingConfig
@@ -38,8 +38,8 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("prompt", required=False)
-@click.option("-f", "--file", metavar="FILE", help="The prompt is this file's text, byte for byte; - is stdin.")
-@click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template: qa, classify, summarise, …")
+@file_option("The prompt is this file's text, byte for byte; - is stdin.")
+@template_option("Fill a prompt template: qa, classify, summarise, …")
 @click.option("-p", "values", nargs=2, multiple=True, metavar="NAME VALUE", help="A template variable; VALUE - is stdin.")
 @escape_option("PROMPT and --stop")
 @click.option("--echo", is_flag=True, help="Put the prompt in front of the completion.")

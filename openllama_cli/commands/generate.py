@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openllama_cli.commands import suggest
 from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import escape_option, model_options, sampling_options
+from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options
 from openllama_cli.commands.prompt_input import hint_escape, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
@@ -40,14 +41,16 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("-f", "--file", metavar="FILE", help="A prompt per line; - is stdin.")
+@file_option("A prompt per line; - is stdin.")
 @escape_option("PROMPT and --stop")
 @click.option("--logprobs", is_flag=True, help="The log-probability of every token.")
 @click.option("--echo", is_flag=True, help="Put the prompt's tokens in front.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with tokens and texts.")
 @click.option("--check", "checking", is_flag=True, help="Compare with model.generate; exit 1 on a difference.")
 @click.option("--trace", is_flag=True, help="Show every step: candidates, token taken, entropy.")
-@click.option("--svg", metavar="FILE", help="Save the completions, shaded by probability, as a picture.")
+@click.option(
+    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as a picture.", shell_complete=suggest.files
+)
 @sampling_options(DEFAULTS)
 @model_options
 def command(
