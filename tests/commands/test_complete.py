@@ -236,6 +236,22 @@ def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_pa
     )
 
 
+def test_a_template_with_a_default_for_everything_runs_without_a_prompt(olc: Olc, model: str, tmp_path: Path) -> None:
+    template = tmp_path / "say.toml"
+    template.write_text('template = "Say {{ word }} {{ rest }}"\n[defaults]\nword = "A"\nrest = "now"\n')
+    run = ("-t", str(template), "--echo", "-n", "0", "-m", model)
+    assert olc("complete", *run).text == "Say A now\n"
+    assert olc("complete", "-p", "rest", "later", *run).text == "Say A later\n"
+    refused = olc("complete", "wet", *run)
+    assert refused.code == 2
+    cause, fix = refused.messages.splitlines()
+    assert "(word, rest)" in cause
+    assert '-p word "…"' in fix
+    assert '-p rest "…"' in olc("complete", "wet", "-p", "word", "B", *run).messages
+    template.write_text('template = "Say so"\n')
+    assert "no variables" in olc("complete", "wet", *run).messages
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
