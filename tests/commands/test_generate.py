@@ -9,7 +9,7 @@ import pytest
 
 from openllama_cli.models.tokenizer import open_tokenizer
 from openllama_cli.terminal.escape import one_line
-from tests.conftest import Olc, run_process
+from tests.conftest import Olc
 
 PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
 GREEDY = ("--temperature", "0", "--dtype", "float32")
@@ -169,6 +169,6 @@ def test_wrong_usage_is_exit_2(olc: Olc, model: str, arguments: list[str], words
         assert word in result.messages
 
 
-def test_prompts_come_from_stdin_on_request(model: str) -> None:
-    result = run_process("generate", "-f", "-", "-n", "0", "--echo", "-m", model, stdin="ñ\n🐋\n".encode())
+def test_prompts_come_from_stdin_on_request(olc: Olc, model: str) -> None:
+    result = olc("generate", "-f", "-", "-n", "0", "--echo", "-m", model, stdin="ñ\n🐋\n".encode())
     assert result.out == "ñ\n🐋\n".encode()
