@@ -16,7 +16,6 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.conftest import Result
+from tests.fork_request import LENGTH, ask
 
-_LENGTH = struct.Struct("I")
 _DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
 
 
@@ -36,7 +35,7 @@ class Forked:
 
     stdin, stdout, stderr: open files or descriptors. stdin None: the null device. stdout and stderr None: kept, and there as
     `out` and `err` once it has ended. env: the whole environment, None the one of the tests. file_size: bytes that a file may
-    grow to. code: Python that runs before olc does.
+    grow to. code: Python that runs before olc does, or, if it ends with an exit, in place of it.
     """
 
     def __init__(
@@ -52,16 +51,11 @@ class Forked:
         self.returncode: int | None = None
         self.out = self.err = b""
         self._kept = [os.memfd_create("out"), os.memfd_create("err")]
-        told, tells = os.pipe()
-        environment = dict(os.environ if env is None else env)
-        request = {"arguments": arguments, "env": environment, "cwd": str(Path.cwd()), "file_size": file_size, "code": code}
+        environment = os.environ if env is None else env
         with Path(os.devnull).open("rb") as nothing:
-            streams = (stdin if stdin is not None else nothing, stdout or self._kept[0], stderr or self._kept[1])
-            descriptors = [stream if isinstance(stream, int) else stream.fileno() for stream in streams]
-            content = json.dumps(request).encode()
-            socket.send_fds(_server(), [_LENGTH.pack(len(content))], [*descriptors, tells])
-            _server().sendall(content)
-        os.close(tells)
+            files = (stdin if stdin is not None else nothing, stdout or self._kept[0], stderr or self._kept[1])
+            streams = [file if isinstance(file, int) else file.fileno() for file in files]
+            told = ask(server(), arguments, streams, environment, file_size=file_size, code=code)
         self._told = os.fdopen(told, "rb")
         self.pid = int(self._told.readline())
 
@@ -115,7 +109,8 @@ def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, st
 
 
 @functools.cache
-def _server() -> socket.socket:
+def server() -> socket.socket:
+    """The way to the process that forks."""
     ours, theirs = socket.socketpair()
     with theirs:
         server = subprocess.Popen(
@@ -160,10 +155,10 @@ def _serve(control: socket.socket) -> str:
     gc.freeze()  # What is shared with forks is not to be copied for counting.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the keepers.
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, _LENGTH.size, _DESCRIPTORS)
+        message, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, _DESCRIPTORS)
         if not message:
             os._exit(0)
-        (length,) = _LENGTH.unpack(message)
+        (length,) = LENGTH.unpack(message)
         content = control.recv(length, socket.MSG_WAITALL)
         if os.fork() == 0:
             control.close()
@@ -195,19 +190,19 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    if request["file_size"] is not None:
+    if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     # As Python makes them at its start.
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=1 if os.isatty(1) else -1)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
     sys.argv = ["olc", *request["arguments"]]
-    code: str = request["code"]
+    code: str = request.get("code", "")
     return code
 
 
 if __name__ != "__main__":
-    _server()
+    server()
 else:
     exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
     from openllama_cli.cli import main
