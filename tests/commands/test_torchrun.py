@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result, run_process
+from tests.conftest import Result
+from tests.forked import Forked
 from tests.tiny_models import write_meta_llama
 
 pytestmark = pytest.mark.slow
@@ -32,8 +33,9 @@ def run(*arguments: str, stdin: bytes = b"", options: Sequence[str] = ("--nproc-
 
 
 def alone(*arguments: str) -> Result:
-    """In one process."""
-    return run_process(*arguments, env={"OMP_NUM_THREADS": "1"})
+    """In one process, with as many threads."""
+    process = Forked(*arguments, code="import torch; torch.set_num_threads(1)")
+    return Result(process.wait(), process.out, process.err)
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
@@ -108,16 +110,6 @@ def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tm
     assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
 
 
-def test_the_demo_model_on_two_processes_equals_one() -> None:
-    prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
-    options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
-    single, shared = alone(*options), run(*options)
-    assert shared.code == 0, shared.messages
-    ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
-    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
-    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
-
-
 def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Path) -> None:
     refused = run("complete", "x", "-m", str(tiny_model), options=("--nproc-per-node", "3"))
     assert refused.code != 0
@@ -157,12 +149,14 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
+def test_the_demo_model_on_two_hosts_that_meet_at_a_rendezvous_equals_one() -> None:
+    prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
+    arguments = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{free.getsockname()[1]}"
     options = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=olc")
-    command = torchrun("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY, options=options)
+    command = torchrun(*arguments, options=options)
     hosts = [
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
         for _ in range(2)
@@ -173,5 +167,8 @@ def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
         for host in hosts:
             host.kill()
     assert [host.returncode for host in hosts] == [0, 0], ended
-    single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
-    assert sorted(out for out, _ in ended) == sorted([b"", single.out])
+    (silent, shared) = sorted(out for out, _ in ended)
+    assert silent == b""
+    ours, theirs = (json.loads(document)["completions"] for document in (shared, alone(*arguments).out))
+    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
+    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
