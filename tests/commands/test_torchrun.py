@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 GREEDY = ("--dtype", "float32", "-n", "24")
-ROWS = 300
+ROWS = 160
 
 
 def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")) -> list[str]:
