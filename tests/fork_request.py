@@ -1,23 +1,18 @@
 """Asking the process of `tests.forked` for a run of olc; as a program, an `olc` that is such a run.
 
-As a program: `fork_request.py DESCRIPTOR [ARGUMENT]...`, where DESCRIPTOR is an inherited socket to that process. It imports
-little, since it is started for every command of the README.
+As a program: `fork_request.py SOCKET [ARGUMENT]...`, where SOCKET is the path at which that process listens. It imports little,
+since it is started for every command of the README.
 """
 
 import json
 import os
 import socket
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LENGTH = struct.Struct("I")
 
-
-def ask(
-    control: socket.socket, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], **options: Any
-) -> int:
+def ask(address: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], **options: Any) -> int:
     """Have olc run, with these three streams. Returns a descriptor that tells its process and its exit code, a line each.
 
     options: see `tests.forked.Forked`.
@@ -25,14 +20,16 @@ def ask(
     told, tells = os.pipe()
     request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd(), **options}  # noqa: PTH109
     content = json.dumps(request).encode()
-    socket.send_fds(control, [LENGTH.pack(len(content))], [*streams, tells])
-    control.sendall(content)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [b"\n"], [*streams, tells])
+        connection.sendall(content)
     os.close(tells)
     return told
 
 
 if __name__ == "__main__":
-    told = ask(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:], (0, 1, 2), os.environ)
+    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ)
     with os.fdopen(told, "rb") as lines:
         code = int(lines.read().splitlines()[1])
     sys.exit(code if code >= 0 else 128 - code)

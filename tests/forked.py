@@ -24,8 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tests import fork_request
 from tests.conftest import Result
-from tests.fork_request import LENGTH, ask
+from tests.fork_request import ask
 
 _DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
 
@@ -109,25 +110,36 @@ def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, st
 
 
 @functools.cache
-def server() -> socket.socket:
-    """The way to the process that forks."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+def server() -> str:
+    """Where the process that forks listens."""
+    folder = tempfile.TemporaryDirectory(prefix="olc-forks-")
+    address = f"{folder.name}/socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,  # Ends when this process does, however it does.
             cwd=Path(__file__).parent.parent,
-            start_new_session=True,  # Ctrl-C is for the tests
+            start_new_session=True,  # Ctrl-C is for the tests.
         )
 
     def end() -> None:
-        ours.close()
-        server.kill()
-        server.wait()
+        process.kill()
+        process.communicate()
+        folder.cleanup()
 
     atexit.register(end)
-    return ours
+    return address
+
+
+def olc_script(folder: Path) -> Path:
+    """A program `olc` in a folder: a fork that looks like a process of its own."""
+    script = folder / "olc"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {fork_request.__file__} {server()} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 def _imports() -> None:
@@ -149,20 +161,22 @@ def _imports() -> None:
     import openllama_cli.models.load  # noqa: F401
 
 
-def _serve(control: socket.socket) -> str:
+def _serve(listener: socket.socket) -> str:
     """Fork on request. Returns in each fork, ready to run olc: the code that is to run before it."""
     _imports()
     gc.freeze()  # What is shared with forks is not to be copied for counting.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the keepers.
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LENGTH.size, _DESCRIPTORS)
-        if not message:
+        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
             os._exit(0)
-        (length,) = LENGTH.unpack(message)
-        content = control.recv(length, socket.MSG_WAITALL)
+        connection, _ = listener.accept()
+        with connection:
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
+            with connection.makefile("rb") as content:
+                request = json.load(content)
         if os.fork() == 0:
-            control.close()
-            return _keep(json.loads(content), descriptors)
+            listener.close()
+            return _keep(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -190,6 +204,8 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if "OMP_NUM_THREADS" in os.environ:  # It has been read already.
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     # As Python makes them at its start.

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fork_request
-from tests.forked import server
+from tests.forked import olc_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,18 +39,14 @@ def steps(block: str) -> list[tuple[str, str]]:
 def test_examples_print_what_the_readme_shows(block: str, tmp_path: Path) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
     installed = Path(sys.executable).parent
-    shim = tmp_path / "bin" / "olc"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {fork_request.__file__} {server().fileno()} "$@"\n')
-    shim.chmod(0o755)
-    path = [installed] if block == BLOCKS[0] else [shim.parent, installed]
+    (tmp_path / "bin").mkdir()
+    path = [installed] if block == BLOCKS[0] else [olc_script(tmp_path / "bin").parent, installed]
     environment = {**os.environ, "PATH": ":".join([*map(str, path), os.environ["PATH"]]), "COLUMNS": "100"}
     for command, expected in steps(block):
         run = subprocess.run(
             ["bash", "-c", command],
             cwd=tmp_path,
             env=environment,
-            pass_fds=[server().fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -19,6 +19,9 @@ from openllama_cli.batch.ray_options import Node, RayOptions, host_and_port
 from openllama_cli.errors import OlcError
 
 _PROBE_SECONDS = 5.0
+# HTTP/2's first words and an empty frame of settings; a server that speaks it, as Ray's does, answers with its own settings.
+_SETTINGS = b"\x04"
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 # Rows are small: Ray would take 30 % of the memory for objects.
 _OBJECT_BYTES = 128 * 2**20
 # What Ray's sockets add to its folder, and how long a socket's path may be.
@@ -115,20 +118,38 @@ def _cpus() -> int:
 
 
 def _reachable(address: str) -> str:
-    """HOST:PORT of a cluster at which something listens: Ray itself would try a dead address for more than a minute."""
+    """HOST:PORT of a cluster at which something like Ray answers: Ray itself would try any other address for minutes."""
     if address == "auto":
         address = _running_cluster()
     host, port = host_and_port(address)
     try:
-        socket.create_connection((host, port), timeout=_PROBE_SECONDS).close()
+        with socket.create_connection((host, port), timeout=_PROBE_SECONDS) as connection:
+            known = _with_tls() or _speaks_http2(connection)
     except OSError as error:
         raise OlcError(
             f"nothing answers at {address}: {error.strerror or error}",
             "check --ray-address with `ray status` on the cluster, or leave it out to use this machine alone",
             code="ray_address",
         ) from error
+    if not known:
+        raise OlcError(
+            f"what answers at {address} is not Ray",
+            "give HOST:PORT as `ray start --head` prints it; 6379 is usual (8265 is the dashboard)",
+            code="ray_address",
+        )
     _take_token()
     return address
+
+
+def _with_tls() -> bool:
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether a server answers as those of gRPC do. Raises OSError where it is silent."""
+    connection.sendall(_HELLO)
+    with connection.makefile("rb") as answer:
+        return answer.read(4)[3:] == _SETTINGS  # three bytes of a frame's length, then its type
 
 
 def _running_cluster() -> str:

@@ -192,7 +192,8 @@ class RayRunner:
         cause = f"the worker on {worker.host}: {refusal.cause}"
         self._drop(worker)
         if self._dtype is None or self.wanted == 1:
-            raise OlcError(cause, f"{refusal.remedy}; every machine needs the model", code=refusal.code)
+            model = "" if refusal.code == "device" else "; every machine needs the model"
+            raise OlcError(cause, refusal.remedy + model, code=refusal.code)
         self.wanted -= 1
         self.notice(f"{cause}; going on with {self.wanted} workers")
 

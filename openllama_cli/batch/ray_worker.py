@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli import __version__
 from openllama_cli.batch.rows import Row
-from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, rows_at_a_time
+from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position
 from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models.spec import ModelSpec
 
@@ -248,4 +248,4 @@ def _auto_rows(loaded: "LoadedModel", setup: Setup) -> int:
     on_cpu = loaded.input_device.type == "cpu"
     per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
     free = free_bytes(loaded.input_device) // (setup.share if on_cpu else 1)
-    return rows_at_a_time(free, per_position, min(shape.context, setup.positions), MOST_ON_CPU if on_cpu else MOST_ON_GPU)
+    return auto_rows(free, per_position, min(shape.context, setup.positions), on_cpu=on_cpu)

@@ -6,8 +6,18 @@ from openllama_cli.errors import UsageError
 MOST_ON_CPU = 16
 MOST_ON_GPU = 64
 
+# A GPU's rows get memory in steps of so many positions (`generation.slots`).
+_GPU_STEP = 256
+
 # Activations, the allocator's own needs and other programs want some of it too.
 _SHARE = 0.6
+
+
+def auto_rows(free_bytes: int, bytes_per_position: int, positions: int, *, on_cpu: bool) -> int:
+    """Rows at a time on a device; for the numbers see `rows_at_a_time`."""
+    if on_cpu:
+        return rows_at_a_time(free_bytes, bytes_per_position, positions, MOST_ON_CPU)
+    return rows_at_a_time(free_bytes, bytes_per_position, positions // _GPU_STEP * _GPU_STEP + _GPU_STEP, MOST_ON_GPU)
 
 
 def rows_at_a_time(free_bytes: int, bytes_per_position: int, positions: int, most: int) -> int:

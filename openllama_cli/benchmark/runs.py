@@ -1,9 +1,11 @@
 """Rivals in turn (A B A B), each in a fresh process, and what comes of it: medians, ranges and paired ratios."""
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 from openllama_cli.benchmark.worker import Job, arguments
 from openllama_cli.errors import OlcError
 
+# As the worker tells them, and process_s: from the start of its process to its end.
 METRICS = (
+    "process_s",
     "load_s",
     "time_to_first_token_s",
     "prefill_tokens_per_s",
@@ -56,17 +60,28 @@ class Result:
         return Spread.of(values) if values else None
 
 
-def run(jobs: dict[str, Job], runs: int, *, done: Callable[[str], None]) -> list[Result]:
-    """Measure all jobs `runs` times, in turn. done: told the name of each job that is about to run, and "" at the end.
+# A busy program; it ends by itself when whoever started it is gone.
+_BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
+
+
+def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str, int], None]) -> list[Result]:
+    """Measure all jobs `runs` times, in turn.
+
+    busy: other programs that want a core each meanwhile. begin: told the name of each job that is about to be measured, and
+    how many measurements are done. Quantised weights are made before anything is measured.
 
     Raises OlcError if a job fails.
     """
+    for name, job in jobs.items():
+        if job.quantize is not None:
+            begin(f"{name}: quantised weights", 0)
+            _measure(arguments(job, only_load=True), name)
     collected: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
-    for _ in range(runs):
-        for name, job in jobs.items():
-            done(name)
-            collected[name].append(_measure(arguments(job), name))
-    done("")
+    with _busy_programs(busy):
+        for turn in range(runs):
+            for place, (name, job) in enumerate(jobs.items()):
+                begin(name, turn * len(jobs) + place)
+                collected[name].append(_measure(arguments(job), name))
     return [
         Result(
             name,
@@ -85,12 +100,26 @@ def measure_bandwidth(device: str) -> float:
     return float(answer["bandwidth_gb_per_s"])
 
 
+@contextlib.contextmanager
+def _busy_programs(count: int) -> Iterator[None]:
+    programs = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+        for program in programs:
+            program.wait()
+
+
 def _measure(command: list[str], name: str) -> dict[str, Any]:
+    started = time.perf_counter()
     process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
     if process.returncode != 0:
         last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         raise OlcError(f"measuring {name} failed: {last[0]}", "run the same with `olc complete --debug` to see more")
     answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     if "error" in answer:
         raise OlcError(f"measuring {name} failed: {answer['error'][0]}", answer["error"][1])
-    return answer
+    return {**answer, "process_s": seconds}

@@ -7,12 +7,16 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.spec import ModelSpec
+
+# Prompts' token ids → when each token came, of `time.perf_counter`.
+Run = Callable[[list[list[int]]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -33,33 +37,45 @@ class Job:
     quantize: str | None = None
 
 
+def prompt_lengths(job: Job) -> list[int]:
+    """Tokens of each row's prompt."""
+    if job.rows == 1:
+        return [job.prompt_tokens]
+    return [max(1, job.prompt_tokens // 2 + job.prompt_tokens * row // job.rows) for row in range(job.rows)]
+
+
 def prompts(job: Job, vocab: int) -> list[list[int]]:
     """Random token ids, the same for every rival."""
     import random
 
     rng = random.Random(0)
-    half = job.prompt_tokens // 2
-    lengths = [job.prompt_tokens] if job.rows == 1 else [half + job.prompt_tokens * row // job.rows for row in range(job.rows)]
-    return [[1, *(rng.randrange(3, vocab) for _ in range(max(1, length) - 1))] for length in lengths]
+    return [[1, *(rng.randrange(3, vocab) for _ in range(length - 1))] for length in prompt_lengths(job)]
+
+
+def load_model(job: Job) -> Any:
+    """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
+    from openllama_cli.models.load import load
+
+    folder = ModelFolder(Path(job.folder), job.folder, "folder", None, None, "flag")
+    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
+    return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Load, generate, and tell. Speeds in tokens a second: prefill_tokens_per_s of all prompts until the first token of all
     rows, decode_tokens_per_s of the tokens after it, tokens_per_s of all new tokens from the start of prefill.
     """
-    from openllama_cli.models.load import load
-
-    folder = ModelFolder(Path(job.folder), job.folder, "folder", None, None, "flag")
-    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
-    loaded = load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)  # as `olc complete` does
+    loaded = load_model(job)
     rows = prompts(job, loaded.checkpoint.shape.vocab)
+    ready = time.perf_counter()
+    run = _transformers(loaded, job) if job.engine == "transformers" else _loop(loaded, job)
     started = time.perf_counter()
-    times = _transformers(loaded, job, rows) if job.engine == "transformers" else _loop(loaded, job, rows)
+    times = run(rows)
     first, last = times[job.rows - 1], times[-1]
     made = job.rows * job.max_tokens
     tokens = sum(map(len, rows))
     return {
-        "load_s": loaded.load_seconds,
+        "load_s": loaded.load_seconds + started - ready,
         "time_to_first_token_s": times[0] - started,
         "prefill_tokens_per_s": tokens / (first - started),
         "decode_tokens_per_s": (made - job.rows) / (last - first) if last > first else None,
@@ -73,36 +89,44 @@ def _quantized(job: Job) -> dict[str, str]:
     return {} if job.quantize is None else {"quantize": job.quantize}
 
 
-def _loop(loaded: Any, job: Job, rows: list[list[int]]) -> list[float]:
-    """When each token came."""
+def _loop(loaded: Any, job: Job) -> Run:
+    """The decode loop, made ready."""
     from openllama_cli.generation.config import SamplingConfig
     from openllama_cli.generation.loop import Request, Step
     from openllama_cli.generation.stream import make_engine
 
     config = SamplingConfig(max_tokens=job.max_tokens)
-    requests = (Request(row, prompt, config) for row, prompt in enumerate(rows))
     engine = make_engine(loaded, max_rows=job.rows)
-    return [time.perf_counter() for event in engine(requests) if isinstance(event, Step) and event.scored is not None]
+
+    def run(rows: list[list[int]]) -> list[float]:
+        requests = (Request(row, prompt, config) for row, prompt in enumerate(rows))
+        return [time.perf_counter() for event in engine(requests) if isinstance(event, Step) and event.scored is not None]
+
+    return run
 
 
-def _transformers(loaded: Any, job: Job, rows: list[list[int]]) -> list[float]:
-    """The same with `model.generate`, its batch padded on the left."""
+def _transformers(loaded: Any, job: Job) -> Run:
+    """`model.generate`, its batch padded on the left."""
     import torch
 
-    times: list[float] = []
-
-    def clock(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        times.extend([time.perf_counter()] * job.rows)
-        return torch.zeros(job.rows, dtype=torch.bool, device=ids.device)
-
-    longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=loaded.input_device)  # [rows, longest]
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.input_device)
     loaded.model.generation_config.eos_token_id = None
-    loaded.model.generate(
-        ids, attention_mask=mask, max_new_tokens=job.max_tokens, do_sample=False, pad_token_id=0, stopping_criteria=[clock]
-    )
-    return times
+
+    def run(rows: list[list[int]]) -> list[float]:
+        times: list[float] = []
+
+        def clock(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            times.extend([time.perf_counter()] * job.rows)
+            return torch.zeros(job.rows, dtype=torch.bool, device=ids.device)
+
+        longest = max(map(len, rows))
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=loaded.input_device)  # [rows, longest]
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.input_device)
+        loaded.model.generate(
+            ids, attention_mask=mask, max_new_tokens=job.max_tokens, do_sample=False, pad_token_id=0, stopping_criteria=[clock]
+        )
+        return times
+
+    return run
 
 
 def _weight_bytes(loaded: Any, job: Job) -> int:
@@ -128,21 +152,30 @@ def main() -> None:
     from openllama_cli.errors import OlcError
 
     request = json.loads(sys.argv[1])
-    if request.get("bandwidth"):
-        from openllama_cli.devices.measure import bandwidth
-
-        answer: dict[str, Any] = {"bandwidth_gb_per_s": bandwidth(request["device"])}
-    else:
-        try:
-            answer = measure(Job(**request))
-        except OlcError as error:
-            answer = {"error": [error.cause, error.remedy]}
+    try:
+        answer = _bandwidth(request["device"]) if request.pop("bandwidth", False) else _answer(request)
+    except OlcError as error:
+        answer = {"error": [error.cause, error.remedy]}
     print(json.dumps(answer))
 
 
-def arguments(job: Job) -> list[str]:
-    """The command line that measures a job."""
-    return [sys.executable, "-m", "openllama_cli.benchmark.worker", json.dumps(asdict(job))]
+def _bandwidth(device: str) -> dict[str, Any]:
+    from openllama_cli.devices.measure import bandwidth
+    from openllama_cli.models.placement import main_device
+
+    return {"bandwidth_gb_per_s": bandwidth(str(main_device(device)))}
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    only_load = request.pop("only_load", False)
+    job = Job(**request)
+    return {"loaded": str(load_model(job).dtype)} if only_load else measure(job)
+
+
+def arguments(job: Job, *, only_load: bool = False) -> list[str]:
+    """The command line that measures a job, or only loads its model."""
+    request = {**asdict(job), **({"only_load": True} if only_load else {})}
+    return [sys.executable, "-m", "openllama_cli.benchmark.worker", json.dumps(request)]
 
 
 if __name__ == "__main__":

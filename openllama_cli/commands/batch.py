@@ -14,7 +14,7 @@ import click
 from openllama_cli.batch.ray_options import RayOptions, parse_engine
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
-from openllama_cli.batch.sizing import MOST_ON_CPU, MOST_ON_GPU, cache_bytes_per_position, parse_batch_size, rows_at_a_time
+from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size
 from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands import suggest
@@ -29,7 +29,7 @@ from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.batch_progress import BatchProgress
-from openllama_cli.terminal.streams import is_terminal, notice
+from openllama_cli.terminal.streams import is_terminal, note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal import Journal
@@ -256,7 +256,7 @@ class _Batch:
 
         return Runner(
             # Prefixes anew with every loop: after memory ran out, old ones would fill it.
-            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),
+            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache(), notice=note),
             tokenizer=loaded.tokenizer,
             context=opened.checkpoint.shape.context,
             vocabulary=opened.checkpoint.shape.vocab,
@@ -264,7 +264,7 @@ class _Batch:
             results=self._annotated or self._journal,
             max_rows=wanted or self._auto_rows(loaded, opened, settings),
             stopping=lambda: self._stop.requested,
-            notice=lambda text: notice(f"olc: {text}"),
+            notice=note,
         )
 
     def ray_runner(
@@ -287,7 +287,7 @@ class _Batch:
             rows=self._summary.rows - self._journal.counts.done,
             results=self._annotated or self._journal,
             stopping=lambda: self._stop.requested,
-            notice=lambda text: notice(f"olc: {text}"),
+            notice=note,
         )
 
     def _longest_row(self, settings: RowSettings) -> int:
@@ -301,8 +301,8 @@ class _Batch:
         shape = opened.checkpoint.shape
         positions = min(shape.context, self._longest_row(settings))
         per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
-        most = MOST_ON_CPU if loaded.input_device.type == "cpu" else MOST_ON_GPU
-        return rows_at_a_time(free_bytes(loaded.input_device), per_position, positions, most)
+        on_cpu = loaded.input_device.type == "cpu"
+        return auto_rows(free_bytes(loaded.input_device), per_position, positions, on_cpu=on_cpu)
 
     def run(self, runner: "Runner | RayRunner", rows: Any) -> None:
         """Work through the rows that are not done. A signal ends it with what it takes to resume said."""

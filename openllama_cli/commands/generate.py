@@ -16,7 +16,7 @@ from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.streams import hint, is_terminal, notice, out, out_json
+from openllama_cli.terminal.streams import hint, is_terminal, note, notice, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.generation.result import Completion
@@ -122,7 +122,7 @@ def _complete(
 
     completions = [Completion(ids) for ids in tokens]
     prompts = (Prompt(row, ids, sampling, score_prompt) for row, ids in enumerate(tokens))
-    for step in stream(make_engine(loaded), loaded.tokenizer, prompts):
+    for step in stream(make_engine(loaded, notice=note), loaded.tokenizer, prompts):
         completions[step.row].add(step)
     return completions
 
@@ -203,7 +203,7 @@ def _trace(loaded: "LoadedModel", tokens: Sequence[Sequence[int]], texts: Sequen
     from openllama_cli.generation.stream import Prompt, make_engine, stream
     from openllama_cli.terminal.trace import TraceWriter
 
-    engine, tokenizer = make_engine(loaded), loaded.tokenizer
+    engine, tokenizer = make_engine(loaded, notice=note), loaded.tokenizer
     for row, (ids, text) in enumerate(zip(tokens, texts, strict=True)):
         writer = TraceWriter()
         writer.begin(text)
@@ -238,7 +238,7 @@ def _check(
     from openllama_cli.generation.stream import choose_forward
     from openllama_cli.terminal.tables import table
 
-    forward = choose_forward(loaded)
+    forward = choose_forward(loaded, note)
     eos = loaded.tokenizer.eos_ids
     checks = list(check(loaded.model, loaded.input_device, forward, tokens, sampling.max_tokens, eos))
     exact = str(loaded.dtype) == "torch.float32"

@@ -8,7 +8,7 @@ from openllama_cli import __version__
 from openllama_cli.errors import UsageError
 from openllama_cli.models.parallel import check_ranks, place
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.streams import notice
+from openllama_cli.terminal.streams import note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.models.checkpoint import Checkpoint
@@ -96,7 +96,7 @@ def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -
             tokenizer=opened.tokenizer,
             one_row=one_row,
             progress=progress,
-            notice=lambda text: notice(f"olc: {text}"),
+            notice=note,
         )
     finally:
         progress.finish()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from openllama_cli.errors import OlcError, Terminated
 from openllama_cli.models.parallel import Place, one_process_only, place
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.models.startup import bound_spinning, read_ahead
+from openllama_cli.models.startup import prepare_environment, read_ahead
 from openllama_cli.terminal.streams import error, notice
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def begin(arguments: Sequence[str]) -> bool:
 def load_with_ranks(opened: "OpenedModel", spec: ModelSpec) -> "LoadedModel":
     """Rank 0: form the group, and have every rank load its part of a model. Raises OlcError."""
     global _ranks
-    bound_spinning()
+    prepare_environment()
     read_ahead(opened.checkpoint.files)
     from openllama_cli.models.ranks import Ranks
     from openllama_cli.models.sharded import choose, load_sharded
@@ -129,7 +129,7 @@ def _dismiss(*, failed: bool) -> None:
 
 def _follow(here: Place) -> NoReturn:
     """A rank above 0, from its start to its end."""
-    bound_spinning()
+    prepare_environment()
     from openllama_cli.models.processes import die_with_parent, end_at_last
     from openllama_cli.models.ranks import Ranks
 

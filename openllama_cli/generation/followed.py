@@ -41,6 +41,9 @@ class LeadingForward:
     def context(self) -> int:
         return self._forward.context
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return self._forward.new_cache(capacity)
+
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         order = {"prefill": list(tokens), "rows": [self._row(cache)], "every": every}
         return self._run(order, lambda: self._forward.prefill(tokens, cache, every=every))
@@ -79,18 +82,19 @@ def follow(forward: Forward, orders: Iterable[dict[str, Any]], together: Callabl
     for order in orders:
         for number in order["freed"]:
             caches.pop(number, None)
-        rows = [_cache(caches, row) for row in order["rows"]]
         with together():
+            # In here too: memory may run out while a prefix is copied.
+            rows = [_cache(forward, caches, row) for row in order["rows"]]
             if "decode" in order:
                 forward.decode(order["decode"], rows)
             else:
                 forward.prefill(order["prefill"], rows[0], every=order["every"])
 
 
-def _cache(caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:
+def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:
     number, length = row["cache"], row["length"]
     if number not in caches:
-        cache = caches[number] = KVCache(row["capacity"])
+        cache = caches[number] = forward.new_cache(row["capacity"])
         if "like" in row:
             cache.copy_from(caches[row["like"]], length)
     if caches[number].length != length:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from openllama_cli.generation.cache import KVCache, attend, prefill_pieces
+from openllama_cli.generation.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_pieces
 
 _ATTENTION = "olc_rows"
 
@@ -25,13 +25,16 @@ FLOAT32_ROWS = 8
 
 
 class Forward(Protocol):
-    """What the decode loop needs of a model: prefill one row, decode one step of many. name: for people."""
+    """What the decode loop needs of a model: caches, prefill one row, decode one step of many. name: for people."""
 
     name: str
 
     @property
     def context(self) -> int:
         """Positions that the model was made for."""
+
+    def new_cache(self, capacity: int) -> KVCache:
+        """An empty cache for a row of at most `capacity` positions."""
 
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         """Run a row's prompt. Returns logits in float32: [1, vocab] after the last token, or [n, vocab] if `every`."""
@@ -52,16 +55,20 @@ class TransformersForward:
         self._model = model
         self._device = input_device
         self._exact_rows = model.dtype == torch.float32
+        self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         _register_attention()
 
     @property
     def context(self) -> int:
         return int(self._model.config.max_position_embeddings)
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK)
+
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
-        for piece, last in prefill_pieces(tokens, cache.length):
+        for piece, last in prefill_pieces(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(piece))[None]  # [1, n]
             logits = self._run(torch.tensor([piece]), positions, [cache], keep=0 if every else 1)[0]  # [n or 1, vocab]
             cache.advance(len(piece))

@@ -13,9 +13,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch.nn.functional import embedding, silu
+from torch.nn.functional import embedding, rms_norm, silu
 
-from openllama_cli.generation.cache import KVCache, attend, prefill_pieces
+from openllama_cli.generation.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_pieces
 from openllama_cli.generation.forward import FLOAT32_ROWS
 from openllama_cli.generation.kernels import vector_products
 from openllama_cli.generation.llama_weights import LlamaWeights, of_model
@@ -39,10 +39,13 @@ class LeanForward:
     def context(self) -> int:
         return self._weights.context
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(capacity, PREFILL_CHUNK if self._device.type == "cpu" else LARGE_PREFILL_CHUNK)
+
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
-        for piece, last in prefill_pieces(tokens, cache.length):
+        for piece, last in prefill_pieces(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(piece), device=self._device)
             hidden = self._run(torch.tensor(piece, device=self._device), positions, [(cache, len(piece))])  # [n, hidden]
             cache.advance(len(piece))
@@ -80,7 +83,9 @@ class LeanForward:
         return self._normalise(hidden, weights.norm)
 
     def _normalise(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMS norm (Zhang and Sennrich 2019), in float32 as transformers does it."""
+        """RMS norm (Zhang and Sennrich 2019), in float32 as transformers does it; on a GPU in one kernel."""
+        if self._device.type == "cuda":
+            return rms_norm(x, weight.shape, weight, self._weights.eps)
         wide = x.float()
         scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._weights.eps)
         return weight.to(self._dtype) * scaled.to(self._dtype)

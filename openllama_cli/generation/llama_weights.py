@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from openllama_cli.generation.kernels import DenseLinear, HalfLinear, Linear, Linears, Separate
+from openllama_cli.generation.kernels import DenseLinear, Fused, HalfLinear, Linear, Linears, Separate, bfloat16_linear, has_amx
 
 # [n] positions → cosines and sines, [n, D] each, in the type of the activations.
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -42,6 +42,7 @@ class LlamaWeights:
     vector_products: bool
     heads: int
     kv_heads: int
+    head_size: int
     scale: float
     eps: float
     context: int
@@ -53,22 +54,32 @@ class LlamaWeights:
     method: str | None = None
 
 
-def of_model(model: Any) -> LlamaWeights:
-    """The weights of a transformers Llama, not copied. model: in eval mode; see `lean.suits`."""
+def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
+    """The weights of a transformers Llama, not copied. model: in eval mode; see `lean.suits`.
+
+    stacked: put the matrices that read the same input into one, for one product; the model's own become parts of it, so that
+    memory holds them once.
+    """
     config = model.config
-    half = model.dtype == torch.float16 and model.device.type == "cpu"
+    on_cpu = model.device.type == "cpu"
+    half = on_cpu and model.dtype == torch.float16
+    narrow = on_cpu and model.dtype == torch.bfloat16
 
     def linear(module: Any) -> Linear:
-        return HalfLinear(module.weight, module.bias) if half else DenseLinear(module.weight, module.bias)
+        kind = DenseLinear if stacked else HalfLinear if half else bfloat16_linear if narrow else DenseLinear
+        return kind(module.weight, module.bias)
+
+    def linears(*modules: Any) -> Linears:
+        return _stack(modules) if stacked else Separate(*map(linear, modules))
 
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp
         return LayerWeights(
             attention_norm=module.input_layernorm.weight,
-            query_key_value=Separate(linear(attention.q_proj), linear(attention.k_proj), linear(attention.v_proj)),
+            query_key_value=linears(attention.q_proj, attention.k_proj, attention.v_proj),
             output=linear(attention.o_proj),
             mlp_norm=module.post_attention_layernorm.weight,
-            gate_up=Separate(linear(mlp.gate_proj), linear(mlp.up_proj)),
+            gate_up=linears(mlp.gate_proj, mlp.up_proj),
             down=linear(mlp.down_proj),
         )
 
@@ -79,9 +90,10 @@ def of_model(model: Any) -> LlamaWeights:
         dtype=dtype,
         cache_dtype=torch.bfloat16 if half else model.dtype,
         exact_rows=model.dtype == torch.float32,
-        vector_products=dtype == torch.bfloat16 and model.device.type == "cpu",
+        vector_products=narrow and not has_amx(),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
+        head_size=model.model.layers[0].self_attn.head_dim,
         scale=model.model.layers[0].self_attn.scaling,
         eps=config.rms_norm_eps,
         context=int(config.max_position_embeddings),
@@ -91,6 +103,19 @@ def of_model(model: Any) -> LlamaWeights:
         norm=model.model.norm.weight,
         head=linear(model.lm_head),
     )
+
+
+def _stack(modules: Sequence[Any]) -> Fused:
+    sizes = [module.weight.shape[0] for module in modules]
+    joined: dict[str, torch.Tensor | None] = {"weight": None, "bias": None}
+    for name in joined:
+        if getattr(modules[0], name) is None:
+            continue
+        whole = joined[name] = torch.cat([getattr(module, name).data for module in modules])
+        for module, part in zip(modules, whole.split(sizes), strict=True):
+            getattr(module, name).data = part
+    assert joined["weight"] is not None
+    return Fused(DenseLinear(joined["weight"], joined["bias"]), sizes)
 
 
 def _model_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

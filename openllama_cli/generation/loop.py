@@ -151,7 +151,7 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> 
     row = _Row(
         request=request,
         # The last token taken is never run, so it needs no position.
-        cache=KVCache(length + max(left - 1, 0)),
+        cache=forward.new_cache(length + max(left - 1, 0)),
         tokens=list(request.prompt),
         left=left,
         at_limit="length" if request.sampling.max_tokens <= room else "context",

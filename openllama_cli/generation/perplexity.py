@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 
-from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.forward import Forward
 
 
@@ -13,7 +12,7 @@ def perplexity(forward: Forward, rows: Sequence[Sequence[int]]) -> float:
     """exp of the mean negative log likelihood of every token behind each row's first one. rows: token ids, at least two."""
     nats, count = 0.0, 0
     for tokens in rows:
-        logits = forward.prefill(tokens[:-1], KVCache(len(tokens)), every=True)  # [n - 1, vocab]
+        logits = forward.prefill(tokens[:-1], forward.new_cache(len(tokens)), every=True)  # [n - 1, vocab]
         wanted = torch.tensor(list(tokens[1:]), device=logits.device)
         nats += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
         count += len(wanted)

@@ -8,7 +8,7 @@ through the model as it would have alone, and the logits are the same to the las
 from collections import deque
 from collections.abc import Sequence
 
-from openllama_cli.generation.cache import PREFILL_CHUNK, KVCache
+from openllama_cli.generation.cache import KVCache
 
 # Rows whose caches are kept. Rows of one template come one after another; a few let different templates alternate.
 _KEPT = 4
@@ -26,9 +26,10 @@ class PrefixCache:
         At least one token is left to run, since its logits are needed.
         """
         best, source = 0, None
-        most = (len(prompt) - 1) // PREFILL_CHUNK * PREFILL_CHUNK
+        chunk = cache.chunk
+        most = (len(prompt) - 1) // chunk * chunk
         for tokens, other in self._rows:
-            common = _common(prompt, tokens, most) // PREFILL_CHUNK * PREFILL_CHUNK
+            common = _common(prompt, tokens, most) // chunk * chunk
             if common > best:
                 best, source = common, other
         if source is not None:
@@ -37,7 +38,7 @@ class PrefixCache:
 
     def remember(self, prompt: Sequence[int], cache: KVCache) -> None:
         """Keep a row's cache, once its whole prompt is in it."""
-        if len(prompt) >= PREFILL_CHUNK:
+        if len(prompt) >= cache.chunk:
             self._rows.append((prompt, cache))
 
 

@@ -90,6 +90,7 @@ def _prepare(quantised: Quantised) -> LlamaWeights:
         vector_products=False,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
+        head_size=shape.head_dim,
         scale=shape.head_dim**-0.5,
         eps=shape.rms_norm_eps,
         context=shape.context,

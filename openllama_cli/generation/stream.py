@@ -11,6 +11,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.followed import LeadingForward
 from openllama_cli.generation.forward import Forward, TransformersForward
+from openllama_cli.generation.graphed import GraphForward, suits_graphs
 from openllama_cli.generation.lean import LeanForward, suits
 from openllama_cli.generation.loop import Event, FinishReason, Prefilled, Request, Scored, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
@@ -78,13 +79,21 @@ class TextStep:
     prompt: tuple[Scored, ...] = ()
 
 
-def choose_forward(loaded: Loaded) -> Forward:
-    """The lean forward pass where it can run the model, transformers' own elsewhere, with all ranks if there are several."""
+def choose_forward(loaded: Loaded, notice: Callable[[str], None] | None = None) -> Forward:
+    """The lean forward pass where it can run the model, with CUDA graphs where it can; transformers' own elsewhere, with all
+    ranks if there are several. notice: told what people should know.
+    """
     ranks = getattr(loaded, "ranks", None)
     if ranks is not None:
         return LeadingForward(TransformersForward(loaded.model, loaded.input_device), ranks)
     if loaded.quantised is not None:
         return LeanForward(prepare(loaded.quantised))
+    if suits_graphs(loaded.model):
+        try:
+            return GraphForward(loaded.model, notice)
+        except torch.OutOfMemoryError:
+            if notice is not None:
+                notice("the GPU's memory has no room for CUDA graphs, so decoding is slower")
     if suits(loaded.model):
         return LeanForward(loaded.model)
     return TransformersForward(loaded.model, loaded.input_device)
@@ -97,11 +106,15 @@ def make_engine(
     forward: Forward | None = None,
     max_rows: int = 16,
     prefixes: PrefixCache | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Engine:
-    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row. forward: for the loop."""
+    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row.
+
+    forward: for the loop. notice: see `choose_forward`.
+    """
     if name == "transformers":
         return partial(generate_rows, loaded.model, loaded.input_device)
-    return partial(decode_rows, forward or choose_forward(loaded), max_rows=max_rows, prefixes=prefixes)
+    return partial(decode_rows, forward or choose_forward(loaded, notice), max_rows=max_rows, prefixes=prefixes)
 
 
 def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Generator[TextStep, None, None]:

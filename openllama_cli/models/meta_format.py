@@ -113,16 +113,15 @@ def read_meta(folder: Path) -> MetaCheckpoint:
     return MetaCheckpoint(files, _config(params_file, params, shape), shape, tensors, layout)
 
 
-def read_tensors(checkpoint: MetaCheckpoint, dtype: "torch.dtype | None" = None) -> "Iterator[tuple[str, torch.Tensor]]":
+def read_tensors(checkpoint: MetaCheckpoint) -> "Iterator[tuple[str, torch.Tensor]]":
     """The weights one after another, whole and under their Hugging Face names; only one is held at a time.
 
-    dtype: what to cast to; None keeps what is stored. With one file and no cast, a tensor whose rows need no reordering is
-    a view of the mapped file. Raises what torch.load raises for a file that changed since `read_meta`.
+    With one file, a tensor whose rows need no reordering is a view of the mapped file. Raises what torch.load raises for a
+    file that changed since `read_meta`.
     """
     files = MappedFiles(checkpoint.files)
     for name, part in checkpoint.layout.items():
-        tensor = read_tensor(files, part)
-        yield name, tensor if dtype is None else tensor.to(dtype)
+        yield name, read_tensor(files, part)
 
 
 def read_tensor(files: MappedFiles, part: MetaTensor) -> "torch.Tensor":

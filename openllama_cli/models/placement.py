@@ -86,23 +86,30 @@ def choose_dtype(requested: DtypeName, stored: str, device: "torch.device", *, m
     return dtype
 
 
-@functools.cache
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 matrices itself: AVX512-BF16, AMX, AVX10.2 or Arm's BF16."""
+    return bool(_cpu_capabilities() & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"})
+
+
+def cpu_has_amx() -> bool:
+    """Whether this processor multiplies tiles of bfloat16 numbers."""
+    return "amx_bf16" in _cpu_capabilities()
+
+
+@functools.cache
+def _cpu_capabilities() -> frozenset[str]:
+    """What the processor can, in the names of torch, which are those of /proc/cpuinfo (x86 "flags", Arm "Features") too."""
     import torch
 
-    # get_capabilities came with torch 2.11; the names are those of torch and of /proc/cpuinfo (x86 "flags", Arm "Features").
-    names = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"}
-    probe = getattr(torch.cpu, "get_capabilities", None)
+    probe = getattr(torch.cpu, "get_capabilities", None)  # Since torch 2.11.
     if probe is not None:
-        capabilities = probe()
-        return any(capabilities.get(name) for name in names)
+        return frozenset(name for name, there in probe().items() if there is True)
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return frozenset()
     lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
-    return any(names & set(line.split()) for line in lines)
+    return frozenset(name for line in lines for name in line.split())
 
 
 def device_map(requested: str, device: "torch.device") -> "str | dict[str, torch.device]":

@@ -1,4 +1,6 @@
-"""What is worth doing before torch is imported: threads that wait politely, and weights on their way into memory."""
+"""What is worth doing before torch is imported: threads that wait politely, memory in large pages, and weights on their way
+into memory.
+"""
 
 import os
 import threading
@@ -13,11 +15,15 @@ _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 _BLOCK = 64 << 20
 
 
-def bound_spinning(env: MutableMapping[str, str] | None = None) -> None:
-    """Bound the waiting of OpenMP threads, unless the user set how they wait. Works only before torch is imported."""
+def prepare_environment(env: MutableMapping[str, str] | None = None) -> None:
+    """Set what torch reads when it is imported, unless the user did: how OpenMP threads wait, and large pages.
+
+    Large pages (of the system's, on Linux) make filling fresh memory with weights cheaper: 2 MB at a time, not 4 KB.
+    """
     env = os.environ if env is None else env
     if not any(name in env for name in _CHOSEN_BY_USER):
         env["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    env.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def read_ahead(files: Iterable[Path]) -> threading.Thread | None:

@@ -2,7 +2,17 @@
 
 import sys
 
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
@@ -19,18 +29,31 @@ class TerminalProgress:
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a piece of work; a piece that was under way ends."""
-        self.finish()
-        if not is_terminal(sys.stderr) or stderr_console().is_dumb_terminal:
-            return
-        columns = (
+        columns: tuple[ProgressColumn, ...] = (
             (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Remaining())
             if total_bytes
             else (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         )
+        self._show(label, total_bytes, columns)
+
+    def start_steps(self, label: str, steps: int) -> None:
+        """Begin a piece of work that has so many steps; `step` says what each is."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._show(label, steps, columns)
+
+    def step(self, label: str, done: int) -> None:
+        """What is being done now, and how many steps were done before it."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
+
+    def _show(self, label: str, total: int | None, columns: tuple[ProgressColumn, ...]) -> None:
+        self.finish()
+        if not is_terminal(sys.stderr) or stderr_console().is_dumb_terminal:
+            return
         self._progress = Progress(*columns, console=stderr_console(), transient=True)
         # rich reads markup in descriptions: a file name with brackets would vanish.
         description = Text(one_line(label)).markup
-        self._task = self._progress.add_task(description, total=total_bytes)
+        self._task = self._progress.add_task(description, total=total)
         self._progress.start()
 
     def advance(self, count: int) -> None:

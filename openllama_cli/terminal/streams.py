@@ -95,6 +95,11 @@ def notice(text: str) -> None:
     message(Text(visible(text), style="dim"))
 
 
+def note(text: str) -> None:
+    """A notice that says whom it is from."""
+    notice(f"olc: {text}")
+
+
 def hint(text: str) -> None:
     """A line on stderr about what the user may have meant."""
     message(Text.assemble(("hint: ", "yellow"), visible(text)))

@@ -11,7 +11,7 @@ import torch
 
 from openllama_cli.batch.rows import Row, RowError
 from openllama_cli.batch.runner import Runner, is_out_of_memory
-from openllama_cli.batch.sizing import cache_bytes_per_position, parse_batch_size, rows_at_a_time
+from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size, rows_at_a_time
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.loop import Event, Request, decode_rows
@@ -270,6 +270,10 @@ def test_as_many_rows_as_fit() -> None:
     assert rows_at_a_time(24 * 10**9, per_position, 2048, 64) == 21
     assert rows_at_a_time(24 * 10**9, per_position, 128, 16) == 16
     assert rows_at_a_time(10, per_position, 2048, 16) == 1
+    assert auto_rows(24 * 10**9, per_position, 128, on_cpu=True) == 16
+    # A GPU's rows take memory in steps of 256 positions.
+    assert auto_rows(24 * 10**9, per_position, 100, on_cpu=False) == 64
+    assert auto_rows(3 * 10**9, per_position, 100, on_cpu=False) == rows_at_a_time(3 * 10**9, per_position, 256, 64) == 21
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,8 @@ from tests.commands.batches import finished, read, wait_for
 from tests.conftest import Olc, olc_command, run_process
 
 OPTIONS = ("-n", "24", "--dtype", "float32", "--device", "cpu", "--batch-size", "4")
+
+LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
 
 
 def processes_of(run: subprocess.Popen[bytes]) -> dict[psutil.Process, str]:
@@ -41,6 +44,17 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 def left(processes: dict[psutil.Process, str]) -> list[str]:
     """Which of them are still there, after a while."""
     return [processes[process] for process in psutil.wait_procs(processes, timeout=15)[1]]
+
+
+def reached_from_outside(processes: Iterable[psutil.Process]) -> list[str]:
+    """Where they listen, other than on this machine's loopback; and Ray's dashboard, which is not to run."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            listens = [each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+            found += [f"{process.name()} at {ip}:{port}" for ip, port in listens if ip not in LOOPBACK]
+            found += [f"{process.name()}: dashboard" for _, port in listens if port == 8265]
+    return found
 
 
 @pytest.fixture
@@ -73,6 +87,7 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     # An actor is killed, then Ctrl-C: the rows in flight may finish, and nothing of Ray is left.
     run = start(*on_ray)
     wait_for(lambda: finished(output) > 10, run)
+    assert reached_from_outside(processes_of(run)) == []
     next(process for process, name in processes_of(run).items() if name.startswith("ray::RayWorker")).kill()
     done = finished(output)
     wait_for(lambda: finished(output) > done + 10, run)
@@ -107,6 +122,12 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     again = olc(*on_ray)
     assert again.code == 3
     assert "120 rows" in again.messages
+    retried = run_process(*on_ray, "--retry-errors", "--json-progress")
+    assert retried.code == 3, retried.messages
+    assert "(7 rows in" in retried.messages, "the failed ones alone"
+    last = json.loads(retried.text.splitlines()[-1])
+    assert (last["rows"], last["total"], last["failed"], last["done"]) == (120, 120, 7, True)
+    assert output.read_bytes() == local.read_bytes()
     assert sum(row["error"] is not None for row in read(output)) == 7
 
 
@@ -123,6 +144,38 @@ def test_a_dead_address_is_told_at_once(tiny_model: Path, tmp_path: Path) -> Non
     assert result.code == 1
     assert f"nothing answers at {address}" in result.messages
     assert "--ray-address" in result.messages
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray"), (b"", "is not Ray"), (None, "timed out")],
+    ids=["a web server", "hangs up", "silent"],
+)
+def test_an_address_at_which_something_else_listens_is_told_at_once(
+    answer: bytes | None, told: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("one\n")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as other:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with connection:
+                connection.recv(1000)
+                if answer is None:
+                    connection.recv(1000)
+                else:
+                    connection.sendall(answer)
+
+        other.submit(serve)
+        started = time.monotonic()
+        result = run_process("batch", str(source), "-m", str(tiny_model), "--engine", "ray", "--ray-address", address)
+    assert time.monotonic() - started < 30
+    assert result.code == 1
+    assert address in result.messages
+    assert told in result.messages
+    assert len(result.messages.splitlines()) == 2
 
 
 def test_wrong_options_are_usage_errors(olc: Olc, tmp_path: Path) -> None:

@@ -7,35 +7,82 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Result
-from tests.forked import Forked
-from tests.tiny_models import write_meta_llama
+from tests.forked import Forked, fork, olc_script
+from tests.tiny_models import write_meta_llama, write_tiny_llama
 
 pytestmark = pytest.mark.slow
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 GREEDY = ("--dtype", "float32", "-n", "24")
 ROWS = 160
+# Loads a rank's part of a model as `olc` does, and prints what this rank holds of it.
+_HELD = """
+import json, os, sys
+from pathlib import Path
+from openllama_cli.models.checkpoint import inspect
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.parallel import place
+from openllama_cli.models.ranks import Ranks
+from openllama_cli.models.sharded import load_sharded
+from openllama_cli.models.tokenizer import open_tokenizer
+
+path = Path(sys.argv[1])
+ranks = Ranks(place())
+ranks.join("cpu")
+folder = ModelFolder(path, "model", "folder", None, None, "flag")
+model = load_sharded(folder, "float32", ranks, checkpoint=inspect(path), tokenizer=open_tokenizer(path)).model
+parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
+held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
+for name, part in parts.items():
+    held["elements"] += part.numel()
+    held["norms"] += part.numel() * ("norm" in name)
+os.write(1, (json.dumps(held) + "\\n").encode())
+ranks.ready()
+os._exit(0)
+"""
 
 
 def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "openllama_cli", *arguments]
 
 
-def run(*arguments: str, stdin: bytes = b"", options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
-    ended = subprocess.run(torchrun(*arguments, options=options), input=stdin, capture_output=True, timeout=120, env=ENV)
+def run(
+    *arguments: str,
+    stdin: bytes = b"",
+    options: Sequence[str] = ("--nproc-per-node", "2"),
+    env: Mapping[str, str] = ENV,
+    cwd: Path | None = None,
+) -> Result:
+    command = torchrun(*arguments, options=options)
+    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=120, env=env, cwd=cwd)
     return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
-def alone(*arguments: str) -> Result:
-    """In one process, with as many threads."""
-    process = Forked(*arguments, code="import torch; torch.set_num_threads(1)")
+_LAUNCH = "import sys; from torch.distributed.run import main; sys.exit(main(sys.argv[1:]))"
+
+
+def launch(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Forked:
+    """torchrun and all of its ranks as forks: where it is the ranks' work that counts. folder: for the program they run."""
+    script = folder / "olc"
+    if not script.exists():
+        olc_script(folder)
+    return Forked(*options, "--no-python", str(script), *arguments, code=_LAUNCH, env=ENV)
+
+
+def run_forked(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
+    process = launch(*arguments, folder=folder, options=options)
     return Result(process.wait(), process.out, process.err)
+
+
+def alone(*arguments: str) -> Result:
+    """In one process."""
+    return fork(*arguments, env={"OMP_NUM_THREADS": "1"})
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
@@ -110,6 +157,44 @@ def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tm
     assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
 
 
+def test_the_demo_model_on_two_processes_equals_one(tmp_path: Path) -> None:
+    prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
+    options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
+    single, shared = alone(*options), run_forked(*options, folder=tmp_path)
+    assert shared.code == 0, shared.messages
+    ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
+    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
+    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
+
+
+def test_a_seed_and_a_stop_mean_the_same_on_four_processes_that_divide_nothing_evenly(tmp_path: Path) -> None:
+    uneven = {"heads": 8, "kv_heads": 4, "intermediate": 50, "vocab": 401}
+    model = str(write_tiny_llama(tmp_path / "model", safe=False, sharded=True, **uneven))
+    options = ("complete", "the quick brown fox", "-m", model, "--temperature", "0.7", "--seed", "7", *GREEDY)
+    whole = alone(*options)
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    shared = run_forked(*options, "--stop", stop, folder=tmp_path, options=("--nproc-per-node", "4"))
+    assert shared.code == 0, shared.messages
+    assert shared.out == alone(*options, "--stop", stop).out
+    assert len(shared.out) < len(whole.out)
+
+
+def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
+    """A model that is too large for one device is not loaded whole by every process."""
+    model = write_tiny_llama(tmp_path / "model", layers=4)
+    script = tmp_path / "script.py"
+    script.write_text(_HELD)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(model)]
+    env = {**ENV, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run(command, capture_output=True, timeout=120, env=env)
+    assert ended.returncode == 0, ended.stderr.decode()
+    held = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(held) == 2
+    for part in held:
+        # The norms are whole everywhere; everything else is halved.
+        assert part["elements"] - part["norms"] == (part["whole"] - part["norms"]) / 2
+
+
 def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Path) -> None:
     refused = run("complete", "x", "-m", str(tiny_model), options=("--nproc-per-node", "3"))
     assert refused.code != 0
@@ -135,6 +220,27 @@ def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running:
     assert running.output.read_bytes() == fresh.read_bytes()
 
 
+def test_a_killed_rank_0_ends_all_and_is_named(running: Running) -> None:
+    os.kill(running.ranks[0], signal.SIGKILL)
+    assert running.ends_within(30) != 0
+    assert running.messages.count("error:") == 1
+    assert f"error: rank 0 of 2 (process {running.ranks[0]} on " in running.messages
+
+
+def test_a_rank_that_cannot_load_the_model_ends_all_and_says_why(tmp_path: Path) -> None:
+    write_tiny_llama(tmp_path / "model")
+    # Another current folder for rank 1 makes it what a second host without the model is.
+    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('RANK') == '1':\n    os.chdir('/')\n")
+    env = {**ENV, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])}
+    started = time.monotonic()
+    failed = run("complete", "x", "-m", "./model", *GREEDY, env=env, cwd=tmp_path)
+    assert time.monotonic() - started < 60
+    assert failed.code != 0
+    assert failed.out == b""
+    assert failed.messages.count("error:") == 1
+    assert "error: rank 1: the folder ./model does not exist" in failed.messages
+
+
 def test_a_killed_torchrun_leaves_no_process_behind(running: Running) -> None:
     running.process.kill()
     running.ends_within(30)
@@ -149,26 +255,37 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def test_the_demo_model_on_two_hosts_that_meet_at_a_rendezvous_equals_one() -> None:
-    prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
-    arguments = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-    options = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=olc")
-    command = torchrun(*arguments, options=options)
-    hosts = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV)
-        for _ in range(2)
-    ]
+def run_on_two_hosts(*options: Sequence[str], model: Path, folder: Path) -> list[bytes]:
+    """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
+    common = ("--nnodes", "2", "--nproc-per-node", "1")
+    arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
+    hosts = [launch(*arguments, folder=folder, options=(*common, *own)) for own in options]
     try:
-        ended = [host.communicate(timeout=90) for host in hosts]
+        codes = [host.wait(90) for host in hosts]
     finally:
         for host in hosts:
             host.kill()
-    assert [host.returncode for host in hosts] == [0, 0], ended
-    (silent, shared) = sorted(out for out, _ in ended)
-    assert silent == b""
-    ours, theirs = (json.loads(document)["completions"] for document in (shared, alone(*arguments).out))
-    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
-    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
+    assert codes == [0, 0], [host.err.decode() for host in hosts]
+    return [host.out for host in hosts]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path, tmp_path: Path) -> None:
+    """The README's command."""
+    meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
+    first, second = run_on_two_hosts(
+        ("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model, folder=tmp_path
+    )
+    assert first == alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY).out
+    assert second == b""
+
+
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path, tmp_path: Path) -> None:
+    same = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "olc")
+    single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
+    assert sorted(run_on_two_hosts(same, same, model=tiny_model, folder=tmp_path)) == sorted([b"", single.out])

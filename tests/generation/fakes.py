@@ -22,6 +22,9 @@ class FakeForward:
         self.prefilled: list[list[int]] = []
         self.decoded_rows: list[int] = []
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(capacity)
+
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         assert cache.capacity >= len(tokens)
         self.prefilled.append(list(tokens))

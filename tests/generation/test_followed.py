@@ -31,6 +31,9 @@ class Recorder:
     def context(self) -> int:
         return self._forward.context
 
+    def new_cache(self, capacity: int) -> KVCache:
+        return self._forward.new_cache(capacity)
+
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         self.logits.append(self._forward.prefill(tokens, cache, every=every))
         return self.logits[-1]
@@ -85,6 +88,28 @@ def test_followers_run_what_the_loop_runs_with_shared_prefixes_guesses_and_rows_
     follow(follower, wire.read(), wire.together)
     assert len(follower.logits) == len(leader.logits)
     assert all(torch.equal(theirs, ours) for theirs, ours in zip(follower.logits, leader.logits, strict=True))
+
+
+def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_pass(
+    forward: TransformersForward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def together() -> Iterator[None]:
+        try:
+            yield
+        except MemoryError:
+            told.append("out of memory")
+
+    monkeypatch.setattr(KVCache, "copy_from", fail)
+    first: dict[str, Any] = {"freed": [], "prefill": [1, 5], "every": False, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
+    copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "like": 0}]}
+    follow(forward, iter([first, copied]), together)
+    assert told == ["out of memory"]
 
 
 def test_followers_forget_the_caches_that_rank_0_forgot(forward: TransformersForward) -> None:

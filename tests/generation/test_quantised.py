@@ -12,7 +12,7 @@ from openllama_cli.generation import quantised as quantised_module
 from openllama_cli.generation import quantised_int8
 from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.quantised_int4 import Int4Linear, int4_works
-from openllama_cli.generation.quantised_int8 import OnednnInt8Linear, PlainInt8Linear, onednn_works, quantise_rows
+from openllama_cli.generation.quantised_int8 import OnednnInt8Linear, PlainInt8Linear, TileInt8Linear, quantise_rows, works
 from openllama_cli.generation.stream import choose_forward
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.load import LoadedModel, load
@@ -21,7 +21,9 @@ from openllama_cli.models.spec import ModelSpec
 from tests.tiny_models import write_tiny_llama
 
 SIZES = [(70, 200), (33, 48), (5, 3), (256, 192)]
-needs_onednn = pytest.mark.skipif(not onednn_works(), reason="oneDNN's int8 product does not work on this processor")
+needs_onednn = pytest.mark.skipif(not works(OnednnInt8Linear), reason="oneDNN's int8 product does not work on this processor")
+needs_tiles = pytest.mark.skipif(not works(TileInt8Linear), reason="torch's int8 product is slow on this processor")
+INTEGER = [pytest.param(OnednnInt8Linear, marks=needs_onednn), pytest.param(TileInt8Linear, marks=needs_tiles)]
 needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 product does not work on this processor")
 
 
@@ -34,7 +36,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", [pytest.param(OnednnInt8Linear, marks=needs_onednn), PlainInt8Linear])
+@pytest.mark.parametrize("kind", [*INTEGER, PlainInt8Linear])
 @pytest.mark.parametrize("rows", [1, 3, 8, 20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_int8_products_are_near_dense_ones(size: tuple[int, int], kind: Any, rows: int, dtype: torch.dtype) -> None:
@@ -44,40 +46,51 @@ def test_int8_products_are_near_dense_ones(size: tuple[int, int], kind: Any, row
     assert error(product, linear(x.float(), weight, bias)) < 0.015
 
 
-@needs_onednn
-def test_an_int8_row_does_not_depend_on_its_neighbours() -> None:
-    product = OnednnInt8Linear(*int8_rows(random(128, 192)))
+@pytest.mark.parametrize("kind", INTEGER)
+def test_an_int8_row_does_not_depend_on_its_neighbours(kind: Any) -> None:
+    product = kind(*int8_rows(random(128, 192)))
     x = random(6, 192, seed=1)
     x[3] *= 1000
     assert torch.equal(product(x)[1:2], product(x[1:2]))
 
 
-@needs_onednn
-def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other() -> None:
+@pytest.mark.parametrize("kind", INTEGER)
+def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other(kind: Any) -> None:
     x = random(3, 64, seed=1)
     x[1, 5] = torch.nan
-    product = OnednnInt8Linear(*int8_rows(random(16, 64)))(x)
+    product = kind(*int8_rows(random(16, 64)))(x)
     assert product[1].isnan().all()
     assert product[[0, 2]].isfinite().all()
-    assert torch.equal(OnednnInt8Linear(*int8_rows(random(16, 64)))(torch.zeros(1, 64)), torch.zeros(1, 16))
+    assert torch.equal(kind(*int8_rows(random(16, 64)))(torch.zeros(1, 64)), torch.zeros(1, 16))
 
 
-def test_activations_are_rounded_to_half_a_step() -> None:
+@pytest.mark.parametrize(("dtype", "middle"), [(torch.uint8, 128), (torch.int8, 0)])
+def test_activations_are_rounded_to_half_a_step(dtype: torch.dtype, middle: int) -> None:
     x = torch.cat([random(5, 100), torch.zeros(1, 100), random(1, 100) * 1e30])
-    levels, scale = quantise_rows(x)
-    assert levels.dtype == torch.uint8
-    assert ((levels.float() - 128) * scale - x).abs().le(scale * 0.501).all()
+    levels, scale = quantise_rows(x, dtype)
+    assert levels.dtype == dtype
+    assert ((levels.float() - middle) * scale - x).abs().le(scale * 0.501).all()
 
 
-@needs_onednn
-def test_a_wrong_or_slow_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = quantised_int8._product
-    monkeypatch.setattr(quantised_int8, "_product", lambda *arguments: right(*arguments) + 1)
-    assert not quantised_int8._is_right()
-    monkeypatch.setattr(quantised_int8, "_product", right)
-    assert quantised_int8._is_right()
-    monkeypatch.setattr(quantised_int8, "_least_seconds", lambda f, x: 1.0 if isinstance(f, OnednnInt8Linear) else 0.1)
-    assert not quantised_int8._is_fast()
+@pytest.mark.parametrize("kind", INTEGER)
+def test_a_wrong_or_slow_product_is_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kind.__call__
+    monkeypatch.setattr(kind, "__call__", lambda self, x: right(self, x) + 1)
+    assert not quantised_int8._is_right(kind)
+    monkeypatch.setattr(kind, "__call__", right)
+    assert quantised_int8._is_right(kind)
+    monkeypatch.setattr(quantised_int8, "_least_seconds", lambda f, x: 1.0 if isinstance(f, kind) else 0.1)
+    assert not quantised_int8._is_fast(kind)
+
+
+def test_a_processor_without_a_working_integer_product_gets_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised_int8, "works", lambda kind: False)
+    assert quantised_int8.int8_kind.__wrapped__() is PlainInt8Linear
+    monkeypatch.setattr(quantised_int8, "works", lambda kind: True)
+    monkeypatch.setattr(quantised_int8, "has_amx", lambda: False)
+    assert quantised_int8.int8_kind.__wrapped__() is OnednnInt8Linear
+    monkeypatch.setattr(quantised_int8, "has_amx", lambda: True)
+    assert quantised_int8.int8_kind.__wrapped__() is TileInt8Linear
 
 
 @needs_int4

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.generation.sampling import choose_token, log_probabilities, penalise, row_generator, warp
+from openllama_cli.generation.sampling import (
+    choose_token,
+    likeliest,
+    log_probabilities,
+    penalise,
+    require_finite,
+    row_generator,
+    warp,
+)
 
 HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
@@ -121,3 +129,21 @@ def test_numbers_beyond_floats_are_wrong_usage() -> None:
 
 def test_log_probabilities_are_float32_whatever_came_in() -> None:
     assert log_probabilities(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 17, 999])
+def test_a_single_logit_that_is_not_finite_is_noticed(odd: float, place: int) -> None:
+    logits = torch.linspace(-5, 5, 1000)
+    require_finite(logits)
+    logits[place] = odd
+    with pytest.raises(GenerationError, match="NaN or infinite"):
+        require_finite(logits)
+
+
+def test_the_likeliest_of_equals_is_the_first() -> None:
+    logits = torch.zeros(1000)
+    logits[[70, 300, 999]] = 3.0
+    assert likeliest(logits) == 70
+    with torch.inference_mode():
+        assert likeliest(logits + 1) == 70

@@ -137,6 +137,7 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
         name = "counting"
         context = forward.context
         decode = staticmethod(forward.decode)
+        new_cache = staticmethod(forward.new_cache)
 
         def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False) -> torch.Tensor:
             nonlocal ran
@@ -305,3 +306,13 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
         for place, scored in enumerate(results[row]):
             expected = float(full[len(prompt) + place - 1, scored.token])
             assert scored.logprob == pytest.approx(expected, abs=0.05 if dtype == torch.float16 else 0.4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
+    model = load(folder, torch.float32).to("cuda")
+    ours = tokens(run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=20)))
+    for prompt, row in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt], device="cuda")
+        theirs = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert row == theirs[0, len(prompt) :].tolist()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from openllama_cli.errors import OlcError
+from openllama_cli.models import placement
 from openllama_cli.models.placement import choose_dtype, cpu_has_bfloat16, device_map, main_device
 
 CPU = torch.device("cpu")
@@ -32,12 +33,12 @@ def test_bfloat16_of_the_processor_agrees_with_the_kernel() -> None:
 
 def test_bfloat16_is_found_without_the_newer_probe_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cpu_has_bfloat16()
-    cpu_has_bfloat16.cache_clear()
+    placement._cpu_capabilities.cache_clear()
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     try:
         assert cpu_has_bfloat16() == (found if sys.platform == "linux" else False)
     finally:
-        cpu_has_bfloat16.cache_clear()
+        placement._cpu_capabilities.cache_clear()
 
 
 def test_cpu_and_auto_give_device_maps_for_transformers() -> None:
@@ -75,10 +76,6 @@ def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
 
 
 def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from openllama_cli.models import placement
-
     cpu = torch.device("cpu")
     monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: True)
     assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16

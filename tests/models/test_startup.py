@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.models.startup import available, bound_spinning, read_ahead
+from openllama_cli.models.startup import available, prepare_environment, read_ahead
 
 
 def test_spinning_is_bounded_unless_the_user_chose() -> None:
     env: dict[str, str] = {}
-    bound_spinning(env)
-    assert env == {"GOMP_SPINCOUNT": "2000"}
+    prepare_environment(env)
+    assert env == {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
-        chosen = {name: "as I like"}
-        bound_spinning(chosen)
-        assert chosen == {name: "as I like"}
+        chosen = {name: "as I like", "THP_MEM_ALLOC_ENABLE": "0"}
+        prepare_environment(chosen)
+        assert chosen == {name: "as I like", "THP_MEM_ALLOC_ENABLE": "0"}
 
 
 @pytest.mark.parametrize("command", ["complete", "generate", "batch"])

@@ -1,0 +1,97 @@
+"""Rivals in turn, paired ratios, and what a failed measurement says; the measurements themselves are made up here."""
+
+import json
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from openllama_cli.benchmark import runs
+from openllama_cli.benchmark.runs import METRICS, Spread, run
+from openllama_cli.benchmark.worker import Job, prompt_lengths, prompts
+from openllama_cli.errors import OlcError
+
+
+def job(engine: str = "loop", rows: int = 1, quantize: str | None = None) -> Job:
+    return Job("folder", engine, "auto", "cpu", 64, 8, rows, quantize)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was asked of workers; each answer is ten times as fast as the one before."""
+    asked: list[dict[str, Any]] = []
+
+    def measure(command: list[str], name: str) -> dict[str, Any]:
+        asked.append(json.loads(command[-1]))
+        if asked[-1].get("only_load"):
+            return {"loaded": "bfloat16", "process_s": 1.0}
+        speed = 10.0 ** len([entry for entry in asked if not entry.get("only_load")])
+        return {**dict.fromkeys(METRICS, speed), "weight_bytes_per_token": 7}
+
+    monkeypatch.setattr(runs, "_measure", measure)
+    return asked
+
+
+def test_rivals_run_in_turn_and_ratios_are_paired(measured: list[dict[str, Any]]) -> None:
+    begun: list[tuple[str, int]] = []
+    ours, theirs = run({"a": job(), "b": job("transformers")}, 3, begin=lambda name, done: begun.append((name, done)))
+    assert [entry["engine"] for entry in measured] == ["loop", "transformers"] * 3
+    assert begun == [("a", 0), ("b", 1), ("a", 2), ("b", 3), ("a", 4), ("b", 5)]
+    assert ours.spread("load_s") == Spread(1e1, 1e3, 1e5)
+    ratio = theirs.ratio(ours, "decode_tokens_per_s")
+    assert ratio is not None
+    assert [ratio.least, ratio.middle, ratio.most] == pytest.approx([10, 10, 10])
+
+
+def test_quantised_weights_are_made_before_anything_is_measured(measured: list[dict[str, Any]]) -> None:
+    run({"a": job(quantize="int8"), "b": job("transformers")}, 1, begin=lambda name, done: None)
+    assert [(entry["quantize"], entry.get("only_load", False)) for entry in measured] == [
+        ("int8", True),
+        ("int8", False),
+        (None, False),
+    ]
+
+
+def test_what_was_not_measured_has_no_ratio(measured: list[dict[str, Any]]) -> None:
+    (only,) = run({"a": job()}, 2, begin=lambda name, done: None)
+    only.metrics["decode_tokens_per_s"] = [None, None]
+    assert only.spread("decode_tokens_per_s") is None
+    assert only.ratio(only, "decode_tokens_per_s") is None
+
+
+def test_a_worker_that_fails_is_named_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = ["/bin/sh", "-c", "echo one >&2; echo 'RuntimeError: two' >&2; exit 3"]
+    monkeypatch.setattr(runs, "arguments", lambda job: failing)
+    with pytest.raises(OlcError, match="measuring olc failed: RuntimeError: two"):
+        run({"olc": job()}, 1, begin=lambda name, done: None)
+    monkeypatch.setattr(runs, "arguments", lambda job: ["/bin/sh", "-c", """echo '{"error": ["no room", "make some"]}'"""])
+    with pytest.raises(OlcError, match="measuring olc failed: no room") as caught:
+        run({"olc": job()}, 1, begin=lambda name, done: None)
+    assert caught.value.remedy == "make some"
+
+
+def test_busy_programs_run_meanwhile_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def measure(command: list[str], name: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 20
+        while len(children()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        seen.extend(children())
+        return {**dict.fromkeys(METRICS, 1.0), "weight_bytes_per_token": 7}
+
+    def children() -> list[int]:
+        return [child.pid for child in psutil.Process().children() if any("getppid" in word for word in child.cmdline())]
+
+    monkeypatch.setattr(runs, "_measure", measure)
+    run({"olc": job()}, 1, busy=2, begin=lambda name, done: None)
+    assert len(seen) == 2
+    assert not children()
+
+
+def test_several_rows_have_ragged_prompts() -> None:
+    assert prompt_lengths(job()) == [64]
+    assert prompt_lengths(job(rows=16)) == [32 + 4 * row for row in range(16)]
+    assert [len(prompt) for prompt in prompts(job(rows=3), 100)] == prompt_lengths(job(rows=3))
+    assert prompts(job(rows=3), 100) == prompts(job("transformers", rows=3), 100)

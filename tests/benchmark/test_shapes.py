@@ -1,0 +1,59 @@
+"""Random models: written whole or not at all, once, and such as olc itself loads."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.benchmark import shapes
+from openllama_cli.benchmark.shapes import SHAPES, random_model
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.models.checkpoint import inspect
+from openllama_cli.models.progress import NullProgress
+from openllama_cli.models.shape import LlamaShape
+
+TINY = LlamaShape(48, 80, layers=2, heads=4, kv_heads=2, head_dim=12, vocab=32000, context=64)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_shape_is_written_once_as_a_checkpoint(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = random_model("tiny", dtype, NullProgress())
+    checkpoint = inspect(folder)
+    assert (checkpoint.dtype, checkpoint.shape.tensors()) == (dtype, TINY.tensors())
+    monkeypatch.setattr(shapes, "_write", lambda *_: pytest.fail("written again"))
+    assert random_model("tiny", dtype, NullProgress()) == folder
+
+
+def test_the_shapes_of_openllama_are_those_of_the_catalogue() -> None:
+    assert SHAPES["3b"].parameters() == 3_426_473_600
+    assert (SHAPES["3b"].head_dim, SHAPES["7b"].hidden, SHAPES["13b"].layers) == (100, 4096, 40)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    with pytest.raises(OlcError, match=r"need 0\.0 GB in .* has 0\.0 GB free"):
+        random_model("tiny", "float16", NullProgress())
+
+
+def test_what_was_written_of_a_shape_goes_when_writing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shapes, "write_safetensors", fail)
+    with pytest.raises(OlcError, match="No space left"):
+        random_model("tiny", "float16", NullProgress())
+    assert not list((tmp_path / "olc" / "bench").glob("*"))
+
+
+def test_an_unknown_shape_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(UsageError) as caught:
+        random_model("4b", "float16", NullProgress())
+    assert "110m" in caught.value.remedy

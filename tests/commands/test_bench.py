@@ -1,0 +1,75 @@
+"""`olc bench`: one whole measurement in fresh processes, and usage errors before anything is measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Olc
+
+
+@pytest.mark.slow
+def test_both_rivals_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+    svg = tmp_path / "bars.svg"
+    options = ["-m", str(tiny_model), "--batch", "3", "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--svg", str(svg)]
+    result = olc("bench", *options, "--against", "transformers", "--json")
+    assert result.code == 0, result.messages
+    document = json.loads(result.text)
+    ours, theirs = document["results"]
+    assert (ours["engine"], theirs["engine"]) == ("loop", "transformers")
+    for measured in (ours, theirs):
+        assert measured["process_s"][0] > measured["load_s"][0] > 0
+        assert measured["decode_tokens_per_s"][0] > 0
+        assert measured["peak_memory_bytes"][0] > 50e6
+    ratio = ours["ratios"]["decode_tokens_per_s"]["median"]
+    assert ratio == pytest.approx(ours["decode_tokens_per_s"][0] / theirs["decode_tokens_per_s"][0])
+    assert document["bandwidth_gb_per_s"] > 0.1
+    picture = svg.read_text()
+    assert "decode, tokens/s" in picture.replace("&#160;", " ")
+    assert "url(" not in picture.replace("url(#", "")
+
+
+@pytest.mark.slow
+def test_a_pipe_gets_a_table_with_shares_and_errors_of_workers_are_said(olc: Olc, tiny_model: Path) -> None:
+    result = olc("bench", "-m", str(tiny_model), "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--quantize", "int8")
+    assert result.code == 0, result.messages
+    header, line = result.text.splitlines()
+    cells = dict(zip(header.split("\t"), line.split("\t"), strict=True))
+    assert cells[""] == "olc int8"
+    assert cells["of bandwidth"].endswith("%")
+    assert "every figure from fresh processes" in result.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shape", "4b"], "--shape 4b is not known"),
+        (["--shape", "3b", "-m", "demo"], "--model and --shape were both given"),
+        (["--stored", "int8"], "--stored int8 is not known"),
+        (["--batch", "1,x"], "--batch 1,x is not known"),
+        (["--batch", "0"], "--batch 0 is not known"),
+        (["--against-dtype", "float8"], "float8"),
+        (["--runs", "0"], "--runs"),
+        (["--svg", "no/such/folder/x.svg"], "there is no folder no/such/folder"),
+        (["-m", "demo", "--prompt-tokens", "5000"], "context of"),
+        (["-m", "demo", "--batch", "16", "--prompt-tokens", "900"], "the longest row would have"),
+    ],
+)
+def test_usage_errors_come_before_any_measurement(
+    olc: Olc, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess", None)
+    result = olc("bench", *arguments)
+    assert result.code == 2, result.messages
+    assert said in result.messages
+    assert not result.out
+
+
+def test_a_gpu_that_is_not_there_is_said_in_the_words_of_every_command(olc: Olc) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    result = olc("bench", "-m", "demo", "--device", "cuda")
+    assert result.code == 1
+    assert "--device cuda needs a CUDA build of torch" in result.messages

@@ -1,0 +1,285 @@
+"""The forward pass that decodes in slots: the same tokens as the lean one, whatever the slots went through.
+
+The arithmetic of a captured step runs on any device; capturing itself needs a GPU.
+"""
+
+import gc
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.generation import graphed
+from openllama_cli.generation.cache import KVCache
+from openllama_cli.generation.config import SamplingConfig
+from openllama_cli.generation.cuda_kernels import CudaKernels, TorchKernels
+from openllama_cli.generation.forward import Forward
+from openllama_cli.generation.graphed import GraphForward, suits_graphs
+from openllama_cli.generation.lean import LeanForward
+from openllama_cli.generation.loop import Request, Step, decode_rows
+from openllama_cli.generation.prefix import PrefixCache
+from openllama_cli.generation.slot_attention import FlashAttention, MaskedAttention
+from openllama_cli.generation.slots import POSITIONS, SlotCache, SlotPool, SlotShape, up_to
+
+CONTEXT = 1024
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
+
+
+def make_model(dtype: torch.dtype = torch.float32, device: str = "cpu", **changes: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 96, "intermediate_size": 80, "num_attention_heads": 8, "num_key_value_heads": 2} | changes
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=300, num_hidden_layers=3, max_position_embeddings=CONTEXT, initializer_range=0.2, **sizes)
+    return LlamaForCausalLM(config).eval().requires_grad_(False).to(device, dtype)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """Heads of 12 numbers: not a multiple of 8, as the 100 of OpenLLaMA-3B."""
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    rng = random.Random(0)
+    lengths = [1, 2, 250, POSITIONS - 1, POSITIONS, 300, 700, *(rng.randrange(1, 60) for _ in range(9))]
+    return [[1, *(rng.randrange(3, 300) for _ in range(length - 1))] for length in lengths]
+
+
+def taken(forward: Forward, prompts: Sequence[Sequence[int]], max_rows: int = 4, **options: Any) -> list[list[int]]:
+    """Every row's tokens; rows end at different times, so that slots are handed on."""
+    requests = [Request(row, prompt, SamplingConfig(5 + row % 7), **options) for row, prompt in enumerate(prompts)]
+    found: list[list[int]] = [[] for _ in prompts]
+    for event in decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()):
+        if isinstance(event, Step):
+            assert event.error is None
+            assert event.scored is not None
+            found[event.row].append(event.scored.token)
+    return found
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 16])
+def test_rows_in_slots_take_the_tokens_of_the_lean_pass(model: Any, prompts: list[list[int]], max_rows: int) -> None:
+    assert taken(GraphForward(model, capture=False), prompts, max_rows) == taken(LeanForward(model), prompts, max_rows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_bias": True, "mlp_bias": True},
+        {"num_key_value_heads": 8},
+        {"tie_word_embeddings": True},
+        {"head_dim": 10},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_kind_of_llama_runs_in_slots(changes: dict[str, Any], prompts: list[list[int]]) -> None:
+    model = make_model(**changes)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    expected = taken(LeanForward(model), prompts[:7])
+    assert taken(GraphForward(model, capture=False), prompts[:7]) == expected
+
+
+def test_guesses_are_verified_in_slots_too(model: Any) -> None:
+    prompts = [[1, *[20, 21, 22, 23] * 6], [1, 5, 6, 5, 6]]
+    forward = GraphForward(model, capture=False)
+    assert taken(forward, prompts, speculate=4) == taken(LeanForward(model), prompts)
+
+
+def test_stacking_keeps_what_the_model_computes_and_its_memory() -> None:
+    model = make_model(attention_bias=True)
+    ids = torch.tensor([[1, 7, 20, 250]])
+    before = model(ids).logits
+    GraphForward(model, capture=False)
+    assert torch.equal(model(ids).logits, before)
+    attention = model.model.layers[0].self_attn
+    storages = {part.weight.untyped_storage().data_ptr() for part in (attention.q_proj, attention.k_proj, attention.v_proj)}
+    assert len(storages) == 1
+
+
+def test_a_row_of_nonsense_leaves_nothing_in_its_slot(model: Any) -> None:
+    forward = GraphForward(model, capture=False)
+    spoiled = forward.new_cache(10)
+    assert isinstance(spoiled, SlotCache)
+    for layer in forward._pool.memory:
+        layer[spoiled.slot].fill_(torch.nan)
+    neighbour = forward.new_cache(10)
+    logits = {}
+    for name, cache in (("first", neighbour), ("again", None)):
+        if cache is None:
+            del spoiled
+            gc.collect()
+            cache = forward.new_cache(10)
+        forward.prefill([1, 5, 9], cache)
+        logits[name] = forward.decode([4], [cache])
+    assert logits["first"].isfinite().all()
+    torch.testing.assert_close(logits["first"], logits["again"])
+
+
+def test_rows_without_room_in_the_pool_decode_all_the_same(
+    model: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = GraphForward(model, capture=False)
+    real, calls = forward._pool.take, 0
+
+    def sometimes(capacity: int) -> SlotCache:
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(capacity)
+
+    monkeypatch.setattr(forward._pool, "take", sometimes)
+    assert taken(forward, prompts) == taken(LeanForward(model), prompts)
+
+
+def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    cache = pool.take(100)
+    for layer in range(3):
+        cache.append(layer, torch.full((2, 5, 12), 1.0 + layer), torch.full((2, 5, 12), -1.0 - layer))
+    cache.advance(5)
+    real, moved = SlotPool._move, 0
+
+    def limited(pool: SlotPool, layer: int, slots: int, positions: int) -> None:
+        nonlocal moved
+        moved += 1
+        if moved == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(pool, layer, slots, positions)
+
+    version = pool.version
+    with monkeypatch.context() as patch:
+        patch.setattr(SlotPool, "_move", limited)
+        with pytest.raises(torch.OutOfMemoryError):
+            pool.take(600)
+    assert pool.version != version
+    assert (pool.slots, pool.positions) == (1, POSITIONS)
+    for layer, (keys, values) in cache.layers().items():
+        assert keys[:, :5].eq(1.0 + layer).all()
+        assert values[:, :5].eq(-1.0 - layer).all()
+    assert pool.take(600).slot != cache.slot
+    assert cache.layers()[2][0][:, :5].eq(3.0).all()
+
+
+def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
+    pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
+    caches: list[KVCache] = [pool.take(10) for _ in range(5)]
+    assert (pool.slots, pool.positions) == (8, POSITIONS)
+    assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
+    del caches[1]
+    gc.collect()
+    assert pool.take(10).slot == 1
+    versions = pool.version
+    for capacity in range(POSITIONS, CONTEXT + 1):
+        pool.take(capacity)
+    assert pool.version - versions <= 4
+    assert pool.positions == CONTEXT + POSITIONS  # One position more than the context, for slots that are not in use.
+
+
+def test_graphs_that_cannot_be_captured_are_said_once_and_done_without(
+    model: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
+
+    said: list[str] = []
+    monkeypatch.setattr(graphed, "_Graph", refuse)
+    assert taken(GraphForward(model, said.append), prompts) == taken(LeanForward(model), prompts)
+    assert said == [
+        "CUDA graphs cannot be captured here, so decoding is slower: "
+        "CUDA error: operation not permitted when stream is capturing"
+    ]
+
+
+def test_graphs_suit_gpus_only(model: Any) -> None:
+    assert not suits_graphs(model)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("max_rows", [1, 5, 16])
+def test_captured_steps_are_those_that_were_captured(prompts: list[list[int]], dtype: torch.dtype, max_rows: int) -> None:
+    model = make_model(dtype, "cuda")
+    assert suits_graphs(model)
+    said: list[str] = []
+    captured = GraphForward(model, said.append)
+    assert taken(captured, prompts, max_rows) == taken(GraphForward(model, capture=False), prompts, max_rows)
+    assert captured._graphs
+    assert not said
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 8, "head_dim": 100}, {"hidden_size": 32}])
+def test_captured_steps_are_as_close_to_float32_as_transformers(
+    prompts: list[list[int]], dtype: torch.dtype, changes: dict[str, Any]
+) -> None:
+    exact, narrow = make_model(torch.float32, "cuda", **changes), make_model(dtype, "cuda", **changes)
+    forward = GraphForward(narrow)
+    rows = [[*prompt, *range(3, 43)] for prompt in prompts]  # What is decoded is given.
+    caches = [forward.new_cache(len(row)) for row in rows]
+    for prompt, cache in zip(prompts, caches, strict=True):
+        forward.prefill(prompt, cache)
+    steps = [forward.decode([row[step - 40] for row in rows], caches) for step in range(40)]
+    squares = [0.0, 0.0]
+    for number, row in enumerate(rows):
+        expected = exact(torch.tensor([row], device="cuda")).logits[0, -40:].cpu()
+        theirs = narrow(torch.tensor([row], device="cuda")).logits[0, -40:].float().cpu()
+        ours = torch.stack([logits[number] for logits in steps])
+        for place, found in enumerate((ours, theirs)):
+            squares[place] += float((found - expected).square().sum())
+    assert 0 < squares[0] < 1.5 * squares[1]
+
+
+@needs_gpu
+def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert not suits_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
+    assert not suits_graphs(make_model(torch.float32, "cuda"))
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("heads", "kv_heads", "size", "slots"), [(8, 2, 12, 1), (32, 32, 100, 5), (32, 4, 64, 24)])
+def test_compiled_kernels_and_flash_attention_compute_what_torch_operators_do(
+    dtype: torch.dtype, heads: int, kv_heads: int, size: int, slots: int
+) -> None:
+    device = torch.device("cuda")
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+    def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+        assert (found.float() - expected.float()).norm() < 0.01 * expected.float().norm()
+
+    compiled, plain = CudaKernels(dtype, 1e-6, device), TorchKernels(1e-6)
+    x, weight, both = random(slots, 3200), random(3200), random(slots, 2 * 8640)
+    close(compiled.normalise(x, weight), plain.normalise(x, weight))
+    close(compiled.activate(both), plain.activate(both))
+    width, length = up_to(size, 8), 512
+    together, cosine, sine = random(slots, heads + 2 * kv_heads, size), random(slots, size), random(slots, size)
+    positions = torch.randint(0, length, (slots,), generator=generator, device=device)
+    memories = [random(slots, length, 2 * kv_heads, width)]
+    memories.append(memories[0].clone())
+    queries = [
+        kernels.turn(together, cosine, sine, positions, m) for kernels, m in zip((compiled, plain), memories, strict=True)
+    ]
+    close(*queries)
+    close(*memories)
+    ways = [way(kv_heads, 0.1).prepare(positions, length, length) for way in (FlashAttention, MaskedAttention)]
+    close(*(attend(queries[0], memories[0]) for attend in ways))
+
+
+@needs_gpu
+def test_this_gpu_gets_the_compiled_kernels_and_flash_attention() -> None:
+    step = GraphForward(make_model(torch.float16, "cuda"))._step
+    assert isinstance(step._kernels, CudaKernels)
+    assert isinstance(step.attention, FlashAttention)

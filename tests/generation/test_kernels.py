@@ -1,0 +1,56 @@
+"""Products with unquantised weights, each kind against float64, at every number of rows that takes another way."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.generation.kernels import DenseLinear, HalfLinear, TileLinear, bfloat16_blocks, vector_products
+
+
+def random(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "computed", "tolerance"),
+    [
+        (DenseLinear, torch.float32, torch.float32, 1e-5),
+        (DenseLinear, torch.bfloat16, torch.bfloat16, 1e-2),
+        (TileLinear, torch.bfloat16, torch.bfloat16, 1e-2),
+        (HalfLinear, torch.float16, torch.float32, 1e-2),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2, 5, 64])
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_are_those_of_float64(
+    kind: Any, stored: torch.dtype, computed: torch.dtype, tolerance: float, rows: int, biased: bool
+) -> None:
+    weight = random(70, 3000).to(stored)  # More weights than a block of HalfLinear has.
+    bias = random(70, seed=1).to(stored) if biased else None
+    x = random(rows, 3000, seed=2).to(computed)
+    product = kind(weight, bias)(x)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    assert product.dtype == computed
+    assert product.shape == (rows, 70)
+    assert (product.double() - expected).norm() < tolerance * expected.norm()
+
+
+def test_blocks_of_a_float16_matrix_are_its_rows_in_bfloat16() -> None:
+    weight = random(300, 3000).half()
+    blocks = [block.clone() for block in bfloat16_blocks(weight)]
+    assert len(blocks) > 1
+    assert torch.equal(torch.cat(blocks), weight.bfloat16())
+
+
+def test_onednn_is_as_it_was_after_an_error() -> None:
+    before = torch._C._get_mkldnn_enabled()
+
+    def fail() -> None:
+        with vector_products():
+            assert not torch._C._get_mkldnn_enabled() or not torch.backends.mkldnn.is_available()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch._C._get_mkldnn_enabled() == before

@@ -1,0 +1,57 @@
+"""Converting weights: the same bits as torch's own conversion, also where a checkpoint is loaded with it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from openllama_cli.models import load as load_module
+from openllama_cli.models.cast import cast
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.load import load
+from openllama_cli.models.spec import ModelSpec
+from tests.tiny_models import write_tiny_llama
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (700, 800), (1,), (0,), ()])
+def test_float16_becomes_bfloat16_as_in_torch(shape: tuple[int, ...]) -> None:
+    numbers = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 100).half()
+    assert torch.equal(cast(numbers, torch.bfloat16), numbers.bfloat16())
+
+
+def test_every_float16_number_is_converted_right() -> None:
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    assert torch.equal(cast(numbers, torch.bfloat16).float().nan_to_num(7), numbers.bfloat16().float().nan_to_num(7))
+
+
+def test_a_transposed_weight_is_converted_in_its_order() -> None:
+    numbers = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).half().T
+    assert torch.equal(cast(numbers, torch.bfloat16), numbers.bfloat16())
+    assert torch.equal(cast(numbers, torch.float32), numbers.float())
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, safe: bool) -> None:
+    folder = write_tiny_llama(tmp_path, dtype="float16", safe=safe, sharded=True)
+    found = {}
+    for dtype in ("float16", "bfloat16"):
+        spec = ModelSpec(device="cpu", dtype=dtype)  # type: ignore[arg-type]
+        loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), spec)
+        assert loaded.model is not None
+        found[dtype] = loaded.model.state_dict()
+    assert found["float16"].keys() == found["bfloat16"].keys()
+    for name, tensor in found["float16"].items():
+        assert torch.equal(found["bfloat16"][name], tensor.bfloat16()), name
+
+
+@pytest.mark.parametrize(("amx", "free", "kept"), [(False, 10**12, True), (True, 10**12, False), (True, 10**3, True)])
+def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, free: int, kept: bool
+) -> None:
+    folder = write_tiny_llama(tmp_path, dtype="float16")
+    monkeypatch.setattr(load_module, "cpu_has_amx", lambda: amx)
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
+    monkeypatch.setattr(load_module, "_WORTH_MAPPING", 0)
+    monkeypatch.setattr("openllama_cli.models.placement.cpu_has_bfloat16", lambda: True)
+    loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu"), one_row=True)
+    assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
