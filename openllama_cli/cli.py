@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 from types import FrameType, ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from openllama_cli import __version__
 from openllama_cli.errors import OlcError, Terminated
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # name → one line of help. The command itself is `command` in the module of the same name under `commands/`.
 COMMANDS = {
@@ -71,8 +74,16 @@ class CommandTable(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        # As there: the default would import every command that comes in question.
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        # Where a shell completes, a wrong name has nothing to offer, and nobody to complain to.
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from openllama_cli.terminal.escape import one_line
 
             raise click.UsageError(f"No such command {one_line(args[0])!r}.{_suggestion(args[0])}", ctx)

@@ -92,6 +92,11 @@ def list_templates() -> list[PromptTemplate]:
     return [_read(name, path) for name, path in _ready().items()]
 
 
+def template_names() -> list[str]:
+    """The names of those, found without reading one."""
+    return list(_ready())
+
+
 def prompts_folder() -> Path:
     """Where the ready templates and example prompts lie: inside an installed package, beside it in a source checkout."""
     package = Path(__file__).parent

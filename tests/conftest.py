@@ -1,12 +1,14 @@
 """What all tests share: a world of their own (no user's settings, cache or network), tiny models, and ways to run `olc`."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -20,6 +22,8 @@ os.environ |= {
     "XDG_CACHE_HOME": f"{_WORLD.name}/cache",
     # No Hub: a test that needs one starts its own and points here.
     "HF_ENDPOINT": "http://127.0.0.1:9",
+    # As olc sets it: tests beside which another process works would wait for its threads.
+    "GOMP_SPINCOUNT": "2000",
 }
 
 
@@ -45,13 +49,18 @@ Olc = Callable[..., Result]
 
 @pytest.fixture
 def olc(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Olc:
-    """Run olc in this process: `olc("complete", "x", env={"OLC_MODEL": "…"})`. stdin is not a pipe."""
+    """Run olc in this process: `olc("complete", "x", env={"OLC_MODEL": "…"})`.
+
+    stdin: bytes come through a pipe (of 64 kB at most), a descriptor is taken as it is; without one stdin is not a pipe.
+    """
     from openllama_cli.cli import main
 
-    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Result:
-        with monkeypatch.context() as patch:
+    def run(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, str] | None = None) -> Result:
+        with monkeypatch.context() as patch, _stdin(stdin) as stream:
             for name, value in (env or {}).items():
                 patch.setenv(name, value)
+            if stream is not None:
+                patch.setattr(sys, "stdin", stream)
             capfdbinary.readouterr()
             with pytest.raises(SystemExit) as ended:
                 main(list(arguments))
@@ -63,13 +72,31 @@ def olc(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
     return run
 
 
+@contextlib.contextmanager
+def _stdin(source: bytes | int | None) -> Iterator[TextIO | None]:
+    """A stream that `olc` may have as its stdin."""
+    if source is None:
+        yield None
+        return
+    descriptor = source
+    if isinstance(source, bytes):
+        descriptor, writer = os.pipe()
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(source)
+    with open(descriptor, encoding="utf-8", closefd=isinstance(source, bytes)) as stream:
+        yield stream
+
+
 def olc_command(*arguments: str) -> Sequence[str]:
     """The command line that runs olc with this interpreter."""
     return [sys.executable, "-m", "openllama_cli", *arguments]
 
 
 def run_process(*arguments: str, stdin: bytes | int = subprocess.DEVNULL, env: Mapping[str, str] | None = None) -> Result:
-    """Run olc as a process of its own. stdin: bytes go through a pipe."""
+    """Run olc as a fresh process of its own. stdin: bytes go through a pipe.
+
+    One that loads a model spends seconds on imports: `olc` and `tests.forked` do without them.
+    """
     run = subprocess.run(
         olc_command(*arguments),
         capture_output=True,

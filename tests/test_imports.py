@@ -76,7 +76,7 @@ def test_only_annotation_knows_spacy(file: Path) -> None:
     assert "spacy" not in {name.split(".")[0] for name in imports(file)} or part(file) == "annotation"
 
 
-def modules_after(*arguments: str) -> tuple[set[str], int]:
+def modules_after(*arguments: str, **env: str) -> tuple[set[str], int]:
     """Run olc in a fresh interpreter; the modules that it had imported when it exited, and its exit code."""
     code = (
         "import json, sys, atexit\n"
@@ -84,7 +84,7 @@ def modules_after(*arguments: str) -> tuple[set[str], int]:
         "from openllama_cli.cli import main\n"
         f"main({list(arguments)!r})\n"
     )
-    environment = {**os.environ, "OLC_MODEL": "", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OLC_MODEL": "", "HF_HUB_OFFLINE": "1", **env}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
     )
@@ -129,6 +129,15 @@ def test_usage_errors_of_a_command_cost_no_look_at_models(command: str) -> None:
     assert code == 2
     costly = {"openllama_cli.models.checkpoint", "openllama_cli.models.find", "rich.progress", "jinja2", "sentencepiece"}
     assert not modules & costly
+
+
+@pytest.mark.parametrize("words", ["olc ", "olc complete -m ", "olc batch -t ", "olc models pull "])
+def test_completion_in_a_shell_costs_no_look_at_models(words: str) -> None:
+    typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_OLC_COMPLETE": "bash_complete"}
+    modules, code = modules_after(**typed)
+    assert code == 0
+    assert not {name.split(".")[0] for name in modules} & (HEAVY | {"jinja2", "huggingface_hub"})
+    assert not modules & {"openllama_cli.models.checkpoint", "sentencepiece", "tomllib"}
 
 
 def test_help_imports_little_beyond_click() -> None:

@@ -1,4 +1,7 @@
-"""The README's examples are what the commands print: every `console` block is run, in order, in one shell."""
+"""The README's examples are what the commands print: every `console` block is run, in order, in one shell.
+
+The first with the `olc` that is installed; the others with forks, see `tests.forked`.
+"""
 
 import os
 import re
@@ -7,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import olc_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,7 +38,10 @@ def steps(block: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0][:60])
 def test_examples_print_what_the_readme_shows(block: str, tmp_path: Path) -> None:
     (tmp_path / "prompts").symlink_to(ROOT / "prompts")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"}
+    installed = Path(sys.executable).parent
+    (tmp_path / "bin").mkdir()
+    path = [installed] if block == BLOCKS[0] else [olc_script(tmp_path / "bin").parent, installed]
+    environment = {**os.environ, "PATH": ":".join([*map(str, path), os.environ["PATH"]]), "COLUMNS": "100"}
     for command, expected in steps(block):
         run = subprocess.run(
             ["bash", "-c", command],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS, parse_kinds
+from openllama_cli.commands import suggest
 from openllama_cli.commands.annotation_output import (
     PieceView,
     PipelineOptions,
@@ -16,6 +17,7 @@ from openllama_cli.commands.annotation_output import (
     tell_lacking,
     tell_notes,
 )
+from openllama_cli.commands.options import file_option
 from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.terminal.streams import notice, out, out_json
@@ -37,11 +39,16 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", required=False)
-@click.option("-f", "--file", metavar="FILE", help="The text is this file's, byte for byte; - is stdin.")
+@file_option("The text is this file's, byte for byte; - is stdin.")
 @click.option("--only", metavar="KINDS", help=f"Some of {','.join(KINDS)}. [all but vectors]")
 @click.option("--similar", nargs=2, metavar="A B", help="How alike two words or sentences are, by their word vectors.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in the shape of spaCy's Doc.to_json.")
-@click.option("--svg", metavar="FILE", help="Save a picture of the dependencies, or with --only entities of these.")
+@click.option(
+    "--svg",
+    metavar="FILE",
+    help="Save a picture of the dependencies, or with --only entities of these.",
+    shell_complete=suggest.files,
+)
 @pipeline_options
 def command(
     text: str | None,

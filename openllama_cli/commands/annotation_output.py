@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.annotation.kinds import DEFAULT_KINDS, NAMES, TOKEN_KINDS, spoken
+from openllama_cli.commands import suggest
 from openllama_cli.errors import OlcError
 from openllama_cli.terminal.streams import notice
 
@@ -49,7 +50,12 @@ class PipelineOptions:
 def pipeline_options(function: Command) -> Command:
     """Add --pipeline and --lang; the command receives them as `chosen: PipelineOptions`."""
 
-    @click.option("--pipeline", metavar="NAME|PATH", help="A spaCy pipeline, installed or in a folder. [an installed one]")
+    @click.option(
+        "--pipeline",
+        metavar="NAME|PATH",
+        help="A spaCy pipeline, installed or in a folder. [an installed one]",
+        shell_complete=suggest.folders,
+    )
     @click.option("--lang", metavar="CODE", help="The text's language, without --pipeline: de, ja, …, xx for any. [en]")
     @functools.wraps(function)
     def wrapper(*args: Any, pipeline: str | None, lang: str | None, **rest: Any) -> Any:

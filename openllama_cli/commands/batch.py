@@ -17,10 +17,12 @@ from openllama_cli.batch.rows import RowSettings
 from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size
 from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
+from openllama_cli.commands import suggest
 from openllama_cli.commands.annotation_output import PipelineOptions, pipeline_options
 from openllama_cli.commands.batch_annotations import BatchAnnotations, RowAnnotator
 from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
-from openllama_cli.commands.options import model_options, sampling_options
+from openllama_cli.commands.options import escape_option, model_options, sampling_options, template_option
+from openllama_cli.commands.prompt_input import unescape_stops
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  olc batch prompts/examples/en.txt -o answers.jsonl --stop $'\\n\\n'
+  olc batch prompts/examples/en.txt -o answers.jsonl -e --stop "\\n\\n"
   olc batch prompts/examples/countries.csv -t qa -o capitals.jsonl
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
@@ -47,14 +49,30 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", metavar="OUTPUT", help="JSON lines. [INPUT with .completions.jsonl]")
-@click.option("--format", "format_name", metavar="FORMAT", help=f"{'|'.join(get_args(FormatName))} [by INPUT's suffix]")
-@click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template with each row's columns.")
+@click.argument("source", metavar="INPUT", shell_complete=suggest.files)
+@click.option(
+    "-o", "--output", metavar="OUTPUT", help="JSON lines. [INPUT with .completions.jsonl]", shell_complete=suggest.files
+)
+@click.option(
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help=f"{'|'.join(get_args(FormatName))} [by INPUT's suffix]",
+    shell_complete=suggest.choices(*get_args(FormatName)),
+)
+@template_option("Fill a prompt template with each row's columns.")
+@escape_option("--stop")
 @click.option("--batch-size", default="auto", show_default=True, metavar="auto|N", help="Rows side by side.")
 @click.option("--retry-errors", is_flag=True, help="Run the rows that failed again, and no others.")
 @click.option("--restart", is_flag=True, help="Start over, whatever is there.")
-@click.option("--engine", default="local", show_default=True, metavar="local|ray", help="Ray: workers on one machine or many.")
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="local|ray",
+    help="Ray: workers on one machine or many.",
+    shell_complete=suggest.choices("local", "ray"),
+)
 @click.option("--ray-address", metavar="auto|HOST:PORT", help="Join this cluster. [a cluster of its own]")
 @click.option("--workers", type=int, metavar="N", help="Ray workers, each with a model. [as many as fit]")
 @click.option("--json-progress", is_flag=True, help="Progress as JSON lines on stdout.")
@@ -67,6 +85,7 @@ def command(
     output: str | None,
     format_name: Any,
     template: str | None,
+    escape: bool,
     batch_size: str,
     retry_errors: bool,
     restart: bool,
@@ -93,6 +112,8 @@ def command(
     annotations = BatchAnnotations.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
+    if escape:
+        unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
     settings = RowSettings(prompt_template, _defaults(given, prompt_template))
     from_stdin = source == "-"

@@ -10,14 +10,14 @@ import click
 
 from openllama_cli.commands.annotation_output import PipelineOptions, completions_json, pipeline_options, show_completions
 from openllama_cli.commands.open_model import check_context, describe, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import model_options, sampling_options
-from openllama_cli.commands.prompt_input import looks_escaped, read_prompt, unescape
+from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options, template_option
+from openllama_cli.commands.prompt_input import hint_escape, read_prompt, unescape_stops
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.completion import CompletionWriter, show_stats
-from openllama_cli.terminal.streams import hint, note, out_json
+from openllama_cli.terminal.streams import note, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.generation.stream import TextStep
@@ -38,10 +38,10 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("prompt", required=False)
-@click.option("-f", "--file", metavar="FILE", help="The prompt is this file's text, byte for byte; - is stdin.")
-@click.option("-t", "--template", metavar="NAME|PATH", help="Fill a prompt template: qa, classify, summarise, …")
+@file_option("The prompt is this file's text, byte for byte; - is stdin.")
+@template_option("Fill a prompt template: qa, classify, summarise, …")
 @click.option("-p", "values", nargs=2, multiple=True, metavar="NAME VALUE", help="A template variable; VALUE - is stdin.")
-@click.option("-e", "--escape", is_flag=True, help=r"Turn \n, \t and \\ in PROMPT and --stop into characters.")
+@escape_option("PROMPT and --stop")
 @click.option("--echo", is_flag=True, help="Put the prompt in front of the completion.")
 @click.option("--logprobs", type=int, metavar="K", help="With --json: log-probabilities and the K likeliest tokens.")
 @click.option("--num-samples", type=click.IntRange(min=1), default=1, metavar="N", help="Complete the prompt N times.")
@@ -98,13 +98,13 @@ def command(
         raise UsageError(f"{chosen.given} is for annotations", "add --annotate")
     if engine == "transformers":
         refuse_quantised(spec, "--engine transformers")
-    if escape and "stop" in given:
-        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+    if escape:
+        unescape_stops(given)
     if engine == "transformers":
         one_process_only("--engine transformers")
     source = read_prompt(prompt, file, template, values, escape=escape)
-    if prompt is not None and not escape and looks_escaped(prompt):
-        hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")
+    if prompt is not None and not escape:
+        hint_escape([prompt])
     sampling = _sampling(given, source.template, samples=num_samples, logprobs=logprobs)
     opened = open_model(spec)
     tokens = opened.tokenizer.encode(source.text)

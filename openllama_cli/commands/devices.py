@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openllama_cli.commands import suggest
+from openllama_cli.commands.options import device_option
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.findings import Finding, show_findings
 from openllama_cli.terminal.progress import TerminalProgress
@@ -32,8 +34,14 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("-m", "--model", metavar="MODEL", help="Plan this model too: alias (3b-v2), folder, or Hub id that is cached.")
-@click.option("--device", default=ModelSpec.device, show_default=True, metavar="auto|cpu|cuda[:N]|mps")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="Plan this model too: alias (3b-v2), folder, or Hub id that is cached.",
+    shell_complete=suggest.models,
+)
+@device_option
 @click.option("--quick", is_flag=True, help="Measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_context

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from openllama_cli.commands.options import file_option
 from openllama_cli.commands.prompt_input import stdin_has_input
 from openllama_cli.devices.error_ranking import Diagnosis, Explanation, OwnMessage, Unknown
 from openllama_cli.devices.error_search import explain
@@ -48,7 +49,7 @@ _ISSUES = {
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", nargs=-1)
-@click.option("-f", "--file", metavar="FILE", help="The text is this file's, such as a log of any size; - is stdin.")
+@file_option("The text is this file's, such as a log of any size; - is stdin.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"explanations", "unknown"}.')
 @click.option("--list", "as_list", is_flag=True, help="All errors that olc knows.")
 def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: bool) -> None:

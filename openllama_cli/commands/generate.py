@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openllama_cli.commands import suggest
 from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import model_options, sampling_options
-from openllama_cli.commands.prompt_input import read_lines
+from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options
+from openllama_cli.commands.prompt_input import hint_escape, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
@@ -29,6 +30,7 @@ TRACED = 5
 EXAMPLES = """\b
 Examples:
   olc generate "The largest animal is" "The capital of France is"
+  olc generate -e "Q: What is the largest animal?\\nA:" --stop "\\n"
   olc generate -f prompts/examples/en.txt --temperature 0 --json
   olc generate "The largest animal is" --temperature 0 --trace
   olc generate "The largest animal is" --check --dtype float32
@@ -39,18 +41,22 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("-f", "--file", metavar="FILE", help="A prompt per line; - is stdin.")
+@file_option("A prompt per line; - is stdin.")
+@escape_option("PROMPT and --stop")
 @click.option("--logprobs", is_flag=True, help="The log-probability of every token.")
 @click.option("--echo", is_flag=True, help="Put the prompt's tokens in front.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with tokens and texts.")
 @click.option("--check", "checking", is_flag=True, help="Compare with model.generate; exit 1 on a difference.")
 @click.option("--trace", is_flag=True, help="Show every step: candidates, token taken, entropy.")
-@click.option("--svg", metavar="FILE", help="Save the completions, shaded by probability, as a picture.")
+@click.option(
+    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as a picture.", shell_complete=suggest.files
+)
 @sampling_options(DEFAULTS)
 @model_options
 def command(
     prompts: tuple[str, ...],
     file: str | None,
+    escape: bool,
     logprobs: bool,
     echo: bool,
     as_json: bool,
@@ -72,10 +78,15 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantised(spec, "--check")
+    if escape:
+        prompts = tuple(unescape(prompt) for prompt in prompts)
+        unescape_stops(given)
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
         raise UsageError("a prompt is missing", 'give one or more, such as "The largest animal is", or a file with -f')
     sampling = _sampling(given, TRACED if trace else 0)
+    if not escape:
+        hint_escape(prompts)
     opened = open_model(spec)
     tokens = [opened.tokenizer.encode(text) for text in texts]
     for ids in tokens:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from openllama_cli.commands import suggest
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models import find
 from openllama_cli.models.default import read_default, write_default
@@ -83,7 +84,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command(short_help="Download a model, or what is missing of it.", epilog="Example: olc models pull 3b-v2")
-@click.argument("model")
+@click.argument("model", shell_complete=suggest.models_on_hub)
 @_revision_option
 @_json_option
 def pull(model: str, revision: str | None, as_json: bool) -> None:
@@ -111,7 +112,7 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
 @command.command(
     short_help="Show architecture, size, tokenizer and files.", epilog="Example: olc models info 3b-v2 --json | jq .parameters"
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=suggest.models)
 @_revision_option
 @_json_option
 def info(model: str | None, revision: str | None, as_json: bool) -> None:
@@ -134,8 +135,8 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
     short_help="Write a Meta or .bin model as a safetensors folder.",
     epilog="Example: olc models convert ./llama-2-7b ./llama-2-7b-hf",
 )
-@click.argument("src")
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("src", shell_complete=suggest.models)
+@click.argument("dst", type=click.Path(path_type=Path), shell_complete=suggest.folders)
 @_json_option
 def convert(src: str, dst: Path, as_json: bool) -> None:
     """Write the model SRC, in Meta's format or .bin, to the new folder DST as safetensors, and print DST.
@@ -160,7 +161,7 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
 
 
 @command.command(short_help="Show or set the model used when none is named.", epilog="Example: olc models default 3b-v2")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=suggest.models)
 @click.option("--unset", is_flag=True, help="Forget the default.")
 def default(model: str | None, unset: bool) -> None:
     """Show the model that is used when none is named, or set it to MODEL.
@@ -184,7 +185,7 @@ def default(model: str | None, unset: bool) -> None:
 @command.command(
     "rm", short_help="Remove a model, or its quantised copies, from the cache.", epilog="Example: olc models rm 3b-v2 --yes"
 )
-@click.argument("model")
+@click.argument("model", shell_complete=suggest.models)
 @click.option("--revision", metavar="REV", help="Only this branch, tag or commit. [all of the model]")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_json_option

@@ -2,24 +2,60 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from openllama_cli.commands import suggest
 from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import DtypeName, ModelSpec, QuantizeName
 
 Command = Callable[..., Any]
+
+
+model_option = click.option(
+    "-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]", shell_complete=suggest.models
+)
+device_option = click.option(
+    "--device",
+    default=ModelSpec.device,
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|mps",
+    shell_complete=suggest.choices("auto", "cpu", "cuda", "mps"),
+)
+dtype_option = click.option(
+    "--dtype",
+    default=ModelSpec.dtype,
+    show_default=True,
+    metavar="auto|float32|float16|bfloat16",
+    shell_complete=suggest.choices(*get_args(DtypeName)),
+)
+quantize_option = click.option(
+    "--quantize",
+    metavar="int8|int4",
+    help="Weights of 8 or 4 bits: faster on a CPU, a little less exact.",
+    shell_complete=suggest.choices(*get_args(QuantizeName)),
+)
+
+
+def template_option(help: str) -> Callable[[Command], Command]:
+    """Add -t. help: what the template is filled with."""
+    return click.option("-t", "--template", metavar="NAME|PATH", help=help, shell_complete=suggest.templates)
+
+
+def file_option(help: str) -> Callable[[Command], Command]:
+    """Add -f. help: what of the file is used."""
+    return click.option("-f", "--file", metavar="FILE", help=help, shell_complete=suggest.files)
 
 
 def model_options(function: Command) -> Command:
     """Add -m, --revision, --device, --dtype, --quantize and --offline; the command receives them as `spec: ModelSpec`."""
 
-    @click.option("-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]")
+    @model_option
     @click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
-    @click.option("--device", default=ModelSpec.device, show_default=True, metavar="auto|cpu|cuda[:N]|mps")
-    @click.option("--dtype", default=ModelSpec.dtype, show_default=True, metavar="auto|float32|float16|bfloat16")
-    @click.option("--quantize", metavar="int8|int4", help="Weights of 8 or 4 bits: faster on a CPU, a little less exact.")
+    @device_option
+    @dtype_option
+    @quantize_option
     @click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
     @functools.wraps(function)
     def wrapper(
@@ -36,6 +72,11 @@ def model_options(function: Command) -> Command:
         return function(*args, spec=spec, **rest)
 
     return wrapper
+
+
+def escape_option(where: str) -> Callable[[Command], Command]:
+    """Add -e. where: what it is for, as the help text names it."""
+    return click.option("-e", "--escape", is_flag=True, help=rf"Turn \n, \t and \\ in {where} into characters.")
 
 
 def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:

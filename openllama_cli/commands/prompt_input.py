@@ -4,12 +4,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
+from openllama_cli.terminal.streams import hint
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -52,10 +54,22 @@ def _fill(
     missing = [name for name in template.variables if name not in given and name not in template.defaults]
     if prompt is not None or file is not None or (len(missing) == 1 and stdin_has_input()):
         if len(missing) != 1:
-            what = f"{len(missing)} variables without a value ({', '.join(missing)})" if missing else "no variable left to fill"
-            raise UsageError(f"the template has {what}, and one prompt was given", "name each variable: -p NAME VALUE")
+            raise _no_place(template, given, missing)
         given[missing[0]] = _text(prompt, file, escape=escape, wanted=missing[0])
     return PromptInput(template.render(given), template)
+
+
+def _no_place(template: PromptTemplate, given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
+    """A prompt was given, and it is not plain which variable it is for. missing: those without a value or a default."""
+    if missing:
+        cause = f"the template {template.name} has {len(missing)} variables without a value ({', '.join(missing)})"
+        return UsageError(f"{cause}, and one prompt was given", "name each variable: -p NAME VALUE")
+    if not template.variables:
+        return UsageError(f"the template {template.name} has no variables, and a prompt was given", "leave the prompt out")
+    cause = f"each variable of the template {template.name} has a value ({', '.join(template.variables)})"
+    default = next((name for name in template.variables if name not in given), None)
+    remedy = "leave the prompt out" if default is None else f'leave it out, or say which one it is for: -p {default} "…"'
+    return UsageError(f"{cause}, and a prompt was given", remedy)
 
 
 def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) -> str:
@@ -116,6 +130,13 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nt\\])", lambda match: _ESCAPES[match.group(1)], text)
 
 
-def looks_escaped(text: str) -> bool:
-    r"""Whether a prompt holds a literal ``\n``, which a shell passes on as two characters."""
-    return "\\n" in text
+def unescape_stops(given: dict[str, Any]) -> None:
+    """Do as --escape says with the --stop texts among the sampling options that were given."""
+    if "stop" in given:
+        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+
+
+def hint_escape(prompts: Iterable[str]) -> None:
+    r"""Say what --escape is for where a prompt holds a literal ``\n``, which a shell passes on as two characters."""
+    if any("\\n" in prompt for prompt in prompts):
+        hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")

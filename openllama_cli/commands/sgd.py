@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openllama_cli.commands import suggest
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
 from openllama_cli.terminal.streams import hint, is_terminal, notice, out_json
@@ -48,10 +49,19 @@ Handwritten Digits, UCI, 1998, https://doi.org/10.24432/C50P49 (CC BY 4.0).
 @click.option("--cost", type=click.Choice(COST_NAMES), default=SgdConfig.cost, show_default=True, help="What is made small.")
 @click.option("-s", "--seed", type=int, metavar="SEED", help="The same seed, the same run.")
 @click.option(
-    "--data", multiple=True, metavar="PATH", help="A folder or files in MNIST's IDX format, plain or .gz; repeatable."
+    "--data",
+    multiple=True,
+    metavar="PATH",
+    help="A folder or files in MNIST's IDX format, plain or .gz; repeatable.",
+    shell_complete=suggest.files,
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with every epoch and the confusion table.")
-@click.option("--plot", metavar="FILE.svg", help="Save the curves and the first layer's weights as a picture.")
+@click.option(
+    "--plot",
+    metavar="FILE.svg",
+    help="Save the curves and the first layer's weights as a picture.",
+    shell_complete=suggest.files,
+)
 @click.option("--check", "checking", is_flag=True, help="Compare with finite differences and torch; exit 1 on a difference.")
 @click.option("--explain", "explaining", is_flag=True, help="Walk one mini-batch through the update, number by number.")
 def command(

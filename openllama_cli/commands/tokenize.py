@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from openllama_cli.commands.options import file_option, model_option
 from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.canaries import CANARIES, Comparison, compare
@@ -24,11 +25,11 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", required=False)
-@click.option("-f", "--file", metavar="FILE", help="The text is this file's, byte for byte; - is stdin.")
+@file_option("The text is this file's, byte for byte; - is stdin.")
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"model", "ids", "pieces"}.')
 @click.option("--no-bos", is_flag=True, help="Leave out the token that begins every sequence.")
 @click.option("--check", is_flag=True, help="Compare with transformers' LlamaTokenizer; exit 1 where they differ.")
-@click.option("-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]")
+@model_option
 @click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
 @click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
 def command(

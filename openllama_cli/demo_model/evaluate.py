@@ -11,7 +11,7 @@ from typing import Any
 
 import sentencepiece
 import torch
-from transformers import LlamaForCausalLM
+from transformers import DynamicCache, LlamaForCausalLM
 
 from openllama_cli.demo_model.cases import GROUPS, Case, cases, sample
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
@@ -66,12 +66,12 @@ class DemoModel:
     def complete(self, prompts: Sequence[list[int]], limit: int) -> list[list[int]]:
         """Greedy continuations of prompts of one length, each cut behind its EOS or at `limit` tokens."""
         ids = torch.tensor(prompts)
-        cache = None
+        cache = DynamicCache(config=self.model.config)
         steps: list[torch.Tensor] = []
         ended = torch.zeros(len(prompts), dtype=torch.bool)
         while len(steps) < limit and not ended.all():
-            out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = out.past_key_values
+            # By its place: transformers 5.24 calls the cache otherwise than 5.3 does.
+            out = self.model(ids, None, None, cache, use_cache=True, logits_to_keep=1)
             ids = out.logits[:, -1].argmax(-1, keepdim=True)
             steps.append(ids)
             ended |= ids[:, 0] == EOS

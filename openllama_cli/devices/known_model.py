@@ -46,28 +46,10 @@ def look_up(name: str) -> KnownModel:
             f"get it with `olc models pull {name}`",
             code="not_cached",
         )
-    return KnownModel(name, entry.repo_id, config_of(entry.shape), entry.shape, "float16", None, entry.download_bytes)
+    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)
 
 
 def catalogue_models() -> list[KnownModel]:
     """The models with an alias that have a published shape, largest first, newer before older."""
     known = [look_up(alias) for alias, entry in CATALOGUE.items() if entry.shape is not None]
     return sorted(known, key=lambda model: -model.shape.parameters())
-
-
-def config_of(shape: LlamaShape) -> dict[str, Any]:
-    """Keyword arguments for transformers' LlamaConfig."""
-    return {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.context,
-        "rms_norm_eps": shape.rms_norm_eps,
-        "tie_word_embeddings": shape.tie,
-        "attention_bias": shape.attention_bias,
-        "mlp_bias": shape.mlp_bias,
-    }

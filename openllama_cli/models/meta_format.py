@@ -183,16 +183,7 @@ def _first_shape(file: Path, header: dict[str, TensorInfo], name: str) -> tuple[
 def _config(file: Path, params: dict[str, Any], shape: LlamaShape) -> dict[str, Any]:
     """The keyword arguments for transformers' LlamaConfig."""
     config: dict[str, Any] = {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.context,
-        "rms_norm_eps": shape.rms_norm_eps,
-        "tie_word_embeddings": shape.tie,
+        **shape.config(),
         "hidden_act": "silu",
         "rope_theta": _real(file, params, "rope_theta", 10_000.0),
     }

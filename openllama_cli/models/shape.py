@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,20 @@ class LlamaShape:
     def parameters(self) -> int:
         """How many numbers the weights hold; a tied output counts once."""
         return sum(math.prod(shape) for shape in self.tensors().values())
+
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments for transformers' LlamaConfig."""
+        return {
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.context,
+            "rms_norm_eps": self.rms_norm_eps,
+            "tie_word_embeddings": self.tie,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+        }

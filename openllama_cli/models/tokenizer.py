@@ -7,6 +7,7 @@ added once, by id. Neither torch nor transformers is imported.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +90,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     return SentencePieceTokenizer(file, folder)
 
 
-class DecodesByPiece:
+class DecodesByPiece(ABC):
     """Incremental decoding for tokenizers whose text is a concatenation of the texts of their pieces.
 
     Three things join neighbours: bytes of one character (at most 4 tokens), the space at the very start (dropped
@@ -99,11 +100,13 @@ class DecodesByPiece:
 
     local: bool = True
 
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
+        """See `Tokenizer.decode`."""
 
+    @abstractmethod
     def unfinished(self, ids: Sequence[int]) -> int:
-        raise NotImplementedError
+        """See `Tokenizer.unfinished`."""
 
     def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
         size = _WINDOW if self.local else len(prefix)

@@ -12,6 +12,7 @@ from openllama_cli.annotation.kinds import KINDS, parse_kinds
 from openllama_cli.annotation.pipeline import open_pipeline
 from openllama_cli.errors import OlcError, UsageError
 from tests.annotation.pipelines import trained
+from tests.forked import Forked
 
 __all__ = ["trained"]
 
@@ -151,15 +152,17 @@ class Absent:
         if name.split(".")[0] == {package!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
+"""
+MAIN = """
 from openllama_cli.cli import main
-main({arguments!r})
+main()
 """
 
 
 def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run olc where a package is not installed."""
-    code = WITHOUT.format(package=package, arguments=list(arguments))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-c", WITHOUT.format(package=package) + MAIN, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(
@@ -194,17 +197,17 @@ def test_the_command_that_installs_spacy_is_the_extra() -> None:
 
 
 def test_a_tokenizer_that_is_not_installed_is_named(tmp_path: Path) -> None:
-    run = run_without("sudachipy", "annotate", "日本", "--lang", "ja")
-    assert run.returncode == 1
-    assert run.stderr.splitlines() == [
+    run = Forked("annotate", "日本", "--lang", "ja", code=WITHOUT.format(package="sudachipy"))
+    assert run.wait() == 1
+    assert run.err.decode().splitlines() == [
         "error: spaCy's Japanese tokenizer needs a package that is not installed",
         '  fix: pip install "spacy[ja]"',
     ]
 
 
 def test_without_tables_there_are_no_lemmas() -> None:
-    run = run_without("spacy_lookups_data", "annotate", "dogs", "--json")
-    assert run.returncode == 0
-    document = json.loads(run.stdout)
+    run = Forked("annotate", "dogs", "--json", code=WITHOUT.format(package="spacy_lookups_data"))
+    assert run.wait() == 0
+    document = json.loads(run.out)
     assert document["tokens"] == [{"id": 0, "start": 0, "end": 4}]
-    assert "finds tokens and sentences." in run.stderr
+    assert b"finds tokens and sentences." in run.err

@@ -68,17 +68,24 @@ def fake_engine(max_rows: int) -> Engine:
     return lambda requests: decode_rows(FakeForward(counting(VOCAB), CONTEXT), requests, max_rows=max_rows)
 
 
-def real_engine(tiny_model: Path, *, prefixes: bool) -> Callable[[int], Engine]:
-    from transformers import LlamaForCausalLM
+class Loaded:
+    """What an engine needs of a loaded model."""
 
-    model = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    input_device = torch.device("cpu")
+    quantised = None
 
-    class Loaded:
-        input_device = torch.device("cpu")
-        quantised = None
+    def __init__(self, folder: Path) -> None:
+        from transformers import LlamaForCausalLM
 
-    loaded: Any = Loaded()
-    loaded.model = model
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path) -> Any:
+    return Loaded(tiny_model)
+
+
+def real_engine(loaded: Any, *, prefixes: bool) -> Callable[[int], Engine]:
     return lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache() if prefixes else None)
 
 
@@ -96,19 +103,16 @@ def many_rows() -> list[Row]:
     return rows
 
 
-def test_results_are_the_same_bytes_at_every_batch_size_with_and_without_prefixes(
-    tiny_model: Path, tokenizer: Tokenizer
-) -> None:
-    alone = run(many_rows(), real_engine(tiny_model, prefixes=False), tokenizer, max_rows=1).lines
+def test_results_are_the_same_bytes_at_every_batch_size_with_and_without_prefixes(loaded: Any, tokenizer: Tokenizer) -> None:
+    alone = run(many_rows(), real_engine(loaded, prefixes=False), tokenizer, max_rows=1).lines
     assert len(alone) == 40
-    for max_rows in (4, 16):
-        for prefixes in (True, False):
-            assert run(many_rows(), real_engine(tiny_model, prefixes=prefixes), tokenizer, max_rows).lines == alone
-    assert run(reversed(many_rows()), real_engine(tiny_model, prefixes=True), tokenizer, 5).lines == alone
+    for max_rows, prefixes in ((4, True), (16, False), (16, True)):
+        assert run(many_rows(), real_engine(loaded, prefixes=prefixes), tokenizer, max_rows).lines == alone
+    assert run(reversed(many_rows()), real_engine(loaded, prefixes=True), tokenizer, 5).lines == alone
 
 
-def test_a_row_with_a_seed_of_its_own_draws_the_same_wherever_it_stands(tiny_model: Path, tokenizer: Tokenizer) -> None:
-    engine = real_engine(tiny_model, prefixes=False)
+def test_a_row_with_a_seed_of_its_own_draws_the_same_wherever_it_stands(loaded: Any, tokenizer: Tokenizer) -> None:
+    engine = real_engine(loaded, prefixes=False)
     sampled = {"temperature": 1.0, "seed": 7, "max_tokens": 12}
     kept = run([row(0, **sampled, own_seed=True), row(1, **sampled, own_seed=True), row(2, **sampled)], engine, tokenizer)
     texts = [kept.document(index)["text"] for index in range(3)]

@@ -2,17 +2,16 @@
 
 import json
 import signal
-import subprocess
-import time
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.annotation.pipelines import trained
-from tests.commands.test_tokenize import on_a_terminal, without_colour
-from tests.conftest import Olc, olc_command, run_process
+from tests.commands.batches import finished, read, wait_for
+from tests.conftest import Olc
+from tests.forked import Forked
+from tests.terminals import on_a_terminal, without_colour
 
 __all__ = ["trained"]
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
@@ -99,7 +98,7 @@ def test_json_of_a_long_text_is_the_same_document(
 def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, tmp_path: Path) -> None:
     text = "  one\r\n🐋 two\n"
     (tmp_path / "text").write_bytes(text.encode())
-    from_pipe = run_process("annotate", "--lang", "xx", "--json", stdin=text.encode())
+    from_pipe = olc("annotate", "--lang", "xx", "--json", stdin=text.encode())
     from_file = olc("annotate", "--lang", "xx", "--json", "-f", str(tmp_path / "text"))
     assert json.loads(from_pipe.text)["text"] == text
     assert from_file.text == from_pipe.text
@@ -265,10 +264,6 @@ def test_options_of_annotations_without_them_are_wrong_usage(olc: Olc, model: st
 # -- batches --------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
 @pytest.fixture
 def rows_file(tmp_path: Path) -> Path:
     file = tmp_path / "rows.jsonl"
@@ -345,15 +340,11 @@ def test_an_interrupted_batch_resumes_with_every_row_annotated_once(
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert olc(*command(rows_file, whole, model, trained)).code == 3
     arguments = command(rows_file, output, model, trained, "--batch-size", "2")
-    journal = output.with_name("out.jsonl.journal")
     # Once while rows wait for their annotations, which no one is told of; once when some are kept.
     for number, lines in ((signal.SIGKILL, 2), (signal.SIGTERM, 10)):
-        with subprocess.Popen(olc_command(*arguments), stderr=subprocess.DEVNULL) as run:
-            ends = time.monotonic() + 120
-            while not (journal.exists() and journal.read_bytes().count(b"\n") > lines) and run.poll() is None:
-                assert time.monotonic() < ends
-                time.sleep(0.002)
+        with Forked(*arguments) as run:
+            wait_for(lambda lines=lines: finished(output) >= lines, run)  # type: ignore[misc]
             run.send_signal(number)
-        assert not output.exists() or run.returncode == 3
+        assert not output.exists()
     assert olc(*arguments).code == 3
     assert output.read_bytes() == whole.read_bytes()

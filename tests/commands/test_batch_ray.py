@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands.test_batch import finished, read, wait_for
+from tests.commands.batches import finished, read, wait_for
 from tests.conftest import Olc, olc_command, run_process
 
 OPTIONS = ("-n", "24", "--dtype", "float32", "--device", "cpu", "--batch-size", "4")

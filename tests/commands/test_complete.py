@@ -1,20 +1,13 @@
 """`olc complete`: what is read, what is written where, and how it ends. A random model: only the plumbing is judged here."""
 
 import json
-import os
-import pty
-import select
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openllama_cli.models.tokenizer import open_tokenizer
-from openllama_cli.terminal.escape import visible
-from tests.conftest import Olc, olc_command, run_process
+from tests.conftest import Olc
 from tests.sentencepiece_models import train
 
 PROMPT = "Q: What is the largest animal?"
@@ -198,28 +191,6 @@ def test_a_file_is_the_prompt_byte_for_byte(olc: Olc, model: str, tmp_path: Path
     assert text_of(olc, model, "-f", str(file), "--echo", "-n", "0") == "  two\r\nlines \n\n"
 
 
-def test_stdin_is_the_prompt_when_it_is_a_pipe_or_a_file(model: str, tmp_path: Path) -> None:
-    arguments = ("complete", "--echo", "-n", "0", "-m", model)
-    assert run_process(*arguments, stdin="  ñ 🐋\n".encode()).out == "  ñ 🐋\n\n".encode()
-    assert run_process(*arguments, "-", stdin=b"x").out == b"x\n"
-    file = tmp_path / "in.txt"
-    file.write_bytes(b"from a file")
-    with file.open("rb") as stream:
-        assert run_process(*arguments, stdin=stream.fileno()).out == b"from a file\n"
-
-
-def test_with_a_prompt_stdin_is_left_alone(model: str) -> None:
-    read_end, write_end = os.pipe()
-    try:
-        os.write(write_end, b"the loop's next line\n")
-        # The pipe stays open: reading it to the end would hang.
-        assert run_process("complete", "x", "--echo", "-n", "0", "-m", model, stdin=read_end).out == b"x\n"
-        assert os.read(read_end, 100) == b"the loop's next line\n"
-    finally:
-        os.close(read_end)
-        os.close(write_end)
-
-
 def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_path: Path) -> None:
     whole = text_of(olc, model, "Say A now", "-n", "20")
     template = tmp_path / "say.toml"
@@ -231,9 +202,25 @@ def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_pa
     for arguments in (["-p", "word", "A"], ["A"]):
         assert text_of(olc, model, "-t", str(template), *arguments) == whole[: whole.index(stop)]
     assert (
-        run_process("complete", "-t", str(template), "-p", "word", "-", "--echo", "-n", "0", "-m", model, stdin=b"B").text
+        olc("complete", "-t", str(template), "-p", "word", "-", "--echo", "-n", "0", "-m", model, stdin=b"B").text
         == "Say B now\n"
     )
+
+
+def test_a_template_with_a_default_for_everything_runs_without_a_prompt(olc: Olc, model: str, tmp_path: Path) -> None:
+    template = tmp_path / "say.toml"
+    template.write_text('template = "Say {{ word }} {{ rest }}"\n[defaults]\nword = "A"\nrest = "now"\n')
+    run = ("-t", str(template), "--echo", "-n", "0", "-m", model)
+    assert olc("complete", *run).text == "Say A now\n"
+    assert olc("complete", "-p", "rest", "later", *run).text == "Say A later\n"
+    refused = olc("complete", "wet", *run)
+    assert refused.code == 2
+    cause, fix = refused.messages.splitlines()
+    assert "(word, rest)" in cause
+    assert '-p word "…"' in fix
+    assert '-p rest "…"' in olc("complete", "wet", "-p", "word", "B", *run).messages
+    template.write_text('template = "Say so"\n')
+    assert "no variables" in olc("complete", "wet", *run).messages
 
 
 @pytest.mark.parametrize(
@@ -271,97 +258,3 @@ def test_wrong_usage_is_two_lines_and_exit_2(olc: Olc, model: str, arguments: li
     assert "Traceback" not in result.messages
     for word in words:
         assert word in result.messages
-
-
-def test_a_prompt_that_is_not_utf8_is_named(model: str) -> None:
-    result = run_process("complete", "-m", model, stdin=b"caf\xe9")
-    assert result.code == 2
-    assert "0xe9 at offset 3" in result.messages
-
-
-def test_a_closed_pipe_ends_quietly(model: str) -> None:
-    command = olc_command("complete", PROMPT, "-n", "200", "-m", model)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        assert run.stdout is not None
-        run.stdout.close()
-        assert run.stderr is not None
-        assert run.stderr.read() == b""
-        assert run.wait(60) == 0
-
-
-class Terminal:
-    """olc on a pseudo-terminal, 60 columns wide, and what it showed."""
-
-    def __init__(self, *arguments: str, **env: str) -> None:
-        import fcntl
-        import struct
-        import termios
-
-        leader, follower = pty.openpty()
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-        self.process = subprocess.Popen(
-            olc_command(*arguments),
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            close_fds=True,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", **env},
-        )
-        os.close(follower)
-        self._leader = leader
-        self.shown = b""
-
-    def read(self, until: bytes | None = None, timeout: float = 60) -> str:
-        """Read until something is shown, or to the end."""
-        ends = time.monotonic() + timeout
-        while time.monotonic() < ends and (until is None or until not in self.shown):
-            if select.select([self._leader], [], [], 0.2)[0]:
-                try:
-                    chunk = os.read(self._leader, 65536)
-                except OSError:
-                    break
-                if not chunk:
-                    break
-                self.shown += chunk
-        return self.shown.decode(errors="replace")
-
-    def close(self) -> int:
-        code = self.process.wait(60)
-        os.close(self._leader)
-        return code
-
-
-def test_a_terminal_shows_the_prompt_dim_and_the_completion_after_it(olc: Olc, model: str) -> None:
-    expected = text_of(olc, model, PROMPT, "-n", "5")
-    terminal = Terminal("complete", PROMPT, "-n", "5", "-m", model, "--dtype", "float32")
-    shown = terminal.read()
-    assert terminal.close() == 0
-    assert f"\x1b[2m{PROMPT}\x1b[0m" in shown
-    plain = Terminal("complete", PROMPT, "-n", "5", "-m", model, "--dtype", "float32", NO_COLOR="1", TERM="dumb")
-    assert plain.read().replace("\r\n", "\n") == f"{PROMPT}{visible(expected)}\n"
-    assert plain.close() == 0
-
-
-def test_control_characters_of_a_prompt_are_shown_escaped_on_a_terminal(model: str) -> None:
-    terminal = Terminal("complete", "a\x1b]0;owned\x07b [bold]c[/bold]", "-n", "0", "-m", model)
-    shown = terminal.read()
-    assert terminal.close() == 0
-    assert r"a\x1b]0;owned\x07b [bold]c[/bold]" in shown
-    assert "\x1b]0;" not in shown
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_amid_the_text_ends_with_its_code_and_no_traceback(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    from tests.tiny_models import write_tiny_llama
-
-    # Large enough to be still at work when the signal comes.
-    model = write_tiny_llama(tmp_path / "slow", context=20000, layers=6)
-    command = olc_command("complete", PROMPT, "-n", "15000", "-m", str(model))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        assert run.stdout is not None
-        assert run.stdout.read(1)
-        run.send_signal(number)
-        _, errors = run.communicate(timeout=30)
-        assert run.returncode == code
-        assert b"Traceback" not in errors

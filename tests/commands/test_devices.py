@@ -1,20 +1,26 @@
 """`olc devices` as it is typed: what reaches stdout, how wide it is, and how it exits."""
 
 import json
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from openllama_cli.terminal.escape import visible
-from tests.conftest import Olc, olc_command, run_process
+from tests.conftest import Olc
+from tests.terminals import on_a_terminal
+from tests.test_imports import HEAVY, modules_after
 
 
-def test_help_does_not_import_torch_and_names_the_options() -> None:
-    run = run_process("devices", "--help")
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--device", "toaster"], 2), (["-m", "./no/such"], 1)])
+def test_help_and_wrong_use_do_not_import_torch(arguments: list[str], code: int) -> None:
+    modules, returned = modules_after("devices", *arguments)
+    assert returned == code
+    assert not {name.split(".")[0] for name in modules} & HEAVY
+
+
+def test_help_names_the_options(olc: Olc) -> None:
+    run = olc("devices", "--help")
     assert run.code == 0
     for word in ("--model", "--device", "--quick", "--json"):
         assert word in run.text
@@ -26,8 +32,6 @@ def test_quick_in_a_pipe_is_tab_separated_sections(olc: Olc) -> None:
     sections = [section.splitlines() for section in run.text.strip().split("\n\n")]
     assert sections[0][0].startswith("olc\t")
     assert any(line.startswith("processor\t") for line in sections[1])
-    assert sections[-1][0] == "severity\tcode\tmessage\tfix"
-    assert all(line.count("\t") == 3 for line in sections[-1])
     assert "\x1b" not in run.text
 
 
@@ -51,6 +55,9 @@ def test_a_folder_is_planned_and_the_command_that_is_shown_runs(olc: Olc, tmp_mo
 def test_a_problem_that_would_stop_a_completion_exits_with_1(olc: Olc) -> None:
     run = olc("devices", "--quick", "--device", "cuda:7")
     assert run.code == 1
+    problems = run.text.strip().split("\n\n")[-1].splitlines()
+    assert problems[0] == "severity\tcode\tmessage\tfix"
+    assert all(line.count("\t") == 3 for line in problems)
     assert "error\tdevice_missing\t" in run.text
 
 
@@ -69,42 +76,17 @@ def test_offline_and_a_download_to_come_is_an_error(olc: Olc) -> None:
         (["-m", "somebody/some-llama"], 1, "olc models pull somebody/some-llama"),
     ],
 )
-def test_wrong_use_is_two_lines_without_torch(arguments: list[str], code: int, words: str) -> None:
-    run = run_process("devices", *arguments)
+def test_wrong_use_is_two_lines(olc: Olc, arguments: list[str], code: int, words: str) -> None:
+    run = olc("devices", *arguments)
     assert run.code == code
     assert run.out == b""
     assert words in run.messages
     assert len(run.messages.splitlines()) == 2
 
 
-def on_a_terminal(width: int, *arguments: str, **environment: str) -> str:
-    """What a terminal of this width receives."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        olc_command(*arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color", **environment},
-    )
-    os.close(theirs)
-    received = b""
-    while True:
-        try:
-            block = os.read(ours, 65536)
-        except OSError:
-            break
-        if not block:
-            break
-        received += block
-    process.wait()
-    os.close(ours)
-    return received.decode()
-
-
 @pytest.mark.parametrize(("width", "environment"), [(60, {"NO_COLOR": "1"}), (100, {})])
 def test_a_terminal_gets_lines_that_fit_and_colour_unless_it_is_not_wanted(width: int, environment: dict[str, str]) -> None:
-    text = on_a_terminal(width, "devices", "--quick", "-m", "13b", **environment)
+    text = on_a_terminal("devices", "--quick", "-m", "13b", columns=width, **environment)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", text)) != ("NO_COLOR" in environment)
     # The spinner redraws its line; what counts is what is left.
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)

@@ -2,18 +2,17 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Olc, olc_command, run_process
+from tests.terminals import Terminal, on_a_terminal, without_colour
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 UNKNOWN = (
@@ -99,25 +98,23 @@ def test_errors_of_olc_explain_themselves(olc: Olc) -> None:
     assert (own["olc"], own["link"], document["unknown"]) == (None, None, None)
 
 
-def test_stdin_files_and_their_encodings(tmp_path: Path) -> None:
-    expected = run_process("explain", OOM).out
+def test_stdin_files_and_their_encodings(olc: Olc, tmp_path: Path) -> None:
+    expected = olc("explain", OOM).out
     assert b"cuda_out_of_memory" in expected
-    assert run_process("explain", stdin=OOM.encode()).out == expected
-    assert run_process("explain", "-", stdin=OOM.encode()).out == expected
-    assert run_process("explain", "-f", "-", stdin=OOM.encode()).out == expected
+    assert olc("explain", stdin=OOM.encode()).out == expected
+    assert olc("explain", "-", stdin=OOM.encode()).out == expected
+    assert olc("explain", "-f", "-", stdin=OOM.encode()).out == expected
     # PowerShell writes UTF-16; other systems' messages may be in any encoding.
     for content in (OOM.encode(), OOM.encode("utf-8-sig"), OOM.encode("utf-16"), f"{OOM}\r\n".encode() + b"\xff\xe4\x00\n"):
         (tmp_path / "log").write_bytes(content)
-        assert run_process("explain", "-f", str(tmp_path / "log")).out == expected
-    assert run_process("explain", OOM, stdin=b"ignored").out == expected
+        assert olc("explain", "-f", str(tmp_path / "log")).out == expected
+    assert olc("explain", OOM, stdin=b"ignored").out == expected
 
 
-def test_a_message_that_is_not_utf8(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [*map(os.fsencode, olc_command("explain")), b"caf\xe9 " + OOM.encode()], capture_output=True, stdin=subprocess.DEVNULL
-    )
-    assert run.returncode == 0
-    assert b"cuda_out_of_memory" in run.stdout
+def test_a_message_that_is_not_utf8(olc: Olc) -> None:
+    run = olc("explain", os.fsdecode(b"caf\xe9 " + OOM.encode()))
+    assert run.code == 0
+    assert "cuda_out_of_memory" in run.text
 
 
 def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
@@ -140,8 +137,8 @@ def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
         assert says in run.messages
 
 
-def test_an_empty_stdin_is_wrong_usage() -> None:
-    assert run_process("explain", stdin=b"").code == 2
+def test_an_empty_stdin_is_wrong_usage(olc: Olc) -> None:
+    assert olc("explain", stdin=b"").code == 2
 
 
 def test_secrets_do_not_reach_the_output(olc: Olc) -> None:
@@ -209,41 +206,15 @@ def test_twenty_megabytes_from_a_pipe(tmp_path: Path) -> None:
 # -- on a terminal --------------------------------------------------------------------------------------------------
 
 
-def on_a_terminal(*arguments: str, columns: int) -> str:
-    """What olc writes to a terminal of this width, whatever its exit code."""
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, columns))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    with subprocess.Popen(
-        olc_command(*arguments), stdout=slave, stdin=slave, stderr=slave, env={**environment, "TERM": "xterm-256color"}
-    ):
-        os.close(slave)
-        written = b""
-        while True:
-            try:
-                chunk = os.read(master, 65536)
-            except OSError:  # Linux: the other end is closed
-                break
-            if not chunk:
-                break
-            written += chunk
-        os.close(master)
-    return written.decode().replace("\r\n", "\n")
-
-
-def without_codes(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\", "", text)
-
-
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_lines_fit_the_terminal(columns: int) -> None:
     written = on_a_terminal("explain", f"{OOM}\nKilled", columns=columns)
-    lines = without_codes(written).splitlines()
+    lines = without_colour(written).splitlines()
     assert all(len(line) <= columns for line in lines)
-    assert "The GPU's memory is full" in without_codes(written)
+    assert "The GPU's memory is full" in without_colour(written)
     assert "2 known errors. First:" in lines[0]
     # Words are not torn where there is room for them.
-    assert columns == 40 or "device_map=\"auto\"" in without_codes(written)  # fmt: skip
+    assert columns == 40 or "device_map=\"auto\"" in without_colour(written)  # fmt: skip
     assert "\x1b]8;" in written
 
 
@@ -256,21 +227,14 @@ def test_a_terminal_never_gets_control_characters_or_markup_of_the_text() -> Non
 
 
 def test_no_text_on_a_terminal_is_a_usage_error() -> None:
-    assert "an error message is missing" in on_a_terminal("explain", columns=100)
+    assert "an error message is missing" in on_a_terminal("explain", columns=100, code=2)
 
 
 def test_text_pasted_on_a_terminal_is_read_to_its_end() -> None:
-    master, slave = pty.openpty()
-    with subprocess.Popen(olc_command("explain", "-"), stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        os.close(slave)
-        os.write(master, f"{OOM}\n".encode())
-        os.write(master, b"\x04")
-        try:
-            out, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    os.close(master)
-    assert b"cuda_out_of_memory" in out
+    with Terminal("explain", "-", columns=100) as terminal:
+        terminal.type(f"{OOM}\n".encode())
+        terminal.type(b"\x04")
+        assert "cuda_out_of_memory" in terminal.read()
 
 
 def test_ctrl_c_while_it_reads() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from openllama_cli.models.tokenizer import open_tokenizer
 from openllama_cli.terminal.escape import one_line
-from tests.conftest import Olc, run_process
+from tests.conftest import Olc
 
 PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
 GREEDY = ("--temperature", "0", "--dtype", "float32")
@@ -52,6 +52,20 @@ def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> 
     default = completions(olc, model, PROMPTS[0], "-s", "5")
     assert default == completions(olc, model, PROMPTS[0], "-s", "5", "--temperature", "0.6", "--top-p", "0.9", "-n", "64")
     assert default != completions(olc, model, PROMPTS[0], *GREEDY)
+
+
+def test_escapes_become_characters_on_request(olc: Olc, model: str, tmp_path: Path) -> None:
+    result = olc("generate", "-e", r"Q: What is the capital of France?\nA:", "--stop", r"\n", *GREEDY, "-m", "demo")
+    assert (result.text, result.messages) == (" Paris.\n", "")
+    file = tmp_path / "prompts.txt"
+    file.write_text(r"a\tb" + "\n")
+    from_file = completions(olc, model, "-e", "-f", str(file), "-n", "0")
+    assert [row["prompt"] for row in from_file] == [r"a\tb"], "a file can hold the characters themselves"
+
+
+def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
+    assert "--escape" in olc("generate", "x", r"Q:\nA:", "-n", "0", "-m", model).messages
+    assert olc("generate", "x", "Q: A:", "-n", "0", "-m", model).messages == ""
 
 
 def test_a_file_has_a_prompt_per_line(olc: Olc, model: str, tmp_path: Path) -> None:
@@ -155,6 +169,6 @@ def test_wrong_usage_is_exit_2(olc: Olc, model: str, arguments: list[str], words
         assert word in result.messages
 
 
-def test_prompts_come_from_stdin_on_request(model: str) -> None:
-    result = run_process("generate", "-f", "-", "-n", "0", "--echo", "-m", model, stdin="ñ\n🐋\n".encode())
+def test_prompts_come_from_stdin_on_request(olc: Olc, model: str) -> None:
+    result = olc("generate", "-f", "-", "-n", "0", "--echo", "-m", model, stdin="ñ\n🐋\n".encode())
     assert result.out == "ñ\n🐋\n".encode()

@@ -1,21 +1,16 @@
 """`olc sgd`: what reaches a pipe, a terminal and a file, and what is refused before any work."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Olc, olc_command
+from tests.conftest import Olc
 from tests.sgd.idx_files import write_set
+from tests.terminals import on_a_terminal
 from tests.test_imports import HEAVY, modules_after
 
 FIELDS = ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
@@ -174,29 +169,6 @@ def test_training_imports_no_torch() -> None:
     assert not {name.split(".")[0] for name in modules} & (HEAVY - {"numpy"})
 
 
-def on_a_terminal(width: int, *arguments: str, **environment: str) -> str:
-    """What olc writes on a terminal of that width, escape sequences included."""
-    main, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    world = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES", "CI"}}
-    world |= {"TERM": "xterm-256color", **environment}
-    process = subprocess.Popen(olc_command(*arguments), stdin=side, stdout=side, stderr=subprocess.DEVNULL, env=world)
-    os.close(side)
-    written = b""
-    while True:
-        try:
-            part = os.read(main, 65536)
-        except OSError:
-            # Linux says so when the other side is closed.
-            break
-        if not part:
-            break
-        written += part
-    os.close(main)
-    assert process.wait(timeout=60) == 0
-    return written.decode()
-
-
 def plain(text: str) -> list[str]:
     # A carriage return alone begins to draw anew.
     return [line.rstrip() for line in re.split(r"\r?\n|\r", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))]
@@ -205,7 +177,7 @@ def plain(text: str) -> list[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: int) -> None:
-    lines = plain(on_a_terminal(width, "sgd", "--seed", "1"))
+    lines = plain(on_a_terminal("sgd", "--seed", "1", columns=width, stderr=False))
     assert max(len(line) for line in lines) <= width
     text = "\n".join(lines)
     assert re.search(r"epoch 30/30  █+  took \d+\.\d s", text)
@@ -219,7 +191,7 @@ def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: in
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_without_colour_digits_are_drawn_in_ink_and_paper() -> None:
-    text = on_a_terminal(80, "sgd", "--seed", "1", "--epochs", "2", NO_COLOR="1")
+    text = on_a_terminal("sgd", "--seed", "1", "--epochs", "2", columns=80, stderr=False, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*(3|4)8;", text)
     drawn = "\n".join(plain(text)).split("(digit as answer)")[1]
     assert {"▀", "▄", "█", " "} <= set(drawn)

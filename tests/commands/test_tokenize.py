@@ -2,17 +2,16 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
-import termios
 from pathlib import Path
 
 import pytest
 
 from openllama_cli.models.tokenizer import open_tokenizer
-from tests.conftest import Olc, olc_command, run_process
+from tests.conftest import Olc, olc_command
 from tests.sentencepiece_models import trained, write
+from tests.terminals import on_a_terminal, without_colour
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +46,14 @@ def test_no_bos(olc: Olc, v2: str) -> None:
     assert json.loads(olc("tokenize", "", "-m", v2, "--no-bos", "--json").text)["ids"] == []
 
 
-def test_text_from_stdin_and_files_byte_for_byte(v2: str, tmp_path: Path) -> None:
+def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, v2: str, tmp_path: Path) -> None:
     text = "  the\r\n\0 whale\n"
     (tmp_path / "text").write_bytes(text.encode())
     expected = " ".join(map(str, ids_of(v2, text))) + "\n"
-    assert run_process("tokenize", "-m", v2, stdin=text.encode()).text == expected
-    assert run_process("tokenize", "-", "-m", v2, stdin=text.encode()).text == expected
-    assert run_process("tokenize", "-f", str(tmp_path / "text"), "-m", v2).text == expected
-    assert run_process("tokenize", "the", "-m", v2, stdin=b"ignored").text == " ".join(map(str, ids_of(v2, "the"))) + "\n"
+    assert olc("tokenize", "-m", v2, stdin=text.encode()).text == expected
+    assert olc("tokenize", "-", "-m", v2, stdin=text.encode()).text == expected
+    assert olc("tokenize", "-f", str(tmp_path / "text"), "-m", v2).text == expected
+    assert olc("tokenize", "the", "-m", v2, stdin=b"ignored").text == " ".join(map(str, ids_of(v2, "the"))) + "\n"
 
 
 def test_wrong_usage(olc: Olc, v2: str, tmp_path: Path) -> None:
@@ -65,13 +64,11 @@ def test_wrong_usage(olc: Olc, v2: str, tmp_path: Path) -> None:
         assert run.out == b""
 
 
-def test_an_argument_that_is_not_utf8_is_a_usage_error(v2: str) -> None:
-    run = subprocess.run(
-        [*map(os.fsencode, olc_command("tokenize", "-m", v2)), b"caf\xe9"], capture_output=True, stdin=subprocess.DEVNULL
-    )
-    assert run.returncode == 2
-    assert b"0xE9 at character 4" in run.stderr
-    assert b"Traceback" not in run.stderr
+def test_an_argument_that_is_not_utf8_is_a_usage_error(olc: Olc, v2: str) -> None:
+    run = olc("tokenize", "-m", v2, os.fsdecode(b"caf\xe9"))
+    assert run.code == 2
+    assert "0xE9 at character 4" in run.messages
+    assert "Traceback" not in run.messages
 
 
 def test_a_tokenizer_that_cannot_be_read_is_two_lines(olc: Olc, tmp_path: Path) -> None:
@@ -134,33 +131,6 @@ def test_check_of_a_tokenizer_json_differs_in_special_tokens_only(olc: Olc, v2: 
 # -- on a terminal --------------------------------------------------------------------------------------------------
 
 
-def on_a_terminal(*arguments: str, columns: int) -> str:
-    """What olc writes to a terminal of this width."""
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, columns))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    with subprocess.Popen(
-        olc_command(*arguments), stdout=slave, stdin=slave, stderr=slave, env={**environment, "TERM": "xterm-256color"}
-    ) as process:
-        os.close(slave)
-        written = b""
-        while True:
-            try:
-                chunk = os.read(master, 65536)
-            except OSError:  # Linux: the other end is closed
-                break
-            if not chunk:
-                break
-            written += chunk
-        os.close(master)
-    assert process.returncode == 0, written
-    return written.decode().replace("\r\n", "\n")
-
-
-def without_colour(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
 def test_a_terminal_shows_pieces_above_their_ids(v2: str) -> None:
     written = on_a_terminal("tokenize", "the whale", "-m", v2, columns=80)
     assert "\x1b[" in written
@@ -195,9 +165,4 @@ def test_a_terminal_never_gets_control_characters_of_the_text(tmp_path: Path) ->
 
 
 def test_no_text_on_a_terminal_is_a_usage_error(v2: str) -> None:
-    master, slave = pty.openpty()
-    run = subprocess.run(olc_command("tokenize", "-m", v2), stdin=slave, capture_output=True, text=True, timeout=60)
-    os.close(slave)
-    os.close(master)
-    assert run.returncode == 2
-    assert "a text is missing" in run.stderr
+    assert "a text is missing" in on_a_terminal("tokenize", "-m", v2, columns=80, code=2)

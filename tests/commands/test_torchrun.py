@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result, run_process
+from tests.conftest import Result
+from tests.forked import Forked, fork, olc_script
 from tests.tiny_models import write_meta_llama, write_tiny_llama
 
 pytestmark = pytest.mark.slow
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 GREEDY = ("--dtype", "float32", "-n", "24")
-ROWS = 300
+ROWS = 160
 # Loads a rank's part of a model as `olc` does, and prints what this rank holds of it.
 _HELD = """
 import json, os, sys
@@ -63,9 +64,25 @@ def run(
     return Result(ended.returncode, ended.stdout, ended.stderr)
 
 
+_LAUNCH = "import sys; from torch.distributed.run import main; sys.exit(main(sys.argv[1:]))"
+
+
+def launch(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Forked:
+    """torchrun and all of its ranks as forks: where it is the ranks' work that counts. folder: for the program they run."""
+    script = folder / "olc"
+    if not script.exists():
+        olc_script(folder)
+    return Forked(*options, "--no-python", str(script), *arguments, code=_LAUNCH, env=ENV)
+
+
+def run_forked(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
+    process = launch(*arguments, folder=folder, options=options)
+    return Result(process.wait(), process.out, process.err)
+
+
 def alone(*arguments: str) -> Result:
     """In one process."""
-    return run_process(*arguments, env={"OMP_NUM_THREADS": "1"})
+    return fork(*arguments, env={"OMP_NUM_THREADS": "1"})
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
@@ -140,10 +157,10 @@ def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tm
     assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
 
 
-def test_the_demo_model_on_two_processes_equals_one() -> None:
+def test_the_demo_model_on_two_processes_equals_one(tmp_path: Path) -> None:
     prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
     options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
-    single, shared = alone(*options), run(*options)
+    single, shared = alone(*options), run_forked(*options, folder=tmp_path)
     assert shared.code == 0, shared.messages
     ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
     assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
@@ -156,7 +173,7 @@ def test_a_seed_and_a_stop_mean_the_same_on_four_processes_that_divide_nothing_e
     options = ("complete", "the quick brown fox", "-m", model, "--temperature", "0.7", "--seed", "7", *GREEDY)
     whole = alone(*options)
     stop = whole.text[len(whole.text) // 2 :][:3]
-    shared = run(*options, "--stop", stop, options=("--nproc-per-node", "4"))
+    shared = run_forked(*options, "--stop", stop, folder=tmp_path, options=("--nproc-per-node", "4"))
     assert shared.code == 0, shared.messages
     assert shared.out == alone(*options, "--stop", stop).out
     assert len(shared.out) < len(whole.out)
@@ -238,27 +255,18 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def run_on_two_hosts(*options: Sequence[str], model: Path) -> list[bytes]:
+def run_on_two_hosts(*options: Sequence[str], model: Path, folder: Path) -> list[bytes]:
     """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
     common = ("--nnodes", "2", "--nproc-per-node", "1")
     arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
-    hosts = [
-        subprocess.Popen(
-            torchrun(*arguments, options=(*common, *own)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ENV,
-        )
-        for own in options
-    ]
+    hosts = [launch(*arguments, folder=folder, options=(*common, *own)) for own in options]
     try:
-        ended = [host.communicate(timeout=90) for host in hosts]
+        codes = [host.wait(90) for host in hosts]
     finally:
         for host in hosts:
             host.kill()
-    assert [host.returncode for host in hosts] == [0, 0], ended
-    return [out for out, _ in ended]
+    assert codes == [0, 0], [host.err.decode() for host in hosts]
+    return [host.out for host in hosts]
 
 
 def free_port() -> str:
@@ -267,15 +275,17 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path) -> None:
+def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path, tmp_path: Path) -> None:
     """The README's command."""
     meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
-    first, second = run_on_two_hosts(("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model)
+    first, second = run_on_two_hosts(
+        ("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model, folder=tmp_path
+    )
     assert first == alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY).out
     assert second == b""
 
 
-def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path, tmp_path: Path) -> None:
     same = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "olc")
     single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
-    assert sorted(run_on_two_hosts(same, same, model=tiny_model)) == sorted([b"", single.out])
+    assert sorted(run_on_two_hosts(same, same, model=tiny_model, folder=tmp_path)) == sorted([b"", single.out])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers.integrations import accelerate as hf_accelerate
 
-from openllama_cli.devices.known_model import config_of, look_up
+from openllama_cli.devices.known_model import look_up
 from openllama_cli.devices.memory_plan import plan_dtype
 from openllama_cli.devices.placement_plan import auto_device_map, loading_budget, parts, quantised_parts, skeleton
 from openllama_cli.models.catalogue import CATALOGUE
@@ -87,7 +87,7 @@ def test_the_limits_of_that_test_are_tight_in_different_places(folder: Path) -> 
 def test_published_models_are_built_without_weights_and_have_every_number(alias: str) -> None:
     shape = CATALOGUE[alias].shape
     assert shape is not None
-    model = skeleton(config_of(shape), "float16")
+    model = skeleton(shape.config(), "float16")
     assert {name: tuple(tensor.shape) for name, tensor in model.named_parameters()} == shape.tensors()
     assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
     placed = parts(model, {"": "cpu"})

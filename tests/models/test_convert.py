@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.headers import TensorInfo
 from openllama_cli.models.load import load
 from openllama_cli.models.spec import ModelSpec
+from tests.conftest import Result
+from tests.forked import Forked
 from tests.tiny_models import tiny_config, tiny_state_dict, tokenizer_model_bytes, write_meta_llama, write_tiny_llama
 
 SHAPE: dict[str, Any] = {"heads": 4, "kv_heads": 2, "layers": 2, "seed": 9}
@@ -174,7 +175,7 @@ def test_a_source_that_cannot_be_used_leaves_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["src"]
 
 
-def run_convert(source: Path, dst: Path, prelude: str = "") -> "subprocess.CompletedProcess[str]":
+def run_convert(source: Path, dst: Path, prelude: str = "", **limits: int) -> Result:
     """Convert in a process of its own, after `prelude`; prints how far memory rose above where it was, in bytes, or the error.
 
     ru_maxrss would not do: on Linux it counts what the parent process had before it started this one.
@@ -199,19 +200,19 @@ try:
 except OlcError as error:
     sys.exit(f"{{error.cause}} | {{error.remedy}}")
 print(memory("VmHWM") - before)
+sys.exit()
 """
-    return subprocess.run([sys.executable, "-c", code, source, dst], capture_output=True, text=True)
+    run = Forked(str(source), str(dst), code=code, **limits)
+    return Result(run.wait(), run.out, run.err)
 
 
 def test_a_full_disk_is_an_error_of_two_lines_and_leaves_nothing(tmp_path: Path) -> None:
     """The limit on file sizes stands for a full disk: writing fails half-way in the same place, for any user."""
     source = write_meta_llama(tmp_path / "src")
-    result = run_convert(
-        source, tmp_path / "dst", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
-    )
-    assert result.returncode == 1
-    assert f"no space for {tmp_path / 'dst'}" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = run_convert(source, tmp_path / "dst", file_size=100_000)
+    assert result.code == 1
+    assert f"no space for {tmp_path / 'dst'}" in result.messages
+    assert "Traceback" not in result.messages
     assert [file.name for file in tmp_path.iterdir()] == ["src"]
 
 
@@ -229,12 +230,12 @@ progress = progress()
 """
     source = write_meta_llama(tmp_path / "src")
     result = run_convert(source, tmp_path / "dst", kill_half_way)
-    assert result.returncode == -signal.SIGKILL
+    assert result.code == -signal.SIGKILL
     names = sorted(file.name for file in tmp_path.iterdir())
     assert len(names) == 2
     assert names[0].startswith(".dst.")
     assert names[0].endswith(".partial")
-    assert run_convert(source, tmp_path / "dst").returncode == 0
+    assert run_convert(source, tmp_path / "dst").code == 0
 
 
 def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,5 +255,5 @@ def test_peak_memory_is_near_one_shard_and_not_the_whole(tmp_path: Path, kind: s
     files = [file.stat().st_size for file in source.iterdir() if file.suffix in (".pth", ".bin")]
     assert sum(files) > 300_000_000
     result = run_convert(source, tmp_path / "dst")
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < sum(files) * 0.6
+    assert result.code == 0, result.messages
+    assert int(result.text) < sum(files) * 0.6

@@ -18,6 +18,7 @@ from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.load import LoadedModel, load
 from openllama_cli.models.quantise_cache import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
 from openllama_cli.models.spec import ModelSpec
+from tests.forked import Forked
 from tests.tiny_models import write_meta_llama, write_tiny_llama
 
 
@@ -171,15 +172,16 @@ def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: 
     expected = logits(opened(tiny_model, method))
     remove_copies(list_copies())
     code = (
-        "import json, resource, sys\n"
+        "import json, sys\n"
         "from pathlib import Path\n"
         "from tests.models.test_quantise import Recorder, logits, opened\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"  # As a full disk, from the twentieth kB on.
         "seen = Recorder()\n"
         f"print(json.dumps([logits(opened(Path({str(tiny_model)!r}), {method!r}, seen)), seen.notices]))\n"
+        "sys.exit()\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, env=os.environ)
-    found, notices = json.loads(run.stdout)
+    run = Forked(code=code, file_size=20_000)  # As a full disk, from the twentieth kB on.
+    assert run.wait() == 0, run.err
+    found, notices = json.loads(run.out)
     assert found == expected
     assert len(notices) == 1
     assert "cannot keep the quantised model" in notices[0]
@@ -283,26 +285,33 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
-import torch, transformers.models.llama.modeling_llama
+import torch
 torch.ones(512, 512) @ torch.ones(512, 512)
 before = peak()
 choose_forward(opened(Path(sys.argv[1]), sys.argv[2]))
 print(peak() - before)
+sys.exit()
 """
+LAYERS = 12
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = {"hidden": 1024, "heads": 16, "kv_heads": 16, "intermediate": 2752, "layers": LAYERS, "dtype": "bfloat16"}
+    return write_tiny_llama(tmp_path_factory.mktemp("large") / "model", **shape)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 @pytest.mark.parametrize(("method", "bytes_each"), [("int8", 1.0), ("int4", 0.5625)])
-def test_memory_holds_the_result_and_one_layer(tmp_path: Path, method: str, bytes_each: float, cache: Path) -> None:
-    shape = {"hidden": 1024, "heads": 16, "kv_heads": 16, "intermediate": 2752, "layers": 12, "dtype": "bfloat16"}
-    folder = write_tiny_llama(tmp_path / "model", **shape)
-    stored = (folder / "model.safetensors").stat().st_size
-    layer = stored / 12
+def test_memory_holds_the_result_and_one_layer(large: Path, method: str, bytes_each: float, cache: Path) -> None:
+    stored = (large / "model.safetensors").stat().st_size
+    layer = stored / LAYERS
     result = stored / 2 * bytes_each
     assert stored > 300e6
     for start in ("first", "second"):
-        run = subprocess.run([sys.executable, "-c", PEAK, str(folder), method], check=True, stdout=subprocess.PIPE)
+        run = Forked(str(large), method, code=PEAK)
+        assert run.wait() == 0, run.err
         # Besides: up to 64 MiB of the mapped original, or of the copy, and what threads and kernels allocate.
-        assert int(run.stdout) < result + 2 * layer + 110e6, start
+        assert int(run.out) < result + 2 * layer + 110e6, start
     assert len(list(cache.iterdir())) == 1
