@@ -1,42 +1,33 @@
 """`olc batch`: a file of prompts to a file of completions."""
 
-import contextlib
 import hashlib
-import json
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
-from openllama_cli.batch.ray_options import RayOptions, parse_engine
+from openllama_cli.batch.ray_options import parse_engine
 from openllama_cli.batch.readers import FormatName, InputFormat, read_rows
 from openllama_cli.batch.rows import RowSettings
-from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size
+from openllama_cli.batch.sizing import parse_batch_size
 from openllama_cli.batch.spool import spool
 from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands import suggest
 from openllama_cli.commands.annotation_output import PipelineOptions, pipeline_options
-from openllama_cli.commands.batch_annotations import BatchAnnotations, RowAnnotator
-from openllama_cli.commands.open_model import OpenedModel, load_model, open_model
+from openllama_cli.commands.batch_annotations import BatchAnnotations
+from openllama_cli.commands.batch_header import batch_header
+from openllama_cli.commands.batch_run import Batch
+from openllama_cli.commands.open_model import open_model
 from openllama_cli.commands.options import escape_option, model_options, sampling_options, template_option
 from openllama_cli.commands.prompt_input import unescape_stops
-from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
+from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.models.parallel import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.terminal.batch_progress import BatchProgress
-from openllama_cli.terminal.streams import is_terminal, note, notice
-
-if TYPE_CHECKING:
-    from openllama_cli.batch.journal import Journal
-    from openllama_cli.batch.precheck import InputSummary
-    from openllama_cli.batch.ray_engine import RayRunner
-    from openllama_cli.batch.runner import Runner
-    from openllama_cli.models.load import LoadedModel
+from openllama_cli.terminal.streams import is_terminal, notice
 
 EXAMPLES = """\b
 Examples:
@@ -135,7 +126,7 @@ def command(
             _keep_stdin(path, restart=restart)
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
-        header = _header(opened, spec, settings, prompt_template, fmt, summary)
+        header = batch_header(opened, spec, settings, prompt_template, fmt, summary)
         annotator = annotations.open() if annotations is not None else None
         if annotator is not None:
             header["options"] |= annotator.options
@@ -145,7 +136,7 @@ def command(
                 notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
                 return
             spooled = path if from_stdin else None
-            batch = _Batch(journal, summary, stop, spooled=spooled, as_json=json_progress, annotate=annotator)
+            batch = Batch(journal, summary, stop, spooled=spooled, as_json=json_progress, annotate=annotator)
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
                 rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
@@ -175,177 +166,6 @@ def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict
     return defaults
 
 
-def _header(
-    opened: OpenedModel,
-    spec: ModelSpec,
-    settings: RowSettings,
-    template: PromptTemplate | None,
-    fmt: InputFormat,
-    summary: "InputSummary",
-) -> dict[str, Any]:
-    """All that the results depend on; a journal is resumed under the same header only."""
-    from openllama_cli.batch.fingerprint import model_fingerprint
-
-    sampling = settings.sampling
-    options = {
-        "dtype": spec.dtype,
-        "device": spec.device,
-        "quantize": spec.quantize,
-        "max_tokens": sampling.max_tokens,
-        # As given, not as it came out: it decides for rows that have options of their own.
-        "temperature": settings.defaults.get("temperature"),
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
-        "seed": sampling.seed,
-        "stop": list(sampling.stop),
-    }
-    checkpoint = opened.checkpoint
-    return {
-        "input": {"sha256": summary.sha256, "format": fmt.name},
-        "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
-        "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
-        "template": None if template is None else _template(template),
-        "options": options,
-    }
-
-
-def _config_files(opened: OpenedModel) -> list[Path]:
-    names = ("config.json", "generation_config.json", "params.json")
-    return [path for name in names if (path := opened.checkpoint.path / name).is_file()]
-
-
-def _template(template: PromptTemplate) -> dict[str, Any]:
-    content = json.dumps([template.template, dict(template.defaults)], sort_keys=True, default=str)
-    return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
-
-
-class _Batch:
-    """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input.
-    annotate: annotates the rows, if that is asked for.
-    """
-
-    def __init__(
-        self,
-        journal: "Journal",
-        summary: "InputSummary",
-        stop: GracefulStop,
-        *,
-        spooled: Path | None,
-        as_json: bool,
-        annotate: "RowAnnotator | None",
-    ) -> None:
-        self._journal, self._summary, self._stop = journal, summary, stop
-        self._annotated = annotate.results(journal) if annotate is not None else None
-        self._spooled, self._as_json = spooled, as_json
-        self._spoken = ""
-        if journal.counts.done:
-            notice(f"olc: resuming: {journal.counts.done} of {summary.rows} rows are done")
-        if journal.damaged:
-            notice(f"olc: {journal.damaged} lines of the journal were damaged; their rows are done again")
-
-    def runner(self, opened: OpenedModel, spec: ModelSpec, settings: RowSettings, wanted: int | None) -> "Runner":
-        """Load the model, and decide how many rows run side by side."""
-        # First: it settles how threads wait, which torch reads once, when it is imported.
-        loaded = load_model(opened, spec)
-
-        from openllama_cli.batch.runner import Runner
-        from openllama_cli.generation.prefix import PrefixCache
-        from openllama_cli.generation.stream import make_engine
-
-        return Runner(
-            # Prefixes anew with every loop: after memory ran out, old ones would fill it.
-            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache(), notice=note),
-            tokenizer=loaded.tokenizer,
-            context=opened.checkpoint.shape.context,
-            vocabulary=opened.checkpoint.shape.vocab,
-            model=opened.folder.name,
-            results=self._annotated or self._journal,
-            max_rows=wanted or self._auto_rows(loaded, opened, settings),
-            stopping=lambda: self._stop.requested,
-            notice=note,
-        )
-
-    def ray_runner(
-        self,
-        opened: OpenedModel,
-        spec: ModelSpec,
-        settings: RowSettings,
-        wanted: int | None,
-        options: RayOptions,
-        header: Mapping[str, Any],
-    ) -> "contextlib.AbstractContextManager[RayRunner]":
-        """Workers in place of a model here, while the context lasts."""
-        from openllama_cli.batch.ray_run import RayModel, open_runner
-
-        return open_runner(
-            options,
-            RayModel(opened.folder, opened.checkpoint, spec, header["model"], opened.tokenizer.sha256),
-            batch_size=wanted,
-            positions=self._longest_row(settings),
-            rows=self._summary.rows - self._journal.counts.done,
-            results=self._annotated or self._journal,
-            stopping=lambda: self._stop.requested,
-            notice=note,
-        )
-
-    def _longest_row(self, settings: RowSettings) -> int:
-        """Positions of the longest row, at most. A token is at least a byte of the prompt."""
-        longest = max(self._summary.longest_prompt_bytes + 1, self._summary.longest_prompt_tokens)
-        return longest + settings.sampling.max_tokens
-
-    def _auto_rows(self, loaded: "LoadedModel", opened: OpenedModel, settings: RowSettings) -> int:
-        from openllama_cli.models.placement import free_bytes
-
-        shape = opened.checkpoint.shape
-        positions = min(shape.context, self._longest_row(settings))
-        per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
-        on_cpu = loaded.input_device.type == "cpu"
-        return auto_rows(free_bytes(loaded.input_device), per_position, positions, on_cpu=on_cpu)
-
-    def run(self, runner: "Runner | RayRunner", rows: Any) -> None:
-        """Work through the rows that are not done. A signal ends it with what it takes to resume said."""
-        shown = BatchProgress(self._summary.rows, self._journal.counts.done, as_json=self._as_json)
-        whole = False
-        try:
-            for progress in runner.run(rows):
-                shown.update(progress.rows, progress.failed, progress.tokens)
-                if self._annotated is not None:
-                    self._annotated.flush_if_due()
-                self._journal.sync_if_due()
-            if self._annotated is not None:
-                self._annotated.flush()
-            self._stop.finish()
-            whole = True
-        except (KeyboardInterrupt, Terminated):
-            shown.finish(done=False)
-            with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
-                if self._annotated is not None:
-                    self._annotated.flush()
-                self._journal.close()
-            done = self._journal.counts.done
-            again = _same_command(self._spooled)
-            notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {again}")
-            raise
-        finally:
-            shown.finish(done=whole)
-        seconds, counts = shown.seconds, runner.progress
-        self._spoken = f"{counts.rows} rows in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
-
-    def report(self, target: Path) -> None:
-        """The end: what was written; raises RowsFailedError if rows failed."""
-        counts = self._journal.counts
-        said = f"olc: wrote {target}: {self._summary.rows} row{'s' * (self._summary.rows != 1)}, {counts.failed} failed"
-        notice(f"{said} ({self._spoken})" if self._spoken else said)
-        if counts.failed:
-            by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
-            raise RowsFailedError(
-                f"{counts.failed} of {self._summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; --retry-errors tries them again, a mended input needs --restart",
-            )
-
-
 def _keep_stdin(path: Path, *, restart: bool) -> None:
     """Copy stdin into a file. Where nothing comes (a terminal, an empty pipe) an interrupted run's copy stays, to go on."""
     if restart:
@@ -356,9 +176,3 @@ def _keep_stdin(path: Path, *, restart: bool) -> None:
         if path.exists():
             return
     spool(sys.stdin.buffer, path)
-
-
-def _same_command(spooled: Path | None) -> str:
-    """The command line that was typed, without --restart, which would throw away what is done. spooled: the copy of stdin."""
-    command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
-    return command if spooled is None else f"{command} < {shlex.quote(str(spooled))}"

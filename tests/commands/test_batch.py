@@ -163,7 +163,7 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("openllama_cli.commands.batch.load_model", never)
+    monkeypatch.setattr("openllama_cli.commands.batch_run.load_model", never)
     result = olc("batch", *arguments, "-m", model)
     assert result.code == 2, result.messages
     assert len(result.messages.splitlines()) == 2
@@ -176,17 +176,17 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
 def test_an_input_that_changes_under_way_is_noticed(
     olc: Olc, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from openllama_cli.commands import batch
+    from openllama_cli.commands import batch_run
 
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("one\ntwo\n")
-    load = batch.load_model
+    load = batch_run.load_model
 
     def change_and_load(*arguments: Any) -> Any:
         source.write_text("one\nTWO\n")
         return load(*arguments)
 
-    monkeypatch.setattr(batch, "load_model", change_and_load)
+    monkeypatch.setattr(batch_run, "load_model", change_and_load)
     result = olc("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
     assert result.code == 1
     assert "was changed" in result.messages
