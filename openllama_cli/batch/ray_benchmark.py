@@ -96,8 +96,7 @@ def _against_local() -> dict[str, Any]:
     from openllama_cli.batch.ray_engine import RayRunner
     from openllama_cli.batch.ray_worker import open_and_load
     from openllama_cli.batch.runner import Runner
-    from openllama_cli.generation.prefix import PrefixCache
-    from openllama_cli.generation.stream import make_engine
+    from openllama_cli.generation.stream import engines
 
     folder, sampling = demo_folder(), SamplingConfig(max_tokens=24)
     weights = {path.name: file_fingerprint(path) for path in folder.glob("*.safetensors")}
@@ -117,7 +116,7 @@ def _against_local() -> dict[str, Any]:
         found["worker_first_row_s"].append(round(first - began, 2))
         found["worker_ms_per_row"].append(round(seconds * 1e3, 2))
         local = Runner(
-            engine=lambda most: make_engine(loaded, max_rows=most, prefixes=PrefixCache()),
+            engine=engines(loaded),
             tokenizer=loaded.tokenizer,
             context=shape.context,
             vocabulary=shape.vocab,

@@ -196,13 +196,12 @@ class RayWorker:
         loaded = open_and_load(setup)
 
         from openllama_cli.batch.runner import Runner
-        from openllama_cli.generation.prefix import PrefixCache
-        from openllama_cli.generation.stream import make_engine
+        from openllama_cli.generation.stream import engines
 
         shape = loaded.checkpoint.shape
         rows = setup.batch_size or _auto_rows(loaded, setup)
         runner = Runner(
-            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache()),
+            engine=engines(loaded),
             tokenizer=loaded.tokenizer,
             context=shape.context,
             vocabulary=shape.vocab,

@@ -6,8 +6,11 @@ from openllama_cli.errors import UsageError
 MOST_ON_CPU = 16
 MOST_ON_GPU = 64
 
-# A GPU's rows get memory in steps of so many positions (`generation.slots`).
-_GPU_STEP = 256
+# A GPU's rows get memory in steps of so many positions, and slots in steps of so many (`generation.slots`); a few slots more
+# than rows keep the prefixes of rows that ended (`generation.prefix`).
+_GPU_POSITIONS = 256
+_GPU_SLOTS = 8
+_GPU_KEPT = 4
 
 # Activations, the allocator's own needs and other programs want some of it too.
 _SHARE = 0.6
@@ -17,7 +20,9 @@ def auto_rows(free_bytes: int, bytes_per_position: int, positions: int, *, on_cp
     """Rows at a time on a device; for the numbers see `rows_at_a_time`."""
     if on_cpu:
         return rows_at_a_time(free_bytes, bytes_per_position, positions, MOST_ON_CPU)
-    return rows_at_a_time(free_bytes, bytes_per_position, positions // _GPU_STEP * _GPU_STEP + _GPU_STEP, MOST_ON_GPU)
+    slot = positions // _GPU_POSITIONS * _GPU_POSITIONS + _GPU_POSITIONS
+    slots = rows_at_a_time(free_bytes, bytes_per_position, slot, MOST_ON_GPU + _GPU_SLOTS)
+    return slots if slots <= _GPU_SLOTS else min(slots // _GPU_SLOTS * _GPU_SLOTS - _GPU_KEPT, MOST_ON_GPU)
 
 
 def rows_at_a_time(free_bytes: int, bytes_per_position: int, positions: int, most: int) -> int:

@@ -72,10 +72,10 @@ def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str,
 
     Raises OlcError if a job fails.
     """
-    for name, job in jobs.items():
-        if job.quantize is not None:
-            begin(f"{name}: quantised weights", 0)
-            _measure(arguments(job, only_load=True), name)
+    copies = {(job.folder, job.device, job.dtype, job.quantize): name for name, job in jobs.items() if job.quantize}
+    for name in copies.values():
+        begin(f"{name}: quantised weights", 0)
+        _measure(arguments(jobs[name], only_load=True), name)
     collected: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     with _busy_programs(busy):
         for turn in range(runs):
@@ -102,7 +102,9 @@ def measure_bandwidth(device: str) -> float:
 
 @contextlib.contextmanager
 def _busy_programs(count: int) -> Iterator[None]:
-    programs = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(count)]
+    # Out of reach of the terminal's Ctrl-C, which would make each of them print a traceback.
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    programs = [subprocess.Popen([sys.executable, "-c", _BUSY], **quiet) for _ in range(count)]
     try:
         yield
     finally:

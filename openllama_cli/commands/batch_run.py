@@ -56,12 +56,10 @@ class Batch:
         loaded = load_model(opened, spec)
 
         from openllama_cli.batch.runner import Runner
-        from openllama_cli.generation.prefix import PrefixCache
-        from openllama_cli.generation.stream import make_engine
+        from openllama_cli.generation.stream import engines
 
         return Runner(
-            # Prefixes anew with every loop: after memory ran out, old ones would fill it.
-            engine=lambda rows: make_engine(loaded, max_rows=rows, prefixes=PrefixCache(), notice=note),
+            engine=engines(loaded, note),
             tokenizer=loaded.tokenizer,
             context=opened.checkpoint.shape.context,
             vocabulary=opened.checkpoint.shape.vocab,

@@ -175,11 +175,12 @@ class _Run:
         self.completions: list[Completion] = [Completion(tokens) for _ in range(samples)]
         self.timings: Timings
         started = time.perf_counter()
-        forward = choose_forward(loaded, note)
+        # transformers runs the model by itself.
+        forward = choose_forward(loaded, note) if engine == "loop" else None
         # On a GPU kernels are compiled and graphs captured: a part of loading.
         self._load_seconds = loaded.load_seconds + time.perf_counter() - started
         # Which of them ran is what a question about speed begins with.
-        self.forward = "model.generate" if engine == "transformers" else f"{forward.name} forward pass"
+        self.forward = "model.generate" if forward is None else f"{forward.name} forward pass"
         # All samples have the same prompt: it runs through the model once.
         prefixes = PrefixCache() if samples > 1 else None
         self._engine = make_engine(loaded, engine, forward=forward, prefixes=prefixes)

@@ -5,8 +5,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from openllama_cli.devices.cgroup import limits
 from openllama_cli.devices.facts import Cpu
+from openllama_cli.models.cgroup import limits
 
 # How instruction sets that matter for matrix products are called: here → in torch.cpu.get_capabilities, in /proc/cpuinfo.
 _INSTRUCTIONS = {

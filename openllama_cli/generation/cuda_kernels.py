@@ -9,6 +9,7 @@ Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = with fi
 I = intermediate size. All in float16 or bfloat16, computed in float32, rounded once.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +177,15 @@ def step_kernels(dtype: torch.dtype, eps: float, device: torch.device) -> CudaKe
 
 
 def _compile(source: str, name: str, device: torch.device) -> Callable[..., Any]:
-    with torch.cuda.device(device):
-        kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)  # type: ignore[attr-defined,unused-ignore]
+    from torch.utils import cpp_extension
+
+    toolkit: Any = cpp_extension
+    before = toolkit.CUDA_HOME
+    # torch wants to name the folder of a CUDA toolkit's headers, and fails without one; no header is needed here.
+    toolkit.CUDA_HOME = before or sys.prefix
+    try:
+        with torch.cuda.device(device):
+            kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)  # type: ignore[attr-defined,unused-ignore]
+    finally:
+        toolkit.CUDA_HOME = before
     return kernel

@@ -36,7 +36,8 @@ _MOST_GRAPHS = 64
 class GraphForward(LeanForward):
     """Prefill as in `LeanForward`; decode in slots, by CUDA graphs.
 
-    model: see `suits_graphs`. notice: told, once, when graphs cannot be captured; the kernels are then started one by one.
+    model: see `suits_graphs`. notice: told, once, when graphs cannot be captured or have no room; the kernels are
+    then started one by one.
     capture: False runs every step without graphs, on any device: the same arithmetic, for tests.
     """
 
@@ -57,7 +58,9 @@ class GraphForward(LeanForward):
             )
         )
         self._step = _Step(weights, self._pool)
-        self._graphs: dict[tuple[int, int], _Graph] = {}
+        # None: there was no memory for it.
+        self._graphs: dict[tuple[int, int], _Graph | None] = {}
+        self._full = False
         self._version = 0
         if capture:
             self._make_ready()
@@ -66,12 +69,15 @@ class GraphForward(LeanForward):
         try:
             return self._pool.take(capacity)
         except torch.OutOfMemoryError:
+            if not self._full and self._notice is not None:
+                self._notice("the GPU's memory is nearly full, so decoding goes on without CUDA graphs, slower")
+            self._full = True
             return super().new_cache(capacity)
 
     @torch.inference_mode()
     def _make_ready(self) -> None:
         """Run and capture a step of one row, so that the first one of a text is as fast as the others."""
-        cache = self.new_cache(min(2 * POSITIONS, self.context + 1) - 1)
+        cache = self.new_cache(min(POSITIONS, self.context + 1) - 1)
         self.prefill([0], cache)
         cache.truncate(0)
         self.decode([0], [cache])
@@ -98,7 +104,7 @@ class GraphForward(LeanForward):
         return torch.stack([logits[cache.slot] for cache in slots])
 
     def _run_step(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
-        """[2, S] token ids and positions → [S, vocab] logits, float32, on the CPU.
+        """[2, S] token ids and positions → [S, vocab] logits, float32; the next step overwrites them.
 
         The first step of a size runs without a graph: it also makes libraries allocate what they need, before the capture.
         """
@@ -111,10 +117,12 @@ class GraphForward(LeanForward):
         graph = self._graphs.get(size)
         if graph is not None:
             return graph.replay(inputs)
-        logits = self._step(inputs.to(self._device), length).cpu()
-        if self._capture and len(self._graphs) < _MOST_GRAPHS:
+        logits = self._step(inputs.to(self._device), length)
+        if self._capture and size not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
             try:
                 self._graphs[size] = _Graph(lambda ids: self._step(ids, length), inputs.to(self._device))
+            except torch.OutOfMemoryError:
+                self._graphs[size] = None
             except RuntimeError as error:
                 self._capture = False
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -131,14 +139,11 @@ class _Graph:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._logits = step(self._inputs)
-        # Pinned, since the GPU copies such memory at once; overwritten by every step.
-        self._received = torch.empty(self._logits.shape, dtype=self._logits.dtype, pin_memory=True)
 
     def replay(self, inputs: torch.Tensor) -> torch.Tensor:
         self._inputs.copy_(inputs)
         self._graph.replay()
-        self._received.copy_(self._logits)
-        return self._received
+        return self._logits
 
 
 class _Step:

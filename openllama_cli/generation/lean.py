@@ -1,7 +1,7 @@
 """A lean forward pass for a Llama that lies whole on one device: on the loaded model's own weights, or on quantised ones.
 
 The same arithmetic as transformers' `LlamaForCausalLM`, without modules, hooks and masks between the operators: at one row
-these cost a tiny model most of its time. Each row has its own position and cache (`forward.KVCache`); the linear layers see
+these cost a tiny model most of its time. Each row has its own position and cache (`cache.KVCache`); the linear layers see
 all rows at once, attention runs row by row over exactly the positions that the row has.
 
 Shapes: n = tokens (of one row in prefill, of one token each for several rows in decode), H and K = query and key/value heads,

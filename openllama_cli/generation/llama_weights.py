@@ -55,7 +55,7 @@ class LlamaWeights:
 
 
 def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
-    """The weights of a transformers Llama, not copied. model: in eval mode; see `lean.suits`.
+    """The weights of a transformers Llama, where they are. model: in eval mode; see `lean.suits`.
 
     stacked: put the matrices that read the same input into one, for one product; the model's own become parts of it, so that
     memory holds them once.

@@ -4,7 +4,7 @@ A reader of the published Llama `generate` finds its parts here, with these diff
 
 - prompt lengths: there the shortest prompt is prefilled and longer ones are fed token by token; here each row is prefilled
   whole by itself, then all rows take their decode steps together, each at its own position.
-- cache and mask: there one block for the batch and a causal mask over it; here each row owns its cache (`forward.KVCache`)
+- cache and mask: there one block for the batch and a causal mask over it; here each row owns its cache (`cache.KVCache`)
   and attends to nothing else, so there is no padding to mask.
 - EOS: there a finished row runs along until all are done; here it leaves at once and a waiting row takes its place. An EOS
   inside a prompt is an ordinary token and cuts nothing.
@@ -118,34 +118,41 @@ def decode_rows(
     """
     waiting = iter(requests)
     active: list[_Row] = []
+    # No name here may hold on to a row: the cache of one that ended is to be free before the next one takes its own.
     while True:
         while len(active) < max_rows and (request := next(waiting, None)) is not None:
-            row, events = _admit(forward, request, prefixes)
-            yield from events
-            if row is not None:
-                active.append(row)
+            yield from _admit(forward, request, prefixes, active)
         if not active:
             return
-        # Every active row has taken a token that the model has not seen yet.
-        plain = []
-        for row in active:
-            guessed = draft(row.tokens, min(row.request.speculate, row.left - 1)) if row.request.speculate else []
-            if guessed:
-                yield from _verify(forward, row, guessed)
-            else:
-                plain.append(row)
-        if plain:
-            logits = forward.decode([row.tokens[-1] for row in plain], [row.cache for row in plain])  # [rows, vocab]
-            for row, row_logits in zip(plain, logits, strict=True):
-                yield _take(row, row_logits)
+        yield from _step(forward, active)
         active = [row for row in active if not row.finished]
 
 
-def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> tuple[_Row | None, list[Event]]:
-    """Prefill one row and take its first token; no row is returned if it ended there."""
+def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
+    """A token for every row, several where guesses were right. Each has taken one that the model has not seen yet."""
+    plain = []
+    for row in active:
+        guessed = draft(row.tokens, min(row.request.speculate, row.left - 1)) if row.request.speculate else []
+        if guessed:
+            yield from _verify(forward, row, guessed)
+        else:
+            plain.append(row)
+    if not plain:
+        return
+    logits = forward.decode([row.tokens[-1] for row in plain], [row.cache for row in plain])  # [rows, vocab]
+    if all(row.request.sampling.greedy for row in plain):
+        # Finding the largest is quicker here than asking a GPU for each row's; sorting, for sampling, is not.
+        logits = logits.cpu()
+    for row, row_logits in zip(plain, logits, strict=True):
+        yield _take(row, row_logits)
+
+
+def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Event]:
+    """Prefill one row and take its first token; it joins the active ones unless it ended there."""
     length = len(request.prompt)
     if not 1 <= length <= forward.context:
-        return None, [Step(request.row, error=over_context(length, forward.context))]
+        yield Step(request.row, error=over_context(length, forward.context))
+        return
     room = forward.context - length
     left = min(request.sampling.max_tokens, room)
     row = _Row(
@@ -157,14 +164,14 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None) -> 
         at_limit="length" if request.sampling.max_tokens <= room else "context",
         generator=_generator(request),
     )
-    if left == 0 and not request.score_prompt:
-        return None, [Prefilled(request.row), Step(request.row, finish_reason=row.at_limit)]
-    logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
-    events: list[Event] = [Prefilled(request.row, score_prompt(request, logits) if request.score_prompt else ())]
-    if left == 0:
-        return None, [*events, Step(request.row, finish_reason=row.at_limit)]
-    events.append(_take(row, logits[-1]))
-    return (None if row.finished else row), events
+    logits = None
+    if left > 0 or request.score_prompt:
+        logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
+    first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _take(row, logits[-1])
+    if first.finish_reason is None and first.error is None:
+        active.append(row)
+    yield Prefilled(request.row, score_prompt(request, logits) if request.score_prompt and logits is not None else ())
+    yield first
 
 
 def _generator(request: Request) -> torch.Generator | None:

@@ -37,7 +37,8 @@ class FlashAttention:
 
     def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
         starts = torch.arange(len(positions) + 1, device=positions.device, dtype=torch.int32)
-        used = positions.int() + 1
+        # Slots that are not in use stand at the last position: one key each is enough.
+        used = torch.where(positions == slot_length - 1, 0, positions).int() + 1
 
         def attend(query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
             keys, values = memory.flatten(0, 1).split(self._kv_heads, dim=1)  # [S · P, K, D'] each

@@ -47,6 +47,8 @@ class SlotPool:
         empty = torch.zeros((0, 0, 2 * shape.kv_heads, shape.width), device=shape.device, dtype=shape.dtype)
         self.memory = [empty] * shape.layers
         self._free: list[int] = []
+        # A size that the memory did not suffice for; it is not tried again before a slot has come back.
+        self._too_large: tuple[int, int] | None = None
 
     @property
     def slots(self) -> int:
@@ -64,9 +66,7 @@ class SlotPool:
         Raises torch.OutOfMemoryError where the memory does not suffice; the rows in flight keep theirs.
         """
         if capacity >= self.positions:
-            # Twice as many at a time, so that rows of ever new lengths move the memory seldom.
-            twice = min(2 * self.positions, self.shape.context + 1) if self.slots > 1 else 0
-            self._resize(max(1, self.slots), up_to(max(capacity + 1, twice), POSITIONS))
+            self._lengthen(capacity + 1)
         if not self._free:
             self._resize(slot_count(self.slots + 1), self.positions)
         slot = min(self._free)
@@ -78,19 +78,36 @@ class SlotPool:
     def give_back(self, slot: int) -> None:
         """Told of a slot whose cache is gone."""
         self._free.append(slot)
+        self._too_large = None
+
+    def _lengthen(self, positions: int) -> None:
+        """Twice as many positions at a time, so that rows of ever new lengths move the memory seldom; fewer if need be."""
+        slots, least = max(1, self.slots), up_to(positions, POSITIONS)
+        twice = up_to(min(2 * self.positions, self.shape.context + 1), POSITIONS)
+        if self.slots > 1 and twice > least:
+            try:
+                return self._resize(slots, twice)
+            except torch.OutOfMemoryError:
+                pass
+        return self._resize(slots, least)
 
     def _resize(self, slots: int, positions: int) -> None:
         """Move to larger memory, or back where it does not suffice; one layer at a time, so that little more is ever needed."""
-        before = (self.slots, self.positions)
+        before, known = (self.slots, self.positions), self._too_large
+        if known is not None and slots >= known[0] and positions >= known[1]:
+            raise torch.OutOfMemoryError("no memory for more slots")
+        moved = 0
         try:
             for number in range(self.shape.layers):
                 self._move(number, slots, positions)
+                moved += 1
         except torch.OutOfMemoryError:
-            for number in range(self.shape.layers):
+            self._too_large = (slots, positions)
+            for number in range(moved):
                 self._move(number, *before)
             raise
         finally:
-            self.version += 1
+            self.version += moved > 0
         self._free += range(before[0], slots)
 
     @torch.inference_mode(False)  # Prefixes are copied outside of it, into what was made inside.

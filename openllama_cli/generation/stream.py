@@ -91,9 +91,10 @@ def choose_forward(loaded: Loaded, notice: Callable[[str], None] | None = None) 
     if suits_graphs(loaded.model):
         try:
             return GraphForward(loaded.model, notice)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # No memory, or private operators of torch's that do not do what they did.
             if notice is not None:
-                notice("the GPU's memory has no room for CUDA graphs, so decoding is slower")
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                notice(f"CUDA graphs cannot be used here, so decoding is slower: {reason}")
     if suits(loaded.model):
         return LeanForward(loaded.model)
     return TransformersForward(loaded.model, loaded.input_device)
@@ -115,6 +116,24 @@ def make_engine(
     if name == "transformers":
         return partial(generate_rows, loaded.model, loaded.input_device)
     return partial(decode_rows, forward or choose_forward(loaded, notice), max_rows=max_rows, prefixes=prefixes)
+
+
+def engines(loaded: Loaded, notice: Callable[[str], None] | None = None) -> Callable[[int], Engine]:
+    """Decode loops for so many rows at a time, one after another, on one forward pass: on a GPU it takes a second to make.
+
+    After memory ran out, when fewer rows are asked for, it is made anew, since its caches and known prefixes fill memory.
+    """
+    forward: Forward | None = None
+    most = 0
+
+    def make(rows: int) -> Engine:
+        nonlocal forward, most
+        if rows < most:
+            forward = None
+        forward, most = forward or choose_forward(loaded, notice), rows
+        return make_engine(loaded, forward=forward, max_rows=rows, prefixes=PrefixCache())
+
+    return make
 
 
 def stream(engine: Engine, tokenizer: TextTokenizer, prompts: Iterable[Prompt]) -> Generator[TextStep, None, None]:

@@ -93,7 +93,7 @@ def load(
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
     checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
-    olc's own forward pass: large float16 weights are then kept mapped on a CPU, which is best for one row. progress: counts
+    olc's own forward pass: large float16 weights are then kept mapped on a CPU, unless it has AMX. progress: counts
     the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
     accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
     None is a temporary folder that is removed when the process ends. notice: told what people should know.
@@ -117,15 +117,17 @@ def load(
         device = main_device(spec.device)
         mapped = one_row and checkpoint.bytes > _WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
+        converted = _converts_first(checkpoint, dtype, device) and max_memory is None
+        # What is in memory already is not to be counted once more against the memory that is free.
+        placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
         with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
                 tokenizer,
                 dtype,
                 progress,
-                # transformers' own cast of float16 takes twice the memory and several times as long.
-                cast_first=device.type == "cpu" and max_memory is None and checkpoint.dtype == "float16",
-                device_map=device_map(spec.device, device),
+                cast_first=converted,
+                device_map={"": device} if placed else device_map(spec.device, device),
                 max_memory=None if max_memory is None else dict(max_memory),
                 offload_folder=str(offload),
             )
@@ -177,7 +179,21 @@ def _keep_mapped(checkpoint: Checkpoint) -> bool:
     """
     import torch
 
-    return not cpu_has_amx() or free_bytes(torch.device("cpu")) < _ROOM * checkpoint.bytes
+    return not cpu_has_amx() or not _fits(checkpoint, torch.bfloat16)
+
+
+def _converts_first(checkpoint: Checkpoint, dtype: "torch.dtype", device: "torch.device") -> bool:
+    """Whether to convert float16 weights for the CPU before transformers gets them, whose way takes several times as long."""
+    import torch
+
+    return device.type == "cpu" and checkpoint.dtype == "float16" and dtype != torch.float16 and _fits(checkpoint, dtype)
+
+
+def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
+    """Whether the CPU's free memory holds the weights in another type."""
+    import torch
+
+    return free_bytes(torch.device("cpu")) >= _ROOM * dtype.itemsize * checkpoint.shape.parameters()
 
 
 def from_pretrained(
@@ -191,8 +207,8 @@ def from_pretrained(
 ) -> "LlamaForCausalLM":
     """Call transformers, and check what it says of the weights it found.
 
-    cast_first: convert the weights on the CPU before it gets them, if they are stored in another type. placement: what it is
-    told of devices; a state_dict in it holds the weights in place of the checkpoint's files.
+    cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
+    holds the weights in place of the checkpoint's files.
     """
     from transformers import LlamaForCausalLM
 
@@ -204,7 +220,7 @@ def from_pretrained(
         config = _llama_config(checkpoint)
         if "state_dict" in placement:
             source = {"pretrained_model_name_or_path": None}
-        elif checkpoint.format == "meta" or (cast_first and checkpoint.dtype != str(dtype).removeprefix("torch.")):
+        elif cast_first or checkpoint.format == "meta":
             state = {}
             for name, tensor in cast_weights(checkpoint, dtype):
                 state[name] = tensor

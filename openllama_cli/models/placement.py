@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import OlcError
+from openllama_cli.models.cgroup import limits
 from openllama_cli.models.spec import DtypeName
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ def cpu_has_bfloat16() -> bool:
 
 
 def cpu_has_amx() -> bool:
-    """Whether this processor multiplies tiles of bfloat16 numbers."""
-    return "amx_bf16" in _cpu_capabilities()
+    """Whether this processor multiplies tiles of numbers, and this torch knows it (2.11 or newer)."""
+    import torch
+
+    return hasattr(torch.cpu, "get_capabilities") and _cpu_capabilities() >= {"amx_tile", "amx_bf16", "amx_int8"}
 
 
 @functools.cache
@@ -149,10 +152,14 @@ def _embedding_device(model: "LlamaForCausalLM") -> "torch.device":
 
 
 def free_bytes(device: "torch.device") -> int:
-    """Memory that is free now on a device; for MPS and other devices that share it, the computer's own."""
+    """Memory that is free now on a device; for MPS and other devices that share it, the computer's own, or the container's."""
     import psutil
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    granted = limits()
+    if granted.memory is None or granted.memory_used is None:
+        return free
+    return max(0, min(free, granted.memory - granted.memory_used))

@@ -162,8 +162,11 @@ def list_copies() -> list[QuantisedCopy]:
 def weight_files(folder: Path, method: str) -> list[Path]:
     """The weights of the copies of a model folder, also of ones that another torch made."""
     original = str(folder.resolve())
-    found = (Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method))
-    return [file for file in found if file.is_file()]
+    try:
+        found = [Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method)]
+        return [file for file in found if file.is_file()]
+    except OSError:
+        return []  # Opening them will say it, in words.
 
 
 def remove_copies(copies: Sequence[QuantisedCopy]) -> int:

@@ -273,7 +273,10 @@ def test_as_many_rows_as_fit() -> None:
     assert auto_rows(24 * 10**9, per_position, 128, on_cpu=True) == 16
     # A GPU's rows take memory in steps of 256 positions.
     assert auto_rows(24 * 10**9, per_position, 100, on_cpu=False) == 64
-    assert auto_rows(3 * 10**9, per_position, 100, on_cpu=False) == rows_at_a_time(3 * 10**9, per_position, 256, 64) == 21
+    assert rows_at_a_time(3 * 10**9, per_position, 256, 64) == 21
+    assert auto_rows(3 * 10**9, per_position, 100, on_cpu=False) == 12  # 16 slots, four of them for known prefixes
+    assert auto_rows(10**9, per_position, 255, on_cpu=False) == auto_rows(10**9, per_position, 100, on_cpu=False) == 7
+    assert auto_rows(10**9, per_position, 256, on_cpu=False) == 3
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])

@@ -30,7 +30,7 @@ def test_both_rivals_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path,
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_a_table_with_shares_and_errors_of_workers_are_said(olc: Olc, tiny_model: Path) -> None:
+def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(olc: Olc, tiny_model: Path) -> None:
     result = olc("bench", "-m", str(tiny_model), "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--quantize", "int8")
     assert result.code == 0, result.messages
     header, line = result.text.splitlines()

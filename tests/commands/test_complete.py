@@ -116,6 +116,18 @@ def test_samples_differ_and_the_first_does_not_depend_on_the_others(olc: Olc, mo
     assert written.text == "".join(choice["text"] + "\n" for choice in three["choices"])
 
 
+def test_the_transformers_engine_prepares_none_of_the_forward_passes(
+    olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a forward pass was made ready, on a GPU with graphs and all")
+
+    monkeypatch.setattr("openllama_cli.generation.stream.choose_forward", never)
+    result = olc("complete", PROMPT, "-n", "2", "--engine", "transformers", "-m", model, "--stats")
+    assert result.code == 0, result.messages
+    assert "model.generate" in result.messages
+
+
 @pytest.mark.parametrize("engine", ["loop", "transformers"])
 def test_a_stop_string_ends_the_text_and_is_not_shown(olc: Olc, model: str, engine: str) -> None:
     whole = text_of(olc, model, PROMPT, "-n", "30")

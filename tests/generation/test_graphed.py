@@ -6,12 +6,13 @@ The arithmetic of a captured step runs on any device; capturing itself needs a G
 import gc
 import random
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from openllama_cli.generation import graphed
+from openllama_cli.generation import graphed, stream
 from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.cuda_kernels import CudaKernels, TorchKernels
@@ -22,6 +23,7 @@ from openllama_cli.generation.loop import Request, Step, decode_rows
 from openllama_cli.generation.prefix import PrefixCache
 from openllama_cli.generation.slot_attention import FlashAttention, MaskedAttention
 from openllama_cli.generation.slots import POSITIONS, SlotCache, SlotPool, SlotShape, up_to
+from openllama_cli.generation.stream import choose_forward, engines
 
 CONTEXT = 1024
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
@@ -168,6 +170,53 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
     assert cache.layers()[2][0][:, :5].eq(3.0).all()
 
 
+def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    caches: list[KVCache] = [pool.take(10)]
+    version, moves = pool.version, 0
+
+    def full(*_: object) -> None:
+        nonlocal moves
+        moves += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SlotPool, "_move", full)
+        for _ in range(3):
+            with pytest.raises(torch.OutOfMemoryError):
+                pool.take(10)
+    assert (moves, pool.version) == (1, version), "graphs are thrown away only when memory moved"
+    caches.clear()
+    gc.collect()
+    caches = [pool.take(10), pool.take(10)]
+    assert pool.slots == 2
+
+
+def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SlotPool(SlotShape(4 * CONTEXT, 2, 2, 12, torch.device("cpu"), torch.float32))
+    caches: list[KVCache] = [pool.take(2 * POSITIONS - 1), pool.take(10)]
+    real = SlotPool._move
+
+    def small(pool: SlotPool, layer: int, slots: int, positions: int) -> None:
+        if positions > 3 * POSITIONS:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(pool, layer, slots, positions)
+
+    monkeypatch.setattr(SlotPool, "_move", small)
+    caches.append(pool.take(2 * POSITIONS))
+    assert pool.positions == 3 * POSITIONS
+
+
+def test_waves_of_rows_that_end_together_stay_in_the_same_slots(model: Any) -> None:
+    forward = GraphForward(model, capture=False)
+    requests = [Request(row, [1, 5 + row], SamplingConfig(4)) for row in range(20)]
+    slots = []
+    for event in decode_rows(forward, requests, max_rows=4):
+        slots.append(forward._pool.slots)
+        assert not isinstance(event, Step) or event.error is None
+    assert max(slots) == 4
+
+
 def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
     pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
     caches: list[KVCache] = [pool.take(10) for _ in range(5)]
@@ -196,6 +245,51 @@ def test_graphs_that_cannot_be_captured_are_said_once_and_done_without(
         "CUDA graphs cannot be captured here, so decoding is slower: "
         "CUDA error: operation not permitted when stream is capturing"
     ]
+
+
+def test_a_graph_without_room_is_done_without_and_others_are_tried(
+    model: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def no_room(*arguments: Any) -> None:
+        tried.append(arguments)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    said: list[str] = []
+    monkeypatch.setattr(graphed, "_Graph", no_room)
+    forward = GraphForward(model, said.append)
+    assert taken(forward, prompts[:2] * 4, 2) == taken(LeanForward(model), prompts[:2] * 4, 2)
+    assert not said
+    assert 1 <= len(tried) <= 4, "each size is tried once"
+
+
+def test_a_model_whose_graphs_fail_runs_without_them(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: invalid device function\nCompile with TORCH_USE_CUDA_DSA")
+
+    said: list[str] = []
+    monkeypatch.setattr(stream, "suits_graphs", lambda model: True)
+    monkeypatch.setattr(stream, "GraphForward", fail)
+    forward = choose_forward(SimpleNamespace(model=model, input_device=model.device, quantised=None), said.append)
+    assert type(forward) is LeanForward
+    assert said == ["CUDA graphs cannot be used here, so decoding is slower: CUDA error: invalid device function"]
+
+
+def test_decode_loops_share_a_forward_pass_until_memory_ran_out(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def make(*_: Any) -> LeanForward:
+        made.append(LeanForward(model))
+        return made[-1]
+
+    monkeypatch.setattr(stream, "choose_forward", make)
+    engine = engines(SimpleNamespace(model=model, input_device=model.device, quantised=None))
+    assert not made
+    for rows, count in ((8, 1), (8, 1), (4, 2), (4, 2), (8, 2)):
+        steps = list(engine(rows)([Request(0, [1, 5], SamplingConfig(2))]))
+        assert len(steps) == 3
+        assert len(made) == count
 
 
 def test_graphs_suit_gpus_only(model: Any) -> None:

@@ -1,12 +1,14 @@
 """The decode loop's bookkeeping, on a model with known logits."""
 
 import random
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 
+from openllama_cli.generation.cache import KVCache
 from openllama_cli.generation.config import SamplingConfig
 from openllama_cli.generation.loop import Prefilled, Request, Scored, Step, decode_rows
 from tests.generation.fakes import FakeForward, counting, uniform
@@ -208,3 +210,23 @@ def test_sixty_four_rows_of_random_lengths_match_each_alone() -> None:
     together = run(FakeForward(counting()), requests, max_rows=16)
     for single in requests:
         assert run(FakeForward(counting()), [single])[single.row].tokens == together[single.row].tokens
+
+
+@pytest.mark.parametrize("max_rows", [1, 3])
+def test_the_cache_of_a_row_that_ended_is_gone_before_the_next_one_gets_its_own(max_rows: int) -> None:
+    living: weakref.WeakSet[KVCache] = weakref.WeakSet()
+    most = 0
+
+    class Watching(FakeForward):
+        def new_cache(self, capacity: int) -> KVCache:
+            nonlocal most
+            cache = super().new_cache(capacity)
+            living.add(cache)
+            most = max(most, len(living))
+            return cache
+
+    # Some end while others go on, some with their first token, some at once.
+    requests = [Request(row, [1, 2], SamplingConfig(max_tokens=(4, 4, 4, 1, 0, 6)[row % 6])) for row in range(30)]
+    for event in decode_rows(Watching(counting()), requests, max_rows=max_rows):
+        assert not isinstance(event, Step) or event.error is None
+    assert most == max_rows

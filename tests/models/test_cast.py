@@ -1,6 +1,7 @@
 """Converting weights: the same bits as torch's own conversion, also where a checkpoint is loaded with it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,3 +56,26 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     monkeypatch.setattr("openllama_cli.models.placement.cpu_has_bfloat16", lambda: True)
     loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu"), one_row=True)
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
+
+
+@pytest.mark.parametrize(("free", "converted"), [(10**12, True), (10**3, False)])
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_what_has_room_is_converted_and_placed_at_once_and_all_else_is_left_to_accelerate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, converted: bool, device: str
+) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("the model would go to an accelerator")
+    folder = write_tiny_llama(tmp_path, dtype="float16")
+    monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
+    real, told = load_module.from_pretrained, {}
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        told.update(options)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(load_module, "from_pretrained", spy)
+    spec = ModelSpec(device=device, dtype="float32")
+    load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), spec)
+    assert told["cast_first"] is converted
+    # Memory that the converted weights fill already would be counted once more.
+    assert told["device_map"] == ("auto" if device == "auto" and not converted else {"": torch.device("cpu")})

@@ -8,6 +8,7 @@ import torch
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models import placement
+from openllama_cli.models.cgroup import Limits
 from openllama_cli.models.placement import choose_dtype, cpu_has_bfloat16, device_map, main_device
 
 CPU = torch.device("cpu")
@@ -85,3 +86,16 @@ def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pyt
     # Without bfloat16 instructions several rows would have nowhere to go.
     monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: False)
     assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
+
+
+def test_a_container_grants_less_memory_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = placement.free_bytes(CPU)
+    assert free > 10**6
+    for granted, expected in (
+        (Limits(memory=3000, memory_used=1000), 2000),
+        (Limits(memory=3000, memory_used=4000), 0),
+        (Limits(memory=1 << 59, memory_used=0), None),
+    ):
+        monkeypatch.setattr(placement, "limits", lambda granted=granted: granted)
+        found = placement.free_bytes(CPU)
+        assert found == expected if expected is not None else found > 10**6

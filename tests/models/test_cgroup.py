@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.devices.cgroup import Limits, limits
+from openllama_cli.models.cgroup import Limits, limits
 
 
 def tree(root: Path, **files: str) -> Path:
