@@ -15,6 +15,8 @@ from torch.nn.functional import linear
 
 # Weights of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
 _BLOCK_WEIGHTS = 400_000
+# Up to so many weights a matrix-vector product takes less time than oneDNN needs to begin.
+_SMALL = 300_000
 
 
 class Linear(Protocol):
@@ -78,13 +80,17 @@ class TileLinear:
     oneDNN loads tiles of the left operand from its rows as they lie in the checkpoint, while it first rearranges the right
     one, at every call. With the weights on the right, as `linear` has them, that is what takes the time: 3.6 ms for 2 rows and
     9.5 for 64 against 2.7 and 5.9 this way. One row goes through twice, since a single one ends in a matrix-vector kernel
-    that adds up 3 weights a nanosecond and core, half of what memory brings: 4.3 ms.
+    that adds up 3 weights a nanosecond and core, half of what memory brings: 4.3 ms. Small matrices take that kernel all the
+    same: oneDNN needs 30 microseconds to begin.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._weight, self._bias = weight, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 1 and self._weight.numel() < _SMALL:
+            with vector_products():
+                return linear(x, self._weight, self._bias)
         columns = (torch.cat((x, x)) if len(x) == 1 else x).T  # [in, 2 or n]
         product = torch.mm(self._weight, columns).T[: len(x)]
         return product if self._bias is None else product + self._bias

@@ -23,16 +23,17 @@ def random(*size: int, seed: int = 0) -> torch.Tensor:
 )
 @pytest.mark.parametrize("rows", [1, 2, 5, 64])
 @pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("out", [70, 150])
 def test_products_are_those_of_float64(
-    kind: Any, stored: torch.dtype, computed: torch.dtype, tolerance: float, rows: int, biased: bool
+    kind: Any, stored: torch.dtype, computed: torch.dtype, tolerance: float, rows: int, biased: bool, out: int
 ) -> None:
-    weight = random(70, 3000).to(stored)  # More weights than a block of HalfLinear has.
-    bias = random(70, seed=1).to(stored) if biased else None
+    weight = random(out, 3000).to(stored)  # More weights than count as few, and than a block of HalfLinear has; or fewer.
+    bias = random(out, seed=1).to(stored) if biased else None
     x = random(rows, 3000, seed=2).to(computed)
     product = kind(weight, bias)(x)
     expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
     assert product.dtype == computed
-    assert product.shape == (rows, 70)
+    assert product.shape == (rows, out)
     assert (product.double() - expected).norm() < tolerance * expected.norm()
 
 
