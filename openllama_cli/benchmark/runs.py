@@ -41,12 +41,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """One job's measurements. metrics: name → one value a run, None where there was nothing to measure."""
+    """One job's measurements.
+
+    metrics: name → one value a run, None where there was nothing to measure. precision: the types that were computed with.
+    """
 
     name: str
     job: Job
     metrics: dict[str, list[float | None]]
     weight_bytes_per_token: int
+    precision: str
 
     def spread(self, metric: str) -> Spread | None:
         """Of a metric over the runs."""
@@ -88,6 +92,7 @@ def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str,
             job,
             {metric: [sample[metric] for sample in collected[name]] for metric in METRICS},
             collected[name][0]["weight_bytes_per_token"],
+            collected[name][0]["precision"],
         )
         for name, job in jobs.items()
     ]

@@ -24,7 +24,7 @@ class Job:
     """What to measure.
 
     folder: the model's. engine: "loop" or "transformers". rows: side by side; more than one have ragged prompts, from half of
-    prompt_tokens to one and a half. max_tokens: of every row; EOS is not looked at.
+    prompt_tokens to one and a half. max_tokens: of every row; EOS is not looked at. model: its name.
     """
 
     folder: str
@@ -35,6 +35,7 @@ class Job:
     max_tokens: int
     rows: int
     quantize: str | None = None
+    model: str | None = None
 
 
 def prompt_lengths(job: Job) -> list[int]:
@@ -56,7 +57,7 @@ def load_model(job: Job) -> Any:
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
     from openllama_cli.models.load import load
 
-    folder = ModelFolder(Path(job.folder), job.folder, "folder", None, None, "flag")
+    folder = ModelFolder(Path(job.folder), job.model or job.folder, "folder", None, None, "flag")
     spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
     return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)
 
@@ -82,6 +83,7 @@ def measure(job: Job) -> dict[str, Any]:
         "tokens_per_s": made / (last - started),
         "peak_memory_bytes": _peak_memory(loaded),
         "weight_bytes_per_token": _weight_bytes(loaded, job),
+        "precision": loaded.precision,
     }
 
 

@@ -29,20 +29,20 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.option("--shape", metavar="|".join(SHAPES), help="Random weights of this shape, written once to the cache.")
-@click.option("--stored", default="float16", show_default=True, metavar="float16|bfloat16", help="Type of --shape's weights.")
+@click.option("--stored", metavar="float16|bfloat16", help="Type of --shape's weights. [default: float16]")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=64, show_default=True, metavar="N")
 @click.option("--max-tokens", "-n", type=click.IntRange(2), default=64, show_default=True, metavar="N")
 @click.option("--batch", default="1", show_default=True, metavar="N,N,…", help="Rows side by side; ragged if several.")
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, metavar="N")
 @click.option("--against", type=click.Choice(["transformers"]), help="Measure model.generate in turn, and the ratios.")
-@click.option("--against-dtype", default="bfloat16", show_default=True, metavar="DTYPE", help="What the rival computes in.")
+@click.option("--against-dtype", metavar="DTYPE", help="What the rival computes in. [default: bfloat16]")
 @click.option("--busy", type=click.IntRange(0), default=0, metavar="N", help="Busy programs that run beside. [default: none]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document with every measurement.")
 @click.option("--svg", metavar="FILE", help="Save the bars as a picture.")
 @model_options
 def command(
     shape: str | None,
-    stored: str,
+    stored: str | None,
     prompt_tokens: int,
     max_tokens: int,
     batch: str,
@@ -61,16 +61,27 @@ def command(
     """
     if shape is not None and spec.model is not None:
         raise UsageError("--model and --shape were both given", "give one of them")
+    if stored is not None and shape is None:
+        raise UsageError(f"--stored {stored} is for random weights", "give --shape too, or leave it out")
+    if against_dtype is not None and against is None:
+        raise UsageError(
+            f"--against-dtype {against_dtype} is for the rival", "give --against transformers too, or leave it out"
+        )
+    stored, against_dtype = stored or "float16", against_dtype or "bfloat16"
     if stored not in ("float16", "bfloat16"):
         raise UsageError(f"--stored {stored} is not known", "use float16 or bfloat16")
     sizes = _sizes(batch)
     ModelSpec(dtype=against_dtype)
     if svg is not None and not Path(svg).parent.is_dir():
         raise UsageError(f"--svg {svg}: there is no folder {Path(svg).parent}", "name a file in a folder that is there")
+    if svg is not None and Path(svg).is_dir():
+        raise UsageError(f"--svg {svg} is a folder", "name a file")
     progress = TerminalProgress()
     try:
-        folder = random_model(shape, stored, progress) if shape is not None else find(spec, progress=progress).path
-        jobs = _jobs(folder, spec, sizes, prompt_tokens, max_tokens, against_dtype if against else None)
+        found = None if shape is not None else find(spec, progress=progress)
+        folder = found.path if found is not None else random_model(shape or "", stored, progress)
+        name = found.name if found is not None else str(shape)
+        jobs = _jobs(folder, name, spec, sizes, prompt_tokens, max_tokens, against_dtype if against else None)
         _check_context(inspect(folder).shape.context, list(jobs.values()))
         progress.start("measuring the memory's bandwidth", None)
         speed = measure_bandwidth(spec.device)
@@ -80,9 +91,9 @@ def command(
         progress.finish()
     bars = charts(results)
     if as_json:
-        out_json(document(shape or str(spec.model or folder.name), prompt_tokens, max_tokens, busy, speed, results))
+        out_json(document(name, prompt_tokens, max_tokens, busy, speed, results))
     else:
-        show(results, speed)
+        show(name, prompt_tokens, max_tokens, results, speed)
         for title, values in bars:
             show_bars(title, values)
     if svg is not None:
@@ -92,7 +103,7 @@ def command(
 def _sizes(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and 1 <= int(part) <= 256 for part in parts):
-        raise UsageError(f"--batch {text} is not known", "give numbers from 1 to 256, such as --batch 1,8,16")
+        raise UsageError(f"--batch {text} is no list of numbers from 1 to 256", "give some, such as --batch 1,8,16")
     return list(dict.fromkeys(int(part) for part in parts))
 
 
@@ -107,13 +118,13 @@ def _check_context(context: int, jobs: Sequence[Job]) -> None:
 
 
 def _jobs(
-    folder: Path, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, rival: str | None
+    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, rival: str | None
 ) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     quantize = getattr(spec, "quantize", None)
     for rows in sizes:
         suffix = "" if rows == 1 else f", {rows} rows"
-        ours = Job(str(folder), "loop", spec.dtype, spec.device, prompt_tokens, max_tokens, rows, quantize)
+        ours = Job(str(folder), "loop", spec.dtype, spec.device, prompt_tokens, max_tokens, rows, quantize, name)
         jobs[f"olc{f' {quantize}' if quantize else ''}{suffix}"] = ours
         if rival is not None:
             theirs = Job(str(folder), "transformers", rival, spec.device, prompt_tokens, max_tokens, rows)

@@ -7,8 +7,8 @@ from typing import Any
 
 from openllama_cli import __version__
 from openllama_cli.benchmark.runs import METRICS, Result, Spread
-from openllama_cli.terminal.streams import notice
-from openllama_cli.terminal.tables import size, table
+from openllama_cli.terminal.streams import notice, out
+from openllama_cli.terminal.tables import figure, size, table
 
 RIVAL = "model.generate"
 
@@ -18,7 +18,7 @@ def _rival_of(result: Result, results: Sequence[Result]) -> Result | None:
     return next(rivals, None) if result.job.engine == "loop" else None
 
 
-def show(results: Sequence[Result], speed: float) -> None:
+def show(model: str, prompt_tokens: int, max_tokens: int, results: Sequence[Result], speed: float) -> None:
     """Tables of the medians with the least and the most, and of the ratios. speed: of memory, GB/s."""
     rows = []
     for result in results:
@@ -48,17 +48,20 @@ def show(results: Sequence[Result], speed: float) -> None:
         metrics = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s", "load_s", "process_s")
         ratios.append([result.name, *(_spread(result.ratio(rival, metric)) for metric in metrics)])
     if ratios:
+        out("\n")
         columns = [f"times {RIVAL}", "prefill", "decode", "all tokens", "load s", "process s"]
         table(columns, ratios, right=columns[1:])
-    notice(f"olc: median (least to most); memory bandwidth {speed:.1f} GB/s; every figure from fresh processes")
+    what = f"{model} in {results[0].precision}, prompts of {prompt_tokens} tokens and {max_tokens} more"
+    notice(f"olc: {what}; median (least to most), every figure from fresh processes; memory bandwidth {speed:.1f} GB/s")
+    notice("olc: first token: of the first row; prefill: until every row has its first token")
 
 
 def _spread(spread: Spread | None) -> str:
     if spread is None:
         return "–"
     if spread.least == spread.most:
-        return f"{spread.middle:.3g}"
-    return f"{spread.middle:.3g} ({spread.least:.3g} to {spread.most:.3g})"
+        return figure(spread.middle)
+    return f"{figure(spread.middle)} ({figure(spread.least)} to {figure(spread.most)})"
 
 
 def _share(result: Result, speed: float) -> float:
@@ -93,6 +96,7 @@ def document(
                 "name": result.name,
                 "engine": result.job.engine,
                 "dtype": result.job.dtype,
+                "precision": result.precision,
                 "quantize": result.job.quantize,
                 "rows": result.job.rows,
                 **result.metrics,

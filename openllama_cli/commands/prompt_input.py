@@ -78,7 +78,7 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
     if prompt == "-" or (prompt is None and stdin_has_input()):
         return read_stdin()
     if prompt is None:
-        raise UsageError(f"{wanted} is missing", 'give it as an argument, such as "Q: What is the largest animal?\\nA:"')
+        raise UsageError(f"{wanted} is missing", 'give it as an argument, such as "Q: What is the largest animal?"')
     return unescape(prompt) if escape else prompt
 
 

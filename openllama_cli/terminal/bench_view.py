@@ -10,6 +10,7 @@ from rich.text import Text
 
 from openllama_cli.terminal.escape import one_line
 from openllama_cli.terminal.streams import is_terminal, stdout_console
+from openllama_cli.terminal.tables import figure
 from openllama_cli.terminal.trace import bar
 
 _WIDTH = 30
@@ -23,7 +24,7 @@ def bars(title: str, values: Sequence[tuple[str, float]]) -> Text:
     for name, value in values:
         text.append(f"{one_line(name):<{names}} ", style="not bold")
         text.append(bar(value / most, _WIDTH), style="not bold cyan")
-        text.append(f" {value:.3g}\n", style="not bold")
+        text.append(f" {figure(value)}\n", style="not bold")
     return text
 
 

@@ -70,3 +70,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def figure(value: float) -> str:
+    """A measured number to three digits, never in powers of ten: "0.0123", "47.1", "1,250"."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

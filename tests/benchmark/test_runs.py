@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         if asked[-1].get("only_load"):
             return {"loaded": "bfloat16", "process_s": 1.0}
         speed = 10.0 ** len([entry for entry in asked if not entry.get("only_load")])
-        return {**dict.fromkeys(METRICS, speed), "weight_bytes_per_token": 7}
+        return {**dict.fromkeys(METRICS, speed), "weight_bytes_per_token": 7, "precision": "bfloat16"}
 
     monkeypatch.setattr(runs, "_measure", measure)
     return asked
@@ -79,7 +79,7 @@ def test_busy_programs_run_meanwhile_and_end(monkeypatch: pytest.MonkeyPatch) ->
         while len(children()) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         seen.extend(children())
-        return {**dict.fromkeys(METRICS, 1.0), "weight_bytes_per_token": 7}
+        return {**dict.fromkeys(METRICS, 1.0), "weight_bytes_per_token": 7, "precision": "bfloat16"}
 
     def children() -> list[int]:
         return [child.pid for child in psutil.Process().children() if any("getppid" in word for word in child.cmdline())]

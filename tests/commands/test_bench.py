@@ -15,6 +15,8 @@ def test_both_rivals_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path,
     result = olc("bench", *options, "--against", "transformers", "--json")
     assert result.code == 0, result.messages
     document = json.loads(result.text)
+    assert document["model"] == str(tiny_model)
+    assert all(measured["precision"] for measured in document["results"])
     ours, theirs = document["results"]
     assert (ours["engine"], theirs["engine"]) == ("loop", "transformers")
     for measured in (ours, theirs):
@@ -45,10 +47,13 @@ def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(olc: Olc, tiny_model: 
     [
         (["--shape", "4b"], "--shape 4b is not known"),
         (["--shape", "3b", "-m", "demo"], "--model and --shape were both given"),
-        (["--stored", "int8"], "--stored int8 is not known"),
-        (["--batch", "1,x"], "--batch 1,x is not known"),
-        (["--batch", "0"], "--batch 0 is not known"),
-        (["--against-dtype", "float8"], "float8"),
+        (["--shape", "110m", "--stored", "int8"], "--stored int8 is not known"),
+        (["--stored", "bfloat16"], "--stored bfloat16 is for random weights"),
+        (["--batch", "1,x"], "--batch 1,x is no list of numbers"),
+        (["--batch", "0"], "--batch 0 is no list of numbers"),
+        (["--against", "transformers", "--against-dtype", "float8"], "float8"),
+        (["--against-dtype", "float16"], "--against-dtype float16 is for the rival"),
+        (["--svg", "."], "--svg . is a folder"),
         (["--runs", "0"], "--runs"),
         (["--svg", "no/such/folder/x.svg"], "there is no folder no/such/folder"),
         (["-m", "demo", "--prompt-tokens", "5000"], "context of"),
