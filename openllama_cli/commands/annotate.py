@@ -18,6 +18,7 @@ from openllama_cli.commands.annotation_output import (
     tell_notes,
 )
 from openllama_cli.commands.options import file_option
+from openllama_cli.commands.pictures import save, writable
 from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.terminal.streams import notice, out, out_json
@@ -76,6 +77,8 @@ def command(
         raise UsageError(f"--svg draws dependencies or entities, and --only has {','.join(kinds)}", "add one of them to --only")
     if text is None and file is None and not stdin_has_input():
         raise UsageError("a text is missing", 'give it as an argument, such as "Whales eat krill.", or on stdin')
+    if svg is not None:
+        writable(svg)
     content = _valid(read_prompt(text, file, None, (), escape=False).text)
     pipeline = chosen.open()
     _annotate(pipeline, content, kinds, asked=only is not None, as_json=as_json, svg=svg)
@@ -178,9 +181,5 @@ def _draw(pipeline: "Pipeline", text: str, piece: "Piece", kinds: Sequence[str],
         left_out = f", of the first {MOST_SENTENCES} sentences only" if more else left_out
     else:
         picture = entity_svg(text[:end], piece.ents)
-    try:
-        path.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"cannot write {path}: {reason}", "check the path and its permissions; --svg takes a file") from error
+    save(path, picture)
     notice(f"olc: wrote {path}: {drawable[0]}{left_out}")

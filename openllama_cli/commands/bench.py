@@ -11,7 +11,8 @@ from openllama_cli.benchmark.shapes import SHAPES, random_model
 from openllama_cli.benchmark.worker import Job, prompt_lengths
 from openllama_cli.commands.bench_output import RIVAL, charts, document, show
 from openllama_cli.commands.options import model_options
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.commands.pictures import save, writable
+from openllama_cli.errors import UsageError
 from openllama_cli.models.checkpoint import inspect
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
@@ -72,10 +73,8 @@ def command(
         raise UsageError(f"--stored {stored} is not known", "use float16 or bfloat16")
     sizes = _sizes(batch)
     ModelSpec(dtype=against_dtype)
-    if svg is not None and not Path(svg).parent.is_dir():
-        raise UsageError(f"--svg {svg}: there is no folder {Path(svg).parent}", "name a file in a folder that is there")
-    if svg is not None and Path(svg).is_dir():
-        raise UsageError(f"--svg {svg} is a folder", "name a file")
+    if svg is not None:
+        writable(svg)
     progress = TerminalProgress()
     try:
         found = None if shape is not None else find(spec, progress=progress)
@@ -97,7 +96,7 @@ def command(
         for title, values in bars:
             show_bars(title, values)
     if svg is not None:
-        _save(Path(svg), bars_svg(bars, title="olc bench"))
+        save(Path(svg), bars_svg(bars, title="olc bench"))
 
 
 def _sizes(text: str) -> list[int]:
@@ -130,10 +129,3 @@ def _jobs(
             theirs = Job(str(folder), "transformers", rival, spec.device, prompt_tokens, max_tokens, rows)
             jobs[f"{RIVAL}{suffix}"] = theirs
     return jobs
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise OlcError(f"cannot write {path}: {error.strerror}", "name a file in a folder that you may write to") from error

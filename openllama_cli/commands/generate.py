@@ -11,6 +11,7 @@ import click
 from openllama_cli.commands import suggest
 from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model, refuse_quantised
 from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options
+from openllama_cli.commands.pictures import save, writable
 from openllama_cli.commands.prompt_input import hint_escape, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.config import SamplingConfig
@@ -75,6 +76,8 @@ def command(
         raise UsageError("--json, --trace and --svg each have an output of their own", "give one of them")
     if checking and (trace or svg):
         raise UsageError("--check compares, and makes no trace or picture", "leave out --check, or --trace and --svg")
+    if svg is not None:
+        writable(svg)
     if checking:
         one_process_only("--check")
         refuse_quantised(spec, "--check")
@@ -155,7 +158,7 @@ def _show(
 
     pictures = [(text, _shaded(loaded, row)) for text, row in zip(texts, completions, strict=True)]
     if svg is not None:
-        _write(Path(svg), draw(pictures, title=f"olc generate · {loaded.folder.name}"))
+        save(Path(svg), draw(pictures, title=f"olc generate · {loaded.folder.name}"))
         notice(f"olc: wrote {svg}")
     terminal = is_terminal(sys.stdout)
     for (text, pieces), row in zip(pictures, completions, strict=True):
@@ -189,13 +192,6 @@ def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
             pieces.append(Shaded(row.text[offset : offset + len(text)], entry.logprob))
         offset += len(text)
     return [*pieces, Shaded(row.text[offset:])]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise OlcError(f"cannot write {path}: {error.strerror}", "name a file in a folder that you may write to") from error
 
 
 def _trace(loaded: "LoadedModel", tokens: Sequence[Sequence[int]], texts: Sequence[str], sampling: SamplingConfig) -> None:

@@ -1,6 +1,5 @@
 """`olc sgd`: mini-batch stochastic gradient descent on handwritten digits, from scratch."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.commands import suggest
+from openllama_cli.commands.pictures import save, writable
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
 from openllama_cli.terminal.streams import hint, is_terminal, notice, out_json
@@ -92,7 +92,7 @@ def command(
         given["sizes"] = parse_sizes(sizes)
     given |= {"epochs": epochs, "mini_batch_size": mini_batch_size, "eta": eta, "cost": cost}
     config = SgdConfig(**given)
-    target = None if plot is None else _writable(Path(plot))
+    target = None if plot is None else writable(plot)
 
     from openllama_cli.sgd.digits import read_digits
 
@@ -254,18 +254,8 @@ def _draw(target: Path, network: "Network", digits: "Digits", config: SgdConfig,
     sizes = "-".join(map(str, config.sizes))
     title = f"olc sgd: network {sizes}, {config.cost} cost, eta {config.eta:g}, mini-batches of {config.mini_batch_size}"
     picture = svg(done, network.weights[0], *digits.shape, f"{title}, seed {config.seed}")
-    try:
-        target.write_text(picture, encoding="utf-8")
-    except OSError as error:
-        raise OlcError(f"cannot write {target}: {error.strerror}", "name a file in a folder that you may write to") from error
+    save(target, picture)
     notice(f"olc: wrote {target}")
-
-
-def _writable(path: Path) -> Path:
-    """Raise UsageError now, not after the training, if no file can be written there."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"cannot write {path}", "name a file in a folder that you may write to, such as digits.svg")
-    return path
 
 
 def _nothing() -> Any:

@@ -142,10 +142,22 @@ def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str
     assert "url(http" not in drawn
 
 
-def test_a_picture_that_cannot_be_written_is_two_lines(olc: Olc, model: str, tmp_path: Path) -> None:
-    result = olc("generate", "a", "-n", "1", "--svg", str(tmp_path / "no" / "x.svg"), "-m", model)
-    assert result.code == 1
+@pytest.mark.parametrize("file", ["no/x.svg", "."])
+def test_a_picture_that_cannot_be_written_is_told_before_the_model_is_loaded(
+    olc: Olc, model: str, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openllama_cli.commands.generate.load_model", None)
+    result = olc("generate", "a", "-n", "1", "--svg", str(tmp_path / file), "-m", model)
+    assert result.code == 2
     assert len(result.messages.splitlines()) == 2
+
+
+def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    result = olc("generate", "a", "-n", "1", "--svg", "/dev/full", "-m", model)
+    assert result.code == 1
+    assert result.messages.splitlines()[0] == "error: cannot write /dev/full: No space left on device"
 
 
 @pytest.mark.parametrize(

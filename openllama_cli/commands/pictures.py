@@ -1,0 +1,24 @@
+"""Pictures in files: whether one can be written, before the work that it is to show, and writing it."""
+
+import os
+from pathlib import Path
+
+from openllama_cli.errors import OlcError, UsageError
+
+_REMEDY = "name a file in a folder that you may write to, such as picture.svg"
+
+
+def writable(file: str) -> Path:
+    """A picture's file. Raises UsageError if none can be written there."""
+    path = Path(file)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}", _REMEDY)
+    return path
+
+
+def save(path: Path, picture: str) -> None:
+    """Write a picture. Raises OlcError where that fails after all, as on a full disk."""
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise OlcError(f"cannot write {path}: {error.strerror or error}", _REMEDY) from error
