@@ -5,13 +5,15 @@ arithmetic counts. Which way is fastest depends on the processor; times below ar
 `olc bench` measures whole models.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch.nn.functional import linear
+
+from openllama_cli.native import library
+from openllama_cli.native.library import Kind
 
 # Weights of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
 _BLOCK_WEIGHTS = 400_000
@@ -117,9 +119,36 @@ class HalfLinear:
         return product if self._bias is None else product + self._bias
 
 
+class NativeLinear:
+    """Weights for olc's own kernels; see `native.library`. bias: [out]."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        weight: torch.Tensor,
+        out: int,
+        scales: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+    ) -> None:
+        self._kind, self._weight, self._out, self._scales, self._bias = kind, weight.contiguous(), out, scales, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        product = library.product(self._kind, self._weight, self._scales, x, self._out)
+        return product if self._bias is None else product + self._bias.to(x.dtype)
+
+
 def bfloat16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
     """The fastest product with bfloat16 weights on this processor."""
-    return TileLinear(weight, bias) if has_amx() else DenseLinear(weight, bias)
+    if library.usable():
+        return NativeLinear(Kind.BFLOAT16, weight, len(weight), bias=bias)
+    return TileLinear(weight, bias) if library.has_amx() else DenseLinear(weight, bias)
+
+
+def float16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
+    """The fastest product with float16 weights on a CPU, where they are. Activations are float32."""
+    if library.usable():
+        return NativeLinear(Kind.FLOAT16, weight, len(weight), bias=bias)
+    return HalfLinear(weight, bias)
 
 
 def bfloat16_blocks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -133,16 +162,6 @@ def bfloat16_blocks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
     narrow = torch.empty(rows, weight.shape[1], dtype=torch.bfloat16)
     for block in weight.split(rows):
         yield narrow[: len(block)].copy_(wide[: len(block)].copy_(block))
-
-
-@functools.cache
-def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bfloat16 and int8 numbers, and this torch knows it (2.11 or newer)."""
-    probe = getattr(torch.cpu, "get_capabilities", None)
-    if probe is None or not torch.backends.mkldnn.is_available():
-        return False
-    capabilities = probe()
-    return all(capabilities.get(name) for name in ("amx_tile", "amx_bf16", "amx_int8"))
 
 
 @contextmanager

@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from openllama_cli.generation.kernels import DenseLinear, Fused, HalfLinear, Linear, Linears, Separate, bfloat16_linear, has_amx
+from openllama_cli.generation.kernels import (
+    DenseLinear,
+    Fused,
+    Linear,
+    Linears,
+    Separate,
+    bfloat16_linear,
+    float16_linear,
+)
+from openllama_cli.native.library import has_amx
 
 # [n] positions → cosines and sines, [n, D] each, in the type of the activations.
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -66,7 +75,7 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
     narrow = on_cpu and model.dtype == torch.bfloat16
 
     def linear(module: Any) -> Linear:
-        kind = DenseLinear if stacked else HalfLinear if half else bfloat16_linear if narrow else DenseLinear
+        kind = DenseLinear if stacked else float16_linear if half else bfloat16_linear if narrow else DenseLinear
         return kind(module.weight, module.bias)
 
     def linears(*modules: Any) -> Linears:

@@ -9,7 +9,7 @@ import torch
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.kernels import Fused, Linear
 from openllama_cli.generation.llama_weights import LayerWeights, LlamaWeights
-from openllama_cli.generation.quantised_int4 import Int4Linear, int4_works
+from openllama_cli.generation.quantised_int4 import Int4Linear, NativeInt4Linear, int4_works
 from openllama_cli.generation.quantised_int8 import int8_linear
 
 
@@ -36,6 +36,10 @@ class Quantised(Protocol):
     def release(self) -> Callable[[str], None]:
         """Told of tensors that were copied."""
 
+    @property
+    def native(self) -> bool:
+        """Whether int4 weights are in the layout of olc's own kernels."""
+
     prepared: Any
 
 
@@ -52,7 +56,7 @@ def prepare(quantised: Quantised) -> LlamaWeights:
 
 def _prepare(quantised: Quantised) -> LlamaWeights:
     method, shape, dtype = quantised.method, quantised.checkpoint.shape, quantised.dtype
-    if method == "int4" and not int4_works():
+    if method == "int4" and not (quantised.native or int4_works()):
         raise OlcError(
             f"--quantize int4: torch {torch.__version__} does not multiply int4 weights rightly on this processor",
             "use --quantize int8",
@@ -64,7 +68,8 @@ def _prepare(quantised: Quantised) -> LlamaWeights:
     def linear(name: str, out: int, *, bias: bool, method: str = method) -> Linear:
         offset = take(f"{name}.bias").to(dtype) if bias else None
         if method == "int4":
-            return Int4Linear(take(f"{name}.weight"), take(f"{name}.parameters"), out, offset)
+            kind = NativeInt4Linear if quantised.native else Int4Linear
+            return kind(take(f"{name}.weight"), take(f"{name}.parameters"), out, offset)
         made = int8_linear(take(f"{name}.weight"), take(f"{name}.scale"), offset)
         if made.copied:
             quantised.release(f"{name}.weight")

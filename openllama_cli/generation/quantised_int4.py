@@ -1,19 +1,31 @@
-"""Products with int4 weights on a CPU, by torch's own operator for them.
+"""Products with int4 weights on a CPU: by olc's own kernels, or by torch's operator for them.
 
-Weights are in groups of inputs that share a scale and a zero: w = scale * (q - 8) + zero, q in 0 … 15, both bfloat16. The
-operator reads packed bytes in a layout that depends on the processor, and takes bfloat16 activations. Up to four rows it
-runs at memory speed, beyond that it is as slow per row as one; converting the weights to bfloat16 first, in blocks with
-torch's operators, was measured at three to five times its time, even for 64 rows.
+Weights are in groups of inputs that share a scale and a zero: w = scale * (q - 8) + zero, q in 0 … 15, both bfloat16.
 """
 
 import torch
 from torch.nn.functional import pad
 
+from openllama_cli.generation.kernels import NativeLinear
+from openllama_cli.native.library import Kind
+
+
+class NativeInt4Linear(NativeLinear):
+    """int4 weights in the layout of olc's own kernels. Products of several rows go through bfloat16, tile by tile.
+
+    parameters: bfloat16 [out, groups, 2], the scales and zeros. bias: [out].
+    """
+
+    def __init__(self, packed: torch.Tensor, parameters: torch.Tensor, out: int, bias: torch.Tensor | None = None) -> None:
+        super().__init__(Kind.INT4, packed, out, parameters.contiguous(), bias)
+
 
 class Int4Linear:
-    """int4 weights, [out', in' / 2] packed bytes, filled up to what the operator takes.
+    """int4 weights in the layout of torch's operator, [out', in' / 2] packed bytes, filled up to what it takes.
 
-    parameters: bfloat16 [groups, out', 2], the scales and zeros. out: rows that are weights. bias: [out].
+    It takes bfloat16 activations. Up to four rows it runs at memory speed, beyond that it is as slow per row as one; converting
+    the weights to bfloat16 first, in blocks with torch's operators, was measured at three to five times its time, even for 64
+    rows. parameters: bfloat16 [groups, out', 2], the scales and zeros. out: rows that are weights. bias: [out].
     """
 
     def __init__(self, packed: torch.Tensor, parameters: torch.Tensor, out: int, bias: torch.Tensor | None = None) -> None:

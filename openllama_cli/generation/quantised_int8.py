@@ -1,8 +1,9 @@
 """Products with int8 weights on a CPU.
 
 Weights are symmetric, w = scale * q with one scale for each row of the matrix. Activations are quantised as they come, one
-scale for each token, and the products of bytes are summed in int32, exactly. Two operators do that at the speed of memory,
-each on other processors, so they are probed before they are used; a third one, which is right everywhere, is the fallback.
+scale for each token, and the products of bytes are summed in int32, exactly. olc's own kernels do that with activations of two
+bytes; two of torch's operators with one byte, each on other processors, so they are probed before they are used; a third one,
+which is right everywhere, is the fallback.
 """
 
 import functools
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from openllama_cli.generation.kernels import has_amx
+from openllama_cli.generation.kernels import NativeLinear
+from openllama_cli.native import library
+from openllama_cli.native.library import Kind
 
 _ZERO_POINT = 128
 # Up to so many rows torch's own int8 product is faster than making bfloat16 weights and multiplying with them.
@@ -26,14 +29,21 @@ _BLOCK = 256
 _SLOWEST = 4.0
 
 
-def int8_linear(
-    weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
-) -> "TileInt8Linear | OnednnInt8Linear | PlainInt8Linear":
+def int8_linear(weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> "Int8Linear":
     """The fastest right product on this machine. weight: int8 [out, in]; scale: float32 [out]; bias: [out].
 
     copied: the weight was copied into oneDNN's own layout, and the one given is not used again.
     """
     return int8_kind()(weight, scale, bias)
+
+
+class NativeInt8Linear(NativeLinear):
+    """int8 weights for olc's own kernels, as they lie in their file."""
+
+    copied = False
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        super().__init__(Kind.INT8, weight, len(weight), scale.float().contiguous(), bias)
 
 
 class TileInt8Linear:
@@ -125,12 +135,17 @@ def _product(
     return product
 
 
+Int8Linear = NativeInt8Linear | TileInt8Linear | OnednnInt8Linear | PlainInt8Linear
+
+
 @functools.cache
-def int8_kind() -> "type[TileInt8Linear | OnednnInt8Linear | PlainInt8Linear]":
+def int8_kind() -> type[Int8Linear]:
     """The first product that is right and fast on this processor, of those that suit it."""
     candidates: list[type[Any]] = [OnednnInt8Linear]
-    if has_amx():
+    if library.has_amx():
         candidates.insert(0, TileInt8Linear)
+    if library.usable():
+        candidates.insert(0, NativeInt8Linear)
     return next((kind for kind in candidates if works(kind)), PlainInt8Linear)
 
 

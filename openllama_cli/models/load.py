@@ -22,7 +22,6 @@ from openllama_cli.models.damage import damaged
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.placement import (
     choose_dtype,
-    cpu_has_amx,
     describe_devices,
     device_map,
     free_bytes,
@@ -93,7 +92,7 @@ def load(
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
     checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
-    olc's own forward pass: large float16 weights are then kept mapped on a CPU, unless it has AMX. progress: counts
+    olc's own forward pass: large float16 weights are then kept mapped on a CPU, where that is fastest. progress: counts
     the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
     accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
     None is a temporary folder that is removed when the process ends. notice: told what people should know.
@@ -175,11 +174,14 @@ def _load_quantised(
 def _keep_mapped(checkpoint: Checkpoint) -> bool:
     """Whether float16 weights are best left in their file: where they cannot be multiplied faster, or have no room.
 
-    On a processor with AMX, bfloat16 weights run at nearly twice the speed; converting them costs as much as some 15 tokens.
+    On a processor with AMX, torch's bfloat16 products run at nearly twice the speed of its float16 ones; converting the weights
+    costs as much as some 15 tokens. olc's own kernels take float16 as it is.
     """
     import torch
 
-    return not cpu_has_amx() or not _fits(checkpoint, torch.bfloat16)
+    from openllama_cli.native import library
+
+    return library.usable() or not library.has_amx() or not _fits(checkpoint, torch.bfloat16)
 
 
 def _converts_first(checkpoint: Checkpoint, dtype: "torch.dtype", device: "torch.device") -> bool:

@@ -92,13 +92,6 @@ def cpu_has_bfloat16() -> bool:
     return bool(_cpu_capabilities() & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"})
 
 
-def cpu_has_amx() -> bool:
-    """Whether this processor multiplies tiles of numbers, and this torch knows it (2.11 or newer)."""
-    import torch
-
-    return hasattr(torch.cpu, "get_capabilities") and _cpu_capabilities() >= {"amx_tile", "amx_bf16", "amx_int8"}
-
-
 @functools.cache
 def _cpu_capabilities() -> frozenset[str]:
     """What the processor can, in the names of torch, which are those of /proc/cpuinfo (x86 "flags", Arm "Features") too."""

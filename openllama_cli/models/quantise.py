@@ -8,7 +8,7 @@ stored. One layer is worked on at a time: memory holds the result and that layer
     layers.N.attention_norm, .mlp_norm  as stored
     layers.N.query_key_value.*, .output.*, .gate_up.*, .down.*, head.*
         int8: .weight int8 [out, in], .scale float32 [out]
-        int4: .weight uint8 and .parameters bfloat16, see `rounding.int4_groups`
+        int4: .weight uint8 and .parameters bfloat16, see `int4_layout`
         .bias float32 [out], if the model has them
     rotary.frequencies, rotary.scaling  float32: of the rotary embedding, as transformers computes them
 """
@@ -21,6 +21,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models import rounding
 from openllama_cli.models.checkpoint import Checkpoint
 from openllama_cli.models.headers import TensorInfo
+from openllama_cli.models.int4_layout import Int4Layout, NativeLayout
 from openllama_cli.models.spec import QuantizeName
 from openllama_cli.models.tensor_source import TensorSource
 
@@ -47,7 +48,7 @@ class QuantisedModel:
 
     take: hands a tensor over by its name in the table above; each once, since memory is to hold it once.
     release: told the names of tensors that were copied elsewhere. dtype: of the activations.
-    prepared: what generation has made of them, so that it is made once.
+    layout: of int4 weights. prepared: what generation has made of them, so that it is made once.
     """
 
     method: QuantizeName
@@ -55,7 +56,13 @@ class QuantisedModel:
     dtype: "torch.dtype"
     take: "Callable[[str], torch.Tensor]"
     release: "Callable[[str], None]"
+    layout: Int4Layout
     prepared: Any = field(default=None, repr=False)
+
+    @property
+    def native(self) -> bool:
+        """Whether int4 weights are in the layout of olc's own kernels."""
+        return isinstance(self.layout, NativeLayout)
 
 
 def check_quantisable(checkpoint: Checkpoint, method: QuantizeName) -> None:
@@ -72,8 +79,14 @@ def check_quantisable(checkpoint: Checkpoint, method: QuantizeName) -> None:
         raise ModelError(f"--quantize {method} does not run models with {odd}", "leave --quantize out")
 
 
-def plan(checkpoint: Checkpoint, method: QuantizeName) -> dict[str, TensorInfo]:
+def plan(checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout) -> dict[str, TensorInfo]:
     """The names, types and shapes of what `quantised` yields, in its order."""
+
+    def matrix(name: str, method: QuantizeName, out: int, columns: int) -> dict[str, TensorInfo]:
+        if method == "int4":
+            return layout.plan(name, out, columns)
+        return {f"{name}.scale": TensorInfo("float32", (out,)), f"{name}.weight": TensorInfo("int8", (out, columns))}
+
     shape = checkpoint.shape
     stored = checkpoint.tensors
     rows = shape.tensors()
@@ -90,25 +103,14 @@ def plan(checkpoint: Checkpoint, method: QuantizeName) -> dict[str, TensorInfo]:
         for name, parts in STACKS.items():
             shapes = [rows[f"{prefix}{part}.weight"] for part in parts]
             out = sum(size for size, _ in shapes)
-            found |= _matrix(f"layers.{layer}.{name}", method, out, shapes[0][1])
+            found |= matrix(f"layers.{layer}.{name}", method, out, shapes[0][1])
             if f"{prefix}{parts[0]}.bias" in rows:
                 found[f"layers.{layer}.{name}.bias"] = TensorInfo("float32", (out,))
-    return found | _matrix("head", "int8", shape.vocab, shape.hidden)
-
-
-def _matrix(name: str, method: QuantizeName, out: int, columns: int) -> dict[str, TensorInfo]:
-    if method == "int8":
-        return {f"{name}.scale": TensorInfo("float32", (out,)), f"{name}.weight": TensorInfo("int8", (out, columns))}
-    out += -out % rounding.ROWS
-    columns += -columns % rounding.GROUP
-    return {
-        f"{name}.parameters": TensorInfo("bfloat16", (columns // rounding.GROUP, out, 2)),
-        f"{name}.weight": TensorInfo("uint8", (out, columns // 2)),
-    }
+    return found | matrix("head", "int8", shape.vocab, shape.hidden)
 
 
 def quantised(
-    checkpoint: Checkpoint, method: QuantizeName, done: "Callable[[int], None]"
+    checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout, done: "Callable[[int], None]"
 ) -> "Iterator[tuple[str, torch.Tensor]]":
     """The quantised weights one after another, in the order of `plan`. done: told the stored bytes that were worked off.
 
@@ -128,7 +130,7 @@ def quantised(
             levels, scale = rounding.int8_rows(weight)
             yield f"{name}.scale", scale
         else:
-            levels, parameters = rounding.int4_groups(weight)
+            levels, parameters = rounding.int4_groups(weight, layout)
             yield f"{name}.parameters", parameters
         yield f"{name}.weight", levels
 

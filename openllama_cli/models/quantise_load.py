@@ -1,7 +1,9 @@
 """A quantised model from its copy on disk, which is made first where there is none, or in memory where there is no room."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from openllama_cli.models import load_errors, quantise_cache
 from openllama_cli.models.checkpoint import Checkpoint
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.headers import TensorInfo
+from openllama_cli.models.int4_layout import Int4Layout, int4_layout
 from openllama_cli.models.placement import choose_dtype, main_device
 from openllama_cli.models.progress import NullProgress, Progress
 from openllama_cli.models.quantise import QuantisedModel, check_quantisable, plan, quantised
@@ -44,12 +47,14 @@ def load_quantised(
     check_quantisable(checkpoint, method)
     dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
     with load_errors.explained(checkpoint, device, dtype):
-        home = quantise_cache.copy_folder(_identifying(checkpoint), *_settings(method))
-        file = _open(home, plan(checkpoint, method), notice) or _build(home, folder, checkpoint, method, progress, notice)
+        layout = int4_layout()
+        contents = plan(checkpoint, method, layout)
+        home = quantise_cache.copy_folder(_identifying(checkpoint), *_settings(method, layout))
+        work = Work(checkpoint, method, layout, progress)
+        file = _open(home, contents, notice) or _build(home, folder, contents, work, notice)
         if file is not None:
-            return QuantisedModel(method, checkpoint, dtype, file.take, file.release)
-        tensors = _in_memory(checkpoint, method, progress)
-        return QuantisedModel(method, checkpoint, dtype, tensors.pop, _nothing)
+            return QuantisedModel(method, checkpoint, dtype, file.take, file.release, layout)
+        return QuantisedModel(method, checkpoint, dtype, work.in_memory().pop, _nothing, layout)
 
 
 def _identifying(checkpoint: Checkpoint) -> list[Path]:
@@ -57,11 +62,9 @@ def _identifying(checkpoint: Checkpoint) -> list[Path]:
     return [*checkpoint.files, *(path for name in names if (path := checkpoint.path / name).is_file())]
 
 
-def _settings(method: QuantizeName) -> tuple[object, ...]:
-    """What the bytes depend on beside the model: the layout of int4 is torch's own, for this processor."""
-    import torch
-
-    return (method, torch.__version__, torch.backends.cpu.get_cpu_capability()) if method == "int4" else (method,)
+def _settings(method: QuantizeName, layout: Int4Layout) -> tuple[object, ...]:
+    """What the bytes depend on beside the model."""
+    return (method, *layout.name) if method == "int4" else (method,)
 
 
 def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], None]) -> QuantisedFile | None:
@@ -80,16 +83,42 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     return None
 
 
+@dataclass(frozen=True)
+class Work:
+    """Quantising a model, with a bar that counts the original's bytes."""
+
+    checkpoint: Checkpoint
+    method: QuantizeName
+    layout: Int4Layout
+    progress: Progress
+
+    def in_memory(self) -> "dict[str, torch.Tensor]":
+        """The weights without a copy on disk. What is a view of the original's file stays one."""
+        with self.counted() as tensors:
+            return dict(tensors)
+
+    @contextlib.contextmanager
+    def counted(self) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
+        """The quantised weights, one after another, while the bar stands."""
+        total = sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
+        self.progress.start(f"quantising to {self.method}", total)
+        try:
+            yield self._tensors()
+        finally:
+            self.progress.finish()
+
+    def _tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
+        """What cannot be read of the model is a ModelError, and no OSError of the copy's."""
+        import torch
+
+        with load_errors.explained(self.checkpoint, torch.device("cpu"), torch.float32):
+            yield from quantised(self.checkpoint, self.method, self.layout, self.progress.advance)
+
+
 def _build(
-    home: Path,
-    folder: ModelFolder,
-    checkpoint: Checkpoint,
-    method: QuantizeName,
-    progress: Progress,
-    notice: Callable[[str], None],
+    home: Path, folder: ModelFolder, contents: dict[str, TensorInfo], work: Work, notice: Callable[[str], None]
 ) -> QuantisedFile | None:
     """Quantise into a new copy; None where it cannot be kept, which `notice` is told."""
-    contents = plan(checkpoint, method)
     needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
     try:
         with quantise_cache.new_copy(home) as (partial, finish):
@@ -97,49 +126,26 @@ def _build(
             if free < needed:
                 notice(_cannot_keep(home, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"))
                 return None
-            _start(progress, checkpoint, method)
-            write_safetensors(partial / WEIGHTS, contents, _tensors(checkpoint, method, progress), NullProgress())
-            file = QuantisedFile(partial / WEIGHTS)
-            finish(
-                About(
-                    model=folder.name,
-                    method=method,
-                    repo_id=folder.repo_id,
-                    revision=folder.revision,
-                    folder=str(folder.path.resolve()),
-                    size=(partial / WEIGHTS).stat().st_size,
-                    checksum=file.checksum(),
+            with work.counted() as tensors:
+                write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
+                file = QuantisedFile(partial / WEIGHTS)
+                finish(
+                    About(
+                        model=folder.name,
+                        method=work.method,
+                        repo_id=folder.repo_id,
+                        revision=folder.revision,
+                        folder=str(folder.path.resolve()),
+                        size=(partial / WEIGHTS).stat().st_size,
+                        checksum=file.checksum(),
+                    )
                 )
-            )
             return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
         notice(_cannot_keep(home, error.strerror or str(error)))
         return None
-    finally:
-        progress.finish()
-
-
-def _in_memory(checkpoint: Checkpoint, method: QuantizeName, progress: Progress) -> "dict[str, torch.Tensor]":
-    """Quantise without a copy. What is a view of the original's file stays one."""
-    _start(progress, checkpoint, method)
-    try:
-        return dict(_tensors(checkpoint, method, progress))
-    finally:
-        progress.finish()
-
-
-def _start(progress: Progress, checkpoint: Checkpoint, method: QuantizeName) -> None:
-    progress.start(f"quantising to {method}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
-
-
-def _tensors(checkpoint: Checkpoint, method: QuantizeName, progress: Progress) -> "Iterator[tuple[str, torch.Tensor]]":
-    """The quantised weights. What cannot be read of the model is a ModelError, and no OSError of the copy's."""
-    import torch
-
-    with load_errors.explained(checkpoint, torch.device("cpu"), torch.float32):
-        yield from quantised(checkpoint, method, progress.advance)
 
 
 def _cannot_keep(home: Path, reason: str) -> str:

@@ -5,13 +5,11 @@ Blocks of rows at a time: their float32 copies stay in the processor's cache, an
 
 from typing import TYPE_CHECKING
 
+from openllama_cli.models.int4_layout import GROUP, Int4Layout
+
 if TYPE_CHECKING:
     import torch
 
-# Inputs that share a scale and a zero. Every OpenLLaMA width is divisible by 64 (8640 is not by 128).
-GROUP = 64
-# Rows come in 16s for torch's int4 product, and in 64s in the layout that it reads fastest.
-ROWS = 64
 _BLOCK_ROWS = 256
 # How far the range of a group is narrowed, in the search for the narrowing that costs least.
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
@@ -32,24 +30,23 @@ def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
     return quantised, scales
 
 
-def int4_groups(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """[out, in] → torch's packed int4 bytes, uint8 [out', in' / 2], and scales and zeros, bfloat16 [in' / GROUP, out', 2].
+def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tensor, torch.Tensor]":
+    """[out, in] → packed bytes, and scales and zeros, both in a layout's order.
 
-    w = scale * (q - 8) + zero, q in 0 … 15; out' and in' are out and in filled up with zeros to multiples of ROWS and GROUP.
-    The layout of the bytes depends on the processor and on torch's version.
+    w = scale * (q - 8) + zero, q in 0 … 15, for each GROUP of inputs; rows and inputs that only fill up are zeros.
     """
     import torch
     from torch.nn.functional import pad
 
     packed, parameters = [], []
-    columns = -weight.shape[1] % GROUP
+    columns = -weight.shape[1] % layout.columns
     for start in range(0, weight.shape[0], _BLOCK_ROWS):
         rows = weight[start : start + _BLOCK_ROWS].float()
-        rows = pad(rows, (0, columns, 0, -len(rows) % ROWS))
-        quantised, scale, zero = fit_groups(rows.unflatten(1, (-1, GROUP)))
-        packed.append(torch.ops.aten._convert_weight_to_int4pack_for_cpu(quantised.flatten(1).int(), 1))
-        parameters.append(torch.stack([scale.T, zero.T], dim=-1).bfloat16())
-    return torch.cat(packed), torch.cat(parameters, dim=1).contiguous()
+        rows = pad(rows, (0, columns, 0, -len(rows) % layout.rows))
+        levels, scale, zero = fit_groups(rows.unflatten(1, (-1, GROUP)))
+        packed.append(layout.pack(levels.flatten(1).int()))
+        parameters.append(torch.stack([scale, zero], dim=-1).bfloat16())
+    return torch.cat(packed), layout.arrange(torch.cat(parameters))
 
 
 def fit_groups(groups: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":

@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from openllama_cli.generation.kernels import DenseLinear, HalfLinear, TileLinear, bfloat16_blocks, vector_products
+from openllama_cli.generation.kernels import (
+    DenseLinear,
+    HalfLinear,
+    NativeLinear,
+    TileLinear,
+    bfloat16_blocks,
+    bfloat16_linear,
+    float16_linear,
+    vector_products,
+)
+from openllama_cli.native import library
 
 
 def random(*size: int, seed: int = 0) -> torch.Tensor:
@@ -35,6 +45,23 @@ def test_products_are_those_of_float64(
     assert product.dtype == computed
     assert product.shape == (rows, out)
     assert (product.double() - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("usable", "amx", "bfloat16", "float16"),
+    [
+        (True, True, NativeLinear, NativeLinear),
+        (False, True, TileLinear, HalfLinear),
+        (False, False, DenseLinear, HalfLinear),
+    ],
+)
+def test_the_kind_of_product_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, bfloat16: type, float16: type
+) -> None:
+    monkeypatch.setattr(library, "usable", lambda: usable)
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
+    assert type(bfloat16_linear(random(4, 4).bfloat16())) is bfloat16
+    assert type(float16_linear(random(4, 4).half())) is float16
 
 
 def test_blocks_of_a_float16_matrix_are_its_rows_in_bfloat16() -> None:

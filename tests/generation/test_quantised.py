@@ -1,5 +1,6 @@
 """Quantised products and the forward pass on them, against dense arithmetic and transformers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,34 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation import quantised as quantised_module
 from openllama_cli.generation import quantised_int8
 from openllama_cli.generation.cache import KVCache
-from openllama_cli.generation.quantised_int4 import Int4Linear, int4_works
-from openllama_cli.generation.quantised_int8 import OnednnInt8Linear, PlainInt8Linear, TileInt8Linear, quantise_rows, works
+from openllama_cli.generation.quantised_int4 import Int4Linear, NativeInt4Linear, int4_works
+from openllama_cli.generation.quantised_int8 import (
+    NativeInt8Linear,
+    OnednnInt8Linear,
+    PlainInt8Linear,
+    TileInt8Linear,
+    quantise_rows,
+    works,
+)
 from openllama_cli.generation.stream import choose_forward
+from openllama_cli.models import quantise_load
 from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.int4_layout import GROUP, NativeLayout, TorchLayout
 from openllama_cli.models.load import LoadedModel, load
-from openllama_cli.models.rounding import GROUP, fit_groups, int4_groups, int8_rows
+from openllama_cli.models.rounding import fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.native import library
 from tests.tiny_models import write_tiny_llama
 
 SIZES = [(70, 200), (33, 48), (5, 3), (256, 192)]
 needs_onednn = pytest.mark.skipif(not works(OnednnInt8Linear), reason="oneDNN's int8 product does not work on this processor")
 needs_tiles = pytest.mark.skipif(not works(TileInt8Linear), reason="torch's int8 product is slow on this processor")
-INTEGER = [pytest.param(OnednnInt8Linear, marks=needs_onednn), pytest.param(TileInt8Linear, marks=needs_tiles)]
+needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+INTEGER = [
+    pytest.param(OnednnInt8Linear, marks=needs_onednn),
+    pytest.param(TileInt8Linear, marks=needs_tiles),
+    pytest.param(NativeInt8Linear, marks=needs_kernels),
+]
 needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 product does not work on this processor")
 
 
@@ -87,23 +103,35 @@ def test_a_processor_without_a_working_integer_product_gets_the_plain_one(monkey
     monkeypatch.setattr(quantised_int8, "works", lambda kind: False)
     assert quantised_int8.int8_kind.__wrapped__() is PlainInt8Linear
     monkeypatch.setattr(quantised_int8, "works", lambda kind: True)
-    monkeypatch.setattr(quantised_int8, "has_amx", lambda: False)
+    monkeypatch.setattr(library, "usable", lambda: False)
+    monkeypatch.setattr(library, "has_amx", lambda: False)
     assert quantised_int8.int8_kind.__wrapped__() is OnednnInt8Linear
-    monkeypatch.setattr(quantised_int8, "has_amx", lambda: True)
+    monkeypatch.setattr(library, "has_amx", lambda: True)
     assert quantised_int8.int8_kind.__wrapped__() is TileInt8Linear
+    monkeypatch.setattr(library, "usable", lambda: True)
+    assert quantised_int8.int8_kind.__wrapped__() is NativeInt8Linear
 
 
-@needs_int4
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        pytest.param(TorchLayout(), Int4Linear, marks=needs_int4),
+        pytest.param(NativeLayout(), NativeInt4Linear, marks=needs_kernels),
+    ],
+    ids=["torch", "native"],
+)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("rows", [1, 3, 8, 20])
-def test_int4_products_are_those_of_the_rounded_weights(size: tuple[int, int], rows: int) -> None:
+def test_int4_products_are_those_of_the_rounded_weights(layout: Any, kind: Any, size: tuple[int, int], rows: int) -> None:
     weight, bias, x = random(*size), random(size[0], seed=1), random(rows, size[1], seed=2)
-    packed, parameters = int4_groups(weight)
+    packed, parameters = int4_groups(weight, layout)
+    planned = layout.plan("x", *size)
+    assert [packed.shape, parameters.shape] == [planned["x.weight"].shape, planned["x.parameters"].shape]
     groups = torch.nn.functional.pad(weight, (0, -size[1] % GROUP)).unflatten(1, (-1, GROUP))
     levels, scale, zero = fit_groups(groups)
     rounded = ((levels - 8) * scale[..., None] + zero[..., None]).flatten(1)[:, : size[1]]
     assert error(rounded, weight) < 0.1
-    product = Int4Linear(packed, parameters, size[0], bias)(x)
+    product = kind(packed, parameters, size[0], bias)(x)
     assert product.shape == (rows, size[0])
     assert error(product, linear(x, rounded, bias)) < 0.02
 
@@ -140,7 +168,16 @@ def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
     return found
 
 
-@pytest.mark.usefixtures("_own_cache")
+@pytest.fixture(params=[pytest.param(True, marks=needs_kernels), False], ids=["kernels", "torch"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With olc's own kernels and without."""
+    monkeypatch.setattr(library, "usable", lambda: request.param)
+    quantised_int8.int8_kind.cache_clear()
+    yield
+    quantised_int8.int8_kind.cache_clear()
+
+
+@pytest.mark.usefixtures("_own_cache", "_kernels")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tie", [False, True])
 def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
@@ -185,6 +222,7 @@ def test_biases_and_scaled_rotary_embeddings_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_own_cache")
 def test_an_int4_product_that_does_not_work_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise_load, "int4_layout", TorchLayout)
     monkeypatch.setattr(quantised_module, "int4_works", lambda: False)
     with pytest.raises(OlcError, match="does not multiply int4 weights rightly") as refused:
         choose_forward(open_folder(tiny_model, quantize="int4"))

@@ -11,6 +11,7 @@ from openllama_cli.models.cast import cast
 from openllama_cli.models.find import ModelFolder
 from openllama_cli.models.load import load
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.native import library
 from tests.tiny_models import write_tiny_llama
 
 
@@ -45,12 +46,16 @@ def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, safe: bool) 
         assert torch.equal(found["bfloat16"][name], tensor.bfloat16()), name
 
 
-@pytest.mark.parametrize(("amx", "free", "kept"), [(False, 10**12, True), (True, 10**12, False), (True, 10**3, True)])
+@pytest.mark.parametrize(
+    ("kernels", "amx", "free", "kept"),
+    [(False, False, 10**12, True), (False, True, 10**12, False), (False, True, 10**3, True), (True, True, 10**12, True)],
+)
 def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, free: int, kept: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernels: bool, amx: bool, free: int, kept: bool
 ) -> None:
     folder = write_tiny_llama(tmp_path, dtype="float16")
-    monkeypatch.setattr(load_module, "cpu_has_amx", lambda: amx)
+    monkeypatch.setattr(library, "usable", lambda: kernels)
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
     monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
     monkeypatch.setattr(load_module, "_WORTH_MAPPING", 0)
     monkeypatch.setattr("openllama_cli.models.placement.cpu_has_bfloat16", lambda: True)

@@ -1,0 +1,47 @@
+"""Compiles olc's kernels while it is installed; without a C compiler, or elsewhere than on Linux on x86, it goes on without."""
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+_SECONDS = 120
+
+
+class CompileKernels(BuildHookInterface):
+    """Puts the library beside its sources, and into the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        spec = importlib.util.spec_from_file_location("sources", Path(self.root) / "openllama_cli/native/sources.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sources = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sources)
+        sources.LIBRARY.unlink(missing_ok=True)
+        if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
+            return
+        new = sources.LIBRARY.with_suffix(f".{os.getpid()}.tmp")
+        command = sources.command(os.environ.get("CC", "cc"), new)
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+            new.rename(sources.LIBRARY)
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip()
+            self._without(f"{command[0]} ended with exit status {error.returncode}: {said[:500] or 'and said nothing'}")
+            return
+        except (OSError, subprocess.SubprocessError) as error:
+            self._without(str(error))
+            return
+        finally:
+            new.unlink(missing_ok=True)
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["artifacts"].append("openllama_cli/native/products.so")
+
+    def _without(self, reason: str) -> None:
+        self.app.display_warning(f"olc's kernels are not compiled, so it will be slower on processors with AMX: {reason}")

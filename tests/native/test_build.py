@@ -1,0 +1,87 @@
+"""`hatch_build.py`: what becomes of the kernels when olc is installed, with a compiler and without."""
+
+import importlib.util
+import platform
+import shutil
+import stat
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NATIVE = Path("openllama_cli/native")
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The build hook, without hatchling, which only an installation has."""
+    interface = ModuleType("hatchling.builders.hooks.plugin.interface")
+    interface.BuildHookInterface = object  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / NATIVE, tmp_path / NATIVE, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+def build(hook: ModuleType, tree: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the hook tells hatchling, and the user."""
+    warnings: list[str] = []
+    made = hook.CompileKernels()
+    made.root, made.app = str(tree), SimpleNamespace(display_warning=warnings.append)
+    data: dict[str, Any] = {"artifacts": []}
+    made.initialize("editable", data)
+    return data, warnings
+
+
+def compiler(tree: Path, script: str) -> str:
+    file = tree / "compiler"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or platform.machine() != "x86_64", reason="needs a C compiler on x86")
+def test_the_library_lies_beside_its_sources_and_goes_into_the_wheel(hook: ModuleType, tree: Path) -> None:
+    data, warnings = build(hook, tree)
+    assert not warnings
+    assert data == {"artifacts": [str(NATIVE / "products.so")], "pure_python": False, "infer_tag": True}
+    assert (tree / NATIVE / "products.so").stat().st_size > 10_000
+    assert not list((tree / NATIVE).glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "No such file"),
+        ("echo 'error: unknown -mamx-tile' >&2; exit 1", "unknown -mamx-tile"),
+        ("exit 1", "exit status 1"),
+    ],
+)
+def test_without_a_compiler_that_can_it_is_installed_all_the_same(
+    hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, reason: str
+) -> None:
+    monkeypatch.setenv("CC", str(tree / "no-compiler") if script is None else compiler(tree, script))
+    (tree / NATIVE / "products.so").write_bytes(b"of older sources")
+    data, warnings = build(hook, tree)
+    assert data == {"artifacts": []}
+    assert len(warnings) == 1
+    assert reason in warnings[0]
+    assert not list((tree / NATIVE).glob("products.*.tmp"))
+    assert not (tree / NATIVE / "products.so").exists()
+
+
+def test_elsewhere_nothing_is_compiled(hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook.platform, "machine", lambda: "arm64")
+    assert build(hook, tree) == ({"artifacts": []}, [])
