@@ -41,7 +41,7 @@ class CompileKernels(BuildHookInterface):
             new.unlink(missing_ok=True)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["artifacts"].append("openllama_cli/native/products.so")
+        build_data["artifacts"].append("openllama_cli/native/kernels.so")
 
     def _without(self, reason: str) -> None:
         self.app.display_warning(f"olc's kernels are not compiled, so it will be slower on processors with AMX: {reason}")

@@ -37,14 +37,21 @@ class KVCache:
 
         `length` itself moves on once every layer has been through: see `advance`.
         """
-        if layer not in self._layers:
-            shape = (keys.shape[0], self.capacity, keys.shape[2])
-            self._layers[layer] = (keys.new_empty(shape), values.new_empty(shape))
-        end = self.length + keys.shape[1]
-        cached_keys, cached_values = self._layers[layer]
+        heads, count, size = keys.shape
+        end = self.length + count
+        cached_keys, cached_values = self.room(layer, heads, size, keys.dtype, keys.device)
         cached_keys[:, self.length : end] = keys
         cached_values[:, self.length : end] = values
         return cached_keys[:, :end], cached_values[:, :end]
+
+    def room(
+        self, layer: int, heads: int, size: int, dtype: torch.dtype, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values, [K, capacity, D], made if it has none yet."""
+        if layer not in self._layers:
+            keys, values = (torch.empty(heads, self.capacity, size, dtype=dtype, device=device) for _ in range(2))
+            self._layers[layer] = (keys, values)
+        return self._layers[layer]
 
     def copy_from(self, other: "KVCache", count: int) -> None:
         """Take over the first `count` positions of another row; this cache must be empty."""

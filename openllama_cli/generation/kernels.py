@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import linear
 
 from openllama_cli.native import library
-from openllama_cli.native.library import Kind
+from openllama_cli.native.products import Kind, product
 
 # Weights of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
 _BLOCK_WEIGHTS = 400_000
@@ -120,7 +120,7 @@ class HalfLinear:
 
 
 class NativeLinear:
-    """Weights for olc's own kernels; see `native.library`. bias: [out]."""
+    """Weights for olc's own kernels; see `native.products`. bias: [out]."""
 
     def __init__(
         self,
@@ -133,8 +133,8 @@ class NativeLinear:
         self._kind, self._weight, self._out, self._scales, self._bias = kind, weight.contiguous(), out, scales, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        product = library.product(self._kind, self._weight, self._scales, x, self._out)
-        return product if self._bias is None else product + self._bias.to(x.dtype)
+        y = product(self._kind, self._weight, self._scales, x, self._out)
+        return y if self._bias is None else y + self._bias.to(x.dtype)
 
 
 def bfloat16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:

@@ -13,12 +13,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding
 
-from openllama_cli.generation.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_pieces
+from openllama_cli.generation.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, prefill_pieces
 from openllama_cli.generation.forward import FLOAT32_ROWS
 from openllama_cli.generation.kernels import vector_products
 from openllama_cli.generation.llama_weights import LlamaWeights, of_model
+from openllama_cli.generation.steps import make_steps
 
 
 class LeanForward:
@@ -32,6 +33,7 @@ class LeanForward:
     def __init__(self, source: Any) -> None:
         self._weights = weights = source if isinstance(source, LlamaWeights) else of_model(source)
         self._device, self._dtype = weights.device, weights.dtype
+        self._steps = make_steps(weights)
         if weights.method is not None:
             self.name = f"lean {weights.method}"
 
@@ -68,52 +70,17 @@ class LeanForward:
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor, work: Sequence[tuple[KVCache, int]]) -> torch.Tensor:
         """[n] ids at [n] positions → [n, hidden] after the last norm. work: each row's cache and how many ids are its own."""
-        weights = self._weights
+        weights, steps = self._weights, self._steps
         hidden = embedding(ids, weights.embedding).to(self._dtype)
-        cosine, sine = (x[:, None] for x in weights.rotary(positions))  # [n, 1, D]
+        cosine, sine = weights.rotary(positions)  # [n, D]
         for number, layer in enumerate(weights.layers):
-            x = self._normalise(hidden, layer.attention_norm)
-            query, key, value = layer.query_key_value(x)
-            query = _rotate(query.unflatten(-1, (weights.heads, -1)), cosine, sine)  # [n, H, D]
-            key = _rotate(key.unflatten(-1, (weights.kv_heads, -1)), cosine, sine)  # [n, K, D]
+            query, key, value = layer.query_key_value(steps.normalise(hidden, layer.attention_norm))
+            query, key = steps.turn(query, cosine, sine), steps.turn(key, cosine, sine)  # [n, H or K, D]
             value = value.unflatten(-1, (weights.kv_heads, -1))
-            hidden = hidden + layer.output(self._attend(number, query, key, value, work))
-            gate, up = layer.gate_up(self._normalise(hidden, layer.mlp_norm))
-            hidden = hidden + layer.down(silu(gate) * up)
-        return self._normalise(hidden, weights.norm)
-
-    def _normalise(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMS norm (Zhang and Sennrich 2019), in float32 as transformers does it; on a GPU in one kernel."""
-        if self._device.type == "cuda":
-            return rms_norm(x, weight.shape, weight, self._weights.eps)
-        wide = x.float()
-        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._weights.eps)
-        return weight.to(self._dtype) * scaled.to(self._dtype)
-
-    def _attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        work: Sequence[tuple[KVCache, int]],
-    ) -> torch.Tensor:
-        """[n, H, D] → [n, H · D], row by row. Tokens that belong to no row only fill up the products, and get zeros."""
-        kind = self._weights.cache_dtype
-        query, key, value = (x.to(kind).transpose(0, 1) for x in (query, key, value))  # [H or K, n, D]
-        outputs = query.new_zeros(query.shape)
-        start = 0
-        for cache, count in work:
-            own = slice(start, start + count)
-            outputs[:, own] = attend(layer, cache, query[:, own], key[:, own], value[:, own], self._weights.scale)
-            start += count
-        return outputs.transpose(0, 1).flatten(1).to(self._dtype)
-
-
-def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al. 2021) of [n, heads, D], halves of D paired as in transformers."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat((-second, first), dim=-1) * sine
+            hidden = hidden + layer.output(steps.attend(number, query, key, value, work))
+            gate, up = layer.gate_up(steps.normalise(hidden, layer.mlp_norm))
+            hidden = hidden + layer.down(steps.activate(gate, up))
+        return steps.normalise(hidden, weights.norm)
 
 
 def suits(model: Any) -> bool:

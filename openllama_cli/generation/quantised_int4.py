@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import pad
 
 from openllama_cli.generation.kernels import NativeLinear
-from openllama_cli.native.library import Kind
+from openllama_cli.native.products import Kind
 
 
 class NativeInt4Linear(NativeLinear):

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 
 from openllama_cli.generation.kernels import NativeLinear
 from openllama_cli.native import library
-from openllama_cli.native.library import Kind
+from openllama_cli.native.products import Kind
 
 _ZERO_POINT = 128
 # Up to so many rows torch's own int8 product is faster than making bfloat16 weights and multiplying with them.

@@ -6,11 +6,7 @@
 
 /* 16 inputs of a row as floats, zeros beyond its end. */
 INLINE __m512 load_x(const struct product *p, int64_t row, int64_t k) {
-    const __mmask16 there = first_of_16(p->in - k);
-    const int64_t at = row * p->in + k;
-    if (p->wide_x) return _mm512_maskz_loadu_ps(there, (const float *)p->x + at);
-    const __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, (const uint16_t *)p->x + at));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(half, 16));
+    return load(p->x, row * p->in + k, p->wide, first_of_16(p->in - k));
 }
 
 static void to_floats(const struct work *w, int64_t row, float *to) {
@@ -89,7 +85,7 @@ static void arrange(void *argument) {
     const int one = w->p.rows == 1, kind = w->p.kind;
     const int64_t tiles = (w->p.rows + 15) / 16;
     int64_t tile;
-    for (int64_t share = join(w); (tile = take(w, &share)) >= 0;) {
+    for (int64_t share = join(&w->shares); (tile = take(&w->shares, &share)) >= 0;) {
         float sums[one ? 1 : w->blocks * 2]; /* nobody reads these two but one row's kernels */
         int64_t digits[2];
         for (int64_t row = tile * 16; row < least(w->p.rows, tile * 16 + 16); row++) {

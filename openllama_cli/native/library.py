@@ -1,14 +1,4 @@
-"""The compiled kernels as functions on torch tensors.
-
-`product` is one linear layer for a few rows of activations. At one row it reads each weight once, at the speed of memory:
-torch's own products reach half of that or less on these processors. At several rows it feeds AMX's tiles with weights that it
-converts on the way, so that float16 and int4 weights cost what bfloat16 ones cost; torch needs a copy of them for that.
-
-- bfloat16 weights: activations are bfloat16, sums float32.
-- float16 weights: at one row all in float32; at several, weights are rounded to bfloat16.
-- int8 weights, one scale for each row: activations become integers of two signed bytes, -16256 to 16256 with one scale for each
-  row (15 bits where other int8 products have 8), and the sums are exact.
-- int4 weights, a scale and a zero for each 64 inputs: at one row as with int8; at several, weights become bfloat16.
+"""The compiled library: whether it is there and runs on this processor, and its functions.
 
 The threads are those of torch's own OpenMP, since a second set of threads would wait on the same cores.
 """
@@ -16,34 +6,42 @@ The threads are those of torch's own OpenMP, since a second set of threads would
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
-from enum import IntEnum
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from openllama_cli.native.sources import LIBRARY, fingerprint
 
-# Weights up to which a second thread takes longer to wake up than it saves.
-_SMALL = 200_000
-# Inputs of an int4 row are filled up to a multiple of this; a scale and a zero hold for so many.
-INT4_BLOCK, INT4_GROUP = 128, 64
 # In torch's names.
 _TILES = ("amx_tile", "amx_bf16", "amx_int8")
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "avx512_vnni", *_TILES)
+# Each function's arguments before those of threads: p a pointer, q an int64, i an int, f a float.
+_ARGUMENTS = {
+    "product": "ppppqqqii",
+    "normalise": "pppqqqfi",
+    "turn": "ppppqqqqi",
+    "activate": "pppqqqqi",
+    "attend": "pppppppp" + "qqqqfi",
+}
+_TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+# Numbers to work on up to which a second thread takes longer to wake up than it saves.
+_SMALL = 200_000
 
 
-class Kind(IntEnum):
-    """The types of weights, as `enum kind` in weights.h has them."""
+@dataclass(frozen=True)
+class Functions:
+    """The library's functions, by their names without olc_, and the address of GOMP_parallel in the OpenMP that torch has
+    loaded, if that is GNU's or speaks its language (Intel's and LLVM's do).
+    """
 
-    BFLOAT16 = 0
-    FLOAT16 = 1
-    INT8 = 2
-    INT4 = 3
+    by_name: dict[str, Any]
+    parallel: int | None
 
 
 def usable() -> bool:
     """Whether the kernels are compiled from these sources, and this processor and system run them."""
-    return _processor_has(*_NEEDED) and _load() is not None
+    return _processor_has(*_NEEDED) and functions() is not None
 
 
 @functools.cache
@@ -52,62 +50,29 @@ def has_amx() -> bool:
     return bool(torch.backends.mkldnn.is_available()) and _processor_has(*_TILES)
 
 
+@functools.cache
 def _processor_has(*names: str) -> bool:
     probe = getattr(torch.cpu, "get_capabilities", None)
     capabilities = {} if probe is None else probe()
     return all(capabilities.get(name) for name in names)
 
 
-def product(
-    kind: Kind, weight: torch.Tensor, scales: torch.Tensor | None, x: torch.Tensor, out: int, threads: int | None = None
-) -> torch.Tensor:
-    """[n, in] bfloat16 or float32 → [n, out] of the same type, x times the weights' transpose. Only where `usable`.
+def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> None:
+    """Call a function of the library, which must be `usable`.
 
-    weight: contiguous, on the CPU: [out, in], or uint8 [out, in' / 2] of int4 (see `pack_int4`). scales: float32 [out] of int8;
-    bfloat16 [out, in' / 64, 2] of int4. threads: as many as torch uses. Raises MemoryError.
+    work: numbers it works on; where they are few, one thread does it. threads: as many as torch uses. Raises MemoryError.
     """
-    library = _load()
-    assert library is not None
-    x = x.contiguous()
-    rows, inputs = x.shape
-    y = torch.empty(rows, out, dtype=x.dtype)
-    wide = x.dtype == torch.float32
+    found = functions()
+    assert found is not None
     if threads is None:
-        threads = 1 if out * inputs < _SMALL else torch.get_num_threads()
-    function, parallel = library
-    failed = function(
-        weight.data_ptr(),
-        None if scales is None else scales.data_ptr(),
-        x.data_ptr(),
-        y.data_ptr(),
-        rows,
-        out,
-        inputs,
-        kind,
-        wide,
-        wide,
-        threads,
-        parallel,
-    )
-    if failed:
-        raise MemoryError(f"no memory for {rows} rows of {inputs} activations")
-    return y
-
-
-def pack_int4(levels: torch.Tensor) -> torch.Tensor:
-    """Levels 0 … 15, [out, in] with in a multiple of 128 → uint8 [out, in / 2].
-
-    Byte n of each 64 holds input n of 128 in its lower half, input 64 + n in the upper one.
-    """
-    halves = levels.to(torch.uint8).view(len(levels), -1, 2, INT4_GROUP)
-    return (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1)
+        threads = 1 if work < _SMALL else torch.get_num_threads()
+    if found.by_name[name](*arguments, threads, found.parallel):
+        raise MemoryError(f"no memory for the kernel {name}")
 
 
 @functools.cache
-def _load() -> tuple[Callable[..., int], int | None] | None:
-    """The library's function, and the address of GOMP_parallel in the OpenMP that torch has loaded, if that is GNU's or speaks
-    its language (Intel's and LLVM's do).
-    """
+def functions() -> Functions | None:
+    """The library, or None where it is not compiled, or from other sources, or the system refuses AMX's registers."""
     if not sys.platform.startswith("linux") or not LIBRARY.is_file():
         return None
     try:
@@ -115,13 +80,14 @@ def _load() -> tuple[Callable[..., int], int | None] | None:
         library.olc_sources.restype = ctypes.c_char_p
         if library.olc_sources().decode() != fingerprint() or not library.olc_allow_tiles():
             return None
-        function = library.olc_product
+        by_name = {name: getattr(library, f"olc_{name}") for name in _ARGUMENTS}
     except (OSError, AttributeError):
         return None
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = [pointer] * 4 + [integer] * 3 + [ctypes.c_int] * 4 + [pointer]
+    for name, letters in _ARGUMENTS.items():
+        by_name[name].argtypes = [_TYPES[letter] for letter in letters + "ip"]
+        by_name[name].restype = ctypes.c_int if name in ("product", "attend") else None
     try:
-        parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, pointer).value
+        parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
         parallel = None
-    return function, parallel
+    return Functions(by_name, parallel)

@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-LIBRARY = FOLDER / "products.so"
-_MAIN = FOLDER / "products.c"
+LIBRARY = FOLDER / "kernels.so"
+_MAIN = FOLDER / "kernels.c"
 # The processor is asked for all of these before a kernel runs; see `library.usable`.
 _INSTRUCTIONS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512bf16", "avx512vnni", "fma", "f16c")
 _TILES = ("amx-tile", "amx-bf16", "amx-int8")
@@ -23,4 +23,4 @@ def command(compiler: str, to: Path) -> list[str]:
     """What compiles the library: with GCC 12 or Clang 16, or newer ones."""
     instructions = [f"-m{name}" for name in (*_INSTRUCTIONS, *_TILES)]
     flags = ["-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra", f'-DOLC_SOURCES="{fingerprint()}"']
-    return [compiler, *flags, "-D_GNU_SOURCE", *instructions, str(_MAIN), "-o", str(to)]
+    return [compiler, *flags, "-D_GNU_SOURCE", *instructions, str(_MAIN), "-lm", "-o", str(to)]

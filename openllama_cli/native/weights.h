@@ -1,13 +1,11 @@
-/* What a product is asked for, how its threads share the work, and weights as vectors of numbers. */
+/* What a product is asked for, and its weights as vectors of numbers. */
 
 #pragma once
 
-#include <immintrin.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "threads.h"
+#include "vectors.h"
 
 enum kind { BFLOAT16, FLOAT16, INT8, INT4 };
 
@@ -18,11 +16,7 @@ enum {
     TILE = 1024,  /* bytes of a tile: 16 rows of 64 */
     DIGIT = 128,  /* an activation beside integer weights is DIGIT * high + low, both signed bytes */
     AHEAD = 4096, /* bytes that are asked of memory before one row of activations needs them */
-    MOST_THREADS = 256,
 };
-
-/* GOMP_parallel: runs work(argument) in each of `threads` threads. */
-typedef void parallel_function(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
 
 struct product {
     const uint8_t *weights;  /* [out, in], a row after another */
@@ -30,7 +24,7 @@ struct product {
     const uint8_t *x;        /* [rows, in] */
     uint8_t *y;              /* [rows, out] */
     int64_t rows, out, in;
-    int kind, wide_x, wide_y; /* wide: float32 rather than bfloat16 */
+    int kind, wide;          /* wide: x and y are float32, not bfloat16 */
 };
 
 /* A product under way: what its threads share. */
@@ -42,31 +36,8 @@ struct work {
     float *steps;         /* int8, int4: [rows], what a unit of x is worth */
     float *sums;          /* one row of int8 or int4: [groups], sums of x in units */
     int64_t digits[2];    /* one row of int8: sums of the high and of the low digits of x */
-    int64_t shares;       /* parts of the work, one for each thread to begin with */
-    atomic_long joined;   /* threads that have begun */
-    struct {
-        _Alignas(64) atomic_long next; /* first piece of the share that no thread has taken */
-        int64_t end;
-    } share[MOST_THREADS];
+    struct shares shares;
 };
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* The first `left` of 16. */
-INLINE __mmask16 first_of_16(int64_t left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1 << left) - 1); }
-
-/* The share that a thread begins with. */
-INLINE int64_t join(struct work *w) { return atomic_fetch_add(&w->joined, 1) % w->shares; }
-
-/* The next piece for a thread: of its own share while there is one, so that it reads memory in one direction, then of others', so
- * that nobody waits for a thread that the system has put aside. -1 where none is left. */
-INLINE int64_t take(struct work *w, int64_t *share) {
-    for (int64_t tried = 0; tried < w->shares; tried++, *share = (*share + 1) % w->shares) {
-        const int64_t piece = atomic_fetch_add(&w->share[*share].next, 1);
-        if (piece < w->share[*share].end) return piece;
-    }
-    return -1;
-}
 
 /* Ask memory for what one row of activations needs next. */
 INLINE void ask_ahead(const uint8_t *at, int bytes) {
@@ -85,12 +56,6 @@ INLINE const uint8_t *whole(const uint8_t *at, int64_t left, int64_t size, uint8
     memcpy(copy, at, left);
     return copy;
 }
-
-/* A bfloat16 number, in the upper half of the bits, as a vector of the same float. */
-INLINE __m512 everywhere(uint32_t bits) { return _mm512_castsi512_ps(_mm512_set1_epi32((int)bits)); }
-
-/* 32 floats in bfloat16. */
-INLINE __m512i bfloat16(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
 /* A block of a row of bfloat16 or float16 weights, in bfloat16. left: how many of them are the row's. */
 INLINE void unpack_floats(const uint8_t *at, int kind, int64_t left, __m512i to[4]) {

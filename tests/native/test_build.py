@@ -56,8 +56,8 @@ def compiler(tree: Path, script: str) -> str:
 def test_the_library_lies_beside_its_sources_and_goes_into_the_wheel(hook: ModuleType, tree: Path) -> None:
     data, warnings = build(hook, tree)
     assert not warnings
-    assert data == {"artifacts": [str(NATIVE / "products.so")], "pure_python": False, "infer_tag": True}
-    assert (tree / NATIVE / "products.so").stat().st_size > 10_000
+    assert data == {"artifacts": [str(NATIVE / "kernels.so")], "pure_python": False, "infer_tag": True}
+    assert (tree / NATIVE / "kernels.so").stat().st_size > 10_000
     assert not list((tree / NATIVE).glob("*.tmp"))
 
 
@@ -73,13 +73,13 @@ def test_without_a_compiler_that_can_it_is_installed_all_the_same(
     hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, reason: str
 ) -> None:
     monkeypatch.setenv("CC", str(tree / "no-compiler") if script is None else compiler(tree, script))
-    (tree / NATIVE / "products.so").write_bytes(b"of older sources")
+    (tree / NATIVE / "kernels.so").write_bytes(b"of older sources")
     data, warnings = build(hook, tree)
     assert data == {"artifacts": []}
     assert len(warnings) == 1
     assert reason in warnings[0]
-    assert not list((tree / NATIVE).glob("products.*.tmp"))
-    assert not (tree / NATIVE / "products.so").exists()
+    assert not list((tree / NATIVE).glob("kernels.*.tmp"))
+    assert not (tree / NATIVE / "kernels.so").exists()
 
 
 def test_elsewhere_nothing_is_compiled(hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,181 +1,31 @@
-"""olc's own kernels against float64: every type of weights, at every number of rows and every edge that takes another way."""
+"""When the compiled kernels are used, and when not."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from openllama_cli.generation.kernels import NativeLinear
 from openllama_cli.native import library, sources
-from openllama_cli.native.library import INT4_GROUP, Kind, pack_int4, product
 
 needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
-
-# Odd numbers of everything, less than one tile, whole blocks, and the widths of OpenLLaMA 3B.
-SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
-# One; a tile of them, fewer and more; all tiles; more than go through at once.
-ROWS = [1, 2, 15, 16, 17, 33, 64, 65, 130]
-
-
-def random(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
-
-
-def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
-def weights(kind: Kind, out: int, inputs: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Weights of a kind and their scales, as the kernels take them, and what they stand for in float64."""
-    generator = torch.Generator().manual_seed(out + inputs)
-    if kind in (Kind.BFLOAT16, Kind.FLOAT16):
-        weight = random(out, inputs).to(torch.bfloat16 if kind == Kind.BFLOAT16 else torch.float16)
-        return weight, None, weight.double()
-    if kind == Kind.INT8:
-        weight = torch.randint(-127, 128, (out, inputs), generator=generator).to(torch.int8)
-        scale = torch.rand(out, generator=generator)
-        return weight, scale, weight.double() * scale.double()[:, None]
-    filled = inputs + -inputs % library.INT4_BLOCK
-    levels = torch.randint(0, 16, (out, filled), generator=generator)
-    lines = torch.rand(out, filled // INT4_GROUP, 2, generator=generator).bfloat16()
-    scale, zero = lines.double().unbind(-1)
-    whole = (levels.double().unflatten(1, (-1, INT4_GROUP)) - 8) * scale[..., None] + zero[..., None]
-    return pack_int4(levels), lines, whole.flatten(1)[:, :inputs]
-
-
-# Weights that are rounded to bfloat16 on the way differ by a few thousandths; sums are float32 or exact in all kinds.
-TOLERANCE = {Kind.BFLOAT16: 1e-5, Kind.FLOAT16: 3e-3, Kind.INT8: 2e-4, Kind.INT4: 4e-3}
-
-
-@needs_kernels
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_products_are_those_of_float64(kind: Kind, size: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
-    weight, scales, whole = weights(kind, *size)
-    x = random(rows, size[1], seed=2).bfloat16().to(dtype)
-    found = product(kind, weight, scales, x, size[0])
-    assert found.dtype == dtype
-    assert found.shape == (rows, size[0])
-    assert error(found, x.double() @ whole.T) < TOLERANCE[kind] + (4e-3 if dtype == torch.bfloat16 else 0)
-
-
-@needs_kernels
-@pytest.mark.parametrize("rows", [1, 5, 40])
-def test_integer_products_are_exact_and_the_same_at_every_number_of_rows(rows: int) -> None:
-    weight, scales, _ = weights(Kind.INT8, 70, 8640)
-    x = random(rows, 8640, seed=1)
-    together = product(Kind.INT8, weight, scales, x, 70)
-    assert torch.equal(together, torch.cat([product(Kind.INT8, weight, scales, row[None], 70) for row in x]))
-    whole = torch.randint(-127, 128, (rows, 8640), generator=torch.Generator().manual_seed(1)).float()
-    whole[:, 0] = 127  # The largest of each row, so that a unit is a 128th.
-    wanted = (whole.double() @ weight.double().T).float()
-    assert torch.equal(product(Kind.INT8, weight, torch.ones(70), whole, 70), wanted)
-
-
-@needs_kernels
-@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_the_largest_activations_do_not_overflow(kind: Kind, value: float) -> None:
-    weight, scales, whole = weights(kind, 16, 20_000)
-    if kind == Kind.INT8:
-        weight[:], whole[:] = 127, 127 * scales.double()[:, None]  # type: ignore[union-attr]
-    for rows in (1, 2):
-        x = torch.full((rows, 20_000), value)
-        assert torch.allclose(product(kind, weight, scales, x, 16).double(), x.double() @ whole.T, rtol=1e-2)
-
-
-@needs_kernels
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_what_is_not_finite_stays_so_in_its_row_alone(kind: Kind, odd: float, rows: int) -> None:
-    weight, scales, whole = weights(kind, 40, 300)
-    x = random(rows, 300)
-    x[0, 7] = odd
-    found = product(kind, weight, scales, x, 40)
-    assert not found[0].isfinite().any()
-    assert error(found[1:], x[1:].double() @ whole.T) < 0.01 if rows > 1 else True
-
-
-@needs_kernels
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("threads", [1, 2, 3, 64])
-@pytest.mark.parametrize("rows", [1, 50])
-def test_every_number_of_threads_does_the_same(kind: Kind, threads: int, rows: int) -> None:
-    weight, scales, _ = weights(kind, 333, 700)
-    x = random(rows, 700)
-    assert torch.equal(product(kind, weight, scales, x, 333, threads), product(kind, weight, scales, x, 333, 1))
-
-
-@needs_kernels
-def test_activations_may_be_a_slice_of_others() -> None:
-    weight, _, whole = weights(Kind.BFLOAT16, 64, 100)
-    x = random(8, 250).bfloat16()[::2, 50:150]
-    assert error(product(Kind.BFLOAT16, weight, None, x, 64), x.double() @ whole.T) < 4e-3
-
-
-@needs_kernels
-def test_torchs_own_tiles_are_not_disturbed() -> None:
-    """oneDNN keeps its own setting of the processor's tiles."""
-    weight, _, whole = weights(Kind.BFLOAT16, 512, 1024)
-    x = random(20, 1024).bfloat16()
-    for rows in (20, 1, 7, 20):
-        theirs = torch.nn.functional.linear(x[:rows], weight)
-        ours = product(Kind.BFLOAT16, weight, None, x[:rows], 512)
-        assert error(theirs, x[:rows].double() @ whole.T) < 5e-3
-        assert error(ours, x[:rows].double() @ whole.T) < 5e-3
-
-
-@needs_kernels
-def test_two_threads_of_python_may_multiply_at_once() -> None:
-    weight, scales, _ = weights(Kind.INT8, 2000, 512)
-    inputs = [random(rows, 512, seed=rows) for rows in (3, 1)]
-    wanted = [product(Kind.INT8, weight, scales, x, 2000) for x in inputs]
-    wrong = []
-
-    def multiply(number: int) -> None:
-        for _ in range(100):
-            if not torch.equal(product(Kind.INT8, weight, scales, inputs[number], 2000), wanted[number]):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=multiply, args=(number,)) for number in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-@needs_kernels
-def test_a_bias_is_added_and_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, _, whole = weights(Kind.BFLOAT16, 30, 60)
-    bias, x = random(30, seed=3), random(4, 60, seed=4)
-    assert error(NativeLinear(Kind.BFLOAT16, weight, 30, bias=bias)(x), x.double() @ whole.T + bias) < 5e-3
-    monkeypatch.setattr(library, "_load", lambda: (lambda *arguments: 1, None))
-    with pytest.raises(MemoryError, match="no memory for 4 rows of 60 activations"):
-        product(Kind.BFLOAT16, weight, None, x, 30)
 
 
 @pytest.mark.parametrize("break_it", [Path.unlink, lambda file: file.write_bytes(b"no library")], ids=["none", "damaged"])
 def test_without_a_library_nothing_is_usable(
     break_it: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = tmp_path / "products.so"
+    file = tmp_path / "kernels.so"
     file.touch()
     break_it(file)
     monkeypatch.setattr(library, "LIBRARY", file)
-    assert library._load.__wrapped__() is None
+    assert library.functions.__wrapped__() is None
 
 
 @needs_kernels
 def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library._load.__wrapped__() is not None
+    assert library.functions.__wrapped__() is not None
     monkeypatch.setattr(library, "fingerprint", lambda: "0" * 64)
-    assert library._load.__wrapped__() is None
+    assert library.functions.__wrapped__() is None
 
 
 def test_the_fingerprint_is_of_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

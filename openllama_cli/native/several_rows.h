@@ -118,11 +118,7 @@ INLINE void put(const struct work *w, int64_t out, sums_type sums) {
     const __m512i column = _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 4);
     for (int64_t row = 0; row < w->p.rows; row++) {
         const __m512 values = _mm512_i32gather_ps(column, &sums[row / 16][0][row % 16], 4);
-        const int64_t at = row * w->p.out + out;
-        if (w->p.wide_y)
-            _mm512_mask_storeu_ps((float *)w->p.y + at, there, values);
-        else
-            _mm256_mask_storeu_epi16((uint16_t *)w->p.y + at, there, (__m256i)_mm512_cvtneps_pbh(values));
+        store(w->p.y, row * w->p.out + out, w->p.wide, there, values);
     }
 }
 
@@ -138,7 +134,7 @@ INLINE void several_rows(struct work *w, int kind, int count) {
     sums_type sums __attribute__((aligned(64)));
     int64_t piece;
     _tile_loadconfig(&config);
-    for (int64_t share = join(w); (piece = take(w, &share)) >= 0;) {
+    for (int64_t share = join(&w->shares); (piece = take(&w->shares, &share)) >= 0;) {
         const int64_t out = piece * SIXTEEN;
         if (kind != INT8)
             tiles_bfloat16(w, kind, out, memory, count, sums);

@@ -1,0 +1,84 @@
+"""What a layer does between its products, each in one kernel: only where `library.usable`.
+
+Activations are bfloat16 or float32, keys and values bfloat16. Each number is computed in float32 and rounded once, where
+torch's operators round after every step. Rows may lie apart (parts of a stacked product).
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from openllama_cli.native.library import call
+
+# Of a head; what the kernels' registers hold.
+MOST_SIZE = 256
+
+
+def normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMS norm of [n, hidden], times weight [hidden]."""
+    rows, size = x.shape
+    y = torch.empty(rows, size, dtype=x.dtype)
+    pointers = (x.data_ptr(), weight.data_ptr(), y.data_ptr())
+    call("normalise", *pointers, rows, size, x.stride(0), eps, _wide(x), work=rows * size)
+    return y
+
+
+def turn(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of [n, heads · D] by angles [n, D] → bfloat16 [n, heads, D]."""
+    rows, size = cosine.shape
+    heads = x.shape[1] // size
+    y = torch.empty(rows, heads, size, dtype=torch.bfloat16)
+    pointers = (x.data_ptr(), cosine.data_ptr(), sine.data_ptr(), y.data_ptr())
+    call("turn", *pointers, rows, heads, size, x.stride(0), _wide(x), work=rows * x.shape[1])
+    return y
+
+
+def activate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up of [n, intermediate] each."""
+    rows, size = gate.shape
+    y = torch.empty(rows, size, dtype=gate.dtype)
+    pointers = (gate.data_ptr(), up.data_ptr(), y.data_ptr())
+    call("activate", *pointers, rows, size, gate.stride(0), up.stride(0), _wide(gate), work=rows * size)
+    return y
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    caches: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    lengths: Sequence[int],
+    scale: float,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """One new token of each row → [n, H · D] of `dtype`, after its key and value were put into its cache.
+
+    query: [n, H, D]; key, value: [n, K, D]; caches: for each row keys and values [K, capacity, D]; all contiguous bfloat16.
+    lengths: of the caches before. D: up to 256, and even.
+    """
+    rows, heads, size = query.shape
+    y = torch.empty(rows, heads * size, dtype=dtype)
+    pointers = [(ctypes.c_void_p * rows)(*(cache[part].data_ptr() for cache in caches)) for part in (0, 1)]
+    numbers = [(ctypes.c_int64 * rows)(*values) for values in (lengths, [keys.shape[1] for keys, _ in caches])]
+    call(
+        "attend",
+        query.data_ptr(),
+        key.data_ptr(),
+        value.data_ptr(),
+        *pointers,
+        *numbers,
+        y.data_ptr(),
+        rows,
+        heads,
+        key.shape[1],
+        size,
+        scale,
+        dtype == torch.float32,
+        work=sum(lengths) * heads * size * 2,
+    )
+    return y
+
+
+def _wide(x: torch.Tensor) -> bool:
+    return x.dtype == torch.float32

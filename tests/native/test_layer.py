@@ -1,0 +1,139 @@
+"""The kernels between a layer's products against float64, and a whole model with them against one with torch's operators."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from openllama_cli.generation.cache import KVCache
+from openllama_cli.generation.lean import LeanForward
+from openllama_cli.generation.steps import NativeSteps, TorchSteps
+from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.load import load
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.native import layer, library
+from tests.tiny_models import write_tiny_llama
+
+pytestmark = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+# Half a unit in the last place of bfloat16; float32 sums in another order.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
+
+
+def random(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (1, 3200), (5, 100), (64, 4096)])
+def test_norms(dtype: torch.dtype, rows: int, size: int) -> None:
+    x, weight = (random(rows, size + 7)[:, :size] * 3).to(dtype), random(size, seed=1).to(dtype)
+    wide = x.double()
+    wanted = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6) * weight.double()
+    found = layer.normalise(x, weight, 1e-6)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), wanted, rtol=TOLERANCE[dtype], atol=1e-6)
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 8640), (64, 300)])
+def test_the_activation(dtype: torch.dtype, rows: int, size: int) -> None:
+    """From where the exponential is nothing to where it overflows."""
+    gate, up = (random(rows, 2 * size) * 30).to(dtype).split(size, dim=-1)
+    gate = gate.clone()
+    gate[0, 0] = -200
+    found = layer.activate(gate, up)
+    torch.testing.assert_close(found.double(), silu(gate.double()) * up.double(), rtol=TOLERANCE[dtype], atol=1e-30)
+
+
+def test_the_activation_is_right_for_every_bfloat16_number() -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)[None]
+    every = every[every.isfinite()][None]
+    found = layer.activate(every.float(), torch.ones_like(every).float())
+    torch.testing.assert_close(found.double(), silu(every.double()), rtol=1e-6, atol=1e-36)  # Beyond e to the 88 is infinity.
+    odd = torch.tensor([[torch.nan, torch.inf, -torch.inf]])
+    assert layer.activate(odd, torch.ones(1, 3)).isnan().tolist() == [[True, False, True]]
+
+
+@DTYPES
+@pytest.mark.parametrize(("rows", "heads", "size"), [(1, 1, 2), (3, 4, 100), (64, 32, 128)])
+def test_rotary_embeddings(dtype: torch.dtype, rows: int, heads: int, size: int) -> None:
+    x = random(rows, heads * size + 5).to(dtype)[:, : heads * size]
+    angles = random(rows, size // 2, seed=1).repeat(1, 2)
+    cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+    wide = x.double().unflatten(-1, (heads, size))
+    first, second = wide.chunk(2, dim=-1)
+    wanted = wide * cosine.double()[:, None] + torch.cat((-second, first), dim=-1) * sine.double()[:, None]
+    found = layer.turn(x, cosine, sine)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), wanted, rtol=2.0**-8, atol=2e-6)
+
+
+@DTYPES
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(1, 1, 2), (32, 32, 100), (6, 2, 64), (2, 1, 256), (4, 4, 34)])
+@pytest.mark.parametrize("lengths", [[0], [17], [3, 700, 64]], ids=str)
+def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, size: int, lengths: list[int]) -> None:
+    rows = len(lengths)
+    query, key, value = (random(rows, number, size, seed=number).bfloat16() for number in (heads, kv_heads, kv_heads))
+    caches, wanted = [], []
+    for row, length in enumerate(lengths):
+        keys, values = (random(kv_heads, length + 3, size, seed=row + part).bfloat16() for part in (10, 20))
+        caches.append((keys.clone(), values.clone()))
+        keys[:, length], values[:, length] = key[row], value[row]
+        past = (query[row, :, None], keys[:, : length + 1], values[:, : length + 1])
+        wanted.append(
+            scaled_dot_product_attention(*(x.double()[None] for x in past), scale=0.3, enable_gqa=True)[0].flatten(),
+        )
+    others = [tuple(tensor.clone() for tensor in cache) for cache in caches]
+    found = layer.attend(query, key, value, caches, lengths, 0.3, dtype)
+    assert found.dtype == dtype
+    assert found.shape == (rows, heads * size)
+    torch.testing.assert_close(found.double(), torch.stack(wanted), rtol=TOLERANCE[dtype], atol=1e-4)
+    for row, length in enumerate(lengths):
+        for part, new in ((0, key), (1, value)):
+            assert torch.equal(caches[row][part][:, length], new[row])
+            others[row][part][:, length] = new[row]
+            assert torch.equal(caches[row][part], others[row][part])  # Nothing else is written.
+
+
+def test_attention_to_large_scores_and_to_what_is_not_a_number() -> None:
+    query, key, value = (random(1, 2, 64, seed=seed).bfloat16() for seed in range(3))
+    keys = torch.zeros(2, 4, 64).bfloat16()
+    values = random(2, 4, 64, seed=5).bfloat16()
+    keys[:, 1] = query[0] * 1e4
+    large = layer.attend(query, key, value, [(keys, values)], [3], 1.0, torch.float32)
+    torch.testing.assert_close(large.view(2, 64), values[:, 1].float())
+    query[0, 0, 3] = torch.nan
+    odd = layer.attend(query, key, value, [(keys, values)], [3], 1.0, torch.float32).view(2, 64)
+    assert odd[0].isnan().all()
+    assert odd[1].isfinite().all()
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_model_with_the_kernels_is_as_near_to_float32_as_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Any, kv_heads: int
+) -> None:
+    folder = ModelFolder(write_tiny_llama(tmp_path, dtype=stored, kv_heads=kv_heads), "tiny", "folder", None, None, "flag")
+
+    def logits(dtype: Any, usable: bool, steps: type) -> torch.Tensor:
+        monkeypatch.setattr(library, "usable", lambda: usable)
+        forward = LeanForward(load(folder, ModelSpec(device="cpu", dtype=dtype)).model)
+        assert type(forward._steps) is steps
+        caches = [KVCache(90), KVCache(30)]
+        found = [forward.prefill([1, *range(50, 50 + count)], cache) for cache, count in zip(caches, (80, 3), strict=True)]
+        found += [forward.decode([7 + step, 9], caches) for step in range(5)]
+        found += [forward.decode([11], caches[:1])]
+        return torch.cat(found)
+
+    exact = logits("float32", True, TorchSteps)
+    errors = [
+        float((logits(stored, usable, steps) - exact).norm() / exact.norm())
+        for usable, steps in ((True, NativeSteps), (False, TorchSteps))
+    ]
+    assert errors[0] < 1.2 * errors[1]
+    assert math.isfinite(errors[0])
