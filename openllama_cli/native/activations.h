@@ -71,12 +71,13 @@ static void to_tiles(const struct work *w, int64_t tile, int64_t tiles) {
     const int64_t pieces = w->blocks * 4;
     const uint32_t *from = (const uint32_t *)w->rows + tile * 16 * pieces * 16;
     uint32_t *to = (uint32_t *)w->tiles + tile * 256;
-    const __mmask16 there = first_of_16(w->p.rows - tile * 16);
-    const __m512i row = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                                           _mm512_set1_epi32((int)pieces * 16));
-    for (int64_t piece = 0; piece < pieces; piece++, from += 16, to += tiles * 256)
-        for (int word = 0; word < 16; word++)
-            _mm512_store_si512(to + word * 16, _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, row, from + word, 4));
+    const int64_t real = least(w->p.rows - tile * 16, 16);
+    for (int64_t piece = 0; piece < pieces; piece++, from += 16, to += tiles * 256) {
+        __m512i words[16];
+        for (int r = 0; r < 16; r++) words[r] = r < real ? _mm512_load_si512(from + r * pieces * 16) : _mm512_setzero_si512();
+        transpose(words);
+        for (int word = 0; word < 16; word++) _mm512_store_si512(to + word * 16, words[word]);
+    }
 }
 
 /* 16 rows at a time, each by one thread. */

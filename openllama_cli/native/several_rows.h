@@ -115,10 +115,12 @@ INLINE void tiles_int8(const struct work *w, int64_t out, uint8_t *memory, int f
 /* Sums of 16 rows of weights, [tile][row of weights][row of activations], to y. */
 INLINE void put(const struct work *w, int64_t out, sums_type sums) {
     const __mmask16 there = first_of_16(w->p.out - out);
-    const __m512i column = _mm512_slli_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 4);
-    for (int64_t row = 0; row < w->p.rows; row++) {
-        const __m512 values = _mm512_i32gather_ps(column, &sums[row / 16][0][row % 16], 4);
-        store(w->p.y, row * w->p.out + out, w->p.wide, there, values);
+    for (int64_t first = 0; first < w->p.rows; first += 16) {
+        __m512i words[16];
+        for (int r = 0; r < 16; r++) words[r] = _mm512_load_si512(sums[first / 16][r]);
+        transpose(words);
+        for (int64_t row = 0; row < least(w->p.rows - first, 16); row++)
+            store(w->p.y, (first + row) * w->p.out + out, w->p.wide, there, _mm512_castsi512_ps(words[row]));
     }
 }
 

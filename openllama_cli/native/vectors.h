@@ -31,6 +31,29 @@ INLINE void store(void *to, int64_t at, int wide, __mmask16 there, __m512 values
         _mm256_mask_storeu_epi16((uint16_t *)to + at, there, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
+/* 16 rows of 16 words to 16 columns: pairs of words, pairs of these, then quarters of vectors, twice. */
+INLINE void transpose(__m512i rows[16]) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    /* b[4 * q + c] has words c, c + 4, c + 8 and c + 12 of rows 4 * q to 4 * q + 3. */
+    for (int c = 0; c < 4; c++) {
+        const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+        const __m512i even2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88), odd2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+        rows[c] = _mm512_shuffle_i32x4(even, even2, 0x88);
+        rows[c + 4] = _mm512_shuffle_i32x4(odd, odd2, 0x88);
+        rows[c + 8] = _mm512_shuffle_i32x4(even, even2, 0xdd);
+        rows[c + 12] = _mm512_shuffle_i32x4(odd, odd2, 0xdd);
+    }
+}
+
 /* e to the x, to 2 units in the last place, with the polynomial of Cephes' expf (Moshier 1992). NaN stays NaN. */
 INLINE __m512 exponential(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-104), _mm512_min_ps(_mm512_set1_ps(89), x));
