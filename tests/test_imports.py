@@ -28,7 +28,7 @@ MAY_IMPORT = {
     # A Ray worker is a process of its own, which loads its model.
     "batch": {"models", "annotation", "generation", "prompt_templates"},
     "annotation": set(),
-    "devices": {"models"},
+    "devices": {"models", "native"},
     "sgd": set(),
     "benchmark": {"models", "generation", "devices"},
     "demo_model": set(),

@@ -121,6 +121,7 @@ def _machine(facts: "Facts") -> list[tuple[str, str]]:
         ("processor", cpu.name),
         ("cores", _cores(cpu)),
         ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matrix products"),
+        *([("kernels", "olc's own, for AMX")] if cpu.own_kernels else []),
         ("memory", memory),
         ("distributed", ", ".join(name for name, there in facts.backends.items() if there) or "no backend"),
         *((check.name, check.detail if check.ok else f"broken: {check.detail}") for check in facts.checks),

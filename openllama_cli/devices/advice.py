@@ -153,6 +153,12 @@ def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
         else:
             fix = f'expect little; the smallest OpenLLaMA is `olc complete -m 3b-v2 "{PROMPT}"`'
             yield Problem("warning", "no_avx2", f"{cpu.name} has no AVX2, so torch uses its slowest kernels", fix)
+    if main_device(facts, device) == "cpu" and cpu.own_kernels is False:
+        message = (
+            "olc's kernels for this processor's AMX were not compiled when olc was installed: it answers at half of their speed"
+        )
+        fix = "with GCC 12 or Clang 16, or newer, in olc's folder `pip install --force-reinstall --no-deps .`"
+        yield Problem("warning", "no_kernels", message, fix)
     if main_device(facts, device) == "cpu" and cpu.threads is not None:
         yield from _float16(facts)
 

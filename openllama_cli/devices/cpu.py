@@ -53,6 +53,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         memory_available=memory.available,
         memory_limit=granted.memory if limited else None,
         memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
+        own_kernels=_own_kernels() if with_torch else None,
     )
 
 
@@ -60,6 +61,12 @@ def _torch_threads() -> tuple[int, str]:
     import torch
 
     return torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+
+
+def _own_kernels() -> bool | None:
+    from openllama_cli.native import library
+
+    return library.usable() if library.has_amx() and platform.system() == "Linux" else None
 
 
 def _instruction_sets(with_torch: bool) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ class Cpu:
 
     allowed_cores: logical ones that this process may run on (affinity). cpu_limit: processors' worth of time that a container
     grants, None without a limit. threads: what torch uses; None without torch. kernels: the instruction set that torch chose
-    ("AVX512", "DEFAULT"). memory_available: without swapping, by the system's account, which knows nothing of a container's
+    ("AVX512", "DEFAULT"). own_kernels: whether olc's own kernels run, None where they are not for this processor.
+    memory_available: without swapping, by the system's account, which knows nothing of a container's
     limit; memory_limit, memory_left: of the container, None without a limit.
     """
 
@@ -50,6 +51,7 @@ class Cpu:
     memory_available: int
     memory_limit: int | None = None
     memory_left: int | None = None
+    own_kernels: bool | None = None
 
     @property
     def usable_cores(self) -> int:

@@ -36,6 +36,8 @@ class LeanForward:
         self._steps = make_steps(weights)
         if weights.method is not None:
             self.name = f"lean {weights.method}"
+        if self._steps.name is not None:
+            self.name += f" {self._steps.name}"
 
     @property
     def context(self) -> int:

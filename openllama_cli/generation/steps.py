@@ -16,7 +16,12 @@ from openllama_cli.native import library
 
 
 class TorchSteps:
-    """By torch's operators, on every device and in every type; in float32 the same arithmetic as transformers'."""
+    """By torch's operators, on every device and in every type; in float32 the same arithmetic as transformers'.
+
+    name: what `--stats` calls them, where they are not torch's.
+    """
+
+    name: str | None = None
 
     def __init__(self, weights: LlamaWeights) -> None:
         self._weights = weights
@@ -64,6 +69,8 @@ class TorchSteps:
 
 class NativeSteps(TorchSteps):
     """By olc's own kernels: one instead of two to eight operators each, and attention of all rows together."""
+
+    name = "AMX"
 
     def normalise(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return native.normalise(x, weight.to(x.dtype), self._weights.eps)

@@ -9,6 +9,7 @@ import pytest
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.hub_cache import repo_folder
 from openllama_cli.models.quantise_cache import list_copies
+from openllama_cli.native import library
 from tests.conftest import Olc
 from tests.tiny_models import write_tiny_llama
 
@@ -25,7 +26,8 @@ def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None
     made_with = json.loads(run.text)["olc"]
     assert made_with["dtype"] == "int8"
     assert made_with["activation_dtype"] in ("bfloat16", "float32")
-    assert made_with["forward"] == "lean int8 forward pass"
+    kernels = " AMX" if library.usable() else ""
+    assert made_with["forward"] == f"lean int8{kernels} forward pass"
     assert f"int8 weights, {made_with['activation_dtype']} activations" in run.messages
 
 

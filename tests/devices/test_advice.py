@@ -145,6 +145,18 @@ MACHINES: dict[str, tuple[Facts, str | None, str, list[tuple[str, str]]]] = {
         "auto",
         [("warning", "no_avx2")],
     ),
+    "kernels not compiled": (
+        facts(cpu=changed(WITHOUT_FLOAT16, own_kernels=False)),
+        None,
+        "auto",
+        [("warning", "no_kernels")],
+    ),
+    "kernels not compiled, where a GPU computes": (
+        facts(gpu(free=24), cpu=changed(WITHOUT_FLOAT16, own_kernels=False)),
+        None,
+        "auto",
+        [],
+    ),
     "AVX2 switched off": (
         facts(cpu=changed(WITHOUT_FLOAT16, kernels="DEFAULT"), variables={"ATEN_CPU_CAPABILITY": "default"}),
         None,

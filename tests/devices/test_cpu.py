@@ -11,6 +11,7 @@ import torch
 from openllama_cli.devices.cpu import read_cpu
 from openllama_cli.devices.memory_plan import auto_dtype
 from openllama_cli.models.placement import choose_dtype
+from openllama_cli.native import library
 from tests.devices.machines import CPU, facts
 
 
@@ -23,6 +24,17 @@ def test_cores_threads_and_memory_are_those_of_this_machine() -> None:
     assert 0 < cpu.memory_free <= cpu.memory_available < cpu.memory_total
     assert cpu.name
     assert cpu.kernels == torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.parametrize(("amx", "usable", "told"), [(True, True, True), (True, False, False), (False, False, None)])
+def test_own_kernels_are_of_interest_where_they_could_run(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, usable: bool, told: bool | None
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
+    monkeypatch.setattr(library, "usable", lambda: usable)
+    assert read_cpu().own_kernels is told
+    assert read_cpu(with_torch=False).own_kernels is None
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")
