@@ -1,10 +1,13 @@
 """Compiles olc's kernels while it is installed; without a C compiler, or elsewhere than on Linux on x86, it goes on without."""
 
+import contextlib
 import importlib.util
 import os
 import platform
+import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +25,26 @@ class CompileKernels(BuildHookInterface):
         assert spec.loader is not None
         sources = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sources)
-        sources.LIBRARY.unlink(missing_ok=True)
         if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
             return
         new = sources.LIBRARY.with_suffix(f".{os.getpid()}.tmp")
-        command = sources.command(os.environ.get("CC", "cc"), new)
+        command = [*shlex.split(os.environ.get("CC") or "cc"), *sources.arguments(new)]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+            # An older library, which a process may have open, goes at this moment.
             new.rename(sources.LIBRARY)
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip()
-            self._without(f"{command[0]} ended with exit status {error.returncode}: {said[:500] or 'and said nothing'}")
+            self._without(new, f"{command[0]} ended with exit status {error.returncode}: {said[:500] or 'and said nothing'}")
             return
         except (OSError, subprocess.SubprocessError) as error:
-            self._without(str(error))
+            self._without(new, str(error))
             return
-        finally:
-            new.unlink(missing_ok=True)
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         build_data["artifacts"].append("openllama_cli/native/kernels.so")
 
-    def _without(self, reason: str) -> None:
+    def _without(self, new: Path, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         self.app.display_warning(f"olc's kernels are not compiled, so it will be slower on processors with AMX: {reason}")

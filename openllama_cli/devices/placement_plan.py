@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.devices.facts import Accelerator
 from openllama_cli.models.quiet import quiet_transformers
 from openllama_cli.models.shape import LlamaShape
+from openllama_cli.native import INT4_GROUP
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -22,9 +23,6 @@ Budget = Mapping[int | str, int]
 
 # What transformers fills of the computer's memory, and of a sole GPU's.
 _SHARE = 0.9
-
-# Numbers of a weight matrix that share a scale and a zero; see models.rounding.
-INT4_GROUP = 64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import linear
 
 from openllama_cli.native import library
-from openllama_cli.native.products import Kind, product
+from openllama_cli.native.products import Kind, check, product
 
 # Weights of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
 _BLOCK_WEIGHTS = 400_000
@@ -120,7 +120,7 @@ class HalfLinear:
 
 
 class NativeLinear:
-    """Weights for olc's own kernels; see `native.products`. bias: [out]."""
+    """Weights for olc's own kernels; see `native.products`. bias: [out]. Raises ValueError for weights of another kind."""
 
     def __init__(
         self,
@@ -130,7 +130,9 @@ class NativeLinear:
         scales: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
     ) -> None:
-        self._kind, self._weight, self._out, self._scales, self._bias = kind, weight.contiguous(), out, scales, bias
+        weight = weight.contiguous()
+        check(kind, weight, scales, out)
+        self._kind, self._weight, self._out, self._scales, self._bias = kind, weight, out, scales, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         y = product(self._kind, self._weight, self._scales, x, self._out)

@@ -73,6 +73,8 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
     on_cpu = model.device.type == "cpu"
     half = on_cpu and model.dtype == torch.float16
     narrow = on_cpu and model.dtype == torch.bfloat16
+    # Activations of float16 weights on a CPU are float32 between products, and their keys and values bfloat16.
+    dtype = torch.float32 if half else model.dtype
 
     def linear(module: Any) -> Linear:
         kind = DenseLinear if stacked else float16_linear if half else bfloat16_linear if narrow else DenseLinear
@@ -84,16 +86,14 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp
         return LayerWeights(
-            attention_norm=module.input_layernorm.weight,
+            attention_norm=module.input_layernorm.weight.to(dtype),
             query_key_value=linears(attention.q_proj, attention.k_proj, attention.v_proj),
             output=linear(attention.o_proj),
-            mlp_norm=module.post_attention_layernorm.weight,
+            mlp_norm=module.post_attention_layernorm.weight.to(dtype),
             gate_up=linears(mlp.gate_proj, mlp.up_proj),
             down=linear(mlp.down_proj),
         )
 
-    # Activations of float16 weights on a CPU are float32 between products, and their keys and values bfloat16.
-    dtype = torch.float32 if half else model.dtype
     return LlamaWeights(
         device=model.device,
         dtype=dtype,
@@ -109,7 +109,7 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
         rotary=partial(_model_rotary, model.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
         embedding=model.model.embed_tokens.weight,
         layers=[layer(module) for module in model.model.layers],
-        norm=model.model.norm.weight,
+        norm=model.model.norm.weight.to(dtype),
         head=linear(model.lm_head),
     )
 

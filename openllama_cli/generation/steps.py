@@ -73,10 +73,10 @@ class NativeSteps(TorchSteps):
     name = "AMX"
 
     def normalise(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return native.normalise(x, weight.to(x.dtype), self._weights.eps)
+        return native.normalise(x, weight, self._weights.eps)
 
     def turn(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-        return native.turn(x, cosine, sine)
+        return native.turn(x, cosine, sine, self._weights.head_size)
 
     def activate(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         return native.activate(gate, up)

@@ -4,12 +4,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from openllama_cli.models.headers import TensorInfo
+from openllama_cli.native import INT4_BLOCK, INT4_GROUP
 
 if TYPE_CHECKING:
     import torch
-
-# Inputs that share a scale and a zero. Every OpenLLaMA width is divisible by 64 (8640 is not by 128).
-GROUP = 64
 
 
 class Int4Layout(ABC):
@@ -25,7 +23,7 @@ class Int4Layout(ABC):
 
     @abstractmethod
     def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
-        """Scales and zeros, [out', in' / GROUP, 2], in the layout's order."""
+        """Scales and zeros, [out', in' / INT4_GROUP, 2], in the layout's order."""
 
     @abstractmethod
     def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
@@ -36,7 +34,7 @@ class Int4Layout(ABC):
         out += -out % self.rows
         columns += -columns % self.columns
         return {
-            f"{name}.parameters": TensorInfo("bfloat16", self._parameters(out, columns // GROUP)),
+            f"{name}.parameters": TensorInfo("bfloat16", self._parameters(out, columns // INT4_GROUP)),
             f"{name}.weight": TensorInfo("uint8", (out, columns // 2)),
         }
 
@@ -44,7 +42,7 @@ class Int4Layout(ABC):
 class NativeLayout(Int4Layout):
     """For `native.products`: rows one after another, with their groups' parameters in the same order."""
 
-    rows, columns = 1, 128
+    rows, columns = 1, INT4_BLOCK
     name = ("native", "1")
 
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
@@ -62,14 +60,14 @@ class NativeLayout(Int4Layout):
 class TorchLayout(Int4Layout):
     """For torch's operator: rows in 16s, and in 64s in the order that it reads fastest, which depends on the processor."""
 
-    rows, columns = 64, GROUP
+    rows, columns = 64, INT4_GROUP
 
     @property
     def name(self) -> tuple[str, ...]:  # type: ignore[override]
         """With what the order depends on."""
         import torch
 
-        return ("torch", torch.__version__, torch.backends.cpu.get_cpu_capability())
+        return (torch.__version__, torch.backends.cpu.get_cpu_capability())
 
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
         import torch

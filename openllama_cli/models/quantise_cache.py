@@ -160,11 +160,11 @@ def list_copies() -> list[QuantisedCopy]:
 
 
 def weight_files(folder: Path, method: str) -> list[Path]:
-    """The weights of the copies of a model folder, also of ones that another torch made."""
+    """The weights of the newest copy of a model folder, if there is one: older ones are of another torch or processor."""
     original = str(folder.resolve())
     try:
         found = [Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method)]
-        return [file for file in found if file.is_file()]
+        return sorted((file for file in found if file.is_file()), key=lambda file: file.stat().st_mtime)[-1:]
     except OSError:
         return []  # Opening them will say it, in words.
 

@@ -5,7 +5,8 @@ Blocks of rows at a time: their float32 copies stay in the processor's cache, an
 
 from typing import TYPE_CHECKING
 
-from openllama_cli.models.int4_layout import GROUP, Int4Layout
+from openllama_cli.models.int4_layout import Int4Layout
+from openllama_cli.native import INT4_GROUP
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
 def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tensor, torch.Tensor]":
     """[out, in] → packed bytes, and scales and zeros, both in a layout's order.
 
-    w = scale * (q - 8) + zero, q in 0 … 15, for each GROUP of inputs; rows and inputs that only fill up are zeros.
+    w = scale * (q - 8) + zero, q in 0 … 15, for each INT4_GROUP of inputs; rows and inputs that only fill up are zeros.
     """
     import torch
     from torch.nn.functional import pad
@@ -43,14 +44,14 @@ def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tens
     for start in range(0, weight.shape[0], _BLOCK_ROWS):
         rows = weight[start : start + _BLOCK_ROWS].float()
         rows = pad(rows, (0, columns, 0, -len(rows) % layout.rows))
-        levels, scale, zero = fit_groups(rows.unflatten(1, (-1, GROUP)))
+        levels, scale, zero = fit_groups(rows.unflatten(1, (-1, INT4_GROUP)))
         packed.append(layout.pack(levels.flatten(1).int()))
         parameters.append(torch.stack([scale, zero], dim=-1).bfloat16())
     return torch.cat(packed), layout.arrange(torch.cat(parameters))
 
 
 def fit_groups(groups: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """float32 [out, n, GROUP] → levels 0 … 15 of the same shape, scales and zeros [out, n], for w = scale * (q - 8) + zero.
+    """float32 [out, n, INT4_GROUP] → levels 0 … 15 of the same shape, scales and zeros [out, n]; w = scale * (q - 8) + zero.
 
     Minimises the squared error of the weights: the range of a group is narrowed as far as that helps (clipping a few outliers
     for finer steps), then levels and line are fitted in turn, each to the other, as half-quadratic quantisation does

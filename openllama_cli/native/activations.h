@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <math.h>
+
 #include "weights.h"
 
 /* 16 inputs of a row as floats, zeros beyond its end. */
@@ -44,8 +46,9 @@ static float to_digits(const struct work *w, int64_t row, uint8_t *to, float *su
         most = _mm512_max_ps(most, _mm512_abs_ps(x));
         check = _mm512_fmadd_ps(x, _mm512_setzero_ps(), check);
     }
-    const float largest = _mm512_reduce_max_ps(most), units = 127 * DIGIT, odd = _mm512_reduce_add_ps(check);
-    const __m512 inverse = _mm512_set1_ps(largest > 0 ? units / largest : 0);
+    /* Not less than this, below which its inverse would be infinite. */
+    const float largest = fmaxf(_mm512_reduce_max_ps(most), 1e-30f), units = 127 * DIGIT, odd = _mm512_reduce_add_ps(check);
+    const __m512 inverse = _mm512_set1_ps(units / largest);
     __m512i highs = _mm512_setzero_si512(), lows = _mm512_setzero_si512();
     for (int64_t k = 0; k < width; k += GROUP, to += 2 * GROUP) {
         __m512i sum = _mm512_setzero_si512();

@@ -12,21 +12,23 @@
 #include "one_row.h"
 #include "several_rows.h"
 
-/* This thread's memory, kept for the next call. NULL where there is none. */
+/* This thread's memory, kept for the next call, and more than asked for, since the next may need a little more. NULL where
+ * there is none. */
 static uint8_t *reserve(int64_t size) {
     static _Thread_local uint8_t *memory;
     static _Thread_local int64_t reserved;
     if (size > reserved) {
+        size = (size + size / 4 + 63) / 64 * 64;
         free(memory);
-        memory = aligned_alloc(64, (size + 63) / 64 * 64);
+        memory = aligned_alloc(64, size);
         reserved = memory ? size : 0;
     }
     return memory;
 }
 
 /* y = x times the weights' transpose; see struct product. Returns 0, or 1 where memory ran out. */
-int olc_product(const void *weights, const void *scales, const void *x, void *y, int64_t rows, int64_t out, int64_t in, int kind,
-                int wide, int threads, parallel_function *parallel) {
+int olc_product(const void *weights, const void *scales, const void *x, void *y, int64_t rows, int64_t out, int64_t in,
+                int kind, int wide, int threads, parallel_function *parallel) {
     struct work w;
     w.p = (struct product){weights, scales, x, y, rows, out, in, kind, wide};
     w.blocks = (in + BLOCK - 1) / BLOCK;
@@ -37,8 +39,10 @@ int olc_product(const void *weights, const void *scales, const void *x, void *y,
     w.tiles = w.rows + together * row;
     w.steps = (float *)(w.tiles + together * row);
     w.sums = w.steps + together;
-    for (int64_t first = 0; first < rows; first += MOST_ROWS) {
-        w.p.rows = least(rows - first, MOST_ROWS);
+    /* Evenly, so that no row is left over for the kernels of one row, which round otherwise. */
+    int64_t times = (rows + MOST_ROWS - 1) / MOST_ROWS;
+    for (int64_t first = 0; first < rows; first += w.p.rows, times--) {
+        w.p.rows = (rows - first + times - 1) / times;
         w.p.x = (const uint8_t *)x + first * in * (wide ? 4 : 2);
         w.p.y = (uint8_t *)y + first * out * (wide ? 4 : 2);
         run(&w.shares, arrange, &w, (w.p.rows + 15) / 16, threads, parallel);
@@ -55,7 +59,8 @@ void olc_normalise(const void *x, const void *weight, void *y, int64_t rows, int
     run(&w.shares, normalise_rows, &w, rows, threads, parallel);
 }
 
-/* y [rows, heads, size], bfloat16 = x, its rows `stride` numbers apart, turned by the angles of cosine and sine [rows, size]. */
+/* y [rows, heads, size], bfloat16 = x, its rows `stride` numbers apart, turned by the angles of cosine and sine [rows,
+ * size]. */
 void olc_turn(const void *x, const void *cosine, const void *sine, void *y, int64_t rows, int64_t heads, int64_t size,
               int64_t stride, int wide, int threads, parallel_function *parallel) {
     struct layer_work w;

@@ -1,5 +1,5 @@
-/* What a layer does between its products: norms, rotary embeddings, the activation. Each number is computed in float32 and rounded
- * once. */
+/* What a layer does between its products: norms, rotary embeddings, the activation. Each number is computed in float32 and
+ * rounded once. */
 
 #pragma once
 
@@ -47,8 +47,10 @@ static void turn_rows(void *argument) {
         for (int64_t i = 0; i < half; i += 16) {
             const __mmask16 there = first_of_16(half - i);
             const int64_t angle = row * w->size + i;
-            const __m512 cosine = load(w->cosine, angle, w->wide, there), sine = load(w->sine, angle, w->wide, there);
-            const __m512 cosine2 = load(w->cosine, angle + half, w->wide, there), sine2 = load(w->sine, angle + half, w->wide, there);
+            const __m512 cosine = load(w->cosine, angle, w->wide, there);
+            const __m512 sine = load(w->sine, angle, w->wide, there);
+            const __m512 cosine2 = load(w->cosine, angle + half, w->wide, there);
+            const __m512 sine2 = load(w->sine, angle + half, w->wide, there);
             for (int64_t head = 0; head < w->heads; head++) {
                 const int64_t from = row * w->stride + head * w->size + i, to = (row * w->heads + head) * w->size + i;
                 const __m512 first = load(w->x, from, w->wide, there), second = load(w->x, from + half, w->wide, there);

@@ -72,7 +72,9 @@ def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> N
 
 @functools.cache
 def functions() -> Functions | None:
-    """The library, or None where it is not compiled, or from other sources, or the system refuses AMX's registers."""
+    """The library, or None where it is not compiled, or from other sources, where the system refuses AMX's registers, or where
+    torch has no OpenMP to share.
+    """
     if not sys.platform.startswith("linux") or not LIBRARY.is_file():
         return None
     try:
@@ -89,5 +91,5 @@ def functions() -> Functions | None:
     try:
         parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
-        parallel = None
+        return None  # A torch without OpenMP. One thread would be slower than torch's many.
     return Functions(by_name, parallel)

@@ -56,8 +56,8 @@ INLINE float row_int8(const struct work *w, int64_t out) {
     return __builtin_fmaf(high_sum, DIGIT, low_sum) * (w->steps[0] * ((const float *)w->p.scales)[out]);
 }
 
-/* Sums of levels 0 to 15 and activations are exact, scaled group by group; what a group's zero and the levels' middle at 8 add is
- * the same for all its levels: (zero - 8 * scale) * the sum of its activations. */
+/* Sums of levels 0 to 15 and activations are exact, scaled group by group; what a group's zero and the levels' middle at 8
+ * add is the same for all its levels: (zero - 8 * scale) * the sum of its activations. */
 INLINE float row_int4(const struct work *w, int64_t out) {
     __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, rest = _mm512_setzero_ps();
     const __m512i mask = _mm512_set1_epi8(15), none = _mm512_setzero_si512();
@@ -70,7 +70,8 @@ INLINE float row_int4(const struct work *w, int64_t out) {
         for (int half = 0; half < 2; half++) {
             const __m512i levels = _mm512_and_si512(half ? _mm512_srli_epi16(bytes, 4) : bytes, mask);
             const __m512i high = _mm512_dpbusd_epi32(none, levels, _mm512_load_si512(x + half * 128));
-            const __m512i both = _mm512_dpbusd_epi32(_mm512_slli_epi32(high, 7), levels, _mm512_load_si512(x + half * 128 + 64));
+            const __m512i low = _mm512_load_si512(x + half * 128 + 64);
+            const __m512i both = _mm512_dpbusd_epi32(_mm512_slli_epi32(high, 7), levels, low);
             sums[half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(both), everywhere(lines[block * 2 + half] << 16), sums[half]);
         }
     }

@@ -15,10 +15,12 @@ from enum import IntEnum
 
 import torch
 
+from openllama_cli.native import INT4_BLOCK, INT4_GROUP
 from openllama_cli.native.library import call
 
-# Inputs of an int4 row are filled up to a multiple of this; a scale and a zero hold for so many.
-INT4_BLOCK, INT4_GROUP = 128, 64
+_TYPES = (torch.bfloat16, torch.float16, torch.int8, torch.uint8)
+# Beyond so many inputs the sums of int8 products do not fit 32 bits.
+_MOST_INT8_INPUTS = 65_536
 
 
 class Kind(IntEnum):
@@ -36,10 +38,14 @@ def product(
     """[n, in] bfloat16 or float32 → [n, out] of the same type, x times the weights' transpose. Only where `library.usable`.
 
     weight: contiguous, on the CPU: [out, in], or uint8 [out, in' / 2] of int4 (see `pack_int4`). scales: float32 [out] of int8;
-    bfloat16 [out, in' / 64, 2] of int4. threads: as many as torch uses. Raises MemoryError.
+    bfloat16 [out, in' / 64, 2] of int4; see `check`. threads: as many as torch uses. Raises MemoryError, and ValueError for
+    activations that do not fit the weights.
     """
     x = x.contiguous()
     rows, inputs = x.shape
+    fits = inputs + -inputs % INT4_BLOCK == 2 * weight.shape[1] if kind == Kind.INT4 else inputs == weight.shape[1]
+    if not fits or x.dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"{inputs} {x.dtype} activations do not fit {kind.name} weights of {list(weight.shape)}")
     y = torch.empty(rows, out, dtype=x.dtype)
     call(
         "product",
@@ -56,6 +62,20 @@ def product(
         threads=threads,
     )
     return y
+
+
+def check(kind: Kind, weight: torch.Tensor, scales: torch.Tensor | None, out: int) -> None:
+    """Raise ValueError for weights that `product` would read wrongly."""
+    rows, columns = weight.shape
+    shape: list[int] | None = {Kind.INT8: [out], Kind.INT4: [out, columns // 32, 2]}.get(kind)
+    sound = weight.dtype == _TYPES[kind] and weight.is_contiguous() and weight.device.type == "cpu" and rows == out
+    if shape is not None:
+        wanted = torch.float32 if kind == Kind.INT8 else torch.bfloat16
+        sound &= scales is not None and scales.dtype == wanted and list(scales.shape) == shape and scales.is_contiguous()
+    if kind == Kind.INT4:
+        sound &= columns % (INT4_BLOCK // 2) == 0
+    if not sound or (kind == Kind.INT8 and columns > _MOST_INT8_INPUTS):
+        raise ValueError(f"the kernels do not take {weight.dtype} weights of {[rows, columns]} as {kind.name}")
 
 
 def pack_int4(levels: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,7 @@
 /* Several rows of activations: 16 rows of weights at a time as the left operand of AMX's products of tiles.
  *
- * A left tile is 16 rows of 64 bytes of weights. A right one is 16 words of 4 bytes of 16 rows of activations. Their product adds
- * to 16 x 16 floats or integers. There are eight tiles; 0 to 3 hold sums here.
- */
+ * * A left tile is 16 rows of 64 bytes of weights. A right one is 16 words of 4 bytes of 16 rows of activations. Their
+ * product adds to 16 x 16 floats or integers. There are eight tiles; 0 to 3 hold sums here. */
 
 #pragma once
 
@@ -46,6 +45,7 @@ INLINE void tiles_bfloat16(const struct work *w, int kind, int64_t out, uint8_t 
                 unpack_floats(at, kind, w->p.in - block * BLOCK, weights);
             for (int part = 0; part < 4; part++) _mm512_store_si512(left + part * TILE + r * 64, weights[part]);
         }
+        settle();
         for (int part = 0; part < 4; part++, right += count * TILE) {
             _tile_loadd(4, left + part * TILE, 64);
             _tile_loadd(5, right, 64);
@@ -67,8 +67,8 @@ INLINE void tiles_bfloat16(const struct work *w, int kind, int64_t out, uint8_t 
     store_sums(count, sums);
 }
 
-/* int8 products with both digits of `count` (1 or 2) tiles of activations, from `first` of `all` on. Weights are read where they
- * lie, but for rows and inputs at the edges, which `memory` fills up. */
+/* int8 products with both digits of `count` (1 or 2) tiles of activations, from `first` of `all` on. Weights are read where
+ * they lie, but for rows and inputs at the edges, which `memory` fills up. */
 INLINE void tiles_int8(const struct work *w, int64_t out, uint8_t *memory, int first, int all, int count, sums_type sums) {
     const int64_t real = least(w->p.out - out, 16);
     const uint8_t *right = w->tiles + first * TILE;
@@ -84,6 +84,7 @@ INLINE void tiles_int8(const struct work *w, int64_t out, uint8_t *memory, int f
                 memset(memory + r * 64, 0, 64);
                 memcpy(memory + r * 64, left + r * stride, inputs);
             }
+            settle();
             left = memory;
             stride = 64;
         }
@@ -135,6 +136,7 @@ INLINE void several_rows(struct work *w, int kind, int count) {
     memset(memory, 0, sizeof memory);
     sums_type sums __attribute__((aligned(64)));
     int64_t piece;
+    settle();
     _tile_loadconfig(&config);
     for (int64_t share = join(&w->shares); (piece = take(&w->shares, &share)) >= 0;) {
         const int64_t out = piece * SIXTEEN;

@@ -12,15 +12,15 @@ _TILES = ("amx-tile", "amx-bf16", "amx-int8")
 
 
 def fingerprint() -> str:
-    """Of the sources, so that a library of older ones is not mistaken for one of these."""
-    digest = hashlib.sha256()
+    """Of the sources and the flags here, so that a library of older ones is not mistaken for one of these."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
     for file in sorted((*FOLDER.glob("*.c"), *FOLDER.glob("*.h"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def command(compiler: str, to: Path) -> list[str]:
-    """What compiles the library: with GCC 12 or Clang 16, or newer ones."""
+def arguments(to: Path) -> list[str]:
+    """What a C compiler is given to compile the library: GCC 12 or Clang 16, or newer ones."""
     instructions = [f"-m{name}" for name in (*_INSTRUCTIONS, *_TILES)]
     flags = ["-std=c11", "-O3", "-shared", "-fPIC", "-Wall", "-Wextra", f'-DOLC_SOURCES="{fingerprint()}"']
-    return [compiler, *flags, "-D_GNU_SOURCE", *instructions, str(_MAIN), "-lm", "-o", str(to)]
+    return [*flags, "-D_GNU_SOURCE", *instructions, str(_MAIN), "-lm", "-o", str(to)]

@@ -45,14 +45,19 @@ INLINE void transpose(__m512i rows[16]) {
         }
     /* b[4 * q + c] has words c, c + 4, c + 8 and c + 12 of rows 4 * q to 4 * q + 3. */
     for (int c = 0; c < 4; c++) {
-        const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
-        const __m512i even2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88), odd2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
-        rows[c] = _mm512_shuffle_i32x4(even, even2, 0x88);
-        rows[c + 4] = _mm512_shuffle_i32x4(odd, odd2, 0x88);
-        rows[c + 8] = _mm512_shuffle_i32x4(even, even2, 0xdd);
-        rows[c + 12] = _mm512_shuffle_i32x4(odd, odd2, 0xdd);
+        const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
+        const __m512i odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+        const __m512i even_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+        const __m512i odd_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+        rows[c] = _mm512_shuffle_i32x4(even, even_later, 0x88);
+        rows[c + 4] = _mm512_shuffle_i32x4(odd, odd_later, 0x88);
+        rows[c + 8] = _mm512_shuffle_i32x4(even, even_later, 0xdd);
+        rows[c + 12] = _mm512_shuffle_i32x4(odd, odd_later, 0xdd);
     }
 }
+
+/* Compilers do not know what the tile instructions read: this keeps stores before them from being left out or moved behind. */
+INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
 
 /* e to the x, to 2 units in the last place, with the polynomial of Cephes' expf (Moshier 1992). NaN stays NaN. */
 INLINE __m512 exponential(__m512 x) {

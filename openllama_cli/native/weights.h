@@ -64,15 +64,16 @@ INLINE void unpack_floats(const uint8_t *at, int kind, int64_t left, __m512i to[
     for (int part = 0; part < 4; part++) {
         const __m256i *from = (const __m256i *)(at + part * 64);
         to[part] = kind == BFLOAT16 ? _mm512_loadu_si512(from)
-                                    : bfloat16(_mm512_cvtph_ps(_mm256_loadu_si256(from)), _mm512_cvtph_ps(_mm256_loadu_si256(from + 1)));
+                                    : bfloat16(_mm512_cvtph_ps(_mm256_loadu_si256(from)),
+                                               _mm512_cvtph_ps(_mm256_loadu_si256(from + 1)));
     }
 }
 
 /* A block of a row of int4 weights in bfloat16. lines: scale and zero of its two groups.
  *
- * Byte n holds input n of the first group in its lower half and input n of the second in the upper one. So the four vectors have
- * every other input of a group each: even ones of the first, of the second, odd ones of the first, of the second. A level is
- * looked up in a table of its group's 16 weights. */
+ * * Byte n holds input n of the first group in its lower half and input n of the second in the upper one. So the four
+ * vectors have every other input of a group each: even ones of the first, of the second, odd ones of the first, of the
+ * second. A level is looked up in a table of its group's 16 weights. */
 INLINE void unpack_int4(const uint8_t *at, const uint32_t lines[2], __m512i to[4]) {
     const __m512i bytes = _mm512_loadu_si512(at);
     const __m512 levels = _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8);

@@ -15,6 +15,7 @@ from openllama_cli.devices.placement_plan import auto_device_map, loading_budget
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint import inspect
 from openllama_cli.models.find import ModelFolder
+from openllama_cli.models.int4_layout import Int4Layout, NativeLayout, TorchLayout
 from openllama_cli.models.load import LoadedModel, load
 from openllama_cli.models.quiet import quiet_transformers
 from openllama_cli.models.spec import DtypeName, ModelSpec
@@ -135,13 +136,19 @@ def test_the_memory_of_this_machine_is_reckoned_as_transformers_does() -> None:
 
 
 @pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("method", ["int8", "int4"])
-def test_quantised_models_have_the_bytes_that_quantising_makes(tmp_path: Path, method: Any, tie: bool) -> None:
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [("int8", TorchLayout()), ("int4", TorchLayout()), ("int4", NativeLayout())],
+    ids=["int8", "torch", "native"],
+)
+def test_quantised_models_have_the_bytes_that_quantising_makes(
+    tmp_path: Path, method: Any, layout: Int4Layout, tie: bool
+) -> None:
     from openllama_cli.models.quantise import quantised
 
     folder = write_tiny_llama(tmp_path / "model", heads=16, kv_heads=16, intermediate=384, tie=tie, dtype="float16")
     checkpoint = inspect(folder)
-    made = sum(tensor.nbytes for name, tensor in quantised(checkpoint, method, lambda _: None) if "rotary" not in name)
+    made = sum(tensor.nbytes for name, tensor in quantised(checkpoint, method, layout, lambda _: None) if "rotary" not in name)
     planned = quantised_parts(checkpoint.shape, method, 2)
     assert {part.device for part in planned} == {"cpu"}
     assert sum(part.is_layer for part in planned) == checkpoint.shape.layers

@@ -24,11 +24,11 @@ from openllama_cli.generation.quantised_int8 import (
 from openllama_cli.generation.stream import choose_forward
 from openllama_cli.models import quantise_load
 from openllama_cli.models.find import ModelFolder
-from openllama_cli.models.int4_layout import GROUP, NativeLayout, TorchLayout
+from openllama_cli.models.int4_layout import NativeLayout, TorchLayout
 from openllama_cli.models.load import LoadedModel, load
 from openllama_cli.models.rounding import fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.native import library
+from openllama_cli.native import INT4_GROUP, library
 from tests.tiny_models import write_tiny_llama
 
 SIZES = [(70, 200), (33, 48), (5, 3), (256, 192)]
@@ -41,6 +41,8 @@ INTEGER = [
     pytest.param(NativeInt8Linear, marks=needs_kernels),
 ]
 needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 product does not work on this processor")
+
+needs_any_int4 = pytest.mark.skipif(not (library.usable() or int4_works()), reason="no int4 product works on this processor")
 
 
 def random(*size: int, seed: int = 0) -> torch.Tensor:
@@ -100,15 +102,16 @@ def test_a_wrong_or_slow_product_is_noticed(kind: Any, monkeypatch: pytest.Monke
 
 
 def test_a_processor_without_a_working_integer_product_gets_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "usable", lambda: False)
     monkeypatch.setattr(quantised_int8, "works", lambda kind: False)
     assert quantised_int8.int8_kind.__wrapped__() is PlainInt8Linear
     monkeypatch.setattr(quantised_int8, "works", lambda kind: True)
-    monkeypatch.setattr(library, "usable", lambda: False)
     monkeypatch.setattr(library, "has_amx", lambda: False)
     assert quantised_int8.int8_kind.__wrapped__() is OnednnInt8Linear
     monkeypatch.setattr(library, "has_amx", lambda: True)
     assert quantised_int8.int8_kind.__wrapped__() is TileInt8Linear
     monkeypatch.setattr(library, "usable", lambda: True)
+    monkeypatch.setattr(quantised_int8, "works", lambda kind: False)
     assert quantised_int8.int8_kind.__wrapped__() is NativeInt8Linear
 
 
@@ -127,7 +130,7 @@ def test_int4_products_are_those_of_the_rounded_weights(layout: Any, kind: Any, 
     packed, parameters = int4_groups(weight, layout)
     planned = layout.plan("x", *size)
     assert [packed.shape, parameters.shape] == [planned["x.weight"].shape, planned["x.parameters"].shape]
-    groups = torch.nn.functional.pad(weight, (0, -size[1] % GROUP)).unflatten(1, (-1, GROUP))
+    groups = torch.nn.functional.pad(weight, (0, -size[1] % INT4_GROUP)).unflatten(1, (-1, INT4_GROUP))
     levels, scale, zero = fit_groups(groups)
     rounded = ((levels - 8) * scale[..., None] + zero[..., None]).flatten(1)[:, : size[1]]
     assert error(rounded, weight) < 0.1
@@ -137,7 +140,7 @@ def test_int4_products_are_those_of_the_rounded_weights(layout: Any, kind: Any, 
 
 
 def test_int4_rounding_beats_min_and_max() -> None:
-    groups = torch.distributions.StudentT(4.0).sample((64, 8, GROUP))
+    groups = torch.distributions.StudentT(4.0).sample((64, 8, INT4_GROUP))
     levels, scale, zero = fit_groups(groups.clone())
     assert levels.min() >= 0
     assert levels.max() <= 15
@@ -147,7 +150,7 @@ def test_int4_rounding_beats_min_and_max() -> None:
 
 
 def test_int4_rounding_keeps_constant_groups() -> None:
-    groups = torch.tensor([0.0, 0.25, -3.0])[:, None, None].expand(3, 1, GROUP)
+    groups = torch.tensor([0.0, 0.25, -3.0])[:, None, None].expand(3, 1, INT4_GROUP)
     levels, scale, zero = fit_groups(groups)
     assert torch.allclose((levels - 8) * scale[..., None] + zero[..., None], groups, rtol=0.005)
 
@@ -162,7 +165,7 @@ def open_folder(path: Path, **options: Any) -> LoadedModel:
 
 
 # Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantised_quality.
-@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_int4)], ids=["int8", "int4"])
+@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_any_int4)], ids=["int8", "int4"])
 def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
     found: tuple[Any, float] = request.param
     return found
@@ -219,6 +222,19 @@ def test_biases_and_scaled_rotary_embeddings_are_kept(tmp_path: Path) -> None:
         for options in ({}, {"quantize": "int8"})
     ]
     assert error(logits[1], logits[0]) < 0.05
+
+
+@needs_tiles
+@pytest.mark.usefixtures("_own_cache")
+def test_a_fallback_for_one_kind_of_product_goes_with_the_kernels_between_them(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's integer products give their rows turned: one beside the other, not one after the other."""
+    prompt = [1, *range(50, 80)]
+    wanted = choose_forward(open_folder(tiny_model, dtype="float32")).prefill(prompt, KVCache(40))
+    monkeypatch.setattr(quantised_module, "int8_linear", TileInt8Linear)
+    found = choose_forward(open_folder(tiny_model, dtype="bfloat16", quantize="int8")).prefill(prompt, KVCache(40))
+    assert error(found, wanted) < 0.2
 
 
 @pytest.mark.usefixtures("_own_cache")

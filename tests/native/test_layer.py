@@ -68,7 +68,7 @@ def test_rotary_embeddings(dtype: torch.dtype, rows: int, heads: int, size: int)
     wide = x.double().unflatten(-1, (heads, size))
     first, second = wide.chunk(2, dim=-1)
     wanted = wide * cosine.double()[:, None] + torch.cat((-second, first), dim=-1) * sine.double()[:, None]
-    found = layer.turn(x, cosine, sine)
+    found = layer.turn(x, cosine, sine, size)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), wanted, rtol=2.0**-8, atol=2e-6)
 
@@ -98,6 +98,59 @@ def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, size: int, len
             assert torch.equal(caches[row][part][:, length], new[row])
             others[row][part][:, length] = new[row]
             assert torch.equal(caches[row][part], others[row][part])  # Nothing else is written.
+
+
+def full(length: int) -> dict[str, Any]:
+    """Arguments of `attend` for a row with room for four positions."""
+    cache = (torch.zeros(2, 4, 8).bfloat16(), torch.zeros(2, 4, 8).bfloat16())
+    new = torch.zeros(1, 2, 8).bfloat16()
+    return {
+        "query": new,
+        "key": new,
+        "value": new,
+        "caches": [cache],
+        "lengths": [length],
+        "scale": 1.0,
+        "dtype": torch.float32,
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        full(4),
+        full(3) | {"caches": []},
+        full(3) | {"lengths": []},
+        full(3) | {"value": torch.zeros(1, 2, 8)},
+        full(3) | {"query": torch.zeros(1, 2, 6).bfloat16()},
+        full(3) | {"key": torch.zeros(1, 1, 8).bfloat16()},
+    ],
+    ids=["full", "no cache", "no length", "float32", "other size", "other heads"],
+)
+def test_attention_writes_nowhere_else(wrong: dict[str, Any]) -> None:
+    layer.attend(**full(3))
+    with pytest.raises(ValueError, match="the kernel attend does not take"):
+        layer.attend(**wrong)
+
+
+def test_what_would_be_read_wrongly_is_refused() -> None:
+    x, angles = torch.zeros(2, 16), torch.zeros(2, 8)
+    for call in (
+        lambda: layer.normalise(x.half(), torch.ones(16).half(), 1e-6),
+        lambda: layer.normalise(x, torch.ones(16).bfloat16(), 1e-6),
+        lambda: layer.normalise(x, torch.ones(15), 1e-6),
+        lambda: layer.activate(x, x.bfloat16()),
+        lambda: layer.activate(x, x[:, :8]),
+        lambda: layer.turn(x, angles, angles, 4),
+        lambda: layer.turn(x, angles, angles.bfloat16(), 8),
+    ):
+        with pytest.raises(ValueError, match="does not take"):
+            call()
+
+
+def test_rows_may_lie_turned() -> None:
+    x = random(16, 3).T
+    assert torch.equal(layer.activate(x, x), layer.activate(x.contiguous(), x.contiguous()))
 
 
 def test_attention_to_large_scores_and_to_what_is_not_a_number() -> None:

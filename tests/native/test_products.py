@@ -1,20 +1,21 @@
 """Products by olc's own kernels against float64: every type of weights, every number of rows and every edge."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 from openllama_cli.generation.kernels import NativeLinear
-from openllama_cli.native import library
-from openllama_cli.native.products import INT4_BLOCK, INT4_GROUP, Kind, pack_int4, product
+from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library
+from openllama_cli.native.products import Kind, check, pack_int4, product
 
 needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 
 # Odd numbers of everything, less than one tile, whole blocks, and the widths of OpenLLaMA 3B.
 SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
 # One; a tile of them, fewer and more; all tiles; more than go through at once.
-ROWS = [1, 2, 15, 16, 17, 33, 64, 65, 130]
+ROWS = [1, 2, 15, 16, 17, 33, 64, 65, 129]
 
 
 def random(*size: int, seed: int = 0) -> torch.Tensor:
@@ -107,6 +108,68 @@ def test_every_number_of_threads_does_the_same(kind: Kind, threads: int, rows: i
     weight, scales, _ = weights(kind, 333, 700)
     x = random(rows, 700)
     assert torch.equal(product(kind, weight, scales, x, 333, threads), product(kind, weight, scales, x, 333, 1))
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", list(Kind))
+def test_teams_of_changing_size_lose_no_threads_and_no_work(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """17 rows are arranged in two pieces and multiplied in many; GNU's OpenMP ends threads that a team leaves out."""
+    weight, scales, whole = weights(kind, 600, 300)
+    x = random(17, 300)
+    tasks, found = [], []
+    for _ in range(5):
+        found.append(product(kind, weight, scales, x, 600, 6))
+        tasks.append({entry.name for entry in Path("/proc/self/task").iterdir()})
+    assert len(set.union(*tasks[1:])) == len(tasks[1])
+    assert all(error(y, x.double() @ whole.T) < TOLERANCE[kind] + 4e-3 for y in found)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", list(Kind))
+def test_memory_that_begins_anywhere_and_tiny_activations_are_read_rightly(kind: Kind) -> None:
+    weight, scales, whole = weights(kind, 40, 300)
+    moved = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape).copy_(weight)
+    for rows in (1, 20):
+        x = torch.empty(rows * 300 + 1)[1:].view(rows, 300).copy_(random(rows, 300))
+        assert error(product(kind, moved, scales, x, 40), x.double() @ whole.T) < 0.01
+        for tiny in (1e-25, 1e-38):
+            assert product(kind, weight, scales, x * tiny, 40).abs().max() < tiny * 1e6
+
+
+@needs_kernels
+def test_the_longest_int8_rows_do_not_overflow() -> None:
+    weight = torch.full((16, 65_536), 127, dtype=torch.int8)
+    weight[8:] = -127
+    for rows in (1, 3):
+        x = torch.ones(rows, 65_536)
+        wanted = (x.double() @ weight.double().T).float()
+        torch.testing.assert_close(product(Kind.INT8, weight, torch.ones(16), x, 16), wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "scales", "out"),
+    [
+        (Kind.BFLOAT16, torch.zeros(4, 8), None, 4),
+        (Kind.FLOAT16, torch.zeros(4, 8).half(), None, 5),
+        (Kind.BFLOAT16, torch.zeros(8, 4).bfloat16().T, None, 4),
+        (Kind.INT8, torch.zeros(4, 8, dtype=torch.int8), None, 4),
+        (Kind.INT8, torch.zeros(4, 8, dtype=torch.int8), torch.ones(4).half(), 4),
+        (Kind.INT8, torch.zeros(1, 65_537, dtype=torch.int8), torch.ones(1), 1),
+        (Kind.INT4, torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 1, 2).bfloat16(), 4),
+        (Kind.INT4, torch.zeros(4, 64, dtype=torch.uint8), torch.ones(2, 4, 2).bfloat16(), 4),
+    ],
+)
+def test_weights_that_would_be_read_wrongly_are_refused(
+    kind: Kind, weight: torch.Tensor, scales: torch.Tensor | None, out: int
+) -> None:
+    with pytest.raises(ValueError, match="the kernels do not take"):
+        check(kind, weight, scales, out)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 7), torch.zeros(1, 8).half(), torch.zeros(1, 8).double()])
+def test_activations_that_do_not_fit_are_refused(x: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="do not fit BFLOAT16 weights"):
+        product(Kind.BFLOAT16, torch.zeros(4, 8).bfloat16(), None, x, 4)
 
 
 @needs_kernels
