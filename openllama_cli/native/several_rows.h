@@ -1,6 +1,6 @@
 /* Several rows of activations: 16 rows of weights at a time as the left operand of AMX's products of tiles.
  *
- * * A left tile is 16 rows of 64 bytes of weights. A right one is 16 words of 4 bytes of 16 rows of activations. Their
+ * A left tile is 16 rows of 64 bytes of weights. A right one is 16 words of 4 bytes of 16 rows of activations. Their
  * product adds to 16 x 16 floats or integers. There are eight tiles; 0 to 3 hold sums here. */
 
 #pragma once

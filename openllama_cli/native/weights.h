@@ -71,7 +71,7 @@ INLINE void unpack_floats(const uint8_t *at, int kind, int64_t left, __m512i to[
 
 /* A block of a row of int4 weights in bfloat16. lines: scale and zero of its two groups.
  *
- * * Byte n holds input n of the first group in its lower half and input n of the second in the upper one. So the four
+ * Byte n holds input n of the first group in its lower half and input n of the second in the upper one. So the four
  * vectors have every other input of a group each: even ones of the first, of the second, odd ones of the first, of the
  * second. A level is looked up in a table of its group's 16 weights. */
 INLINE void unpack_int4(const uint8_t *at, const uint32_t lines[2], __m512i to[4]) {
