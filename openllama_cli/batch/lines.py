@@ -24,6 +24,19 @@ class Line:
     whole: bool = True
 
 
+def check_input(path: Path) -> None:
+    """Raise UsageError for a path where nothing is. Nothing is opened: a pipe can be read once only."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"cannot read {path}: {reason}", "check the path and its permissions")
+
+
 @contextmanager
 def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator[BinaryIO]:
     """The file, past its byte order mark if it has one.
@@ -35,8 +48,7 @@ def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = Non
     try:
         raw: io.RawIOBase = path.open("rb", buffering=0)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path and its permissions") from error
+        raise _cannot_read(path, error) from error
     if on_bytes is not None:
         raw = _Observed(raw, on_bytes)
     try:

@@ -111,6 +111,7 @@ def command(
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "say what it is and where the answers go: --format jsonl -o answers.jsonl")
     # Not before the options are known to be right: a usage error is to be as quick as help.
+    from openllama_cli.batch.lines import check_input
     from openllama_cli.batch.lock import output_lock
     from openllama_cli.batch.output import check_output, open_journal, write_output
     from openllama_cli.batch.precheck import precheck
@@ -118,6 +119,8 @@ def command(
     fmt = InputFormat(format_name) if format_name is not None else InputFormat.of(Path(source))
     if output == "-":
         raise UsageError("-o - is no file", "OUTPUT appears when it is whole; name a file, and cat it then")
+    if not from_stdin:
+        check_input(Path(source))
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop(notice) as stop:
