@@ -134,7 +134,7 @@ class Batch:
         finally:
             shown.finish(done=whole)
         seconds, counts = shown.seconds, runner.progress
-        self._spoken = f"{counts.rows} rows in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
+        self._spoken = f"{counts.rows} row{'s' * (counts.rows != 1)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
 
     def report(self, target: Path) -> None:
         """The end: what was written; raises RowsFailedError if rows failed."""

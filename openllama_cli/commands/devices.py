@@ -121,13 +121,19 @@ def _machine(facts: "Facts") -> list[tuple[str, str]]:
         ("processor", cpu.name),
         ("cores", _cores(cpu)),
         ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matrix products"),
-        *([("kernels", "olc's own, for AMX")] if cpu.own_kernels else []),
+        *_kernels(cpu),
         ("memory", memory),
         ("distributed", ", ".join(name for name, there in facts.backends.items() if there) or "no backend"),
         *((check.name, check.detail if check.ok else f"broken: {check.detail}") for check in facts.checks),
         ("models", _cache(cache)),
         ("Hub", _hub(cache)),
     ]
+
+
+def _kernels(cpu: "Cpu") -> list[tuple[str, str]]:
+    if cpu.own_kernels is None:
+        return []
+    return [("kernels", "olc's own, for AMX" if cpu.own_kernels else "torch's, since olc's own are not compiled")]
 
 
 def _cores(cpu: "Cpu") -> str:

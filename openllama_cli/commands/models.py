@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from openllama_cli.commands import suggest
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import UsageError
 from openllama_cli.models import find
 from openllama_cli.models.default import read_default, write_default
-from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder, snapshot
+from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
+from openllama_cli.models.named_copies import copies_of_folder, copies_of_repository
 from openllama_cli.models.paths import hub_cache_dir
-from openllama_cli.models.quantise_cache import QuantisedCopy, list_copies, remove_copies
+from openllama_cli.models.quantise_cache import QuantisedCopy, remove_copies
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
 
@@ -192,17 +193,16 @@ def default(model: str | None, unset: bool) -> None:
 def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
     """Remove a model from the Hugging Face cache, with unfinished downloads, and the copies that --quantize made of it.
 
-    Of the demo model and of a folder, which are not in the cache, only such copies are removed. With --revision, files that
-    other revisions use stay.
+    Of the demo model and of a folder, which are not in the cache, only such copies are removed; one copy alone by the name
+    that `olc models list` shows ("demo int8"). With --revision, files that other revisions use stay.
     """
-    local = _local_folder(model)
-    copies = _copies_in(local)
-    if local is not None and revision is None and copies:
+    copies = copies_of_folder(model) if revision is None else []
+    if copies:
         _remove_copies_only(model, copies, yes=yes, as_json=as_json)
         return
     repo_id = find.resolve_on_hub(model)
     held = cached_model(repo_id)
-    copies = _copies_of(repo_id, revision)
+    copies = copies_of_repository(repo_id, revision)
     if held is None and copies:
         _remove_copies_only(model, copies, yes=yes, as_json=as_json)
         return
@@ -256,25 +256,6 @@ def _with(copies: Sequence[QuantisedCopy]) -> str:
     if not copies:
         return ""
     return f" and {len(copies)} quantised cop{'y' if len(copies) == 1 else 'ies'}"
-
-
-def _local_folder(name: str) -> Path | None:
-    """The folder that a name means where it is not on the Hub; None also where it means nothing."""
-    try:
-        return find.resolve(name).path
-    except OlcError:
-        return None
-
-
-def _copies_in(folder: Path | None) -> list[QuantisedCopy]:
-    return [] if folder is None else [copy for copy in list_copies() if copy.folder == str(folder.resolve())]
-
-
-def _copies_of(repo_id: str, revision: str | None) -> list[QuantisedCopy]:
-    """A model's copies; with a revision, those of that one."""
-    folder = snapshot(repo_id, revision) if revision is not None else None
-    commits = {revision, folder.name if folder is not None else None}
-    return [copy for copy in list_copies() if copy.repo_id == repo_id and (revision is None or copy.revision in commits)]
 
 
 def _remove_copies_only(name: str, copies: Sequence[QuantisedCopy], *, yes: bool, as_json: bool) -> None:

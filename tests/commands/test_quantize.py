@@ -74,6 +74,43 @@ def test_copies_of_a_folder_are_listed_and_removed(olc: Olc, tmp_model: Path) ->
     assert olc("models", "rm", str(tmp_model), "--yes").code == 2
 
 
+def test_copies_of_folders_that_are_gone_are_removed_by_their_names_in_the_list(
+    olc: Olc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, folder in enumerate(("gone", "moved", "here")):
+        write_tiny_llama(tmp_path / folder, seed=seed)
+    for folder, method in (("./gone", "int8"), ("./gone", "int4"), ("./moved", "int8"), ("./here", "int8"), ("./here", "int4")):
+        assert olc("complete", "x", "-m", folder, "--device", "cpu", "--quantize", method, "-n", "1").code == 0
+    shutil.rmtree("gone")
+    shutil.rmtree("moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert olc("models", "rm", "./here", "--yes").code != 0  # From here that name is another folder's.
+
+    def left(*name: str) -> list[tuple[str, str]]:
+        if name:
+            assert olc("models", "rm", *name, "--yes").code == 0
+        return [(copy.model, copy.method) for copy in list_copies()]
+
+    every = [("./gone", "int4"), ("./gone", "int8"), ("./here", "int4"), ("./here", "int8"), ("./moved", "int8")]
+    assert left() == every
+    assert left(str(tmp_path / "moved")) == every[:4]
+    assert left("./gone int8") == [every[0], *every[2:4]]
+    assert left("./gone") == every[2:4]
+    assert left(f"{tmp_path / 'here'} int4") == [every[3]]
+
+
+def test_a_copy_of_another_installations_demo_is_removed_with_this_ones(olc: Olc, tmp_path: Path) -> None:
+    assert olc("complete", "x", "-m", "demo", "--device", "cpu", "--quantize", "int8", "-n", "1").code == 0
+    (copy,) = list_copies()
+    about = Path(copy.path) / "about.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"folder": str(tmp_path / "other" / "demo_model" / "weights")}))
+    removed = olc("models", "rm", "demo", "--yes")
+    assert "removed 1 quantised copy of demo: " in removed.text
+    assert list_copies() == []
+
+
 def test_a_model_of_the_hub_goes_with_its_copies(olc: Olc, tmp_path: Path) -> None:
     repo_id = CATALOGUE["3b-v2"].repo_id
     assert repo_id is not None
