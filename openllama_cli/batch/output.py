@@ -135,7 +135,12 @@ def _check_input(path: Path, files: OutputFiles, input_path: Path) -> None:
     }
     for file, what in ours.items():
         if _same(file, input_path):
-            raise UsageError(f"the input {input_path} is {what}, that of {path}", "choose another -o", code="output_is_input")
+            message = (
+                f"INPUT {input_path} and OUTPUT {path} are one file"
+                if file == files.output
+                else f"the input {input_path} is {what}"
+            )
+            raise UsageError(message, "choose another -o", code="output_is_input")
 
 
 def _same(one: Path, other: Path) -> bool:

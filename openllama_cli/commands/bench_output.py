@@ -50,7 +50,7 @@ def show(model: str, prompt_tokens: int, max_tokens: int, results: Sequence[Resu
     if ratios:
         out("\n")
         columns = [f"times {RIVAL}", "prefill", "decode", "all tokens", "load s", "process s"]
-        table(columns, ratios, right=columns[1:])
+        table(columns, ratios, right=columns[1:], optional=["load s", "process s"])
     what = f"{model} in {results[0].precision}, prompts of {prompt_tokens} tokens and {max_tokens} more"
     notice(f"olc: {what}; median (least to most), every figure from fresh processes; memory bandwidth {speed:.1f} GB/s")
     notice("olc: first token: of the first row; prefill: until every row has its first token")

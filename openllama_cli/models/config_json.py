@@ -87,8 +87,8 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     kind = raw.get("model_type")
     classes = raw.get("architectures") or ["LlamaForCausalLM"]
     if kind != "llama":
-        name = f"a {kind} model" if isinstance(kind, str) else "no model that names its kind (it has no model_type)"
-        raise ModelError(f"{file} describes {name}, not a Llama", "olc runs Llama models; see `olc models list`")
+        what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type, and a Llama has"
+        raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
     if not isinstance(classes, list) or "LlamaForCausalLM" not in classes:
         raise ModelError(
             f"{file} describes {classes!r}, not a LlamaForCausalLM",
