@@ -19,7 +19,7 @@ from openllama_cli.generation.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, K
 from openllama_cli.generation.forward import FLOAT32_ROWS
 from openllama_cli.generation.kernels import vector_products
 from openllama_cli.generation.llama_weights import LlamaWeights, of_model
-from openllama_cli.generation.steps import make_steps
+from openllama_cli.generation.steps import Work, make_steps
 
 
 class LeanForward:
@@ -70,7 +70,7 @@ class LeanForward:
             cache.advance(1)
         return logits.float()
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, work: Sequence[tuple[KVCache, int]]) -> torch.Tensor:
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, work: Work) -> torch.Tensor:
         """[n] ids at [n] positions → [n, hidden] after the last norm. work: each row's cache and how many ids are its own."""
         weights, steps = self._weights, self._steps
         hidden = embedding(ids, weights.embedding).to(self._dtype)

@@ -14,6 +14,9 @@ from openllama_cli.generation.llama_weights import LlamaWeights
 from openllama_cli.native import layer as native
 from openllama_cli.native import library
 
+# Each row's cache, and how many of the tokens are its own, in their order.
+Work = Sequence[tuple[KVCache, int]]
+
 
 class TorchSteps:
     """By torch's operators, on every device and in every type; in float32 the same arithmetic as transformers'.
@@ -44,14 +47,7 @@ class TorchSteps:
         """The gated activation of the MLP (Shazeer 2020)."""
         return silu(gate) * up
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        work: Sequence[tuple[KVCache, int]],
-    ) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, work: Work) -> torch.Tensor:
         """query [n, H, D], key and value [n, K, D] → [n, H · D], row by row. work: each row's cache, and its tokens.
 
         Tokens that belong to no row only fill up the products, and get zeros.
@@ -81,14 +77,7 @@ class NativeSteps(TorchSteps):
     def activate(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         return native.activate(gate, up)
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        work: Sequence[tuple[KVCache, int]],
-    ) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, work: Work) -> torch.Tensor:
         if any(count > 1 for _, count in work):
             return super().attend(layer, query, key, value, work)
         value = value.bfloat16().contiguous()
