@@ -43,7 +43,7 @@ def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
 
 def legend() -> Text:
     """What the shades mean."""
-    text = Text("probability of each token: ", style="dim")
+    text = Text("probability: ", style="dim")
     for label, probability in _LEGEND:
         text.append(f" {label} ", style=f"not dim {shade(probability)}")
     return text
