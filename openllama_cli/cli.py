@@ -161,7 +161,7 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
     """What else begins and ends where torchrun started several processes; None in an ordinary run."""
     if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return None
-    from openllama_cli.commands import torchrun
+    from openllama_cli.commands.shared import torchrun
 
     return torchrun if torchrun.is_placed() and torchrun.begin(sys.argv[1:] if args is None else args) else None
 

@@ -29,6 +29,8 @@ _KEYS = ("description", "template", "stop", "max_tokens", "defaults")
 # Methods of a text that take a width, and so could fill the memory.
 _PADDING = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"}
 _README = "see prompts/README.md for the form of a template"
+# What ready templates were called before.
+_OLD_NAMES = {"summarise": "summarize"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def load_template(name_or_path: str) -> PromptTemplate:
     looks_like_path = "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml")
     if not looks_like_path:
         ready = _ready()
-        if name_or_path in ready:
-            return _read(name_or_path, ready[name_or_path])
+        name = _OLD_NAMES.get(name_or_path, name_or_path)
+        if name in ready:
+            return _read(name, ready[name])
     path = Path(name_or_path)
     if _is_file(path):
         return _read(name_or_path, path)
@@ -85,11 +88,6 @@ def load_template(name_or_path: str) -> PromptTemplate:
         f"there is no template {name_or_path}",
         f"use one of {', '.join(_ready())}, or a path" + _closest(name_or_path, _ready()),
     )
-
-
-def list_templates() -> list[PromptTemplate]:
-    """The templates that ship with the package, by name."""
-    return [_read(name, path) for name, path in _ready().items()]
 
 
 def template_names() -> list[str]:

@@ -95,7 +95,7 @@ def olc_command(*arguments: str) -> Sequence[str]:
 def run_process(*arguments: str, stdin: bytes | int = subprocess.DEVNULL, env: Mapping[str, str] | None = None) -> Result:
     """Run olc as a fresh process of its own. stdin: bytes go through a pipe.
 
-    One that loads a model spends seconds on imports: `olc` and `tests.forked` do without them.
+    One that loads a model spends seconds on imports: `olc` and `tests.support.forked` do without them.
     """
     run = subprocess.run(
         olc_command(*arguments),
@@ -110,7 +110,7 @@ def run_process(*arguments: str, stdin: bytes | int = subprocess.DEVNULL, env: M
 @pytest.fixture
 def tmp_model(tmp_path: Path) -> Path:
     """A tiny model folder that the test may change."""
-    from tests.tiny_models import write_tiny_llama
+    from tests.support.tiny_models import write_tiny_llama
 
     return write_tiny_llama(tmp_path / "model")
 
@@ -118,6 +118,6 @@ def tmp_model(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model folder, float32, context 256; not to be changed."""
-    from tests.tiny_models import write_tiny_llama
+    from tests.support.tiny_models import write_tiny_llama
 
     return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", context=256)

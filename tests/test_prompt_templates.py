@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.errors import UsageError
-from openllama_cli.prompt_templates import (
-    MAX_PROMPT,
-    PromptTemplate,
-    list_templates,
-    load_template,
-    prompts_folder,
-)
+from openllama_cli.prompt_templates import MAX_PROMPT, PromptTemplate, load_template, prompts_folder, template_names
 
 
 def template(folder: Path, source: str, rest: str = "") -> PromptTemplate:
@@ -27,8 +21,8 @@ def template(folder: Path, source: str, rest: str = "") -> PromptTemplate:
 
 
 def test_the_ready_templates_are_found_and_described() -> None:
-    ready = {found.name: found for found in list_templates()}
-    assert set(ready) == {"qa", "classify", "summarise", "translate", "code"}
+    ready = {found.name: found for found in map(load_template, template_names())}
+    assert set(ready) == {"qa", "classify", "summarize", "translate", "code"}
     for found in ready.values():
         assert found.description
         assert found.stop
@@ -37,7 +31,7 @@ def test_the_ready_templates_are_found_and_described() -> None:
         assert len(found.required) == 1
 
 
-@pytest.mark.parametrize("name", ["qa", "classify", "summarise", "translate", "code"])
+@pytest.mark.parametrize("name", ["qa", "classify", "summarize", "translate", "code"])
 def test_ready_templates_end_where_the_answer_begins(name: str) -> None:
     found = load_template(name)
     [variable] = found.required
@@ -179,9 +173,9 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, 
 
 
 def test_unknown_names_and_paths(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no template summarize") as caught:
-        load_template("summarize")
-    assert "did you mean summarise?" in caught.value.remedy
+    with pytest.raises(UsageError, match="no template sumarize") as caught:
+        load_template("sumarize")
+    assert "did you mean summarize?" in caught.value.remedy
     for path in (tmp_path, tmp_path / "absent.toml", "no/such/place", "x" * 5000, "a\0b"):
         with pytest.raises(UsageError):
             load_template(str(path))

@@ -1,6 +1,6 @@
 """The README's examples are what the commands print: every `console` block is run, in order, in one shell.
 
-The first with the `olc` that is installed; the others with forks, see `tests.forked`.
+The first with the `olc` that is installed; the others with forks, see `tests.support.forked`.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import olc_script
+from tests.support.forked import olc_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

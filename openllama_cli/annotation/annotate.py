@@ -14,7 +14,7 @@ from openllama_cli.annotation.pieces import cut
 from openllama_cli.annotation.pipeline import Pipeline, noted
 from openllama_cli.errors import OlcError
 
-# Code points worked on at a time. While it runs, a parser or entity recogniser needs some kilobytes for each.
+# Code points worked on at a time. While it runs, a parser or entity recognizer needs some kilobytes for each.
 PIECE = 20_000
 # SudachiPy takes 49,149 bytes; a code point has 4 at most.
 _JAPANESE_PIECE = 12_000
@@ -47,7 +47,7 @@ def annotate(pipeline: Pipeline, texts: Iterable[str], kinds: Sequence[str]) -> 
 
     A text up to `PIECE` code points (12,000 in Japanese) is one piece, just as spaCy would take it; a longer one is cut
     at paragraphs or sentences, and of no more than that much text the working memory is held at once. The whole pipeline
-    runs whatever the kinds are (an entity recogniser may look at sentences), so the kinds change what is told, not what is
+    runs whatever the kinds are (an entity recognizer may look at sentences), so the kinds change what is told, not what is
     found.
 
     Raises OlcError for a pipeline that fails, and for one whose tokenizer changes the text, as offsets would be wrong.

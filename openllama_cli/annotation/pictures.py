@@ -1,7 +1,7 @@
 """Pictures of annotations as SVG that stands alone: no font, script or style is fetched.
 
 Dependencies are drawn by spaCy's displaCy, sentence under sentence. displaCy draws entities as HTML, so here they are drawn
-anew in its colours.
+anew in its colors.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from openllama_cli.annotation.colours import colour
+from openllama_cli.annotation.colors import color
 from openllama_cli.annotation.pipeline import Pipeline, noted
 
 MOST_SENTENCES = 50
@@ -64,7 +64,7 @@ def _stacked(parts: Sequence[tuple[str, float, float]]) -> str:
 
 
 def entity_svg(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
-    """A text with its entities marked and labelled. entities: as in `Doc.to_json`, offsets into the text.
+    """A text with its entities marked and labeled. entities: as in `Doc.to_json`, offsets into the text.
 
     Lines are broken after 88 columns. Every run of letters is given its length, so that the marks fit in any font.
     """
@@ -125,7 +125,7 @@ def _line(runs: Sequence[tuple[str, str]], top: float) -> str:
         if label:
             whole = width + _CELL * (len(label) + 2)
             drawn.append(
-                f'<rect x="{x:g}" y="{top + 4:g}" width="{whole:g}" height="{_LINE - 8}" rx="5" fill="{colour(label)}"/>'
+                f'<rect x="{x:g}" y="{top + 4:g}" width="{whole:g}" height="{_LINE - 8}" rx="5" fill="{color(label)}"/>'
             )
             x += _CELL / 2
         drawn.append(_text(content, x, baseline, width))

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
-from openllama_cli.batch.results import error_line, success_line
-from openllama_cli.batch.rows import Row
+from openllama_cli.batch.input.rows import Row
+from openllama_cli.batch.output.lines import Results, error_line, success_line
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.result import Completion
-from openllama_cli.generation.stream import Engine, Prompt, TextStep, TextTokenizer, stream
+from openllama_cli.generation.text.completion import Completion
+from openllama_cli.generation.text.stream import Engine, Prompt, TextStep, TextTokenizer, stream
 
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
@@ -29,13 +29,6 @@ class Tokenizer(TextTokenizer, Protocol):
 
     def piece(self, token: int) -> str:
         """How the vocabulary spells an id."""
-
-
-class Results(Protocol):
-    """Where finished rows go: the journal."""
-
-    def append(self, index: int, code: str | None, line: bytes) -> None:
-        """Keep a row's line; code: its error's, or None."""
 
 
 @dataclass

@@ -72,13 +72,13 @@ def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str,
     """Measure all jobs `runs` times, in turn.
 
     busy: other programs that want a core each meanwhile. begin: told the name of each job that is about to be measured, and
-    how many measurements are done. Quantised weights are made before anything is measured.
+    how many measurements are done. Quantized weights are made before anything is measured.
 
     Raises OlcError if a job fails.
     """
     copies = {(job.folder, job.device, job.dtype, job.quantize): name for name, job in jobs.items() if job.quantize}
     for name in copies.values():
-        begin(f"{name}: quantised weights", 0)
+        begin(f"{name}: quantized weights", 0)
         _measure(arguments(jobs[name], only_load=True), name)
     collected: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     with _busy_programs(busy):

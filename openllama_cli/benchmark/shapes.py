@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, write_safetensors
+from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import demo_folder
-from openllama_cli.models.headers import TensorInfo
-from openllama_cli.models.paths import cache_dir
-from openllama_cli.models.progress import Progress
-from openllama_cli.models.safetensors_writer import write_safetensors
-from openllama_cli.models.shape import LlamaShape
+from openllama_cli.system.paths import cache_dir
+from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
     import torch

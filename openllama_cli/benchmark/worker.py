@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openllama_cli.models.find import ModelFolder
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import ModelFolder, ModelSpec
 
 # Prompts' token ids → when each token came, of `time.perf_counter`.
 Run = Callable[[list[list[int]]], list[float]]
@@ -55,7 +54,7 @@ def prompts(job: Job, vocab: int) -> list[list[int]]:
 
 def load_model(job: Job) -> Any:
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
-    from openllama_cli.models.load import load
+    from openllama_cli.models.loading.load import load
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder, "folder", None, None, "flag")
     spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
@@ -93,9 +92,9 @@ def _quantized(job: Job) -> dict[str, str]:
 
 def _loop(loaded: Any, job: Job) -> Run:
     """The decode loop, made ready."""
-    from openllama_cli.generation.config import SamplingConfig
-    from openllama_cli.generation.loop import Request, Step
-    from openllama_cli.generation.stream import make_engine
+    from openllama_cli.generation.decode.config import SamplingConfig
+    from openllama_cli.generation.decode.loop import Request, Step
+    from openllama_cli.generation.session import make_engine
 
     config = SamplingConfig(max_tokens=job.max_tokens)
     engine = make_engine(loaded, max_rows=job.rows)
@@ -162,8 +161,8 @@ def main() -> None:
 
 
 def _bandwidth(device: str) -> dict[str, Any]:
-    from openllama_cli.devices.measure import bandwidth
-    from openllama_cli.models.placement import main_device
+    from openllama_cli.devices.machine.measure import bandwidth
+    from openllama_cli.system.device import main_device
 
     return {"bandwidth_gb_per_s": bandwidth(str(main_device(device)))}
 

@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS, parse_kinds
-from openllama_cli.commands import suggest
-from openllama_cli.commands.annotation_output import (
-    PieceView,
-    PipelineOptions,
-    pipeline_options,
-    tell_lacking,
-    tell_notes,
-)
-from openllama_cli.commands.options import file_option
-from openllama_cli.commands.pictures import save, writable
-from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.annotations import PieceView, PipelineOptions, pipeline_options, tell_lacking, tell_notes
+from openllama_cli.commands.shared.options import file_option
+from openllama_cli.commands.shared.pictures import save, writable
+from openllama_cli.commands.shared.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.terminal.streams import notice, out, out_json
 
@@ -86,7 +80,7 @@ def command(
 
 
 def _valid(text: str) -> str:
-    from openllama_cli.models.tokenizer import utf8
+    from openllama_cli.models.tokenizer.base import utf8
 
     utf8(text)
     return text
@@ -123,7 +117,7 @@ def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: b
     if as_json:
         _write_json(text, every, kinds, {**pipeline.identity, "lacks": list(missing)})
         return
-    from openllama_cli.terminal.annotations import AnnotationWriter
+    from openllama_cli.terminal.views.annotations import AnnotationWriter
 
     view = PieceView(AnnotationWriter(), text, kinds, missing)
     for piece in every:

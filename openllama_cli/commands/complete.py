@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands.annotation_output import PipelineOptions, completions_json, pipeline_options, show_completions
-from openllama_cli.commands.open_model import check_context, describe, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options, template_option
-from openllama_cli.commands.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.annotations import PipelineOptions, completions_json, pipeline_options, show_completions
+from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.commands.shared.options import escape_option, file_option, model_options, sampling_options, template_option
+from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.models.parallel import one_process_only
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.session import describe
+from openllama_cli.models.loading.ranks import one_process_only
+from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.completion import CompletionWriter, show_stats
 from openllama_cli.terminal.streams import note, out_json
+from openllama_cli.terminal.views.completion import CompletionWriter, show_stats
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.stream import TextStep
-    from openllama_cli.generation.timings import Timings
-    from openllama_cli.models.load import LoadedModel
+    from openllama_cli.generation.text.stream import TextStep
+    from openllama_cli.generation.text.timings import Timings
+    from openllama_cli.models.loading.load import LoadedModel
     from openllama_cli.prompt_templates import PromptTemplate
 
 EXAMPLES = """\b
 Examples:
   olc complete "Q: What is the largest animal?"
   olc complete -e "Q: What is the largest animal?\\nA:" --stop "\\n"
-  cat notes.txt | olc complete -t summarise
+  cat notes.txt | olc complete -t summarize
   olc complete -t qa -p question "What is the capital of France?"
   olc complete "The largest animal is" --temperature 0.8 --seed 7
   olc complete "The largest animal is" --json --logprobs 3 | jq .
@@ -39,7 +41,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("prompt", required=False)
 @file_option("The prompt is this file's text, byte for byte; - is stdin.")
-@template_option("Fill a prompt template: qa, classify, summarise, …")
+@template_option("Fill a prompt template: qa, classify, summarize, …")
 @click.option("-p", "values", nargs=2, multiple=True, metavar="NAME VALUE", help="A template variable; VALUE - is stdin.")
 @escape_option("PROMPT and --stop")
 @click.option("--echo", is_flag=True, help="Put the prompt in front of the completion.")
@@ -97,7 +99,7 @@ def command(
     if chosen.given and not annotate:
         raise UsageError(f"{chosen.given} is for annotations", "add --annotate")
     if engine == "transformers":
-        refuse_quantised(spec, "--engine transformers")
+        refuse_quantized(spec, "--engine transformers")
     if escape:
         unescape_stops(given)
     if engine == "transformers":
@@ -166,9 +168,10 @@ class _Run:
         score_prompt: bool,
         speculate: int,
     ) -> None:
-        from openllama_cli.generation.prefix import PrefixCache
-        from openllama_cli.generation.result import Completion
-        from openllama_cli.generation.stream import Prompt, choose_forward, make_engine
+        from openllama_cli.generation.decode.prefix import PrefixCache
+        from openllama_cli.generation.session import choose_forward, make_engine
+        from openllama_cli.generation.text.completion import Completion
+        from openllama_cli.generation.text.stream import Prompt
 
         self.loaded, self.sampling = loaded, sampling
         self.made_with = describe(loaded)
@@ -191,8 +194,8 @@ class _Run:
         return [completion.text for completion in self.completions]
 
     def steps(self) -> "Iterator[TextStep]":
-        from openllama_cli.generation.stream import stream
-        from openllama_cli.generation.timings import Timings
+        from openllama_cli.generation.text.stream import stream
+        from openllama_cli.generation.text.timings import Timings
 
         self.timings = Timings(self._load_seconds, len(self._prompts[0].tokens))
         with closing(stream(self._engine, self.loaded.tokenizer, self._prompts)) as steps:
@@ -204,7 +207,7 @@ class _Run:
 
 def _document(run: _Run, engine: str, *, echo: str | None) -> dict[str, Any]:
     """The OpenAI `text_completion` object, and olc's own beside it."""
-    from openllama_cli.generation.result import choice, usage
+    from openllama_cli.generation.text.completion import choice, usage
 
     with_logprobs = run.sampling.logprobs is not None
     return {

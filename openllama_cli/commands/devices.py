@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openllama_cli.commands import suggest
-from openllama_cli.commands.options import device_option
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.options import device_option
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.findings import Finding, show_findings
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import is_terminal, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
+from openllama_cli.terminal.views.findings import Finding, show_findings
 
 if TYPE_CHECKING:
-    from openllama_cli.devices.facts import Accelerator, Cache, Cpu, DtypeResult, Facts
-    from openllama_cli.devices.memory_plan import DtypePlan
-    from openllama_cli.devices.recommend import ModelPlan
+    from openllama_cli.devices.machine.facts import Accelerator, Cache, Cpu, DtypeResult, Facts
+    from openllama_cli.devices.planning.memory import DtypePlan
+    from openllama_cli.devices.planning.recommend import ModelPlan
     from openllama_cli.devices.report import Report
 
 EXAMPLES = """
@@ -59,7 +59,7 @@ def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_
     """
     ModelSpec(model=model, device=device)  # A wrong option is said before torch is imported.
     from openllama_cli.devices.advice import stops
-    from openllama_cli.devices.probe import MachineProbe
+    from openllama_cli.devices.machine.probe import MachineProbe
     from openllama_cli.devices.report import document, examine
 
     progress = TerminalProgress()
@@ -222,7 +222,7 @@ def _dtype(plan: "DtypePlan") -> Sequence[str]:
 
 
 def _placement(plan: "ModelPlan") -> None:
-    """Which parts go where in the best type, neighbours on the same device in one line."""
+    """Which parts go where in the best type, neighbors on the same device in one line."""
     runs: list[list[str]] = []
     for part in plan.best.parts:
         if part.module == "model.rotary_emb":  # A table of a hundred numbers.

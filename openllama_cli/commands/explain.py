@@ -9,12 +9,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from openllama_cli.commands.options import file_option
-from openllama_cli.commands.prompt_input import stdin_has_input
-from openllama_cli.devices.error_ranking import Diagnosis, Explanation, OwnMessage, Unknown
-from openllama_cli.devices.error_search import explain
-from openllama_cli.devices.known_errors import KnownError, find, known_errors
+from openllama_cli.commands.shared.options import file_option
+from openllama_cli.commands.shared.prompt_input import stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.explain.catalogue import KnownError, find, known_errors
+from openllama_cli.explain.search import Diagnosis, Explanation, OwnMessage, Unknown, explain
 from openllama_cli.terminal.streams import out_json
 
 EXAMPLES = """\b
@@ -163,7 +162,7 @@ def _show(documents: list[dict[str, Any]], unknown: Unknown | None, *, as_json: 
         )
         out_json({"explanations": documents, "unknown": rest})
         return
-    from openllama_cli.terminal.explanations import show_explanation
+    from openllama_cli.terminal.views.explanations import show_explanation
 
     for place, document in enumerate(documents):
         heading = ""

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands import suggest
-from openllama_cli.commands.open_model import OpenedModel, check_context, load_model, open_model, refuse_quantised
-from openllama_cli.commands.options import escape_option, file_option, model_options, sampling_options
-from openllama_cli.commands.pictures import save, writable
-from openllama_cli.commands.prompt_input import hint_escape, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.commands.shared.options import escape_option, file_option, model_options, sampling_options
+from openllama_cli.commands.shared.pictures import save, writable
+from openllama_cli.commands.shared.prompt_input import hint_escape, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.models.parallel import one_process_only
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.models.loading.ranks import one_process_only
+from openllama_cli.models.opened import OpenedModel, check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import hint, is_terminal, note, notice, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.result import Completion
-    from openllama_cli.models.load import LoadedModel
-    from openllama_cli.terminal.shading import Shaded
+    from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.models.loading.load import LoadedModel
+    from openllama_cli.terminal.views.shading import Shaded
 
 # As in the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -80,7 +81,7 @@ def command(
         writable(svg)
     if checking:
         one_process_only("--check")
-        refuse_quantised(spec, "--check")
+        refuse_quantized(spec, "--check")
     if escape:
         prompts = tuple(unescape(prompt) for prompt in prompts)
         unescape_stops(given)
@@ -120,8 +121,9 @@ def _sampling(given: dict[str, Any], logprobs: int) -> SamplingConfig:
 def _complete(
     loaded: "LoadedModel", tokens: Sequence[Sequence[int]], sampling: SamplingConfig, *, score_prompt: bool
 ) -> "list[Completion]":
-    from openllama_cli.generation.result import Completion
-    from openllama_cli.generation.stream import Prompt, make_engine, stream
+    from openllama_cli.generation.session import make_engine
+    from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.generation.text.stream import Prompt, stream
 
     completions = [Completion(ids) for ids in tokens]
     prompts = (Prompt(row, ids, sampling, score_prompt) for row, ids in enumerate(tokens))
@@ -153,8 +155,8 @@ def _show(
 ) -> None:
     import sys
 
-    from openllama_cli.terminal.shading import show_legend, show_shaded
-    from openllama_cli.terminal.shading import svg as draw
+    from openllama_cli.terminal.views.shading import show_legend, show_shaded
+    from openllama_cli.terminal.views.shading import svg as draw
 
     pictures = [(text, _shaded(loaded, row)) for text, row in zip(texts, completions, strict=True)]
     if svg is not None:
@@ -181,8 +183,8 @@ def _show(
 
 def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
     """The text of each token, and its log-probability; of a stop string, and the tokens that are all of it, nothing."""
-    from openllama_cli.generation.text import IncrementalDecoder
-    from openllama_cli.terminal.shading import Shaded
+    from openllama_cli.generation.text.incremental import IncrementalDecoder
+    from openllama_cli.terminal.views.shading import Shaded
 
     decoder = IncrementalDecoder(loaded.tokenizer, row.prompt)
     pieces, offset = [], 0
@@ -196,8 +198,9 @@ def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
 
 def _trace(loaded: "LoadedModel", tokens: Sequence[Sequence[int]], texts: Sequence[str], sampling: SamplingConfig) -> None:
     """One prompt after another, since their steps would be mixed; the tokens are those they have side by side."""
-    from openllama_cli.generation.stream import Prompt, make_engine, stream
-    from openllama_cli.terminal.trace import TraceWriter
+    from openllama_cli.generation.session import make_engine
+    from openllama_cli.generation.text.stream import Prompt, stream
+    from openllama_cli.terminal.views.trace import TraceWriter
 
     engine, tokenizer = make_engine(loaded, notice=note), loaded.tokenizer
     for row, (ids, text) in enumerate(zip(tokens, texts, strict=True)):
@@ -230,8 +233,8 @@ def _check(
     as_json: bool,
 ) -> None:
     """Report the comparison of every prompt. Raises OlcError if one differs in float32."""
-    from openllama_cli.generation.check import check
-    from openllama_cli.generation.stream import choose_forward
+    from openllama_cli.generation.decode.check import check
+    from openllama_cli.generation.session import choose_forward
     from openllama_cli.terminal.tables import table
 
     forward = choose_forward(loaded, note)

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from openllama_cli.commands import suggest
+from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.errors import UsageError
 from openllama_cli.models import find
 from openllama_cli.models.default import read_default, write_default
-from openllama_cli.models.hub_cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
-from openllama_cli.models.named_copies import copies_of_folder, copies_of_repository
-from openllama_cli.models.paths import hub_cache_dir
-from openllama_cli.models.quantise_cache import QuantisedCopy, remove_copies
+from openllama_cli.models.hub.cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
+from openllama_cli.models.listing import copies_of_folder, copies_of_repository
+from openllama_cli.models.quantize.copies import QuantizedCopy, remove_copies
+from openllama_cli.system.paths import hub_cache_dir
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
 
@@ -39,7 +39,7 @@ Examples:
 def command() -> None:
     """List, download, inspect, convert and remove models.
 
-    MODEL is an alias (3b-v2), a Hub id (organisation/name) or a folder.
+    MODEL is an alias (3b-v2), a Hub id (organization/name) or a folder.
     """
 
 
@@ -60,7 +60,10 @@ def list_(as_json: bool) -> None:
 
     listing = list_models()
     if as_json:
-        out_json(dataclasses.asdict(listing))
+        document = dataclasses.asdict(listing)
+        # The field keeps the spelling that it was published with.
+        document["quantised"] = document.pop("quantized")
+        out_json(document)
         return
     rows = [
         (
@@ -75,8 +78,8 @@ def list_(as_json: bool) -> None:
         for model in listing.models
     ]
     copies = [
-        ("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantised", copy.repo_id or copy.folder)
-        for copy in listing.quantised
+        ("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantized", copy.repo_id or copy.folder)
+        for copy in listing.quantized
     ]
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
     table(columns, [*rows, *copies], right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
@@ -94,7 +97,7 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
     A download that was interrupted continues where it stopped. Files go into the Hugging Face cache, which other tools share;
     HF_HOME moves it. For gated and private models set HF_TOKEN.
     """
-    from openllama_cli.models import hub
+    from openllama_cli.models.hub import pull as hub
     from openllama_cli.terminal.progress import TerminalProgress
 
     repo_id = find.resolve_on_hub(model)
@@ -144,7 +147,7 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
 
     The weights are streamed: memory holds about one of them at a time. Their types stay as they are.
     """
-    from openllama_cli.models.convert import convert as convert_model
+    from openllama_cli.models.checkpoint.convert import convert as convert_model
     from openllama_cli.models.spec import ModelSpec
     from openllama_cli.terminal.progress import TerminalProgress
 
@@ -184,7 +187,7 @@ def default(model: str | None, unset: bool) -> None:
 
 
 @command.command(
-    "rm", short_help="Remove a model, or its quantised copies, from the cache.", epilog="Example: olc models rm 3b-v2 --yes"
+    "rm", short_help="Remove a model, or its quantized copies, from the cache.", epilog="Example: olc models rm 3b-v2 --yes"
 )
 @click.argument("model", shell_complete=suggest.models)
 @click.option("--revision", metavar="REV", help="Only this branch, tag or commit. [all of the model]")
@@ -239,7 +242,7 @@ def _set_default(name: str) -> None:
         notice(f"{name} is not downloaded yet: olc models pull {name}")
 
 
-def _agreed(held: CachedModel, revision: str | None, copies: Sequence[QuantisedCopy]) -> bool:
+def _agreed(held: CachedModel, revision: str | None, copies: Sequence[QuantizedCopy]) -> bool:
     total = held.bytes + sum(copy.bytes for copy in copies)
     what = f"revision {revision} of {held.repo_id}" if revision else f"{held.repo_id} ({size(total)})"
     return _confirm(held.repo_id, f"Remove {what}{_with(copies)} from the cache?")
@@ -252,15 +255,15 @@ def _confirm(what: str, question: str) -> bool:
     return click.confirm(question, err=True)
 
 
-def _with(copies: Sequence[QuantisedCopy]) -> str:
+def _with(copies: Sequence[QuantizedCopy]) -> str:
     if not copies:
         return ""
-    return f" and {len(copies)} quantised cop{'y' if len(copies) == 1 else 'ies'}"
+    return f" and {len(copies)} quantized cop{'y' if len(copies) == 1 else 'ies'}"
 
 
-def _remove_copies_only(name: str, copies: Sequence[QuantisedCopy], *, yes: bool, as_json: bool) -> None:
+def _remove_copies_only(name: str, copies: Sequence[QuantizedCopy], *, yes: bool, as_json: bool) -> None:
     total = size(sum(copy.bytes for copy in copies))
-    if not yes and not _confirm(f"the quantised copies of {name}", f"Remove{_with(copies)[4:]} of {name} ({total})?"):
+    if not yes and not _confirm(f"the quantized copies of {name}", f"Remove{_with(copies)[4:]} of {name} ({total})?"):
         notice("nothing was removed")
         return
     freed = remove_copies(copies)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands import suggest
-from openllama_cli.commands.pictures import save, writable
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
 from openllama_cli.terminal.streams import hint, is_terminal, notice, out_json
@@ -133,7 +133,7 @@ def _train(
 ) -> "list[Epoch]":
     """Learn, and show each epoch unless quiet. Raises OlcError if the run diverges."""
     from openllama_cli.sgd.training import train, trouble
-    from openllama_cli.terminal.sgd_view import TrainingView
+    from openllama_cli.terminal.views.sgd import TrainingView
 
     done: list[Epoch] = []
     later = warning = ""
@@ -185,7 +185,7 @@ def _report(
             }
         )
         return
-    from openllama_cli.terminal.sgd_view import show_confusion, show_misread
+    from openllama_cli.terminal.views.sgd import show_confusion, show_misread
 
     show_confusion(counts)
     show_misread([_image(test_data, digits, one) for one in misread[:_DRAWN]], len(misread))
@@ -240,7 +240,7 @@ def _explain(network: "Network", training_data: "Samples", config: SgdConfig) ->
     import numpy as np
 
     from openllama_cli.sgd.explain import explain
-    from openllama_cli.terminal.sgd_view import show_steps
+    from openllama_cli.terminal.views.sgd import show_steps
 
     mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
     with np.errstate(over="ignore", invalid="ignore"):

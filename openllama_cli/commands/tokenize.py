@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from openllama_cli.commands.options import file_option, model_option
-from openllama_cli.commands.prompt_input import read_prompt, stdin_has_input
+from openllama_cli.commands.shared.options import file_option, model_option
+from openllama_cli.commands.shared.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.canaries import CANARIES, Comparison, compare
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
+from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.compare import CANARIES, Comparison, compare
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 
 EXAMPLES = """\b
@@ -77,7 +78,7 @@ def _open(spec: ModelSpec) -> tuple[str, Tokenizer]:
 
 
 def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
-    from openllama_cli.terminal.pieces import show_pieces
+    from openllama_cli.terminal.views.pieces import show_pieces
 
     show_pieces(document["ids"], document["pieces"], tokenizer.special_ids)
     tokens, characters = len(document["ids"]), len(text)
@@ -90,7 +91,7 @@ def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
 
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on the canaries and on BOS, and report. Raises ModelError if anything differs."""
-    from openllama_cli.models.hf_tokenizer import load_llama_tokenizer
+    from openllama_cli.models.tokenizer.in_transformers import load_llama_tokenizer
 
     theirs = load_llama_tokenizer(tokenizer.path.parent)
 

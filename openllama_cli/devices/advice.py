@@ -7,11 +7,11 @@ import platform
 import shlex
 from collections.abc import Iterator
 
-from openllama_cli.devices.accelerators import cuda_kernels_run
-from openllama_cli.devices.cpu import FLOAT16
-from openllama_cli.devices.facts import DtypeResult, Facts, Problem, Severity
-from openllama_cli.devices.memory_plan import auto_dtype, main_device
-from openllama_cli.devices.recommend import PROMPT, ModelPlan
+from openllama_cli.devices.machine.accelerators import cuda_kernels_run
+from openllama_cli.devices.machine.cpu import FLOAT16
+from openllama_cli.devices.machine.facts import DtypeResult, Facts, Problem, Severity
+from openllama_cli.devices.planning.memory import auto_dtype, main_device
+from openllama_cli.devices.planning.recommend import PROMPT, ModelPlan
 from openllama_cli.models.catalogue import CATALOGUE
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

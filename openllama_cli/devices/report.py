@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.devices.advice import diagnose, has_device
-from openllama_cli.devices.facts import Facts, Problem
-from openllama_cli.devices.known_model import look_up
-from openllama_cli.devices.memory_plan import DtypePlan, free_memory, main_device
-from openllama_cli.devices.probe import Probe
-from openllama_cli.devices.recommend import ModelPlan, plan_model
-from openllama_cli.models.progress import NullProgress, Progress
+from openllama_cli.devices.machine.facts import Facts, Problem
+from openllama_cli.devices.machine.probe import Probe
+from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.planning.memory import DtypePlan, free_memory, main_device
+from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
+from openllama_cli.system.progress import NullProgress, Progress
 
 # All devices together; what would begin after it is left out.
 MEASURING_S = 10.0

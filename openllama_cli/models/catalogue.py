@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Literal
 
-from openllama_cli.models.shape import LlamaShape
+from openllama_cli.models.checkpoint.shape import LlamaShape
 
 DEMO = "demo"
 

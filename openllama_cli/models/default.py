@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.paths import config_dir
+from openllama_cli.system.paths import config_dir
 
 
 def default_file(env: Mapping[str, str] | None = None) -> Path:

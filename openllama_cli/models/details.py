@@ -6,12 +6,12 @@ from typing import Any
 
 from openllama_cli.errors import HubError
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
-from openllama_cli.models.checkpoint import inspect
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import Target
-from openllama_cli.models.hub_cache import CachedModel, cached_model, disk_bytes, snapshot
-from openllama_cli.models.hub_files import missing_files
-from openllama_cli.models.shape import LlamaShape
-from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, snapshot
+from openllama_cli.models.hub.files import missing_files
+from openllama_cli.models.tokenizer.open import open_tokenizer
 
 # Larger files are not read just to show their checksum.
 _QUICK_BYTES = 64_000_000

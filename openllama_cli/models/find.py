@@ -10,21 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.default import read_default
-from openllama_cli.models.hub_cache import cached, snapshot
-from openllama_cli.models.hub_download import Notice
-from openllama_cli.models.paths import hub_offline
-from openllama_cli.models.progress import Progress
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.hub.cache import cached, snapshot
+from openllama_cli.models.hub.download import Notice
+from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
+from openllama_cli.system.paths import hub_offline
+from openllama_cli.system.progress import Progress
 
-Origin = Literal["folder", "hub", "demo"]
-ChosenBy = Literal["flag", "environment", "default", "fallback"]
-
-# huggingface_hub's rule for repository ids, without the old ids that have no organisation.
+# huggingface_hub's rule for repository ids, without the old ids that have no organization.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # What an error says in front of a name that its user did not type just now.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
@@ -38,22 +34,6 @@ class Target:
     origin: Origin
     repo_id: str | None = None
     path: Path | None = None
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A folder with a model's files.
-
-    name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the model; "fallback" is the demo
-    model because nothing did.
-    """
-
-    path: Path
-    name: str
-    origin: Origin
-    repo_id: str | None
-    revision: str | None
-    chosen_by: ChosenBy
 
 
 def demo_folder() -> Path:
@@ -89,7 +69,7 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     if _looks_like_path(name):
         raise ModelError(
             f"{source}the folder {name} does not exist",
-            "check the path; for a model on the Hub write organisation/name, for the ones olc knows see `olc models list`",
+            "check the path; for a model on the Hub write organization/name, for the ones olc knows see `olc models list`",
         )
     if not _HUB_ID.fullmatch(name):
         raise _unknown(name, source)
@@ -141,7 +121,7 @@ def find(
     assert repo_id is not None, "a target is a folder or on the Hub"
     path = cached(repo_id, spec.revision) or (None if weights else _with_tokenizer(repo_id, spec.revision))
     if path is None:
-        from openllama_cli.models.hub import no_notice, pull
+        from openllama_cli.models.hub.pull import no_notice, pull
 
         offline = spec.offline or hub_offline(env)
         path = pull(repo_id, spec.revision, offline=offline, weights=weights, progress=progress, notice=notice or no_notice)
@@ -152,7 +132,7 @@ def _unknown(name: str, source: str = "") -> ModelError:
     meant = suggest(name)
     return ModelError(
         f"{source}{name} is no model that olc knows, no folder and no Hub id",
-        (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organisation/name",
+        (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organization/name",
     )
 
 

@@ -1,17 +1,20 @@
 """What `olc models list` shows: the catalogue, and the Llama models in the cache, without network or torch."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from openllama_cli.errors import OlcError
+from openllama_cli.models import find
 from openllama_cli.models.catalogue import CATALOGUE, Entry
-from openllama_cli.models.checkpoint import inspect
-from openllama_cli.models.config_json import read_config
-from openllama_cli.models.find import ChosenBy, choose, demo_folder
-from openllama_cli.models.hub_cache import CachedModel, cached_model, disk_bytes, list_cached
-from openllama_cli.models.quantise_cache import QuantisedCopy, list_copies
+from openllama_cli.models.checkpoint.config import read_config
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.find import choose, demo_folder
+from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
+from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
+from openllama_cli.models.spec import ChosenBy, QuantizeName
 
 State = Literal["ready", "incomplete", "not downloaded", "missing"]
 
@@ -39,12 +42,12 @@ class ListedModel:
 
 @dataclass(frozen=True)
 class Listing:
-    """All models, which one is used when none is named, and why; and the quantised copies that olc keeps of some."""
+    """All models, which one is used when none is named, and why; and the quantized copies that olc keeps of some."""
 
     models: tuple[ListedModel, ...]
     default: str
     chosen_by: ChosenBy
-    quantised: tuple[QuantisedCopy, ...] = ()
+    quantized: tuple[QuantizedCopy, ...] = ()
 
 
 def list_models(env: Mapping[str, str] | None = None) -> Listing:
@@ -131,3 +134,43 @@ def _parameters(folder: Path) -> int | None:
         return inspect(folder).parameters
     except OlcError:
         return None
+
+
+def copies_of_folder(name: str) -> list[QuantizedCopy]:
+    """Copies of the demo model or of a folder, by the model's name, by the folder's path, or by what `olc models list` calls
+    the copy ("demo int8").
+
+    A folder is called as it was when it was quantized, perhaps from elsewhere; so its name alone counts only once it is gone.
+    The demo has copies of every installation of olc.
+    """
+    model, _, last = name.rpartition(" ")
+    method = last if model and last in get_args(QuantizeName) else None
+    model = model if method else name
+    paths = {str(path) for path in _paths(model)}
+
+    def means(copy: QuantizedCopy) -> bool:
+        if copy.repo_id is not None or method not in (None, copy.method):
+            return False
+        called = copy.model == model and (model == "demo" or not Path(copy.folder).is_dir())
+        return called or copy.folder in paths
+
+    return [copy for copy in list_copies() if means(copy)]
+
+
+def copies_of_repository(repo_id: str, revision: str | None) -> list[QuantizedCopy]:
+    """Copies of a model on the Hub; with a revision, those of that one."""
+    folder = snapshot(repo_id, revision) if revision is not None else None
+    commits = {revision, folder.name if folder is not None else None}
+    return [copy for copy in list_copies() if copy.repo_id == repo_id and (revision is None or copy.revision in commits)]
+
+
+def _paths(name: str) -> list[Path]:
+    """The folders that a name means, as copies know them."""
+    paths = []
+    with contextlib.suppress(OlcError):  # It is gone, or means something else.
+        folder = find.resolve(name).path
+        if folder is not None:
+            paths.append(folder.resolve())
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # No name of a folder.
+        paths.append(Path(name).expanduser().resolve())
+    return paths

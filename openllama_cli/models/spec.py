@@ -2,12 +2,33 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from openllama_cli.errors import UsageError
+from openllama_cli.system.device import DtypeName
 
-DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 QuantizeName = Literal["int8", "int4"]
+
+
+Origin = Literal["folder", "hub", "demo"]
+ChosenBy = Literal["flag", "environment", "default", "fallback"]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with a model's files.
+
+    name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the model; "fallback" is the demo
+    model because nothing did.
+    """
+
+    path: Path
+    name: str
+    origin: Origin
+    repo_id: str | None
+    revision: str | None
+    chosen_by: ChosenBy
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,12 @@ int olc_product(const void *weights, const void *scales, const void *x, void *y,
     return 0;
 }
 
-/* y [rows, size] = x, its rows `stride` numbers apart, normalised and times weight [size]. */
-void olc_normalise(const void *x, const void *weight, void *y, int64_t rows, int64_t size, int64_t stride, float eps, int wide,
+/* y [rows, size] = x, its rows `stride` numbers apart, normalized and times weight [size]. */
+void olc_normalize(const void *x, const void *weight, void *y, int64_t rows, int64_t size, int64_t stride, float eps, int wide,
                    int threads, parallel_function *parallel) {
     struct layer_work w;
     w.x = x, w.other = weight, w.y = y, w.rows = rows, w.size = size, w.stride = stride, w.eps = eps, w.wide = wide;
-    run(&w.shares, normalise_rows, &w, rows, threads, parallel);
+    run(&w.shares, normalize_rows, &w, rows, threads, parallel);
 }
 
 /* y [rows, heads, size], bfloat16 = x, its rows `stride` numbers apart, turned by the angles of cosine and sine [rows,

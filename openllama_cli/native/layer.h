@@ -9,7 +9,7 @@
 
 struct layer_work {
     struct shares shares;
-    const void *x, *other; /* normalise: x and weight; turn: x; activate: gate and up */
+    const void *x, *other; /* normalize: x and weight; turn: x; activate: gate and up */
     const void *cosine, *sine;
     void *y;
     int64_t rows, heads, size; /* size: numbers in a row of x; of a head, where there are heads */
@@ -19,7 +19,7 @@ struct layer_work {
 };
 
 /* RMS norm (Zhang and Sennrich 2019) of rows, times a weight: a row a piece. */
-static void normalise_rows(void *argument) {
+static void normalize_rows(void *argument) {
     struct layer_work *w = argument;
     int64_t row;
     for (int64_t share = join(&w->shares); (row = take(&w->shares, &share)) >= 0;) {

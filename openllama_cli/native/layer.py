@@ -15,14 +15,14 @@ from openllama_cli.native.library import call
 MOST_SIZE = 256
 
 
-def normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """RMS norm of [n, hidden], times weight [hidden], of the same type. Raises ValueError for others."""
     rows, size = x.shape
     x = _rows(x)
-    _check(weight.shape == (size,) and weight.dtype == x.dtype and weight.is_contiguous(), "normalise", x, weight)
+    _check(weight.shape == (size,) and weight.dtype == x.dtype and weight.is_contiguous(), "normalize", x, weight)
     y = torch.empty(rows, size, dtype=x.dtype)
     pointers = (x.data_ptr(), weight.data_ptr(), y.data_ptr())
-    call("normalise", *pointers, rows, size, x.stride(0), eps, _wide(x), work=rows * size)
+    call("normalize", *pointers, rows, size, x.stride(0), eps, _wide(x), work=rows * size)
     return y
 
 

@@ -19,7 +19,7 @@ _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "av
 # Each function's arguments before those of threads: p a pointer, q an int64, i an int, f a float.
 _ARGUMENTS = {
     "product": "ppppqqqii",
-    "normalise": "pppqqqfi",
+    "normalize": "pppqqqfi",
     "turn": "ppppqqqqi",
     "activate": "pppqqqqi",
     "attend": "pppppppp" + "qqqqfi",

@@ -63,7 +63,7 @@ def read_digits(paths: Sequence[Path] = ()) -> Digits:
     Raises UsageError if files are missing or do not belong together, OlcError if one is damaged.
     """
     learn_files, test_files = find_pairs(paths or [SHIPPED])
-    learn = _labelled(learn_files)
+    learn = _labeled(learn_files)
     name = ", ".join(path.name or str(path) for path in paths) or "the UCI digits"
     if test_files is None:
         held_out = _every_fifth(learn.labels)
@@ -71,7 +71,7 @@ def read_digits(paths: Sequence[Path] = ()) -> Digits:
             cause = f"{learn_files.images.name} holds {learn.images.count} images, too few to hold a fifth of each digit out"
             raise UsageError(cause, "give three or more images of a digit")
         return Digits(name, learn, None, held_out)
-    test = _labelled(test_files)
+    test = _labeled(test_files)
     shapes = [(part.images.rows, part.images.columns) for part in (learn, test)]
     if shapes[0] != shapes[1]:
         (rows, columns), (test_rows, test_columns) = shapes
@@ -104,7 +104,7 @@ def prepare(digits: Digits) -> "tuple[Samples, Samples]":
     return learn[~held_out], learn[held_out]
 
 
-def _labelled(pair: Pair) -> Labelled:
+def _labeled(pair: Pair) -> Labelled:
     images, labels = read_images(pair.images), read_labels(pair.labels)
     if images.count != len(labels):
         raise damaged(pair.labels, f"{len(labels):,} labels for the {images.count:,} images of {pair.images.name}")

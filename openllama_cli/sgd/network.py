@@ -71,7 +71,7 @@ class CrossEntropyCost:
 
     @staticmethod
     def delta(a: Matrix, y: Matrix) -> Matrix:
-        """The derivative of `fn` by z. The factor that makes saturated neurons slow to learn has cancelled out."""
+        """The derivative of `fn` by z. The factor that makes saturated neurons slow to learn has canceled out."""
         return a - y
 
 

@@ -76,7 +76,7 @@ def _plot(
 
 
 def _tiles(top: int, weights: Matrix, rows: int, columns: int, total: int) -> Iterator[str]:
-    """A picture for each neuron: a pixel for each of its weights, on one scale of colours for all."""
+    """A picture for each neuron: a pixel for each of its weights, on one scale of colors for all."""
     # A few weights far from the others would leave those pale.
     largest = float(np.quantile(np.abs(weights), 0.995)) or 1.0
     which = f"the first {len(weights)} of {total:,}" if len(weights) < total else f"{total}"
@@ -94,11 +94,11 @@ def _tiles(top: int, weights: Matrix, rows: int, columns: int, total: int) -> It
         for level in np.unique(picture[picture != 0]):
             # One path for each shade is a tenth of the size of a rectangle for each pixel.
             pixels = "".join(f"M{i} {j}h1v1h-1z" for j, i in np.argwhere(picture == level))
-            yield f'<path fill="{_colour(int(level))}" d="{pixels}"/>'
+            yield f'<path fill="{_color(int(level))}" d="{pixels}"/>'
         yield "</g>"
 
 
-def _colour(level: int) -> str:
+def _color(level: int) -> str:
     """White at 0, red at the largest level, blue at the smallest."""
     end = _POSITIVE if level > 0 else _NEGATIVE
     share = abs(level) / _SHADES

@@ -27,7 +27,7 @@ class _Console(Console):
 
 @cache
 def stdout_console() -> Console:
-    """The console of the result; rich decides on colour from the terminal, NO_COLOR and FORCE_COLOR."""
+    """The console of the result; rich decides on color from the terminal, NO_COLOR and FORCE_COLOR."""
     return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

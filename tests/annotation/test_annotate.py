@@ -13,8 +13,8 @@ from openllama_cli.annotation.find import Choice
 from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS
 from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
 from openllama_cli.errors import OlcError
-from tests.annotation.pipelines import trained
-from tests.forked import Forked
+from tests.support.forked import Forked
+from tests.support.pipelines import trained
 
 __all__ = ["trained"]
 ROOT = Path(__file__).parent.parent.parent
@@ -254,7 +254,7 @@ sys.exit()
 def test_a_text_beyond_spacys_limit_is_worked_on_in_bounded_memory(trained: Path, tmp_path: Path) -> None:
     import spacy
 
-    # The entity recogniser is what needs the memory; the rest would need as long again.
+    # The entity recognizer is what needs the memory; the rest would need as long again.
     nlp = spacy.load(trained, exclude=["parser", "tagger", "morphologizer", "lemmatizer"])
     nlp.to_disk(tmp_path / "ner")
     run = Forked(str(tmp_path / "ner"), code=MEASURE)

@@ -11,8 +11,8 @@ from openllama_cli.annotation.find import Choice, find_pipeline, install_command
 from openllama_cli.annotation.kinds import KINDS, parse_kinds
 from openllama_cli.annotation.pipeline import open_pipeline
 from openllama_cli.errors import OlcError, UsageError
-from tests.annotation.pipelines import trained
-from tests.forked import Forked
+from tests.support.forked import Forked
+from tests.support.pipelines import trained
 
 __all__ = ["trained"]
 

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 import pytest
 
 from openllama_cli.annotation.annotate import annotate, document
-from openllama_cli.annotation.colours import colour
+from openllama_cli.annotation.colors import color
 from openllama_cli.annotation.find import Choice
 from openllama_cli.annotation.kinds import DEFAULT_KINDS
 from openllama_cli.annotation.pictures import MOST_SENTENCES, dependency_svg, entity_svg
 from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
-from tests.annotation.pipelines import trained
+from tests.support.pipelines import trained
 
 __all__ = ["trained"]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -85,11 +85,11 @@ def test_tags_and_labels_are_escaped_too(pipeline: Pipeline) -> None:
     assert "<script>&" in texts(ElementTree.fromstring(picture), "displacy-label")
 
 
-def test_entities_are_marked_and_labelled_in_their_places() -> None:
+def test_entities_are_marked_and_labeled_in_their_places() -> None:
     entities = [{"start": 0, "end": 4, "label": "PERSON"}, {"start": 28, "end": 34, "label": "GPE"}]
     root = ElementTree.fromstring(entity_svg(TEXT, entities))
     marks = [rect for rect in root.findall(f"{SVG}rect") if rect.get("rx")]
-    assert [mark.get("fill") for mark in marks] == [colour("PERSON"), colour("GPE")]
+    assert [mark.get("fill") for mark in marks] == [color("PERSON"), color("GPE")]
     for mark, word, label in zip(marks, ("Anna", "Berlin"), ("PERSON", "GPE"), strict=True):
         left, right = float(mark.get("x", 0)), float(mark.get("x", 0)) + float(mark.get("width", 0))
         inside = [
@@ -114,8 +114,8 @@ def test_long_texts_break_into_lines_within_the_picture() -> None:
     assert len({element.get("y") for element in root.findall(f"{SVG}text")}) > 10
 
 
-def test_labels_have_colours_of_their_own_that_stay() -> None:
-    assert colour("GPE") == "#feca74"
-    assert colour("MY_LABEL") == colour("MY_LABEL")
-    assert re.fullmatch("#[0-9a-f]{6}", colour("MY_LABEL"))
-    assert len({colour(f"LABEL_{number}") for number in range(40)}) > 5
+def test_labels_have_colors_of_their_own_that_stay() -> None:
+    assert color("GPE") == "#feca74"
+    assert color("MY_LABEL") == color("MY_LABEL")
+    assert re.fullmatch("#[0-9a-f]{6}", color("MY_LABEL"))
+    assert len({color(f"LABEL_{number}") for number in range(40)}) > 5

@@ -9,7 +9,7 @@ from openllama_cli.annotation.find import Choice
 from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
 from openllama_cli.annotation.similarity import similarity
 from openllama_cli.errors import OlcError, UsageError
-from tests.annotation.pipelines import VECTORS, trained
+from tests.support.pipelines import VECTORS, trained
 
 __all__ = ["trained"]
 

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from openllama_cli.batch.rows import Row, RowError
+from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.runner import Runner, is_out_of_memory
 from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size, rows_at_a_time
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.config import SamplingConfig
-from openllama_cli.generation.loop import Event, Request, decode_rows
-from openllama_cli.generation.prefix import PrefixCache
-from openllama_cli.generation.stream import Engine, make_engine
-from openllama_cli.models.tokenizer import Tokenizer, open_tokenizer
-from tests.generation.fakes import FakeForward, counting
-from tests.tiny_models import VOCAB
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.loop import Event, Request, decode_rows
+from openllama_cli.generation.decode.prefix import PrefixCache
+from openllama_cli.generation.session import make_engine
+from openllama_cli.generation.text.stream import Engine
+from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
+from tests.support.fakes import FakeForward, counting
+from tests.support.tiny_models import VOCAB
 
 CONTEXT = 256
 
@@ -72,7 +74,7 @@ class Loaded:
     """What an engine needs of a loaded model."""
 
     input_device = torch.device("cpu")
-    quantised = None
+    quantized = None
 
     def __init__(self, folder: Path) -> None:
         from transformers import LlamaForCausalLM
@@ -119,7 +121,7 @@ def test_a_row_with_a_seed_of_its_own_draws_the_same_wherever_it_stands(loaded: 
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_bad_rows_become_error_rows_and_spare_their_neighbours(tokenizer: Tokenizer) -> None:
+def test_bad_rows_become_error_rows_and_spare_their_neighbors(tokenizer: Tokenizer) -> None:
     rows = [
         row(0),
         Row(1, "one", error=RowError("invalid_json", "line 2 is not JSON")),

@@ -44,7 +44,7 @@ def test_rivals_run_in_turn_and_ratios_are_paired(measured: list[dict[str, Any]]
     assert [ratio.least, ratio.middle, ratio.most] == pytest.approx([10, 10, 10])
 
 
-def test_quantised_weights_are_made_before_anything_is_measured(measured: list[dict[str, Any]]) -> None:
+def test_quantized_weights_are_made_before_anything_is_measured(measured: list[dict[str, Any]]) -> None:
     run({"a": job(quantize="int8"), "b": job("transformers")}, 1, begin=lambda name, done: None)
     assert [(entry["quantize"], entry.get("only_load", False)) for entry in measured] == [
         ("int8", True),

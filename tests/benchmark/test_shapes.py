@@ -9,9 +9,9 @@ import pytest
 from openllama_cli.benchmark import shapes
 from openllama_cli.benchmark.shapes import SHAPES, random_model
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.models.checkpoint import inspect
-from openllama_cli.models.progress import NullProgress
-from openllama_cli.models.shape import LlamaShape
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.system.progress import NullProgress
 
 TINY = LlamaShape(48, 80, layers=2, heads=4, kv_heads=2, head_dim=12, vocab=32000, context=64)
 

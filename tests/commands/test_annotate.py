@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.annotation.pipelines import trained
-from tests.commands.batches import finished, read, wait_for
 from tests.conftest import Olc
-from tests.forked import Forked
-from tests.terminals import on_a_terminal, without_colour
+from tests.support.batches import finished, read, wait_for
+from tests.support.forked import Forked
+from tests.support.pipelines import trained
+from tests.support.terminals import on_a_terminal, without_color
 
 __all__ = ["trained"]
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
@@ -185,11 +185,11 @@ def test_a_picture_of_what_is_not_there_is_an_error(olc: Olc, trained: Path, tmp
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_a_terminal_gets_coloured_entities_a_table_and_trees(trained: Path, columns: int) -> None:
+def test_a_terminal_gets_colored_entities_a_table_and_trees(trained: Path, columns: int) -> None:
     written = on_a_terminal("annotate", f"{TEXT} [b]\x1b[31m", "--pipeline", str(trained), columns=columns)
     assert "\x1b[31m" not in written
     assert "48;2;254;202;116mBerlin" in written or "48;5;" in written
-    lines = without_colour(written).splitlines()
+    lines = without_color(written).splitlines()
     assert max(map(len, lines)) <= columns
     shown = "\n".join(lines)
     assert "Anna PERSON sees the big whales in Berlin GPE." in shown
@@ -199,7 +199,7 @@ def test_a_terminal_gets_coloured_entities_a_table_and_trees(trained: Path, colu
 
 
 def test_a_sentence_may_be_deeper_than_python_calls(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    from openllama_cli.terminal.annotations import AnnotationWriter, Node
+    from openllama_cli.terminal.views.annotations import AnnotationWriter, Node
 
     AnnotationWriter().tree([Node(f"w{place}", "dep", "", max(place - 1, 0)) for place in range(3000)])
     lines = capfdbinary.readouterr().out.decode().splitlines()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc
-from tests.sentencepiece_models import train
+from tests.support.sentencepiece_models import train
 
 PROMPT = "Q: What is the largest animal?"
 
@@ -122,7 +122,7 @@ def test_the_transformers_engine_prepares_none_of_the_forward_passes(
     def never(*_: object) -> None:
         raise AssertionError("a forward pass was made ready, on a GPU with graphs and all")
 
-    monkeypatch.setattr("openllama_cli.generation.stream.choose_forward", never)
+    monkeypatch.setattr("openllama_cli.generation.session.choose_forward", never)
     result = olc("complete", PROMPT, "-n", "2", "--engine", "transformers", "-m", model, "--stats")
     assert result.code == 0, result.messages
     assert "model.generate" in result.messages

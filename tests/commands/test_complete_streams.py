@@ -8,9 +8,9 @@ import pytest
 
 from openllama_cli.terminal.escape import visible
 from tests.conftest import Olc
-from tests.forked import Forked
-from tests.terminals import on_a_terminal
-from tests.tiny_models import write_tiny_llama
+from tests.support.forked import Forked
+from tests.support.terminals import on_a_terminal
+from tests.support.tiny_models import write_tiny_llama
 
 PROMPT = "Q: What is the largest animal?"
 

@@ -8,7 +8,7 @@ import pytest
 
 from openllama_cli.terminal.escape import visible
 from tests.conftest import Olc
-from tests.terminals import on_a_terminal
+from tests.support.terminals import on_a_terminal
 from tests.test_imports import HEAVY, modules_after
 
 
@@ -85,7 +85,7 @@ def test_wrong_use_is_two_lines(olc: Olc, arguments: list[str], code: int, words
 
 
 @pytest.mark.parametrize(("width", "environment"), [(60, {"NO_COLOR": "1"}), (100, {})])
-def test_a_terminal_gets_lines_that_fit_and_colour_unless_it_is_not_wanted(width: int, environment: dict[str, str]) -> None:
+def test_a_terminal_gets_lines_that_fit_and_color_unless_it_is_not_wanted(width: int, environment: dict[str, str]) -> None:
     text = on_a_terminal("devices", "--quick", "-m", "13b", columns=width, **environment)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", text)) != ("NO_COLOR" in environment)
     # The spinner redraws its line; what counts is what is left.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Olc, olc_command, run_process
-from tests.terminals import Terminal, on_a_terminal, without_colour
+from tests.support.terminals import Terminal, on_a_terminal, without_color
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 UNKNOWN = (
@@ -209,12 +209,12 @@ def test_twenty_megabytes_from_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_lines_fit_the_terminal(columns: int) -> None:
     written = on_a_terminal("explain", f"{OOM}\nKilled", columns=columns)
-    lines = without_colour(written).splitlines()
+    lines = without_color(written).splitlines()
     assert all(len(line) <= columns for line in lines)
-    assert "The GPU's memory is full" in without_colour(written)
+    assert "The GPU's memory is full" in without_color(written)
     assert "2 known errors. First:" in lines[0]
     # Words are not torn where there is room for them.
-    assert columns == 40 or "device_map=\"auto\"" in without_colour(written)  # fmt: skip
+    assert columns == 40 or "device_map=\"auto\"" in without_color(written)  # fmt: skip
     assert "\x1b]8;" in written
 
 

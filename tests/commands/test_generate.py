@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.escape import one_line
 from tests.conftest import Olc
 
@@ -102,7 +102,7 @@ def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
 
 
 def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openllama_cli.generation.lean import LeanForward
+    from openllama_cli.generation.forward.lean import LeanForward
 
     # A loop that is wrong: every decode step runs one position late.
     right = LeanForward._run

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.forked import fork
-from tests.hub_server import HubServer
-from tests.tiny_models import write_meta_llama, write_tiny_llama
+from tests.support.forked import fork
+from tests.support.hub_server import HubServer
+from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
 OLC = (sys.executable, "-m", "openllama_cli", "models")
 CONFIG = (

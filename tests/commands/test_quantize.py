@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.models.hub_cache import repo_folder
-from openllama_cli.models.quantise_cache import list_copies
+from openllama_cli.models.hub.cache import repo_folder
+from openllama_cli.models.quantize.copies import list_copies
 from openllama_cli.native import library
 from tests.conftest import Olc
-from tests.tiny_models import write_tiny_llama
+from tests.support.tiny_models import write_tiny_llama
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_what_does_not_go_together_is_a_usage_error(olc: Olc, arguments: list[st
     assert "  fix: " in run.messages
 
 
-def test_a_batch_of_another_quantisation_is_not_gone_on_with(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_batch_of_another_quantization_is_not_gone_on_with(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
     rows, output = tmp_path / "rows.txt", tmp_path / "out.jsonl"
     rows.write_text("one\ntwo\n")
     command = ["batch", str(rows), "-o", str(output), "-m", str(tiny_model), "--device", "cpu", "-n", "2"]
@@ -107,7 +107,7 @@ def test_a_copy_of_another_installations_demo_is_removed_with_this_ones(olc: Olc
     about = Path(copy.path) / "about.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"folder": str(tmp_path / "other" / "demo_model" / "weights")}))
     removed = olc("models", "rm", "demo", "--yes")
-    assert "removed 1 quantised copy of demo: " in removed.text
+    assert "removed 1 quantized copy of demo: " in removed.text
     assert list_copies() == []
 
 
@@ -123,7 +123,7 @@ def test_a_model_of_the_hub_goes_with_its_copies(olc: Olc, tmp_path: Path) -> No
     assert (copy.repo_id, copy.revision) == (repo_id, "c" * 40)
     run = olc("models", "rm", "3b-v2", "--yes")
     assert run.code == 0
-    assert f"removed {repo_id} and 1 quantised copy: " in run.text
+    assert f"removed {repo_id} and 1 quantized copy: " in run.text
     assert list_copies() == []
     assert not repo.exists()
 
@@ -140,14 +140,14 @@ def test_a_copy_whose_model_is_gone_can_be_removed(olc: Olc, tmp_path: Path) -> 
     shutil.rmtree(repo)
     run = olc("models", "rm", "3b-v2", "--yes")
     assert run.code == 0
-    assert "removed 1 quantised copy of 3b-v2: " in run.text
+    assert "removed 1 quantized copy of 3b-v2: " in run.text
     assert list_copies() == []
 
 
 def test_quality_is_measured_by_a_command(olc: Olc, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from openllama_cli.commands.quality import command
+    from openllama_cli.benchmark.quality import command
 
     arguments = ["--quantize", "int8", "-m", "demo", "--device", "cpu", "--sample", "8", "--json"]
     run = CliRunner().invoke(command, arguments, catch_exceptions=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Olc
-from tests.sgd.idx_files import write_set
-from tests.terminals import on_a_terminal
+from tests.support.idx_files import write_set
+from tests.support.terminals import on_a_terminal
 from tests.test_imports import HEAVY, modules_after
 
 FIELDS = ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
@@ -190,7 +190,7 @@ def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: in
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_without_colour_digits_are_drawn_in_ink_and_paper() -> None:
+def test_without_color_digits_are_drawn_in_ink_and_paper() -> None:
     text = on_a_terminal("sgd", "--seed", "1", "--epochs", "2", columns=80, stderr=False, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*(3|4)8;", text)
     drawn = "\n".join(plain(text)).split("(digit as answer)")[1]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.models.tokenizer import open_tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc, olc_command
-from tests.sentencepiece_models import trained, write
-from tests.terminals import on_a_terminal, without_colour
+from tests.support.sentencepiece_models import trained, write
+from tests.support.terminals import on_a_terminal, without_color
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_check_of_a_tokenizer_json_differs_in_special_tokens_only(olc: Olc, v2: 
 def test_a_terminal_shows_pieces_above_their_ids(v2: str) -> None:
     written = on_a_terminal("tokenize", "the whale", "-m", v2, columns=80)
     assert "\x1b[" in written
-    pieces, ids, summary = without_colour(written).splitlines()
+    pieces, ids, summary = without_color(written).splitlines()
     tokens = ids_of(v2, "the whale")
     assert pieces.split() == [open_tokenizer(Path(v2)).piece(token) for token in tokens]
     assert ids.split() == [str(token) for token in tokens]
@@ -146,14 +146,14 @@ def test_a_terminal_shows_pieces_above_their_ids(v2: str) -> None:
 @pytest.mark.parametrize("columns", [12, 40])
 def test_a_narrow_terminal_gets_more_rows(v2: str, columns: int) -> None:
     written = on_a_terminal("tokenize", "the blue whale   is the largest animal 日本", "-m", v2, columns=columns)
-    lines = without_colour(written).splitlines()
+    lines = without_color(written).splitlines()
     assert all(len(line) <= columns for line in lines[:-1] if "tokens" not in line)
     ids = [int(token) for line in lines[1::2] for token in line.split() if token.isdigit()]
     assert ids[:10] == ids_of(v2, "the blue whale   is the largest animal 日本")[:10]
 
 
 def test_a_terminal_never_gets_control_characters_of_the_text(tmp_path: Path) -> None:
-    from tests.sentencepiece_models import train
+    from tests.support.sentencepiece_models import train
 
     symbols = ["\x1b[31m", "\u202e", "a\u200bb", "\x9b5m"]
     folder = str(write(tmp_path, train(user_defined_symbols=symbols, normalization_rule_name="identity")))

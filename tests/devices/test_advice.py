@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from openllama_cli.devices.advice import diagnose, stops
-from openllama_cli.devices.facts import Check, DtypeResult, Facts, Nvidia, Problem, TorchBuild
-from openllama_cli.devices.known_model import look_up
-from openllama_cli.devices.recommend import plan_model
-from tests.devices.machines import CACHE, CHECKS, CPU, CPU_BUILD, CUDA_BUILD, GB, OLD_CPU, facts, gpu, measurement, mps
+from openllama_cli.devices.machine.facts import Check, DtypeResult, Facts, Nvidia, Problem, TorchBuild
+from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.planning.recommend import plan_model
+from tests.support.machines import CACHE, CHECKS, CPU, CPU_BUILD, CUDA_BUILD, GB, OLD_CPU, facts, gpu, measurement, mps
 
 
 def changed(base: Any, **changes: Any) -> Any:

@@ -67,7 +67,7 @@ def test_every_problem_there_is_has_its_machine() -> None:
         "olc nonsense",
         "olc complete --device toaster",
         "olc models nonsense",
-        "--quantise",
+        "--quantize",
         "rm -rf",
     ],
 )

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from openllama_cli.devices import report as reporting
-from openllama_cli.devices.facts import Facts, TorchBuild
-from openllama_cli.devices.probe import MachineProbe
+from openllama_cli.devices.machine.facts import Facts, TorchBuild
+from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.report import document, examine
 from openllama_cli.errors import ModelError
-from tests.devices.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
+from tests.support.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
 
 KEYS = {"versions", "devices", "backends", "checks", "cache", "model", "problems"}
 

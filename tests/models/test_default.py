@@ -10,7 +10,7 @@ import pytest
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.default import default_file, read_default, write_default
-from openllama_cli.models.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
+from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
 
 
 def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path) -> None:

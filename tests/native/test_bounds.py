@@ -58,7 +58,7 @@ def layers() -> None:
             wide, guarded = dtype == torch.float32, Guarded()
             x, angles = torch.ones(rows, heads * size, dtype=dtype), torch.ones(rows, size, dtype=dtype)
             narrow, row = torch.ones(rows, heads, size).bfloat16(), heads * size
-            call("normalise", guarded(x), guarded(x[0]), guarded(x), rows, row, row, 1e-6, wide, work=1)
+            call("normalize", guarded(x), guarded(x[0]), guarded(x), rows, row, row, 1e-6, wide, work=1)
             call("activate", guarded(x), guarded(x), guarded(x), rows, row, row, row, wide, work=1)
             call("turn", guarded(x), guarded(angles), guarded(angles), guarded(narrow), rows, heads, size, row, wide, work=1)
             for length in (0, 1, 17, 40):
@@ -72,7 +72,7 @@ def layers() -> None:
 def beyond() -> None:
     faulthandler.disable()
     guarded, x = Guarded(), torch.ones(1, 100)
-    call("normalise", guarded(x), guarded(x), guarded(x[:, :10]), 1, 100, 100, 1e-6, True, work=1)
+    call("normalize", guarded(x), guarded(x), guarded(x[:, :10]), 1, 100, 100, 1e-6, True, work=1)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from openllama_cli.generation.cache import KVCache
-from openllama_cli.generation.lean import LeanForward
-from openllama_cli.generation.steps import NativeSteps, TorchSteps
-from openllama_cli.models.find import ModelFolder
-from openllama_cli.models.load import load
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.forward.lean import LeanForward
+from openllama_cli.generation.forward.steps import NativeSteps, TorchSteps
+from openllama_cli.models.loading.load import load
+from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import layer, library
-from tests.tiny_models import write_tiny_llama
+from tests.support.tiny_models import write_tiny_llama
 
 pytestmark = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 
@@ -34,7 +33,7 @@ def test_norms(dtype: torch.dtype, rows: int, size: int) -> None:
     x, weight = (random(rows, size + 7)[:, :size] * 3).to(dtype), random(size, seed=1).to(dtype)
     wide = x.double()
     wanted = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6) * weight.double()
-    found = layer.normalise(x, weight, 1e-6)
+    found = layer.normalize(x, weight, 1e-6)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), wanted, rtol=TOLERANCE[dtype], atol=1e-6)
 
@@ -136,9 +135,9 @@ def test_attention_writes_nowhere_else(wrong: dict[str, Any]) -> None:
 def test_what_would_be_read_wrongly_is_refused() -> None:
     x, angles = torch.zeros(2, 16), torch.zeros(2, 8)
     for call in (
-        lambda: layer.normalise(x.half(), torch.ones(16).half(), 1e-6),
-        lambda: layer.normalise(x, torch.ones(16).bfloat16(), 1e-6),
-        lambda: layer.normalise(x, torch.ones(15), 1e-6),
+        lambda: layer.normalize(x.half(), torch.ones(16).half(), 1e-6),
+        lambda: layer.normalize(x, torch.ones(16).bfloat16(), 1e-6),
+        lambda: layer.normalize(x, torch.ones(15), 1e-6),
         lambda: layer.activate(x, x.bfloat16()),
         lambda: layer.activate(x, x[:, :8]),
         lambda: layer.turn(x, angles, angles, 4),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openllama_cli.generation.kernels import NativeLinear
+from openllama_cli.generation.forward.linear import NativeLinear
 from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library
 from openllama_cli.native.products import Kind, check, pack_int4, product
 

@@ -7,7 +7,7 @@ import pytest
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.digits import prepare, read_digits
-from tests.sgd.idx_files import digit_images, write_idx, write_set
+from tests.support.idx_files import digit_images, write_idx, write_set
 
 
 def test_the_uci_digits_are_shipped_whole() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.idx import read_images, read_labels
-from tests.sgd.idx_files import digit_images, idx_bytes, write_idx
+from tests.support.idx_files import digit_images, idx_bytes, write_idx
 
 IMAGES, LABELS = digit_images(12, side=5)
 IMAGE_BYTES, LABEL_BYTES = idx_bytes(IMAGES), idx_bytes(LABELS)

@@ -1,0 +1,139 @@
+"""The lines of a file, one at a time, however long the file or a line is."""
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from openllama_cli.errors import OlcError, UsageError
+
+BOM = b"\xef\xbb\xbf"
+_BUFFER = 256 * 1024
+# What is kept of a line that is too long: enough to see what kind of line it was.
+_HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """number: from 1. data: its bytes with the line break; the first of them where it is not whole (too long)."""
+
+    number: int
+    data: bytes
+    whole: bool = True
+
+
+def check_input(path: Path) -> None:
+    """Raise UsageError for a path where nothing is. Nothing is opened: a pipe can be read once only."""
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"cannot read {path}: {reason}", "check the path and its permissions")
+
+
+@contextmanager
+def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator[BinaryIO]:
+    """The file, past its byte order mark if it has one.
+
+    on_bytes: called with the file's bytes in order as they are read, such as a hash's `update`.
+
+    Raises UsageError if it cannot be opened, OlcError if reading it fails later on.
+    """
+    try:
+        raw: io.RawIOBase = path.open("rb", buffering=0)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _cannot_read(path, error) from error
+    if on_bytes is not None:
+        raw = _Observed(raw, on_bytes)
+    try:
+        with io.BufferedReader(raw, _BUFFER) as file:
+            if file.peek(len(BOM)).startswith(BOM):
+                file.read(len(BOM))
+            yield file
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OlcError(
+            f"reading {path} failed: {reason}", "check the disk, then run the command again", code="input"
+        ) from error
+
+
+def read_lines(file: BinaryIO, limit: int) -> Iterator[Line]:
+    """The lines of a file, ended by LF; the last one may lack it. Other characters that some programs break lines at, such
+    as CR or U+2028, are part of the text.
+
+    limit: bytes of a line, its line break (LF or CR LF) not counted. What goes beyond is read and dropped.
+    """
+    number = 0
+    while data := file.readline(limit + 2):
+        number += 1
+        if len(data) <= limit or len(content(data)) <= limit:
+            yield Line(number, data)
+            continue
+        head, ended = data[:_HEAD], data.endswith(b"\n")
+        del data
+        while not ended and (rest := file.readline(_BUFFER)):
+            ended = rest.endswith(b"\n")
+        yield Line(number, head, whole=False)
+
+
+def content(data: bytes) -> bytes:
+    """A line without its line break."""
+    if data.endswith(b"\n"):
+        return data[:-2] if data.endswith(b"\r\n") else data[:-1]
+    return data
+
+
+def limit_text(limit: int) -> str:
+    """A number of bytes for people: "16 MiB"."""
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
+        if limit >= size and limit % size == 0:
+            return f"{limit // size} {unit}"
+    return f"{limit} bytes"
+
+
+class _Observed(io.RawIOBase):
+    """Hands on what it reads, and shows it to a function on the way."""
+
+    def __init__(self, raw: io.RawIOBase, on_bytes: Callable[[memoryview], object]) -> None:
+        self._raw, self._on_bytes = raw, on_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = self._raw.readinto(buffer)
+        self._on_bytes(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def spool(stream: BinaryIO, path: Path) -> int:
+    """Copy a stream to its end into a file, which appears when it is whole. Returns the bytes copied.
+
+    An empty stream replaces nothing: it is what a command that is resumed without its pipe gets. Raises OlcError if the file
+    cannot be written; nothing is left of it then, and an earlier one stays as it was.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        with partial.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1024 * 1024)
+            size = file.tell()
+        if size or not path.exists():
+            partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OlcError(f"cannot keep the input in {path}: {reason}", "free space there, or give the input as a file") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return size

@@ -1,0 +1,175 @@
+"""Reads an input once before any model is loaded: how much work it is, and whether it can be done."""
+
+import hashlib
+import stat
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from openllama_cli.batch.input.lines import BOM
+from openllama_cli.batch.input.readers import InputFormat, read_rows
+from openllama_cli.batch.input.rows import Row, RowSettings
+from openllama_cli.errors import UsageError
+
+# Hashes are kept in this many parts, so that looking through one at a time needs little memory.
+_PARTS = 256
+
+
+class SeenIds:
+    """64-bit hashes of the ids that were added. Two ids may share one, if rarely: `find_duplicate` has the last word."""
+
+    def __init__(self) -> None:
+        self._parts = [array("q") for _ in range(_PARTS)]
+
+    def add(self, custom_id: str) -> None:
+        """Remember an id."""
+        number = hash(custom_id)
+        self._parts[number % _PARTS].append(number)
+
+    def repeated(self) -> set[int]:
+        """The hashes that were added more than once."""
+        found: set[int] = set()
+        for part in self._parts:
+            once = set(part)
+            if len(once) < len(part):
+                found |= _twice(part)
+        return found
+
+
+def find_duplicate(rows: Iterable[Row], repeated: set[int]) -> tuple[Row, Row] | None:
+    """The first two rows with the same id. repeated: the hashes of ids that may be the same."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if hash(row.custom_id) in repeated:
+            earlier = first.setdefault(row.custom_id, row)
+            if earlier is not row:
+                return earlier, row
+    return None
+
+
+def _twice(numbers: Iterable[int]) -> set[int]:
+    once: set[int] = set()
+    twice: set[int] = set()
+    for number in numbers:
+        (twice if number in once else once).add(number)
+    return twice
+
+
+# How files begin that are no text, what they are, and what to do.
+_NOT_TEXT = [
+    (b"\xff\xfe", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
+    (b"\x1f\x8b", "is compressed with gzip", "unpack it: gunzip"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: unzstd"),
+    (b"PK\x03\x04", "is a zip archive or a spreadsheet", "unpack it, or save the table as CSV (UTF-8)"),
+]
+# Errors that say, if every row has them, that the input or the template is not what was meant.
+_REMEDIES = {
+    "missing_prompt": "name the field prompt, or use a template that has the fields as variables: -t NAME",
+    "template_error": "give the rows what the template needs, or use another template",
+    "unsupported_endpoint": "make the lines requests of /v1/completions, with a prompt",
+}
+_HEAD = 4096
+
+
+@dataclass(frozen=True)
+class InputSummary:
+    """What is in an input.
+
+    rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
+    template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
+    openai_rows: those that are answered in OpenAI's shape.
+    """
+
+    rows: int
+    sha256: str
+    longest_prompt_bytes: int
+    longest_prompt_tokens: int
+    errors: Counter[str]
+    openai_rows: int
+
+
+def precheck(path: Path, fmt: InputFormat, settings: RowSettings) -> InputSummary:
+    """Read all rows, and keep none: nine bytes a row are held, to find a custom_id given twice.
+
+    Raises UsageError for a file that cannot be opened, is no regular file or no text; has no rows; whose header lacks a
+    column; that gives a custom_id twice; or of whose rows none has a prompt.
+    """
+    head = _head(path)
+    digest = hashlib.sha256()
+    rows = longest_bytes = longest_tokens = openai_rows = 0
+    errors: Counter[str] = Counter()
+    first_error: Row | None = None
+    ids = SeenIds()
+    for row in read_rows(path, fmt, settings, on_bytes=digest.update):
+        rows += 1
+        openai_rows += row.openai
+        ids.add(row.custom_id)
+        if row.error is not None:
+            errors[row.error.code] += 1
+            first_error = first_error or row
+        elif row.prompt is not None:
+            size = len(row.prompt) if row.prompt.isascii() else len(row.prompt.encode())
+            longest_bytes = max(longest_bytes, size)
+        elif row.tokens is not None:
+            longest_tokens = max(longest_tokens, len(row.tokens))
+    if rows == 0:
+        raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
+    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
+    _refuse_duplicates(path, fmt, settings, ids)
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, openai_rows)
+
+
+def _head(path: Path) -> bytes:
+    """How the file begins."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{path} is no regular file, and is read twice", "pipe it in: olc batch - --format FORMAT")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {path}: {reason}", "check the path and its permissions") from error
+    for begin, what, remedy in _NOT_TEXT:
+        if head.startswith(begin):
+            raise UsageError(f"{path} {what}", remedy, code="not_text")
+    return head.removeprefix(BOM)
+
+
+def _refuse_what_cannot_be_meant(
+    path: Path, fmt: InputFormat, rows: int, errors: Counter[str], first: Row | None, head: bytes
+) -> None:
+    """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is."""
+    if first is None or first.error is None:
+        return
+    code, message = first.error.code, first.error.message
+    if code in _REMEDIES and errors[code] == rows:
+        raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
+    if fmt.name == "jsonl":
+        begin = head.lstrip()
+        no_objects = errors["invalid_json"] + errors["invalid_type"]
+        if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
+            remedy = f"make each object a line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
+            raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
+        if no_objects == rows and not begin.startswith(b"{"):
+            remedy = "give an object a line, or say what it is: --format txt, csv or tsv"
+            raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
+
+
+def _refuse_duplicates(path: Path, fmt: InputFormat, settings: RowSettings, ids: SeenIds) -> None:
+    repeated = ids.repeated()
+    if not repeated:
+        return
+    found = find_duplicate(read_rows(path, fmt, settings), repeated)
+    if found is not None:
+        first, second = found
+        raise UsageError(
+            f"custom_id {first.custom_id!r} is on line {first.line} and on line {second.line} of {path}",
+            "make each different; a row without one is called row-NUMBER, from row-0 on",
+            code="duplicate_custom_id",
+        )

@@ -1,0 +1,133 @@
+"""The sampling options that a row gives for itself, over those of the command."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+from openllama_cli.batch.input.rows import InvalidRowError, RowSettings, check_text
+from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
+
+# What a field may be called → the option that it is.
+_OPTIONS = {option.name: option.name for option in fields(SamplingConfig)} | {
+    "max_new_tokens": "max_tokens",
+    "max_gen_len": "max_tokens",
+}
+# Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do else.
+_UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "best_of": ((1,), "leave it out"),
+    "presence_penalty": ((0, 0.0), "leave it out, or use repetition_penalty"),
+    "frequency_penalty": ((0, 0.0), "leave it out, or use repetition_penalty"),
+    "logit_bias": (({},), "leave it out"),
+}
+# These mean an option in OpenAI's format only; elsewhere they may be anybody's data.
+_UNSUPPORTED_IN_OPENAI: dict[str, tuple[tuple[Any, ...], str]] = _UNSUPPORTED | {
+    "n": ((1,), "give a line for each completion, with seeds of their own"),
+    "stream": ((False,), "leave it out: rows are written when they are whole"),
+    "suffix": (("",), "leave it out: these models complete a text at its end only"),
+}
+# Fields that are read elsewhere; written in another case or with dashes they are slips as well.
+_OTHER_FIELDS = ("custom_id", "prompt")
+# From this length on, a name that differs from an option's by a letter or two is a slip; below it, a word of its own.
+_LONG_NAME = 8
+_LONGEST_NAME = 40
+# Rows of a file mostly have the same fields; more characters of names than this are not worth remembering.
+_NAMES_REMEMBERED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the names of a row's fields mean. options: (field, option). unsupported: fields. slip: (field, what was meant)."""
+
+    options: tuple[tuple[str, str], ...]
+    unsupported: tuple[str, ...]
+    slip: tuple[str, str] | None
+
+
+def read_options(
+    given: Mapping[str, Any], settings: RowSettings, *, openai: bool = False, variables: tuple[str, ...] = ()
+) -> tuple[SamplingConfig, bool]:
+    """What a row asks for, and whether it gave a seed.
+
+    given: the row's fields; those that are no options are passed over, and null counts as not given.
+    openai: whether they are the body of an OpenAI line. variables: fields that belong to the template, whatever their name.
+
+    Raises InvalidRowError: bad_option for a value that is wrong and for a name that is nearly an option's,
+    unsupported_option for what other programs have.
+    """
+    names = tuple(given)
+    plan = _plan(names, openai, variables) if len("".join(names)) <= _NAMES_REMEMBERED else _make_plan(names, openai, variables)
+    if plan.slip is not None:
+        name, meant = plan.slip
+        raise InvalidRowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
+    for name in plan.unsupported:
+        _refuse_unsupported(name, given[name])
+    own: dict[str, Any] = {}
+    for name, option in plan.options:
+        if given[name] is not None:
+            if option in own:
+                raise InvalidRowError("bad_option", f"{option} is given twice, under two names")
+            own[option] = given[name]
+    if not own:
+        return settings.sampling, False
+    if "stop" in own:
+        _check_stop(own["stop"])
+    try:
+        return SamplingConfig.from_given({**settings.defaults, **own}), "seed" in own
+    except UsageError as error:
+        # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
+        cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
+        remedy = re.sub(r"--([a-z-]+)", _as_field, error.remedy)
+        raise InvalidRowError("bad_option", f"{cause}; {remedy}") from None
+    except OverflowError:  # a whole number beyond what a float can hold
+        raise InvalidRowError("bad_option", f"a number is too large in {', '.join(own)}") from None
+
+
+def _refuse_unsupported(name: str, value: Any) -> None:
+    harmless, remedy = _UNSUPPORTED_IN_OPENAI[name]
+    # Types are compared too: True equals 1 in Python.
+    if value is None or any(type(value) is type(allowed) and value == allowed for allowed in harmless):
+        return
+    raise InvalidRowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}")
+
+
+def _as_field(flag: re.Match[str]) -> str:
+    return flag[1].replace("-", "_")
+
+
+def _check_stop(stop: Any) -> None:
+    for text in stop if isinstance(stop, list) else [stop]:
+        if isinstance(text, str):
+            check_text(text, "stop")
+
+
+def _make_plan(names: tuple[str, ...], openai: bool, variables: tuple[str, ...]) -> _Plan:
+    own = [name for name in names if name not in variables and name not in _OTHER_FIELDS]
+    unsupported = _UNSUPPORTED_IN_OPENAI if openai else _UNSUPPORTED
+    unknown = [name for name in own if name not in _OPTIONS and name not in unsupported]
+    return _Plan(
+        tuple((name, _OPTIONS[name]) for name in own if name in _OPTIONS),
+        tuple(name for name in own if name in unsupported),
+        next(((name, meant) for name in unknown if (meant := _meant(name)) is not None), None),
+    )
+
+
+_plan = lru_cache(maxsize=64)(_make_plan)
+
+
+def _meant(name: str) -> str | None:
+    """The option that an unknown name is a slip for: other case or dashes, or nearly the same letters."""
+    import difflib
+
+    if len(name) > _LONGEST_NAME:
+        return None
+    plain = re.sub(r"[-_ ]", "", name).lower()
+    known = {option.replace("_", ""): option for option in (*_OPTIONS, *_OTHER_FIELDS)}
+    if plain in known:
+        return known[plain]
+    # Of options only: customer_id is nobody's slip for custom_id.
+    long = [plain_name for plain_name, option in known.items() if option in _OPTIONS and len(plain_name) >= _LONG_NAME]
+    close = difflib.get_close_matches(plain, long, n=1, cutoff=0.85)
+    return known[close[0]] if close else None

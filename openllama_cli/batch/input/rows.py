@@ -1,0 +1,162 @@
+"""One row of a batch's input, whatever file it came from; a row that is wrong carries its error instead of a prompt."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.prompt_templates import PromptTemplate
+
+# Bytes of a line (of a record, in .csv and .tsv): far beyond any context, far below what would exhaust the memory.
+MAX_LINE_BYTES = 16 * 2**20
+
+# Characters of an error's message: values of the input are quoted in it, and may be long.
+_MAX_MESSAGE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row was not completed.
+
+    code: short and stable, for machines. Readers give invalid_utf8, invalid_json, invalid_csv, invalid_type,
+        invalid_unicode, line_too_long, missing_prompt, template_error, bad_option, unsupported_option and
+        unsupported_endpoint; the runner adds its own, such as context_length_exceeded.
+    message: one line for people.
+    """
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as read.
+
+    index: place among the rows of the input, from 0.
+    custom_id: the row's own, else "row-{index}".
+    prompt: the text, template applied; None where the prompt is token ids or the row is wrong.
+    tokens: the prompt as token ids (OpenAI lines only), at least one; used as they are, without a BOS added.
+    sampling: the command's defaults with the row's own options over them; None where the row is wrong.
+    own_seed: whether the row itself gave the seed.
+    echo: whether the prompt belongs to the completion's text (OpenAI lines only).
+    openai: whether the row is answered in the shape of OpenAI's batch output.
+    error: None where the row can be run.
+    line: the line of the input on which the row begins, from 1; 0 where there is none.
+    """
+
+    index: int
+    custom_id: str
+    prompt: str | None = None
+    tokens: tuple[int, ...] | None = None
+    sampling: SamplingConfig | None = None
+    own_seed: bool = False
+    echo: bool = False
+    openai: bool = False
+    error: RowError | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What holds for every row.
+
+    template: turns a row's fields into its prompt; None: a row gives its prompt.
+    defaults: sampling options as `SamplingConfig.from_given` takes them: those given on the command line, with the
+        template's stop and max_tokens beneath. A row's own options replace them one by one.
+    max_line_bytes: a longer line becomes an error row and is never held in memory.
+    sampling: what a row without options of its own gets.
+
+    Raises UsageError for defaults that are wrong.
+    """
+
+    template: PromptTemplate | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    max_line_bytes: int = MAX_LINE_BYTES
+    sampling: SamplingConfig = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
+
+
+class InvalidRowError(Exception):
+    """A row that is wrong; the readers turn it into an error row. code, message: as in RowError."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def error_row(index: int, line: int, code: str, message: str, *, custom_id: str | None = None, openai: bool = False) -> Row:
+    """The row that stands for one that is wrong. message: made one line, and cut where it is long."""
+    message = " ".join(message.split())
+    if len(message) > _MAX_MESSAGE:
+        message = message[: _MAX_MESSAGE - 1] + "…"
+    return Row(
+        index, default_id(index) if custom_id is None else custom_id, openai=openai, error=RowError(code, message), line=line
+    )
+
+
+def default_id(index: int) -> str:
+    """The custom_id of a row that gives none."""
+    return f"row-{index}"
+
+
+_NAMES_SHOWN = 8
+
+
+def decode(data: bytes, line: int) -> str:
+    """The text of a line. line: its number, for the message. Raises InvalidRowError if it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRowError("invalid_utf8", not_utf8(data, line, error)) from None
+
+
+def not_utf8(data: bytes, line: int, error: UnicodeDecodeError) -> str:
+    """Says which byte of a line is at fault."""
+    return f"line {line} is not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start + 1}"
+
+
+def check_text(text: str, name: str) -> str:
+    r"""The text itself. name: of the field, for the message.
+
+    Raises InvalidRowError if it cannot be written as UTF-8: JSON's "\ud800" is a character that cannot.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"{name} has half of a surrogate pair, {text[error.start]!r}, at character {error.start + 1}"
+        raise InvalidRowError("invalid_unicode", message) from None
+    return text
+
+
+def render(template: PromptTemplate, fields: Mapping[str, Any]) -> str:
+    """The prompt that the template makes of a row's fields; those that it does not use are passed over.
+
+    Raises InvalidRowError.
+    """
+    try:
+        return template.render({name: fields[name] for name in template.variables if name in fields})
+    except UsageError as error:
+        # The remedy of a missing variable is one for the command line.
+        rest = names(fields) if error.code == "template_variable" else error.remedy
+        raise InvalidRowError("template_error", f"{error.cause}; {rest}") from None
+
+
+def names(fields: Iterable[str]) -> str:
+    """Says which fields or columns there are."""
+    found = [repr(name) for name in fields]
+    more = ", …" if len(found) > _NAMES_SHOWN else ""
+    return f"there is {', '.join(found[:_NAMES_SHOWN])}{more}" if found else "there is nothing else"
+
+
+def kind(value: Any) -> str:
+    """What JSON calls a value, with its article."""
+    if value is None:
+        return "null"
+    words = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    return words[type(value)]

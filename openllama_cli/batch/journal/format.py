@@ -1,0 +1,148 @@
+"""How a journal is written: lines that say themselves whether they are whole.
+
+    {"olc_journal": 1, "rows": 3, "input": {…}, "model": {…}, …, "crc32": "…"}     what the rows depend on
+    1 5f2c01aa - {"custom_id": "b", …}                                             row 1, finished
+    0 9be11c40 context_length_exceeded {"custom_id": "a", …}                       row 0, failed
+    complete 07c1d3e2 - {"rows": 3, "bytes": 512, "sha256": "…"}                    OUTPUT was written
+
+The checksum covers the whole line but itself, so a damaged one is dropped rather than believed; the last line of a row counts.
+Lines end with a newline and no row holds one, so damage to one line never reaches the next but through the newline between.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+VERSION = 1
+COMPLETE = b"complete"
+# No code: the row succeeded.
+_NO_CODE = b"-"
+_LONGEST_HEADER = 1 << 24
+# A journal's line is read whole, so that no damage (a missing newline in gigabytes of zeros) may fill the memory.
+LONGEST_LINE = 1 << 30
+
+
+class BadHeaderError(Exception):
+    """The first line is damaged, or the file is no journal. str(): what is wrong with the file, as in "X …"."""
+
+
+class NewerVersionError(BadHeaderError):
+    """The journal is of a later version of olc."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A whole line. offset: of its first byte in the file. index: the row; None for the line that says OUTPUT is complete.
+
+    code: None for a row that succeeded. line: JSON.
+    """
+
+    offset: int
+    index: int | None
+    code: str | None
+    line: bytes
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """What was written as OUTPUT: its rows, its size in bytes, its sha256."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def normalize(header: Mapping[str, object], rows: int) -> dict[str, Any]:
+    """A header as it will be read back: version and rows first, tuples as lists."""
+    document: dict[str, Any] = json.loads(json.dumps({"olc_journal": VERSION, "rows": rows} | dict(header)))
+    return document | {"olc_journal": VERSION, "rows": rows}
+
+
+def encode_header(header: Mapping[str, object]) -> bytes:
+    """The first line, of a normalized header."""
+    return json.dumps({**header, "crc32": _header_checksum(header)}).encode() + b"\n"
+
+
+def read_header(file: BinaryIO) -> dict[str, Any]:
+    """The header of a journal that is open at its start. Raises BadHeaderError."""
+    line = file.readline(_LONGEST_HEADER)
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or "olc_journal" not in header:
+        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is no journal of olc"
+        raise BadHeaderError(what)
+    version = header["olc_journal"]
+    if type(version) is int and version > VERSION:
+        raise NewerVersionError(f"was written by a newer olc (journal version {version}; this olc reads {VERSION})")
+    if header.pop("crc32", None) != _header_checksum(header) or version != VERSION or not line.endswith(b"\n"):
+        raise BadHeaderError("has a damaged first line")
+    return header
+
+
+def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
+    """A line of the journal. index None: the line that says OUTPUT is complete. Raises ValueError for a line with newlines."""
+    if b"\n" in line:
+        raise ValueError("a journal's line cannot hold a newline")
+    key = COMPLETE if index is None else b"%d" % index
+    code_bytes = _NO_CODE if code is None else _checked_code(code)
+    record = b"%b %08x %b %b\n" % (key, _checksum(key, code_bytes, line), code_bytes, line)
+    if len(record) >= LONGEST_LINE:
+        raise ValueError(f"a journal's line cannot be {len(record)} bytes long")
+    return record
+
+
+def encode_output(output: OutputRecord) -> bytes:
+    """The line that says that OUTPUT is complete."""
+    return encode_record(None, None, json.dumps(asdict(output)).encode())
+
+
+def decode_output(record: Record) -> OutputRecord:
+    """What `encode_output` wrote, of a record without index."""
+    return OutputRecord(**json.loads(record.line))
+
+
+def decode_record(line: bytes, offset: int) -> Record | None:
+    """The record on a line with its newline, or None if it is damaged."""
+    parts = line[:-1].split(b" ", 3)
+    if len(parts) != 4:
+        return None
+    key, checksum, code, payload = parts
+    if b"%08x" % _checksum(key, code, payload) != checksum:
+        return None
+    if not (key == COMPLETE or (key.isdigit() and len(key) <= 18)) or not code.isascii():
+        return None
+    return Record(offset, None if key == COMPLETE else int(key), None if code == _NO_CODE else code.decode(), payload)
+
+
+def read_records(file: BinaryIO) -> Iterator[tuple[int, Record | None]]:
+    """The lines after the header, each with the offset of its end; None for a damaged one. A torn last line is left out."""
+    offset = file.tell()
+    while line := file.readline(LONGEST_LINE):
+        start, offset = offset, offset + len(line)
+        if line.endswith(b"\n"):
+            yield offset, decode_record(line, start)
+            continue
+        # Torn, or longer than any line is: damage up to the next newline.
+        while line and not line.endswith(b"\n"):
+            line = file.readline(1 << 20)
+            offset += len(line)
+        if line:
+            yield offset, None
+
+
+def _checksum(key: bytes, code: bytes, line: bytes) -> int:
+    return zlib.crc32(line, zlib.crc32(b"%b %b " % (key, code)))
+
+
+def _header_checksum(header: Mapping[str, object]) -> str:
+    return f"{zlib.crc32(json.dumps(header, sort_keys=True, separators=(',', ':')).encode()):08x}"
+
+
+def _checked_code(code: str) -> bytes:
+    if not code.isascii() or not code.replace("_", "").isalnum():
+        raise ValueError(f"not an error code: {code!r}")
+    return code.encode()

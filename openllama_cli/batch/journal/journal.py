@@ -1,0 +1,275 @@
+"""The journal of a batch: every finished row on the disk, once, whatever happens to the process.
+
+A row is one line (see `journal_format`), appended in one write, so a killed process leaves whole lines and at most one torn
+end, which the next opening cuts off. Every 64 rows, and every second, the file is flushed to the disk: a power cut loses no
+more than what came after.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from openllama_cli.batch.journal import format as journal_format
+from openllama_cli.batch.journal.disk import AGAIN, replacing, write_error, write_whole
+from openllama_cli.batch.journal.fingerprint import differences
+from openllama_cli.batch.journal.finished_rows import Counts, FinishedRows
+from openllama_cli.batch.journal.format import BadHeaderError, NewerVersionError, OutputRecord
+from openllama_cli.errors import OlcError, UsageError
+
+SYNC_ROWS = 64
+SYNC_SECONDS = 1.0
+_SHOWN_DIFFERENCES = 3
+
+
+class Journal:
+    """The finished rows of one batch. Made by `Journal.open`; a context manager that closes it. Not for several threads.
+
+    path, rows: as given. output: what was written as OUTPUT, once that is complete. damaged: lines that were found damaged and
+    dropped; their rows are not done. torn: whether the end had to be cut off, as a killed process leaves it.
+    """
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self.path = path
+        self.rows = rows
+        self.output: OutputRecord | None = None
+        self.damaged = 0
+        self.torn = False
+        self._header: dict[str, Any] = {}
+        self._finished = FinishedRows(rows)
+        self._size = 0
+        self._descriptor: int | None = None
+        self._unsynced = 0
+        self._oldest_unsynced = 0.0
+        self._failure: OlcError | None = None
+
+    @classmethod
+    def open(
+        cls, path: Path, header: Mapping[str, object], rows: int, *, retry_errors: bool = False, restart: bool = False
+    ) -> Self:
+        """Open the journal of a batch, or begin it.
+
+        header: what the rows depend on (input, model, tokenizer, template, options), in types that JSON has. rows: how many
+        the input has. retry_errors: failed rows count as not done until they are appended again. restart: begin anew,
+        whatever is there.
+
+        A journal under another header is replaced while it has no rows. Raises UsageError (code "journal_mismatch",
+        "journal_damaged" or "journal_newer") when its rows must not be mixed with those of this run; OlcError when it cannot
+        be read or written.
+        """
+        wanted = journal_format.normalize(header, rows)
+        try:
+            if restart or not path.exists() or path.stat().st_size == 0 or not _continues(path, wanted):
+                with replacing(path, _temporary(path)) as file:
+                    file.write(journal_format.encode_header(wanted))
+            journal = cls(path, rows)
+            journal._read()
+            if not journal.complete:
+                journal._open_for_appending()
+        except OSError as problem:
+            raise write_error(problem, path) from problem
+        if retry_errors:
+            journal._finished.remove_failed()
+        return journal
+
+    @property
+    def complete(self) -> bool:
+        """Whether OUTPUT was written and no row failed: there is nothing to do, and the journal no longer holds the rows."""
+        return self.output is not None
+
+    @property
+    def counts(self) -> Counts:
+        """How many rows are finished, and how many of them failed with which codes."""
+        return Counts(self.rows, 0, {}) if self.complete else self._finished.counts
+
+    def done(self, index: int) -> bool:
+        """Whether a row is finished, well or with an error."""
+        return self.complete or index in self._finished
+
+    def append(self, index: int, code: str | None, line: bytes) -> None:
+        """Add a finished row. code: of its error, None if it succeeded. line: its line of OUTPUT (JSON), without newline.
+
+        Raises OlcError when the disk refuses it: the row is then not done, and what was written of it is cut off, now or at the
+        next opening. Raises ValueError for a row that is done already.
+        """
+        if self.done(index):
+            raise ValueError(f"row {index} is finished already")
+        record = journal_format.encode_record(index, code, line)
+        self._write(record)
+        self._finished.set(index, code, self._size)
+        self._size += len(record)
+        if self._unsynced == 0:
+            self._oldest_unsynced = time.monotonic()
+        self._unsynced += 1
+        if self._unsynced >= SYNC_ROWS:
+            self.sync()
+        else:
+            self.sync_if_due()
+
+    def sync_if_due(self) -> None:
+        """`sync` if a row has waited for a second: for a caller whose rows take long, as often as it likes."""
+        if self._unsynced and time.monotonic() - self._oldest_unsynced >= SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Flush the appended rows to the disk. Raises OlcError when that fails, or when the journal is gone from its place."""
+        descriptor = self._usable()
+        try:
+            os.fsync(descriptor)
+            there, here = self.path.stat(), os.fstat(descriptor)
+        except (FileNotFoundError, NotADirectoryError) as problem:
+            raise self._fail(self._gone()) from problem
+        except OSError as problem:
+            # After a failed flush nobody knows which rows are on the disk: only reading it again can tell.
+            raise self._fail(write_error(problem, self.path)) from problem
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            raise self._fail(self._gone())
+        self._unsynced = 0
+
+    def lines(self) -> Iterator[bytes]:
+        """Every row's line in the order of the input, without newline, read from the file and checked.
+
+        Raises OlcError when the file cannot be read or was damaged since it was opened, ValueError when a row is not done.
+        """
+        try:
+            with self.path.open("rb") as file:
+                for index in range(self.rows):
+                    offset = self._finished.offset(index)
+                    if offset is None:
+                        raise ValueError(f"row {index} is not finished")
+                    file.seek(offset)
+                    record = journal_format.decode_record(file.readline(journal_format.LONGEST_LINE), offset)
+                    if record is None or record.index != index:
+                        raise OlcError(f"{self.path} was changed during the run: row {index} is damaged", AGAIN)
+                    yield record.line
+        except OSError as problem:
+            raise OlcError(f"{self.path} cannot be read: {problem.strerror}", AGAIN) from problem
+
+    def finish(self, output: OutputRecord) -> None:
+        """Replace the rows by one line that says that OUTPUT has them all, in one step; the journal is closed.
+
+        Raises OlcError when the disk refuses; the rows are then still there. Raises ValueError unless every row succeeded.
+        """
+        counts = self.counts
+        if counts.failed or counts.done != self.rows:
+            raise ValueError(f"a journal with {counts.failed} failed and {self.rows - counts.done} missing rows is kept")
+        self.close()
+        with replacing(self.path, _temporary(self.path)) as file:
+            file.write(journal_format.encode_header(self._header))
+            file.write(journal_format.encode_output(output))
+        self.output = output
+
+    def close(self) -> None:
+        """Flush and close. Raises OlcError when the flush fails; it is closed all the same. Closing twice does nothing."""
+        if self._descriptor is None:
+            return
+        try:
+            if self._unsynced and self._failure is None:
+                self.sync()
+        finally:
+            descriptor, self._descriptor = self._descriptor, None
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # What went wrong first is what the user has to know.
+        with contextlib.suppress(OlcError) if error is not None else contextlib.nullcontext():
+            self.close()
+
+    def _read(self) -> None:
+        """Read the file: the header, which rows are finished, and where the whole lines end."""
+        with self.path.open("rb") as file:
+            self._header = journal_format.read_header(file)
+            self._size = file.tell()
+            for end, record in journal_format.read_records(file):
+                self._size = end
+                if record is None or (record.index is not None and record.index >= self.rows):
+                    self.damaged += 1
+                elif record.index is None:
+                    self.output = journal_format.decode_output(record)
+                else:
+                    self._finished.set(record.index, record.code, record.offset)
+
+    def _open_for_appending(self) -> None:
+        """Cut off a torn end, and open the file where the next line goes."""
+        # O_BINARY: Windows would turn newlines into two bytes.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        try:
+            self.torn = os.fstat(descriptor).st_size > self._size
+            if self.torn:
+                os.ftruncate(descriptor, self._size)
+                os.fsync(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _write(self, record: bytes) -> None:
+        descriptor = self._usable()
+        try:
+            write_whole(descriptor, record)
+        except OSError as problem:
+            error = write_error(problem, self.path)
+            try:
+                os.ftruncate(descriptor, self._size)
+            except OSError:
+                # A later line would be glued to what is there of this one.
+                self._fail(error)
+            raise error from problem
+
+    def _usable(self) -> int:
+        if self._failure is not None:
+            raise self._failure
+        if self._descriptor is None:
+            raise ValueError("the journal is closed")
+        return self._descriptor
+
+    def _fail(self, error: OlcError) -> OlcError:
+        """Remember an error after which nothing may be appended."""
+        self._failure = error
+        return error
+
+    def _gone(self) -> OlcError:
+        return OlcError(
+            f"{self.path} is gone: it or its folder was removed, moved or replaced during the run",
+            f"put it back if it was moved, then {AGAIN}",
+            code="folder_gone",
+        )
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a journal's rows are those of this run; False if it has none. Raises UsageError if they are another run's."""
+    with path.open("rb") as file:
+        try:
+            header = journal_format.read_header(file)
+        except NewerVersionError as problem:
+            raise UsageError(f"{path} {problem}", "update olc, or start over with --restart", code="journal_newer") from problem
+        except BadHeaderError as problem:
+            raise UsageError(
+                f"{path} {problem}",
+                "start over with --restart, which overwrites it, or choose another -o",
+                code="journal_damaged",
+            ) from problem
+        changed = differences(header, wanted)
+        if not changed:
+            return True
+        if all(record is None for _, record in journal_format.read_records(file)):
+            return False
+    shown = "; ".join(changed[:_SHOWN_DIFFERENCES])
+    if len(changed) > _SHOWN_DIFFERENCES:
+        shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
+    raise UsageError(
+        f"the rows in {path} are of another run: {shown}",
+        "give what it was to go on with them, start over with --restart, or choose another -o",
+        code="journal_mismatch",
+    )

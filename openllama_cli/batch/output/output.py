@@ -1,0 +1,161 @@
+"""OUTPUT: what is refused before a model is loaded, and how the finished rows become a file in one step."""
+
+import contextlib
+import hashlib
+import os
+import shlex
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from openllama_cli.batch.journal.disk import replacing
+from openllama_cli.batch.journal.format import OutputRecord
+from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.files import OutputFiles
+from openllama_cli.errors import OlcError, UsageError
+
+_READ_BYTES = 1 << 20
+
+
+def check_output(path: Path, input_path: Path | None, *, restart: bool = False) -> OutputFiles:
+    """Refuse an OUTPUT that could not be written, or must not be. input_path: None if the input came through stdin.
+
+    Raises UsageError: its folder is missing or takes no files; it is a folder or a device; it is the input, also through a
+    link, or the input is one of the files beside it; it exists and no journal says that this command made it (restart allows
+    that).
+    """
+    files = OutputFiles.of(path)
+    try:
+        _check_kind(path, files.output)
+        if input_path is not None:
+            _check_input(path, files, input_path)
+        if files.output.exists() and not files.journal.exists() and not restart:
+            raise UsageError(
+                f"{path} exists, and was not made by this command: it has no journal beside it",
+                "choose another -o, or overwrite it with --restart",
+                code="output_exists",
+            )
+        _check_writable(files)
+    except OSError as problem:
+        raise UsageError(
+            f"{files.output.parent} takes no file for {files.output.name}: {problem.strerror}",
+            "choose an -o in a folder that you can write to, with room, and with a short name",
+            code="output_unwritable",
+        ) from problem
+    return files
+
+
+def open_journal(
+    files: OutputFiles, header: Mapping[str, object], rows: int, *, retry_errors: bool = False, restart: bool = False
+) -> Journal:
+    """The journal of OUTPUT, as `Journal.open`, with what only a look at OUTPUT can tell.
+
+    A journal that says "complete" while OUTPUT was removed is begun anew. Raises UsageError when OUTPUT was changed since it
+    was completed (code "output_changed"), or when all rows of the journal were lost while OUTPUT is there ("journal_damaged").
+    """
+    journal = Journal.open(files.journal, header, rows, retry_errors=retry_errors, restart=restart)
+    if journal.output is not None and not files.output.exists():
+        journal = Journal.open(files.journal, header, rows, restart=True)
+    elif journal.output is not None and not _is(files.output, journal.output):
+        raise UsageError(
+            f"{files.output} was changed after it was completed",
+            "choose another -o to keep it, or generate it again with --restart",
+            code="output_changed",
+        )
+    elif (journal.damaged or journal.torn) and not journal.counts.done and not retry_errors and files.output.exists():
+        # It may have said "complete": hours of work are not begun again, over a finished file, without being told to.
+        journal.close()
+        raise UsageError(
+            f"{files.journal} is damaged: none of its rows is left, and {files.output.name} is there",
+            "choose another -o to keep it, or generate it again with --restart",
+            code="journal_damaged",
+        )
+    return journal
+
+
+def write_output(journal: Journal, path: Path) -> OutputRecord:
+    """Write the rows of a journal to `path` in the order of the input, a line each; the file appears whole, in one step.
+
+    All rows must be done. If none failed the journal is then closed, and reduced to a line that says that OUTPUT is complete;
+    else it is kept for --retry-errors. Streams: no more than a row is in memory. Raises OlcError, with OUTPUT as it was and the
+    journal kept.
+    """
+    files = OutputFiles.of(path)
+    journal.sync()
+    digest = hashlib.sha256()
+    size = 0
+    with replacing(files.output, files.temporary) as file:
+        for line in journal.lines():
+            digest.update(line)
+            digest.update(b"\n")
+            size += file.write(line) + file.write(b"\n")
+    written = OutputRecord(journal.rows, size, digest.hexdigest())
+    if not journal.counts.failed:
+        # OUTPUT is there: a disk too full for one more line only means that the next run writes it again from the journal.
+        with contextlib.suppress(OlcError):
+            journal.finish(written)
+    return written
+
+
+def _is(path: Path, output: OutputRecord) -> bool:
+    """Whether a file is what was written as OUTPUT."""
+    try:
+        if path.stat().st_size != output.bytes:
+            return False
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+    except OSError as problem:
+        raise OlcError(f"{path} cannot be read: {problem.strerror}", "check it and its permissions") from problem
+    return digest.hexdigest() == output.sha256
+
+
+def _check_kind(path: Path, output: Path) -> None:
+    folder = output.parent
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise UsageError(
+            f"the folder of {path}, {folder}, {what}", f"make it first: mkdir -p {shlex.quote(str(folder))}", code="no_folder"
+        )
+    if output.is_dir():
+        raise UsageError(f"{path} is a folder", f"name a file in it, such as -o {path / 'output.jsonl'}", code="output_kind")
+    if output.exists() and not stat.S_ISREG(output.stat().st_mode):
+        raise UsageError(
+            f"{path} is a device or a pipe, and OUTPUT is a file that appears whole", "give -o a file name", code="output_kind"
+        )
+
+
+def _check_input(path: Path, files: OutputFiles, input_path: Path) -> None:
+    ours = {
+        files.output: "OUTPUT",
+        files.journal: "OUTPUT's journal",
+        files.lock: "OUTPUT's lock",
+        files.temporary: "OUTPUT's draft",
+    }
+    for file, what in ours.items():
+        if _same(file, input_path):
+            message = (
+                f"INPUT {input_path} and OUTPUT {path} are one file"
+                if file == files.output
+                else f"the input {input_path} is {what}"
+            )
+            raise UsageError(message, "choose another -o", code="output_is_input")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file: through links of either kind, and in another case where case means nothing."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_writable(files: OutputFiles) -> None:
+    """Make and remove a file beside OUTPUT, with as long a name as any that will be needed."""
+    probe = files.output.with_name(f"{files.output.name}.{os.getpid():011d}")
+    try:
+        probe.write_bytes(b"olc")
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)

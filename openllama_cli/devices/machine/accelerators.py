@@ -1,0 +1,172 @@
+"""GPUs: those that torch can use, and NVIDIA's whether or not torch can."""
+
+import re
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from openllama_cli.devices.machine.facts import Accelerator, BuildKind, Nvidia, TorchBuild
+
+_NVIDIA_PCI = "0x10de"
+_DISPLAY_CLASS = "0x03"
+
+
+def read_torch_build() -> TorchBuild:
+    """Which torch is installed, and whether it can use what it was built for."""
+    try:
+        import torch
+    except Exception as error:  # A broken installation fails in ImportError, OSError and stranger ways.
+        return TorchBuild(None, trouble=f"{type(error).__name__}: {error}".splitlines()[0][:300])
+    xpu = getattr(torch.version, "xpu", None)
+    kind: BuildKind = "cpu"
+    toolkit: str | None = None
+    if torch.version.cuda is not None:
+        kind, toolkit = "cuda", torch.version.cuda
+    elif torch.version.hip is not None:
+        kind, toolkit = "rocm", torch.version.hip
+    elif xpu is not None:
+        kind, toolkit = "xpu", str(xpu)
+    elif torch.backends.mps.is_built():
+        kind = "metal"
+    if kind not in ("cuda", "rocm"):
+        return TorchBuild(torch.__version__, kind, toolkit)
+    with warnings.catch_warnings(record=True) as reasons:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+        arch_list = tuple(torch.cuda.get_arch_list()) if available else ()
+    trouble = None if available or not reasons else str(reasons[0].message).splitlines()[0][:300]
+    return TorchBuild(torch.__version__, kind, toolkit, arch_list, trouble)
+
+
+def read_accelerators() -> tuple[Accelerator, ...]:
+    """The GPUs that torch can use: CUDA (and ROCm, which torch calls so too), Intel's XPU, Apple's MPS."""
+    found: list[Accelerator] = []
+    for read in (_cuda, _xpu, _mps):
+        found += read()
+    return tuple(found)
+
+
+def _cuda() -> list[Accelerator]:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Why there is none is in `TorchBuild.trouble`.
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = []
+    for index in range(count):
+        properties = torch.cuda.get_device_properties(index)
+        free, total = _memory(lambda index=index: torch.cuda.mem_get_info(index), properties.total_memory)  # type: ignore[misc]
+        found.append(
+            Accelerator(
+                device=f"cuda:{index}",
+                name=properties.name,
+                capability=f"{properties.major}.{properties.minor}",
+                memory_total=total,
+                memory_free=free,
+                shares_memory=bool(getattr(properties, "is_integrated", False)),
+            )
+        )
+    return found
+
+
+def _xpu() -> list[Accelerator]:
+    import torch
+
+    if not hasattr(torch, "xpu") or not torch.xpu.is_available():
+        return []
+    found = []
+    for index in range(torch.xpu.device_count()):
+        properties = torch.xpu.get_device_properties(index)
+        free, total = _memory(lambda index=index: torch.xpu.mem_get_info(index), properties.total_memory)  # type: ignore[misc]
+        found.append(Accelerator(f"xpu:{index}", properties.name, None, total, free))
+    return found
+
+
+def _mps() -> list[Accelerator]:
+    """Apple's GPU takes its memory from the computer's, up to a share that Metal recommends."""
+    import psutil
+    import torch
+
+    if not torch.backends.mps.is_available():
+        return []
+    memory = psutil.virtual_memory()
+    most = int(torch.mps.recommended_max_memory())
+    return [Accelerator("mps", "Apple GPU", None, most, min(most, memory.available), shares_memory=True)]
+
+
+def _memory(ask: Callable[[], tuple[int, int]], total: int) -> tuple[int, int]:
+    """Free and total bytes; a device that fails to say, as a full or broken one does, has none free."""
+    try:
+        free, total = ask()
+    except RuntimeError:
+        return 0, total
+    return int(free), int(total)
+
+
+def read_nvidia(root: Path = Path("/")) -> Nvidia | None:
+    """What the system knows of NVIDIA GPUs, without torch; None where there is none. root: where /proc, /dev and /sys are."""
+    answer = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader") if root == Path("/") else None
+    if answer:
+        return parse_nvidia_smi(answer, _nvidia_smi() or "")
+    driver = None
+    version = root / "proc/driver/nvidia/version"
+    if version.is_file():
+        found = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", version.read_text(errors="replace"))
+        driver = found[1] if found else "unknown"
+    devices = sorted((root / "dev").glob("nvidia[0-9]*"))
+    if driver is None and not devices and not _on_the_bus(root):
+        return None
+    return Nvidia(driver or ("unknown" if devices else None), None, tuple(file.name for file in devices))
+
+
+def parse_nvidia_smi(listing: str, banner: str) -> Nvidia:
+    """The answers of `nvidia-smi --query-gpu=name,driver_version --format=csv,noheader` and of plain `nvidia-smi`."""
+    rows = [line.rpartition(",") for line in listing.splitlines() if "," in line]
+    driver = next((row[2].strip() for row in rows), None)
+    newest = re.search(r"CUDA Version:\s*(\d+\.\d+)", banner)
+    return Nvidia(driver, newest[1] if newest else None, tuple(row[0].strip() for row in rows))
+
+
+def _nvidia_smi(*options: str) -> str | None:
+    try:
+        run = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout if run.returncode == 0 else None
+
+
+def _on_the_bus(root: Path) -> bool:
+    """Whether an NVIDIA display controller is there that no driver has taken."""
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        try:
+            vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
+        except OSError:
+            continue
+        if vendor == _NVIDIA_PCI and kind.startswith(_DISPLAY_CLASS):
+            return True
+    return False
+
+
+def cuda_kernels_run(capability: str, arch_list: tuple[str, ...]) -> bool:
+    """Whether a torch with kernels for `arch_list` runs on a GPU of this compute capability ("8.6").
+
+    Binary kernels (sm_80) run on the same major version from their minor version on; the portable ones (compute_90) on every
+    newer GPU; kernels of one exact GPU (sm_90a) on that one. As in CUDA's programming guide. An empty list says nothing.
+    """
+    major, minor = (int(part) for part in capability.split("."))
+    numbers = []
+    for name in arch_list:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
+        if found:
+            numbers.append((found[1], int(found[2]), int(found[3]), found[4]))
+    if not numbers:
+        return True
+    for kind, its_major, its_minor, exact in numbers:
+        if exact == "a" and (its_major, its_minor) != (major, minor):
+            continue
+        if kind == "sm" and its_major == major and its_minor <= minor:
+            return True
+        if kind == "compute" and (its_major, its_minor) <= (major, minor):
+            return True
+    return False

@@ -1,0 +1,104 @@
+"""The processor: its name, cores, instruction sets and memory, as the system and torch tell them."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from openllama_cli.devices.machine.facts import Cpu
+from openllama_cli.system.cgroup import limits
+
+# How instruction sets that matter for matrix products are called: here → in torch.cpu.get_capabilities, in /proc/cpuinfo.
+_INSTRUCTIONS = {
+    "avx2": ("avx2", "avx2"),
+    "avx512": ("avx512_f", "avx512f"),
+    "avx512_vnni": ("avx512_vnni", "avx512_vnni"),
+    "avx512_bf16": ("avx512_bf16", "avx512_bf16"),
+    "avx512_fp16": ("avx512_fp16", "avx512_fp16"),
+    "avx10_2": ("avx10_2", "avx10_2"),
+    "amx_bf16": ("amx_bf16", "amx_bf16"),
+    "amx_fp16": ("amx_fp16", "amx_fp16"),
+    "amx_int8": ("amx_int8", "amx_int8"),
+    "neon": ("neon", "asimd"),
+    "fp16": ("fp16_arith", "asimdhp"),
+    "bf16": ("bf16", "bf16"),
+    "i8mm": ("i8mm", "i8mm"),
+    "sve": ("sve", "sve"),
+    "sme": ("sme", "sme"),
+}
+# Any of these multiplies float16 matrices without converting every number first.
+FLOAT16 = frozenset({"avx512_fp16", "avx10_2", "amx_fp16", "fp16"})
+
+
+def read_cpu(*, with_torch: bool = True) -> Cpu:
+    """Look at this machine. with_torch: ask torch too, for its threads and kernels."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    granted = limits()
+    limited = granted.memory is not None and granted.memory < memory.total
+    logical = os.cpu_count() or 1
+    threads, kernels = _torch_threads() if with_torch else (None, None)
+    return Cpu(
+        name=_name(),
+        architecture=platform.machine(),
+        physical_cores=psutil.cpu_count(logical=False) or logical,
+        logical_cores=logical,
+        allowed_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical,
+        cpu_limit=granted.cpus,
+        threads=threads,
+        instruction_sets=_instruction_sets(with_torch),
+        kernels=kernels,
+        memory_total=memory.total,
+        memory_available=memory.available,
+        memory_limit=granted.memory if limited else None,
+        memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
+        own_kernels=_own_kernels() if with_torch else None,
+    )
+
+
+def _torch_threads() -> tuple[int, str]:
+    import torch
+
+    return torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+
+
+def _own_kernels() -> bool | None:
+    from openllama_cli.native import library
+
+    return library.usable() if library.has_amx() and platform.system() == "Linux" else None
+
+
+def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
+    """Those of `_INSTRUCTIONS` that this processor has, from torch 2.11 or newer, else from /proc/cpuinfo."""
+    if with_torch:
+        import torch
+
+        probe = getattr(torch.cpu, "get_capabilities", None)
+        if probe is not None:
+            capabilities = probe()
+            return tuple(name for name, (key, _) in _INSTRUCTIONS.items() if capabilities.get(key))
+    flags = set(_cpuinfo("flags", "Features").split())
+    return tuple(name for name, (_, flag) in _INSTRUCTIONS.items() if flag in flags)
+
+
+def _name() -> str:
+    """What the processor calls itself."""
+    if platform.system() == "Darwin":
+        try:
+            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            run = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return platform.processor()
+        return run.stdout.strip() or platform.processor()
+    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*keys: str) -> str:
+    """The value of the first line of /proc/cpuinfo that has one of these keys."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")

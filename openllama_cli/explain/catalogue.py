@@ -1,0 +1,119 @@
+"""The catalogue of known failures: what each looks like, why it happens, and what to do about it.
+
+It is data, in the TOML files of `errors/`, one file a topic. `search` finds its entries in a text.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any, Literal, get_args
+
+Rank = Literal["cause", "warning", "consequence"]
+
+# Files of the catalogue, in the order of `olc explain --list`.
+TOPICS = ("devices", "memory", "distributed", "weights", "hub", "tokenizer", "versions", "generation")
+
+# How much text a `*` may stand for. Bounded, so that no text makes a search slow.
+_WILDCARD = r".{0,160}?"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The fixed words of a message. `*` is anything on the same line; `^` in front and `$` at the end are the line's ends.
+
+    Case counts. The longest part without `*` is looked for first, so it should be rare in other text.
+    """
+
+    text: str
+
+    @property
+    def words(self) -> str:
+        """The longest fixed part."""
+        return max(self._parts, key=len)
+
+    @property
+    def _parts(self) -> list[str]:
+        return self.text.removeprefix("^").removesuffix("$").split("*")
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        middle = _WILDCARD.join(map(re.escape, self._parts))
+        return re.compile("^" * self.text.startswith("^") + middle + r"\s*$" * self.text.endswith("$"))
+
+    def matches(self, line: str) -> bool:
+        """Whether a line holds it."""
+        return self._regex.search(line) is not None
+
+
+@dataclass(frozen=True)
+class KnownError:
+    """One failure.
+
+    code: a stable name. cause: why it happens. fix: what to change in a plain Python script or on the system. olc: the command
+    that avoids it. link: a public thread. example: a message as it is printed.
+    rank: "cause"; "warning" is no failure by itself; "consequence" is reported after the failure that matters.
+    leads_to: codes of failures that follow from this one. hides: codes of vaguer entries that the same failure also prints.
+    source_patterns: lines of source code that a traceback quotes. olc_codes: codes of olc's own errors with this meaning.
+    """
+
+    code: str
+    topic: str
+    title: str
+    cause: str
+    fix: str
+    olc: str
+    link: str
+    example: str
+    patterns: tuple[Pattern, ...]
+    source_patterns: tuple[Pattern, ...] = ()
+    rank: Rank = "cause"
+    leads_to: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
+    olc_codes: tuple[str, ...] = ()
+
+
+@cache
+def known_errors() -> tuple[KnownError, ...]:
+    """All entries, in the order of the files. Raises ValueError if an entry is not of this form."""
+    folder = resources.files("openllama_cli.explain") / "errors"
+    entries = []
+    for topic in TOPICS:
+        content = tomllib.loads((folder / f"{topic}.toml").read_text(encoding="utf-8"))
+        entries += [_entry(topic, code, fields) for code, fields in content.items()]
+    return tuple(entries)
+
+
+def find(name: str) -> KnownError | None:
+    """The entry with this code, or else the first with this code of an olc error."""
+    entries = known_errors()
+    by_code = next((entry for entry in entries if entry.code == name), None)
+    return by_code or next((entry for entry in entries if name in entry.olc_codes), None)
+
+
+def _entry(topic: str, code: str, fields: dict[str, Any]) -> KnownError:
+    try:
+        values = {name: _value(name, value) for name, value in fields.items()}
+        entry = KnownError(code=code, topic=topic, **values)
+    except TypeError as error:
+        raise ValueError(f"{topic}.toml: {code}: {error}") from error
+    if entry.rank not in get_args(Rank) or not entry.patterns:
+        raise ValueError(f"{topic}.toml: {code} has rank {entry.rank} and {len(entry.patterns)} patterns")
+    return entry
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("patterns", "source_patterns"):
+        return tuple(Pattern(text) for text in value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def all_patterns() -> Iterator[tuple[KnownError, Pattern, bool]]:
+    """Every pattern with its entry; the last is whether it is of source code. Codes of olc errors are patterns of JSON."""
+    for entry in known_errors():
+        yield from ((entry, pattern, False) for pattern in entry.patterns)
+        yield from ((entry, pattern, True) for pattern in entry.source_patterns)
+        for code in entry.olc_codes:
+            yield entry, Pattern(f'"code": "{code}"'), False

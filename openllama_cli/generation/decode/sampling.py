@@ -1,0 +1,100 @@
+"""From logits to a token: the filters of a row, in the order transformers applies them, and the draw.
+
+All of it in float32. Order (transformers `_get_logits_processor`): repetition penalty, temperature, top-k, top-p, min-p.
+The draw inverts the cumulative distribution at one uniform number per token from the row's own generator, so what other
+rows do, or how many there are, changes nothing.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+
+from openllama_cli.errors import GenerationError
+from openllama_cli.generation.decode.config import SamplingConfig
+
+
+def row_seed(seed: int, row: int) -> int:
+    """Where the random numbers of one row begin, in torch's range (63 bits), for any two whole numbers."""
+    digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def row_generator(seed: int, row: int) -> torch.Generator:
+    """The random numbers of one row: they depend on the seed and on the row's identity, and on nothing else."""
+    return torch.Generator().manual_seed(row_seed(seed, row))
+
+
+def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None) -> int:
+    """Take one token.
+
+    logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty.
+    Raises GenerationError where the logits are not finite.
+    """
+    require_finite(logits)
+    if config.repetition_penalty != 1:
+        logits = penalize(logits, seen, config.repetition_penalty)
+    if config.greedy:
+        return likeliest(logits)
+    probabilities = warp(logits, config).cpu()
+    # float64: 32,000 float32 additions could leave the last sum short of the number drawn.
+    cumulative = probabilities.double().cumsum(0)
+    drawn = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
+    token = int(torch.searchsorted(cumulative, drawn, right=True))
+    return min(token, int(probabilities.nonzero()[-1]))
+
+
+def likeliest(logits: torch.Tensor) -> int:
+    """The place of the largest of [vocab] logits, the first of several. On a CPU by NumPy, whose search is vectorized."""
+    return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
+
+
+def require_finite(logits: torch.Tensor) -> None:
+    """Raise GenerationError if any logit is NaN or infinite: nothing sensible can be drawn from such a row."""
+    low, high = torch.aminmax(logits)  # Both NaN if any logit is; an eighth of the time of looking at each.
+    if not math.isfinite(float(high) - float(low)):
+        raise GenerationError(
+            "the model's logits are NaN or infinite",
+            "try --dtype float32; if that fails too the weights are damaged",
+            code="non_finite_logits",
+        )
+
+
+def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:
+    """Divide the positive and multiply the negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
+    index = torch.tensor(sorted(set(seen)), device=logits.device, dtype=torch.long)
+    score = logits[index]
+    return logits.index_copy(0, index, torch.where(score < 0, score * penalty, score / penalty))
+
+
+def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """The distribution that is drawn from: [vocab] logits, float32 → [vocab] probabilities, float32.
+
+    Each filter sees the distribution renormalized over what the one before it kept. The likeliest token always stays.
+    """
+    logits = logits / config.temperature
+    # A temperature near 0 overflows float32; its limit is the likeliest token.
+    if not bool(torch.isfinite(logits).all()):
+        return torch.nn.functional.one_hot(logits.argmax(), logits.numel()).float()
+    if 0 < config.top_k < logits.numel():
+        logits = logits.masked_fill(logits < logits.topk(config.top_k).values[-1], -torch.inf)
+    if config.top_p < 1:
+        logits = _keep_top_p(logits, config.top_p)
+    if config.min_p > 0:
+        probabilities = logits.softmax(-1)
+        logits = logits.masked_fill(probabilities < config.min_p * probabilities.max(), -torch.inf)
+    return logits.softmax(-1)
+
+
+def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Nucleus sampling (Holtzman et al. 2020): the smallest set of likeliest tokens whose probability reaches top_p."""
+    ascending, order = logits.sort(stable=True)
+    cut = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
+    cut[-1] = False
+    return logits.masked_fill(torch.zeros_like(cut).scatter(0, order, cut), -torch.inf)
+
+
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Log-softmax in float32 over the last dimension: of the untempered, unfiltered distribution."""
+    return logits.float().log_softmax(-1)

@@ -1,0 +1,193 @@
+"""The lean forward pass on an NVIDIA GPU: decode steps captured as CUDA graphs.
+
+At one row a GPU reads the weights of a 3B model in 1.4 ms, while starting the kernels of a step one by one from Python takes
+some 8 ms. A CUDA graph starts them all at once. It repeats the same kernels on the same addresses, so the rows' caches are
+slots of one block of memory, and every slot up to the last one in use takes part in a step. A graph is captured for each
+number of slots that comes up, in some 20 ms; the one for a single row when the model is made ready.
+
+Matrices that read the same input are stacked, residuals are added by the products themselves, and what lies between them is
+left to `cuda_kernels` and `slot_attention`.
+
+Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = with filling, L = positions looked at, P = of a slot.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch.nn.functional import embedding
+
+from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.forward.cuda.attention import slot_attention
+from openllama_cli.generation.forward.cuda.kernels import step_kernels
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, SlotShape, slot_count, up_to
+from openllama_cli.generation.forward.lean import LeanForward, suits
+from openllama_cli.generation.forward.linear import DenseLinear, Fused
+from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, of_model
+
+# Rotary embeddings whose frequencies change with the length of the text: a graph cannot follow.
+_VARYING_ROPE = ("dynamic", "longrope")
+_NARROW = (torch.float16, torch.bfloat16)
+# Graphs are kept for so many pairs of sizes.
+_MOST_GRAPHS = 64
+
+
+class GraphForward(LeanForward):
+    """Prefill as in `LeanForward`; decode in slots, by CUDA graphs.
+
+    model: see `suits_graphs`. notice: told, once, when graphs cannot be captured or have no room; the kernels are
+    then started one by one.
+    capture: False runs every step without graphs, on any device: the same arithmetic, for tests.
+    """
+
+    name = "lean, CUDA graphs"
+
+    def __init__(self, model: Any, notice: Callable[[str], None] | None = None, *, capture: bool = True) -> None:
+        weights = of_model(model, stacked=True)
+        super().__init__(weights)
+        self._notice, self._capture = notice, capture
+        self._pool = SlotPool(
+            SlotShape(
+                context=weights.context,
+                layers=len(weights.layers),
+                kv_heads=weights.kv_heads,
+                head_size=weights.head_size,
+                device=weights.device,
+                dtype=weights.dtype,
+            )
+        )
+        self._step = _Step(weights, self._pool)
+        # None: there was no memory for it.
+        self._graphs: dict[tuple[int, int], _Graph | None] = {}
+        self._full = False
+        self._version = 0
+        if capture:
+            self._make_ready()
+
+    def new_cache(self, capacity: int) -> KVCache:
+        try:
+            return self._pool.take(capacity)
+        except torch.OutOfMemoryError:
+            if not self._full and self._notice is not None:
+                self._notice("the GPU's memory is nearly full, so decoding goes on without CUDA graphs, slower")
+            self._full = True
+            return super().new_cache(capacity)
+
+    @torch.inference_mode()
+    def _make_ready(self) -> None:
+        """Run and capture a step of one row, so that the first one of a text is as fast as the others."""
+        cache = self.new_cache(min(POSITIONS, self.context + 1) - 1)
+        self.prefill([0], cache)
+        cache.truncate(0)
+        self.decode([0], [cache])
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        slots = [cache for cache in caches if isinstance(cache, SlotCache) and cache.pool is self._pool]
+        if len(slots) < len(caches):  # One that found no room in the pool.
+            return super().decode(tokens, caches)
+        if self._version != self._pool.version:
+            self._graphs.clear()
+            self._version = self._pool.version
+        size = min(slot_count(max(cache.slot for cache in slots) + 1), self._pool.slots)
+        length = self._pool.positions
+        if not self._step.attention.looks_everywhere:
+            length = min(up_to(max(cache.length for cache in slots) + 1, POSITIONS), length)
+        # Slots that are not in use write to the last position, which no row looks at.
+        ids, positions = [0] * size, [self._pool.positions - 1] * size
+        for token, cache in zip(tokens, slots, strict=True):
+            ids[cache.slot], positions[cache.slot] = token, cache.length
+        logits = self._run_step(torch.tensor([ids, positions]), length)
+        for cache in slots:
+            cache.advance(1)
+        return torch.stack([logits[cache.slot] for cache in slots])
+
+    def _run_step(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
+        """[2, S] token ids and positions → [S, vocab] logits, float32; the next step overwrites them.
+
+        The first step of a size runs without a graph: it also makes libraries allocate what they need, before the capture.
+        """
+        # Kernels and graphs of our own go to the current device.
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            return self._run_on_device(inputs, length)
+
+    def _run_on_device(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
+        size = (inputs.shape[1], length)
+        graph = self._graphs.get(size)
+        if graph is not None:
+            return graph.replay(inputs)
+        logits = self._step(inputs.to(self._device), length)
+        if self._capture and size not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
+            try:
+                self._graphs[size] = _Graph(lambda ids: self._step(ids, length), inputs.to(self._device))
+            except torch.OutOfMemoryError:
+                self._graphs[size] = None
+            except RuntimeError as error:
+                self._capture = False
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                if self._notice is not None:
+                    self._notice(f"CUDA graphs cannot be captured here, so decoding is slower: {reason}")
+        return logits
+
+
+class _Graph:
+    """A captured step, its inputs and its outputs, which stay where they are."""
+
+    def __init__(self, step: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> None:
+        self._inputs = inputs.clone()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = step(self._inputs)
+
+    def replay(self, inputs: torch.Tensor) -> torch.Tensor:
+        self._inputs.copy_(inputs)
+        self._graph.replay()
+        return self._logits
+
+
+class _Step:
+    """One token of every slot through the model: [2, S] ids and positions → [S, vocab] logits, float32."""
+
+    def __init__(self, weights: LlamaWeights, pool: SlotPool) -> None:
+        self._weights, self._pool = weights, pool
+        self._kernels = step_kernels(weights.dtype, weights.eps, weights.device)
+        self.attention = slot_attention(weights.kv_heads, weights.heads, pool.shape.width, weights.scale, weights.norm)
+        self._cosine, self._sine = weights.rotary(torch.arange(weights.context, device=weights.device))  # [context, D]
+
+    def __call__(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
+        weights, pool, kernels = self._weights, self._pool, self._kernels
+        ids, positions = inputs
+        # Slots that are not in use write behind the context, where no angle is.
+        known = positions.clamp_max(weights.context - 1)
+        cosine, sine = embedding(known, self._cosine), embedding(known, self._sine)  # [S, D]
+        attend = self.attention.prepare(positions, length, pool.positions)
+        hidden = embedding(ids, weights.embedding)  # [S, hidden]
+        for number, layer in enumerate(weights.layers):
+            memory = pool.memory[number][: len(ids)]
+            query_key_value, gate_up, output, down = _dense(layer)
+            together = query_key_value.stacked(kernels.normalize(hidden, layer.attention_norm))
+            together = together.unflatten(-1, (-1, weights.head_size))  # [S, H + 2 K, D]
+            query = kernels.turn(together, cosine, sine, positions, memory)  # [S, H, D']
+            attended = attend(query, memory)[..., : weights.head_size].flatten(1)  # [S, H · D]
+            hidden = output.added(hidden, attended)
+            activated = kernels.activate(gate_up.stacked(kernels.normalize(hidden, layer.mlp_norm)))
+            hidden = down.added(hidden, activated)
+        return weights.head(kernels.normalize(hidden, weights.norm)).float()
+
+
+def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]:
+    """A layer's products, of the kinds that `of_model` makes when it stacks them."""
+    query_key_value, gate_up, output, down = layer.query_key_value, layer.gate_up, layer.output, layer.down
+    assert isinstance(query_key_value, Fused)
+    assert isinstance(gate_up, Fused)
+    assert isinstance(output, DenseLinear)
+    assert isinstance(down, DenseLinear)
+    return query_key_value, gate_up, output, down
+
+
+def suits_graphs(model: Any) -> bool:
+    """Whether `GraphForward` can run a model: as `suits`, on a GPU, in 16 bits, with a rotary embedding that is fixed."""
+    rope = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
+    fixed = rope.get("rope_type", rope.get("type", "default")) not in _VARYING_ROPE
+    return suits(model) and model.device.type == "cuda" and model.dtype in _NARROW and fixed

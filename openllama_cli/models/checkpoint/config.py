@@ -1,0 +1,149 @@
+"""config.json: is it a Llama that olc can load, and with which numbers?
+
+Only the keys below reach transformers. A config.json is somebody else's data, and others of its keys name code to run,
+kernels to fetch or files to read in place of the weights.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.json_files import read_object
+
+# What transformers calls them, with the defaults of its LlamaConfig; None: must be there.
+_SIZES: dict[str, int | None] = {
+    "hidden_size": None,
+    "intermediate_size": None,
+    "num_hidden_layers": None,
+    "num_attention_heads": None,
+    "vocab_size": None,
+    "max_position_embeddings": 2048,
+}
+_LARGEST = {"num_hidden_layers": 2_000, "max_position_embeddings": 1 << 31}
+_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+_ACTIVATIONS = ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], LlamaShape]:
+    """The keyword arguments for transformers' LlamaConfig, and the shape they describe.
+
+    Raises ModelError if config.json is broken, asks for remote code, is not a Llama, is quantized, or has numbers that
+    make no model.
+    """
+    file = folder / "config.json"
+    raw = read_object(file)
+    _refuse(file, raw)
+    config: dict[str, Any] = {}
+    for key, default in _SIZES.items():
+        config[key] = _size(file, raw, key, default)
+    heads = config["num_attention_heads"]
+    config["num_key_value_heads"] = _size(file, raw, "num_key_value_heads", heads)
+    if config["hidden_size"] % heads:
+        raise damaged(file, f"says {heads} heads for a hidden size of {config['hidden_size']}, which they do not divide")
+    config["head_dim"] = _size(file, raw, "head_dim", config["hidden_size"] // heads)
+    if config["head_dim"] % 2:
+        raise damaged(file, f"gives heads of size {config['head_dim']}; rotary embeddings need an even one")
+    if heads % config["num_key_value_heads"]:
+        raise damaged(file, f"says {config['num_key_value_heads']} key/value heads, which do not divide {heads} heads")
+    config["rms_norm_eps"] = _positive(file, raw, "rms_norm_eps", 1e-6)
+    for key in _FLAGS:
+        config[key] = raw.get(key) or False
+        if not isinstance(config[key], bool):
+            raise damaged(file, f"has {key} {raw[key]!r}, which is neither true nor false")
+    config["hidden_act"] = raw.get("hidden_act") or "silu"
+    if config["hidden_act"] not in _ACTIVATIONS:
+        raise damaged(file, f"has the activation {config['hidden_act']!r}, which no Llama has")
+    config |= _rope(file, raw)
+    config |= {key: raw[key] for key in ("bos_token_id", "eos_token_id") if raw.get(key) is not None}
+    shape = LlamaShape(
+        hidden=config["hidden_size"],
+        intermediate=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        vocab=config["vocab_size"],
+        context=config["max_position_embeddings"],
+        rms_norm_eps=config["rms_norm_eps"],
+        tie=config["tie_word_embeddings"],
+        attention_bias=config["attention_bias"],
+        mlp_bias=config["mlp_bias"],
+    )
+    return config, shape
+
+
+def _refuse(file: Path, raw: dict[str, Any]) -> None:
+    """Raise ModelError for what olc does not load, before looking at any number."""
+    if raw.get("auto_map"):
+        raise ModelError(
+            f"{file} asks to run code that comes with the model (auto_map)",
+            "olc never runs such code: use the model's Llama-format version, or another model",
+            code="remote_code",
+        )
+    kind = raw.get("model_type")
+    classes = raw.get("architectures") or ["LlamaForCausalLM"]
+    if kind != "llama":
+        what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type, and a Llama has"
+        raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
+    if not isinstance(classes, list) or "LlamaForCausalLM" not in classes:
+        raise ModelError(
+            f"{file} describes {classes!r}, not a LlamaForCausalLM",
+            "use a Llama that predicts the next token; see `olc models list`",
+        )
+    quantization = raw.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise ModelError(
+            f"{file} says that the weights are quantized already ({method or 'quantization_config'})",
+            "use the model's float16 or bfloat16 version",
+        )
+
+
+def _size(file: Path, raw: dict[str, Any], key: str, default: int | None) -> int:
+    value = raw.get(key, default)
+    if key == "max_position_embeddings" and key not in raw:
+        value = raw.get("max_sequence_length", default)  # The name in the first conversions of Llama 1.
+    if value is None:
+        value = default
+    if value is None:
+        raise damaged(file, f"does not say {key}")
+    largest = _LARGEST.get(key, 1 << 24)
+    if type(value) is not int or not 1 <= value <= largest:
+        raise damaged(file, f"has {key} {_short(value)}, not a number from 1 to {largest}")
+    return value
+
+
+def _positive(file: Path, raw: dict[str, Any], key: str, default: float) -> float:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise damaged(file, f"has {key} {_short(value)}, not a number above 0")
+    return float(value)
+
+
+def _rope(file: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The rotary embedding's keys: rope_theta and rope_scaling, or transformers 5's rope_parameters, which has both."""
+    found: dict[str, Any] = {}
+    if raw.get("rope_theta") is not None:
+        found["rope_theta"] = _positive(file, raw, "rope_theta", 10_000.0)
+    for key in ("rope_scaling", "rope_parameters"):
+        value = raw.get(key)
+        if value is None:
+            continue
+        kind = value.get("rope_type", value.get("type", "default")) if isinstance(value, dict) else value
+        if not isinstance(value, dict) or kind not in _ROPE_TYPES:
+            raise damaged(file, f"has the {key} {_short(kind)}; olc knows {', '.join(_ROPE_TYPES)}")
+        for name in ("factor", "rope_theta"):
+            _positive(file, value, name, 1.0)
+        found[key] = value
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

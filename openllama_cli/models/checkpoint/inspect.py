@@ -1,0 +1,282 @@
+"""What a model folder holds, found without importing torch: format, shape, types, and whether its files are whole.
+
+Everything that can be known from names, headers and sizes is checked here, before seconds are spent on importing torch and
+loading: a wrong folder, a config.json that olc does not load, a missing shard, a truncated file, a weight that is missing, left
+over or of another shape than config.json says. (transformers fills missing weights with random numbers and only warns.)
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models import json_files
+from openllama_cli.models.checkpoint import meta as meta_format
+from openllama_cli.models.checkpoint.config import read_config
+from openllama_cli.models.checkpoint.damage import damaged, fetch_again
+from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, read_safetensors_header
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.torch_files import read_torch_header
+from openllama_cli.models.tokenizer import files as tokenizer_files
+from openllama_cli.models.tokenizer.base import Tokenizer
+
+Format = Literal["safetensors", "bin", "meta"]
+
+DTYPES = ("float32", "float16", "bfloat16")
+# In the order in which transformers looks for them.
+WEIGHT_FILES: tuple[tuple[str, Format], ...] = (("model.safetensors", "safetensors"), ("pytorch_model.bin", "bin"))
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+# What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold beside or in place of a weight.
+_PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder whose headers are sound.
+
+    files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. tensors: the weights
+    under their Hugging Face names (for Meta's format as they are once joined), without leftovers. dtype: the one most bytes
+    are stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk.
+    """
+
+    path: Path
+    format: Format
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+    shape: LlamaShape
+    tensors: dict[str, TensorInfo]
+    dtype: str
+    tokenizer_files: tuple[Path, ...]
+    bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return self.shape.parameters()
+
+
+def inspect(path: Path) -> Checkpoint:
+    """Look at a model folder: Hugging Face format (safetensors or .bin, in one file or in shards) or Meta's.
+
+    Reads config.json or params.json, the headers of the weight files and their sizes: milliseconds, no torch. Raises ModelError
+    for a folder that olc cannot load, saying which file is wrong and how.
+    """
+    try:
+        _refuse_other_paths(path)
+        return _inspect_meta(path) if _is_meta(path) else _inspect_hugging_face(path)
+    except OSError as error:
+        raise ModelError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}", "check the file and its permissions"
+        ) from error
+
+
+def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Raise ModelError if text can become a token id that the embedding has no row for.
+
+    Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
+    """
+    special = tokenizer.special_ids
+    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
+    highest = max(next(ids, 0), tokenizer.bos_id or 0)
+    if highest >= checkpoint.shape.vocab:
+        raise ModelError(
+            f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",
+            "use the tokenizer files that belong to this model",
+        )
+
+
+def weight_files(folder: Path) -> tuple[tuple[Path, ...], Format, Path | None]:
+    """The weight files of a Hugging Face folder, their format, and the index if they are shards.
+
+    Raises ModelError if there are none, or if the index is broken or names files that are not there.
+    """
+    for name, format_ in WEIGHT_FILES:
+        single, index = folder / name, folder / f"{name}.index.json"
+        if single.is_file():
+            return (single,), format_, None
+        if index.is_file():
+            return _indexed_files(index), format_, index
+        if single.is_symlink():
+            raise damaged(single, "is a link to a file that is gone")
+        stem, _, suffix = name.rpartition(".")
+        shards = sorted(file.name for file in folder.glob(f"{stem}-*-of-*.{suffix}"))
+        if shards:
+            raise ModelError(
+                f"{folder} has shards such as {shards[0]} but no {index.name}", f"copy {index.name} into the folder"
+            )
+    raise ModelError(f"{folder} has a config.json but no weights ({_listing(folder)})", _advice(folder))
+
+
+def _indexed_files(index: Path) -> tuple[Path, ...]:
+    weight_map = json_files.read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise damaged(index, "has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise damaged(index, f"names a file outside its folder: {name}")
+    absent = [name for name in names if not (index.parent / name).is_file()]
+    if absent:
+        raise ModelError(
+            f"{index.name} names {len(names)} files, of which {len(absent)} are not in {index.parent}: {absent[0]}",
+            fetch_again(index.parent / absent[0]),
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _inspect_hugging_face(folder: Path) -> Checkpoint:
+    config, shape = read_config(folder)
+    files, format_, index = weight_files(folder)
+    read = read_safetensors_header if format_ == "safetensors" else read_torch_header
+    stored: dict[str, TensorInfo] = {}
+    for file in files:
+        header = read(file)
+        twice = header.keys() & stored.keys()
+        if twice:
+            raise damaged(file, f"holds {min(twice)}, as another shard does")
+        stored |= header
+    if index is not None:
+        named = json_files.read_object(index)["weight_map"].keys()
+        if named - stored.keys():
+            raise damaged(index, f"names {min(named - stored.keys())}, which is in none of its files")
+    # A buffer that conversions before 2023 stored with each layer; transformers computes it.
+    stored = {name: tensor for name, tensor in stored.items() if not name.endswith("rotary_emb.inv_freq")}
+    return _checked(folder, format_, files, config, shape, stored)
+
+
+def _inspect_meta(folder: Path) -> Checkpoint:
+    meta = meta_format.read_meta(folder)
+    return _checked(folder, "meta", meta.files, meta.config, meta.shape, meta.tensors)
+
+
+def _checked(
+    folder: Path,
+    format_: Format,
+    files: tuple[Path, ...],
+    config: dict[str, Any],
+    shape: LlamaShape,
+    stored: dict[str, TensorInfo],
+) -> Checkpoint:
+    """Compare what is stored with what the shape needs, and put the Checkpoint together."""
+    expected = shape.tensors()
+    missing = expected.keys() - stored.keys()
+    unexpected = stored.keys() - expected.keys() - ({"lm_head.weight"} if shape.tie else set())
+    where = files[0] if len(files) == 1 else folder
+    source = "params.json" if format_ == "meta" else "config.json"
+    packed = [name for name in stored if name.endswith(_PACKED)]
+    if packed:
+        raise ModelError(f"{where} holds quantized weights, such as {packed[0]}", "use the model's float16 or bfloat16 version")
+    if missing:
+        raise ModelError(
+            f"{where} lacks {len(missing)} of the {len(expected)} weights that {source} asks for: {_first(missing)}",
+            "use a complete checkpoint: olc does not fill gaps with random numbers",
+        )
+    if unexpected:
+        raise ModelError(
+            f"{where} holds {len(unexpected)} weights that {source} does not ask for: {_first(unexpected)}",
+            f"take {source} and the weights from the same model; an adapter has to be merged into its model first",
+        )
+    for name, tensor in stored.items():
+        wanted = expected.get(name, expected["model.embed_tokens.weight"])
+        if tensor.shape != wanted:
+            raise ModelError(
+                f"{where}: {name} is {_times(tensor.shape)}, but {source} makes it {_times(wanted)}",
+                f"take {source} and the weights from the same model",
+            )
+        if tensor.dtype not in DTYPES:
+            raise ModelError(
+                f"{where}: {name} is stored as {tensor.dtype}, and olc loads {', '.join(DTYPES)}",
+                "use the model's float16 or bfloat16 version",
+            )
+    sizes: Counter[str] = Counter()
+    for tensor in stored.values():
+        sizes[tensor.dtype] += tensor.nbytes
+    vocabulary = tokenizer_files.locate(folder)
+    beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
+    return Checkpoint(
+        path=folder,
+        format=format_,
+        files=files,
+        config=config,
+        shape=shape,
+        tensors=stored,
+        dtype=sizes.most_common(1)[0][0],
+        tokenizer_files=(vocabulary, *(file for file in beside if file.is_file() and file != vocabulary)),
+        bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def _is_meta(folder: Path) -> bool:
+    """Whether a folder is in Meta's format; Hugging Face weights beside it win. Raises ModelError for half of either."""
+    shards = meta_format.shard_files(folder)
+    has_config, has_params = (folder / "config.json").is_file(), (folder / "params.json").is_file()
+    if has_config and not (shards and has_params):
+        return False
+    if has_config:
+        return not any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json"))
+    if shards and has_params:
+        return True
+    if shards:
+        raise ModelError(f"{folder} has {shards[0].name} but no params.json", "copy the model's params.json into it")
+    if has_params:
+        raise ModelError(f"{folder} has a params.json but no consolidated.00.pth", _advice(folder))
+    if any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json")):
+        raise ModelError(f"{folder} has weights but no config.json", "copy the model's config.json into it")
+    raise ModelError(f"{folder} is not a model folder: it has no config.json ({_listing(folder)})", _advice(folder))
+
+
+def _refuse_other_paths(path: Path) -> None:
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows the models that are here")
+    if path.suffix == ".gguf":
+        raise ModelError(
+            f"{path} is a GGUF file of llama.cpp, which olc does not read",
+            "use the model's Hugging Face folder (config.json, safetensors, tokenizer.model)",
+        )
+    raise ModelError(f"{path} is a file, and a model is a folder", f"name the folder that holds it: {path.parent}")
+
+
+def _listing(folder: Path) -> str:
+    """What is in a folder, in a few words."""
+    names = sorted(file.name for file in folder.iterdir())
+    if not names:
+        return "the folder is empty"
+    return f"it holds {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _advice(folder: Path) -> str:
+    """What to name in place of a folder that holds no model."""
+    if (folder / "adapter_config.json").is_file():
+        return "this is an adapter (LoRA): merge it into its base model, and name the merged folder"
+    if any(folder.glob("*.gguf")):
+        return "GGUF files are llama.cpp's: use the model's Hugging Face folder"
+    nested = sorted(
+        child.parent for pattern in ("config.json", "params.json") for child in folder.glob(f"*/{pattern}")
+    ) or sorted(child.parent for child in folder.glob("snapshots/*/config.json"))
+    if nested:
+        return f"did you mean {nested[0]}?"
+    return "name the folder that holds config.json, the weights and tokenizer.model"
+
+
+def _first(names: set[str]) -> str:
+    """The first two of many names, layers in order of number."""
+    ordered = sorted(names, key=lambda name: [(int(part), "") if part.isdecimal() else (0, part) for part in _parts(name)])
+    return ", ".join(ordered[:2]) + (", …" if len(ordered) > 2 else "")
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"([0-9]{1,9})", name)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

@@ -1,0 +1,233 @@
+"""Llama as Meta released it: consolidated.NN.pth, params.json, tokenizer.model.
+
+Each file holds the slice of every matrix that one GPU of Meta's tensor-parallel `Llama.build` worked on. Here the slices are
+joined again, so that any number of files loads on any number of devices, without a process group. Which dimension each matrix
+is cut along, and the rotary embedding over neighboring rows, are those of the published model
+(https://github.com/meta-llama/llama/blob/main/llama/model.py: ColumnParallelLinear cuts rows, RowParallelLinear columns).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.models.checkpoint.safetensors_files import TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.torch_files import MappedFiles, read_torch_header
+from openllama_cli.models.json_files import read_object
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Meta's name for each weight of a layer, its Hugging Face name, and the dimension it is cut along (None: a copy in each file).
+_LAYER = {
+    "attention.wq.weight": ("self_attn.q_proj.weight", 0),
+    "attention.wk.weight": ("self_attn.k_proj.weight", 0),
+    "attention.wv.weight": ("self_attn.v_proj.weight", 0),
+    "attention.wo.weight": ("self_attn.o_proj.weight", 1),
+    "feed_forward.w1.weight": ("mlp.gate_proj.weight", 0),
+    "feed_forward.w2.weight": ("mlp.down_proj.weight", 1),
+    "feed_forward.w3.weight": ("mlp.up_proj.weight", 0),
+    "attention_norm.weight": ("input_layernorm.weight", None),
+    "ffn_norm.weight": ("post_attention_layernorm.weight", None),
+}
+
+
+@dataclass(frozen=True)
+class MetaTensor:
+    """How one weight lies in the files. name: Meta's. dim: the dimension it is cut along, None for a copy in each file.
+
+    heads: how many rotary heads its rows make up, 0 where rows keep their order.
+    """
+
+    name: str
+    dim: int | None
+    heads: int
+
+
+@dataclass(frozen=True)
+class MetaCheckpoint:
+    """What a Meta folder holds, under Hugging Face names."""
+
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+    shape: LlamaShape
+    tensors: dict[str, TensorInfo]
+    layout: dict[str, MetaTensor]
+
+
+def shard_files(folder: Path) -> tuple[Path, ...]:
+    """consolidated.00.pth, .01.pth, … in order; empty if there are none. Raises ModelError if one between is missing."""
+    files = sorted(file for file in folder.iterdir() if re.fullmatch(r"consolidated\.\d\d\.pth", file.name))
+    for number, file in enumerate(files):
+        if file.name != f"consolidated.{number:02d}.pth":
+            raise ModelError(
+                f"{folder} has {files[-1].name} but no consolidated.{number:02d}.pth",
+                "copy the missing file into it; every one of them holds a slice of each matrix",
+            )
+    return tuple(files)
+
+
+def read_meta(folder: Path) -> MetaCheckpoint:
+    """Read params.json and the headers of all shards. Raises ModelError for anything missing, damaged or inconsistent."""
+    files = shard_files(folder)
+    params_file = folder / "params.json"
+    params = read_object(params_file)
+    params = params["model"] if isinstance(params.get("model"), dict) else params
+    if params.get("quantization_args") or params.get("lora_args"):
+        raise ModelError(f"{params_file} describes quantized weights", "use the model's bfloat16 version")
+    headers = [read_torch_header(file) for file in files]
+    count = len(files)
+    hidden, layers, heads = (_number(params_file, params, key) for key in ("dim", "n_layers", "n_heads"))
+    kv_heads = heads if params.get("n_kv_heads") is None else _number(params_file, params, "n_kv_heads")
+    if hidden % heads or (hidden // heads) % 2 or heads % kv_heads:
+        raise damaged(params_file, f"has {heads} heads and {kv_heads} key/value heads for a dim of {hidden}")
+    layout = _layout(layers, heads, kv_heads, tie="output.weight" not in headers[0])
+    embedding = _first_shape(files[0], headers[0], "tok_embeddings.weight")
+    # Llama 1 and 2 cut the embedding along the hidden size, Llama 3 along the vocabulary.
+    if count > 1 and embedding[1] == hidden:
+        layout["model.embed_tokens.weight"] = MetaTensor("tok_embeddings.weight", 0, 0)
+    tensors = {name: _joined(files, headers, part) for name, part in layout.items()}
+    unknown = headers[0].keys() - {part.name for part in layout.values()} - {"rope.freqs"}
+    if unknown:
+        raise ModelError(
+            f"{files[0]} holds {len(unknown)} weights that no Llama has, such as {min(unknown)}",
+            "olc loads Llama models only; see `olc models list`",
+        )
+    shape = LlamaShape(
+        hidden=hidden,
+        intermediate=tensors["model.layers.0.mlp.gate_proj.weight"].shape[0],
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=hidden // heads,
+        vocab=tensors["model.embed_tokens.weight"].shape[0],
+        context=_context(params_file, params),
+        rms_norm_eps=_real(params_file, params, "norm_eps", 1e-5),
+        tie="lm_head.weight" not in layout,
+    )
+    return MetaCheckpoint(files, _config(params_file, params, shape), shape, tensors, layout)
+
+
+def read_tensors(checkpoint: MetaCheckpoint) -> "Iterator[tuple[str, torch.Tensor]]":
+    """The weights one after another, whole and under their Hugging Face names; only one is held at a time.
+
+    With one file, a tensor whose rows need no reordering is a view of the mapped file. Raises what torch.load raises for a
+    file that changed since `read_meta`.
+    """
+    files = MappedFiles(checkpoint.files)
+    for name, part in checkpoint.layout.items():
+        yield name, read_tensor(files, part)
+
+
+def read_tensor(files: MappedFiles, part: MetaTensor) -> "torch.Tensor":
+    """One weight out of a checkpoint's files, joined and with its rows in Hugging Face's order."""
+    import torch
+
+    slices = files.get(part.name) if part.dim is not None else files.get(part.name)[:1]
+    tensor = slices[0] if len(slices) == 1 else torch.cat(slices, part.dim or 0)
+    return half_split(tensor, part.heads) if part.heads else tensor
+
+
+def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
+    """Reorder the rows of a query or key matrix (heads · d, columns) for transformers' rotary embedding.
+
+    Within each head of size d Meta rotates the rows (2i, 2i + 1) together, transformers the rows (i, i + d/2).
+    """
+    rows, columns = weight.shape
+    return weight.reshape(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+
+
+def _layout(layers: int, heads: int, kv_heads: int, tie: bool) -> dict[str, MetaTensor]:
+    layout = {"model.embed_tokens.weight": MetaTensor("tok_embeddings.weight", 1, 0)}
+    for layer in range(layers):
+        for name, (hf_name, dim) in _LAYER.items():
+            rotary = {"attention.wq.weight": heads, "attention.wk.weight": kv_heads}.get(name, 0)
+            layout[f"model.layers.{layer}.{hf_name}"] = MetaTensor(f"layers.{layer}.{name}", dim, rotary)
+    layout["model.norm.weight"] = MetaTensor("norm.weight", None, 0)
+    if not tie:
+        layout["lm_head.weight"] = MetaTensor("output.weight", 0, 0)
+    return layout
+
+
+def _joined(files: tuple[Path, ...], headers: list[dict[str, TensorInfo]], part: MetaTensor) -> TensorInfo:
+    """The type and shape of a weight put together from all files."""
+    for file, header in zip(files, headers, strict=True):
+        if part.name not in header:
+            raise damaged(file, f"has no weight {part.name}")
+    slices = [header[part.name] for header in headers]
+    first = slices[0]
+    if part.dim is None:
+        return first
+    alike = {
+        (slice_.dtype, len(slice_.shape), *(size for dim, size in enumerate(slice_.shape) if dim != part.dim))
+        for slice_ in slices
+    }
+    if len(alike) > 1 or len(first.shape) != 2:
+        raise damaged(files[0], f"and the other shards do not fit together: {part.name} has other shapes in them")
+    shape = list(first.shape)
+    shape[part.dim] = sum(slice_.shape[part.dim] for slice_ in slices)
+    return TensorInfo(first.dtype, tuple(shape))
+
+
+def _first_shape(file: Path, header: dict[str, TensorInfo], name: str) -> tuple[int, ...]:
+    if name not in header or len(header[name].shape) != 2:
+        raise damaged(file, f"has no matrix {name}: it is no Llama in Meta's format")
+    return header[name].shape
+
+
+def _config(file: Path, params: dict[str, Any], shape: LlamaShape) -> dict[str, Any]:
+    """The keyword arguments for transformers' LlamaConfig."""
+    config: dict[str, Any] = {
+        **shape.config(),
+        "hidden_act": "silu",
+        "rope_theta": _real(file, params, "rope_theta", 10_000.0),
+    }
+    if params.get("use_scaled_rope"):
+        if params.get("rope_scaling_factor") is None:
+            raise ModelError(
+                f"{file} has use_scaled_rope but no rope_scaling_factor",
+                'add "rope_scaling_factor": 8 for Llama 3.1, 32 for Llama 3.2',
+            )
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": _real(file, params, "rope_scaling_factor", 8.0),
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+    return config
+
+
+def _context(file: Path, params: dict[str, Any]) -> int:
+    """Positions the model was trained on, which params.json rarely says.
+
+    Told apart as the releases were: Llama 3 by rope_theta 500,000 (131,072 with scaled rotary embeddings), Code Llama by
+    1,000,000, Llama 2 by norm_eps 1e-5, and Llama 1, as OpenLLaMA, has 2048.
+    """
+    if params.get("max_seq_len") is not None:
+        return _number(file, params, "max_seq_len")
+    theta = _real(file, params, "rope_theta", 10_000.0)
+    if params.get("use_scaled_rope"):
+        return 131_072
+    if theta > 10_000:
+        return 8192 if theta == 500_000 else 16_384
+    return 4096 if _real(file, params, "norm_eps", 1e-5) == 1e-5 else 2048
+
+
+def _number(file: Path, params: dict[str, Any], key: str) -> int:
+    value = params.get(key)
+    if type(value) is not int or not 1 <= value <= 1 << 24 or (key == "n_layers" and value > 2000):
+        raise damaged(file, f"has {key} {value!r}, which is no size of a Llama")
+    return value
+
+
+def _real(file: Path, params: dict[str, Any], key: str, default: float) -> float:
+    value = params.get(key, default)
+    if type(value) not in (int, float) or not 0 < value < 1e12:
+        raise damaged(file, f"has {key} {value!r}, not a number above 0")
+    return float(value)

@@ -1,0 +1,95 @@
+"""What goes wrong while weights are loaded, in two lines. Anything not named here is a bug and keeps its traceback."""
+
+import contextlib
+import errno
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.models.checkpoint.inspect import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+
+# How torch words a file that is not what its header said, and memory that the system will not give.
+_DAMAGED = ("PytorchStreamReader", "PytorchStreamWriter", "storage has wrong byte size", "out of bounds for storage")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "unable to mmap", "Cannot allocate memory")
+
+
+@contextlib.contextmanager
+def explained(
+    checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype", *, os_errors: bool = True
+) -> Iterator[None]:
+    """Turn failures that are nobody's bug into a ModelError: no memory, no space, a file that cannot be read or changed.
+
+    os_errors: False lets OSError pass, for a caller that also writes files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not os_errors or isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
+            raise
+        raise _explain_os_error(error, checkpoint) from error
+    except Exception as error:
+        known = explain(error, checkpoint, device, dtype)
+        if known is None:
+            raise
+        raise known from error
+
+
+def explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> ModelError | None:
+    """The ModelError for an exception raised while loading, or None if it is a bug."""
+    import torch
+    from safetensors import SafetensorError
+
+    text = str(error)
+    if isinstance(error, ModelError):
+        return None
+    if isinstance(error, torch.OutOfMemoryError):
+        return _no_memory(checkpoint, str(device), dtype)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
+        return _no_memory(checkpoint, "the CPU", dtype)
+    if isinstance(error, SafetensorError) and "No space left" in text:
+        return _no_space(text)
+    if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (
+        isinstance(error, RuntimeError) and any(words in text for words in _DAMAGED)
+    ):
+        return damaged(_where(checkpoint), f"is damaged, or changed while it was read ({_first_line(text)})")
+    return None
+
+
+def _explain_os_error(error: OSError, checkpoint: Checkpoint) -> ModelError:
+    text = error.strerror or _first_line(str(error))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _no_space(text)
+    return ModelError(f"{error.filename or _where(checkpoint)} cannot be read: {text}", "check the file and its disk")
+
+
+def _no_space(text: str) -> ModelError:
+    return ModelError(
+        f"no space left for weights that are offloaded to disk: {_first_line(text)}",
+        "free some space, point TMPDIR at another disk, or use --dtype float16 or bfloat16",
+        code="no_space",
+    )
+
+
+def _where(checkpoint: Checkpoint) -> Path:
+    return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.path
+
+
+def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> ModelError:
+    needed = checkpoint.parameters * dtype.itemsize / 1e9
+    kind = str(dtype).removeprefix("torch.")
+    remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
+    if dtype.itemsize > 2:
+        remedy = "use --dtype bfloat16, which halves it, or a smaller model"
+    return ModelError(f"{where} has no memory for the model: its {kind} weights take {needed:.1f} GB", remedy, code="memory")
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0][:200] if lines else "no reason given"

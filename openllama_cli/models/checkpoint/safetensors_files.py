@@ -1,0 +1,167 @@
+"""What a weights file holds, read from its header alone: names, types and shapes. No torch, nothing mapped."""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.system.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+# The safetensors library refuses longer ones too.
+LONGEST_HEADER = 100_000_000
+
+ITEM_SIZE = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint64": 8,
+    "uint32": 4,
+    "uint16": 2,
+    "uint8": 1,
+    "bool": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One stored tensor. dtype: torch's name for it, such as "float16"."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
+
+
+def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of a .safetensors file, by name.
+
+    The format: 8 bytes with the header's length (little endian), the header as JSON, then the tensors without gaps. Every
+    offset is checked against the file's size. Raises ModelError for a file that is cut short, damaged or something else,
+    OSError where it cannot be read.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        refuse_other_files(file, start + stream.read(56))
+        if len(start) < 8:
+            raise damaged(file, f"is cut short: {size} bytes, less than a header")
+        length = struct.unpack("<Q", start)[0]
+        if length > LONGEST_HEADER:
+            raise damaged(file, "is not a safetensors file: its first 8 bytes give no header length")
+        if 8 + length > size:
+            raise damaged(file, f"is cut short: {size:,} bytes, and its header alone needs {8 + length:,}")
+        stream.seek(8)
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        entries = sorted(
+            (*_offsets(entry), name, TensorInfo(SAFETENSORS_DTYPES[entry["dtype"]], _shape(entry["shape"])))
+            for name, entry in header.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(file, f"has a damaged header ({type(error).__name__}: {error})") from error
+    position = 0
+    for begin, end, name, tensor in entries:
+        if begin != position or end - begin != tensor.nbytes:
+            raise damaged(file, f"has a damaged header: {name} lies at {begin}..{end} and needs {tensor.nbytes:,} bytes")
+        position = end
+    expected = 8 + length + position
+    if size < expected:
+        raise damaged(file, f"is cut short: {size:,} of {expected:,} bytes")
+    if size > expected:
+        raise damaged(file, f"is {size - expected:,} bytes longer than its header says ({expected:,})")
+    return {name: tensor for _, _, name, tensor in entries}
+
+
+def refuse_other_files(file: Path, start: bytes) -> None:
+    """Raise ModelError for what people often have in place of weights: nothing, a Git LFS pointer, a web page."""
+    if not start:
+        raise damaged(file, "is empty (0 bytes)")
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{file} is a Git LFS pointer, not the weights",
+            f"run `git lfs pull` in {file.parent}, or let `olc models pull` download the model",
+        )
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise damaged(file, "is a web page, not weights: the download saved an error page")
+
+
+def _offsets(entry: dict[str, list[int]]) -> tuple[int, int]:
+    begin, end = entry["data_offsets"]
+    if not (type(begin) is type(end) is int and 0 <= begin <= end):
+        raise ValueError(f"data_offsets {begin!r}, {end!r}")
+    return begin, end
+
+
+def _shape(numbers: list[int]) -> tuple[int, ...]:
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"shape {numbers!r}")
+    return tuple(numbers)
+
+
+_CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
+
+
+def write_safetensors(
+    file: Path, plan: Mapping[str, TensorInfo], tensors: "Iterable[tuple[str, torch.Tensor]]", progress: Progress
+) -> None:
+    """Write the tensors of `plan`, which `tensors` yields in the same order, and see them on the disk.
+
+    Raises ValueError if a tensor is not the one that the plan has next, OSError if the file cannot be written.
+    """
+    import torch
+
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, info in plan.items():
+        end = position + info.nbytes
+        header[name] = {"dtype": _CODES[info.dtype], "shape": info.shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # Tensors begin at a multiple of 8, as the library has it.
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for (name, info), (given, tensor) in zip(plan.items(), tensors, strict=True):
+            if given != name or tuple(tensor.shape) != info.shape or tensor.dtype != getattr(torch, info.dtype):
+                raise ValueError(f"{name} {info} was planned, and {given} {tuple(tensor.shape)} {tensor.dtype} came")
+            stream.write(tensor.contiguous().view(torch.uint8).numpy().data)
+            progress.advance(info.nbytes)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,287 @@
+"""From a folder to a model that generates.
+
+transformers loads; this module sees to it that what comes out is what the checkpoint holds, or an error: headers are checked
+before torch is imported, config.json reaches transformers only in the keys that olc knows, no code comes with a model, nothing
+is asked of the network, and a missing weight is never filled with random numbers.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint import read_errors as load_errors
+from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
+from openllama_cli.models.checkpoint.tensors import cast_weights
+from openllama_cli.models.loading.placement import describe_devices, device_map, input_device
+from openllama_cli.models.loading.startup import prepare_environment, read_ahead
+from openllama_cli.models.quantize.copies import weight_files
+from openllama_cli.models.quantize.weights import QuantizedModel
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
+from openllama_cli.system.device import choose_dtype, free_bytes, main_device
+from openllama_cli.system.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+
+# Bytes of weights. Converting less takes no time that anybody notices.
+_WORTH_MAPPING = 500_000_000
+# Free memory for each byte of weights that are converted.
+_ROOM = 1.1
+
+MaxMemory = Mapping[int | str, int | str]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready: what `load` hands to generation.
+
+    model: in eval mode, without gradients; None where the weights are quantized. Its generation_config holds the special ids
+    and nothing else, so that `model.generate` adds nothing to what it is told. input_device: where token ids have to be.
+    dtype: of the weights, or of the activations beside quantized weights. device: where the weights are, in words: "cpu",
+    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`, importing torch and transformers included.
+    quantized: the weights, if they are.
+    """
+
+    model: "LlamaForCausalLM | None"
+    tokenizer: Tokenizer
+    folder: ModelFolder
+    checkpoint: Checkpoint
+    input_device: "torch.device"
+    dtype: "torch.dtype"
+    device: str
+    load_seconds: float
+    quantized: QuantizedModel | None = None
+
+    @property
+    def precision(self) -> str:
+        """The types of weights and activations, for people: "bfloat16", or "int8 weights, bfloat16 activations"."""
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.quantized is None else f"{self.quantized.method} weights, {name} activations"
+
+
+def load(
+    folder: ModelFolder,
+    spec: ModelSpec,
+    *,
+    checkpoint: Checkpoint | None = None,
+    tokenizer: Tokenizer | None = None,
+    one_row: bool = False,
+    progress: Progress | None = None,
+    max_memory: MaxMemory | None = None,
+    offload_folder: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> LoadedModel:
+    """Load a model folder in any format that `checkpoint.inspect` knows.
+
+    Weights are mapped, not copied, where their stored type is kept on the CPU.
+
+    checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
+    olc's own forward pass: large float16 weights are then kept mapped on a CPU, where that is fastest. progress: counts
+    the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
+    accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
+    None is a temporary folder that is removed when the process ends. notice: told what people should know.
+
+    With `spec.quantize` the quantized weights come from their copy in olc's cache, which is made first where there is none.
+
+    Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
+    """
+    started = time.perf_counter()
+    progress = progress or NullProgress()
+    checkpoint = checkpoint or inspect(folder.path)
+    tokenizer = tokenizer or open_tokenizer(folder.path)
+    check_vocabulary(tokenizer, checkpoint)
+    prepare_environment()
+    if spec.quantize is not None:
+        read_ahead(weight_files(folder.path, spec.quantize))
+        return _load_quantized(folder, spec, checkpoint, tokenizer, progress, notice or (lambda text: None), started)
+    read_ahead(checkpoint.files)
+    progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
+    try:
+        device = main_device(spec.device)
+        mapped = one_row and checkpoint.bytes > _WORTH_MAPPING
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
+        converted = _converts_first(checkpoint, dtype, device) and max_memory is None
+        # What is in memory already is not to be counted once more against the memory that is free.
+        placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
+        with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
+            model = from_pretrained(
+                checkpoint,
+                tokenizer,
+                dtype,
+                progress,
+                cast_first=converted,
+                device_map={"": device} if placed else device_map(spec.device, device),
+                max_memory=None if max_memory is None else dict(max_memory),
+                offload_folder=str(offload),
+            )
+    finally:
+        progress.finish()
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        folder=folder,
+        checkpoint=checkpoint,
+        input_device=input_device(model),
+        dtype=dtype,
+        device=describe_devices(model),
+        load_seconds=time.perf_counter() - started,
+    )
+
+
+def _load_quantized(
+    folder: ModelFolder,
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    progress: Progress,
+    notice: Callable[[str], None],
+    started: float,
+) -> LoadedModel:
+    import torch
+
+    from openllama_cli.models.quantize.load import load_quantized
+
+    quantized = load_quantized(folder, checkpoint, spec, progress, notice)
+    return LoadedModel(
+        model=None,
+        tokenizer=tokenizer,
+        folder=folder,
+        checkpoint=checkpoint,
+        input_device=torch.device("cpu"),
+        dtype=quantized.dtype,
+        device="cpu",
+        load_seconds=time.perf_counter() - started,
+        quantized=quantized,
+    )
+
+
+def _keep_mapped(checkpoint: Checkpoint) -> bool:
+    """Whether float16 weights are best left in their file: where they cannot be multiplied faster, or have no room.
+
+    On a processor with AMX, torch's bfloat16 products run at nearly twice the speed of its float16 ones; converting the weights
+    costs as much as some 15 tokens. olc's own kernels take float16 as it is.
+    """
+    import torch
+
+    from openllama_cli.native import library
+
+    return library.usable() or not library.has_amx() or not _fits(checkpoint, torch.bfloat16)
+
+
+def _converts_first(checkpoint: Checkpoint, dtype: "torch.dtype", device: "torch.device") -> bool:
+    """Whether to convert float16 weights for the CPU before transformers gets them, whose way takes several times as long."""
+    import torch
+
+    return device.type == "cpu" and checkpoint.dtype == "float16" and dtype != torch.float16 and _fits(checkpoint, dtype)
+
+
+def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
+    """Whether the CPU's free memory holds the weights in another type."""
+    import torch
+
+    return free_bytes(torch.device("cpu")) >= _ROOM * dtype.itemsize * checkpoint.shape.parameters()
+
+
+def from_pretrained(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    dtype: "torch.dtype",
+    progress: Progress,
+    *,
+    cast_first: bool = False,
+    **placement: Any,
+) -> "LlamaForCausalLM":
+    """Call transformers, and check what it says of the weights it found.
+
+    cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
+    holds the weights in place of the checkpoint's files.
+    """
+    from transformers import LlamaForCausalLM
+
+    from openllama_cli.system.quiet import quiet_transformers
+
+    sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
+    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
+        config = _llama_config(checkpoint)
+        if "state_dict" in placement:
+            source = {"pretrained_model_name_or_path": None}
+        elif cast_first or checkpoint.format == "meta":
+            state = {}
+            for name, tensor in cast_weights(checkpoint, dtype):
+                state[name] = tensor
+                progress.advance(sizes.pop(name))
+            source = {"pretrained_model_name_or_path": None, "state_dict": state}
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            **source,
+            **placement,
+            config=config,
+            generation_config=_generation_config(tokenizer),
+            dtype=dtype,
+            use_safetensors=checkpoint.format == "safetensors",
+            weights_only=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(map(str, info[what]))
+        if names:
+            raise ModelError(
+                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
+                "take config.json and the weights from the same model",
+            )
+    assert isinstance(model, LlamaForCausalLM)
+    return model.requires_grad_(False)
+
+
+def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
+    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    try:
+        config = LlamaConfig(**checkpoint.config)
+        LlamaRotaryEmbedding(config)
+    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
+        reason = str(error).strip("'\"").splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
+    return config
+
+
+def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
+    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
+
+
+@contextlib.contextmanager
+def _offload_folder(given: Path | None) -> Iterator[Path]:
+    """The folder for offloaded weights. A temporary one goes at once if nothing was written, else when the process ends."""
+    if given is not None:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="olc-offload-"))
+    used = False
+    try:
+        yield folder
+        used = any(folder.iterdir())
+    finally:
+        if used:
+            import atexit
+
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)

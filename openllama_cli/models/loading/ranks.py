@@ -1,0 +1,81 @@
+"""Where this process stands among the ranks that torchrun started, and whether a model can be divided over so many.
+
+Nothing here imports torch: a number of processes that does not fit a model is refused before anything heavy happens.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from openllama_cli.errors import UsageError
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of torchrun's processes.
+
+    rank: its number, from 0, among all of `size`. local_rank: among the `local_size` of this host.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    @property
+    def one_host(self) -> bool:
+        return self.size == self.local_size
+
+
+def place(env: Mapping[str, str] | None = None) -> Place | None:
+    """What torchrun says in the environment; None in an ordinary run, and where torchrun started one process only."""
+    env = os.environ if env is None else env
+    try:
+        rank, size, local_rank = (int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        local_size = int(env.get("LOCAL_WORLD_SIZE", size))
+    except (KeyError, ValueError):
+        return None
+    return Place(rank, size, local_rank, local_size) if size > 1 else None
+
+
+def sizes(shape: LlamaShape) -> list[int]:
+    """The numbers of processes that a model can be divided over: each needs whole heads, as many as the others."""
+    most = math.gcd(shape.heads, shape.kv_heads)
+    return [size for size in range(1, most + 1) if most % size == 0]
+
+
+def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
+    """Raise UsageError if torchrun's processes cannot share a model, or not on the device asked for."""
+    here = place()
+    if here is None:
+        return
+    if spec.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {spec.device}: under torchrun each process takes the GPU of its own number, or all use the CPU",
+            "use --device auto, cuda or cpu",
+        )
+    possible = sizes(shape)
+    if here.size not in possible:
+        heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} key/value heads" if shape.kv_heads != shape.heads else "")
+        raise UsageError(
+            f"{name} cannot be divided over {here.size} processes: it has {heads}, and each process needs equally many",
+            f"start {_either(possible)} in all (torchrun's --nproc-per-node times --nnodes)",
+            code="world_size",
+        )
+
+
+def one_process_only(what: str) -> None:
+    """Raise UsageError for an option or command that runs in one process, if torchrun started several."""
+    here = place()
+    if here is not None:
+        raise UsageError(f"{what} runs in one process, and torchrun started {here.size}", f"leave out {what}, or torchrun")
+
+
+def _either(numbers: list[int]) -> str:
+    words = list(map(str, numbers))
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) + (
+        " process" if numbers == [1] else " processes"
+    )

@@ -1,0 +1,77 @@
+"""A model that was found and checked, with its tokenizer, before its weights are loaded. Nothing here imports torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import UsageError
+from openllama_cli.models.loading.ranks import check_ranks, place
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.system.progress import Progress
+
+if TYPE_CHECKING:
+    from openllama_cli.models.checkpoint.inspect import Checkpoint
+    from openllama_cli.models.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that was found and checked, and its tokenizer; its weights are not loaded and torch is not imported."""
+
+    folder: ModelFolder
+    checkpoint: "Checkpoint"
+    tokenizer: "Tokenizer"
+
+
+def open_model(
+    spec: ModelSpec, *, progress: Progress | None = None, notice: Callable[[str], None] | None = None
+) -> OpenedModel:
+    """Find a model, download it if it was named and is not here, and check its files.
+
+    Under torchrun also that its processes can share the model. progress, notice: told about a download, and about the demo
+    model if that answers because none was chosen. Raises OlcError.
+    """
+    # Not at the top: help and usage errors, which come before, shall cost no more than click and rich.
+    from openllama_cli.models.checkpoint.inspect import inspect
+    from openllama_cli.models.find import find
+    from openllama_cli.models.tokenizer.open import open_tokenizer
+
+    if place() is not None:
+        refuse_quantized(spec, "torchrun")
+    folder = find(spec, progress=progress, notice=notice)
+    if folder.chosen_by == "fallback" and notice is not None:
+        notice(
+            "olc: no model chosen, so the built-in demo answers (tiny, knows a few hundred facts). "
+            "For OpenLLaMA: olc models pull 3b-v2, then -m 3b-v2"
+        )
+    checkpoint = inspect(folder.path)
+    check_ranks(checkpoint.shape, spec, folder.name)
+    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path))
+
+
+def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:
+    """Raise UsageError if prompt and completion together exceed the model's context, or if there is nothing to begin with."""
+    context, name = opened.checkpoint.shape.context, opened.folder.name
+    if prompt_tokens == 0:
+        raise UsageError(
+            f"the prompt is empty, and {name} has no BOS token to begin a text with", "give a prompt", code="empty_prompt"
+        )
+    if prompt_tokens + max_tokens <= context:
+        return
+    room = context - prompt_tokens
+    sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
+    needed = prompt_tokens + max_tokens - context
+    raise UsageError(
+        f"the prompt has {prompt_tokens} tokens{sum_}, and {name} has a context of {context}",
+        f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {needed} tokens",
+        code="context_length_exceeded",
+    )
+
+
+def refuse_quantized(spec: ModelSpec, what: str) -> None:
+    """Raise UsageError where quantized weights are asked for together with what runs transformers' own model."""
+    if spec.quantize is not None:
+        raise UsageError(
+            f"{what} runs transformers' own model, which has no {spec.quantize} weights",
+            f"leave out --quantize {spec.quantize}, or {what}",
+        )

@@ -1,0 +1,183 @@
+"""Quantized copies of models on disk, under olc's cache: `quantized/<key>/` with weights.safetensors and about.json.
+
+The key is a hash of the model's files, the method and the format, so that another model is never mistaken for this one and an
+edited one is quantized anew. A copy appears under its key only when it is whole. Neither torch nor the model is needed to
+list and remove copies.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from openllama_cli.errors import OlcError
+from openllama_cli.models.hub.cache import disk_bytes
+from openllama_cli.system.paths import cache_dir
+
+FORMAT = 1
+WEIGHTS, ABOUT = "weights.safetensors", "about.json"
+_MIB = 1 << 20
+_STRIDE, _SAMPLE = 4 * _MIB, 4096
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# A build that is alive writes all the time.
+_ABANDONED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class QuantizedCopy:
+    """A copy as `olc models list` shows it. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
+
+    model: str
+    method: str
+    repo_id: str | None
+    revision: str | None
+    folder: str
+    bytes: int
+    path: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What about.json says. size, checksum: of the weights file, see `quantize_file.checksum`."""
+
+    model: str
+    method: str
+    repo_id: str | None
+    revision: str | None
+    folder: str
+    size: int
+    checksum: str
+
+
+def root() -> Path:
+    """The folder of all copies."""
+    return cache_dir() / "quantised"
+
+
+def copy_folder(files: Sequence[Path], *settings: object) -> Path:
+    """Where the copy of a model belongs, whether or not it is there. settings: all that the bytes depend on beside its files.
+
+    A file of the Hub's cache is known by its checksum, which is its name there. Of any other one the size, the time of its
+    last change, its first and last MiB and 4 KiB of every 4 MiB are hashed: a model of many gigabytes is not read through
+    before every start. Raises OSError for a file that cannot be read.
+    """
+    digest = hashlib.sha256(repr((FORMAT, settings)).encode())
+    for file in files:
+        digest.update(f"\n{file.name} {_identity(file)}".encode())
+    return root() / digest.hexdigest()[:32]
+
+
+def _identity(file: Path) -> str:
+    target = file.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    digest = hashlib.sha256()
+    with target.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        size = status.st_size
+        for offset, length in [
+            (0, _MIB),
+            *((at, _SAMPLE) for at in range(_STRIDE, size, _STRIDE)),
+            (max(0, size - _MIB), _MIB),
+        ]:
+            stream.seek(offset)
+            digest.update(stream.read(length))
+    return f"{size} {status.st_mtime_ns} {digest.hexdigest()}"
+
+
+def read_about(folder: Path) -> About | None:
+    """What a copy says of itself; None where there is none, or none that this version wrote."""
+    try:
+        found = json.loads((folder / ABOUT).read_bytes())
+        if found.pop("format") != FORMAT:
+            return None
+        about = About(**found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    whole = all(isinstance(value, str) for value in (about.model, about.method, about.folder, about.checksum))
+    return about if whole and isinstance(about.size, int) else None
+
+
+@contextlib.contextmanager
+def new_copy(folder: Path) -> Iterator[tuple[Path, Callable[[About], None]]]:
+    """A folder to write a copy into, and what to call when its weights are in it: it is then put in place, whole.
+
+    What is left at the end of the block is removed. Raises OSError where it cannot be written.
+    """
+    _sweep()
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+
+    def finish(about: About) -> None:
+        with (partial / ABOUT).open("w", encoding="utf-8") as stream:
+            json.dump({"format": FORMAT, **asdict(about)}, stream, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # A copy that is in the way is damaged, or another process has just made the same one.
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+    try:
+        yield partial, finish
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove what builds left that were killed."""
+    for partial in root().glob(".*.partial"):
+        with contextlib.suppress(OSError):
+            newest = max(entry.stat().st_mtime for entry in (partial, *partial.iterdir()))
+            if time.time() - newest > _ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def list_copies() -> list[QuantizedCopy]:
+    """All copies, by model and method."""
+    copies = []
+    for folder in sorted(root().iterdir()) if root().is_dir() else []:
+        about = None if folder.name.startswith(".") else read_about(folder)
+        if about is not None:
+            copies.append(
+                QuantizedCopy(
+                    model=about.model,
+                    method=about.method,
+                    repo_id=about.repo_id,
+                    revision=about.revision,
+                    folder=about.folder,
+                    bytes=disk_bytes(folder),
+                    path=str(folder),
+                )
+            )
+    return sorted(copies, key=lambda copy: (copy.model, copy.method))
+
+
+def weight_files(folder: Path, method: str) -> list[Path]:
+    """The weights of the newest copy of a model folder, if there is one: older ones are of another torch or processor."""
+    original = str(folder.resolve())
+    try:
+        found = [Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method)]
+        return sorted((file for file in found if file.is_file()), key=lambda file: file.stat().st_mtime)[-1:]
+    except OSError:
+        return []  # Opening them will say it, in words.
+
+
+def remove_copies(copies: Sequence[QuantizedCopy]) -> int:
+    """Remove copies and return the bytes that became free. Raises OlcError for one that cannot be removed."""
+    freed = 0
+    for copy in copies:
+        try:
+            shutil.rmtree(copy.path)
+        except FileNotFoundError:
+            continue  # Another process removed it.
+        except OSError as error:
+            raise OlcError(f"cannot remove {copy.path}: {error.strerror}", "check who owns the folder") from error
+        freed += copy.bytes
+    return freed

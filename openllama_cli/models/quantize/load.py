@@ -1,0 +1,156 @@
+"""A quantized model from its copy on disk, which is made first where there is none, or in memory where there is no room."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import OlcError
+from openllama_cli.models.checkpoint import read_errors as load_errors
+from openllama_cli.models.checkpoint.inspect import Checkpoint
+from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, write_safetensors
+from openllama_cli.models.quantize import copies as quantize_cache
+from openllama_cli.models.quantize.copies import WEIGHTS, About
+from openllama_cli.models.quantize.int4_layout import Int4Layout, int4_layout
+from openllama_cli.models.quantize.mapped_file import QuantizedFile
+from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
+from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
+from openllama_cli.system.device import choose_dtype, main_device
+from openllama_cli.system.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+_SMALL_FILES = 4_000_000
+
+
+def load_quantized(
+    folder: ModelFolder, checkpoint: Checkpoint, spec: ModelSpec, progress: Progress, notice: Callable[[str], None]
+) -> QuantizedModel:
+    """Open the quantized copy of a model, quantizing it first if need be. progress: counts stored bytes of the original.
+
+    notice: told when a copy was damaged, and when none can be kept. Raises ModelError for a model that cannot be quantized
+    or read, OlcError where the device is no CPU.
+    """
+    method = spec.quantize
+    assert method is not None
+    device = main_device(spec.device)
+    if device.type != "cpu":
+        raise OlcError(
+            f"--quantize {method} works on the CPU, and --device {spec.device} is {device} here",
+            "give --device cpu, or leave --quantize out",
+            code="device",
+        )
+    check_quantizable(checkpoint, method)
+    dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
+    with load_errors.explained(checkpoint, device, dtype):
+        layout = int4_layout()
+        contents = plan(checkpoint, method, layout)
+        home = quantize_cache.copy_folder(_identifying(checkpoint), *_settings(method, layout))
+        work = Work(checkpoint, method, layout, progress)
+        file = _open(home, contents, notice) or _build(home, folder, contents, work, notice)
+        if file is not None:
+            return QuantizedModel(method, checkpoint, dtype, file.take, file.release, layout)
+        return QuantizedModel(method, checkpoint, dtype, work.in_memory().pop, _nothing, layout)
+
+
+def _identifying(checkpoint: Checkpoint) -> list[Path]:
+    names = ("config.json", "params.json")
+    return [*checkpoint.files, *(path for name in names if (path := checkpoint.path / name).is_file())]
+
+
+def _settings(method: QuantizeName, layout: Int4Layout) -> tuple[object, ...]:
+    """What the bytes depend on beside the model."""
+    return (method, *layout.name) if method == "int4" else (method,)
+
+
+def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], None]) -> QuantizedFile | None:
+    """The copy, if it is there and as it was written."""
+    if not home.is_dir():
+        return None
+    about = quantize_cache.read_about(home)
+    if about is not None:
+        try:
+            file = QuantizedFile(home / WEIGHTS)
+            if file.tensors() == wanted and file.checksum() == about.checksum:
+                return file
+        except (OlcError, OSError, ValueError):
+            pass
+    notice("the quantized copy of the model is damaged; making it again")
+    return None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Quantizing a model, with a bar that counts the original's bytes."""
+
+    checkpoint: Checkpoint
+    method: QuantizeName
+    layout: Int4Layout
+    progress: Progress
+
+    def in_memory(self) -> "dict[str, torch.Tensor]":
+        """The weights without a copy on disk. What is a view of the original's file stays one."""
+        with self.counted() as tensors:
+            return dict(tensors)
+
+    @contextlib.contextmanager
+    def counted(self) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
+        """The quantized weights, one after another, while the bar stands."""
+        total = sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
+        self.progress.start(f"quantizing to {self.method}", total)
+        try:
+            yield self._tensors()
+        finally:
+            self.progress.finish()
+
+    def _tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
+        """What cannot be read of the model is a ModelError, and no OSError of the copy's."""
+        import torch
+
+        with load_errors.explained(self.checkpoint, torch.device("cpu"), torch.float32):
+            yield from quantized(self.checkpoint, self.method, self.layout, self.progress.advance)
+
+
+def _build(
+    home: Path, folder: ModelFolder, contents: dict[str, TensorInfo], work: Work, notice: Callable[[str], None]
+) -> QuantizedFile | None:
+    """Quantize into a new copy; None where it cannot be kept, which `notice` is told."""
+    needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
+    try:
+        with quantize_cache.new_copy(home) as (partial, finish):
+            free = shutil.disk_usage(partial).free
+            if free < needed:
+                notice(_cannot_keep(home, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"))
+                return None
+            with work.counted() as tensors:
+                write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
+                file = QuantizedFile(partial / WEIGHTS)
+                finish(
+                    About(
+                        model=folder.name,
+                        method=work.method,
+                        repo_id=folder.repo_id,
+                        revision=folder.revision,
+                        folder=str(folder.path.resolve()),
+                        size=(partial / WEIGHTS).stat().st_size,
+                        checksum=file.checksum(),
+                    )
+                )
+            return file
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
+            raise
+        notice(_cannot_keep(home, error.strerror or str(error)))
+        return None
+
+
+def _cannot_keep(home: Path, reason: str) -> str:
+    return f"cannot keep the quantized model in {home.parent}: {reason}; it will be made again at the next start"
+
+
+def _nothing(name: str) -> None:
+    """Memory of a tensor that was taken goes when it is no longer used."""

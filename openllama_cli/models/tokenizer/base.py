@@ -1,0 +1,132 @@
+""" """
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from openllama_cli.errors import ModelError, UsageError
+
+# Tokens of context that decide how the next one is written: up to 3 bytes of its character, and one with visible text.
+_WINDOW = 8
+
+
+class Tokenizer(Protocol):
+    """A tokenizer of a base model.
+
+    path: the file it was read from; sha256: of that file; kind: e.g. "sentencepiece bpe".
+    vocab_size: ids are 0 … vocab_size - 1. The model's own vocabulary may be larger (padding).
+    bos_id: the id that starts every sequence, None for the few models without one. eos_ids: any of these ends one.
+    unk_id: the id of unknown characters. special_ids: ids without text (BOS, EOS and the like).
+    """
+
+    path: Path
+    sha256: str
+    kind: str
+    bos_id: int | None
+    unk_id: int | None
+    eos_ids: frozenset[int]
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+
+    def encode(self, text: str, *, bos: bool = True) -> list[int]:
+        """The ids of `text`, after one BOS if `bos`. Raises UsageError if the text cannot be written in UTF-8."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; BOS, EOS and the like have none. Raises ModelError for an id outside the vocabulary."""
+        ...
+
+    def unfinished(self, ids: Sequence[int]) -> int:
+        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of a character that is not whole yet.
+
+        They are U+FFFD, and the next id may turn them into that character. All text before them is certain: the text of
+        any longer list of ids starts with it.
+        """
+        ...
+
+    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that `ids` add to the certain text of `prefix`.
+
+        decode(prefix + ids) is decode(prefix), without its last unfinished(prefix) characters, and this. The cost depends on
+        len(ids), not on len(prefix).
+        """
+        ...
+
+    def piece(self, token: int) -> str:
+        """How the vocabulary spells an id: `▁the`, `<0x0A>`, `</s>`. Raises ModelError if the id is outside it."""
+        ...
+
+    def id_of(self, piece: str) -> int | None:
+        """The id that the vocabulary spells `piece`, or None."""
+        ...
+
+
+class DecodesByPiece(ABC):
+    """Incremental decoding for tokenizers whose text is a concatenation of the texts of their pieces.
+
+    Three things join neighbors: bytes of one character (at most 4 tokens), the space at the very start (dropped
+    once, before the first visible text), and a denormalizer that rewrites whole texts (no Llama has one, but a
+    SentencePiece model may). So a short window before the new ids is enough, as long as it has text of its own.
+    """
+
+    local: bool = True
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode`."""
+
+    @abstractmethod
+    def unfinished(self, ids: Sequence[int]) -> int:
+        """See `Tokenizer.unfinished`."""
+
+    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
+        size = _WINDOW if self.local else len(prefix)
+        while True:
+            window = list(prefix[max(0, len(prefix) - size) :])
+            text = self.decode(window)
+            before = text[: len(text) - self.unfinished(window)]
+            if before or len(window) == len(prefix):
+                return self.decode([*window, *ids])[len(before) :]
+            size *= 4
+
+
+def utf8(text: str) -> bytes:
+    """The text as UTF-8. Raises UsageError for lone surrogates: a byte that was no UTF-8 on a command line becomes
+    one.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        what = f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
+        raise UsageError(
+            f"the text is not valid UTF-8: {what} at character {error.start + 1}",
+            "give the text in UTF-8; `iconv -f latin1 -t utf-8 FILE` converts an older file",
+            code="invalid_unicode",
+        ) from None
+
+
+def check_ids(ids: Sequence[int], size: int) -> None:
+    """Raises ModelError for the first id that is not in 0 … size - 1."""
+    for position, token in enumerate(ids):
+        if not 0 <= token < size:
+            raise ModelError(
+                f"token id {token} (number {position + 1} of {len(ids)}) is outside the tokenizer's 0 to {size - 1}",
+                "use the tokenizer files that belong to this model",
+                code="token_id_out_of_range",
+            )
+
+
+def unfinished_bytes(tail: bytes) -> int:
+    """How many bytes at the end of `tail` begin a UTF-8 character without ending it: 0 to 3."""
+    for length, byte in enumerate(reversed(tail[-3:]), start=1):
+        if byte & 0xC0 == 0x80:  # a continuation byte: its first byte is further left
+            continue
+        needed = 2 if byte >> 5 == 0b110 else 3 if byte >> 4 == 0b1110 else 4 if byte >> 3 == 0b11110 else 1
+        return length if needed > length else 0
+    return 0

@@ -1,0 +1,65 @@
+"""Texts that show whether two tokenizers are the same, and the comparison.
+
+Clean lines of words come out alike nearly everywhere; what differs is spaces, normalization, special tokens and bytes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+CANARIES: Mapping[str, str] = {
+    "words": "The largest animal is the blue whale.",
+    "question and answer": "Q: What is the largest animal?\nA:",
+    "a leading space": " hello",
+    "two leading spaces": "  hello",
+    "a trailing space": "hello ",
+    "many spaces": "hello     world",
+    "only spaces": "    ",
+    "a tab": "name\tvalue",
+    "line breaks": "one\ntwo\n\nthree\r\nfour",
+    "indented code": "def f(x):\n    if x:\n        return x\n",
+    "numbers": "3.14159, 1,000,000 and 2026-01-31",
+    "special tokens as text": "<s> and </s> and <unk>",
+    "a byte token as text": "<0x0A>",
+    "the space symbol as text": "a▁b",
+    "full-width letters": "Ｆｕｌｌ　ｗｉｄｔｈ",
+    "ligatures and circled numbers": "ﬁnal ① ² ½ ™",
+    "a composed accent": "café",
+    "a combining accent": "cafe\u0301",
+    "German": "Was ist das größte Tier?",
+    "Spanish": "¿Cuál es el animal más grande?",
+    "Hindi": "सबसे बड़ा जानवर कौन सा है?",
+    "Japanese": "一番大きい動物は何ですか？",
+    "Arabic": "ما هو أكبر حيوان؟",
+    "emoji": "🐋 and 👩\u200d👩\u200d👧",
+    "zero-width characters": "a\u200bb\ufeffc\u00add",
+    "a null character": "a\0b",
+}
+
+Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One text in two tokenizers. name: of the text; ours, theirs: its ids."""
+
+    name: str
+    text: str
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+
+    @property
+    def same(self) -> bool:
+        return self.ours == self.theirs
+
+    @property
+    def first_difference(self) -> int | None:
+        """The place of the first id that differs, which may be the end of the shorter list; None if they are the same."""
+        if self.same:
+            return None
+        pairs = zip(self.ours, self.theirs, strict=False)
+        return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(self.ours), len(self.theirs)))
+
+
+def compare(ours: Encode, theirs: Encode, texts: Mapping[str, str]) -> list[Comparison]:
+    """Encode each of the named texts with both."""
+    return [Comparison(name, text, tuple(ours(text)), tuple(theirs(text))) for name, text in texts.items()]

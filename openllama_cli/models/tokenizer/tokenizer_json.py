@@ -1,0 +1,180 @@
+"""Models that come with a `tokenizer.json` only, read by the `tokenizers` library.
+
+Two kinds are common among Llama-architecture models: SentencePiece's vocabulary with byte fallback (`<0x0A>` pieces),
+and byte-level BPE (Llama 3), whose pieces are bytes written with stand-in letters.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models import json_files
+from openllama_cli.models.tokenizer import files as tokenizer_files
+from openllama_cli.models.tokenizer.base import DecodesByPiece, check_ids, unfinished_bytes, utf8
+
+
+class JsonTokenizer(DecodesByPiece):
+    """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id.
+
+    Raises ModelError if the file cannot be read by the `tokenizers` library.
+    """
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        data = json_files.read(file)
+        if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            raise ModelError(
+                f"{file} is not a tokenizer.json ({len(data):,} bytes, no JSON object)", "get the model's files again"
+            )
+        try:
+            self._tokenizer = Tokenizer.from_str(data.decode())
+        except Exception as error:  # the library raises bare Exception
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(f"{file} is not a tokenizer.json: {reason}", "get the model's files again") from error
+        # Text is text: "<s>" typed by a user is three characters, not the start of a sequence.
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.path = file
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        description: dict[str, Any] = json.loads(data)
+        model = description.get("model") or {}
+        self.kind = f"tokenizers {str(model.get('type', 'unknown')).lower()}"
+        decoder = json.dumps(description.get("decoder"))
+        self.byte_level = '"ByteLevel"' in decoder
+        self._byte_fallback = '"ByteFallback"' in decoder
+        self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
+        self.bos_id = self._find_bos(folder)
+        self.unk_id = self._id(model.get("unk_token") or _special_text(folder, "unk_token"))
+        own_eos = self._id(_special_text(folder, "eos_token"))
+        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | ({own_eos} if own_eos is not None else set())
+
+    @property
+    def vocab_size(self) -> int:
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        return self._special
+
+    def encode(self, text: str, *, bos: bool = True) -> list[int]:
+        utf8(text)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        pieces = [self.piece(token) for token in ids if token not in self._special]
+        if self._byte_fallback:
+            return self._tokenizer.decoder.decode(_join_bytes(pieces)) if pieces else ""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def unfinished(self, ids: Sequence[int]) -> int:
+        missing = unfinished_bytes(b"".join(self._piece_bytes(token) for token in ids[-3:]))
+        # The library's byte-level decoder writes one U+FFFD for all of them, `_characters` one for each.
+        return min(missing, 1) if self.byte_level else missing
+
+    def piece(self, token: int) -> str:
+        piece: str | None = self._tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
+        if piece is None:
+            check_ids([token], self.vocab_size)
+            raise ModelError(f"token id {token} has no piece in {self.path}", "get the model's files again")
+        return piece
+
+    def id_of(self, piece: str) -> int | None:
+        """The id that the vocabulary spells `piece`, or None."""
+        return self._id(piece)
+
+    def _piece_bytes(self, token: int) -> bytes:
+        """The bytes of a token as far as they could belong to a character that is not whole; b"|" stands for complete
+        text.
+        """
+        if token in self._special:
+            return b"|"
+        piece = self.piece(token)
+        if self._byte_fallback:
+            value = _byte_value(piece)
+            return b"|" if value is None else bytes([value])
+        if self.byte_level:
+            return bytes(_STAND_INS[letter] for letter in piece) if all(c in _STAND_INS for c in piece) else b"|"
+        return b"|"
+
+    def _find_bos(self, folder: Path) -> int | None:
+        """What the tokenizer's own files call BOS; else what its post-processor puts first; else config.json's."""
+        named = self._id(_special_text(folder, "bos_token"))
+        if named is not None:
+            return named
+        first = self._tokenizer.encode("", add_special_tokens=True).ids[:1]
+        if first:
+            return int(first[0])
+        configured = [token for token in tokenizer_files.configured_ids(folder, "bos_token_id") if token in self._special]
+        return min(configured, default=None)
+
+    def _id(self, piece: object) -> int | None:
+        return self._tokenizer.token_to_id(piece) if isinstance(piece, str) else None
+
+
+def _special_text(folder: Path, name: str) -> object:
+    """The text of "bos_token" or "eos_token": a string, or an object with the string as its content."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        value = json_files.read_object(folder / file).get(name)
+        if value is not None:
+            return value.get("content") if isinstance(value, dict) else value
+    return None
+
+
+def _byte_value(piece: str) -> int | None:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        try:
+            return int(piece[3:5], 16)
+        except ValueError:
+            return None
+    return None
+
+
+def _join_bytes(pieces: Sequence[str]) -> list[str]:
+    """Byte pieces put together into characters, each byte that belongs to none replaced by U+FFFD.
+
+    The library's own ByteFallback gives up on a whole run of bytes when one of them is not whole yet, so text that
+    has been printed would change under later tokens.
+    """
+    joined: list[str] = []
+    run = bytearray()
+    for piece in [*pieces, ""]:
+        value = _byte_value(piece)
+        if value is not None:
+            run.append(value)
+            continue
+        joined += _characters(bytes(run))
+        run.clear()
+        joined.append(piece)
+    return joined
+
+
+def _characters(run: bytes) -> list[str]:
+    found: list[str] = []
+    while run:
+        for length in (1, 2, 3, 4):
+            try:
+                found.append(run[:length].decode())
+            except UnicodeDecodeError:
+                continue
+            break
+        else:
+            length = 1
+            found.append("\ufffd")
+        run = run[length:]
+    return found
+
+
+def _byte_level_stand_ins() -> dict[str, int]:
+    """GPT-2's table: printable Latin-1 bytes stand for themselves, the rest for the letters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(rest)}
+
+
+_STAND_INS = _byte_level_stand_ins()

@@ -1,0 +1,123 @@
+""" """
+
+import functools
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openllama_cli.errors import OlcError
+from openllama_cli.system.cgroup import limits
+
+if TYPE_CHECKING:
+    import torch
+from typing import Literal
+
+DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+def main_device(requested: str) -> "torch.device":
+    """The device that computes: what `--device` names, and for "auto" the accelerator if there is one, else the CPU.
+
+    Raises OlcError if the named device is not there, saying what this torch was built for.
+    """
+    import torch
+
+    if requested == "auto":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # An unusable driver only means the CPU here.
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    device = torch.device(requested)
+    if device.type == "cuda":
+        return _cuda(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        built = "finds no Apple GPU" if torch.backends.mps.is_built() else "is built without Apple's Metal"
+        raise OlcError(f"--device mps: torch {torch.__version__} {built}", "use --device auto or --device cpu", code="device")
+    return device
+
+
+def _cuda(device: "torch.device") -> "torch.device":
+    """cuda:N for --device cuda[:N]; "cuda" alone is the first GPU."""
+    import torch
+
+    build = f"torch {torch.__version__}"
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise OlcError(
+            f"--device {device} needs a CUDA build of torch, and this is {build}",
+            "install one (https://pytorch.org/get-started/locally/), or use --device auto",
+            code="device",
+        )
+    with warnings.catch_warnings(record=True) as reasons:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        reason = f" ({str(reasons[0].message).splitlines()[0][:200]})" if reasons else ""
+        raise OlcError(
+            f"--device {device}: {build}, built for CUDA {torch.version.cuda}, finds no GPU{reason}",
+            "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --device auto",
+            code="device",
+        )
+    index = device.index or 0
+    if index >= count:
+        there = "cuda:0 only" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise OlcError(
+            f"--device {device} is not there: torch sees {there}", "name one of these, or use --device auto", code="device"
+        )
+    return torch.device("cuda", index)
+
+
+def choose_dtype(requested: DtypeName, stored: str, device: "torch.device", *, mapped: bool = False) -> "torch.dtype":
+    """The type to compute in.
+
+    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto" is the checkpoint's type on an
+    accelerator; on a CPU it is bfloat16 if the processor has instructions for it, else float32, since float16 prefill is ten
+    times slower there (measured on AVX512 with bf16). mapped: keep float16 weights as they are on such a processor, for a
+    forward pass that multiplies them in bfloat16: they need not be converted, which takes longer than an answer.
+    """
+    import torch
+
+    if requested != "auto":
+        name: str = requested
+    elif device.type != "cpu":
+        name = stored
+    else:
+        narrow = stored if mapped and stored == "float16" else "bfloat16"
+        name = narrow if cpu_has_bfloat16() else "float32"
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices itself: AVX512-BF16, AMX, AVX10.2 or Arm's BF16."""
+    return bool(_cpu_capabilities() & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"})
+
+
+@functools.cache
+def _cpu_capabilities() -> frozenset[str]:
+    """What the processor can, in the names of torch, which are those of /proc/cpuinfo (x86 "flags", Arm "Features") too."""
+    import torch
+
+    probe = getattr(torch.cpu, "get_capabilities", None)  # Since torch 2.11.
+    if probe is not None:
+        return frozenset(name for name, there in probe().items() if there is True)
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return frozenset(name for line in lines for name in line.split())
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Memory that is free now on a device; for MPS and other devices that share it, the computer's own, or the container's."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    granted = limits()
+    if granted.memory is None or granted.memory_used is None:
+        return free
+    return max(0, min(free, granted.memory - granted.memory_used))

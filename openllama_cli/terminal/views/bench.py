@@ -1,0 +1,42 @@
+"""The figures of a benchmark: a table, bars, and the same as a picture."""
+
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from openllama_cli.terminal.escape import one_line
+from openllama_cli.terminal.streams import is_terminal, stdout_console
+from openllama_cli.terminal.tables import figure
+from openllama_cli.terminal.views.trace import bar
+
+_WIDTH = 30
+
+
+def bars(title: str, values: Sequence[tuple[str, float]]) -> Text:
+    """A bar for each value, the largest full."""
+    most = max((value for _, value in values), default=0.0) or 1.0
+    names = max((len(name) for name, _ in values), default=0)
+    text = Text(f"{title}\n", style="bold")
+    for name, value in values:
+        text.append(f"{one_line(name):<{names}} ", style="not bold")
+        text.append(bar(value / most, _WIDTH), style="not bold cyan")
+        text.append(f" {figure(value)}\n", style="not bold")
+    return text
+
+
+def show_bars(title: str, values: Sequence[tuple[str, float]]) -> None:
+    """Print bars on a terminal; a pipe has the table."""
+    if is_terminal(sys.stdout):
+        stdout_console().print(bars(title, values))
+
+
+def bars_svg(charts: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str) -> str:
+    """The charts as an SVG picture that refers to nothing elsewhere."""
+    console = Console(record=True, width=76, file=io.StringIO(), highlight=False, markup=False, color_system="truecolor")
+    for name, values in charts:
+        console.print(bars(name, values))
+    return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title=title))

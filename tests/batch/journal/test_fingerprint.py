@@ -1,0 +1,177 @@
+"""Fingerprints of models, and the words for what changed between two runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from openllama_cli.batch.journal.fingerprint import (
+    MIB,
+    SAMPLE_BYTES,
+    STRIDE_BYTES,
+    differences,
+    file_fingerprint,
+    model_fingerprint,
+)
+from openllama_cli.errors import OlcError
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 64 MiB and a little, mostly hole."""
+    file = tmp_path_factory.mktemp("model") / "model.safetensors"
+    with file.open("wb") as target:
+        target.truncate(64 * MIB + 12345)
+    return file
+
+
+def changed(file: Path, offset: int) -> bool:
+    """Whether one other byte at an offset gives the file another fingerprint."""
+    before = file_fingerprint(file)
+    with file.open("r+b") as target:
+        target.seek(offset)
+        old = target.read(1)
+        target.seek(offset)
+        target.write(bytes([old[0] ^ 1]))
+    after = file_fingerprint(file)
+    with file.open("r+b") as target:
+        target.seek(offset)
+        target.write(old)
+    assert file_fingerprint(file) == before
+    return after != before
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 16 * MIB])
+def test_a_file_up_to_16_mib_is_hashed_whole(tmp_path: Path, size: int) -> None:
+    import hashlib
+
+    file = tmp_path / "file"
+    content = os.urandom(size)
+    file.write_bytes(content)
+    assert file_fingerprint(file) == {"bytes": size, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "offset", [0, MIB - 1, STRIDE_BYTES, 7 * STRIDE_BYTES + SAMPLE_BYTES - 1, 63 * MIB + 12345, 64 * MIB + 12344]
+)
+def test_a_change_in_a_sampled_place_is_seen(large: Path, offset: int) -> None:
+    assert changed(large, offset)
+
+
+def test_a_change_of_any_4_mib_is_seen(large: Path) -> None:
+    before = file_fingerprint(large)
+    for start in range(0, 60 * MIB, 3 * MIB + 4321):
+        copy = large.with_name("changed.safetensors")
+        with copy.open("wb") as target:
+            target.truncate(large.stat().st_size)
+            target.seek(start)
+            target.write(b"\x01" * (STRIDE_BYTES + SAMPLE_BYTES))
+        assert file_fingerprint(copy) != before
+    copy.unlink()
+
+
+def test_another_length_is_another_file(large: Path) -> None:
+    before = file_fingerprint(large)
+    os.truncate(large, 64 * MIB + 12346)
+    assert file_fingerprint(large) != before
+    os.truncate(large, 64 * MIB + 12345)
+
+
+def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "model-00001-of-00002.safetensors": b"1", "model-00002-of-00002.safetensors": b"2"}
+    made = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        made.append(sorted(folder.iterdir(), reverse=name == "b"))
+    assert model_fingerprint(made[0]) == model_fingerprint(made[1])
+    assert model_fingerprint(made[0], revision="abc") != model_fingerprint(made[1])
+    assert list(model_fingerprint(made[0])["files"]) == list(files)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OlcError, match=r"gone\.safetensors cannot be read: No such file"):
+        model_fingerprint([tmp_path / "gone.safetensors"])
+
+
+FILES = {"a.safetensors": {"bytes": 1, "sha256": "x"}, "b.safetensors": {"bytes": 1, "sha256": "y"}}
+HEADER: dict[str, Any] = {
+    "rows": 3,
+    "input": {"sha256": "aa", "rows": 3},
+    "model": {"revision": "r1", "dtype": "float32", "files": FILES},
+    "tokenizer": "cc",
+    "template": {"name": "qa", "sha256": "dd"},
+    "options": {"temperature": 0, "stop": [], "seed": None, "max_tokens": 64, "ignore_eos": False},
+    "olc": "0.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"rows": 4, "input": {"sha256": "ab", "rows": 4}}, ["the input had 3 rows, has 4"]),
+        ({"input": {"sha256": "ab", "rows": 3}}, ["the input's rows changed"]),
+        (
+            {"model": HEADER["model"] | {"files": {}}},
+            ["the model's file a.safetensors is gone", "the model's file b.safetensors is gone"],
+        ),
+        (
+            {"model": {"revision": "r2", "files": FILES | {"b.safetensors": {"bytes": 1, "sha256": "z"}}}},
+            ["the model's file b.safetensors changed"],
+        ),
+        (
+            {"model": {"revision": "r2", "dtype": "bfloat16", "files": FILES}},
+            ["the model's revision was r1, is r2", "the model's dtype was float32, is bfloat16"],
+        ),
+        ({"tokenizer": "ce"}, ["the tokenizer changed"]),
+        ({"template": None}, ["a template was used, is not"]),
+        ({"template": {"name": "qa", "sha256": "de"}}, ["the template changed"]),
+        ({"template": {"name": "code", "sha256": "de"}}, ["the template was qa, is code"]),
+        (
+            {"options": {"temperature": 0.8, "stop": ["\n", "Q:"], "seed": 7, "max_tokens": 64, "ignore_eos": True}},
+            [
+                "--temperature was 0, is 0.8",
+                '--stop was [], is ["\\n", "Q:"]',
+                "--seed was not given, is 7",
+                "--ignore-eos was off, is on",
+            ],
+        ),
+        ({"options": HEADER["options"] | {"dtype": "auto"}}, ["--dtype was not given, is auto"]),
+        ({"olc": "0.2"}, ["olc was 0.1, is 0.2"]),
+    ],
+)
+def test_what_changed_is_said_by_name(change: dict[str, Any], said: list[str]) -> None:
+    assert differences(HEADER, HEADER | change) == said
+
+
+sections = st.dictionaries(
+    st.sampled_from(["files", "name", "sha256", "rows", "a_b", "ü\n"]),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=50) | st.just(FILES) | st.just({"a.safetensors": None}),
+    max_size=3,
+)
+headers = st.dictionaries(
+    st.sampled_from([*HEADER, "other"]), sections | st.none() | st.text(max_size=5) | st.integers(), max_size=5
+)
+
+
+def without_nothing(value: Any) -> Any:
+    """A header without what is None in it."""
+    if not isinstance(value, dict):
+        return value
+    return {name: without_nothing(inner) for name, inner in value.items() if inner is not None}
+
+
+@given(headers, headers)
+@example({"input": {"sha256": None}}, {"input": {}})
+@settings(deadline=None)
+def test_any_difference_is_said_and_nothing_else(before: dict[str, Any], now: dict[str, Any]) -> None:
+    said = differences(before, now)
+    assert all(said)
+    assert said or without_nothing(before) == without_nothing(now)
+    assert differences(before, before) == []

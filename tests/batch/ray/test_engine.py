@@ -1,0 +1,200 @@
+"""The driver of the Ray engine on real raylets: lost actors and machines, poison rows, stalls, and early refusals."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openllama_cli.batch.input.rows import Row
+from openllama_cli.batch.ray.options import Node, RayOptions, WorkerPlan
+from openllama_cli.batch.ray.worker import RayWorker, Setup
+from openllama_cli.errors import OlcError
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.models.spec import ModelSpec
+from tests.support.ray_workers import ObedientWorker, OldWorker, StuckWorker
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves sockets and log files to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+ONE_CPU = WorkerPlan(workers=2, cpus=1, gpus=0, memory=0, per_node=1)
+NO_MODEL = Setup(ModelSpec(), "none", {"files": {}, "revision": None}, "", None, 1)
+
+
+class Kept:
+    """Results in memory, each row once."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, tuple[str | None, bytes]] = {}
+
+    def append(self, index: int, code: str | None, line: bytes) -> None:
+        assert index not in self.lines, "a row was finished twice"
+        self.lines[index] = (code, line)
+
+    def failed(self) -> dict[int, str]:
+        return {index: code for index, (code, _) in self.lines.items() if code is not None}
+
+
+class Machines:
+    """Raylets on loopback: a head, to which the driver is connected, and others that come and go."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        self.other: Any = None
+        self.add()
+
+    def add(self) -> None:
+        self.other = self.cluster.add_node(num_cpus=1, wait=False)
+
+    def remove(self) -> None:
+        self.cluster.remove_node(self.other, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    """Two raylets with a CPU each, joined as `--ray-address HOST:PORT` joins them."""
+    from openllama_cli.batch.ray.cluster import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        started = Machines()
+        try:
+            with connect(RayOptions(started.cluster.address)) as nodes:
+                assert Node(1, 0, nodes[0].memory) == nodes[0]
+                yield started
+        finally:
+            started.cluster.shutdown()
+
+
+def rows(*prompts: str) -> list[Row]:
+    return [Row(index, f"row-{index}", prompt, sampling=SamplingConfig(max_tokens=5)) for index, prompt in enumerate(prompts)]
+
+
+def run(
+    machines: Machines,
+    todo: Iterable[Row],
+    worker: type[RayWorker] = ObedientWorker,
+    setup: Setup = NO_MODEL,
+    plan: WorkerPlan = ONE_CPU,
+    meanwhile: Callable[[Any, Kept], None] = lambda runner, kept: None,
+    **patience: float,
+) -> tuple[Kept, list[str]]:
+    from openllama_cli.batch.ray.engine import Patience, RayRunner
+
+    kept, notices = Kept(), []
+    runner = RayRunner(setup, plan, 3000, kept, notice=notices.append, worker=worker, patience=replace(Patience(), **patience))
+    try:
+        for _ in runner.run(todo):
+            meanwhile(runner, kept)
+    finally:
+        runner.close()
+    assert runner.progress.rows == len(kept.lines)
+    assert runner.progress.failed == len(kept.failed())
+    return kept, notices
+
+
+def test_a_machine_that_goes_is_done_without_and_one_that_comes_is_used(machines: Machines) -> None:
+    seen: list[set[str]] = [set()]  # machines that worked before the one went, and since
+    given = 0
+
+    def endless() -> Iterator[Row]:
+        nonlocal given
+        while len(seen) < 3 and given < 3000:
+            yield from (replace(row, index=given) for row in rows("sleep"))
+            given += 1
+
+    def meanwhile(runner: Any, kept: Kept) -> None:
+        working = {worker.greeting.node for worker in runner._workers if worker.jobs}
+        seen[-1] |= working
+        if len(seen) == 1 and len(working) == 2 and len(kept.lines) > 20:
+            machines.remove()
+            seen.append(set())
+            machines.add()
+        elif len(seen) == 2 and seen[1] - seen[0]:
+            seen.append(set())
+
+    kept, notices = run(machines, endless(), meanwhile=meanwhile)
+    assert len(seen) == 3, "the machine that came was not used"
+    assert sorted(kept.lines) == list(range(given))
+    assert not kept.failed()
+    assert any("was lost" in notice and "rows are done again" in notice for notice in notices)
+
+
+def test_a_poison_row_becomes_an_error_row_and_spares_the_others(machines: Machines) -> None:
+    todo = rows(*("die" if index == 7 else f"text {index}" for index in range(30)))
+    kept, notices = run(machines, todo)
+    assert sorted(kept.lines) == list(range(30))
+    assert kept.failed() == {7: "worker_lost"}
+    document = json.loads(kept.lines[7][1])
+    assert document["error"]["code"] == "worker_lost"
+    assert "4 workers were lost" in document["error"]["message"]
+    assert "its process ended" in document["error"]["message"]
+    assert sum("was lost" in notice for notice in notices) == 4
+
+
+def test_a_worker_that_hangs_is_noticed_and_replaced(machines: Machines, tmp_path: Path) -> None:
+    once = f"stop once:{tmp_path / 'stopped'}"
+    kept, notices = run(machines, rows("a", once, "b", "c"), plan=replace(ONE_CPU, workers=1), silent=2)
+    assert sorted(kept.lines) == [0, 1, 2, 3]
+    assert not kept.failed()
+    assert any("no answer for 2 s" in notice for notice in notices)
+
+
+def test_a_worker_that_answers_but_does_not_get_on_is_given_up(machines: Machines) -> None:
+    kept, _ = run(machines, rows("a"), StuckWorker, stall=0.5)
+    assert kept.failed() == {0: "worker_lost"}
+    assert b"no token for" in kept.lines[0][1]
+
+
+def test_workers_that_find_no_place_are_an_error_that_says_what_there_is(machines: Machines) -> None:
+    started = time.monotonic()
+    with pytest.raises(OlcError) as caught:
+        run(machines, rows("a"), plan=replace(ONE_CPU, cpus=64), place=1)
+    assert time.monotonic() - started < 20
+    assert "one needs 64 CPU" in caught.value.cause
+    assert "CPU free" in caught.value.cause
+    assert "ray status" in caught.value.remedy
+
+
+def test_a_worker_with_another_version_or_without_the_model_ends_the_run_at_once(
+    machines: Machines, tmp_path: Path, tmp_model: Path
+) -> None:
+    with pytest.raises(OlcError, match=r"has olc 0\.0\.1"):
+        run(machines, rows("a"), OldWorker)
+    missing = replace(NO_MODEL, spec=ModelSpec(str(tmp_path / "not-here"), offline=True))
+    with pytest.raises(OlcError, match=r"the worker on .*not-here does not exist") as caught:
+        run(machines, rows("a"), RayWorker, missing)
+    assert "every machine needs the model" in caught.value.remedy
+    weights = next(tmp_model.glob("*.safetensors"))
+    other = {"files": {weights.name: {"bytes": 1, "sha256": "0"}}, "revision": None}
+    with pytest.raises(OlcError, match=f"the model's file {weights.name} changed"):
+        run(machines, rows("a"), RayWorker, replace(missing, spec=ModelSpec(str(tmp_model)), fingerprint=other))
+
+
+def test_a_killed_actor_costs_no_row(machines: Machines) -> None:
+    killed: list[int] = []
+
+    def meanwhile(runner: Any, kept: Kept) -> None:
+        if not killed and len(kept.lines) > 10:
+            killed.append(next(worker.greeting.pid for worker in runner._workers if worker.greeting and worker.jobs))
+            os.kill(killed[0], signal.SIGKILL)
+
+    kept, notices = run(machines, rows(*["sleep"] * 100), meanwhile=meanwhile)
+    assert killed
+    assert sorted(kept.lines) == list(range(100))
+    assert not kept.failed()
+    assert sum("was lost" in notice for notice in notices) == 1

@@ -1,0 +1,237 @@
+"""`olc batch` where something goes wrong: real processes, real kills, real signals, full disks. Nothing lost, nothing twice."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Olc
+from tests.support.batches import GREEDY, finished, read, wait_for
+from tests.support.forked import Forked
+
+ROWS = 60
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> str:
+    return str(tiny_model)
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    """Rows that take a while: some sample, some are wrong."""
+    rng = random.Random(0)
+    lines = []
+    for index in range(ROWS):
+        if index % 17 == 5:
+            lines.append(b"{not json")
+            continue
+        document: dict[str, Any] = {"prompt": "the quick brown fox " * rng.randrange(0, 4), "custom_id": f"id-{index}"}
+        if index % 3 == 0:
+            document |= {"temperature": 1.0, "seed": index}
+        lines.append(json.dumps(document).encode())
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    return file
+
+
+@pytest.fixture
+def assert_whole(olc: Olc, model: str, rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Checks an output: every row once, in order, the bytes of a run that nothing disturbed, and nothing beside it but the
+    journal.
+    """
+
+    def check(output: Path) -> None:
+        whole = tmp_path_factory.mktemp("whole") / "out.jsonl"
+        assert olc("batch", str(rows_file), "-o", str(whole), *GREEDY, "-m", model, "--batch-size", "3").code == 3
+        assert [row["index"] for row in read(output)] == list(range(ROWS))
+        assert output.read_bytes() == whole.read_bytes()
+        beside = {rows_file.name, output.name, output.name + ".journal"}
+        assert {path.name for path in output.parent.iterdir()} == beside
+
+    return check
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
+    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+) -> None:
+    output = tmp_path / "out.jsonl"
+    command = ("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "4")
+    rng = random.Random(1)
+    before = 0
+    for _ in range(3):
+        with Forked(*command) as run:
+            goal = before + rng.randrange(4, 12)
+            wait_for(lambda goal=goal: finished(output) >= goal, run)  # type: ignore[misc]
+            time.sleep(rng.random() * 0.02)
+            run.kill()
+        assert not output.exists()
+        assert finished(output) >= before, "finished rows were lost"
+        before = finished(output)
+    end = olc(*command)
+    assert end.code == 3
+    assert f"{before} of {ROWS} rows are done" in end.messages
+    assert_whole(output)
+
+
+ARMED = """
+import os, signal
+from openllama_cli.batch.journal import journal; from openllama_cli.batch.output import output
+point, count = {point!r}, {count}
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+write = journal.write_whole
+appends = 0
+def write_whole(descriptor, data):
+    global appends
+    appends += 1
+    if appends == count and point == "before an append": die()
+    if appends == count and point == "amid an append":
+        os.write(descriptor, data[: len(data) // 2]); die()
+    write(descriptor, data)
+    if appends == count and point == "after an append": die()
+journal.write_whole = write_whole
+if point == "before the rename":
+    from openllama_cli.batch.output.files import OutputFiles
+    def write_output(journal, path):
+        OutputFiles.of(path).temporary.write_bytes(b"half of it"); die()
+    output.write_output = write_output
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["before an append", "amid an append", "after an append", "before the rename"])
+def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
+    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None], point: str
+) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ["batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model]
+    killed = Forked(*arguments, code=ARMED.format(point=point, count=35))
+    assert killed.wait() == -signal.SIGKILL, killed.err.decode()
+    assert not output.exists()
+    assert finished(output) > 30
+    assert olc(*arguments).code == 3
+    assert_whole(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
+    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None], number: int, code: int
+) -> None:
+    output = tmp_path / "out.jsonl"
+    command = ("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
+    with Forked(*command) as run:
+        wait_for(lambda: finished(output) >= 10, run)
+        signalled = time.monotonic()
+        run.send_signal(number)
+        assert run.wait(30) == code
+    assert time.monotonic() - signalled < 4, "2 seconds to stop, and a margin for a busy machine"
+    said = run.err.decode()
+    assert "Traceback" not in said
+    assert f"olc batch {rows_file}" in said
+    assert not output.with_name("out.jsonl.lock").exists()
+    assert olc(*command).code == 3
+    assert_whole(output)
+
+
+@pytest.mark.slow
+def test_an_interrupted_stdin_is_kept_and_gone_on_with(
+    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ("batch", "-", "--format", "jsonl", "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
+    with rows_file.open("rb") as rows, Forked(*arguments, stdin=rows) as run:
+        wait_for(lambda: finished(output) >= 10, run)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 143
+    assert f"< {output}.input" in run.err.decode()
+    # The same command without its pipe: an empty stdin.
+    assert olc(*arguments, stdin=b"").code == 3
+    assert_whole(output)
+
+
+def test_a_reader_of_the_progress_that_leaves_does_not_end_the_batch(model: str, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("one\ntwo\n")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    run = Forked("batch", str(source), "-o", str(output), *GREEDY, "-m", model, "--json-progress", stdout=write_end)
+    os.close(write_end)
+    assert run.wait() == 0
+    assert b"Traceback" not in run.err
+    assert len(read(output)) == 2
+
+
+def test_two_runs_at_once_are_refused_with_the_holder_named(olc: Olc, model: str, tmp_path: Path, rows_file: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ("batch", str(rows_file), "-o", str(output), "-n", "100", "--dtype", "float32", "-m", model)
+    with Forked(*arguments) as run:
+        lock = tmp_path / "out.jsonl.lock"
+        wait_for(lambda: lock.exists() and lock.stat().st_size > 0, run)
+        second = olc(*arguments)
+        run.kill()
+    assert second.code == 2
+    assert str(run.pid) in second.messages
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_journal_and_the_run_goes_on_with_room(
+    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+) -> None:
+    output = tmp_path / "out.jsonl"
+    arguments = ["batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model]
+    full = Forked(*arguments, file_size=6_000)
+    assert full.wait() == 1
+    assert len(full.err.decode().splitlines()[-2:]) == 2
+    assert b"Traceback" not in full.err
+    kept = finished(output)
+    assert 5 < kept < ROWS
+    again = olc(*arguments)
+    assert again.code == 3
+    assert f"{kept} of {ROWS} rows are done" in again.messages
+    assert_whole(output)
+
+
+@pytest.mark.slow
+def test_a_folder_that_vanishes_is_two_lines(model: str, tmp_path: Path, rows_file: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    output = folder / "out.jsonl"
+    with Forked("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2") as run:
+        wait_for(lambda: finished(output) >= 3, run)
+        shutil.rmtree(folder)
+        assert run.wait(60) == 1
+    assert b"Traceback" not in run.err
+    assert str(folder) in run.err.decode()
+
+
+MEASURED = """
+import atexit, resource, sys
+atexit.register(lambda: print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_with_many_rows(model: str, tmp_path: Path) -> None:
+    """Rows that are wrong need no model time: 50,000 of them pass in seconds, and must not pile up."""
+    good, bad = '{"prompt": "one", "max_tokens": 1}\n', json.dumps({"prompt": 5, "note": "x" * 300}) + "\n"
+
+    def peak(name: str, rows: int) -> int:
+        source, output = tmp_path / name, tmp_path / f"{name}.out"
+        source.write_text(good + bad * rows)
+        run = Forked("batch", str(source), "-o", str(output), "--format", "jsonl", "-m", model, code=MEASURED)
+        assert run.wait() == 3, run.err.decode()
+        assert output.read_bytes().count(b"\n") == rows + 1
+        return int(run.err.split()[-1])
+
+    # A few rows first: what torch, transformers and the model take.
+    base = peak("few.jsonl", 1)
+    assert peak("many.jsonl", 50_000) - base < 20_000, "kilobytes more than a small batch needs"

@@ -1,0 +1,185 @@
+"""`olc batch --engine ray` as people run it: real processes, a cluster of their own, kills, and the local engine's bytes."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import Olc, olc_command, run_process
+from tests.support.batches import finished, read, wait_for
+
+OPTIONS = ("-n", "24", "--dtype", "float32", "--device", "cpu", "--batch-size", "4")
+
+LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
+
+
+def processes_of(run: subprocess.Popen[bytes]) -> dict[psutil.Process, str]:
+    """All that it started, and what they call themselves."""
+    found = {}
+    for process in psutil.Process(run.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[process] = " ".join(process.cmdline()[:1])
+    return found
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        olc_command(*arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # what a terminal does: signals reach all of Ray's processes too
+    )
+
+
+def left(processes: dict[psutil.Process, str]) -> list[str]:
+    """Which of them are still there, after a while."""
+    return [processes[process] for process in psutil.wait_procs(processes, timeout=15)[1]]
+
+
+def reached_from_outside(processes: Iterable[psutil.Process]) -> list[str]:
+    """Where they listen, other than on this machine's loopback; and Ray's dashboard, which is not to run."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            listens = [each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+            found += [f"{process.name()} at {ip}:{port}" for ip, port in listens if ip not in LOOPBACK]
+            found += [f"{process.name()}: dashboard" for _, port in listens if port == 8265]
+    return found
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The local engine with a worker's threads: the last bits of log-probabilities depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+    source, local, output = tmp_path / "rows.jsonl", tmp_path / "local.jsonl", tmp_path / "ray.jsonl"
+    lines = []
+    for index in range(120):
+        row = {"prompt": "the quick brown fox " * (index % 4), "custom_id": f"id-{index}"}
+        if index % 3 == 0:
+            row |= {"temperature": 1.0, "seed": index % 7}
+        body = {"custom_id": f"id-{index}", "method": "POST", "url": "/v1/completions", "body": {**row, "logprobs": 2}}
+        lines.append("{not json" if index % 17 == 5 else json.dumps(body if index % 5 == 4 else row))
+    source.write_text("\n".join(lines))
+    common = ("batch", str(source), *OPTIONS, "-m", str(tiny_model))
+    on_ray = (*common, "-o", str(output), "--engine", "ray", "--workers", "2")
+    assert olc(*common, "-o", str(local)).code == 3
+
+    # An actor is killed, then Ctrl-C: the rows in flight may finish, and nothing of Ray is left.
+    run = start(*on_ray)
+    wait_for(lambda: finished(output) > 10, run)
+    assert reached_from_outside(processes_of(run)) == []
+    next(process for process, name in processes_of(run).items() if name.startswith("ray::RayWorker")).kill()
+    done = finished(output)
+    wait_for(lambda: finished(output) > done + 10, run)
+    processes = processes_of(run)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err.decode()
+    assert out == b""
+    assert b"(its process ended)" in err
+    assert b"to go on:" in err
+    assert left(processes) == []
+
+    # Resumed, and the driver is killed.
+    run = start(*on_ray)
+    done = finished(output)
+    assert 20 < done < 120
+    wait_for(lambda: finished(output) > done + 10, run)
+    processes = processes_of(run)
+    run.kill()
+    out, err = run.communicate(timeout=60)
+    assert b"olc: resuming:" in err
+    # Ray's own helpers look for the driver for a minute; they hold no model.
+    helpers = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    assert left({process: name for process, name in processes.items() if name not in helpers}) == []
+    assert not output.exists()
+
+    # The local engine goes on where Ray's stopped.
+    result = olc(*common, "-o", str(output))
+    assert result.code == 3
+    assert "olc: resuming:" in result.messages
+    assert output.read_bytes() == local.read_bytes()
+    again = olc(*on_ray)
+    assert again.code == 3
+    assert "120 rows" in again.messages
+    retried = run_process(*on_ray, "--retry-errors", "--json-progress")
+    assert retried.code == 3, retried.messages
+    assert "(7 rows in" in retried.messages, "the failed ones alone"
+    last = json.loads(retried.text.splitlines()[-1])
+    assert (last["rows"], last["total"], last["failed"], last["done"]) == (120, 120, 7, True)
+    assert output.read_bytes() == local.read_bytes()
+    assert sum(row["error"] is not None for row in read(output)) == 7
+
+
+def test_a_dead_address_is_told_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("one\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"  # bound, but nothing listens
+    started = time.monotonic()
+    # A process of its own: Ray reads its environment once, when it is imported.
+    result = run_process("batch", str(source), "-m", str(tiny_model), "--engine", "ray", "--ray-address", address)
+    assert time.monotonic() - started < 20
+    assert result.code == 1
+    assert f"nothing answers at {address}" in result.messages
+    assert "--ray-address" in result.messages
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray"), (b"", "is not Ray"), (None, "timed out")],
+    ids=["a web server", "hangs up", "silent"],
+)
+def test_an_address_at_which_something_else_listens_is_told_at_once(
+    answer: bytes | None, told: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("one\n")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as other:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with connection:
+                connection.recv(1000)
+                if answer is None:
+                    connection.recv(1000)
+                else:
+                    connection.sendall(answer)
+
+        other.submit(serve)
+        started = time.monotonic()
+        result = run_process("batch", str(source), "-m", str(tiny_model), "--engine", "ray", "--ray-address", address)
+    assert time.monotonic() - started < 30
+    assert result.code == 1
+    assert address in result.messages
+    assert told in result.messages
+    assert len(result.messages.splitlines()) == 2
+
+
+def test_wrong_options_are_usage_errors(olc: Olc, tmp_path: Path) -> None:
+    for arguments in (["--engine", "spark"], ["--workers", "2"], ["--engine", "ray", "--ray-address", "nonsense"]):
+        result = olc("batch", str(tmp_path / "in.txt"), *arguments)
+        assert result.code == 2
+        assert arguments[-2] in result.messages

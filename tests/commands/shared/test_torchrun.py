@@ -1,0 +1,291 @@
+"""Several processes, started by the real torchrun on loopback, that hold one model together. gloo on the CPU."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Result
+from tests.support.forked import Forked, fork, olc_script
+from tests.support.tiny_models import write_meta_llama, write_tiny_llama
+
+pytestmark = pytest.mark.slow
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+GREEDY = ("--dtype", "float32", "-n", "24")
+ROWS = 160
+# Loads a rank's part of a model as `olc` does, and prints what this rank holds of it.
+_HELD = """
+import json, os, sys
+from pathlib import Path
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.spec import ModelFolder
+from openllama_cli.models.loading.ranks import place
+from openllama_cli.generation.distributed.group import Ranks
+from openllama_cli.generation.distributed.load import load_sharded
+from openllama_cli.models.tokenizer.open import open_tokenizer
+
+path = Path(sys.argv[1])
+ranks = Ranks(place())
+ranks.join("cpu")
+folder = ModelFolder(path, "model", "folder", None, None, "flag")
+model = load_sharded(folder, "float32", ranks, checkpoint=inspect(path), tokenizer=open_tokenizer(path)).model
+parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
+held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
+for name, part in parts.items():
+    held["elements"] += part.numel()
+    held["norms"] += part.numel() * ("norm" in name)
+os.write(1, (json.dumps(held) + "\\n").encode())
+ranks.ready()
+os._exit(0)
+"""
+
+
+def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "openllama_cli", *arguments]
+
+
+def run(
+    *arguments: str,
+    stdin: bytes = b"",
+    options: Sequence[str] = ("--nproc-per-node", "2"),
+    env: Mapping[str, str] = ENV,
+    cwd: Path | None = None,
+) -> Result:
+    command = torchrun(*arguments, options=options)
+    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=120, env=env, cwd=cwd)
+    return Result(ended.returncode, ended.stdout, ended.stderr)
+
+
+_LAUNCH = "import sys; from torch.distributed.run import main; sys.exit(main(sys.argv[1:]))"
+
+
+def launch(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Forked:
+    """torchrun and all of its ranks as forks: where it is the ranks' work that counts. folder: for the program they run."""
+    script = folder / "olc"
+    if not script.exists():
+        olc_script(folder)
+    return Forked(*options, "--no-python", str(script), *arguments, code=_LAUNCH, env=ENV)
+
+
+def run_forked(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
+    process = launch(*arguments, folder=folder, options=options)
+    return Result(process.wait(), process.out, process.err)
+
+
+def alone(*arguments: str) -> Result:
+    """In one process."""
+    return fork(*arguments, env={"OMP_NUM_THREADS": "1"})
+
+
+def ranks_of(launcher: int) -> dict[int, int]:
+    """Rank → process, of the processes that a torchrun started."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = dict(pair.partition(b"=")[::2] for pair in (folder / "environ").read_bytes().split(b"\0"))
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == launcher and b"RANK" in variables:
+            found[int(variables[b"RANK"])] = int(folder.name)
+    return found
+
+
+class Running:
+    """A batch under torchrun in the middle of its rows."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.source, self.output = folder / "rows.txt", folder / "out.jsonl"
+        self.source.write_text("".join(f"the quick brown fox {row}\n" for row in range(ROWS)))
+        self.arguments = ["batch", str(self.source), "-o", str(self.output), "-m", str(model), *GREEDY]
+        self.errors = folder / "stderr"
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                torchrun(*self.arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=ENV
+            )
+        ends = time.monotonic() + 90
+        while self.done() < 20:
+            assert self.process.poll() is None, self.errors.read_text()
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        self.ranks = ranks_of(self.process.pid)
+        assert sorted(self.ranks) == [0, 1]
+
+    def done(self) -> int:
+        """Whole rows in the journal."""
+        journal = self.output.with_name(self.output.name + ".journal")
+        return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+
+    def ends_within(self, seconds: float) -> int:
+        """torchrun's exit code, once it and all of its ranks are gone."""
+        ends = time.monotonic() + seconds
+        code = self.process.wait(seconds)
+        while left := [pid for pid in self.ranks.values() if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < ends, f"processes {left} are left"
+            time.sleep(0.02)
+        return code
+
+    @property
+    def messages(self) -> str:
+        return self.errors.read_text()
+
+
+@pytest.fixture
+def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
+    batch = Running(tiny_model, tmp_path)
+    yield batch
+    for process in (batch.process.pid, *batch.ranks.values()):
+        if Path(f"/proc/{process}").exists():
+            os.kill(process, signal.SIGKILL)
+    batch.process.wait()
+
+
+def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
+    model = str(write_meta_llama(tmp_path / "model", shards=2))
+    single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)
+    shared = run("complete", "-", "-m", model, *GREEDY, stdin=b"the quick brown fox")
+    assert shared.code == single.code == 0, shared.messages
+    assert shared.out == single.out
+    assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
+
+
+def test_the_demo_model_on_two_processes_equals_one(tmp_path: Path) -> None:
+    prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
+    options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
+    single, shared = alone(*options), run_forked(*options, folder=tmp_path)
+    assert shared.code == 0, shared.messages
+    ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
+    assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
+    assert [row["text"] for row in ours] == [row["text"] for row in theirs]
+
+
+def test_a_seed_and_a_stop_mean_the_same_on_four_processes_that_divide_nothing_evenly(tmp_path: Path) -> None:
+    uneven = {"heads": 8, "kv_heads": 4, "intermediate": 50, "vocab": 401}
+    model = str(write_tiny_llama(tmp_path / "model", safe=False, sharded=True, **uneven))
+    options = ("complete", "the quick brown fox", "-m", model, "--temperature", "0.7", "--seed", "7", *GREEDY)
+    whole = alone(*options)
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    shared = run_forked(*options, "--stop", stop, folder=tmp_path, options=("--nproc-per-node", "4"))
+    assert shared.code == 0, shared.messages
+    assert shared.out == alone(*options, "--stop", stop).out
+    assert len(shared.out) < len(whole.out)
+
+
+def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
+    """A model that is too large for one device is not loaded whole by every process."""
+    model = write_tiny_llama(tmp_path / "model", layers=4)
+    script = tmp_path / "script.py"
+    script.write_text(_HELD)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(model)]
+    env = {**ENV, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run(command, capture_output=True, timeout=120, env=env)
+    assert ended.returncode == 0, ended.stderr.decode()
+    held = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(held) == 2
+    for part in held:
+        # The norms are whole everywhere; everything else is halved.
+        assert part["elements"] - part["norms"] == (part["whole"] - part["norms"]) / 2
+
+
+def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Path) -> None:
+    refused = run("complete", "x", "-m", str(tiny_model), options=("--nproc-per-node", "3"))
+    assert refused.code != 0
+    assert refused.out == b""
+    assert refused.messages.count("error:") == 1
+    assert "cannot be divided over 3 processes: it has 4 heads and 2 key/value heads" in refused.messages
+    assert "start 1 or 2 processes in all" in refused.messages
+
+
+def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running) -> None:
+    os.kill(running.ranks[1], signal.SIGKILL)
+    assert running.ends_within(30) != 0
+    assert running.messages.count("error:") == 1
+    assert f"error: rank 1 of 2 (process {running.ranks[1]} on " in running.messages
+    assert not running.output.exists()
+    done = running.done()
+    assert 20 <= done < ROWS
+    resumed = alone(*running.arguments)
+    assert resumed.code == 0, resumed.messages
+    assert f"resuming: {done} of {ROWS} rows are done" in resumed.messages
+    fresh = running.output.with_name("fresh.jsonl")
+    alone(*(str(fresh) if argument == str(running.output) else argument for argument in running.arguments))
+    assert running.output.read_bytes() == fresh.read_bytes()
+
+
+def test_a_killed_rank_0_ends_all_and_is_named(running: Running) -> None:
+    os.kill(running.ranks[0], signal.SIGKILL)
+    assert running.ends_within(30) != 0
+    assert running.messages.count("error:") == 1
+    assert f"error: rank 0 of 2 (process {running.ranks[0]} on " in running.messages
+
+
+def test_a_rank_that_cannot_load_the_model_ends_all_and_says_why(tmp_path: Path) -> None:
+    write_tiny_llama(tmp_path / "model")
+    # Another current folder for rank 1 makes it what a second host without the model is.
+    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('RANK') == '1':\n    os.chdir('/')\n")
+    env = {**ENV, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])}
+    started = time.monotonic()
+    failed = run("complete", "x", "-m", "./model", *GREEDY, env=env, cwd=tmp_path)
+    assert time.monotonic() - started < 60
+    assert failed.code != 0
+    assert failed.out == b""
+    assert failed.messages.count("error:") == 1
+    assert "error: rank 1: the folder ./model does not exist" in failed.messages
+
+
+def test_a_killed_torchrun_leaves_no_process_behind(running: Running) -> None:
+    running.process.kill()
+    running.ends_within(30)
+    assert running.messages.count("error:") == 1
+    assert f"torchrun (process {running.process.pid} on " in running.messages
+
+
+def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) -> None:
+    running.process.terminate()
+    assert running.ends_within(30) != 0
+    assert "error:" not in running.messages
+    assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
+
+
+def run_on_two_hosts(*options: Sequence[str], model: Path, folder: Path) -> list[bytes]:
+    """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
+    common = ("--nnodes", "2", "--nproc-per-node", "1")
+    arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
+    hosts = [launch(*arguments, folder=folder, options=(*common, *own)) for own in options]
+    try:
+        codes = [host.wait(90) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert codes == [0, 0], [host.err.decode() for host in hosts]
+    return [host.out for host in hosts]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path, tmp_path: Path) -> None:
+    """The README's command."""
+    meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
+    first, second = run_on_two_hosts(
+        ("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model, folder=tmp_path
+    )
+    assert first == alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY).out
+    assert second == b""
+
+
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path, tmp_path: Path) -> None:
+    same = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "olc")
+    single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
+    assert sorted(run_on_two_hosts(same, same, model=tiny_model, folder=tmp_path)) == sorted([b"", single.out])

@@ -1,0 +1,74 @@
+"""The processor of this machine, against what else tells of it."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from openllama_cli.devices.machine.cpu import read_cpu
+from openllama_cli.devices.planning.memory import auto_dtype
+from openllama_cli.native import library
+from openllama_cli.system.device import choose_dtype
+from tests.support.machines import CPU, facts
+
+
+def test_cores_threads_and_memory_are_those_of_this_machine() -> None:
+    cpu = read_cpu()
+    assert cpu.logical_cores == os.cpu_count()
+    assert 1 <= cpu.usable_cores <= cpu.physical_cores <= cpu.logical_cores
+    assert cpu.threads == torch.get_num_threads()
+    assert cpu.memory_total == psutil.virtual_memory().total
+    assert 0 < cpu.memory_free <= cpu.memory_available < cpu.memory_total
+    assert cpu.name
+    assert cpu.kernels == torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.parametrize(("amx", "usable", "told"), [(True, True, True), (True, False, False), (False, False, None)])
+def test_own_kernels_are_of_interest_where_they_could_run(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, usable: bool, told: bool | None
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
+    monkeypatch.setattr(library, "usable", lambda: usable)
+    assert read_cpu().own_kernels is told
+    assert read_cpu(with_torch=False).own_kernels is None
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")
+def test_instruction_sets_agree_with_the_kernel_with_and_without_torch() -> None:
+    cpu = read_cpu()
+    assert cpu.instruction_sets == read_cpu(with_torch=False).instruction_sets
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    assert ("avx2" in cpu.instruction_sets) == ("avx2" in words)
+    assert ("avx512_bf16" in cpu.instruction_sets) == ("avx512_bf16" in words)
+
+
+def test_the_automatic_type_is_the_one_that_loading_takes() -> None:
+    here = facts(cpu=read_cpu())
+    for stored in ("float32", "float16", "bfloat16"):
+        for mapped in (False, True):
+            chosen = choose_dtype("auto", stored, torch.device("cpu"), mapped=mapped)
+            assert f"torch.{auto_dtype(stored, here, mapped=mapped)}" == str(chosen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cores"),
+    [
+        ({}, 8),
+        ({"allowed_cores": 4}, 4),
+        ({"cpu_limit": 2.0}, 2),
+        ({"cpu_limit": 1.5}, 2),
+        ({"cpu_limit": 0.25}, 1),
+        ({"cpu_limit": 64.0}, 8),
+    ],
+)
+def test_usable_cores_are_physical_ones_that_affinity_and_container_grant(changes: dict[str, float], cores: int) -> None:
+    assert dataclasses.replace(CPU, **changes).usable_cores == cores  # type: ignore[arg-type]
+
+
+def test_free_memory_is_what_the_container_has_left() -> None:
+    assert CPU.memory_free == CPU.memory_available
+    assert dataclasses.replace(CPU, memory_limit=8, memory_left=3).memory_free == 3

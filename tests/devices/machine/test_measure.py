@@ -1,0 +1,135 @@
+"""The smoke test finds this processor right, and broken ones wrong."""
+
+import math
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from openllama_cli.devices.machine import measure as measuring
+from openllama_cli.devices.machine.measure import DTYPES, bandwidth, measure
+from openllama_cli.devices.machine.probe import MachineProbe
+from openllama_cli.system.progress import NullProgress
+
+SMALL = 30_000_000
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of several test processes wait for each other; what is tested here does not depend on them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of a few thousand numbers."""
+    monkeypatch.setattr(measuring, "HIDDEN", 96)
+    monkeypatch.setattr(measuring, "INTERMEDIATE", 288)
+
+
+def test_every_type_is_right_on_this_processor_and_has_speeds() -> None:
+    found = MachineProbe().measure("cpu", SMALL, NullProgress(), math.inf)
+    assert list(found.dtypes) == list(DTYPES)
+    for result in found.dtypes.values():
+        assert result.ok
+        assert result.finite
+        assert result.relative_error is not None
+        for speed in (result.prefill_gflop_per_s, result.decode_gb_per_s, result.decode_plain_gb_per_s):
+            assert speed is not None
+            assert speed > 0
+    errors = [found.dtypes[name].relative_error or 0 for name in ("float32", "float16", "bfloat16")]
+    assert errors == sorted(errors)
+    assert found.bandwidth_gb_per_s is not None
+    assert found.bandwidth_gb_per_s > 0
+
+
+def test_bandwidth_counts_every_byte_once() -> None:
+    """A read of the same bytes, timed here, is not much faster: nothing is counted twice."""
+    numbers = torch.ones(20_000_000)
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        torch.amax(numbers)
+        seconds.append(time.perf_counter() - started)
+    read = numbers.nbytes / min(seconds) / 1e9
+    assert read / 4 < bandwidth("cpu", numbers.nbytes) < read * 4
+
+
+@pytest.mark.usefixtures("small")
+def test_a_product_beyond_the_tolerance_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.__matmul__
+
+    def off_by_a_third(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = plain(left, right)
+        return product * (4 / 3) if left.dtype == torch.float16 else product
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", off_by_a_third)
+    found = measure("cpu", free_bytes=SMALL).dtypes
+    assert {name: result.ok for name, result in found.items()} == {"float32": True, "float16": False, "bfloat16": True}
+    assert found["float16"].relative_error == pytest.approx(1 / 3, rel=1e-2)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kernel_that_is_wrong_for_one_row_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.__matmul__
+
+    def wrong_alone(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = plain(left, right)
+        return -product if left.shape[0] == 1 else product
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong_alone)
+    for result in measure("cpu", free_bytes=SMALL).dtypes.values():
+        assert not result.ok
+        assert result.relative_error == pytest.approx(2, rel=1e-2)
+
+
+@pytest.mark.usefixtures("small")
+def test_one_nan_in_one_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.Tensor.__matmul__
+
+    def one_nan(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = plain(left, right)
+        if left.shape[0] == 1:  # Only in decode.
+            product[0, 7] = math.nan
+        return product
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", one_nan)
+    for result in measure("cpu", free_bytes=SMALL).dtypes.values():
+        assert (result.ok, result.finite, result.relative_error) == (False, False, None)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_torch_refuses_is_the_result() -> None:
+    """The meta device computes shapes and no numbers."""
+    found = measure("meta", free_bytes=SMALL)
+    assert not any(result.ok for result in found.dtypes.values())
+    assert all(result.error for result in found.dtypes.values())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_slow_type_is_timed_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {result.prefill_rows for result in measure("cpu", free_bytes=SMALL).dtypes.values()} == {64}
+    monkeypatch.setattr(measuring, "_PATIENCE_S", 1e-9)
+    assert {result.prefill_rows for result in measure("cpu", free_bytes=SMALL).dtypes.values()} == {8}
+
+
+@pytest.mark.usefixtures("small")
+def test_nothing_begins_after_the_deadline() -> None:
+    assert measure("cpu", free_bytes=SMALL, deadline=time.perf_counter() - 1).dtypes == {}
+
+
+def test_a_type_that_is_under_way_at_the_deadline_is_cut_short() -> None:
+    """With every size as it is: what remains is one run of everything."""
+    found = measuring._test("cpu", "bfloat16", SMALL, deadline=0)
+    assert found.ok
+    assert found.prefill_rows == 8
+
+
+@pytest.mark.usefixtures("small")
+def test_onednn_is_on_again_afterwards() -> None:
+    measure("cpu", free_bytes=3_000_000)
+    assert torch.backends.mkldnn.enabled

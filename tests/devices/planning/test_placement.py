@@ -1,0 +1,162 @@
+"""The plan is what loading does: compared layer by layer with models that are really loaded under tight limits."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers.integrations import accelerate as hf_accelerate
+
+from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.planning.memory import plan_dtype
+from openllama_cli.devices.planning.placement import auto_device_map, loading_budget, parts, quantized_parts, skeleton
+from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.quantize.int4_layout import Int4Layout, NativeLayout, TorchLayout
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.system.device import DtypeName
+from openllama_cli.system.quiet import quiet_transformers
+from tests.support.machines import CPU, GB, facts, gpu, mps
+from tests.support.tiny_models import write_tiny_llama
+
+LAYERS = 6
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own output", "tied output"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llama(tmp_path_factory.mktemp("plan") / "model", layers=LAYERS, tie=request.param)
+
+
+def loaded(folder: Path, dtype: DtypeName, limit: int, offload: Path) -> LoadedModel:
+    found = ModelFolder(folder, folder.name, "folder", None, None, "flag")
+    return load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}, offload_folder=offload)
+
+
+def real_parts(model: Any) -> dict[str, tuple[str, int]]:
+    """Part of the model → where its weights are, and their bytes. What is offloaded to disk is "meta" in memory."""
+    found: dict[str, tuple[str, int]] = {}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        part = ".".join(words[:3]) if words[1] == "layers" else name.removesuffix(".weight")
+        where = "disk" if parameter.device.type == "meta" else parameter.device.type
+        size = found.get(part, (where, 0))[1]
+        assert found.get(part, (where, 0))[0] == where, f"{part} is in two places"
+        found[part] = where, size + parameter.nbytes
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.95, 1.2, 1.6])
+def test_a_model_loaded_under_a_tight_limit_lies_where_the_plan_says(
+    folder: Path, dtype: DtypeName, share: float, tmp_path: Path
+) -> None:
+    checkpoint = inspect(folder)
+    planned_model = skeleton(checkpoint.config, dtype)
+    whole = sum(part.bytes for part in parts(planned_model, {"": "cpu"}))
+    limit = int(share * whole)
+
+    planned = parts(planned_model, auto_device_map(planned_model, {"cpu": limit}))
+    model = loaded(folder, dtype, limit, tmp_path).model
+    real = real_parts(model)
+    if any(where == "disk" for where, _ in real.values()):
+        assert auto_device_map(planned_model, {"cpu": limit}) == model.hf_device_map
+    assert {part.module: part.device for part in planned if part.module in real} == {
+        part: where for part, (where, _) in real.items()
+    }
+    for device in ("cpu", "disk"):
+        bytes_planned = sum(part.bytes for part in planned if part.device == device)
+        bytes_real = sum(size for where, size in real.values() if where == device)
+        assert bytes_planned == pytest.approx(bytes_real, rel=0.05, abs=64)
+
+
+def test_the_limits_of_that_test_are_tight_in_different_places(folder: Path) -> None:
+    """Between all on disk and all in memory there are really different placements."""
+    model = skeleton(inspect(folder).config, "float32")
+    whole = sum(part.bytes for part in parts(model, {"": "cpu"}))
+    placements = set()
+    for share in (0.4, 0.6, 0.8, 0.95, 1.2, 1.6):
+        placed = parts(model, auto_device_map(model, {"cpu": int(share * whole)}))
+        placements.add(sum(part.is_layer and part.device == "cpu" for part in placed))
+    assert {0, LAYERS} & placements
+    assert len(placements) >= 3
+
+
+@pytest.mark.parametrize("alias", [alias for alias, entry in CATALOGUE.items() if entry.shape is not None])
+def test_published_models_are_built_without_weights_and_have_every_number(alias: str) -> None:
+    shape = CATALOGUE[alias].shape
+    assert shape is not None
+    model = skeleton(shape.config(), "float16")
+    assert {name: tuple(tensor.shape) for name, tensor in model.named_parameters()} == shape.tensors()
+    assert {tensor.device.type for tensor in model.parameters()} == {"meta"}
+    placed = parts(model, {"": "cpu"})
+    assert sum(part.is_layer for part in placed) == shape.layers
+    assert sum(part.bytes for part in placed) == pytest.approx(2 * shape.parameters(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        facts(),
+        facts(gpu(free=11)),
+        facts(gpu(free=23.5, total=24)),
+        facts(gpu(0, free=11), gpu(1, free=10)),
+        facts(*(gpu(index, free=8) for index in range(4))),
+        facts(mps()),
+        facts(mps(), cpu=dataclasses.replace(CPU, memory_available=20 * GB)),
+    ],
+    ids=["cpu", "small GPU", "large GPU", "two GPUs", "four GPUs", "Apple", "small Apple"],
+)
+@pytest.mark.parametrize("alias", ["3b", "13b"])
+def test_the_memory_that_is_reckoned_with_gives_the_map_that_transformers_itself_would(
+    machine: Any, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers asks accelerate for the free memory; given the same answer, it chooses the same map on its own."""
+    available = machine.cpu.memory_available
+    answer: dict[int | str, float] = {index: found.memory_free for index, found in enumerate(machine.accelerators)}
+    answer = {"mps": available} if any(found.device == "mps" for found in machine.accelerators) else answer | {"cpu": available}
+    real = hf_accelerate.accelerate_max_memory
+    monkeypatch.setattr(
+        hf_accelerate, "accelerate_max_memory", lambda given=None: dict(answer) if given is None else real(given)
+    )
+    model = skeleton(look_up(alias).config, "float16")
+    with quiet_transformers():
+        chosen = hf_accelerate._get_device_map(model, "auto", None, None)
+    ours = auto_device_map(model, loading_budget(available, machine.accelerators))
+    assert ours == chosen
+
+
+def test_the_memory_of_this_machine_is_reckoned_as_transformers_does() -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("reckons with the CPU alone")
+    budget = loading_budget(psutil.virtual_memory().available, ())
+    assert budget == pytest.approx(hf_accelerate.get_max_memory(None), rel=0.05)
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [("int8", TorchLayout()), ("int4", TorchLayout()), ("int4", NativeLayout())],
+    ids=["int8", "torch", "native"],
+)
+def test_quantized_models_have_the_bytes_that_quantizing_makes(
+    tmp_path: Path, method: Any, layout: Int4Layout, tie: bool
+) -> None:
+    from openllama_cli.models.quantize.weights import quantized
+
+    folder = write_tiny_llama(tmp_path / "model", heads=16, kv_heads=16, intermediate=384, tie=tie, dtype="float16")
+    checkpoint = inspect(folder)
+    made = sum(tensor.nbytes for name, tensor in quantized(checkpoint, method, layout, lambda _: None) if "rotary" not in name)
+    planned = quantized_parts(checkpoint.shape, method, 2)
+    assert {part.device for part in planned} == {"cpu"}
+    assert sum(part.is_layer for part in planned) == checkpoint.shape.layers
+    assert sum(part.bytes for part in planned) == pytest.approx(made, rel=0.01)
+
+
+def test_nothing_is_downloaded_and_no_cache_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was used"))
+    assert plan_dtype(look_up("13b"), "float16", facts(gpu(free=40))).weights_bytes > 26 * GB
+    assert not (tmp_path / "hub").exists()

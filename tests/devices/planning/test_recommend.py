@@ -1,0 +1,113 @@
+"""The command that is recommended: for machines that we have and do not have."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openllama_cli.devices.machine.facts import DtypeResult, Facts
+from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.planning.memory import auto_dtype, main_device
+from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
+from tests.support.machines import CPU, GB, OLD_CPU, facts, gpu, measurement, mps
+from tests.support.tiny_models import write_tiny_llama
+
+TAIL = ' "Q: What is the largest animal?"'
+
+
+def cpu(memory_gb: float, base: Any = CPU) -> Any:
+    return dataclasses.replace(base, memory_total=int(memory_gb * GB), memory_available=int(memory_gb * GB))
+
+
+def plan(name: str, machine: Facts, device: str = "auto", *, quantize: bool = False) -> ModelPlan:
+    return plan_model(look_up(name), machine, device, quantize=quantize)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "device", "command"),
+    [
+        # What auto does anyway is not spelt out.
+        ("7b", facts(), "auto", "olc complete -m 7b"),
+        ("7b", facts(gpu(free=24)), "auto", "olc complete -m 7b"),
+        ("7b", facts(mps()), "auto", "olc complete -m 7b"),
+        ("demo", facts(), "auto", "olc complete -m demo"),
+        # Without bfloat16 instructions auto is float32, which takes too much here.
+        ("7b", facts(cpu=cpu(20, OLD_CPU)), "auto", "olc complete -m 7b --dtype bfloat16"),
+        ("3b", facts(cpu=cpu(20, OLD_CPU)), "auto", "olc complete -m 3b"),
+        # Fits on one of two GPUs: the larger.
+        ("3b", facts(gpu(0, free=10), gpu(1, free=12)), "auto", "olc complete -m 3b --device cuda:1"),
+        # Needs both.
+        ("7b", facts(gpu(0, free=10), gpu(1, free=10)), "auto", "olc complete -m 7b"),
+        # Asked for.
+        ("7b", facts(gpu(free=24)), "cpu", "olc complete -m 7b --device cpu"),
+        ("7b", facts(gpu(free=24)), "cuda", "olc complete -m 7b --device cuda"),
+    ],
+)
+def test_the_best_command(name: str, machine: Facts, device: str, command: str) -> None:
+    assert plan(name, machine, device).command == command + TAIL
+
+
+def test_what_does_not_fit_has_no_command_but_a_smaller_model() -> None:
+    container = facts(cpu=dataclasses.replace(CPU, memory_limit=10 * GB, memory_left=9 * GB))
+    found = plan("13b", container)
+    assert found.command is None
+    assert found.first is None
+    assert found.smaller == "3b-v2"
+    assert plan("3b-v2", facts(cpu=cpu(1))).smaller == "demo"
+    assert plan("7b", facts(gpu(free=11))).smaller is None
+
+
+def test_a_model_that_is_not_here_is_pulled_first() -> None:
+    assert plan("7b-v2", facts()).first == "olc models pull 7b-v2"
+    assert plan("demo", facts()).first is None
+
+
+def test_a_folder_with_a_space_is_quoted(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "my model")
+    assert f"-m '{folder}' " in (plan(str(folder), facts()).command or "")
+
+
+def test_a_type_that_computes_wrongly_is_not_recommended() -> None:
+    broken = measurement(float16=DtypeResult(False, 0.5, True))
+    assert "--dtype bfloat16" in (plan("7b", facts(gpu(free=24), measured={"cuda:0": broken})).command or "")
+
+
+def test_quantized_types_are_recommended_only_where_olc_has_the_flag() -> None:
+    machine = facts(cpu=cpu(9))
+    assert "--quantize" not in (plan("7b", machine).command or "")
+    assert plan("7b", machine, quantize=True).command == "olc complete -m 7b --quantize int8" + TAIL
+    assert "--quantize" not in (plan("3b", machine, quantize=True).command or "")
+    assert [found.available for found in plan("7b", machine).dtypes] == [True, True, True, False, False]
+
+
+def test_eight_bits_are_named_as_faster_where_they_run() -> None:
+    assert plan("7b", facts()).faster is None
+    assert plan("7b", facts(), quantize=True).faster == "olc complete -m 7b --quantize int8" + TAIL
+    assert plan("7b", facts(), "cpu", quantize=True).faster == "olc complete -m 7b --device cpu --quantize int8" + TAIL
+    # Quantized models run on the CPU only, and a small one is quick enough.
+    assert plan("7b", facts(gpu(free=24)), quantize=True).faster is None
+    assert plan("demo", facts(), quantize=True).faster is None
+
+
+def test_a_large_float16_model_keeps_its_type_on_a_processor_with_bfloat16_as_loading_does() -> None:
+    assert plan("7b", facts()).auto_dtype == "float16"
+    assert plan("demo", facts()).auto_dtype == "bfloat16"
+    assert plan("7b", facts(cpu=OLD_CPU)).auto_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "main"),
+    [
+        (facts(), "auto", "cpu"),
+        (facts(gpu(0, free=1), gpu(1, free=1)), "auto", "cuda:0"),
+        (facts(gpu(0, free=1)), "cuda", "cuda:0"),
+        (facts(gpu(0, free=1), gpu(1, free=1)), "cuda:1", "cuda:1"),
+        (facts(mps()), "auto", "mps"),
+        (facts(gpu(0, free=1)), "cpu", "cpu"),
+    ],
+)
+def test_the_device_that_computes(machine: Facts, device: str, main: str) -> None:
+    assert main_device(machine, device) == main
+    automatic = auto_dtype("float16", machine, device)
+    assert automatic == ("bfloat16" if main == "cpu" else "float16")

@@ -1,0 +1,294 @@
+"""Whole logs: which of several errors is the root cause, what surrounds messages, and logs of any size cut anywhere."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openllama_cli.explain.lines import is_exception, is_quoted_code, message, without_secrets
+from openllama_cli.explain.search import Diagnosis, explain
+
+
+def codes(diagnosis: Diagnosis) -> list[str]:
+    return [one.error.code for one in diagnosis.explanations]
+
+
+NCCL = """\
+Traceback (most recent call last):
+  File "/home/jc/llama/generation.py", line 62, in build
+    torch.distributed.init_process_group("nccl")
+  File "/home/jc/torch/distributed/distributed_c10d.py", line 907, in init_process_group
+    raise RuntimeError("Distributed package doesn't have NCCL " "built in")
+RuntimeError: Distributed package doesn't have NCCL built in
+ERROR:torch.distributed.elastic.multiprocessing.api:failed (exitcode: 1) local_rank: 0 (pid: 51512) of binary: python
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+"""
+
+
+def test_nccl_comes_before_the_child_that_failed() -> None:
+    diagnosis = explain([NCCL])
+    assert codes(diagnosis) == ["nccl_missing", "torchrun_child_failed"]
+    assert diagnosis.explanations[0].line_number == 6
+    assert diagnosis.explanations[0].line == "RuntimeError: Distributed package doesn't have NCCL built in"
+    assert diagnosis.unknown is None
+
+
+def test_what_torchrun_reports_comes_last_wherever_it_stands() -> None:
+    lines = NCCL.splitlines(keepends=True)
+    assert codes(explain([*lines[6:], *lines[:6]])) == ["nccl_missing", "torchrun_child_failed"]
+
+
+def test_no_memory_on_the_gpu_comes_before_the_kill_that_follows() -> None:
+    log = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\nretrying on the CPU\nKilled\n"
+    assert codes(explain([log])) == ["cuda_out_of_memory", "killed"]
+
+
+def test_the_first_of_a_chain_of_exceptions_is_the_root() -> None:
+    log = (
+        "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory\n\n"
+        "During handling of the above exception, another exception occurred:\n\n"
+        "Traceback (most recent call last):\n"
+        "ValueError: Asking to pad but the tokenizer does not have a padding token.\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "RuntimeError: could not start\n"
+    )
+    diagnosis = explain([log])
+    assert codes(diagnosis) == ["cuda_library_missing", "pad_token_missing"]
+    assert diagnosis.unknown is None
+
+
+def test_a_warning_that_leads_to_the_failure_comes_first() -> None:
+    too_long = (
+        "Token indices sequence length is longer than the specified maximum sequence length for this model (2409 > 2048)."
+    )
+    failed = "IndexError: index out of range in self"
+    assert codes(explain([f"{too_long}\n{failed}\n"])) == ["context_too_long", "index_out_of_range"]
+    # Beside a failure of another kind it stays behind.
+    other = "ImportError: FlashAttention2 has been toggled on, but it cannot be used"
+    assert codes(explain([f"{too_long}\n{other}\n"])) == ["flash_attention_missing", "context_too_long"]
+
+
+def test_nan_explains_the_assert_on_the_gpu() -> None:
+    log = (
+        "../aten/src/ATen/native/cuda/TensorCompare.cu:106: _assert_async_cuda_kernel: block: [0,0,0], thread: [0,0,0] "
+        "Assertion `probability tensor contains either `inf`, `nan` or element < 0` failed.\n"
+        "RuntimeError: CUDA error: device-side assert triggered\n"
+        "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`\n"
+    )
+    assert codes(explain([log])) == ["nan_probabilities", "device_side_assert", "cublas_failed"]
+
+
+def test_a_vaguer_entry_of_the_same_failure_is_hidden_but_not_that_of_another() -> None:
+    refused = "requests.exceptions.HTTPError: 403 Client Error: Forbidden for url: https://huggingface.co/x/y\n"
+    gated = "GatedRepoError: 403 Client Error\n"
+    assert codes(explain([refused, "During handling\n", gated])) == ["hub_gated"]
+    assert codes(explain([refused, "work\n" * 1000, gated])) == ["hub_refused", "hub_gated"]
+
+
+def test_warnings_alone_do_not_explain_an_exception() -> None:
+    warning = "`torch_dtype` is deprecated! Use `dtype` instead!\n"
+    assert explain([warning]).unknown is None
+    diagnosis = explain([warning, "Traceback (most recent call last):\n", "ZeroDivisionError: division by zero\n", "bye\n"])
+    assert codes(diagnosis) == ["dtype_renamed"]
+    assert diagnosis.unknown is not None
+    assert (diagnosis.unknown.line, diagnosis.unknown.line_number) == ("ZeroDivisionError: division by zero", 3)
+
+
+def test_an_unknown_error_is_its_last_exception_and_whose_code_raised_it() -> None:
+    log = (
+        "loading\n"
+        "Traceback (most recent call last):\n"
+        '  File "/venv/lib/python3.11/site-packages/transformers/generation/utils.py", line 1, in generate\n'
+        "    raise ValueError(x)\n"
+        "ValueError: an odd thing\n"
+        "\n"
+        "During handling of the above exception, another exception occurred:\n"
+        "\n"
+        'some.module.OddError: "quoted" and more\n'
+        "cleaning up\n"
+    )
+    unknown = explain([log]).unknown
+    assert unknown is not None
+    assert (unknown.line, unknown.line_number, unknown.library) == (
+        'some.module.OddError: "quoted" and more',
+        9,
+        "transformers",
+    )
+
+
+def test_without_any_exception_the_last_line_is_shown() -> None:
+    unknown = explain(["started\nall is well\n\n  \n"]).unknown
+    assert unknown is not None
+    assert (unknown.line, unknown.line_number, unknown.library) == ("all is well", 2, None)
+
+
+def test_nothing_to_explain() -> None:
+    assert explain([]) == explain(["\n \n"]) == Diagnosis((), None, None)
+
+
+# -- messages in other languages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("OSError: [Errno 28] Auf dem Gerät ist kein Speicherplatz mehr verfügbar", "disk_full"),
+        ("OSError: [Errno 28] Aucun espace disponible sur le périphérique: '/tmp/x'", "disk_full"),
+        ("OSError: [WinError 112] Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung", "disk_full"),
+        ("OSError: [Errno 12] Nicht genügend Hauptspeicher verfügbar", "cpu_out_of_memory"),
+        ("OSError: [Errno 98] Die Adresse wird bereits verwendet", "port_in_use"),
+        (
+            "The server socket has failed to bind to [::]:29500 (errno: 98 - L'adresse est déjà utilisée).",
+            "port_in_use",
+        ),
+        ("OSError: [WinError 1455] Die Auslagerungsdatei ist zu klein, um diesen Vorgang durchzuführen", "windows_page_file"),
+        (
+            "ImportError: libcudart.so.12: Kann die Shared-Object-Datei nicht öffnen: Datei oder Verzeichnis",
+            "cuda_library_missing",
+        ),
+        ("urllib3: NameResolutionError: [Errno 11001] getaddrinfo a échoué", "hub_unreachable"),
+    ],
+)
+def test_translated_messages_are_recognized_by_what_is_not_translated(line: str, code: str) -> None:
+    assert codes(explain([line])) == [code]
+
+
+# -- what surrounds messages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "[rank0]: ",
+        "[rank12]:   ",
+        "2024-03-28T01:20:32.907Z ",
+        "[2023-10-13 17:40:02,544] ",
+        "2024-06-10 17:54:07 | ERROR | stderr | ",
+        "E0724 19:33:34.565000 128818126430656 torch/distributed/elastic/multiprocessing/api.py:702] ",
+        "[stderr] ",
+        "\x1b[1;31m",
+        "> ",
+        "│ ",
+        "\x1b[2m[rank0]:\x1b[0m 2024-01-01 00:00:00 ",
+    ],
+)
+def test_what_stands_in_front_of_a_message_is_left_out(prefix: str) -> None:
+    assert message(f"{prefix}KeyError: 'x'") == "KeyError: 'x'"
+    diagnosis = explain([f"{prefix}Killed\n"])
+    assert codes(diagnosis) == ["killed"]
+    assert diagnosis.explanations[0].line == "Killed"
+
+
+def test_progress_that_rewrites_its_line_does_not_hide_the_message() -> None:
+    log = "Loading:  0%|   | 0/2\rLoading: 50%|█  | 1/2\rKilled\nnext\n"
+    assert [(one.error.code, one.line, one.line_number) for one in explain([log]).explanations] == [("killed", "Killed", 1)]
+
+
+def test_words_inside_other_words_are_not_taken_for_the_message() -> None:
+    for line in ("Killed it at the talk", "nobody was Killed", "KeyError: 'llava_llama'", "see [WinError 2]", "(6, 4)"):
+        assert not explain([line]).explanations, line
+
+
+def test_code_that_a_traceback_quotes_counts_only_where_nothing_else_does() -> None:
+    quoted = '  File "x.py", line 3, in f\n    raise RuntimeError("Distributed package doesn\'t have NCCL built in")\n'
+    assert codes(explain([quoted])) == ["nccl_missing"]
+    assert codes(explain([quoted, "AssertionError: Torch not compiled with CUDA enabled\n"])) == ["torch_without_cuda"]
+    assert is_quoted_code("--> 304     raise x", "")
+    assert is_quoted_code("│ ❱ 2267 │   return torch.embedding(weight)   │", "")
+    assert is_quoted_code("   1517     else:", "")
+    assert not is_quoted_code("401 Client Error. (Request ID: x)", "")
+    assert not is_quoted_code("    401 Client Error. (Request ID: x)", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("ValueError: x", True),
+        ("KeyboardInterrupt", True),
+        ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError:", True),
+        ("huggingface_hub.errors.HFValidationError: Repo id", True),
+        ("ERROR: not an exception", False),
+        ("    raise ValueError(", False),
+        ("an Error: occurred", False),
+        ("Errors", False),
+    ],
+)
+def test_lines_that_name_an_exception(line: str, is_one: bool) -> None:
+    assert is_exception(line) is is_one
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("token=hf_abcdefghijklmnopqrstuvwxyz", "token=***"),
+        ("Bearer hf_abcdefghijklmnop", "Bearer ***"),
+        ("use hf_ABCDEFGHIJKLMNOP now", "use hf_*** now"),
+        ("Authorization: Bearer abc.def-123456", "Authorization: Bearer ***"),
+        ("sk-proj-abcdefgh12345678", "sk-***"),
+        ("https://user:secretpassword@proxy:8080/", "https://user:secretpassword@proxy:8080/"),
+        ("OPENAI_API_KEY='abcdef123456'", "OPENAI_API_KEY='***'"),
+        ("pass a token having permission", "pass a token having permission"),
+        ("by passing `token=<your_token>`", "by passing `token=<your_token>`"),
+        ("token=None", "token=None"),
+        ("the tokenizer does not have a padding token. Please", "the tokenizer does not have a padding token. Please"),
+        ("max_new_tokens=512, tokenizer=x", "max_new_tokens=512, tokenizer=x"),
+    ],
+)
+def test_secrets_are_masked_and_nothing_else(text: str, shown: str) -> None:
+    masked = without_secrets(text)
+    if "proxy" in text:
+        assert "secretpassword" not in masked
+    else:
+        assert masked == shown
+
+
+def test_a_long_line_is_quoted_around_the_message() -> None:
+    line = explain(["x" * 5000 + " CUDA out of memory. " + "y" * 5000]).explanations[0].line
+    assert "CUDA out of memory" in line
+    assert len(line) <= 302
+
+
+# -- size -----------------------------------------------------------------------------------------------------------
+
+LOG = f"start\n{NCCL}\r\nLoading 1%\rLoading 2%\nerror: x is gated, and your token gives no access to it\n  fix: y\nKilled\n"
+
+
+@given(st.lists(st.integers(0, len(LOG)), max_size=12))
+def test_a_text_may_be_cut_anywhere(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(LOG)]
+    pieces = [LOG[begin:end] for begin, end in pairwise(places)]
+    assert explain(pieces) == explain([LOG])
+
+
+def timed(text: str) -> tuple[Diagnosis, float]:
+    started = time.process_time()
+    diagnosis = explain(text[place : place + (1 << 20)] for place in range(0, len(text), 1 << 20))
+    return diagnosis, time.process_time() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[2024-04-23 13:27:20,383] INFO train: {'loss': 1.1268, 'grad_norm': 1.4743438949, 'epoch': 0.05} Error rate 0.1\n",
+        "unexpected keyword argument Loading a checkpoint for MP= failed (exitcode ",
+        "ValueError\n",
+        "Killed\nx",
+        "\x1b[31mred\x1b[0m a bit\n",
+        "error: a\n  fix: b\n",
+        "hf_" + "a" * 200,
+        "  File \"x\", line 1\n",
+        '"code": "',
+    ],
+    ids=lambda line: line[:20],
+)  # fmt: skip
+def test_five_megabytes_take_seconds(line: str) -> None:
+    log = line * (5_000_000 // len(line)) + "\nRuntimeError: CUDA out of memory. Tried to allocate\n"
+    diagnosis, seconds = timed(log)
+    assert "cuda_out_of_memory" in codes(diagnosis)
+    found = next(one for one in diagnosis.explanations if one.error.code == "cuda_out_of_memory")
+    assert found.line_number == log.count("\n")
+    # Some 0.7 s alone on this kind of machine; quadratic work would take an hour.
+    assert seconds < 7

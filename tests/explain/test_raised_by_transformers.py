@@ -1,0 +1,197 @@
+"""Errors that transformers and the Hub's library really raise here, each explained by its own entry."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.hub_server import HubServer
+from tests.support.raising import codes, first, raised
+
+torch = pytest.importorskip("torch")
+
+
+# -- transformers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"load_in_8bit": True}, "quantisation_argument"),
+        ({"load_in_4bit": True}, "quantisation_argument"),
+        ({"use_auth_token": "x"}, "use_auth_token_removed"),
+        ({"device": "cpu"}, "unknown_argument"),
+        ({"attn_implementation": "flash_attention_2"}, "flash_attention_missing"),
+    ],
+)
+def test_arguments_that_from_pretrained_does_not_take(tiny_model: Path, arguments: dict[str, Any], code: str) -> None:
+    from transformers import LlamaForCausalLM
+
+    assert codes(raised(lambda: LlamaForCausalLM.from_pretrained(tiny_model, **arguments))) == [code]
+
+
+def test_quantization_without_bitsandbytes(tiny_model: Path) -> None:
+    from transformers import BitsAndBytesConfig, LlamaForCausalLM
+
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    assert first(lambda: LlamaForCausalLM.from_pretrained(tiny_model, quantization_config=config)) == "bitsandbytes_missing"
+
+
+def test_arguments_of_generate(model: Any) -> None:
+    ids = torch.tensor([[1, 5]])
+    assert first(lambda: model.generate(ids, token_type_ids=torch.zeros_like(ids))) == "token_type_ids"
+    assert first(lambda: model.generate(ids, temperature=0.0, do_sample=True, max_new_tokens=1)) == "zero_temperature"
+    assert first(lambda: model.generate(ids.repeat(1, 20), max_length=10)) == "context_too_long"
+
+
+def test_padding_without_a_padding_token(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.pad_token = None
+    assert first(lambda: tokenizer(["a", "b c"], padding=True)) == "pad_token_missing"
+
+
+def test_too_many_tokens(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, model_max_length=4)
+    with logged(caplog):
+        tokenizer("one two three four five six seven")
+    assert codes(caplog.text) == ["context_too_long"]
+
+
+@contextmanager
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What transformers logs, which it does not pass on to the root logger."""
+    import logging
+
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def changed(model_folder: Path, target: Path, **changes: Any) -> Path:
+    """A copy of a model folder with other values in its config.json; None removes the file."""
+    shutil.copytree(model_folder, target)
+    config = target / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    return target
+
+
+def test_weights_that_are_missing_or_of_another_shape(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    layers = json.loads((tiny_model / "config.json").read_text())["num_hidden_layers"]
+    with logged(caplog):
+        LlamaForCausalLM.from_pretrained(changed(tiny_model, tmp_path / "more", num_hidden_layers=layers + 1))
+    assert codes(caplog.text) == ["weights_missing"]
+    wider = changed(tiny_model, tmp_path / "wider", vocab_size=1000)
+    assert first(lambda: LlamaForCausalLM.from_pretrained(wider)) == "size_mismatch"
+
+
+def test_folders_that_are_no_model(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    load = AutoModelForCausalLM.from_pretrained
+    unknown = changed(tiny_model, tmp_path / "unknown", model_type="llama9")
+    assert first(lambda: load(unknown)) == "transformers_too_old"
+    own_code = changed(
+        tiny_model, tmp_path / "code", model_type="x", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"}
+    )
+    assert first(lambda: load(own_code, trust_remote_code=False)) == "remote_code"
+    bare = changed(tiny_model, tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    assert first(lambda: load(bare)) == "not_hugging_face_format"
+    (bare / "config.json").unlink()
+    assert first(lambda: load(bare)) == "config_missing"
+    assert first(lambda: load("./no/such/folder")) == "hub_bad_repo_id"
+
+
+def test_a_model_with_offloaded_layers_is_moved(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    device_map = {"model": "cpu", "lm_head": "disk"}
+    model = LlamaForCausalLM.from_pretrained(tiny_model, device_map=device_map, offload_folder=tmp_path)
+    assert codes(raised(lambda: model.to("cpu"))) == ["offloaded_model_moved"]
+
+
+def test_disk_offload_without_a_folder(model: Any) -> None:
+    from accelerate import dispatch_model
+
+    device_map = {"model": "cpu", "lm_head": "disk"}
+    assert first(lambda: dispatch_model(model, device_map=device_map, main_device="cpu")) == "offload_folder_needed"
+
+
+# -- the Hub --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub on loopback that huggingface_hub asks, and an empty cache."""
+    from huggingface_hub import constants
+
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield server
+
+
+def from_hub(repo: str, cache: Path, **options: Any) -> Callable[[], Any]:
+    from transformers import AutoConfig
+
+    return lambda: AutoConfig.from_pretrained(repo, cache_dir=cache, **options)
+
+
+def test_repositories_that_cannot_be_had(hub: HubServer, tmp_path: Path) -> None:
+    hub.add("org/gated", {"config.json": b"{}"}, gated=True)
+    hub.add("org/private", {"config.json": b"{}"}, private=True)
+    hub.add("org/there", {"README.md": b"x"})
+    assert codes(raised(from_hub("org/absent", tmp_path))) == ["hub_repo_missing"]
+    assert codes(raised(from_hub("org/private", tmp_path))) == ["hub_repo_missing"]
+    assert codes(raised(from_hub("org/gated", tmp_path))) == ["hub_gated"]
+    assert codes(raised(from_hub("org/there", tmp_path, revision="v9"))) == ["hub_revision_missing"]
+    hub.tokens.add("hf_valid")
+    assert codes(raised(from_hub("org/there", tmp_path, token="hf_expired"))) == ["hub_refused"]
+
+
+def test_too_many_requests(hub: HubServer, tmp_path: Path) -> None:
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    hub.add("org/busy", {"config.json": b"{}"})
+    hub.status["config.json"] = [429]
+    text = raised(lambda: hf_raise_for_status(get_session().get(f"{hub.url}/org/busy/resolve/main/config.json")))
+    assert codes(text) == ["hub_rate_limit"]
+
+
+def test_offline(hub: HubServer, tmp_path: Path) -> None:
+    assert codes(raised(from_hub("org/absent", tmp_path, local_files_only=True))) == ["hub_offline"]
+
+
+@pytest.mark.slow
+def test_no_connection(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
+    assert codes(raised(from_hub("org/any", tmp_path))) == ["hub_unreachable"]

@@ -1,0 +1,149 @@
+"""Filters on hand-written distributions and against transformers' own; draws against the distribution."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openllama_cli.errors import GenerationError, UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.sampling import (
+    choose_token,
+    likeliest,
+    log_probabilities,
+    penalize,
+    require_finite,
+    row_generator,
+    warp,
+)
+
+HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
+
+
+def kept(config: SamplingConfig, probabilities: torch.Tensor = HALVES) -> list[float]:
+    return [round(value, 4) for value in warp(probabilities.log(), config).tolist()]
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    assert kept(SamplingConfig(temperature=1, top_k=2)) == [0.6667, 0.3333, 0, 0]
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
+    assert kept(SamplingConfig(temperature=1, top_p=0.5)) == [1, 0, 0, 0]
+    assert kept(SamplingConfig(temperature=1, top_p=0.6)) == [0.6667, 0.3333, 0, 0]
+    assert kept(SamplingConfig(temperature=1, top_p=1e-6)) == [1, 0, 0, 0]
+
+
+def test_min_p_is_relative_to_the_likeliest() -> None:
+    assert kept(SamplingConfig(temperature=1, min_p=0.4)) == [0.6667, 0.3333, 0, 0]
+    assert kept(SamplingConfig(temperature=1, min_p=1)) == [1, 0, 0, 0]
+
+
+def test_temperature_comes_before_the_filters() -> None:
+    sharp = (HALVES**2) / (HALVES**2).sum()
+    expected = sharp[:2] / sharp[:2].sum()
+    assert kept(SamplingConfig(temperature=0.5, top_p=0.8)) == [round(value, 4) for value in expected.tolist()] + [0, 0]
+
+
+def test_a_vanishing_temperature_is_greedy() -> None:
+    assert kept(SamplingConfig(temperature=1e-42)) == [1, 0, 0, 0]
+
+
+def test_the_repetition_penalty_lowers_what_was_seen_whatever_its_sign() -> None:
+    assert penalize(torch.tensor([2.0, -2.0, 1.0, -1.0]), [0, 1, 0], 2.0).tolist() == [1.0, -4.0, 1.0, -1.0]
+
+
+def test_greedy_takes_the_likeliest_whatever_else_is_set() -> None:
+    config = SamplingConfig(temperature=0, top_p=0.1, top_k=3, min_p=0.5, seed=3)
+    assert choose_token(torch.tensor([0.1, 0.9, 0.3]), [], config, None) == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_non_finite_logits_are_an_error(bad: float, temperature: float) -> None:
+    with pytest.raises(GenerationError, match="NaN or infinite"):
+        choose_token(torch.tensor([0.0, bad, 1.0]), [], SamplingConfig(temperature=temperature), row_generator(0, 0))
+
+
+def test_draws_follow_the_distribution() -> None:
+    generator = row_generator(1, 0)
+    config = SamplingConfig(temperature=1)
+    draws = torch.tensor([choose_token(HALVES.log(), [], config, generator) for _ in range(4000)])
+    shares = torch.bincount(draws, minlength=4) / len(draws)
+    # Four standard deviations of a share of 4,000 draws.
+    assert (shares - HALVES).abs().max() < 4 * math.sqrt(0.25 / 4000)
+
+
+def test_a_token_of_probability_zero_is_never_drawn() -> None:
+    generator = row_generator(2, 0)
+    config = SamplingConfig(temperature=1, top_k=2)
+    logits = torch.tensor([0.0, 1.0, 2.0, 0.5])
+    assert {choose_token(logits, [], config, generator) for _ in range(500)} == {1, 2}
+
+
+def test_rows_and_seeds_have_different_random_numbers() -> None:
+    numbers = {float(torch.rand((), generator=row_generator(seed, row))) for seed in (0, 1, -5, 2**40) for row in range(50)}
+    assert len(numbers) == 200
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40),
+    st.floats(0.05, 3),
+    st.integers(0, 45),
+    st.floats(0.05, 1),
+    st.floats(0, 1),
+    st.floats(0.5, 2),
+    st.lists(st.integers(0, 1), min_size=1),
+)
+def test_filters_equal_transformers(
+    values: list[float], temperature: float, top_k: int, top_p: float, min_p: float, penalty: float, seen: list[int]
+) -> None:
+    from transformers import (
+        LogitsProcessorList,
+        MinPLogitsWarper,
+        RepetitionPenaltyLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    logits = torch.tensor(values)
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=0)
+    theirs = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(temperature)])
+    theirs += [TopKLogitsWarper(top_k)] if top_k else []
+    theirs += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    theirs += [MinPLogitsWarper(min_p)] if min_p else []
+    expected = theirs(torch.tensor([seen]), logits[None].clone())[0].softmax(-1)
+    ours = warp(penalize(logits, seen, penalty), config)
+    # Where two tokens are equally likely, which of them the nucleus keeps is a matter of sort order.
+    torch.testing.assert_close(ours.sort().values, expected.sort().values, atol=1e-6, rtol=1e-5)
+
+
+def test_numbers_beyond_floats_are_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="--temperature"):
+        SamplingConfig.from_given({"temperature": 10**400})
+
+
+def test_log_probabilities_are_float32_whatever_came_in() -> None:
+    assert log_probabilities(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 17, 999])
+def test_a_single_logit_that_is_not_finite_is_noticed(odd: float, place: int) -> None:
+    logits = torch.linspace(-5, 5, 1000)
+    require_finite(logits)
+    logits[place] = odd
+    with pytest.raises(GenerationError, match="NaN or infinite"):
+        require_finite(logits)
+
+
+def test_the_likeliest_of_equals_is_the_first() -> None:
+    logits = torch.zeros(1000)
+    logits[[70, 300, 999]] = 3.0
+    assert likeliest(logits) == 70
+    with torch.inference_mode():
+        assert likeliest(logits + 1) == 70

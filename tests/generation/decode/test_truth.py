@@ -1,0 +1,318 @@
+"""The loop against `model.generate` and full forward passes, on a tiny Llama with grouped-query attention."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
+from openllama_cli.generation.decode.prefix import PrefixCache
+from openllama_cli.generation.decode.reference import generate_rows
+from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache
+from openllama_cli.generation.forward.lean import LeanForward, suits
+from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+from tests.support.tiny_models import write_tiny_llama
+
+CPU = torch.device("cpu")
+CONTEXT = 384
+
+
+def load(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llama(tmp_path_factory.mktemp("tiny") / "model", context=CONTEXT, heads=4, kv_heads=2)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    return load(folder, torch.float32)
+
+
+@pytest.fixture(params=["transformers", "lean"])
+def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
+    """Every forward pass there is, on the same weights."""
+    return LeanForward(model) if request.param == "lean" else TransformersForward(model, CPU)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    rng = random.Random(0)
+    # Around the prefill grid, one token, and anything between.
+    lengths = [1, 2, PREFILL_CHUNK - 1, PREFILL_CHUNK, PREFILL_CHUNK + 1, 300, *(rng.randrange(1, 200) for _ in range(14))]
+    return [[1, *(rng.randrange(3, 400) for _ in range(length - 1))] for length in lengths]
+
+
+def run(forward: Forward, prompts: list[list[int]], max_rows: int, config: SamplingConfig) -> dict[int, list[Scored]]:
+    requests = [Request(row, prompt, config) for row, prompt in enumerate(prompts)]
+    results: dict[int, list[Scored]] = {row: [] for row in range(len(prompts))}
+    for event in decode_rows(forward, requests, max_rows=max_rows):
+        if isinstance(event, Step) and event.scored is not None:
+            results[event.row].append(event.scored)
+    return results
+
+
+def tokens(results: dict[int, list[Scored]]) -> list[list[int]]:
+    return [[scored.token for scored in results[row]] for row in sorted(results)]
+
+
+def test_greedy_equals_generate_token_for_token(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
+    ours = tokens(run(forward, prompts, 16, SamplingConfig(max_tokens=20)))
+    for prompt, row in zip(prompts, ours, strict=True):
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert row == theirs[0, len(prompt) :].tolist()
+
+
+def test_greedy_with_a_repetition_penalty_equals_generate(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
+    ours = tokens(run(forward, prompts[:6], 4, SamplingConfig(max_tokens=12, repetition_penalty=1.3)))
+    for prompt, row in zip(prompts, ours, strict=False):
+        theirs = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=12,
+            do_sample=False,
+            repetition_penalty=1.3,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        assert row == theirs[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize(
+    "config", [SamplingConfig(max_tokens=15, logprobs=3), SamplingConfig(15, 0.8, 0.9, seed=4, logprobs=3)]
+)
+def test_rows_are_the_same_at_every_batch_size_to_the_last_bit(
+    forward: Forward, prompts: list[list[int]], config: SamplingConfig
+) -> None:
+    alone = run(forward, prompts, 1, config)
+    assert run(forward, prompts, 4, config) == alone
+    assert run(forward, prompts, 16, config) == alone
+    assert run(forward, prompts[:1], 16, config)[0] == alone[0]
+
+
+def test_logprobs_equal_a_full_forward_pass(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
+    requests = [Request(row, prompt, SamplingConfig(10, logprobs=5), score_prompt=True) for row, prompt in enumerate(prompts)]
+    scored: dict[int, list[Scored]] = {}
+    for event in decode_rows(forward, requests):
+        new = event.scored if isinstance(event, Prefilled) else [event.scored] if event.scored else []
+        scored.setdefault(event.row, []).extend(new)
+    for row in scored.values():
+        with torch.no_grad():
+            full = model(torch.tensor([[entry.token for entry in row]])).logits[0].log_softmax(-1)
+        assert row[0].logprob is None
+        for place, entry in enumerate(row[1:]):
+            assert entry.logprob == pytest.approx(float(full[place, entry.token]), abs=1e-4)
+            best = full[place].topk(5)
+            assert [value for _, value in entry.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_a_prompt_that_continues_a_cache_takes_the_same_path_to_the_last_bit(
+    forward: Forward, prompts: list[list[int]]
+) -> None:
+    prompt = prompts[5]
+    whole, parts = KVCache(300), KVCache(300)
+    expected = forward.prefill(prompt, whole)
+    forward.prefill(prompt[:PREFILL_CHUNK], parts)
+    assert torch.equal(forward.prefill(prompt[PREFILL_CHUNK:], parts), expected)
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 16])
+def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: Forward, max_rows: int) -> None:
+    rng = random.Random(1)
+    shots = [[1, *(rng.randrange(3, 400) for _ in range(length))] for length in (150, 70)]
+    prompts = [shots[row % 2] + [rng.randrange(3, 400) for _ in range(rng.randrange(0, 90))] for row in range(12)]
+    prompts += [prompts[0], prompts[0][: 2 * PREFILL_CHUNK]]
+    config = SamplingConfig(8, logprobs=2)
+    plain = run(forward, prompts, max_rows, config)
+
+    ran = 0
+
+    class Counting:
+        name = "counting"
+        context = forward.context
+        decode = staticmethod(forward.decode)
+        new_cache = staticmethod(forward.new_cache)
+
+        def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False) -> torch.Tensor:
+            nonlocal ran
+            ran += len(tokens)
+            return forward.prefill(tokens, cache, every=every)
+
+    requests = [Request(row, prompt, config) for row, prompt in enumerate(prompts)]
+    reused: dict[int, list[Scored]] = {row: [] for row in range(len(prompts))}
+    for event in decode_rows(Counting(), requests, max_rows=max_rows, prefixes=PrefixCache()):
+        if isinstance(event, Step) and event.scored is not None:
+            reused[event.row].append(event.scored)
+    assert reused == plain
+    assert ran < 0.65 * sum(map(len, prompts))
+
+
+def test_a_prompt_that_fills_the_context_is_scored_and_ends(model: Any, forward: Forward) -> None:
+    prompt = [1, *range(3, CONTEXT + 2)]
+    assert len(prompt) == CONTEXT
+    events = list(decode_rows(forward, [Request(0, prompt, SamplingConfig(5), score_prompt=True)]))
+    with torch.no_grad():
+        full = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    assert isinstance(events[0], Prefilled)
+    assert events[0].scored[-1].logprob == pytest.approx(float(full[-2, prompt[-1]]), abs=1e-4)
+    assert events[1] == Step(0, finish_reason="context")
+
+
+def test_generate_keeps_its_own_attention(model: Any, prompts: list[list[int]]) -> None:
+    before = model.config._attn_implementation
+    run(TransformersForward(model, CPU), prompts[:1], 1, SamplingConfig(2))
+    assert model.config._attn_implementation == before
+
+
+def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list[list[int]]) -> None:
+    requests = [
+        Request(row, prompt, SamplingConfig(8, logprobs=2), score_prompt=True) for row, prompt in enumerate(prompts[:4])
+    ]
+    ours = list(decode_rows(TransformersForward(model, CPU), requests, max_rows=1))
+    theirs = list(generate_rows(model, CPU, requests))
+    assert len(ours) == len(theirs) == 4 * 9
+    for one, other in zip(ours, theirs, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Step) and isinstance(other, Step):
+            assert (one.row, one.finish_reason) == (other.row, other.finish_reason)
+            assert one.scored is not None
+            assert other.scored is not None
+            assert one.scored.token == other.scored.token
+            assert one.scored.logprob == pytest.approx(other.scored.logprob, abs=1e-4)
+
+
+def test_the_transformers_engine_samples_the_same_text_for_the_same_seed(model: Any, prompts: list[list[int]]) -> None:
+    def draw(seed: int) -> list[int]:
+        events = generate_rows(model, CPU, [Request(0, prompts[1], SamplingConfig(12, temperature=1.0, seed=seed))])
+        return [event.scored.token for event in events if isinstance(event, Step) and event.scored]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+@pytest.mark.parametrize(("temperature", "seed"), [(1.0, -5), (1.0, 10**30), (1e-42, 1)])
+def test_the_transformers_engine_takes_any_seed_and_temperature_that_the_loop_takes(
+    model: Any, prompts: list[list[int]], temperature: float, seed: int
+) -> None:
+    request = Request(0, prompts[1], SamplingConfig(4, temperature=temperature, seed=seed))
+    drawn = [event.scored.token for event in generate_rows(model, CPU, [request]) if isinstance(event, Step) and event.scored]
+    assert len(drawn) == 4
+    if temperature < 1:
+        greedy = [Request(0, prompts[1], SamplingConfig(4))]
+        assert drawn == [
+            event.scored.token for event in generate_rows(model, CPU, greedy) if isinstance(event, Step) and event.scored
+        ]
+
+
+def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: list[list[int]]) -> None:
+    told: list[int] = []
+    events = generate_rows(
+        model, CPU, [Request(0, prompts[1], SamplingConfig(200), watch=lambda token: bool(told.append(token)))]
+    )
+    for event in events:
+        if isinstance(event, Step):
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert len(told) < 200
+
+
+@pytest.mark.parametrize("kind", ["plain", "tied", "biased", "llama 3 rope"])
+def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path, kind: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    scaling = {
+        "rope_type": "llama3",
+        "rope_theta": 5e5,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=200,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=kind == "tied",
+        attention_bias=kind == "biased",
+        mlp_bias=kind == "biased",
+        initializer_range=0.2,
+        **({"rope_parameters": scaling} if kind == "llama 3 rope" else {}),
+    )
+    model = LlamaForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    ids = [1, *(random.Random(0).randrange(200) for _ in range(100))]
+    cache = KVCache(len(ids) + 1)
+    lean = LeanForward(model)
+    ours = [lean.prefill(ids[:-1], cache, every=True), lean.decode(ids[-1:], [cache])]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(torch.cat(ours), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_lean_pass_in_narrow_types_is_as_close_to_float32_as_transformers(
+    folder: Path, model: Any, prompts: list[list[int]], dtype: torch.dtype
+) -> None:
+    narrow = load(folder, dtype)
+    lean = LeanForward(narrow)
+    enabled = torch._C._get_mkldnn_enabled()
+    prompt = prompts[5]
+    cache = KVCache(len(prompt) + 1)
+    ours = torch.cat([lean.prefill(prompt, cache, every=True), lean.decode([7], [cache])])
+    assert torch._C._get_mkldnn_enabled() == enabled, "a setting of the whole process was changed"
+    with torch.no_grad():
+        ids = torch.tensor([[*prompt, 7]])
+        exact = model(ids).logits[0]
+        # float16 weights are multiplied in bfloat16 when there are several rows.
+        theirs = narrow.bfloat16()(ids).logits[0].float()
+    error, theirs_error = ((one - exact).norm() / exact.norm() for one in (ours, theirs))
+    assert 0 < error < 1.2 * theirs_error
+
+
+def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    model = load(folder, torch.float32)
+    assert suits(model)
+    add_hook_to_module(model.model.layers[1], ModelHook())
+    assert not suits(model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
+    folder: Path, prompts: list[list[int]], dtype: torch.dtype
+) -> None:
+    model = load(folder, dtype).to("cuda")
+    results = run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
+    for row, prompt in enumerate(prompts):
+        taken = [scored.token for scored in results[row]]
+        assert len(taken) == 10
+        with torch.no_grad():
+            full = model(torch.tensor([prompt + taken], device="cuda")).logits[0].float().log_softmax(-1)
+        for place, scored in enumerate(results[row]):
+            expected = float(full[len(prompt) + place - 1, scored.token])
+            assert scored.logprob == pytest.approx(expected, abs=0.05 if dtype == torch.float16 else 0.4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
+    model = load(folder, torch.float32).to("cuda")
+    ours = tokens(run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=20)))
+    for prompt, row in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt], device="cuda")
+        theirs = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
+        assert row == theirs[0, len(prompt) :].tolist()

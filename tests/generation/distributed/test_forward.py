@@ -1,0 +1,123 @@
+"""What rank 0 tells the other ranks is enough for them to run the same forward passes, whatever the decode loop does."""
+
+import contextlib
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.loop import Request, decode_rows
+from openllama_cli.generation.decode.prefix import PrefixCache
+from openllama_cli.generation.distributed.forward import LeadingForward, follow
+from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+
+
+class Recorder:
+    """A forward pass that remembers what came out, and how many caches are alive."""
+
+    name = "recorder"
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self.logits: list[torch.Tensor] = []
+
+    @property
+    def context(self) -> int:
+        return self._forward.context
+
+    def new_cache(self, capacity: int) -> KVCache:
+        return self._forward.new_cache(capacity)
+
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+        self.logits.append(self._forward.prefill(tokens, cache, every=every))
+        return self.logits[-1]
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        self.logits.append(self._forward.decode(tokens, caches))
+        return self.logits[-1]
+
+
+class Written:
+    """Other ranks that will read later, as they would from the wire."""
+
+    def __init__(self) -> None:
+        self.orders: list[str] = []
+
+    def send(self, order: dict[str, Any]) -> None:
+        self.orders.append(json.dumps(order))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        yield
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        yield from map(json.loads, self.orders)
+
+
+@pytest.fixture(scope="module")
+def forward(tiny_model: Path) -> TransformersForward:
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval().requires_grad_(False)
+    return TransformersForward(model, torch.device("cpu"))
+
+
+def test_followers_run_what_the_loop_runs_with_shared_prefixes_guesses_and_rows_that_come_and_go(
+    forward: TransformersForward,
+) -> None:
+    wire, leader = Written(), Recorder(forward)
+    few_shot = [1, *(7 + number % 50 for number in range(130))]
+    prompts = [[*few_shot, 9], [*few_shot, 11, 12], [1, 5], [1, *[20, 21, 22] * 5], [*few_shot, 9]]
+    requests = [
+        Request(row, prompt, SamplingConfig(max_tokens=12 + row), score_prompt=row == 2, speculate=4 if row == 3 else 0)
+        for row, prompt in enumerate(prompts)
+    ]
+    leading = LeadingForward(leader, wire)
+    events = list(decode_rows(leading, requests, max_rows=2, prefixes=PrefixCache()))
+    assert any("like" in order for order in wire.orders)
+    plain = list(decode_rows(forward, requests, max_rows=2, prefixes=PrefixCache()))
+    assert events == plain
+
+    follower = Recorder(forward)
+    follow(follower, wire.read(), wire.together)
+    assert len(follower.logits) == len(leader.logits)
+    assert all(torch.equal(theirs, ours) for theirs, ours in zip(follower.logits, leader.logits, strict=True))
+
+
+def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_pass(
+    forward: TransformersForward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def together() -> Iterator[None]:
+        try:
+            yield
+        except MemoryError:
+            told.append("out of memory")
+
+    monkeypatch.setattr(KVCache, "copy_from", fail)
+    first: dict[str, Any] = {"freed": [], "prefill": [1, 5], "every": False, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
+    copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "like": 0}]}
+    follow(forward, iter([first, copied]), together)
+    assert told == ["out of memory"]
+
+
+def test_followers_forget_the_caches_that_rank_0_forgot(forward: TransformersForward) -> None:
+    wire = Written()
+    leading = LeadingForward(forward, wire)
+    for token in range(5):
+        leading.prefill([1, token], KVCache(4))
+        gc.collect()
+    freed = [number for order in wire.read() for number in order["freed"]]
+    assert len(freed) == 4
+    assert freed == sorted(set(freed))

@@ -1,0 +1,84 @@
+"""Products with unquantized weights, each kind against float64, at every number of rows that takes another way."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.generation.forward.linear import (
+    DenseLinear,
+    HalfLinear,
+    NativeLinear,
+    TileLinear,
+    bfloat16_blocks,
+    bfloat16_linear,
+    float16_linear,
+    vector_products,
+)
+from openllama_cli.native import library
+
+
+def random(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "computed", "tolerance"),
+    [
+        (DenseLinear, torch.float32, torch.float32, 1e-5),
+        (DenseLinear, torch.bfloat16, torch.bfloat16, 1e-2),
+        (TileLinear, torch.bfloat16, torch.bfloat16, 1e-2),
+        (HalfLinear, torch.float16, torch.float32, 1e-2),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2, 5, 64])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("out", [70, 150])
+def test_products_are_those_of_float64(
+    kind: Any, stored: torch.dtype, computed: torch.dtype, tolerance: float, rows: int, biased: bool, out: int
+) -> None:
+    weight = random(out, 3000).to(stored)  # More weights than count as few, and than a block of HalfLinear has; or fewer.
+    bias = random(out, seed=1).to(stored) if biased else None
+    x = random(rows, 3000, seed=2).to(computed)
+    product = kind(weight, bias)(x)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    assert product.dtype == computed
+    assert product.shape == (rows, out)
+    assert (product.double() - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("usable", "amx", "bfloat16", "float16"),
+    [
+        (True, True, NativeLinear, NativeLinear),
+        (False, True, TileLinear, HalfLinear),
+        (False, False, DenseLinear, HalfLinear),
+    ],
+)
+def test_the_kind_of_product_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, bfloat16: type, float16: type
+) -> None:
+    monkeypatch.setattr(library, "usable", lambda: usable)
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
+    assert type(bfloat16_linear(random(4, 4).bfloat16())) is bfloat16
+    assert type(float16_linear(random(4, 4).half())) is float16
+
+
+def test_blocks_of_a_float16_matrix_are_its_rows_in_bfloat16() -> None:
+    weight = random(300, 3000).half()
+    blocks = [block.clone() for block in bfloat16_blocks(weight)]
+    assert len(blocks) > 1
+    assert torch.equal(torch.cat(blocks), weight.bfloat16())
+
+
+def test_onednn_is_as_it_was_after_an_error() -> None:
+    before = torch._C._get_mkldnn_enabled()
+
+    def fail() -> None:
+        with vector_products():
+            assert not torch._C._get_mkldnn_enabled() or not torch.backends.mkldnn.is_available()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch._C._get_mkldnn_enabled() == before

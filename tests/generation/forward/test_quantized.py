@@ -1,0 +1,245 @@
+"""Quantized products and the forward pass on them, against dense arithmetic and transformers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from openllama_cli.errors import OlcError
+from openllama_cli.generation.forward import int8 as quantized_int8
+from openllama_cli.generation.forward import quantized as quantized_module
+from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.forward.int4 import Int4Linear, NativeInt4Linear, int4_works
+from openllama_cli.generation.forward.int8 import (
+    NativeInt8Linear,
+    OnednnInt8Linear,
+    PlainInt8Linear,
+    TileInt8Linear,
+    quantize_rows,
+    works,
+)
+from openllama_cli.generation.session import choose_forward
+from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.quantize import load as quantize_load
+from openllama_cli.models.quantize.int4_layout import NativeLayout, TorchLayout
+from openllama_cli.models.quantize.rounding import fit_groups, int4_groups, int8_rows
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.native import INT4_GROUP, library
+from tests.support.tiny_models import write_tiny_llama
+
+SIZES = [(70, 200), (33, 48), (5, 3), (256, 192)]
+needs_onednn = pytest.mark.skipif(not works(OnednnInt8Linear), reason="oneDNN's int8 product does not work on this processor")
+needs_tiles = pytest.mark.skipif(not works(TileInt8Linear), reason="torch's int8 product is slow on this processor")
+needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+INTEGER = [
+    pytest.param(OnednnInt8Linear, marks=needs_onednn),
+    pytest.param(TileInt8Linear, marks=needs_tiles),
+    pytest.param(NativeInt8Linear, marks=needs_kernels),
+]
+needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 product does not work on this processor")
+
+needs_any_int4 = pytest.mark.skipif(not (library.usable() or int4_works()), reason="no int4 product works on this processor")
+
+
+def random(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.float() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", [*INTEGER, PlainInt8Linear])
+@pytest.mark.parametrize("rows", [1, 3, 8, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_products_are_near_dense_ones(size: tuple[int, int], kind: Any, rows: int, dtype: torch.dtype) -> None:
+    weight, bias, x = random(*size), random(size[0], seed=1), random(rows, size[1], seed=2).to(dtype)
+    product = kind(*int8_rows(weight), bias)(x)
+    assert product.dtype == dtype
+    assert error(product, linear(x.float(), weight, bias)) < 0.015
+
+
+@pytest.mark.parametrize("kind", INTEGER)
+def test_an_int8_row_does_not_depend_on_its_neighbors(kind: Any) -> None:
+    product = kind(*int8_rows(random(128, 192)))
+    x = random(6, 192, seed=1)
+    x[3] *= 1000
+    assert torch.equal(product(x)[1:2], product(x[1:2]))
+
+
+@pytest.mark.parametrize("kind", INTEGER)
+def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other(kind: Any) -> None:
+    x = random(3, 64, seed=1)
+    x[1, 5] = torch.nan
+    product = kind(*int8_rows(random(16, 64)))(x)
+    assert product[1].isnan().all()
+    assert product[[0, 2]].isfinite().all()
+    assert torch.equal(kind(*int8_rows(random(16, 64)))(torch.zeros(1, 64)), torch.zeros(1, 16))
+
+
+@pytest.mark.parametrize(("dtype", "middle"), [(torch.uint8, 128), (torch.int8, 0)])
+def test_activations_are_rounded_to_half_a_step(dtype: torch.dtype, middle: int) -> None:
+    x = torch.cat([random(5, 100), torch.zeros(1, 100), random(1, 100) * 1e30])
+    levels, scale = quantize_rows(x, dtype)
+    assert levels.dtype == dtype
+    assert ((levels.float() - middle) * scale - x).abs().le(scale * 0.501).all()
+
+
+@pytest.mark.parametrize("kind", INTEGER)
+def test_a_wrong_or_slow_product_is_noticed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kind.__call__
+    monkeypatch.setattr(kind, "__call__", lambda self, x: right(self, x) + 1)
+    assert not quantized_int8._is_right(kind)
+    monkeypatch.setattr(kind, "__call__", right)
+    assert quantized_int8._is_right(kind)
+    monkeypatch.setattr(quantized_int8, "_least_seconds", lambda f, x: 1.0 if isinstance(f, kind) else 0.1)
+    assert not quantized_int8._is_fast(kind)
+
+
+def test_a_processor_without_a_working_integer_product_gets_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "usable", lambda: False)
+    monkeypatch.setattr(quantized_int8, "works", lambda kind: False)
+    assert quantized_int8.int8_kind.__wrapped__() is PlainInt8Linear
+    monkeypatch.setattr(quantized_int8, "works", lambda kind: True)
+    monkeypatch.setattr(library, "has_amx", lambda: False)
+    assert quantized_int8.int8_kind.__wrapped__() is OnednnInt8Linear
+    monkeypatch.setattr(library, "has_amx", lambda: True)
+    assert quantized_int8.int8_kind.__wrapped__() is TileInt8Linear
+    monkeypatch.setattr(library, "usable", lambda: True)
+    monkeypatch.setattr(quantized_int8, "works", lambda kind: False)
+    assert quantized_int8.int8_kind.__wrapped__() is NativeInt8Linear
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        pytest.param(TorchLayout(), Int4Linear, marks=needs_int4),
+        pytest.param(NativeLayout(), NativeInt4Linear, marks=needs_kernels),
+    ],
+    ids=["torch", "native"],
+)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rows", [1, 3, 8, 20])
+def test_int4_products_are_those_of_the_rounded_weights(layout: Any, kind: Any, size: tuple[int, int], rows: int) -> None:
+    weight, bias, x = random(*size), random(size[0], seed=1), random(rows, size[1], seed=2)
+    packed, parameters = int4_groups(weight, layout)
+    planned = layout.plan("x", *size)
+    assert [packed.shape, parameters.shape] == [planned["x.weight"].shape, planned["x.parameters"].shape]
+    groups = torch.nn.functional.pad(weight, (0, -size[1] % INT4_GROUP)).unflatten(1, (-1, INT4_GROUP))
+    levels, scale, zero = fit_groups(groups)
+    rounded = ((levels - 8) * scale[..., None] + zero[..., None]).flatten(1)[:, : size[1]]
+    assert error(rounded, weight) < 0.1
+    product = kind(packed, parameters, size[0], bias)(x)
+    assert product.shape == (rows, size[0])
+    assert error(product, linear(x, rounded, bias)) < 0.02
+
+
+def test_int4_rounding_beats_min_and_max() -> None:
+    groups = torch.distributions.StudentT(4.0).sample((64, 8, INT4_GROUP))
+    levels, scale, zero = fit_groups(groups.clone())
+    assert levels.min() >= 0
+    assert levels.max() <= 15
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    plain = ((groups - low) / (high - low) * 15).round() * (high - low) / 15 + low
+    assert error((levels - 8) * scale[..., None] + zero[..., None], groups) < 0.97 * error(plain, groups)
+
+
+def test_int4_rounding_keeps_constant_groups() -> None:
+    groups = torch.tensor([0.0, 0.25, -3.0])[:, None, None].expand(3, 1, INT4_GROUP)
+    levels, scale, zero = fit_groups(groups)
+    assert torch.allclose((levels - 8) * scale[..., None] + zero[..., None], groups, rtol=0.005)
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def open_folder(path: Path, **options: Any) -> LoadedModel:
+    return load(ModelFolder(path, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu", **options))
+
+
+# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.
+@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_any_int4)], ids=["int8", "int4"])
+def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
+    found: tuple[Any, float] = request.param
+    return found
+
+
+@pytest.fixture(params=[pytest.param(True, marks=needs_kernels), False], ids=["kernels", "torch"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With olc's own kernels and without."""
+    monkeypatch.setattr(library, "usable", lambda: request.param)
+    quantized_int8.int8_kind.cache_clear()
+    yield
+    quantized_int8.int8_kind.cache_clear()
+
+
+@pytest.mark.usefixtures("_own_cache", "_kernels")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
+    tmp_path: Path, method: tuple[Any, float], dtype: Any, tie: bool
+) -> None:
+    folder = write_tiny_llama(tmp_path / "model", heads=6, kv_heads=2, intermediate=100, tie=tie)
+    expected = choose_forward(open_folder(folder, dtype="float32"))
+    loaded = open_folder(folder, dtype=dtype, quantize=method[0])
+    ours = choose_forward(loaded)
+    kernels = " AMX" if library.usable() and dtype == "bfloat16" else ""
+    assert ours.name == f"lean {method[0]}{kernels}"
+    assert loaded.precision == f"{method[0]} weights, {dtype} activations"
+    prompt = [1, *range(50, 120)]
+    cache, reference = KVCache(80), KVCache(80)
+    logits, wanted = ours.prefill(prompt, cache, every=True), expected.prefill(prompt, reference, every=True)
+    assert error(logits, wanted) < method[1]
+    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < method[1]
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_biases_and_scaled_rotary_embeddings_are_kept(tmp_path: Path) -> None:
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    folder = write_tiny_llama(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config |= {"attention_bias": True, "mlp_bias": True}
+    config["rope_scaling"] = scaling | {"original_max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    for name in [name for name in state if "proj" in name]:
+        state[name.replace("weight", "bias")] = random(state[name].shape[0], seed=len(name))
+    save_file(state, folder / "model.safetensors")
+    prompt = [1, *range(50, 120)]
+    logits = [
+        choose_forward(open_folder(folder, dtype="float32", **options)).prefill(prompt, KVCache(80), every=True)
+        for options in ({}, {"quantize": "int8"})
+    ]
+    assert error(logits[1], logits[0]) < 0.05
+
+
+@needs_tiles
+@pytest.mark.usefixtures("_own_cache")
+def test_a_fallback_for_one_kind_of_product_goes_with_the_kernels_between_them(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's integer products give their rows turned: one beside the other, not one after the other."""
+    prompt = [1, *range(50, 80)]
+    wanted = choose_forward(open_folder(tiny_model, dtype="float32")).prefill(prompt, KVCache(40))
+    monkeypatch.setattr(quantized_module, "int8_linear", TileInt8Linear)
+    found = choose_forward(open_folder(tiny_model, dtype="bfloat16", quantize="int8")).prefill(prompt, KVCache(40))
+    assert error(found, wanted) < 0.2
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_an_int4_product_that_does_not_work_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_load, "int4_layout", TorchLayout)
+    monkeypatch.setattr(quantized_module, "int4_works", lambda: False)
+    with pytest.raises(OlcError, match="does not multiply int4 weights rightly") as refused:
+        choose_forward(open_folder(tiny_model, quantize="int4"))
+    assert refused.value.remedy == "use --quantize int8"

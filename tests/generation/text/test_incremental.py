@@ -1,0 +1,101 @@
+"""Streamed text: joined it is the decoded whole, whatever the script, and no character comes in halves."""
+
+import functools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openllama_cli.generation.text.incremental import IncrementalDecoder, TextStream
+from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
+from tests.support.tiny_models import tokenizer_model_bytes
+
+SAMPLES = st.sampled_from(
+    [
+        "The quick  brown",
+        " fox\n\tjumps",
+        "größte",
+        "सबसे बड़ा जानवर",
+        "最大の動物は",
+        "👩‍👩‍👧‍👦🏳️‍🌈",
+        "a\u0301é",
+        "�",
+        "\x00\x1b[0m",
+        " ",
+        "  ",
+        "ab",
+    ]
+)
+TEXTS = st.one_of(st.text(max_size=20), st.lists(SAMPLES, max_size=5).map("".join))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return make_tokenizer(str(tmp_path_factory.mktemp("tokenizer")))
+
+
+@functools.cache
+def make_tokenizer(folder: str) -> Tokenizer:
+    path = Path(folder) / "tokenizer.model"
+    path.write_bytes(tokenizer_model_bytes())
+    return open_tokenizer(path.parent)
+
+
+@settings(max_examples=300)
+@given(prompt=TEXTS, text=TEXTS)
+def test_streamed_text_joins_to_the_decoded_whole(tokenizer: Tokenizer, prompt: str, text: str) -> None:
+    ids = tokenizer.encode(prompt + text)
+    for cut in {1, len(ids) // 2, len(ids)} - {0}:
+        decoder = IncrementalDecoder(tokenizer, ids[:cut])
+        pieces = [decoder.push(token) for token in ids[cut:]] + [decoder.finish()]
+        start = tokenizer.decode(ids[: cut - tokenizer.unfinished(ids[:cut])])
+        assert start + "".join(pieces) == tokenizer.decode(ids)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_token_ids_stream_to_what_they_decode_to(tokenizer: Tokenizer, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(3, tokenizer.vocab_size - 1), max_size=30))
+    decoder = IncrementalDecoder(tokenizer, [1])
+    assert "".join([decoder.push(token) for token in ids] + [decoder.finish()]) == tokenizer.decode([1, *ids])
+
+
+def test_characters_of_several_bytes_come_whole(tokenizer: Tokenizer) -> None:
+    text = "largest 🐋 動物"
+    ids = tokenizer.encode(text)
+    assert any(tokenizer.piece(token).startswith("<0x") for token in ids)
+    decoder = IncrementalDecoder(tokenizer, ids[:1])
+    pieces = [decoder.push(token) for token in ids[1:]]
+    assert "�" not in "".join(pieces)
+    assert "" in pieces
+    assert "".join(pieces) == text
+
+
+def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer: Tokenizer) -> None:
+    stream = TextStream(tokenizer, [1], [])
+    first = next(token for token in range(tokenizer.vocab_size) if tokenizer.piece(token) == "<0xE6>")
+    assert not stream.watch(first)
+    assert stream.take() == ""
+    stream.close()
+    assert stream.take() == "�"
+
+
+def test_a_stop_string_of_half_characters_is_found_across_tokens(tokenizer: Tokenizer) -> None:
+    stream = TextStream(tokenizer, [1], ["動物"])
+    ids = tokenizer.encode("the 動物 Q", bos=False)
+    ended = [stream.watch(token) for token in ids[: ids.index(tokenizer.encode("物", bos=False)[-1]) + 1]]
+    assert ended[-1]
+    assert not any(ended[:-1])
+    stream.close()
+    assert stream.take() == "the "
+
+
+def test_text_held_back_for_a_stop_string_appears_when_the_row_ends(tokenizer: Tokenizer) -> None:
+    stream = TextStream(tokenizer, [1], ["lazy dogs"])
+    for token in tokenizer.encode("the lazy dog", bos=False):
+        assert not stream.watch(token)
+    assert stream.take() == "the "
+    stream.close()
+    assert stream.take() == "lazy dog"

@@ -1,0 +1,70 @@
+"""Stop strings: where they end the text, and what may be shown before that."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openllama_cli.generation.text.stop_strings import StopMatcher
+
+
+def feed(stops: Sequence[str], pieces: Sequence[str]) -> tuple[str, bool]:
+    matcher = StopMatcher(stops)
+    shown = ""
+    for piece in pieces:
+        text, finished = matcher.push(piece)
+        shown += text
+        if finished:
+            return shown, True
+    return shown + matcher.finish(), False
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "expected"),
+    [
+        (["\nQ:"], ["A: yes\n", "Q", ": more"], ("A: yes", True)),
+        (["112"], ["1", "1", "1", "2"], ("1", True)),
+        (["abab!"], ["ababab!"], ("ab", True)),
+        (["abc", "b"], ["ab"], ("a", True)),
+        (["aab", "ab"], ["a", "a", "b"], ("", True)),
+        (["xyz"], ["xy"], ("xy", False)),
+        (["END"], ["the EN", "ding"], ("the ENding", False)),
+        (["日本"], ["日", "曜日", "本"], ("日曜", True)),
+        ([], ["anything"], ("anything", False)),
+    ],
+)
+def test_text_ends_before_the_stop_string(stops: list[str], pieces: list[str], expected: tuple[str, bool]) -> None:
+    assert feed(stops, pieces) == expected
+
+
+def test_text_that_may_become_a_stop_string_waits_and_nothing_more() -> None:
+    matcher = StopMatcher(["\n\n"])
+    assert matcher.push("one\n") == ("one", False)
+    assert matcher.push("two") == ("\ntwo", False)
+
+
+def naive(stops: Sequence[str], text: str) -> tuple[str, bool]:
+    """The stop string that is complete first; of those, the one that starts first."""
+    for end in range(1, len(text) + 1):
+        starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
+        if starts:
+            return text[: min(starts)], True
+    return text, False
+
+
+@given(st.lists(st.text("ab1", min_size=1, max_size=5), max_size=4), st.lists(st.text("ab1", max_size=4), max_size=12))
+def test_any_cut_of_the_text_gives_what_a_search_of_the_whole_gives(stops: list[str], pieces: list[str]) -> None:
+    assert feed(stops, pieces) == naive(stops, "".join(pieces))
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.lists(st.text("ab", max_size=3)))
+def test_what_is_shown_is_never_taken_back(stops: list[str], pieces: list[str]) -> None:
+    final = naive(stops, "".join(pieces))[0]
+    matcher, shown = StopMatcher(stops), ""
+    for piece in pieces:
+        text, finished = matcher.push(piece)
+        shown += text
+        assert final.startswith(shown)
+        if finished:
+            break

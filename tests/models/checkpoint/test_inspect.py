@@ -1,0 +1,332 @@
+"""`inspect`: what it says of sound folders, and the two lines it says of all others."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
+from openllama_cli.models.tokenizer.open import open_tokenizer
+from tests.support.tiny_models import VOCAB, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+
+SHAPE = {"kv_heads": 2, "heads": 4, "layers": 2}
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "safetensors": lambda folder: write_tiny_llama(folder, **SHAPE),
+    "sharded safetensors": lambda folder: write_tiny_llama(folder, sharded=True, **SHAPE),
+    "bin": lambda folder: write_tiny_llama(folder, safe=False, **SHAPE),
+    "sharded bin": lambda folder: write_tiny_llama(folder, safe=False, sharded=True, **SHAPE),
+    "meta": lambda folder: write_meta_llama(folder, **SHAPE),
+    "meta in two files": lambda folder: write_meta_llama(folder, shards=2, **SHAPE),
+}
+
+
+def refusal(folder: Path) -> str:
+    """What `inspect` says of a folder that it refuses: two lines."""
+    with pytest.raises(ModelError) as caught:
+        inspect(folder)
+    assert "\n" not in caught.value.cause
+    assert "\n" not in caught.value.remedy
+    assert caught.value.remedy
+    return f"{caught.value.cause}\n{caught.value.remedy}"
+
+
+def change_config(folder: Path, **changes: Any) -> Path:
+    """Write other values into config.json; None removes a key."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_inspect_finds_shape_type_and_size_of_every_format(tmp_path: Path, kind: str) -> None:
+    folder = WRITERS[kind](tmp_path / "model")
+    found = inspect(folder)
+    state = tiny_state_dict(tiny_config(**SHAPE))
+    assert found.format == kind.split()[-1] if "meta" not in kind else found.format == "meta"
+    assert {name: info.shape for name, info in found.tensors.items()} == {n: tuple(t.shape) for n, t in state.items()}
+    assert found.parameters == sum(tensor.numel() for tensor in state.values())
+    assert found.dtype == "float32"
+    assert found.bytes == sum(file.stat().st_size for file in found.files)
+    assert len(found.files) == (2 if "sharded" in kind or "two" in kind else 1)
+    assert (found.shape.hidden, found.shape.layers, found.shape.heads, found.shape.kv_heads) == (32, 2, 4, 2)
+    assert (found.shape.vocab, found.shape.intermediate, found.shape.head_dim) == (VOCAB, 48, 8)
+    assert found.tokenizer_files[0] == folder / "tokenizer.model"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_inspect_reads_the_stored_type_and_not_the_one_config_json_claims(tmp_path: Path, dtype: str, safe: bool) -> None:
+    folder = write_tiny_llama(tmp_path, dtype=dtype, safe=safe)
+    change_config(folder, torch_dtype="float64")
+    assert inspect(folder).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_inspect_imports_neither_torch_nor_transformers(tmp_path: Path, kind: str) -> None:
+    folder = WRITERS[kind](tmp_path / "model")
+    code = (
+        "import sys; from pathlib import Path; from openllama_cli.models.checkpoint.inspect import inspect\n"
+        "inspect(Path(sys.argv[1])); print(sorted({'torch', 'transformers', 'safetensors'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_tied_embeddings_need_no_output_matrix_and_may_have_one(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, tie=True)
+    found = inspect(folder)
+    assert found.shape.tie
+    assert "lm_head.weight" not in found.tensors
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()}, folder / "model.safetensors")
+    assert inspect(folder).parameters == found.parameters
+
+
+def test_biases_are_expected_where_config_json_has_them(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, layers=1)
+    state = load_file(folder / "model.safetensors")
+    change_config(folder, attention_bias=True, mlp_bias=True)
+    assert "lacks 7 of the" in refusal(folder)
+    for name in [name for name in state if "proj" in name]:
+        state[name.replace("weight", "bias")] = torch.zeros(state[name].shape[0])
+    save_file(state, folder / "model.safetensors")
+    assert inspect(folder).shape.attention_bias
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_theta": 500000.0},
+        {"rope_theta": 10000, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
+    ],
+)
+def test_rotary_settings_of_llama_2_and_3_are_kept(tmp_path: Path, rope: dict[str, Any]) -> None:
+    found = inspect(change_config(write_tiny_llama(tmp_path), **rope))
+    assert {key: found.config[key] for key in rope} == rope
+
+
+def test_safetensors_without_metadata_and_old_rotary_buffers_are_accepted(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(state, folder / "model.safetensors")
+    assert "model.layers.0.self_attn.rotary_emb.inv_freq" not in inspect(folder).tensors
+
+
+def test_the_hugging_face_weights_of_a_folder_in_both_formats_are_taken(tmp_path: Path) -> None:
+    write_meta_llama(tmp_path, layers=1)
+    write_tiny_llama(tmp_path, layers=2)
+    assert inspect(tmp_path).format == "safetensors"
+    (tmp_path / "model.safetensors").unlink()
+    assert inspect(tmp_path).format == "meta"
+
+
+def test_only_known_keys_of_config_json_are_handed_on(tmp_path: Path) -> None:
+    hostile = {"transformers_weights": "../other.safetensors", "attn_implementation": "someone/kernels", "fusion_config": {}}
+    assert not hostile.keys() & inspect(change_config(write_tiny_llama(tmp_path), **hostile)).config.keys()
+
+
+def test_refuses_what_is_no_folder_of_a_model(tmp_path: Path) -> None:
+    assert "does not exist" in refusal(tmp_path / "nothing")
+    assert "the folder is empty" in refusal(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    assert "it holds notes.txt" in refusal(tmp_path)
+    model = write_tiny_llama(tmp_path / "model")
+    assert f"did you mean {model}?" in refusal(tmp_path)
+    assert f"name the folder that holds it: {model}" in refusal(model / "model.safetensors")
+    gguf = tmp_path / "model.gguf"
+    gguf.write_bytes(b"GGUF")
+    assert "llama.cpp" in refusal(gguf)
+    assert "GGUF files" in refusal(tmp_path)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    assert "merge it" in refusal(adapter)
+
+
+def test_refuses_a_folder_with_a_part_missing(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "a")
+    (folder / "config.json").unlink()
+    assert "has weights but no config.json" in refusal(folder)
+    folder = write_tiny_llama(tmp_path / "b")
+    (folder / "tokenizer.model").unlink()
+    assert "tokenizer" in refusal(folder)
+    folder = write_tiny_llama(tmp_path / "c")
+    (folder / "model.safetensors").unlink()
+    assert "has a config.json but no weights" in refusal(folder)
+    folder = write_meta_llama(tmp_path / "d")
+    (folder / "params.json").unlink()
+    assert "no params.json" in refusal(folder)
+    folder = write_meta_llama(tmp_path / "e", shards=4)
+    (folder / "consolidated.02.pth").unlink()
+    assert "no consolidated.02.pth" in refusal(folder)
+    folder = write_meta_llama(tmp_path / "f")
+    (folder / "consolidated.00.pth").unlink()
+    assert "no consolidated.00.pth" in refusal(folder)
+
+
+def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "models--openlm-research--open_llama_3b" / "snapshots" / "abc")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    said = refusal(folder)
+    assert "is a link to a file that is gone" in said
+    assert "olc models rm openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "gpt2"}, "a gpt2 model, not a Llama"),
+        ({"model_type": None}, "has no model_type"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "not a LlamaForCausalLM"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "asks to run code"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already (gptq)"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000"),
+        ({"num_hidden_layers": "2"}, "num_hidden_layers '2'"),
+        ({"num_hidden_layers": True}, "num_hidden_layers True"),
+        ({"hidden_size": None}, "does not say hidden_size"),
+        ({"num_attention_heads": 5}, "5 heads for a hidden size of 32"),
+        ({"num_attention_heads": 32}, "heads of size 1"),
+        ({"num_key_value_heads": 3}, "3 key/value heads"),
+        ({"vocab_size": -1}, "vocab_size -1"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings 0"),
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps -1e-06"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps nan"),
+        ({"rope_theta": "big"}, "rope_theta 'big'"),
+        ({"rope_scaling": {"type": "mystery"}}, "rope_scaling 'mystery'"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor 0"),
+        ({"rope_scaling": [2.0]}, "rope_scaling [2.0]"),
+        ({"tie_word_embeddings": "yes"}, "neither true nor false"),
+        ({"hidden_act": "banana"}, "activation 'banana'"),
+        ({"hidden_size": 64}, "64"),
+        ({"vocab_size": VOCAB + 8}, f"{VOCAB} × 32, but config.json makes it {VOCAB + 8} × 32"),
+    ],
+)
+def test_refuses_a_config_json_that_makes_no_llama(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(change_config(write_tiny_llama(tmp_path), **changes))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"llama"', "\ufeff{", "[" * 100_000, "\x00\x01"])
+def test_refuses_a_config_json_that_is_not_a_json_object(tmp_path: Path, text: str) -> None:
+    folder = write_tiny_llama(tmp_path)
+    (folder / "config.json").write_text(text)
+    assert "config.json" in refusal(folder)
+
+
+def test_refuses_missing_left_over_and_other_weights(tmp_path: Path) -> None:
+    state = tiny_state_dict(tiny_config())
+    folder = write_tiny_llama(tmp_path)
+    file = folder / "model.safetensors"
+    save_file({name: tensor for name, tensor in state.items() if "layers.1.mlp" not in name}, file)
+    assert "lacks 3 of the 21 weights that config.json asks for: model.layers.1.mlp.down_proj.weight" in refusal(folder)
+    save_file({**state, "model.layers.0.lora_A": torch.ones(2)}, file)
+    assert "1 weights that config.json does not ask for: model.layers.0.lora_A" in refusal(folder)
+    save_file({**state, "lm_head.weight": torch.ones(VOCAB, 16)}, file)
+    assert f"lm_head.weight is {VOCAB} × 16, but config.json makes it {VOCAB} × 32" in refusal(folder)
+    save_file({**state, "lm_head.weight": torch.ones(VOCAB, 32, dtype=torch.int8)}, file)
+    assert "stored as int8" in refusal(folder)
+    save_file({**state, "model.layers.0.mlp.up_proj.qweight": torch.ones(2, dtype=torch.int32)}, file)
+    assert "holds quantized weights" in refusal(folder)
+
+
+def test_refuses_shards_that_do_not_match_their_index(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, sharded=True)
+    index = folder / "model.safetensors.index.json"
+    sound = json.loads(index.read_text())
+    second = folder / "model-00002-of-00002.safetensors"
+
+    def with_map(**changes: str) -> str:
+        index.write_text(json.dumps({"weight_map": sound["weight_map"] | changes}))
+        return refusal(folder)
+
+    assert "names a file outside its folder: ../x.safetensors" in with_map(**{"lm_head.weight": "../x.safetensors"})
+    assert "x.safetensors" in with_map(**{"lm_head.weight": "x.safetensors"})
+    assert "names extra, which is in none of its files" in with_map(extra=second.name)
+    index.write_text("{}")
+    assert "has no weight_map" in refusal(folder)
+    index.unlink()
+    assert "no model.safetensors.index.json" in refusal(folder)
+    index.write_text(json.dumps(sound))
+    second.rename(tmp_path / "away")
+    assert "names 2 files, of which 1 are not in" in refusal(folder)
+    second.write_bytes((folder / "model-00001-of-00002.safetensors").read_bytes())
+    assert "as another shard does" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 6853038093\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>" * 9, "is a web page"),
+        (b"\x00" * 64, "damaged|not a PyTorch file"),
+        (b"GGUF" * 20, "not a"),
+    ],
+)
+def test_refuses_files_that_are_not_weights(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    folder = write_tiny_llama(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    answer = refusal(folder)
+    assert any(words in answer for words in said.split("|"))
+
+
+def test_a_pickle_that_carries_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "owned",))
+
+    folder = write_tiny_llama(tmp_path, safe=False)
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({**state, "lm_head.weight": Payload()}, folder / "pytorch_model.bin")
+    assert "it may run code" in refusal(folder)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, safe=False)
+    file = folder / "pytorch_model.bin"
+    state = torch.load(file, weights_only=True)
+    torch.save({"model": state, "epoch": 3}, file)
+    assert "does not hold a plain dict of tensors" in refusal(folder)
+    torch.save(state, file, _use_new_zipfile_serialization=False)
+    assert "format of torch before 1.6" in refusal(folder)
+    file.write_bytes(pickle.dumps({"a": 1}))
+    assert "is not a PyTorch file" in refusal(folder)
+
+
+def test_a_vocabulary_that_the_embedding_has_no_rows_for_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, vocab=VOCAB - 1)
+    with pytest.raises(ModelError, match=f"has {VOCAB} tokens, but the model's embedding has {VOCAB - 1} rows"):
+        check_vocabulary(open_tokenizer(folder), inspect(folder))
+
+
+def test_a_larger_embedding_and_names_for_ids_beyond_it_are_accepted(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "a", vocab=VOCAB + 24)
+    check_vocabulary(open_tokenizer(folder), inspect(folder))
+    folder = write_tiny_llama(tmp_path / "b")
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": VOCAB}))
+    check_vocabulary(open_tokenizer(folder), inspect(folder))

@@ -1,0 +1,147 @@
+"""Meta's format: joined from any number of files, it is the same model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint import torch_files as mapped
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.checkpoint.meta import read_meta, read_tensors
+from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+
+IDS = torch.tensor([[1, 5, 9, 77, 200, 5, 5, 399, 31]])
+
+
+def load_float32(path: Path) -> LoadedModel:
+    return load(ModelFolder(path, path.name, "folder", None, None, "flag"), ModelSpec(dtype="float32", device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("shards", "heads", "kv_heads", "split_vocabulary"),
+    [(1, 4, 4, False), (1, 4, 2, True), (2, 4, 4, False), (2, 4, 2, False), (2, 4, 2, True), (4, 8, 4, False), (4, 8, 8, True)],
+)
+def test_any_number_of_files_is_the_hugging_face_model(
+    tmp_path: Path, shards: int, heads: int, kv_heads: int, split_vocabulary: bool
+) -> None:
+    shape = {"heads": heads, "kv_heads": kv_heads, "seed": 3}
+    original = load_float32(write_tiny_llama(tmp_path / "hf", **shape))
+    meta = load_float32(write_meta_llama(tmp_path / "meta", shards=shards, split_vocabulary=split_vocabulary, **shape))
+    expected, found = original.model(IDS).logits, meta.model(IDS).logits
+    assert expected.std() > 0.5
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_logits_are_those_of_the_published_model_code(tmp_path: Path) -> None:
+    """The published forward pass, with its complex rotary embedding, runs on Meta's own weights: olc answers the same."""
+    folder = write_meta_llama(tmp_path, heads=4, kv_heads=2, seed=5)
+    expected = published_forward(folder, IDS[0])
+    torch.testing.assert_close(load_float32(folder).model(IDS).logits[0], expected, atol=1e-4, rtol=0)
+
+
+def test_tied_embeddings_and_a_fixed_context(tmp_path: Path) -> None:
+    folder = write_meta_llama(tmp_path, tie=True, params={"max_seq_len": 77})
+    found = inspect(folder)
+    assert (found.shape.tie, found.shape.context) == (True, 77)
+    model = load_float32(folder).model
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_stored_types_are_kept_and_cast_on_request(tmp_path: Path) -> None:
+    meta = read_meta(write_meta_llama(tmp_path, shards=2, dtype="bfloat16"))
+    state = tiny_state_dict(tiny_config(dtype="bfloat16"))
+    for name, tensor in read_tensors(meta):
+        assert torch.equal(tensor, state[name])
+
+
+def test_reopening_the_files_between_weights_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "READ_BEFORE_REOPENING", 1)
+    opened = []
+    real_load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **options: opened.append(file) or real_load(file, **options))
+    state = tiny_state_dict(tiny_config())
+    assert all(torch.equal(t, state[n]) for n, t in read_tensors(read_meta(write_meta_llama(tmp_path, shards=2))))
+    assert len(opened) > 10
+
+
+@pytest.mark.parametrize(
+    ("params", "context"),
+    [
+        ({}, 2048),
+        ({"norm_eps": 1e-5}, 4096),
+        ({"norm_eps": 1e-5, "rope_theta": 500000.0}, 8192),
+        ({"norm_eps": 1e-5, "rope_theta": 1000000.0}, 16384),
+        ({"norm_eps": 1e-5, "rope_theta": 500000.0, "use_scaled_rope": True, "rope_scaling_factor": 8}, 131072),
+    ],
+)
+def test_the_context_is_that_of_the_release(tmp_path: Path, params: dict[str, Any], context: int) -> None:
+    assert inspect(write_meta_llama(tmp_path, params=params)).shape.context == context
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"n_layers": 1}, "weights that no Llama has"),
+        ({"n_layers": 3}, "has no weight layers.2.attention.wq.weight"),
+        ({"n_layers": 0}, "n_layers 0"),
+        ({"dim": 33}, "4 heads and 2 key/value heads for a dim of 33"),
+        ({"dim": 64}, "32, but params.json makes it"),
+        ({"n_kv_heads": 4}, "self_attn.k_proj.weight is 16 × 32, but params.json makes it 32 × 32"),
+        ({"norm_eps": "small"}, "norm_eps 'small'"),
+        ({"use_scaled_rope": True}, "no rope_scaling_factor"),
+        ({"quantization_args": {"scheme": "int4"}}, "quantized"),
+    ],
+)
+def test_params_that_do_not_fit_the_weights_are_refused(tmp_path: Path, params: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        inspect(write_meta_llama(tmp_path, params=params))
+    assert said in caught.value.cause
+
+
+def test_files_that_are_not_of_one_model_are_refused(tmp_path: Path) -> None:
+    folder = write_meta_llama(tmp_path / "a", shards=2)
+    other = write_meta_llama(tmp_path / "b", shards=2, hidden=64, kv_heads=4)
+    (folder / "consolidated.01.pth").write_bytes((other / "consolidated.01.pth").read_bytes())
+    with pytest.raises(ModelError, match="do not fit together"):
+        inspect(folder)
+
+
+def published_forward(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    """Logits (positions, vocabulary) in the words of https://github.com/meta-llama/llama/blob/main/llama/model.py."""
+    params = json.loads((folder / "params.json").read_text())
+    weights = torch.load(folder / "consolidated.00.pth", weights_only=True)
+    heads, kv_heads, dim = params["n_heads"], params["n_kv_heads"], params["dim"]
+    size, length = dim // heads, len(ids)
+    frequencies = 1.0 / 10000.0 ** (torch.arange(0, size, 2) / size)
+    angles = torch.outer(torch.arange(length), frequencies)
+    rotation = torch.polar(torch.ones_like(angles), angles)[:, None]
+    mask = torch.full((length, length), float("-inf")).triu(1)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + params["norm_eps"]) * weights[name]
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * rotation).flatten(-2)
+
+    h = weights["tok_embeddings.weight"][ids]
+    for n in range(params["n_layers"]):
+
+        def w(name: str, n: int = n) -> torch.Tensor:
+            return weights[f"layers.{n}.{name}.weight"].T
+
+        x = norm(h, f"layers.{n}.attention_norm.weight")
+        queries = rotate((x @ w("attention.wq")).view(length, heads, size)).transpose(0, 1)
+        keys = rotate((x @ w("attention.wk")).view(length, kv_heads, size)).transpose(0, 1)
+        values = (x @ w("attention.wv")).view(length, kv_heads, size).transpose(0, 1)
+        keys, values = (part.repeat_interleave(heads // kv_heads, 0) for part in (keys, values))
+        scores = torch.softmax(queries @ keys.transpose(1, 2) / size**0.5 + mask, -1)
+        h = h + (scores @ values).transpose(0, 1).reshape(length, dim) @ w("attention.wo")
+        x = norm(h, f"layers.{n}.ffn_norm.weight")
+        gate = torch.nn.functional.silu(x @ w("feed_forward.w1")) * (x @ w("feed_forward.w3"))
+        h = h + gate @ w("feed_forward.w2")
+    return norm(h, "norm.weight") @ weights["output.weight"].T

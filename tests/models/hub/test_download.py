@@ -1,0 +1,272 @@
+"""Downloads that are cut, killed, disturbed or damaged: over real HTTP, with real kills."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.errors import HubError
+from openllama_cli.models.hub import pull as hub
+from openllama_cli.models.hub.cache import disk_bytes, repo_folder
+from tests.support.hub_server import HubServer
+
+CONFIG = (
+    b'{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,'
+    b' "num_attention_heads": 4, "vocab_size": 400}'
+)
+WEIGHTS = os.urandom(3_000_000)
+FILE = "model.safetensors"
+FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", FILE: WEIGHTS}
+PULL = "from openllama_cli.models.hub.pull import pull; pull('org/tiny', notice=lambda text: print(text, flush=True))"
+
+
+@pytest.fixture(autouse=True)
+def retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("openllama_cli.models.hub.download.RETRY_SECONDS", (0.0, 0.01, 0.01))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    with HubServer() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        running.add("org/tiny", FILES)
+        yield running
+
+
+def pull_in_another_process() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", PULL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def partial(content: bytes = WEIGHTS) -> Path:
+    return repo_folder("org/tiny") / "blobs" / f"{hashlib.sha256(content).hexdigest()}.olc.incomplete"
+
+
+def wait_for_bytes(file: Path, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while not file.exists() or file.stat().st_size < count:
+        assert time.monotonic() < deadline, "the download did not get on"
+        time.sleep(0.005)
+
+
+def ranges(server: HubServer) -> list[str | None]:
+    return [seen.range for seen in server.downloads(FILE)]
+
+
+class Recorder:
+    """Progress that is remembered: label → (total, sum of what was advanced)."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[int | None, int]] = {}
+        self._label = ""
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        self._label = label
+        self.seen[label] = (total_bytes, 0)
+
+    def advance(self, count: int) -> None:
+        total, done = self.seen[self._label]
+        self.seen[self._label] = (total, done + count)
+
+    def finish(self) -> None:
+        pass
+
+
+def test_killed_download_continues_where_it_stopped(server: HubServer) -> None:
+    server.throttle = 3_000_000
+    first = pull_in_another_process()
+    wait_for_bytes(partial(), 500_000)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    kept = partial().stat().st_size
+    assert 500_000 <= kept < len(WEIGHTS)
+    assert hub.cached("org/tiny") is None
+
+    server.throttle = None
+    progress = Recorder()
+    folder = hub.pull("org/tiny", progress=progress)
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert ranges(server) == [None, f"bytes={kept}-"]
+    assert progress.seen[FILE] == (len(WEIGHTS), len(WEIGHTS))
+    assert not list(repo_folder("org/tiny").rglob("*.incomplete"))
+
+
+def test_killed_update_leaves_the_older_model_usable(server: HubServer) -> None:
+    old = hub.pull("org/tiny")
+    new_weights = os.urandom(2_000_000)
+    new = server.add("org/tiny", FILES | {FILE: new_weights})
+    server.throttle = 3_000_000
+    update = pull_in_another_process()
+    wait_for_bytes(partial(new_weights), 200_000)
+    update.send_signal(signal.SIGKILL)
+    update.communicate()
+    assert hub.cached("org/tiny") == old
+    assert (old / FILE).read_bytes() == WEIGHTS
+    server.throttle = None
+    assert hub.pull("org/tiny").name == new
+
+
+def test_cut_connections_are_continued_by_range(server: HubServer) -> None:
+    server.cut_after[FILE] = [1_000_000, 700_000]
+    notices: list[str] = []
+    folder = hub.pull("org/tiny", notice=notices.append)
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    first, second, third = ranges(server)
+    assert first is None
+    # The client may lose the last chunk that it did not read before the connection was reset.
+    assert 800_000 <= int(str(second)[6:-1]) <= 1_000_000
+    assert 1_400_000 <= int(str(third)[6:-1]) <= 1_700_000
+    assert notices[0].startswith("downloading org/tiny: 3.00 MB")
+    assert [FILE in notice and "trying again" in notice for notice in notices[1:]] == [True, True]
+
+
+def test_connection_that_is_cut_again_and_again_is_given_up(server: HubServer) -> None:
+    server.cut_after[FILE] = [10_000] * 50
+    with pytest.raises(HubError) as caught:
+        hub.pull("org/tiny")
+    assert caught.value.code == "connection_cut"
+    assert "3.00 MB" in caught.value.cause
+    assert len(ranges(server)) == 4
+    assert 0 < partial().stat().st_size <= 40_000
+    server.cut_after.clear()
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+
+
+def test_busy_file_server_is_asked_again(server: HubServer) -> None:
+    server.status[FILE] = [503, 500]
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+
+
+def test_server_that_hangs_in_the_middle_is_noticed(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    monkeypatch.setattr("openllama_cli.models.hub.download.RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("tests.support.hub_server._Handler._send_bytes", lambda handler, content: handler.server_hub.wait(2))
+    with pytest.raises(HubError) as caught:
+        hub.pull("org/tiny")
+    assert caught.value.code == "connection_cut"
+
+
+def test_server_without_range_support_sends_it_all_again(server: HubServer) -> None:
+    server.ignore_range = True
+    server.cut_after[FILE] = [1_000_000]
+    progress = Recorder()
+    folder = hub.pull("org/tiny", progress=progress)
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert progress.seen[FILE] == (len(WEIGHTS), len(WEIGHTS))
+
+
+def test_damaged_download_is_refused_and_fetched_anew(server: HubServer) -> None:
+    server.corrupt.add(FILE)
+    with pytest.raises(HubError) as caught:
+        hub.pull("org/tiny")
+    assert caught.value.code == "checksum"
+    assert FILE in caught.value.cause
+    assert not partial().exists()
+    assert hub.cached("org/tiny") is None
+    server.corrupt.clear()
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+
+
+def test_damaged_small_file_is_refused(server: HubServer) -> None:
+    server.corrupt.add("config.json")
+    with pytest.raises(HubError, match=r"config\.json"):
+        hub.pull("org/tiny")
+
+
+def test_file_longer_than_announced_is_refused(server: HubServer) -> None:
+    server.too_long.add(FILE)
+    with pytest.raises(HubError, match=f"more than the {len(WEIGHTS)} bytes") as caught:
+        hub.pull("org/tiny")
+    assert caught.value.code == "checksum"
+    assert hub.cached("org/tiny") is None
+
+
+def test_partial_file_damaged_on_disk_is_refused(server: HubServer) -> None:
+    partial().parent.mkdir(parents=True)
+    partial().write_bytes(b"x" * 1_000_000)
+    with pytest.raises(HubError, match="checksum"):
+        hub.pull("org/tiny")
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+
+
+def test_partial_file_of_another_version_is_not_continued(server: HubServer) -> None:
+    newer = os.urandom(2_000_000)
+    server.cut_after[FILE] = [500_000, 1000, 1000, 1000, 1000, 1000]
+    with pytest.raises(HubError):
+        hub.pull("org/tiny")
+    assert partial().stat().st_size > 0
+    server.cut_after.clear()
+    server.add("org/tiny", FILES | {FILE: newer})
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == newer
+    assert ranges(server)[-1] is None
+
+
+def test_partial_file_with_all_or_too_many_bytes(server: HubServer) -> None:
+    partial().parent.mkdir(parents=True)
+    partial().write_bytes(WEIGHTS)
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+    assert ranges(server) == []
+    hub.remove("org/tiny")
+    partial().parent.mkdir(parents=True)
+    partial().write_bytes(WEIGHTS + b"more")
+    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+
+
+def test_two_processes_download_a_file_once(server: HubServer) -> None:
+    server.throttle = 3_000_000
+    first = pull_in_another_process()
+    wait_for_bytes(partial(), 200_000)
+    notices: list[str] = []
+    folder = hub.pull("org/tiny", notice=notices.append)
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    out, err = first.communicate(timeout=30)
+    assert (first.returncode, out.count("\n"), err) == (0, 1, "")
+    assert ranges(server) == [None]
+    assert notices[-1] == f"another process is downloading {FILE}; waiting for it"
+
+
+def test_process_that_waits_takes_over_from_one_that_is_killed(server: HubServer) -> None:
+    server.throttle = 2_000_000
+    first = pull_in_another_process()
+    wait_for_bytes(partial(), 200_000)
+    second = pull_in_another_process()
+    assert second.stdout is not None
+    assert "downloading org/tiny" in second.stdout.readline()
+    assert "waiting" in second.stdout.readline()
+    first.kill()
+    first.communicate()
+    server.throttle = None
+    _, err = second.communicate(timeout=30)
+    assert (second.returncode, err) == (0, "")
+    folder = hub.cached("org/tiny")
+    assert folder is not None
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert ranges(server)[0] is None
+    assert int(str(ranges(server)[1])[6:-1]) >= 200_000
+
+
+def test_empty_file_is_pulled(server: HubServer) -> None:
+    server.add("org/tiny", FILES | {"added_tokens.json": b""})
+    assert (hub.pull("org/tiny") / "added_tokens.json").read_bytes() == b""
+
+
+def test_without_symbolic_links_files_are_moved_into_the_snapshot(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError("no symbolic links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = hub.pull("org/tiny")
+    assert not (folder / FILE).is_symlink()
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert disk_bytes(repo_folder("org/tiny")) < 1.1 * len(WEIGHTS)
+    assert hub.pull("org/tiny") == folder
+    assert len(ranges(server)) == 1

@@ -1,0 +1,239 @@
+"""Pulling from a Hub on loopback: each way it can fail."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
+from openllama_cli.models.hub import pull as hub
+from openllama_cli.models.hub.cache import repo_folder
+from openllama_cli.models.hub.errors import http_library
+from tests.support.hub_server import HubServer, Seen
+from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, cache, server
+
+__all__ = ["cache", "server"]
+
+
+def failure(repo_id: str = "org/tiny", revision: str | None = None) -> OlcError:
+    with pytest.raises(OlcError) as caught:
+        hub.pull(repo_id, revision)
+    assert "\n" not in caught.value.cause + caught.value.remedy
+    return caught.value
+
+
+def asked(server: HubServer) -> set[str]:
+    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
+
+
+def index(*shards: str) -> bytes:
+    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
+
+
+def test_unknown_repository_says_so_and_suggests(server: HubServer) -> None:
+    error = failure("openlm-research/open_llama_3b_v3")
+    assert error.code == "repo_not_found"
+    assert "openlm-research/open_llama_3b_v3" in error.cause
+    assert "3b-v2" in error.remedy
+
+
+def test_unknown_revision(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    error = failure(revision="v9")
+    assert (error.code, "v9" in error.cause, "--revision" in error.remedy) == ("revision_not_found", True, True)
+
+
+def test_private_repository_without_token(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE, private=True)
+    error = failure()
+    assert (error.code, "HF_TOKEN" in error.remedy) == ("repo_not_found", True)
+
+
+def test_wrong_token(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.tokens = {"hf_right"}
+    server.add("org/tiny", WHOLE)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    error = failure()
+    assert (error.code, "HF_TOKEN" in error.cause, "401" in error.cause) == ("unauthorized", True, True)
+
+
+@pytest.mark.parametrize("token", [None, "hf_nobody"], ids=["401 without a token", "403 with one"])
+def test_gated_repository(server: HubServer, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    server.tokens = {"hf_nobody"}
+    server.add("org/tiny", WHOLE, gated=True)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    error = failure()
+    assert error.code == "gated"
+    assert f"{server.url}/org/tiny" in error.remedy
+    assert "HF_TOKEN" in error.remedy
+
+
+def test_forbidden_file(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    server.status["model.safetensors"] = [403]
+    assert failure().code == "forbidden"
+
+
+def test_hub_that_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{address}")
+    error = failure()
+    assert error.code == "hub_unreachable"
+    assert address in error.cause
+
+
+def test_hub_that_never_answers_is_given_up_soon(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 1)
+    server.hang = True
+    start = time.monotonic()
+    error = failure()
+    assert error.code == "hub_unreachable"
+    assert "did not answer" in error.cause
+    assert time.monotonic() - start < 8
+
+
+def test_default_timeouts_are_seconds() -> None:
+    from openllama_cli.models.hub.errors import timeouts
+
+    assert timeouts().connect <= 5
+    assert timeouts(download=True).read <= 30
+    assert isinstance(timeouts(), http_library().Timeout)
+
+
+@pytest.mark.parametrize("answer", [b"<html>sign in", b"[]", b"{}", b"null", b'{"id": "org/tiny", "sha": "../../x"}', b"\xff"])
+def test_something_else_at_the_address_of_the_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    monkeypatch.setattr(
+        "tests.support.hub_server._Handler._api", lambda handler, *rest: handler._send_file("page", answer, '"x"')
+    )
+    assert failure().code == "not_a_hub"
+
+
+def test_address_of_the_hub_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "huggingface")
+    assert "HF_ENDPOINT" in failure().remedy
+
+
+def test_unreachable_hub_does_not_spoil_a_cached_model(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    notices: list[str] = []
+    assert hub.pull("org/tiny", notice=notices.append) == folder
+    assert "127.0.0.1:1" in notices[0]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_offline_uses_the_cache_or_fails_without_a_request(server: HubServer, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    server.requests.clear()
+    if by == "environment":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = by == "option"
+    assert hub.pull("org/tiny", offline=offline) == folder
+    with pytest.raises(HubError) as caught:
+        hub.pull("org/other", offline=offline)
+    assert (caught.value.code, "olc models pull org/other" in caught.value.remedy) == ("offline", True)
+    assert server.requests == []
+
+
+def test_offline_with_half_a_model_names_what_is_missing(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    (hub.pull("org/tiny") / "model.safetensors").unlink()
+    with pytest.raises(HubError, match="the weights"):
+        hub.pull("org/tiny", offline=True)
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"README.md": b""}, "none of them weights"),
+        ({"llama.Q4_K_M.gguf": b"", "config.json": CONFIG}, ".gguf"),
+        ({"model.safetensors": b"w", "tokenizer.model": b"t"}, "no config.json"),
+        ({"model.safetensors": b"w", "config.json": CONFIG}, "tokenizer.model"),
+        (SMALL | {"model.safetensors.index.json": index("model-1.safetensors")}, "lacks model-1.safetensors"),
+        (SMALL | {"model.safetensors.index.json": b"{"}, "damaged"),
+        (SMALL | {"model.safetensors.index.json": index("../../../.bashrc")}, "damaged"),
+    ],
+)
+def test_repository_without_a_usable_model(server: HubServer, files: dict[str, bytes], says: str) -> None:
+    server.add("org/tiny", files)
+    error = failure()
+    assert error.code == "no_model_files"
+    assert says in error.cause
+
+
+def test_another_architecture_is_refused_before_its_weights(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE | {"config.json": b'{"model_type": "gpt2"}'})
+    error = failure()
+    assert isinstance(error, ModelError)
+    assert "org/tiny" in error.cause
+    assert "gpt2" in error.cause
+    assert "model.safetensors" not in asked(server)
+
+
+def test_model_larger_than_the_disk_is_refused_with_both_numbers(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    server.declared["model.safetensors"] = 10**18
+    error = failure()
+    assert error.code == "disk_full"
+    assert "1000000000.00 GB" in error.cause
+    assert "GB free" in error.cause
+    assert server.downloads("model.safetensors") == []
+
+
+def test_disk_that_fills_up_while_pulling(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    import hashlib
+
+    # Every write to /dev/full fails as on a full disk.
+    partial = repo_folder("org/tiny") / "blobs" / f"{hashlib.sha256(WEIGHTS).hexdigest()}.olc.incomplete"
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    error = failure()
+    assert error.code == "disk_full"
+    assert "model.safetensors" in error.cause
+    partial.unlink()
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_cache_that_cannot_be_written(server: HubServer, tmp_path: Path) -> None:
+    server.add("org/tiny", WHOLE)
+    tmp_path.chmod(0o500)
+    try:
+        assert failure().code == "disk"
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_cache_folder_that_is_a_file(server: HubServer, cache: Path) -> None:
+    server.add("org/tiny", WHOLE)
+    cache.write_text("")
+    error = failure()
+    assert (error.code, "HF_HOME" in error.remedy) == ("disk", True)
+
+
+@pytest.mark.parametrize("revision", ["../../x", "/etc", "", "a/../b"])
+def test_revision_that_leads_out_of_the_cache(server: HubServer, revision: str) -> None:
+    assert isinstance(failure(revision=revision), UsageError)
+    assert server.requests == []
+
+
+def test_checksum_that_leads_out_of_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.support.hub_server._git", lambda content: "../../../evil")
+    server.add("org/tiny", WHOLE)
+    assert failure().code == "not_a_hub"
+
+
+def test_requests_name_no_file_outside_the_plan(server: HubServer) -> None:
+    server.add("org/tiny", WHOLE)
+    hub.pull("org/tiny")
+    assert server.requests[0] == Seen("GET", "/api/models/org/tiny", None, None)
+    assert len([seen for seen in server.requests if seen.method == "HEAD"]) == len(WHOLE)

@@ -1,0 +1,125 @@
+"""Pulling from a Hub on loopback: what is asked for, and what lands in the cache."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from openllama_cli.models.hub import pull as hub
+from tests.support.hub_server import HubServer
+from tests.support.hubs import SMALL, WEIGHTS, WHOLE, cache, server
+
+__all__ = ["cache", "server"]
+
+
+def asked(server: HubServer) -> set[str]:
+    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
+
+
+def index(*shards: str) -> bytes:
+    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
+
+
+def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
+    from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
+
+    commit = server.add("org/tiny", WHOLE)
+    folder = hub.pull("org/tiny")
+    assert folder.name == commit
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == WHOLE
+    assert snapshot_download("org/tiny", cache_dir=cache, local_files_only=True) == str(folder)
+    found = hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, local_files_only=True)
+    assert Path(found).read_bytes() == WEIGHTS
+    scan = scan_cache_dir(cache)
+    assert not scan.warnings
+    assert [(repo.repo_id, {ref for rev in repo.revisions for ref in rev.refs}) for repo in scan.repos] == [
+        ("org/tiny", {"main"})
+    ]
+
+
+def test_files_of_another_tool_are_not_downloaded_again(server: HubServer, cache: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    server.add("org/tiny", WHOLE)
+    hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, endpoint=server.url)
+    before = len(server.downloads("model.safetensors"))
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+    assert len(server.downloads("model.safetensors")) == before
+
+
+@pytest.mark.parametrize(
+    ("others", "weights"),
+    [
+        ({"model.safetensors": b"s", "pytorch_model.bin": b"b"}, {"model.safetensors"}),
+        ({"pytorch_model.bin": b"b", "consolidated.00.pth": b"m", "params.json": b"{}"}, {"pytorch_model.bin"}),
+        (
+            {
+                "model-00001-of-00002.safetensors": b"1",
+                "model-00002-of-00002.safetensors": b"2",
+                "model.safetensors.index.json": index("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+                "pytorch_model.bin": b"b",
+            },
+            {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"},
+        ),
+    ],
+    ids=["safetensors before bin", "bin before meta", "shards named by the index"],
+)
+def test_one_weight_format_and_nothing_else_is_pulled(server: HubServer, others: dict[str, bytes], weights: set[str]) -> None:
+    noise = {
+        "optimizer.pt": b"o",
+        "model.gguf": b"g",
+        "original/consolidated.00.pth": b"m",
+        "onnx/model.onnx": b"x",
+        "flax_model.msgpack": b"f",
+        "README.md": b"r",
+    }
+    server.add("org/tiny", SMALL | others | noise)
+    folder = hub.pull("org/tiny")
+    assert {file.name for file in folder.iterdir()} == set(SMALL) | weights
+    assert asked(server) == set(SMALL) | weights
+
+
+def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None:
+    files = {
+        "params.json": b"{}",
+        "tokenizer.model": b"t",
+        "consolidated.00.pth": b"0",
+        "consolidated.01.pth": b"1",
+        "x.pth": b"x",
+    }
+    server.add("org/tiny", files)
+    assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
+
+
+def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:
+    first = server.add("org/tiny", WHOLE)
+    hub.pull("org/tiny")
+    downloads = [seen for seen in server.requests if seen.method == "GET" and "/resolve/" in seen.path]
+    assert hub.pull("org/tiny").name == first
+    assert [seen for seen in server.requests if seen.method == "GET" and "/resolve/" in seen.path] == downloads
+    second = server.add("org/tiny", WHOLE | {"generation_config.json": b'{"x": 1}'})
+    assert hub.pull("org/tiny").name == second
+    assert len(server.downloads("model.safetensors")) == 1, "unchanged weights are shared by both revisions"
+    assert hub.cached("org/tiny", first) is not None
+
+
+def test_branch_and_commit_can_be_pulled(server: HubServer) -> None:
+    old = server.add("org/tiny", WHOLE)
+    other = server.add("org/tiny", WHOLE | {"model.safetensors": b"other"}, branch="refs-pr-1")
+    assert hub.pull("org/tiny", "refs-pr-1").name == other
+    assert hub.cached("org/tiny") is None, "a branch is not main"
+    assert hub.pull("org/tiny", old).name == old
+    before = len(server.requests)
+    assert hub.pull("org/tiny", old).name == old
+    assert len(server.requests) == before, "a commit that is here needs no network"
+
+
+def test_token_goes_to_the_hub_and_not_to_its_file_server(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.readers = {"hf_reader"}
+    server.add("org/tiny", WHOLE, gated=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_reader")
+    hub.pull("org/tiny")
+    (large,) = server.downloads("model.safetensors")
+    assert large.path.startswith("/files/")
+    assert large.authorization is None
+    assert all(seen.authorization == "Bearer hf_reader" for seen in server.requests if "/resolve/" in seen.path)

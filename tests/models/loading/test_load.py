@@ -1,0 +1,299 @@
+"""`load`: every format becomes the same model, where and as it was asked for, or an error of two lines."""
+
+import contextlib
+import json
+import pickle
+import random
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.inspect import inspect as checkpoint_module
+from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.system.device import DtypeName
+from tests.support.forked import Forked
+from tests.support.tiny_models import VOCAB, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+
+IDS = torch.tensor([[1, 5, 9, 77, 200, 31]])
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "safetensors": write_tiny_llama,
+    "sharded safetensors": lambda folder: write_tiny_llama(folder, sharded=True),
+    "bin": lambda folder: write_tiny_llama(folder, safe=False),
+    "sharded bin": lambda folder: write_tiny_llama(folder, safe=False, sharded=True),
+    "meta": lambda folder: write_meta_llama(folder, shards=2),
+}
+
+
+def model_folder(path: Path) -> ModelFolder:
+    return ModelFolder(path, path.name, "folder", None, None, "flag")
+
+
+def load_folder(path: Path, *, dtype: DtypeName = "float32", device: str = "auto", **options: Any) -> LoadedModel:
+    return load(model_folder(path), ModelSpec(model=str(path), dtype=dtype, device=device), **options)
+
+
+def logits(loaded: LoadedModel) -> torch.Tensor:
+    return loaded.model(IDS.to(loaded.input_device)).logits.float().cpu()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    """Logits of the tiny model, made by putting its weights into transformers' class by hand."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = tiny_config()
+    config.pop("torch_dtype")
+    model = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    model.load_state_dict(tiny_state_dict(tiny_config()), strict=True)
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_every_format_loads_to_the_same_model(tmp_path: Path, kind: str, device: str, expected: torch.Tensor) -> None:
+    loaded = load_folder(WRITERS[kind](tmp_path / "model"), device=device)
+    torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
+    assert loaded.dtype == torch.float32 == loaded.model.dtype
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("the whale")) == "the whale"
+    assert loaded.load_seconds > 0
+    if not torch.accelerator.is_available() or device == "cpu":
+        assert (loaded.device, loaded.input_device) == ("cpu", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(("memory", "where"), [(60_000, "disk"), (110_000, "cpu,disk"), (150_000, "cpu,disk")])
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="places layers on the CPU and the disk alone")
+def test_layers_offloaded_to_cpu_and_disk_compute_the_same(
+    tmp_path: Path, kind: str, memory: int, where: str, expected: torch.Tensor
+) -> None:
+    loaded = load_folder(WRITERS[kind](tmp_path / "model"), max_memory={"cpu": memory}, offload_folder=tmp_path / "offload")
+    assert (loaded.device, loaded.input_device) == (where, torch.device("cpu"))
+    torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="places layers on the disk alone")
+def test_ids_go_to_the_cpu_also_when_the_embedding_itself_is_on_disk(tmp_path: Path) -> None:
+    loaded = load_folder(write_tiny_llama(tmp_path), max_memory={"cpu": 1}, offload_folder=tmp_path)
+    assert loaded.model.hf_device_map == {"": "disk"}
+    assert loaded.model.device == torch.device("meta")
+    assert loaded.input_device == torch.device("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_layers_spread_over_gpu_cpu_and_disk_compute_the_same(tmp_path: Path, expected: torch.Tensor) -> None:
+    folder = write_tiny_llama(tmp_path)
+    for memory in ({0: 10**9}, {0: 70_000, "cpu": 10**9}, {0: 70_000, "cpu": 60_000}, {0: 1, "cpu": 10**9}):
+        loaded = load_folder(folder, max_memory=memory, offload_folder=tmp_path / "offload")
+        torch.testing.assert_close(logits(loaded), expected, atol=1e-4, rtol=0)
+
+
+def test_loading_is_silent_and_leaves_no_temporary_files(tmp_path: Path) -> None:
+    """In a process of its own: warnings and bars of transformers and accelerate are off, and on again afterwards."""
+    code = """
+import pathlib, sys, tempfile
+from openllama_cli.models.spec import ModelFolder
+from openllama_cli.models.loading.load import load
+from openllama_cli.models.spec import ModelSpec
+tempfile.tempdir = sys.argv[1]
+for path in map(pathlib.Path, sys.argv[2:]):
+    for memory in (None, {"cpu": 40_000}):
+        loaded = load(ModelFolder(path, "m", "folder", None, None, "flag"), ModelSpec(dtype="bfloat16"), max_memory=memory)
+        print("disk" in loaded.device, len(list(pathlib.Path(sys.argv[1]).iterdir())))
+from transformers.utils import logging
+logging.get_logger("transformers.test").warning("as before")
+sys.exit()
+"""
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    folders = [write_tiny_llama(tmp_path / "bin", safe=False, dtype="float16"), write_meta_llama(tmp_path / "meta")]
+    run = Forked(str(spare), *map(str, folders), code=code)
+    assert run.wait() == 0, run.err
+    assert run.out.decode().splitlines() == ["False 0", "True 1", "False 1", "True 2"]
+    assert run.err == b"[transformers] as before\n"
+    assert list(spare.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+@pytest.mark.parametrize("safe", [True, False])
+def test_weights_of_an_unchanged_type_are_mapped_and_not_copied(tmp_path: Path, safe: bool) -> None:
+    folder = write_tiny_llama(tmp_path, safe=safe, dtype="bfloat16")
+    file = (folder / ("model.safetensors" if safe else "pytorch_model.bin")).resolve()
+    loaded = load_folder(folder, dtype="bfloat16", device="cpu")
+    regions = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
+    ranges = [tuple(int(number, 16) for number in region[0].split("-")) for region in regions]
+    for name, parameter in loaded.model.named_parameters():
+        assert any(begin <= parameter.data_ptr() < end for begin, end in ranges), name
+
+
+def test_a_type_that_was_asked_for_is_what_the_weights_get(tmp_path: Path) -> None:
+    for write in (write_tiny_llama, write_meta_llama):
+        loaded = load_folder(write(tmp_path / write.__name__, dtype="float16"), dtype="bfloat16")
+        assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
+        assert loaded.dtype == torch.bfloat16
+
+
+def test_tied_biased_and_rescaled_llamas_load(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, layers=1, tie=True)
+    config = json.loads((folder / "config.json").read_text())
+    rope = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    config |= {"attention_bias": True, "mlp_bias": True, "rope_scaling": rope, "rope_theta": 500000.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    for name in [name for name in state if "proj" in name]:
+        state[name.replace("weight", "bias")] = torch.ones(state[name].shape[0])
+    save_file(state, folder / "model.safetensors")
+    model = load_folder(folder).model
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert model.model.layers[0].mlp.up_proj.bias.sum() == 48
+    assert model.config.rope_parameters == rope | {"rope_theta": 500000.0}
+
+
+def test_generation_settings_that_come_with_a_checkpoint_do_not_reach_generate(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "temperature": 0.6, "repetition_penalty": 9.0, "eos_token_id": [2, 7]})
+    )
+    settings = load_folder(folder).model.generation_config.to_diff_dict()
+    settings.pop("transformers_version", None)
+    assert settings == {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": 0}
+
+
+class Recorder:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        self.events.append((label, total_bytes))
+
+    def advance(self, count: int) -> None:
+        self.events.append(count)
+
+    def finish(self) -> None:
+        self.events.append("finished")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_progress_counts_every_byte_of_the_weights_once(tmp_path: Path, kind: str) -> None:
+    recorder = Recorder()
+    loaded = load_folder(WRITERS[kind](tmp_path / "model"), progress=recorder)
+    (label, total), *counts, end = recorder.events
+    assert (label, end) == ("loading model", "finished")
+    assert total == sum(tensor.nbytes for tensor in loaded.checkpoint.tensors.values()) == sum(counts)
+    assert len(counts) > 10
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "meta"])
+def test_loading_asks_nothing_of_the_network(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("the network was used")
+
+    folder = WRITERS[kind](tmp_path / "model")
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    load_folder(folder)
+    assert not [thread.name for thread in threading.enumerate() if "auto_conversion" in thread.name]
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"type": "linear"},
+        {"rope_type": "llama3", "factor": 8.0},
+        {"rope_type": "yarn", "factor": 2.0, "beta_fast": "x"},
+        {"rope_type": "longrope", "factor": 2.0, "short_factor": 3},
+    ],
+)
+def test_rotary_settings_that_transformers_refuses_are_an_error_in_config_json(tmp_path: Path, rope: dict[str, Any]) -> None:
+    folder = write_tiny_llama(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": rope}))
+    with pytest.raises(ModelError, match=r"config\.json is refused by transformers: ") as caught:
+        load_folder(folder)
+    assert "\n" not in caught.value.cause
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_loading(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"{VOCAB} tokens"):
+        load_folder(write_tiny_llama(tmp_path, vocab=64))
+
+
+def test_weights_missing_for_transformers_are_an_error_even_if_headers_looked_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second line of defence: with the check of names and shapes taken away, transformers' own report still fails."""
+    folder = write_tiny_llama(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    good = checkpoint_module.inspect(folder)
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr("openllama_cli.models.loading.load.inspect", lambda _path: good)
+    with pytest.raises(ModelError, match=r"1 missing keys, such as model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_flipped_bit_in_a_header_never_ends_in_a_traceback(tmp_path: Path, safe: bool) -> None:
+    folder = write_tiny_llama(tmp_path, safe=safe, layers=1)
+    file = folder / ("model.safetensors" if safe else "pytorch_model.bin")
+    content = file.read_bytes()
+    chance = random.Random(4)
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[chance.randrange(2000)] ^= 1 << chance.randrange(8)
+        file.write_bytes(damaged)
+        with contextlib.suppress(ModelError):
+            assert logits(load_folder(folder)).shape == (1, 6, VOCAB)
+
+
+def test_files_that_change_under_the_loader_are_explained(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "a")
+    found = checkpoint_module.inspect(folder)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ModelError, match="changed while it was read"), explained(found, torch.device("cpu"), torch.float32):
+        safe_open(folder / "model.safetensors", framework="pt")
+    binary = write_tiny_llama(tmp_path / "b", safe=False) / "pytorch_model.bin"
+    binary.write_bytes(binary.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="changed while it was read"), explained(found, torch.device("cpu"), torch.float32):
+        torch.load(binary, weights_only=True, mmap=True)
+    binary.write_bytes(pickle.dumps(object(), protocol=2))
+    with pytest.raises(ModelError, match="changed while it was read"), explained(found, torch.device("cpu"), torch.float32):
+        torch.load(binary, weights_only=True)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot be read"), explained(found, torch.device("cpu"), torch.float32):
+        (folder / "model.safetensors").read_bytes()
+
+
+def test_memory_that_is_not_there_is_explained_and_bugs_are_not(tmp_path: Path) -> None:
+    found = checkpoint_module.inspect(write_tiny_llama(tmp_path))
+    with (
+        pytest.raises(ModelError, match="no memory for the model") as caught,
+        explained(found, torch.device("cpu"), torch.float32),
+    ):
+        torch.empty(1 << 50)
+    assert "--dtype bfloat16" in caught.value.remedy
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained(found, torch.device("cpu"), torch.float32):
+        torch.ones(2, 3) @ torch.ones(2, 3)

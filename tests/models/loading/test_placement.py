@@ -1,0 +1,102 @@
+"""Devices and types: what `--device` and `--dtype` come to on this machine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from openllama_cli.errors import OlcError
+from openllama_cli.models.loading import placement
+from openllama_cli.models.loading.placement import device_map
+from openllama_cli.system.cgroup import Limits
+from openllama_cli.system.device import choose_dtype, cpu_has_bfloat16, main_device
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+def test_auto_type_is_the_stored_one_on_a_gpu_and_the_fast_one_on_a_cpu(stored: str) -> None:
+    assert choose_dtype("auto", stored, GPU) == getattr(torch, stored)
+    assert choose_dtype("auto", stored, CPU) == (torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
+
+
+@pytest.mark.parametrize("requested", ["float32", "float16", "bfloat16"])
+def test_a_type_that_was_asked_for_is_taken(requested: str) -> None:
+    assert choose_dtype(requested, "bfloat16", CPU) == choose_dtype(requested, "bfloat16", GPU) == getattr(torch, requested)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")
+def test_bfloat16_of_the_processor_agrees_with_the_kernel() -> None:
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    assert cpu_has_bfloat16() == bool(words & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"})
+
+
+def test_bfloat16_is_found_without_the_newer_probe_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = cpu_has_bfloat16()
+    placement._cpu_capabilities.cache_clear()
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    try:
+        assert cpu_has_bfloat16() == (found if sys.platform == "linux" else False)
+    finally:
+        placement._cpu_capabilities.cache_clear()
+
+
+def test_cpu_and_auto_give_device_maps_for_transformers() -> None:
+    assert main_device("cpu") == CPU
+    assert device_map("cpu", CPU) == {"": CPU}
+    assert device_map("auto", CPU) == "auto"
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert main_device("auto") == CPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
+def test_asking_for_cuda_without_a_gpu_names_this_torch(device: str) -> None:
+    with pytest.raises(OlcError) as caught:
+        main_device(device)
+    assert f"--device {device}" in caught.value.cause
+    assert torch.__version__ in caught.value.cause
+    assert "--device auto" in caught.value.remedy
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
+    assert main_device("cuda") == GPU
+    with pytest.raises(OlcError, match="cuda:99 is not there: torch sees cuda:0"):
+        main_device("cuda:99")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
+    with pytest.raises(OlcError, match="--device mps: torch "):
+        main_device("mps")
+
+
+def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: True)
+    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16
+    assert placement.choose_dtype("auto", "float16", cpu) == torch.bfloat16
+    assert placement.choose_dtype("auto", "float32", cpu, mapped=True) == torch.bfloat16
+    assert placement.choose_dtype("float32", "float16", cpu, mapped=True) == torch.float32
+    # Without bfloat16 instructions several rows would have nowhere to go.
+    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: False)
+    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
+
+
+def test_a_container_grants_less_memory_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = placement.free_bytes(CPU)
+    assert free > 10**6
+    for granted, expected in (
+        (Limits(memory=3000, memory_used=1000), 2000),
+        (Limits(memory=3000, memory_used=4000), 0),
+        (Limits(memory=1 << 59, memory_used=0), None),
+    ):
+        monkeypatch.setattr(placement, "limits", lambda granted=granted: granted)
+        found = placement.free_bytes(CPU)
+        assert found == expected if expected is not None else found > 10**6

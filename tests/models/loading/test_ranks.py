@@ -1,0 +1,81 @@
+import dataclasses
+
+import pytest
+
+from openllama_cli.errors import UsageError
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.loading.ranks import Place, check_ranks, one_process_only, place, sizes
+from openllama_cli.models.spec import ModelSpec
+
+LLAMA = LlamaShape(hidden=3200, intermediate=8640, layers=26, heads=32, kv_heads=32, head_dim=100, vocab=32000, context=2048)
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+
+
+def under_torchrun(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(processes)}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_place_is_what_torchrun_says() -> None:
+    assert place(TORCHRUN) == Place(rank=1, size=4, local_rank=1, local_size=2)
+    assert not Place(1, 4, 1, 2).one_host
+    assert Place(1, 2, 1, 2).one_host
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"},
+        {"RANK": "0", "WORLD_SIZE": "2"},  # A training cluster's variables, without torchrun.
+        {**TORCHRUN, "WORLD_SIZE": "many"},
+    ],
+)
+def test_without_torchrun_or_with_one_process_it_is_an_ordinary_run(env: dict[str, str]) -> None:
+    assert place(env) is None
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "expected"),
+    [(32, 32, [1, 2, 4, 8, 16, 32]), (64, 8, [1, 2, 4, 8]), (26, 26, [1, 2, 13, 26]), (6, 2, [1, 2]), (4, 1, [1])],
+)
+def test_every_process_needs_whole_heads_and_key_value_heads(heads: int, kv_heads: int, expected: list[int]) -> None:
+    assert sizes(dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads)) == expected
+
+
+def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_torchrun(monkeypatch, 3)
+    with pytest.raises(UsageError) as caught:
+        check_ranks(dataclasses.replace(LLAMA, heads=32, kv_heads=8), ModelSpec(), "llama-3")
+    assert "llama-3 cannot be divided over 3 processes: it has 32 heads and 8 key/value heads" in caught.value.cause
+    assert "start 1, 2, 4 or 8 processes in all" in caught.value.remedy
+
+
+def test_a_model_with_one_key_value_head_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_torchrun(monkeypatch, 2)
+    with pytest.raises(UsageError) as caught:
+        check_ranks(dataclasses.replace(LLAMA, kv_heads=1), ModelSpec(), "small")
+    assert "start 1 process in all" in caught.value.remedy
+
+
+@pytest.mark.parametrize("processes", [1, 2, 32])
+def test_a_number_that_divides_the_heads_is_accepted(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    under_torchrun(monkeypatch, processes)
+    check_ranks(LLAMA, ModelSpec(), "3b")
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_one_device_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    under_torchrun(monkeypatch, 2)
+    with pytest.raises(UsageError, match=device):
+        check_ranks(LLAMA, ModelSpec(device=device), "3b")
+    monkeypatch.delenv("LOCAL_RANK")
+    check_ranks(LLAMA, ModelSpec(device=device), "3b")
+
+
+def test_what_runs_in_one_process_is_refused_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_torchrun(monkeypatch, 2)
+    with pytest.raises(UsageError, match="--check runs in one process, and torchrun started 2"):
+        one_process_only("--check")
+    under_torchrun(monkeypatch, 1)
+    one_process_only("--check")

@@ -1,0 +1,317 @@
+"""Quantized copies: made once, the same from every format, noticed when damaged, done without where there is no room."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openllama_cli.errors import ModelError, OlcError
+from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.quantize import copies as quantize_cache
+from openllama_cli.models.quantize.copies import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from tests.support.forked import Forked
+from tests.support.tiny_models import write_meta_llama, write_tiny_llama
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "olc" / "quantised"
+
+
+class Recorder:
+    """Progress, and notices, as they came."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.done, self.total = 0, 0
+        self.notices: list[str] = []
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        self.labels.append(label)
+        self.done, self.total = 0, total_bytes or 0
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+    def finish(self) -> None:
+        """Nothing to see."""
+
+
+def opened(path: Path, method: Any = "int8", seen: Recorder | None = None) -> LoadedModel:
+    seen = seen or Recorder()
+    folder = ModelFolder(path, "tiny", "folder", None, None, "flag")
+    return load(folder, ModelSpec(device="cpu", quantize=method), progress=seen, notice=seen.notices.append)
+
+
+def logits(loaded: LoadedModel) -> list[float]:
+    from openllama_cli.generation.forward.cache import KVCache
+    from openllama_cli.generation.session import choose_forward
+
+    found: list[float] = choose_forward(loaded).prefill([1, 50, 60], KVCache(3))[0].tolist()
+    return found
+
+
+def only_copy(cache: Path) -> Path:
+    (folder,) = cache.iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_the_second_start_quantizes_nothing(tiny_model: Path, cache: Path, method: Any) -> None:
+    first, second = Recorder(), Recorder()
+    expected = logits(opened(tiny_model, method, first))
+    assert first.labels == [f"quantizing to {method}"]
+    # Norms are too small to be counted.
+    assert 0.97 * first.total < first.done <= first.total
+    assert logits(opened(tiny_model, method, second)) == expected
+    assert second.labels == first.notices == second.notices == []
+    assert {file.name for file in only_copy(cache).iterdir()} == {WEIGHTS, ABOUT}
+
+
+def test_the_second_start_needs_no_transformers(tiny_model: Path) -> None:
+    opened(tiny_model)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from openllama_cli.generation.session import load_model, describe\n"
+        "from openllama_cli.models.opened import open_model\n"
+        "from openllama_cli.models.spec import ModelSpec\n"
+        f"spec = ModelSpec({str(tiny_model)!r}, device='cpu', quantize='int8')\n"
+        "loaded = load_model(open_model(spec), spec)\n"
+        "assert describe(loaded)['dtype'] == 'int8'\n"
+        "assert not {'transformers', 'accelerate'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def test_every_format_gives_the_same_copy(tmp_path: Path, cache: Path) -> None:
+    shape: dict[str, Any] = {"seed": 3, "heads": 4, "kv_heads": 2}
+    folders = [
+        write_tiny_llama(tmp_path / "safe", **shape),
+        write_tiny_llama(tmp_path / "shards", sharded=True, **shape),
+        write_tiny_llama(tmp_path / "bin", safe=False, sharded=True, **shape),
+        write_meta_llama(tmp_path / "meta", shards=2, **shape),
+    ]
+    for folder in folders:
+        opened(folder)
+    copies = {(home / WEIGHTS).read_bytes() for home in cache.iterdir()}
+    assert len(list(cache.iterdir())) == 4
+    assert len(copies) == 1
+
+
+def test_another_model_method_or_edit_has_a_copy_of_its_own(tmp_path: Path, tmp_model: Path, cache: Path) -> None:
+    opened(tmp_model)
+    opened(tmp_model, "int4")
+    assert len(list(cache.iterdir())) == 2
+    weights = tmp_model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    opened(tmp_model)
+    assert len(list(cache.iterdir())) == 3
+
+
+def flip_a_bit(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    (folder / WEIGHTS).write_bytes(bytes(data))
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 5000)
+
+
+def swap_blocks(folder: Path) -> None:
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[:8192] + data[12288:16384] + data[8192:12288] + data[16384:])
+
+
+def empty(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes(b"")
+
+
+def lose_about(folder: Path) -> None:
+    (folder / ABOUT).unlink()
+
+
+def odd_about(folder: Path) -> None:
+    (folder / ABOUT).write_text(json.dumps({"format": quantize_cache.FORMAT, "model": []}))
+
+
+def lose_weights(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [*[flip_a_bit] * 8, cut_short, swap_blocks, empty, lose_about, odd_about, lose_weights], ids=lambda d: d.__name__
+)
+def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path, damage: Callable[[Path], None]) -> None:
+    opened(tiny_model)
+    whole = (only_copy(cache) / WEIGHTS).read_bytes()
+    damage(only_copy(cache))
+    seen = Recorder()
+    opened(tiny_model, seen=seen)
+    assert seen.notices == ["the quantized copy of the model is damaged; making it again"]
+    assert (only_copy(cache) / WEIGHTS).read_bytes() == whole
+    again = Recorder()
+    opened(tiny_model, seen=again)
+    assert again.notices == again.labels == []
+
+
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: Path, method: Any) -> None:
+    expected = logits(opened(tiny_model, method))
+    remove_copies(list_copies())
+    code = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from tests.models.quantize.test_quantize import Recorder, logits, opened\n"
+        "seen = Recorder()\n"
+        f"print(json.dumps([logits(opened(Path({str(tiny_model)!r}), {method!r}, seen)), seen.notices]))\n"
+        "sys.exit()\n"
+    )
+    run = Forked(code=code, file_size=20_000)  # As a full disk, from the twentieth kB on.
+    assert run.wait() == 0, run.err
+    found, notices = json.loads(run.out)
+    assert found == expected
+    assert len(notices) == 1
+    assert "cannot keep the quantized model" in notices[0]
+    assert "File too large" in notices[0]
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = logits(opened(tiny_model))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    seen = Recorder()
+    assert logits(opened(tiny_model, seen=seen)) == expected
+    assert len(seen.notices) == 1
+    assert "Not a directory" in seen.notices[0]
+
+
+def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path) -> None:
+    old, new = cache / ".old.partial", cache / ".new.partial"
+    for partial in (old, new):
+        partial.mkdir(parents=True)
+        (partial / WEIGHTS).write_bytes(b"x")
+    hours_ago = time.time() - 7200
+    for path in (old / WEIGHTS, old):
+        os.utime(path, (hours_ago, hours_ago))
+    opened(tiny_model)
+    assert not old.exists()
+    assert new.exists()
+    assert [copy.model for copy in list_copies()] == ["tiny"]
+    assert weight_files(tiny_model, "int8") == [Path(list_copies()[0].path) / WEIGHTS]
+    assert weight_files(tiny_model, "int4") == weight_files(tiny_model.parent, "int8") == []
+
+
+def test_copies_are_listed_and_removed(tiny_model: Path, cache: Path) -> None:
+    opened(tiny_model)
+    opened(tiny_model, "int4")
+    copies = list_copies()
+    assert [(copy.model, copy.method, copy.folder) for copy in copies] == [
+        ("tiny", "int4", str(tiny_model.resolve())),
+        ("tiny", "int8", str(tiny_model.resolve())),
+    ]
+    sizes = [sum(file.stat().st_size for file in Path(copy.path).iterdir()) for copy in copies]
+    assert [copy.bytes for copy in copies] == sizes
+    assert remove_copies(copies[:1]) == sizes[0]
+    assert list_copies() == copies[1:]
+    assert remove_copies(copies) == sizes[1]
+
+
+def test_a_file_of_the_hubs_cache_is_known_by_its_checksum(tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (blobs / ("a" * 64)).write_bytes(b"x")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blobs / ("a" * 64))
+    before = copy_folder([link])
+    (blobs / ("a" * 64)).write_bytes(b"y")  # It would not do to change it; the name is what counts.
+    assert copy_folder([link]) == before
+    (blobs / ("b" * 64)).write_bytes(b"y")
+    link.unlink()
+    link.symlink_to(blobs / ("b" * 64))
+    assert copy_folder([link]) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"hidden_act": "gelu"}, "the activation gelu"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic rotary embeddings"),
+    ],
+)
+def test_models_of_another_arithmetic_are_refused(tmp_model: Path, change: dict[str, Any], what: str, cache: Path) -> None:
+    config = json.loads((tmp_model / "config.json").read_text())
+    (tmp_model / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match=what) as refused:
+        opened(tmp_model)
+    assert refused.value.remedy == "leave --quantize out"
+    assert not cache.exists()
+
+
+def test_weights_that_changed_since_they_were_inspected_are_an_error(tmp_model: Path, cache: Path) -> None:
+    from openllama_cli.models.checkpoint.inspect import inspect
+
+    checkpoint = inspect(tmp_model)
+    weights = tmp_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    folder = ModelFolder(tmp_model, "tiny", "folder", None, None, "flag")
+    with pytest.raises(OlcError):
+        load(folder, ModelSpec(device="cpu", quantize="int8"), checkpoint=checkpoint)
+    assert list(cache.iterdir()) == []
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from openllama_cli.generation.session import choose_forward
+from tests.models.quantize.test_quantize import opened
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+import torch
+torch.ones(512, 512) @ torch.ones(512, 512)
+before = peak()
+choose_forward(opened(Path(sys.argv[1]), sys.argv[2]))
+print(peak() - before)
+sys.exit()
+"""
+LAYERS = 12
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = {"hidden": 1024, "heads": 16, "kv_heads": 16, "intermediate": 2752, "layers": LAYERS, "dtype": "bfloat16"}
+    return write_tiny_llama(tmp_path_factory.mktemp("large") / "model", **shape)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+@pytest.mark.parametrize(("method", "bytes_each"), [("int8", 1.0), ("int4", 0.5625)])
+def test_memory_holds_the_result_and_one_layer(large: Path, method: str, bytes_each: float, cache: Path) -> None:
+    stored = (large / "model.safetensors").stat().st_size
+    layer = stored / LAYERS
+    result = stored / 2 * bytes_each
+    assert stored > 300e6
+    for start in ("first", "second"):
+        run = Forked(str(large), method, code=PEAK)
+        assert run.wait() == 0, run.err
+        # Besides: up to 64 MiB of the mapped original, or of the copy, and what threads and kernels allocate.
+        assert int(run.out) < result + 2 * layer + 110e6, start
+    assert len(list(cache.iterdir())) == 1

@@ -1,0 +1,58 @@
+"""A model with known logits, so that loop tests take milliseconds."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from openllama_cli.generation.forward.cache import KVCache
+
+
+class FakeForward:
+    """Logits that are a function of the tokens so far; counts what it was asked to run.
+
+    next_logits: tokens so far → [vocab] logits.
+    """
+
+    name = "fake"
+
+    def __init__(self, next_logits: Callable[[Sequence[int]], torch.Tensor], context: int = 64) -> None:
+        self._next_logits = next_logits
+        self._seen: dict[int, list[int]] = {}
+        self.context = context
+        self.prefilled: list[list[int]] = []
+        self.decoded_rows: list[int] = []
+
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(capacity)
+
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+        assert cache.capacity >= len(tokens)
+        self.prefilled.append(list(tokens))
+        self._seen[id(cache)] = list(tokens)
+        cache.advance(len(tokens))
+        ends = range(1, len(tokens) + 1) if every else [len(tokens)]
+        return torch.stack([self._next_logits(tokens[:end]) for end in ends])
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        self.decoded_rows.append(len(tokens))
+        for token, cache in zip(tokens, caches, strict=True):
+            assert cache.length < cache.capacity, "a position beyond the cache"
+            self._seen[id(cache)].append(token)
+            cache.advance(1)
+        return torch.stack([self._next_logits(self._seen[id(cache)]) for cache in caches])
+
+
+def counting(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
+    """The likeliest next token is the last one plus one."""
+
+    def next_logits(tokens: Sequence[int]) -> torch.Tensor:
+        logits = torch.zeros(vocab)
+        logits[(tokens[-1] + 1) % vocab] = 5.0
+        return logits
+
+    return next_logits
+
+
+def uniform(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
+    """Every token is as likely as every other."""
+    return lambda tokens: torch.zeros(vocab)

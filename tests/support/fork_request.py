@@ -1,0 +1,35 @@
+"""Asking the process of `tests.support.forked` for a run of olc; as a program, an `olc` that is such a run.
+
+As a program: `fork_request.py SOCKET [ARGUMENT]...`, where SOCKET is the path at which that process listens. It imports little,
+since it is started for every command of the README.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def ask(address: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], **options: Any) -> int:
+    """Have olc run, with these three streams. Returns a descriptor that tells its process and its exit code, a line each.
+
+    options: see `tests.support.forked.Forked`.
+    """
+    told, tells = os.pipe()
+    request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd(), **options}  # noqa: PTH109
+    content = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [b"\n"], [*streams, tells])
+        connection.sendall(content)
+    os.close(tells)
+    return told
+
+
+if __name__ == "__main__":
+    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ)
+    with os.fdopen(told, "rb") as lines:
+        code = int(lines.read().splitlines()[1])
+    sys.exit(code if code >= 0 else 128 - code)

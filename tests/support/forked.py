@@ -1,0 +1,226 @@
+"""olc in processes of its own that need not import torch: forks of one process that has imported it already.
+
+A fresh process spends most of its time on imports. A fork of one that is done with them is as real in all else: it has
+arguments, streams, an environment, a working folder and limits of its own, and it can be signalled and killed. What depends on
+how a process begins (what is imported and when, closed streams) is tested with fresh ones: see `tests.conftest.olc_command`.
+
+The process that forks is started when a test module imports this one, to be ready when a test needs it, and ends with them.
+"""
+
+import atexit
+import functools
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from tests.conftest import Result
+from tests.support import fork_request
+from tests.support.fork_request import ask
+
+_DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
+
+
+class Forked:
+    """A run of olc, with what `subprocess.Popen` has: pid, poll, wait, send_signal, kill, returncode, and as a context.
+
+    stdin, stdout, stderr: open files or descriptors. stdin None: the null device. stdout and stderr None: kept, and there as
+    `out` and `err` once it has ended. env: the whole environment, None the one of the tests. file_size: bytes that a file may
+    grow to. code: Python that runs before olc does, or, if it ends with an exit, in place of it.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+        env: Mapping[str, str] | None = None,
+        file_size: int | None = None,
+        code: str = "",
+    ) -> None:
+        self.returncode: int | None = None
+        self.out = self.err = b""
+        self._kept = [os.memfd_create("out"), os.memfd_create("err")]
+        environment = os.environ if env is None else env
+        with Path(os.devnull).open("rb") as nothing:
+            files = (stdin if stdin is not None else nothing, stdout or self._kept[0], stderr or self._kept[1])
+            streams = [file if isinstance(file, int) else file.fileno() for file in files]
+            told = ask(server(), arguments, streams, environment, file_size=file_size, code=code)
+        self._told = os.fdopen(told, "rb")
+        self.pid = int(self._told.readline())
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float = 120) -> int:
+        """The exit code; as subprocess tells it, minus the signal that ended it. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("olc", timeout)
+            with self._told:
+                self.returncode = int(self._told.readline())
+            self.out, self.err = map(_content, self._kept)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self.kill()
+        self.wait()
+
+
+def _content(descriptor: int) -> bytes:
+    """All that a file holds; it is closed."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, str] | None = None) -> Result:
+    """Run olc in a process of its own. stdin: bytes come from a file. env: variables besides those of the tests."""
+    with tempfile.TemporaryFile() as file:
+        if isinstance(stdin, bytes):
+            file.write(stdin)
+            file.seek(0)
+        run = Forked(*arguments, stdin=file if isinstance(stdin, bytes) else stdin, env={**os.environ, **(env or {})})
+        return Result(run.wait(), run.out, run.err)
+
+
+@functools.cache
+def server() -> str:
+    """Where the process that forks listens."""
+    folder = tempfile.TemporaryDirectory(prefix="olc-forks-")
+    address = f"{folder.name}/socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,  # Ends when this process does, however it does.
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,  # Ctrl-C is for the tests.
+        )
+
+    def end() -> None:
+        process.kill()
+        process.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
+    return address
+
+
+def olc_script(folder: Path) -> Path:
+    """A program `olc` in a folder: a fork that looks like a process of its own."""
+    script = folder / "olc"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {fork_request.__file__} {server()} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def _imports() -> None:
+    """What a run of olc imports between its start and its first token; nothing here may start a thread."""
+    import spacy  # noqa: F401
+    import torch  # noqa: F401
+    from transformers import LlamaForCausalLM  # noqa: F401
+
+    import openllama_cli.batch.input.precheck
+    import openllama_cli.batch.journal.journal
+    import openllama_cli.batch.output.output
+    import openllama_cli.batch.runner
+    import openllama_cli.cli
+    import openllama_cli.commands.annotate
+    import openllama_cli.commands.batch.command
+    import openllama_cli.commands.complete
+    import openllama_cli.commands.generate
+    import openllama_cli.generation.text.stream
+    import openllama_cli.models.loading.load  # noqa: F401
+
+
+def _serve(listener: socket.socket) -> str:
+    """Fork on request. Returns in each fork, ready to run olc: the code that is to run before it."""
+    _imports()
+    gc.freeze()  # What is shared with forks is not to be copied for counting.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the keepers.
+    while True:
+        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
+            os._exit(0)
+        connection, _ = listener.accept()
+        with connection:
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
+            with connection.makefile("rb") as content:
+                request = json.load(content)
+        if os.fork() == 0:
+            listener.close()
+            return _keep(request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _keep(request: dict[str, Any], descriptors: list[int]) -> str:
+    """Fork once more, and tell how that process ends: only a parent is told. Returns in that process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        return _prepare(request, descriptors)
+    for descriptor in descriptors[:3]:
+        os.close(descriptor)
+    os.write(descriptors[3], f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    os.write(descriptors[3], f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
+    for number, descriptor in enumerate(descriptors[:3]):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    if "OMP_NUM_THREADS" in os.environ:  # It has been read already.
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if request.get("file_size") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+    # As Python makes them at its start.
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=1 if os.isatty(1) else -1)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+    sys.argv = ["olc", *request["arguments"]]
+    code: str = request.get("code", "")
+    return code
+
+
+if __name__ != "__main__":
+    server()
+else:
+    exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    from openllama_cli.cli import main
+
+    main()
