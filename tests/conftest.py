@@ -1,19 +1,21 @@
 """What all tests share: a world of their own (no user's settings, cache or network), tiny models, and ways to run `olc`."""
 
 import contextlib
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
 # Before anything imports huggingface_hub, which reads its environment once.
-_WORLD = tempfile.TemporaryDirectory(prefix="olc-tests-")
+_WORLD = tempfile.TemporaryDirectory(prefix="olc-tests-", ignore_cleanup_errors=True)
 for _name in ("OLC_MODEL", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(_name, None)
 os.environ |= {
@@ -22,9 +24,52 @@ os.environ |= {
     "XDG_CACHE_HOME": f"{_WORLD.name}/cache",
     # No Hub: a test that needs one starts its own and points here.
     "HF_ENDPOINT": "http://127.0.0.1:9",
-    # As olc sets it: tests beside which another process works would wait for its threads.
+    # A worker of pytest-xdist has one core; threads of several would wait for each other.
+    "OMP_NUM_THREADS": "1",
+    # As olc sets it.
     "GOMP_SPINCOUNT": "2000",
 }
+# The workers inherit the one of the process that starts them.
+os.environ.setdefault("OLC_TESTS_LOCK", f"{_WORLD.name}/lock")
+# What a shell starts in the background (`pytest &`) ignores Ctrl-C, and so would every olc that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Their tests start clusters of processes: one after another on the same worker, and first, since they take longest.
+CLUSTERS = ("tests/commands/shared/test_torchrun.py", "tests/commands/batch/test_ray.py", "tests/batch/ray/test_engine.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
+
+
+def pytest_unconfigure() -> None:
+    _WORLD.cleanup()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile`: a file's tests stay on one worker, where its fixtures are made once. CLUSTERS count as one file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "clusters" if nodeid.startswith(CLUSTERS) else super()._split_scope(nodeid)
+
+    return Scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Nothing runs beside a test marked `alone`: it holds the lock that the others share."""
+    lock = Path(os.environ["OLC_TESTS_LOCK"])
+    with lock.with_suffix(".turn").open("w") as turn, lock.open("w") as machine:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # Whoever waits for the others to end is not overtaken by them.
+        fcntl.flock(machine, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(machine, fcntl.LOCK_UN)  # Closing would not do where a test has forked.
 
 
 @dataclass(frozen=True)
