@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.inspect import inspect as checkpoint_module
+from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -246,7 +246,7 @@ def test_weights_missing_for_transformers_are_an_error_even_if_headers_looked_ri
     """The second line of defence: with the check of names and shapes taken away, transformers' own report still fails."""
     folder = write_tiny_llama(tmp_path)
     state = load_file(folder / "model.safetensors")
-    good = checkpoint_module.inspect(folder)
+    good = inspect(folder)
     del state["model.layers.1.mlp.up_proj.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     monkeypatch.setattr("openllama_cli.models.loading.load.inspect", lambda _path: good)
@@ -270,7 +270,7 @@ def test_a_flipped_bit_in_a_header_never_ends_in_a_traceback(tmp_path: Path, saf
 
 def test_files_that_change_under_the_loader_are_explained(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path / "a")
-    found = checkpoint_module.inspect(folder)
+    found = inspect(folder)
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:-100])
     with pytest.raises(ModelError, match="changed while it was read"), explained(found, torch.device("cpu"), torch.float32):
@@ -288,7 +288,7 @@ def test_files_that_change_under_the_loader_are_explained(tmp_path: Path) -> Non
 
 
 def test_memory_that_is_not_there_is_explained_and_bugs_are_not(tmp_path: Path) -> None:
-    found = checkpoint_module.inspect(write_tiny_llama(tmp_path))
+    found = inspect(write_tiny_llama(tmp_path))
     with (
         pytest.raises(ModelError, match="no memory for the model") as caught,
         explained(found, torch.device("cpu"), torch.float32),

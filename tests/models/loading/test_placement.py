@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.loading import placement
 from openllama_cli.models.loading.placement import device_map
+from openllama_cli.system import device as system_device
 from openllama_cli.system.cgroup import Limits
 from openllama_cli.system.device import choose_dtype, cpu_has_bfloat16, main_device
 
@@ -35,12 +35,12 @@ def test_bfloat16_of_the_processor_agrees_with_the_kernel() -> None:
 
 def test_bfloat16_is_found_without_the_newer_probe_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = cpu_has_bfloat16()
-    placement._cpu_capabilities.cache_clear()
+    system_device._cpu_capabilities.cache_clear()
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     try:
         assert cpu_has_bfloat16() == (found if sys.platform == "linux" else False)
     finally:
-        placement._cpu_capabilities.cache_clear()
+        system_device._cpu_capabilities.cache_clear()
 
 
 def test_cpu_and_auto_give_device_maps_for_transformers() -> None:
@@ -79,24 +79,24 @@ def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
 
 def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: True)
-    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16
-    assert placement.choose_dtype("auto", "float16", cpu) == torch.bfloat16
-    assert placement.choose_dtype("auto", "float32", cpu, mapped=True) == torch.bfloat16
-    assert placement.choose_dtype("float32", "float16", cpu, mapped=True) == torch.float32
+    monkeypatch.setattr(system_device, "cpu_has_bfloat16", lambda: True)
+    assert choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16
+    assert choose_dtype("auto", "float16", cpu) == torch.bfloat16
+    assert choose_dtype("auto", "float32", cpu, mapped=True) == torch.bfloat16
+    assert choose_dtype("float32", "float16", cpu, mapped=True) == torch.float32
     # Without bfloat16 instructions several rows would have nowhere to go.
-    monkeypatch.setattr(placement, "cpu_has_bfloat16", lambda: False)
-    assert placement.choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
+    monkeypatch.setattr(system_device, "cpu_has_bfloat16", lambda: False)
+    assert choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
 
 
 def test_a_container_grants_less_memory_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = placement.free_bytes(CPU)
+    free = system_device.free_bytes(CPU)
     assert free > 10**6
     for granted, expected in (
         (Limits(memory=3000, memory_used=1000), 2000),
         (Limits(memory=3000, memory_used=4000), 0),
         (Limits(memory=1 << 59, memory_used=0), None),
     ):
-        monkeypatch.setattr(placement, "limits", lambda granted=granted: granted)
-        found = placement.free_bytes(CPU)
+        monkeypatch.setattr(system_device, "limits", lambda granted=granted: granted)
+        found = system_device.free_bytes(CPU)
         assert found == expected if expected is not None else found > 10**6

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Step, decode_rows
 from openllama_cli.generation.decode.prefix import PrefixCache
@@ -23,7 +24,6 @@ from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, up
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.generation.session import choose_forward, engines
-from openllama_cli.generation.text import stream
 
 CONTEXT = 1024
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
@@ -188,8 +188,8 @@ def test_a_model_whose_graphs_fail_runs_without_them(model: Any, monkeypatch: py
         raise RuntimeError("CUDA error: invalid device function\nCompile with TORCH_USE_CUDA_DSA")
 
     said: list[str] = []
-    monkeypatch.setattr(stream, "suits_graphs", lambda model: True)
-    monkeypatch.setattr(stream, "GraphForward", fail)
+    monkeypatch.setattr(graphed, "suits_graphs", lambda model: True)
+    monkeypatch.setattr(graphed, "GraphForward", fail)
     forward = choose_forward(SimpleNamespace(model=model, input_device=model.device, quantized=None), said.append)
     assert type(forward) is LeanForward
     assert said == ["CUDA graphs cannot be used here, so decoding is slower: CUDA error: invalid device function"]
@@ -202,7 +202,7 @@ def test_decode_loops_share_a_forward_pass_until_memory_ran_out(model: Any, monk
         made.append(LeanForward(model))
         return made[-1]
 
-    monkeypatch.setattr(stream, "choose_forward", make)
+    monkeypatch.setattr(session, "choose_forward", make)
     engine = engines(SimpleNamespace(model=model, input_device=model.device, quantized=None))
     assert not made
     for rows, count in ((8, 1), (8, 1), (4, 2), (4, 2), (8, 2)):
