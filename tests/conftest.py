@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
 
 
-def pytest_unconfigure() -> None:
-    _WORLD.cleanup()
+def pytest_sessionfinish() -> None:
+    _WORLD.cleanup()  # Workers are not waited for long enough to do this at their end.
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -22,11 +22,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
-from tests.conftest import Result
 from tests.support import fork_request
 from tests.support.fork_request import ask
+
+if TYPE_CHECKING:
+    from tests.conftest import Result
 
 _DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
 
@@ -99,8 +101,10 @@ def _content(descriptor: int) -> bytes:
         return file.read()
 
 
-def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, str] | None = None) -> Result:
+def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, str] | None = None) -> "Result":
     """Run olc in a process of its own. stdin: bytes come from a file. env: variables besides those of the tests."""
+    from tests.conftest import Result  # Not by the process that forks: it would make a world of its own.
+
     with tempfile.TemporaryFile() as file:
         if isinstance(stdin, bytes):
             file.write(stdin)
