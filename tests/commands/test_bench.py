@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Olc
+from tests.support.forked import run_module
 
 
 @pytest.mark.slow
@@ -32,8 +33,11 @@ def test_both_rivals_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path,
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(
+    olc: Olc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--runs", "1", "--prompt-tokens", "8", "-n", "4", "--quantize", "int8"]
+    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess.run", run_module)
     # A cache of its own: the quantized copy would show in other tests' lists.
     result = olc("bench", "-m", str(tiny_model), *options, env={"XDG_CACHE_HOME": str(tmp_path)})
     assert result.code == 0, result.messages

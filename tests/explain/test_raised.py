@@ -3,14 +3,13 @@
 import os
 import pickle
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked_torchrun import launch
 from tests.support.raising import codes, first, raised
 
 torch = pytest.importorskip("torch")
@@ -123,19 +122,18 @@ def test_the_published_llama_start_under_torchrun(tmp_path: Path) -> None:
         pytest.skip("this torch has NCCL")
     script = tmp_path / "example.py"
     script.write_text("import torch\ntorch.distributed.init_process_group('nccl')\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", str(script)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 1
-    assert codes(run.stderr) == ["nccl_missing", "torchrun_child_failed"]
+    run = launch("--standalone", "--nproc_per_node", "1", str(script), env=os.environ)
+    assert run.wait() == 1
+    assert codes(run.err.decode()) == ["nccl_missing", "torchrun_child_failed"]
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_under_torchrun(tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", str(script)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert codes(run.stderr) == ["killed", "torchrun_child_failed"]
+    run = launch("--standalone", "--nproc_per_node", "1", str(script), env=os.environ)
+    assert run.wait() == 1
+    assert codes(run.err.decode()) == ["killed", "torchrun_child_failed"]
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

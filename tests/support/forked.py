@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -111,6 +111,13 @@ def fork(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, st
             file.seek(0)
         run = Forked(*arguments, stdin=file if isinstance(stdin, bytes) else stdin, env={**os.environ, **(env or {})})
         return Result(run.wait(), run.out, run.err)
+
+
+def run_module(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """In place of `subprocess.run`, for a command `python -m MODULE [ARGUMENT]...` whose output is captured."""
+    code = f"import runpy; runpy.run_module({command[2]!r}, run_name='__main__'); sys.exit()"
+    run = Forked(*command[3:], code=code)
+    return subprocess.CompletedProcess(command, run.wait(), run.out.decode(), run.err.decode())
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""Several processes, started by the real torchrun on loopback, that hold one model together. gloo on the CPU."""
+"""Several processes, started by the real torchrun on loopback, that hold one model together. gloo on the CPU.
+
+One test starts everything afresh, as people do; the others fork, see `tests.support.forked_torchrun`.
+"""
 
 import json
 import os
@@ -7,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Result
-from tests.support.forked import Forked, fork, olc_script
+from tests.support.forked import fork
+from tests.support.forked_torchrun import launch
 from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -49,54 +53,18 @@ os._exit(0)
 
 
 def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "openllama_cli", *arguments]
+    """The arguments of torchrun."""
+    return [*options, "-m", "openllama_cli", *arguments]
 
 
-def run(
-    *arguments: str,
-    stdin: bytes = b"",
-    options: Sequence[str] = ("--nproc-per-node", "2"),
-    env: Mapping[str, str] = ENV,
-    cwd: Path | None = None,
-) -> Result:
-    command = torchrun(*arguments, options=options)
-    ended = subprocess.run(command, input=stdin, capture_output=True, timeout=120, env=env, cwd=cwd)
-    return Result(ended.returncode, ended.stdout, ended.stderr)
-
-
-_LAUNCH = "import sys; from torch.distributed.run import main; sys.exit(main(sys.argv[1:]))"
-
-
-def launch(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Forked:
-    """torchrun and all of its ranks as forks: where it is the ranks' work that counts. folder: for the program they run."""
-    script = folder / "olc"
-    if not script.exists():
-        olc_script(folder)
-    return Forked(*options, "--no-python", str(script), *arguments, code=_LAUNCH, env=ENV)
-
-
-def run_forked(*arguments: str, folder: Path, options: Sequence[str] = ("--nproc-per-node", "2")) -> Result:
-    process = launch(*arguments, folder=folder, options=options)
+def run(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2"), before: str = "") -> Result:
+    process = launch(*torchrun(*arguments, options=options), env=ENV, before=before)
     return Result(process.wait(), process.out, process.err)
 
 
 def alone(*arguments: str) -> Result:
     """In one process."""
     return fork(*arguments, env={"OMP_NUM_THREADS": "1"})
-
-
-def ranks_of(launcher: int) -> dict[int, int]:
-    """Rank → process, of the processes that a torchrun started."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            variables = dict(pair.partition(b"=")[::2] for pair in (folder / "environ").read_bytes().split(b"\0"))
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == launcher and b"RANK" in variables:
-            found[int(variables[b"RANK"])] = int(folder.name)
-    return found
 
 
 class Running:
@@ -107,16 +75,15 @@ class Running:
         self.source.write_text("".join(f"the quick brown fox {row}\n" for row in range(ROWS)))
         self.arguments = ["batch", str(self.source), "-o", str(self.output), "-m", str(model), *GREEDY]
         self.errors = folder / "stderr"
+        tell = f"open({str(folder)!r} + '/' + os.environ['RANK'] + '.rank', 'w').write(str(os.getpid()))"
         with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                torchrun(*self.arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=ENV
-            )
+            self.process = launch(*torchrun(*self.arguments), env=ENV, stderr=errors, before=tell)
         ends = time.monotonic() + 90
         while self.done() < 20:
             assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < ends
             time.sleep(0.02)
-        self.ranks = ranks_of(self.process.pid)
+        self.ranks = {int(file.stem): int(file.read_text()) for file in folder.glob("*.rank")}
         assert sorted(self.ranks) == [0, 1]
 
     def done(self) -> int:
@@ -142,25 +109,33 @@ class Running:
 def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
     batch = Running(tiny_model, tmp_path)
     yield batch
-    for process in (batch.process.pid, *batch.ranks.values()):
+    for process in batch.ranks.values():
         if Path(f"/proc/{process}").exists():
             os.kill(process, signal.SIGKILL)
+    batch.process.kill()
     batch.process.wait()
 
 
 def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
     model = str(write_meta_llama(tmp_path / "model", shards=2))
     single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)
-    shared = run("complete", "-", "-m", model, *GREEDY, stdin=b"the quick brown fox")
-    assert shared.code == single.code == 0, shared.messages
-    assert shared.out == single.out
-    assert shared.messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
+    shared = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *torchrun("complete", "-", "-m", model, *GREEDY)],
+        input=b"the quick brown fox",
+        capture_output=True,
+        timeout=120,
+        env=ENV,
+    )
+    messages = shared.stderr.decode()
+    assert shared.returncode == single.code == 0, messages
+    assert shared.stdout == single.out
+    assert messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
 
 
-def test_the_demo_model_on_two_processes_equals_one(tmp_path: Path) -> None:
+def test_the_demo_model_on_two_processes_equals_one() -> None:
     prompts = ["Q: What is the largest animal?\nA:", "Once upon a time", "The capital of France is"]
     options = ("generate", *prompts, "--temperature", "0", "--json", "-m", "demo", *GREEDY)
-    single, shared = alone(*options), run_forked(*options, folder=tmp_path)
+    single, shared = alone(*options), run(*options)
     assert shared.code == 0, shared.messages
     ours, theirs = (json.loads(result.text)["completions"] for result in (shared, single))
     assert [row["tokens"] for row in ours] == [row["tokens"] for row in theirs]
@@ -173,7 +148,7 @@ def test_a_seed_and_a_stop_mean_the_same_on_four_processes_that_divide_nothing_e
     options = ("complete", "the quick brown fox", "-m", model, "--temperature", "0.7", "--seed", "7", *GREEDY)
     whole = alone(*options)
     stop = whole.text[len(whole.text) // 2 :][:3]
-    shared = run_forked(*options, "--stop", stop, folder=tmp_path, options=("--nproc-per-node", "4"))
+    shared = run(*options, "--stop", stop, options=("--nproc-per-node", "4"))
     assert shared.code == 0, shared.messages
     assert shared.out == alone(*options, "--stop", stop).out
     assert len(shared.out) < len(whole.out)
@@ -184,11 +159,9 @@ def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
     model = write_tiny_llama(tmp_path / "model", layers=4)
     script = tmp_path / "script.py"
     script.write_text(_HELD)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), str(model)]
-    env = {**ENV, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    ended = subprocess.run(command, capture_output=True, timeout=120, env=env)
-    assert ended.returncode == 0, ended.stderr.decode()
-    held = [json.loads(line) for line in ended.stdout.splitlines()]
+    process = launch("--nproc-per-node", "2", str(script), str(model), env=ENV)
+    assert process.wait() == 0, process.err.decode()
+    held = [json.loads(line) for line in process.out.splitlines()]
     assert len(held) == 2
     for part in held:
         # The norms are whole everywhere; everything else is halved.
@@ -227,13 +200,12 @@ def test_a_killed_rank_0_ends_all_and_is_named(running: Running) -> None:
     assert f"error: rank 0 of 2 (process {running.ranks[0]} on " in running.messages
 
 
-def test_a_rank_that_cannot_load_the_model_ends_all_and_says_why(tmp_path: Path) -> None:
+def test_a_rank_that_cannot_load_the_model_ends_all_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_llama(tmp_path / "model")
-    # Another current folder for rank 1 makes it what a second host without the model is.
-    (tmp_path / "sitecustomize.py").write_text("import os\nif os.environ.get('RANK') == '1':\n    os.chdir('/')\n")
-    env = {**ENV, "PYTHONPATH": os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])}
+    monkeypatch.chdir(tmp_path)
     started = time.monotonic()
-    failed = run("complete", "x", "-m", "./model", *GREEDY, env=env, cwd=tmp_path)
+    # Another current folder for rank 1 makes it what a second host without the model is.
+    failed = run("complete", "x", "-m", "./model", *GREEDY, before="if os.environ['RANK'] == '1': os.chdir('/')")
     assert time.monotonic() - started < 60
     assert failed.code != 0
     assert failed.out == b""
@@ -249,17 +221,17 @@ def test_a_killed_torchrun_leaves_no_process_behind(running: Running) -> None:
 
 
 def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) -> None:
-    running.process.terminate()
+    running.process.send_signal(signal.SIGTERM)
     assert running.ends_within(30) != 0
     assert "error:" not in running.messages
     assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
 
 
-def run_on_two_hosts(*options: Sequence[str], model: Path, folder: Path) -> list[bytes]:
+def run_on_two_hosts(*options: Sequence[str], model: Path) -> list[bytes]:
     """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
     common = ("--nnodes", "2", "--nproc-per-node", "1")
     arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
-    hosts = [launch(*arguments, folder=folder, options=(*common, *own)) for own in options]
+    hosts = [launch(*torchrun(*arguments, options=(*common, *own)), env=ENV) for own in options]
     try:
         codes = [host.wait(90) for host in hosts]
     finally:
@@ -275,17 +247,15 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path, tmp_path: Path) -> None:
+def test_two_hosts_meet_and_the_one_of_node_rank_0_answers(tiny_model: Path) -> None:
     """The README's command."""
     meeting = ("--master-addr", "127.0.0.1", "--master-port", free_port())
-    first, second = run_on_two_hosts(
-        ("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model, folder=tmp_path
-    )
+    first, second = run_on_two_hosts(("--node-rank", "0", *meeting), ("--node-rank", "1", *meeting), model=tiny_model)
     assert first == alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY).out
     assert second == b""
 
 
-def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path, tmp_path: Path) -> None:
+def test_two_hosts_meet_at_a_rendezvous(tiny_model: Path) -> None:
     same = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "olc")
     single = alone("complete", "the quick brown fox", "-m", str(tiny_model), *GREEDY)
-    assert sorted(run_on_two_hosts(same, same, model=tiny_model, folder=tmp_path)) == sorted([b"", single.out])
+    assert sorted(run_on_two_hosts(same, same, model=tiny_model)) == sorted([b"", single.out])
