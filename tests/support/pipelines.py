@@ -1,10 +1,11 @@
 """A small real pipeline, trained in seconds: tagger, morphologizer, parser, entity recognizer, lemmatizer, word vectors."""
 
-from functools import cache
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ANIMALS = {"whale": "whales", "dog": "dogs", "horse": "horses", "shark": "sharks"}
 VERBS = {"sees": "see", "likes": "like", "meets": "meet", "hears": "hear"}
@@ -43,9 +44,8 @@ def sentences() -> list[tuple[list[tuple[str, str, str, int, str]], list[tuple[i
     return made
 
 
-@cache
 def train() -> Any:
-    """The pipeline; training takes a few seconds, once a session."""
+    """The pipeline; training takes a few seconds."""
     import numpy
     import spacy
     from spacy.tokens import Doc, Span
@@ -99,7 +99,11 @@ def train() -> Any:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the pipeline; not to be changed."""
-    folder = tmp_path_factory.mktemp("pipelines") / "tiny"
-    train().to_disk(folder)
+    """The folder of the pipeline; not to be changed. The worker that comes first trains it for all."""
+    session = tmp_path_factory.getbasetemp()
+    folder = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "pipelines" / "tiny"
+    with FileLock(folder.parent.with_suffix(".lock")):
+        folder.parent.mkdir(exist_ok=True)
+        if not folder.exists():
+            train().to_disk(folder)
     return folder
