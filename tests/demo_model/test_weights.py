@@ -115,7 +115,8 @@ def test_answers_exactly_and_ends_there_through_generate(tokenizer, dtype):
 
 def test_a_sample_of_trained_phrasings_is_answered_to_98_percent_and_of_held_out_ones_to_60():
     model = demo(torch.float32)
-    asked = sample(cases(load_corpus(), seed=7), 300, seed=7)
+    groups = ("trained", "held_out_pair", "held_out_wording")
+    asked = [case for case in sample(cases(load_corpus(), seed=7), 300, seed=7) if case.group in groups]
     evaluation, outcomes = evaluate(model, asked, texts=held_out_texts()[:200])
     assert len(outcomes) == len(asked)
     assert evaluation.groups["trained"].asked == 300
