@@ -63,6 +63,9 @@ def end(code: int) -> int:
         _dismiss(failed=code != 0)
         return code
     if code == 143:
+        from openllama_cli.generation.distributed.processes import hold_sigterm
+
+        hold_sigterm()  # When torchrun is killed, Linux sends one for each of its threads.
         _say_who_is_lost()
     if not ranks.busy:
         with contextlib.suppress(OlcError, Terminated):
