@@ -166,3 +166,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.tiny_models import write_tiny_llama
 
     return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", context=256)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch, and olc's kernels with it, divide their work, as they do where they are not tested."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

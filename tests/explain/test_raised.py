@@ -122,7 +122,7 @@ def test_the_published_llama_start_under_torchrun(tmp_path: Path) -> None:
         pytest.skip("this torch has NCCL")
     script = tmp_path / "example.py"
     script.write_text("import torch\ntorch.distributed.init_process_group('nccl')\n")
-    run = launch("--standalone", "--nproc_per_node", "1", str(script), env=os.environ)
+    run = launch("--standalone", "--nproc_per_node", "1", str(script))
     assert run.wait() == 1
     assert codes(run.err.decode()) == ["nccl_missing", "torchrun_child_failed"]
 
@@ -131,7 +131,7 @@ def test_the_published_llama_start_under_torchrun(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_under_torchrun(tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    run = launch("--standalone", "--nproc_per_node", "1", str(script), env=os.environ)
+    run = launch("--standalone", "--nproc_per_node", "1", str(script))
     assert run.wait() == 1
     assert codes(run.err.decode()) == ["killed", "torchrun_child_failed"]
 

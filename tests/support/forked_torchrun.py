@@ -19,10 +19,10 @@ from typing import IO, Any, NoReturn
 from tests.support.forked import Forked
 
 
-def launch(*arguments: str, env: Mapping[str, str], stderr: IO[bytes] | None = None, before: str = "") -> Forked:
+def launch(*arguments: str, stderr: IO[bytes] | None = None, before: str = "") -> Forked:
     """Run torchrun with these arguments. before: Python that each rank runs first."""
     code = f"from tests.support.forked_torchrun import in_fork; in_fork({before!r})"
-    return Forked(*arguments, env=env, stderr=stderr, code=code)
+    return Forked(*arguments, stderr=stderr, code=code)
 
 
 def in_fork(before: str) -> NoReturn:

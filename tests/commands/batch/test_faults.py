@@ -122,6 +122,7 @@ def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
     olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None], number: int, code: int

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,19 +57,7 @@ def reached_from_outside(processes: Iterable[psutil.Process]) -> list[str]:
     return found
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """The local engine with a worker's threads: the last bits of log-probabilities depend on their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
     source, local, output = tmp_path / "rows.jsonl", tmp_path / "local.jsonl", tmp_path / "ray.jsonl"
     lines = []

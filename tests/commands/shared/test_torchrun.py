@@ -22,7 +22,6 @@ from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
 pytestmark = pytest.mark.slow
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 GREEDY = ("--dtype", "float32", "-n", "24")
 ROWS = 160
 # Loads a rank's part of a model as `olc` does, and prints what this rank holds of it.
@@ -58,13 +57,13 @@ def torchrun(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2")
 
 
 def run(*arguments: str, options: Sequence[str] = ("--nproc-per-node", "2"), before: str = "") -> Result:
-    process = launch(*torchrun(*arguments, options=options), env=ENV, before=before)
+    process = launch(*torchrun(*arguments, options=options), before=before)
     return Result(process.wait(), process.out, process.err)
 
 
 def alone(*arguments: str) -> Result:
     """In one process."""
-    return fork(*arguments, env={"OMP_NUM_THREADS": "1"})
+    return fork(*arguments)
 
 
 class Running:
@@ -77,7 +76,7 @@ class Running:
         self.errors = folder / "stderr"
         tell = f"open({str(folder)!r} + '/' + os.environ['RANK'] + '.rank', 'w').write(str(os.getpid()))"
         with self.errors.open("wb") as errors:
-            self.process = launch(*torchrun(*self.arguments), env=ENV, stderr=errors, before=tell)
+            self.process = launch(*torchrun(*self.arguments), stderr=errors, before=tell)
         ends = time.monotonic() + 90
         while self.done() < 20:
             assert self.process.poll() is None, self.errors.read_text()
@@ -124,7 +123,6 @@ def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tm
         input=b"the quick brown fox",
         capture_output=True,
         timeout=120,
-        env=ENV,
     )
     messages = shared.stderr.decode()
     assert shared.returncode == single.code == 0, messages
@@ -159,7 +157,7 @@ def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
     model = write_tiny_llama(tmp_path / "model", layers=4)
     script = tmp_path / "script.py"
     script.write_text(_HELD)
-    process = launch("--nproc-per-node", "2", str(script), str(model), env=ENV)
+    process = launch("--nproc-per-node", "2", str(script), str(model))
     assert process.wait() == 0, process.err.decode()
     held = [json.loads(line) for line in process.out.splitlines()]
     assert len(held) == 2
@@ -231,7 +229,7 @@ def run_on_two_hosts(*options: Sequence[str], model: Path) -> list[bytes]:
     """What two agents of torchrun on loopback print, each as a host with one process. options: of each agent."""
     common = ("--nnodes", "2", "--nproc-per-node", "1")
     arguments = ("complete", "the quick brown fox", "-m", str(model), *GREEDY)
-    hosts = [launch(*torchrun(*arguments, options=(*common, *own)), env=ENV) for own in options]
+    hosts = [launch(*torchrun(*arguments, options=(*common, *own))) for own in options]
     try:
         codes = [host.wait(90) for host in hosts]
     finally:

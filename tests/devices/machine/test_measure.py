@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,15 +12,6 @@ from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.system.progress import NullProgress
 
 SMALL = 30_000_000
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of several test processes wait for each other; what is tested here does not depend on them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -47,6 +37,7 @@ def test_every_type_is_right_on_this_processor_and_has_speeds() -> None:
     assert found.bandwidth_gb_per_s > 0
 
 
+@pytest.mark.alone
 def test_bandwidth_counts_every_byte_once() -> None:
     """A read of the same bytes, timed here, is not much faster: nothing is counted twice."""
     numbers = torch.ones(20_000_000)
