@@ -34,12 +34,13 @@ os.environ.setdefault("OLC_TESTS_LOCK", f"{_WORLD.name}/lock")
 # What a shell starts in the background (`pytest &`) ignores Ctrl-C, and so would every olc that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Their tests start clusters of processes: one after another on the same worker, and first, since they take longest.
+# Their tests start clusters of processes: one after another on the same worker.
 CLUSTERS = ("tests/commands/shared/test_torchrun.py", "tests/commands/batch/test_ray.py", "tests/batch/ray/test_engine.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
+    """Files that take long come first, so that both workers end at about the same time."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(CLUSTERS), not item.nodeid.startswith("tests/test_")))
 
 
 def pytest_sessionfinish() -> None:
