@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import UsageError
-from openllama_cli.models.loading.ranks import check_ranks, place
+from openllama_cli.models.loading.ranks import check_ranks, rank_info
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.progress import Progress
 
@@ -36,7 +36,7 @@ def open_model(
     from openllama_cli.models.find import find
     from openllama_cli.models.tokenizer.open import open_tokenizer
 
-    if place() is not None:
+    if rank_info() is not None:
         refuse_quantized(spec, "torchrun")
     folder = find(spec, progress=progress, notice=notice)
     if folder.chosen_by == "fallback" and notice is not None:

@@ -1,4 +1,4 @@
-"""Numbers as people read them, in messages and errors. (`terminal`, which knows no other package, formats its tables itself.)"""
+"""Numbers as people read them, in messages. (`terminal`, which knows no other package, has a `size` of its own.)"""
 
 
 def size(count: float) -> str:

@@ -118,7 +118,7 @@ def load_sharded(
         checkpoint=checkpoint,
         input_device=ranks.device,
         dtype=dtype,
-        device=f"{ranks.place.size} x {ranks.device.type}",
+        device=f"{ranks.info.size} x {ranks.device.type}",
         load_seconds=time.perf_counter() - started,
         ranks=ranks,
     )
