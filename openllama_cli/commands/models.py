@@ -11,7 +11,7 @@ import click
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.errors import UsageError
 from openllama_cli.models import find
-from openllama_cli.models.default import read_default, write_default
+from openllama_cli.models.find import read_default, write_default
 from openllama_cli.models.hub.cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
 from openllama_cli.models.listing import copies_of_folder, copies_of_repository
 from openllama_cli.models.quantize.copies import QuantizedCopy, remove_copies
@@ -125,7 +125,7 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
     Without MODEL: the one that is used when none is named. --json gives the same keys for every model, null where something is
     not known.
     """
-    from openllama_cli.models.details import details
+    from openllama_cli.models.listing import details
 
     name, chosen_by = find.choose(model)
     document = details(find.resolve(name, chosen_by), revision)

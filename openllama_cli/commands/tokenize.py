@@ -11,7 +11,7 @@ from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare
+from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_llama_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 
@@ -91,8 +91,6 @@ def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
 
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
-    from openllama_cli.models.tokenizer.in_transformers import load_llama_tokenizer
-
     theirs = load_llama_tokenizer(tokenizer.path.parent)
 
     def encode(text: str) -> list[int]:

@@ -46,7 +46,7 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
-    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path))
+    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:

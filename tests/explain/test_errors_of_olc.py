@@ -136,7 +136,7 @@ def test_loading_and_generating(tmp_path: Path) -> None:
     from openllama_cli.generation.decode.sampling import require_finite
     from openllama_cli.models.checkpoint import read_errors as load_errors
     from openllama_cli.models.checkpoint.inspect import inspect
-    from openllama_cli.models.loading import placement
+    from openllama_cli.models.loading import from_pretrained as placement
 
     checkpoint = inspect(write_tiny_llama(tmp_path / "model"))
     for problem, device, code, shared in (

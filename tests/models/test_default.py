@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.default import default_file, read_default, write_default
+from openllama_cli.models.find import default_file, read_default, write_default
 from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
 
 

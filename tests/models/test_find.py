@@ -8,8 +8,7 @@ import pytest
 
 from openllama_cli.errors import HubError, ModelError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.models.default import write_default
-from openllama_cli.models.find import choose, demo_folder, find, resolve, resolve_on_hub
+from openllama_cli.models.find import choose, demo_folder, find, resolve, resolve_on_hub, write_default
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.hub_server import HubServer
 

@@ -12,14 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint import read_errors as load_errors
-from openllama_cli.models.checkpoint.damage import damaged
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
-from openllama_cli.models.checkpoint.tensors import cast_weights
-from openllama_cli.models.loading.placement import describe_devices, device_map, input_device
+from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.loading.from_pretrained import describe_devices, device_map, from_pretrained, input_device
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.quantize.copies import weight_files
 from openllama_cli.models.quantize.weights import QuantizedModel
@@ -31,7 +28,7 @@ from openllama_cli.system.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
 
 # Bytes of weights. Converting less takes no time that anybody notices.
@@ -99,7 +96,7 @@ def load(
     started = time.perf_counter()
     progress = progress or NullProgress()
     checkpoint = checkpoint or inspect(folder.path)
-    tokenizer = tokenizer or open_tokenizer(folder.path)
+    tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     prepare_environment()
     if spec.quantize is not None:
@@ -114,7 +111,7 @@ def load(
         converted = _converts_first(checkpoint, dtype, device) and max_memory is None
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
-        with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
+        with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
                 tokenizer,
@@ -191,80 +188,6 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
     import torch
 
     return free_bytes(torch.device("cpu")) >= _ROOM * dtype.itemsize * checkpoint.shape.parameters()
-
-
-def from_pretrained(
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    dtype: "torch.dtype",
-    progress: Progress,
-    *,
-    cast_first: bool = False,
-    **placement: Any,
-) -> "LlamaForCausalLM":
-    """Call transformers, and check what it says of the weights it found.
-
-    cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
-    holds the weights in place of the checkpoint's files.
-    """
-    from transformers import LlamaForCausalLM
-
-    from openllama_cli.system.quiet import quiet_transformers
-
-    sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
-    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
-        config = _llama_config(checkpoint)
-        if "state_dict" in placement:
-            source = {"pretrained_model_name_or_path": None}
-        elif cast_first or checkpoint.format == "meta":
-            state = {}
-            for name, tensor in cast_weights(checkpoint, dtype):
-                state[name] = tensor
-                progress.advance(sizes.pop(name))
-            source = {"pretrained_model_name_or_path": None, "state_dict": state}
-        loaded: Any = LlamaForCausalLM.from_pretrained(
-            **source,
-            **placement,
-            config=config,
-            generation_config=_generation_config(tokenizer),
-            dtype=dtype,
-            use_safetensors=checkpoint.format == "safetensors",
-            weights_only=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    model, info = loaded
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(map(str, info[what]))
-        if names:
-            raise ModelError(
-                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
-                "take config.json and the weights from the same model",
-            )
-    assert isinstance(model, LlamaForCausalLM)
-    return model.requires_grad_(False)
-
-
-def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
-    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    try:
-        config = LlamaConfig(**checkpoint.config)
-        LlamaRotaryEmbedding(config)
-    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
-        reason = str(error).strip("'\"").splitlines()[-1].strip() if str(error) else type(error).__name__
-        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
-    return config
-
-
-def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
-    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
 
 
 @contextlib.contextmanager

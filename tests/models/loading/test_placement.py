@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.loading import placement
-from openllama_cli.models.loading.placement import device_map
+from openllama_cli.models.loading import from_pretrained as placement
+from openllama_cli.models.loading.from_pretrained import device_map
 from openllama_cli.system.cgroup import Limits
 from openllama_cli.system.device import choose_dtype, cpu_has_bfloat16, main_device
 

@@ -1,0 +1,68 @@
+"""Reading the small files of a model folder, and the two lines about a file that is damaged or not what its name says."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.system.words import size
+
+# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
+MAX_MODEL_BYTES = 256 * 2**20
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one."""
+    try:
+        count = path.stat().st_size
+        if count > MAX_MODEL_BYTES:
+            raise damaged(path, f"is {size(count)}, too large to be a tokenizer")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder; {} when the file is absent. Raises ModelError for anything but an object."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(read(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise damaged(path, f"is not valid JSON{line}") from error
+    if not isinstance(value, dict):
+        raise damaged(path, f"holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def damaged(file: Path, what: str) -> ModelError:
+    """A ModelError saying what is wrong with a file, and how to get it again."""
+    return ModelError(f"{file} {what}", fetch_again(file))
+
+
+def fetch_again(file: Path) -> str:
+    """What to do about a broken file: a file in the Hub's cache is pulled again, any other one is the user's to copy."""
+    for part in file.parts:
+        if part.startswith("models--"):
+            repo = part.removeprefix("models--").replace("--", "/")
+            return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
+    return f"copy {file.name} again from where it came from, and compare its size and checksum"
+
+
+def refuse_stand_in(file: Path, start: bytes, wanted: str) -> None:
+    """Raise ModelError for what people often have in place of a file: nothing, a Git LFS pointer, a web page.
+
+    start: its first 64 bytes or more. wanted: what it should be, "weights" or "a SentencePiece model".
+    """
+    text = start.lstrip()
+    if not text:
+        raise damaged(file, "is blank" if start else "is empty (0 bytes)")
+    if text.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{file} is a Git LFS pointer, not {wanted}",
+            f"run `git lfs pull` in {file.parent}, or let `olc models pull` download the model",
+        )
+    if re.match(rb"<(!doctype|html|\?xml|head)", text, re.IGNORECASE):
+        raise damaged(file, f"is a web page, not {wanted}: the download saved an error page")
