@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.download import Notice
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
+from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import config_dir, hub_offline
 from openllama_cli.system.progress import Progress
 
@@ -83,9 +83,8 @@ def write_default(model: str | None, env: Mapping[str, str] | None = None) -> No
             file.unlink(missing_ok=True)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as temporary:
-            temporary.write(model + "\n")
-        Path(temporary.name).replace(file)
+        with atomic_write(file) as stream:
+            stream.write(f"{model}\n".encode())
     except OSError as problem:
         raise OlcError(
             f"cannot write {file}: {problem.strerror}", "set XDG_CONFIG_HOME to a folder you can write, or use OLC_MODEL"

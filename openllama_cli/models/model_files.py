@@ -1,11 +1,18 @@
-"""Reading the small files of a model folder, and the two lines about a file that is damaged or not what its name says."""
+"""The small files of a model folder: reading them, the two lines about one that is damaged or not what its name says, and
+writing a folder completely or not at all.
+"""
 
+import contextlib
 import json
 import re
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.system.files import atomic_write, sync_folder
 from openllama_cli.system.words import size
 
 # The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
@@ -66,3 +73,29 @@ def refuse_stand_in(file: Path, start: bytes, wanted: str) -> None:
         )
     if re.match(rb"<(!doctype|html|\?xml|head)", text, re.IGNORECASE):
         raise damaged(file, f"is a web page, not {wanted}: the download saved an error page")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to write into, which is called `path` after the block, complete; after any exception nothing is left of it.
+
+    Its name until then is `.NAME.*.partial`. Flush each file (`write_json` does). replace: remove what is at `path` first.
+    Raises OSError where it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        sync_folder(partial)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write JSON for people to read, and flush it to the disk. Raises OSError."""
+    with atomic_write(file) as stream:
+        stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,4 +1,7 @@
-"""A model that was found and checked, with its tokenizer, before its weights are loaded. Nothing here imports torch."""
+"""Opening a model: found, downloaded if need be, and checked, with its tokenizer, before its weights are loaded.
+
+The way into `models`. Nothing here imports torch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ def open_model(
     Under torchrun also that its processes can share the model. progress, notice: told about a download, and about the demo
     model if that answers because none was chosen. Raises OlcError.
     """
-    # Not at the top: help and usage errors, which come before, shall cost no more than click and rich.
+    # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.tokenizer.open import open_tokenizer

@@ -136,7 +136,7 @@ def test_loading_and_generating(tmp_path: Path) -> None:
     from openllama_cli.generation.decode.sampling import require_finite
     from openllama_cli.models.checkpoint import read_errors as load_errors
     from openllama_cli.models.checkpoint.inspect import inspect
-    from openllama_cli.models.loading import from_pretrained as placement
+    from openllama_cli.system.device import main_device
 
     checkpoint = inspect(write_tiny_llama(tmp_path / "model"))
     for problem, device, code, shared in (
@@ -155,7 +155,7 @@ def test_loading_and_generating(tmp_path: Path) -> None:
     agrees(failing(fill), "disk_full", "ree some space", "TMPDIR")
     agrees(failing(lambda: require_finite(torch.tensor([float("nan")]))), "nan_probabilities", "float32", "weights are damaged")
     if torch.version.cuda is None and torch.version.hip is None:
-        agrees(failing(lambda: placement.main_device("cuda")), "torch_without_cuda", "https://pytorch.org/get-started/locally/")
+        agrees(failing(lambda: main_device("cuda")), "torch_without_cuda", "https://pytorch.org/get-started/locally/")
 
 
 def test_a_prompt_that_is_too_long(olc: Any, tiny_model: Path, tmp_path: Path) -> None:

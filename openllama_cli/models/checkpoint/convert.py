@@ -7,10 +7,7 @@ conversion that is killed leaves `.NAME.*.partial` beside it, which may be remov
 
 import errno
 import itertools
-import json
-import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
-from openllama_cli.models.model_files import read_object
+from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.progress import NullProgress, Progress
@@ -51,23 +48,16 @@ def convert(src: Path, dst: Path, *, progress: Progress | None = None, shard_byt
     free, needed = shutil.disk_usage(dst.parent).free, checkpoint.bytes + _SMALL_FILES
     if free < needed:
         raise _no_space(dst, f"{size(needed)} are needed and {size(free)} are free")
-    partial = dst.with_name(f".{dst.name}.{uuid.uuid4().hex[:8]}.partial")
-    progress = progress or NullProgress()
     try:
-        partial.mkdir()
-        _write_small_files(checkpoint, tokenizer, partial)
-        _write_weights(checkpoint, partial, progress, shard_bytes)
-        _sync(partial)
-        partial.rename(dst)
-        _sync(dst.parent)
+        with new_folder(dst) as partial:
+            _write_small_files(checkpoint, tokenizer, partial)
+            _write_weights(checkpoint, partial, progress or NullProgress(), shard_bytes)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _no_space(dst, error.strerror or "no space") from error
         raise ModelError(
             f"{error.filename or dst} cannot be written: {error.strerror or error}", "check the folder and its permissions"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return inspect(dst)
 
 
@@ -119,7 +109,7 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, sha
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total_size = sum(info.nbytes for info in plan.values())
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-        _write_json(folder / "model.safetensors.index.json", index)
+        write_json(folder / "model.safetensors.index.json", index)
 
 
 def _plan(checkpoint: Checkpoint, source: TensorSource) -> dict[str, TensorInfo]:
@@ -148,15 +138,15 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     else:
         config = dict(checkpoint.config_json)
         config.pop("transformers_weights", None)  # It names the files to read in place of the standard ones.
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": _one_or_list(tokenizer.eos_ids), "pad_token_id": 0}
     generation = read_object(checkpoint.path / "generation_config.json") or special
-    _write_json(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation)
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
     # Without it transformers adds no BOS, and a Llama without BOS answers rubbish.
-    _write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
+    write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
 
 
 def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -175,19 +165,3 @@ def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str,
 
 def _one_or_list(ids: frozenset[int]) -> int | list[int] | None:
     return sorted(ids) if len(ids) > 1 else next(iter(ids), None)
-
-
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """See the names in a folder on the disk, so that after a power cut it is there completely or not at all."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -177,14 +177,14 @@ def _checked(
     if unexpected:
         raise ModelError(
             f"{where} holds {len(unexpected)} weights that {source} does not ask for: {_first(unexpected)}",
-            f"take {source} and the weights from the same model; an adapter has to be merged into its model first",
+            f"use {source} and the weights of the same model; an adapter has to be merged into its model first",
         )
     for name, tensor in stored.items():
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
         if tensor.shape != wanted:
             raise ModelError(
                 f"{where}: {name} is {_times(tensor.shape)}, but {source} makes it {_times(wanted)}",
-                f"take {source} and the weights from the same model",
+                f"use {source} and the weights of the same model",
             )
         if tensor.dtype not in DTYPES:
             raise ModelError(

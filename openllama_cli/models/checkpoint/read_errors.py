@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.model_files import damaged
+from openllama_cli.system.memory import is_out_of_memory
 from openllama_cli.system.words import size
 
 if TYPE_CHECKING:
     import torch
 
 
-# How torch words a file that is not what its header said, and memory that the system will not give.
+# How torch words a file that is not what its header said.
 _DAMAGED = ("PytorchStreamReader", "PytorchStreamWriter", "storage has wrong byte size", "out of bounds for storage")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "unable to mmap", "Cannot allocate memory")
 
 
 @contextlib.contextmanager
@@ -50,10 +50,8 @@ def explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dt
     text = str(error)
     if isinstance(error, ModelError):
         return None
-    if isinstance(error, torch.OutOfMemoryError):
-        return _no_memory(checkpoint, str(device), dtype)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
-        return _no_memory(checkpoint, "the CPU", dtype)
+    if is_out_of_memory(error):
+        return _no_memory(checkpoint, str(device) if isinstance(error, torch.OutOfMemoryError) else "the CPU", dtype)
     if isinstance(error, SafetensorError) and "No space left" in text:
         return _no_space(first_line(error))
     if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (

@@ -1,6 +1,6 @@
 """Which files of a model repository are needed, and which of them a folder lacks. Names only: nothing is downloaded here.
 
-Weights are taken in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
+Weights are pulled in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
 Flax and TensorFlow files, and the duplicates in `original/`, are never needed.
 """
 
@@ -87,7 +87,7 @@ def shards_of(index: bytes) -> list[str] | None:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a folder of the cache lacks to be a whole model; empty when it is whole.
+    """What a folder of the cache lacks to be a complete model; empty when it is.
 
     A file that is a link to nothing counts as missing. For Meta's format, whose number of shards is written nowhere, one
     shard is enough.

@@ -61,7 +61,7 @@ def from_pretrained(
         if names:
             raise ModelError(
                 f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
-                "take config.json and the weights from the same model",
+                "use config.json and the weights of the same model",
             )
     assert isinstance(model, LlamaForCausalLM)
     return model.requires_grad_(False)
@@ -76,7 +76,7 @@ def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
         config = LlamaConfig(**checkpoint.config)
         LlamaRotaryEmbedding(config)
     except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
-        reason = str(error).strip("'\"").splitlines()[-1].strip() if str(error) else type(error).__name__
+        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
         raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
     return config
 

@@ -42,7 +42,7 @@ def rank_info(env: Mapping[str, str] | None = None) -> RankInfo | None:
 
 
 def sizes(shape: LlamaShape) -> list[int]:
-    """The numbers of processes that a model can be divided over: each needs whole heads, as many as the others."""
+    """The numbers of processes that a model can be divided over: all need the same number of heads."""
     most = math.gcd(shape.heads, shape.kv_heads)
     return [size for size in range(1, most + 1) if most % size == 0]
 

@@ -15,7 +15,7 @@ from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
-from openllama_cli.models.quantize.copies import WEIGHTS, About, copy_folder, new_copy, read_about
+from openllama_cli.models.quantize.copies import WEIGHTS, About, copy_folder, new_copy, read_about, write_about
 from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
@@ -70,7 +70,7 @@ class QuantizedFile:
         self._give_back(offset, info.nbytes)
 
     def checksum(self) -> str:
-        """A checksum of the whole file, at the speed of memory.
+        """A checksum of the file, at the speed of memory.
 
         The SHA-256 of the 64-bit sums of each 4 KiB: any change within eight bytes shows, as do blocks that are lost,
         swapped or zeroed. (SHA-256 of everything would take longer than loading.)
@@ -149,7 +149,7 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
                 return file
         except (OlcError, OSError, ValueError):
             pass
-    notice("the quantized copy of the model is damaged; making it again")
+    notice("the quantized copy of the model is damaged; quantizing again")
     return None
 
 
@@ -191,26 +191,25 @@ def _build(
     """Quantize into a new copy; None where it cannot be kept, which `notice` is told."""
     needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
     try:
-        with new_copy(home) as (partial, finish):
-            free = shutil.disk_usage(partial).free
-            if free < needed:
-                notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
-                return None
-            with work.counted() as tensors:
-                write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
-                file = QuantizedFile(partial / WEIGHTS)
-                finish(
-                    About(
-                        model=folder.name,
-                        method=work.method,
-                        repo_id=folder.repo_id,
-                        revision=folder.revision,
-                        folder=str(folder.path.resolve()),
-                        size=(partial / WEIGHTS).stat().st_size,
-                        checksum=file.checksum(),
-                    )
-                )
-            return file
+        home.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(home.parent).free
+        if free < needed:
+            notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
+            return None
+        with new_copy(home) as partial, work.counted() as tensors:
+            write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
+            file = QuantizedFile(partial / WEIGHTS)
+            about = About(
+                model=folder.name,
+                method=work.method,
+                repo_id=folder.repo_id,
+                revision=folder.revision,
+                folder=str(folder.path.resolve()),
+                size=(partial / WEIGHTS).stat().st_size,
+                checksum=file.checksum(),
+            )
+            write_about(partial, about)
+        return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
@@ -219,7 +218,7 @@ def _build(
 
 
 def _cannot_keep(home: Path, reason: str) -> str:
-    return f"cannot keep the quantized model in {home.parent}: {reason}; it will be made again at the next start"
+    return f"cannot keep the quantized model in {home.parent}: {reason}; the next start will quantize again"
 
 
 def _nothing(name: str) -> None:

@@ -1,4 +1,4 @@
-""" """
+"""What every tokenizer of a base model can do, and incremental decoding for those whose text is that of its pieces in a row."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
         ...
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of a character that is not whole yet.
+        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of an incomplete character.
 
         They are U+FFFD, and the next id may turn them into that character. All text before them is certain: the text of
         any longer list of ids starts with it.
@@ -96,9 +96,7 @@ class DecodesByPiece(ABC):
 
 
 def utf8(text: str) -> bytes:
-    """The text as UTF-8. Raises UsageError for lone surrogates: a byte that was no UTF-8 on a command line becomes
-    one.
-    """
+    """The text as UTF-8. Raises UsageError for lone surrogates, which bytes of a command line become that are not UTF-8."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -242,7 +242,7 @@ def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeyp
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
-    with pytest.raises(OlcError, match=r"0\.02 GB are needed and 0\.00 GB are free"):
+    with pytest.raises(OlcError, match=r"16\.2 MB are needed and 1\.0 MB are free"):
         convert(write_meta_llama(tmp_path / "src"), tmp_path / "dst")
 
 

@@ -1,23 +1,14 @@
 """Pulling from a Hub on loopback: what is asked for, and what lands in the cache."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from openllama_cli.models.hub import pull as hub
 from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, WEIGHTS, WHOLE, cache, server
+from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server
 
 __all__ = ["cache", "server"]
-
-
-def asked(server: HubServer) -> set[str]:
-    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
-
-
-def index(*shards: str) -> bytes:
-    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
 
 
 def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
