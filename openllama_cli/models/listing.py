@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -76,35 +76,28 @@ def list_models(env: Mapping[str, str] | None = None) -> Listing:
 def _from_catalogue(entry: Entry, default: str) -> ListedModel:
     is_default = default in (entry.alias, entry.repo_id)
     if entry.repo_id is None:
-        folder = demo_folder()
-        return _from_folder(folder, entry.alias, entry.description, is_default)
-    cached = cached_model(entry.repo_id)
-    return ListedModel(
-        alias=entry.alias,
-        repo_id=entry.repo_id,
-        description=entry.description,
-        parameters=entry.parameters,
-        download_bytes=entry.download_bytes,
-        cached_bytes=cached.bytes if cached else 0,
-        revision=cached.revision if cached else None,
-        path=str(cached.path) if cached and cached.path else None,
-        state=_state(cached),
-        default=is_default,
-    )
+        return _from_folder(demo_folder(), entry.alias, entry.description, is_default)
+    listed = _on_hub(entry.repo_id, cached_model(entry.repo_id), entry.description, is_default)
+    return replace(listed, alias=entry.alias, parameters=entry.parameters, download_bytes=entry.download_bytes)
 
 
 def _from_cache(model: CachedModel, default: str) -> ListedModel:
+    listed = _on_hub(model.repo_id, model, "in the cache", default == model.repo_id)
+    return replace(listed, parameters=_parameters(model.path) if model.path else None)
+
+
+def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_default: bool) -> ListedModel:
     return ListedModel(
         alias=None,
-        repo_id=model.repo_id,
-        description="in the cache",
-        parameters=_parameters(model.path) if model.path else None,
+        repo_id=repo_id,
+        description=description,
+        parameters=None,
         download_bytes=None,
-        cached_bytes=model.bytes,
-        revision=model.revision,
-        path=str(model.path) if model.path else None,
-        state=_state(model),
-        default=default == model.repo_id,
+        cached_bytes=cached.bytes if cached else 0,
+        revision=cached.revision if cached else None,
+        path=str(cached.path) if cached and cached.path else None,
+        state="not downloaded" if cached is None else "ready" if cached.complete else "incomplete",
+        default=is_default,
     )
 
 
@@ -129,13 +122,7 @@ def _from_name(default: str) -> ListedModel:
     folder = Path(default).expanduser()
     if folder.is_dir() or default.startswith(("/", ".", "~")):
         return _from_folder(folder, None, "a folder", is_default=True)
-    return ListedModel(None, default, "the default", None, None, 0, None, None, "not downloaded", default=True)
-
-
-def _state(model: CachedModel | None) -> State:
-    if model is None:
-        return "not downloaded"
-    return "ready" if model.complete else "incomplete"
+    return _on_hub(default, None, "the default", is_default=True)
 
 
 def _parameters(folder: Path) -> int | None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,9 +100,20 @@ def load(
     tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     prepare_environment()
+    loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
     if spec.quantize is not None:
+        from openllama_cli.models.quantize.load import load_quantized
+
         read_ahead(weight_files(folder.path, spec.quantize))
-        return _load_quantized(folder, spec, checkpoint, tokenizer, progress, notice or (lambda text: None), started)
+        quantized = load_quantized(folder, checkpoint, spec, progress, notice or (lambda text: None))
+        return loaded(
+            model=None,
+            input_device=main_device("cpu"),
+            dtype=quantized.dtype,
+            device="cpu",
+            load_seconds=time.perf_counter() - started,
+            quantized=quantized,
+        )
     read_ahead(checkpoint.files)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:
@@ -124,42 +136,12 @@ def load(
             )
     finally:
         progress.finish()
-    return LoadedModel(
+    return loaded(
         model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
         input_device=input_device(model),
         dtype=dtype,
         device=describe_devices(model),
         load_seconds=time.perf_counter() - started,
-    )
-
-
-def _load_quantized(
-    folder: ModelFolder,
-    spec: ModelSpec,
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    notice: Callable[[str], None],
-    started: float,
-) -> LoadedModel:
-    import torch
-
-    from openllama_cli.models.quantize.load import load_quantized
-
-    quantized = load_quantized(folder, checkpoint, spec, progress, notice)
-    return LoadedModel(
-        model=None,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
-        input_device=torch.device("cpu"),
-        dtype=quantized.dtype,
-        device="cpu",
-        load_seconds=time.perf_counter() - started,
-        quantized=quantized,
     )
 
 

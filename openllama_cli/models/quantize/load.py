@@ -6,7 +6,8 @@ import mmap
 import shutil
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,11 +121,14 @@ def load_quantized(
         layout = int4_layout()
         contents = plan(checkpoint, method, layout)
         home = copy_folder(_identifying(checkpoint), *_settings(method, layout))
-        work = Work(checkpoint, method, layout, progress)
-        file = _open(home, contents, notice) or _build(home, folder, contents, work, notice)
+        quantizing = partial(_quantizing, checkpoint, method, layout, progress)
+        file = _open(home, contents, notice) or _build(home, folder, method, contents, quantizing, notice)
         if file is not None:
             return QuantizedModel(method, checkpoint, dtype, file.get, file.release, layout)
-        return QuantizedModel(method, checkpoint, dtype, work.in_memory().pop, _nothing, layout)
+        with quantizing() as tensors:
+            in_memory = dict(tensors)  # What is a view of the original's file stays one.
+        # Memory of a tensor goes when it is no longer used: there is nothing to release.
+        return QuantizedModel(method, checkpoint, dtype, in_memory.pop, lambda name: None, layout)
 
 
 def _identifying(checkpoint: Checkpoint) -> list[Path]:
@@ -153,40 +157,32 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     return None
 
 
-@dataclass(frozen=True)
-class Work:
-    """Quantizing a model, with a bar that counts the original's bytes."""
+@contextlib.contextmanager
+def _quantizing(
+    checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout, progress: Progress
+) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
+    """The quantized weights, one after another, beside a bar that counts the original's bytes."""
+    import torch
 
-    checkpoint: Checkpoint
-    method: QuantizeName
-    layout: Int4Layout
-    progress: Progress
+    def tensors() -> "Iterator[tuple[str, torch.Tensor]]":
+        # What cannot be read of the model is a ModelError, not an OSError of the copy.
+        with explained(checkpoint, torch.device("cpu"), torch.float32):
+            yield from quantized(checkpoint, method, layout, progress.advance)
 
-    def in_memory(self) -> "dict[str, torch.Tensor]":
-        """The weights without a copy on disk. What is a view of the original's file stays one."""
-        with self.counted() as tensors:
-            return dict(tensors)
-
-    @contextlib.contextmanager
-    def counted(self) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
-        """The quantized weights, one after another, while the bar stands."""
-        total = sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
-        self.progress.start(f"quantizing to {self.method}", total)
-        try:
-            yield self._tensors()
-        finally:
-            self.progress.finish()
-
-    def _tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
-        """What cannot be read of the model is a ModelError, not an OSError of the copy."""
-        import torch
-
-        with explained(self.checkpoint, torch.device("cpu"), torch.float32):
-            yield from quantized(self.checkpoint, self.method, self.layout, self.progress.advance)
+    progress.start(f"quantizing to {method}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
+    try:
+        yield tensors()
+    finally:
+        progress.finish()
 
 
 def _build(
-    home: Path, folder: ModelFolder, contents: dict[str, TensorInfo], work: Work, notice: Callable[[str], None]
+    home: Path,
+    folder: ModelFolder,
+    method: QuantizeName,
+    contents: dict[str, TensorInfo],
+    quantizing: "Callable[[], AbstractContextManager[Iterator[tuple[str, torch.Tensor]]]]",
+    notice: Callable[[str], None],
 ) -> QuantizedFile | None:
     """Quantize into a new copy; None where it cannot be kept, which `notice` is told."""
     needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
@@ -196,19 +192,19 @@ def _build(
         if free < needed:
             notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
             return None
-        with new_copy(home) as partial, work.counted() as tensors:
-            write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
-            file = QuantizedFile(partial / WEIGHTS)
+        with new_copy(home) as unfinished, quantizing() as tensors:
+            write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
+            file = QuantizedFile(unfinished / WEIGHTS)
             about = About(
                 model=folder.name,
-                method=work.method,
+                method=method,
                 repo_id=folder.repo_id,
                 revision=folder.revision,
                 folder=str(folder.path.resolve()),
-                size=(partial / WEIGHTS).stat().st_size,
+                size=(unfinished / WEIGHTS).stat().st_size,
                 checksum=file.checksum(),
             )
-            write_about(partial, about)
+            write_about(unfinished, about)
         return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
@@ -219,7 +215,3 @@ def _build(
 
 def _cannot_keep(home: Path, reason: str) -> str:
     return f"cannot keep the quantized model in {home.parent}: {reason}; the next start will quantize again"
-
-
-def _nothing(name: str) -> None:
-    """Memory of a tensor in memory goes when it is no longer used."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
-from openllama_cli.models.tokenizer.base import DecodesByPiece, check_ids, unfinished_bytes, utf8
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
 
 
-class SentencePieceTokenizer(DecodesByPiece):
+class SentencePieceTokenizer(Tokenizer):
     """A `tokenizer.model`, encoded and decoded by the SentencePiece library.
 
     file: the model. folder: the model's folder, whose config.json (config_json, if it was read already),

@@ -12,25 +12,25 @@ from typing import Any
 
 from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
-from openllama_cli.models.tokenizer.base import DecodesByPiece, check_ids, unfinished_bytes, utf8
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
 from openllama_cli.models.tokenizer.files import configured_ids
 
 
-class JsonTokenizer(DecodesByPiece):
+class JsonTokenizer(Tokenizer):
     """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id.
 
     Raises ModelError if the file cannot be read by the `tokenizers` library.
     """
 
     def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer as Library
 
         data = read(file)
         refuse_stand_in(file, data, "a tokenizer.json")
         if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             raise damaged(file, f"is not a tokenizer.json ({len(data):,} bytes, no JSON object)")
         try:
-            self._tokenizer = Tokenizer.from_str(data.decode())
+            self._tokenizer = Library.from_str(data.decode())
         except Exception as error:  # the library raises bare Exception
             raise damaged(file, f"is not a tokenizer.json: {first_line(error)}") from error
         # Text is text: "<s>" typed by a user is three characters, not the start of a sequence.
@@ -84,7 +84,6 @@ class JsonTokenizer(DecodesByPiece):
         return piece
 
     def id_of(self, piece: str) -> int | None:
-        """The id that the vocabulary spells `piece`, or None."""
         return self._id(piece)
 
     def _piece_bytes(self, token: int) -> bytes:
