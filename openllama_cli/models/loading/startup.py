@@ -1,5 +1,6 @@
 """What is worth doing before torch is imported: threads that spin for a short time, large pages, and reading weights ahead."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable, MutableMapping
@@ -32,22 +33,19 @@ def read_ahead(files: Iterable[Path]) -> threading.Thread | None:
     Nothing is copied, and what is cached already costs nothing. Files that together are larger than the free memory are left
     alone: they would push each other out. None where the system takes no such advice.
     """
-    files = list(files)
-    if not hasattr(os, "posix_fadvise") or sum(file.stat().st_size for file in files) > free_memory():
+    if not hasattr(os, "posix_fadvise"):
         return None
-    thread = threading.Thread(target=_advise, args=(files,), daemon=True, name="olc-read-ahead")
+    thread = threading.Thread(target=_advise, args=(list(files),), daemon=True, name="olc-read-ahead")
     thread.start()
     return thread
 
 
-def _advise(files: Iterable[Path]) -> None:
-    for file in files:
-        try:
-            descriptor = os.open(file, os.O_RDONLY)
-        except OSError:
-            return  # Loading will raise the error that the user sees.
-        try:
-            for offset in range(0, os.fstat(descriptor).st_size, _BLOCK):
-                os.posix_fadvise(descriptor, offset, _BLOCK, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
+def _advise(files: list[Path]) -> None:
+    # An OSError is no matter here: loading will raise the error that the user sees.
+    with contextlib.suppress(OSError):
+        if sum(file.stat().st_size for file in files) > free_memory():
+            return
+        for file in files:
+            with file.open("rb", buffering=0) as opened:
+                for offset in range(0, os.fstat(opened.fileno()).st_size, _BLOCK):
+                    os.posix_fadvise(opened.fileno(), offset, _BLOCK, os.POSIX_FADV_WILLNEED)
