@@ -32,7 +32,7 @@ _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_p
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder whose headers are sound, and all that was read of them: nobody needs to parse its files again.
+    """A model folder whose headers are valid, and all that was read of them: nobody needs to parse its files again.
 
     files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
     config.json, None for Meta's format. tensors: the weights under their Hugging Face names (for Meta's format as they are

@@ -47,7 +47,7 @@ class LoadedModel:
     model: in eval mode, without gradients; None where the weights are quantized. Its generation_config holds the special ids
     and nothing else, so that `model.generate` adds nothing to what it is told. input_device: where token ids have to be.
     dtype: of the weights, or of the activations beside quantized weights. device: where the weights are, in words: "cpu",
-    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`, importing torch and transformers included.
+    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the call of `load`, importing torch and transformers included.
     quantized: the weights, if they are.
     """
 
@@ -148,7 +148,7 @@ def load(
 def _keep_mapped(checkpoint: Checkpoint) -> bool:
     """Whether float16 weights are best left in their file: where they cannot be multiplied faster, or have no room.
 
-    On a processor with AMX, torch's bfloat16 products run at nearly twice the speed of its float16 ones; converting the weights
+    On a processor with AMX, torch's bfloat16 matmuls run at nearly twice the speed of its float16 ones; converting the weights
     costs as much as some 15 tokens. olc's own kernels take float16 as it is.
     """
     import torch

@@ -21,7 +21,7 @@ _REFITS = 2
 
 
 class Int4Layout(ABC):
-    """An order of bytes. rows, columns: to multiples of which a matrix is filled up. name: tells it from other ones on disk."""
+    """An order of bytes. rows, columns: to multiples of which a matrix is padded. name: tells it from other ones on disk."""
 
     rows: int
     columns: int
@@ -50,7 +50,7 @@ class Int4Layout(ABC):
 
 
 class NativeLayout(Int4Layout):
-    """For `native.products`: rows one after another, with their groups' parameters in the same order."""
+    """For olc's own kernels (`native`): rows one after another, with their groups' parameters in the same order."""
 
     rows, columns = 1, INT4_BLOCK
     name = ("native", "1")
@@ -116,7 +116,7 @@ def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
 def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tensor, torch.Tensor]":
     """[out, in] → packed bytes, and scales and zeros, both in a layout's order.
 
-    w = scale * (q - 8) + zero, q in 0 … 15, for each INT4_GROUP of inputs; rows and inputs that only fill up are zeros.
+    w = scale * (q - 8) + zero, q in 0 … 15, for each INT4_GROUP of inputs; padding rows and inputs are zeros.
     """
     import torch
     from torch.nn.functional import pad
