@@ -1,8 +1,8 @@
 """Models from the Hugging Face Hub, in the cache that every Hugging Face tool shares.
 
-`pull` gets a model, or what is missing of it; `cached`, `list_cached` and `remove` never use the network. Only the files that
-olc needs are pulled (see `hub.files`). The weights are linked into the snapshot, and "main" pointed at it, when all of them are
-there: a pull that was killed never leaves a model that looks complete, nor spoils the one that was there before.
+`pull` gets a model, or what is missing of it; what never uses the network is in `cache`. Only the files that olc needs are
+pulled (see `hub.files`). The weights are linked into the snapshot, and "main" pointed at it, when all of them are there: a pull
+that was killed never leaves a model that looks complete, nor spoils the one that was there before.
 """
 
 import contextlib
@@ -15,16 +15,7 @@ from pathlib import Path
 from openllama_cli import __version__
 from openllama_cli.errors import HubError, ModelError, UsageError
 from openllama_cli.models.checkpoint.config import read_config
-from openllama_cli.models.hub.cache import (
-    CachedModel,
-    cached,
-    cached_model,
-    is_safe_revision,
-    list_cached,
-    remove,
-    repo_folder,
-    snapshot,
-)
+from openllama_cli.models.hub.cache import cached, is_safe_revision, repo_folder, snapshot
 from openllama_cli.models.hub.download import Notice, RemoteFile, download, partial_bytes
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error, timeouts
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
@@ -32,8 +23,6 @@ from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.system.progress import NullProgress, Progress
 from openllama_cli.system.words import size
-
-__all__ = ["CachedModel", "cached", "cached_model", "list_cached", "pull", "remove", "snapshot"]
 
 
 def no_notice(text: str) -> None:

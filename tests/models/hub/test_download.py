@@ -12,7 +12,7 @@ import pytest
 
 from openllama_cli.errors import HubError
 from openllama_cli.models.hub import pull as hub
-from openllama_cli.models.hub.cache import disk_bytes, repo_folder
+from openllama_cli.models.hub.cache import cached, disk_bytes, remove, repo_folder
 from tests.support.hub_server import HubServer
 from tests.support.hubs import SMALL, cache, server
 
@@ -75,7 +75,7 @@ def test_killed_download_continues_where_it_stopped(server: HubServer) -> None:
     first.communicate()
     kept = partial().stat().st_size
     assert 500_000 <= kept < len(WEIGHTS)
-    assert hub.cached("org/tiny") is None
+    assert cached("org/tiny") is None
 
     server.throttle = None
     progress = Recorder()
@@ -95,7 +95,7 @@ def test_killed_update_leaves_the_older_model_usable(server: HubServer) -> None:
     wait_for_bytes(partial(new_weights), 200_000)
     update.send_signal(signal.SIGKILL)
     update.communicate()
-    assert hub.cached("org/tiny") == old
+    assert cached("org/tiny") == old
     assert (old / FILE).read_bytes() == WEIGHTS
     server.throttle = None
     assert hub.pull("org/tiny").name == new
@@ -157,7 +157,7 @@ def test_damaged_download_is_refused_and_fetched_anew(server: HubServer) -> None
     assert caught.value.code == "checksum"
     assert FILE in caught.value.cause
     assert not partial().exists()
-    assert hub.cached("org/tiny") is None
+    assert cached("org/tiny") is None
     server.corrupt = {"config.json"}
     with pytest.raises(HubError, match=r"config\.json"):
         hub.pull("org/tiny")
@@ -170,7 +170,7 @@ def test_file_longer_than_announced_is_refused(server: HubServer) -> None:
     with pytest.raises(HubError, match=f"more than the {len(WEIGHTS)} bytes") as caught:
         hub.pull("org/tiny")
     assert caught.value.code == "checksum"
-    assert hub.cached("org/tiny") is None
+    assert cached("org/tiny") is None
 
 
 def test_partial_file_damaged_on_disk_is_refused(server: HubServer) -> None:
@@ -198,7 +198,7 @@ def test_partial_file_with_all_or_too_many_bytes(server: HubServer) -> None:
     partial().write_bytes(WEIGHTS)
     assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
     assert ranges(server) == []
-    hub.remove("org/tiny")
+    remove("org/tiny")
     partial().parent.mkdir(parents=True)
     partial().write_bytes(WEIGHTS + b"more")
     assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
@@ -230,7 +230,7 @@ def test_process_that_waits_takes_over_from_one_that_is_killed(server: HubServer
     server.throttle = None
     _, err = second.communicate(timeout=30)
     assert (second.returncode, err) == (0, "")
-    folder = hub.cached("org/tiny")
+    folder = cached("org/tiny")
     assert folder is not None
     assert (folder / FILE).read_bytes() == WEIGHTS
     assert ranges(server)[0] is None
