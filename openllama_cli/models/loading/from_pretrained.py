@@ -88,11 +88,6 @@ def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
     return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
 
 
-def device_map(requested: str, device: "torch.device") -> "str | dict[str, torch.device]":
-    """What transformers takes as device_map: "auto" lets accelerate spread the layers, else everything goes to `device`."""
-    return "auto" if requested == "auto" else {"": device}
-
-
 def input_device(model: "LlamaForCausalLM") -> "torch.device":
     """Where token ids have to be: on the device of the embeddings, or on the CPU where those wait on the CPU or disk.
 

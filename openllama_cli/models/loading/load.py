@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
 from openllama_cli.models.checkpoint.read_errors import explained
-from openllama_cli.models.loading.from_pretrained import describe_devices, device_map, from_pretrained, input_device
+from openllama_cli.models.loading.from_pretrained import describe_devices, from_pretrained, input_device
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.quantize.copies import weight_files
 from openllama_cli.models.quantize.weights import QuantizedModel
@@ -130,7 +130,8 @@ def load(
                 dtype,
                 progress,
                 cast_first=converted,
-                device_map={"": device} if placed else device_map(spec.device, device),
+                # "auto" lets accelerate spread the layers.
+                device_map="auto" if spec.device == "auto" and not placed else {"": device},
                 max_memory=None if max_memory is None else dict(max_memory),
                 offload_folder=str(offload),
             )
