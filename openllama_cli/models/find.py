@@ -15,6 +15,7 @@ from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.download import Notice
+from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import config_dir, hub_offline
@@ -180,7 +181,7 @@ def _unknown(name: str, source: str = "") -> ModelError:
 def _with_tokenizer(repo_id: str, revision: str | None) -> Path | None:
     """The folder of a cached revision that has at least a tokenizer."""
     folder = snapshot(repo_id, revision)
-    has_one = folder is not None and any((folder / name).exists() for name in ("tokenizer.model", "tokenizer.json"))
+    has_one = folder is not None and any((folder / name).exists() for name in TOKENIZERS)
     return folder if has_one else None
 
 

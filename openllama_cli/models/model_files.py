@@ -9,11 +9,18 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
 from openllama_cli.system.files import atomic_write, sync_folder
 from openllama_cli.system.words import size
+
+Format = Literal["safetensors", "bin", "meta"]
+
+# Weights in one file, in the order in which transformers looks for them; shards have an index, NAME.index.json.
+WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 # The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
 MAX_MODEL_BYTES = 256 * 2**20

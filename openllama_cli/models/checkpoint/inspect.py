@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import check_config
@@ -17,15 +17,11 @@ from openllama_cli.models.checkpoint.meta import read_meta, shard_files
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
 from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
-from openllama_cli.models.model_files import damaged, fetch_again, read_object
+from openllama_cli.models.model_files import TOKENIZER_FILES, WEIGHT_FILES, Format, damaged, fetch_again, read_object
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.open import TOKENIZER_FILES, locate
-
-Format = Literal["safetensors", "bin", "meta"]
+from openllama_cli.models.tokenizer.open import locate
 
 DTYPES = ("float32", "float16", "bfloat16")
-# In the order in which transformers looks for them.
-WEIGHT_FILES: tuple[tuple[str, Format], ...] = (("model.safetensors", "safetensors"), ("pytorch_model.bin", "bin"))
 # What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold beside or in place of a weight.
 _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
 
@@ -115,7 +111,7 @@ def _weight_files(folder: Path) -> tuple[Format, tuple[Path, ...], Path, set[str
 
     Raises ModelError if there are none, or if the index is broken or names files that are not there.
     """
-    for name, format_ in WEIGHT_FILES:
+    for format_, name in WEIGHT_FILES.items():
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file():
             return format_, (single,), index, set()
@@ -214,18 +210,19 @@ def _checked(
 def _is_meta(folder: Path) -> bool:
     """Whether a folder is in Meta's format; Hugging Face weights beside it win. Raises ModelError for half of either."""
     shards = shard_files(folder)
+    has_weights = any((folder / f"{name}{end}").is_file() for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
     has_config, has_params = (folder / "config.json").is_file(), (folder / "params.json").is_file()
     if has_config and not (shards and has_params):
         return False
     if has_config:
-        return not any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json"))
+        return not has_weights
     if shards and has_params:
         return True
     if shards:
         raise ModelError(f"{folder} has {shards[0].name} but no params.json", "copy the model's params.json into it")
     if has_params:
         raise ModelError(f"{folder} has a params.json but no consolidated.00.pth", _advice(folder))
-    if any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json")):
+    if has_weights:
         raise ModelError(f"{folder} has weights but no config.json", "copy the model's config.json into it")
     raise ModelError(f"{folder} is not a model folder: it has no config.json ({_listing(folder)})", _advice(folder))
 

@@ -51,13 +51,12 @@ class TensorSource:
         import torch
         from safetensors import safe_open
 
-        opened = self._open.get(file)
-        if opened is None:
+        if file not in self._open:
             if self._safetensors:
-                opened = safe_open(file, framework="pt")
+                self._open[file] = safe_open(file, framework="pt")
             else:
-                opened = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-            self._open[file] = opened
+                self._open[file] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        opened = self._open[file]
         tensor: torch.Tensor = opened.get_tensor(name) if self._safetensors else opened[name]
         return tensor
 

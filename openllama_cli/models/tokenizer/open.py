@@ -10,14 +10,6 @@ from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.files import is_tiktoken
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
 
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-
 
 def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) -> Tokenizer:
     """The tokenizer of a model folder (or of a tokenizer file): `tokenizer.model`, else `tokenizer.json`.
