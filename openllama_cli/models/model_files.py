@@ -4,9 +4,9 @@ writing a folder completely or not at all.
 
 import contextlib
 import json
+import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -89,7 +89,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Its name until then is `.NAME.*.partial`. Flush each file (`write_json` does). replace: remove what is at `path` first.
     Raises OSError where it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(parents=True)
     try:
         yield partial

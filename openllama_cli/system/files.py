@@ -7,7 +7,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +33,7 @@ def atomic_write(path: Path, *, temporary: Path | None = None) -> Iterator[Binar
     Raises OSError where it cannot be written.
     """
     if temporary is None:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
