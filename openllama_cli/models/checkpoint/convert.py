@@ -20,7 +20,7 @@ from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 from openllama_cli.system.words import size
 
 SHARD_BYTES = 5_000_000_000
@@ -90,21 +90,18 @@ def _no_space(dst: Path, how: str) -> ModelError:
 def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, shard_bytes: int) -> None:
     import torch
 
-    total = sum(info.nbytes for info in checkpoint.tensors.values())
-    progress.start(f"converting {checkpoint.path.name}", total)
-    try:
-        with explained(checkpoint, torch.device("cpu"), getattr(torch, checkpoint.dtype), os_errors=False):
-            source = TensorSource(checkpoint)
-            plan = _plan(checkpoint, source)
-            tensors = ((name, source.get(name)) for name in plan)
-            shards = plan_shards(plan, shard_bytes)
-            names = ["model.safetensors"]
-            if len(shards) > 1:
-                names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-            for name, shard in zip(names, shards, strict=True):
-                write_safetensors(folder / name, shard, itertools.islice(tensors, len(shard)), progress)
-    finally:
-        progress.finish()
+    device, dtype = torch.device("cpu"), getattr(torch, checkpoint.dtype)
+    bar = shown(progress, f"converting {checkpoint.path.name}", checkpoint.tensor_bytes)
+    with bar, explained(checkpoint, device, dtype, os_errors=False):
+        source = TensorSource(checkpoint)
+        plan = _plan(checkpoint, source)
+        tensors = ((name, source.get(name)) for name in plan)
+        shards = plan_shards(plan, shard_bytes)
+        names = ["model.safetensors"]
+        if len(shards) > 1:
+            names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+        for name, shard in zip(names, shards, strict=True):
+            write_safetensors(folder / name, shard, itertools.islice(tensors, len(shard)), progress)
     if len(shards) > 1:
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total_size = sum(info.nbytes for info in plan.values())

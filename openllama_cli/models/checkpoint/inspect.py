@@ -53,6 +53,11 @@ class Checkpoint:
         """How many numbers the model has."""
         return self.shape.parameters()
 
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes the weights take as they are stored."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
 
 def inspect(path: Path) -> Checkpoint:
     """Look at a model folder: Hugging Face format (safetensors or .bin, in one file or in shards) or Meta's.

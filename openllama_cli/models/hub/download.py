@@ -22,7 +22,7 @@ from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.hub.cache import PARTIAL_SUFFIX
 from openllama_cli.models.hub.errors import http_library, timeouts
 from openllama_cli.system.files import write_all
-from openllama_cli.system.progress import Progress
+from openllama_cli.system.progress import Progress, shown
 from openllama_cli.system.words import size
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
@@ -74,12 +74,9 @@ def download(file: RemoteFile, blob: Path, lock: Path, progress: Progress, notic
         if have > file.size:
             partial.unlink()
             have = 0
-        progress.start(file.name, file.size)
-        try:
+        with shown(progress, file.name, file.size):
             progress.advance(have)
             _receive_all(file, partial, progress, notice)
-        finally:
-            progress.finish()
         _check(file, partial, progress)
         partial.replace(blob)
 
@@ -98,11 +95,8 @@ def _locked(lock: Path, name: str, progress: Progress, notice: Notice) -> Iterat
             stack.enter_context(WeakFileLock(lock, timeout=0.2))
         except TimeoutError:
             notice(f"another process is downloading {name}; waiting for it")
-            progress.start(f"waiting for another process to download {name}", None)
-            try:
+            with shown(progress, f"waiting for another process to download {name}", None):
                 stack.enter_context(WeakFileLock(lock))
-            finally:
-                progress.finish()
         yield
 
 
@@ -210,13 +204,10 @@ def _check(file: RemoteFile, partial: Path, progress: Progress) -> None:
         digest = None
     with partial.open("rb") as source:
         if digest is not None:
-            progress.start(f"checking {file.name}", file.size)
-            try:
+            with shown(progress, f"checking {file.name}", file.size):
                 while chunk := source.read(_READ_BYTES):
                     digest.update(chunk)
                     progress.advance(len(chunk))
-            finally:
-                progress.finish()
         os.fsync(source.fileno())
     if digest is not None and digest.hexdigest() != file.checksum:
         partial.unlink()

@@ -21,7 +21,7 @@ from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 from openllama_cli.system.words import size
 
 
@@ -69,11 +69,8 @@ def pull(
 
 
 def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
-    progress.start(f"asking the Hub for {repo_id}", None)
-    try:
+    with shown(progress, f"asking the Hub for {repo_id}", None):
         commit, names = _files(repo_id, revision)
-    finally:
-        progress.finish()
     store = _Store(repo_id, commit, progress, notice)
 
     small = small_files(names, repo_id)

@@ -25,7 +25,7 @@ from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import choose_dtype, free_bytes, main_device
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 if TYPE_CHECKING:
     import torch
@@ -115,8 +115,7 @@ def load(
             quantized=quantized,
         )
     read_ahead(checkpoint.files)
-    progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
-    try:
+    with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
         mapped = one_row and checkpoint.bytes > _WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
@@ -135,8 +134,6 @@ def load(
                 max_memory=None if max_memory is None else dict(max_memory),
                 offload_folder=str(offload),
             )
-    finally:
-        progress.finish()
     return loaded(
         model=model,
         input_device=input_device(model),

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from openllama_cli.errors import OlcError
@@ -29,27 +29,28 @@ _ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class QuantizedCopy:
-    """A copy as `olc models list` shows it. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
+class _Original:
+    """What a copy was made of, and how. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
 
     model: str
     method: str
     repo_id: str | None
     revision: str | None
     folder: str
+
+
+@dataclass(frozen=True)
+class QuantizedCopy(_Original):
+    """A copy as `olc models list` shows it."""
+
     bytes: int
     path: str
 
 
 @dataclass(frozen=True)
-class About:
+class About(_Original):
     """What about.json says. size, checksum: of the weights file, see `quantize.load.QuantizedFile.checksum`."""
 
-    model: str
-    method: str
-    repo_id: str | None
-    revision: str | None
-    folder: str
     size: int
     checksum: str
 
@@ -121,17 +122,8 @@ def list_copies() -> list[QuantizedCopy]:
     for folder in sorted(root().iterdir()) if root().is_dir() else []:
         about = None if folder.name.startswith(".") else read_about(folder)
         if about is not None:
-            copies.append(
-                QuantizedCopy(
-                    model=about.model,
-                    method=about.method,
-                    repo_id=about.repo_id,
-                    revision=about.revision,
-                    folder=about.folder,
-                    bytes=disk_bytes(folder),
-                    path=str(folder),
-                )
-            )
+            original = {field.name: getattr(about, field.name) for field in fields(_Original)}
+            copies.append(QuantizedCopy(**original, bytes=disk_bytes(folder), path=str(folder)))
     return sorted(copies, key=lambda copy: (copy.model, copy.method))
 
 

@@ -21,7 +21,7 @@ from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
 from openllama_cli.system.device import choose_dtype, main_device
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 from openllama_cli.system.words import size
 
 if TYPE_CHECKING:
@@ -169,11 +169,8 @@ def _quantizing(
         with explained(checkpoint, torch.device("cpu"), torch.float32):
             yield from quantized(checkpoint, method, layout, progress.advance)
 
-    progress.start(f"quantizing to {method}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
-    try:
+    with shown(progress, f"quantizing to {method}", checkpoint.tensor_bytes):
         yield tensors()
-    finally:
-        progress.finish()
 
 
 def _build(
