@@ -65,3 +65,9 @@ class RowsFailedError(OlcError):
 
     exit_code = 3
     code = "rows_failed"
+
+
+def first_line(problem: object, limit: int = 200) -> str:
+    """What an exception or a warning says, in one line of at most `limit` characters; its type's name if it says nothing."""
+    lines = str(problem).strip().splitlines()
+    return lines[0].strip()[:limit] if lines else type(problem).__name__

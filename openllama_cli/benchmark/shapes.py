@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, write_safetensors
-from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
+from openllama_cli.models.checkpoint.shape import LlamaShape, TensorInfo
 from openllama_cli.models.find import demo_folder
 from openllama_cli.system.paths import cache_dir
 from openllama_cli.system.progress import Progress

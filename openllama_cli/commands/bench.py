@@ -123,7 +123,7 @@ def _jobs(
     folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, rival: str | None
 ) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
-    quantize = getattr(spec, "quantize", None)
+    quantize = spec.quantize
     for rows in sizes:
         suffix = "" if rows == 1 else f", {rows} rows"
         ours = Job(str(folder), "loop", spec.dtype, spec.device, prompt_tokens, max_tokens, rows, quantize, name)

@@ -11,15 +11,15 @@ import click
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.errors import UsageError
 from openllama_cli.models import find
-from openllama_cli.models.default import read_default, write_default
+from openllama_cli.models.find import read_default, write_default
 from openllama_cli.models.hub.cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
 from openllama_cli.models.quantize.copies import QuantizedCopy, remove_copies
 from openllama_cli.system.paths import hub_cache_dir
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-_revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub. [main]")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.  [default: main]")
 
 EXAMPLES = """
 Examples:
@@ -44,12 +44,12 @@ def command() -> None:
 
 @command.command(
     "list",
-    short_help="List the known and the cached models.",
+    short_help="List known and cached models.",
     epilog="Example: olc models list --json | jq '.models[] | select(.state == \"ready\") | .path'",
 )
 @_json_option
 def list_(as_json: bool) -> None:
-    """List the models that olc knows by name, and those in the Hugging Face cache.
+    """List the models that olc knows by name and those in the Hugging Face cache.
 
     --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
     "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder", "bytes",
@@ -86,15 +86,15 @@ def list_(as_json: bool) -> None:
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 
 
-@command.command(short_help="Download a model, or what is missing of it.", epilog="Example: olc models pull 3b-v2")
+@command.command(short_help="Download a model, or the rest of one.", epilog="Example: olc models pull 3b-v2")
 @click.argument("model", shell_complete=suggest.models_on_hub)
 @_revision_option
 @_json_option
 def pull(model: str, revision: str | None, as_json: bool) -> None:
-    """Download a model, or what is missing of it, and print its folder.
+    """Download a model, or the files it is missing, and print its folder.
 
-    A download that was interrupted continues where it stopped. Files go into the Hugging Face cache, which other tools share;
-    HF_HOME moves it. For gated and private models set HF_TOKEN.
+    An interrupted download resumes where it stopped. Files go into the Hugging Face cache, which other tools share; HF_HOME
+    moves it. For gated and private models set HF_TOKEN.
     """
     from openllama_cli.models.hub import pull as hub
     from openllama_cli.terminal.progress import TerminalProgress
@@ -121,10 +121,9 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
 def info(model: str | None, revision: str | None, as_json: bool) -> None:
     """Show a model's architecture, size, tokenizer and files. Nothing is downloaded.
 
-    Without MODEL: the one that is used when none is named. --json gives the same keys for every model, null where something is
-    not known.
+    Without MODEL: the model used by default. --json gives the same keys for every model, null where something is unknown.
     """
-    from openllama_cli.models.details import details
+    from openllama_cli.models.listing import details
 
     name, chosen_by = find.choose(model)
     document = details(find.resolve(name, chosen_by), revision)
@@ -135,16 +134,16 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 
 
 @command.command(
-    short_help="Write a Meta or .bin model as a safetensors folder.",
+    short_help="Convert a Meta or .bin model to safetensors.",
     epilog="Example: olc models convert ./llama-2-7b ./llama-2-7b-hf",
 )
 @click.argument("src", shell_complete=suggest.models)
 @click.argument("dst", type=click.Path(path_type=Path), shell_complete=suggest.folders)
 @_json_option
 def convert(src: str, dst: Path, as_json: bool) -> None:
-    """Write the model SRC, in Meta's format or .bin, to the new folder DST as safetensors, and print DST.
+    """Convert the model SRC, in Meta's format or .bin, to safetensors in the new folder DST, and print DST.
 
-    The weights are streamed: memory holds about one of them at a time. Their types stay as they are.
+    The weights are streamed, so that memory holds about one of them at a time. Their dtypes do not change.
     """
     from openllama_cli.models.checkpoint.convert import convert as convert_model
     from openllama_cli.models.spec import ModelSpec
@@ -163,16 +162,16 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
         out(f"{dst}\n")
 
 
-@command.command(short_help="Show or set the model used when none is named.", epilog="Example: olc models default 3b-v2")
+@command.command(short_help="Show or set the default model.", epilog="Example: olc models default 3b-v2")
 @click.argument("model", required=False, shell_complete=suggest.models)
-@click.option("--unset", is_flag=True, help="Forget the default.")
+@click.option("--unset", is_flag=True, help="Remove the default.")
 def default(model: str | None, unset: bool) -> None:
-    """Show the model that is used when none is named, or set it to MODEL.
+    """Show the model that is used without --model, or set it to MODEL.
 
-    OLC_MODEL comes before it, and --model before both.
+    OLC_MODEL takes precedence over it, and --model over both.
     """
     if unset and model is not None:
-        raise UsageError(f"--unset and {model} exclude each other", "give one of them")
+        raise UsageError(f"--unset and {model} cannot be used together", "give one of them")
     if unset:
         write_default(None)
     elif model is not None:
@@ -182,21 +181,21 @@ def default(model: str | None, unset: bool) -> None:
         out(f"{name}\n")
         notice(_WHY[chosen_by] if chosen_by == "default" else f"{_WHY[chosen_by]}; {_the_default()}")
     elif chosen_by == "environment":
-        notice(f"OLC_MODEL is set to {name}, which comes before the default")
+        notice(f"OLC_MODEL is set to {name}, which takes precedence over the default")
 
 
 @command.command(
     "rm", short_help="Remove a model, or its quantized copies, from the cache.", epilog="Example: olc models rm 3b-v2 --yes"
 )
 @click.argument("model", shell_complete=suggest.models)
-@click.option("--revision", metavar="REV", help="Only this branch, tag or commit. [all of the model]")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--revision", metavar="REV", help="Only this branch, tag or commit.  [default: all revisions]")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @_json_option
 def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
-    """Remove a model from the Hugging Face cache, with unfinished downloads, and the copies that --quantize made of it.
+    """Remove a model from the Hugging Face cache, with unfinished downloads and the copies that --quantize made of it.
 
-    Of the demo model and of a folder, which are not in the cache, only such copies are removed; one copy alone by the name
-    that `olc models list` shows ("demo int8"). With --revision, files that other revisions use stay.
+    The demo model and local folders are not in the cache: only their quantized copies are removed. To remove a single copy,
+    give the name that `olc models list` shows ("demo int8"). With --revision, files that other revisions use are kept.
     """
     from openllama_cli.models.listing import copies_of_folder, copies_of_repository
 
@@ -226,7 +225,7 @@ _WHY = {
     "flag": "--model",
     "environment": "from OLC_MODEL",
     "default": "set with `olc models default`",
-    "fallback": "the built-in demo, because none is set",
+    "fallback": "the built-in demo, because no default is set",
 }
 
 
@@ -252,7 +251,7 @@ def _agreed(held: CachedModel, revision: str | None, copies: Sequence[QuantizedC
 def _confirm(what: str, question: str) -> bool:
     """Ask on the terminal. Raises UsageError where nobody can answer."""
     if not is_terminal(sys.stdin):
-        raise UsageError(f"removing {what} has to be confirmed", "add --yes")
+        raise UsageError(f"removing {what} needs confirmation", "add --yes")
     return click.confirm(question, err=True)
 
 
@@ -281,11 +280,11 @@ def _count(number: int | None) -> str:
 
 
 def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """`olc models info` for people: what is known, in words."""
+    """`olc models info` for people."""
     tokenizer, shape = document["tokenizer"], document["architecture"] is not None
     state = document["state"]
     if document["missing"]:
-        state += f" (without {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
+        state += f" (missing {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
     elif state != "ready":
         state += f"; get it with: olc models pull {document['model']}"
     lines = [

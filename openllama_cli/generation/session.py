@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from openllama_cli import __version__
-from openllama_cli.models.loading.ranks import place
+from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.progress import Progress
@@ -36,7 +36,7 @@ def load_model(
 
     one_row, progress, notice: see `models.loading.load.load`. Raises OlcError.
     """
-    if place() is not None:
+    if rank_info() is not None:
         from openllama_cli.generation.distributed.session import load_with_ranks
 
         return load_with_ranks(opened, spec, progress=progress, notice=notice)

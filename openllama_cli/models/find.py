@@ -1,7 +1,7 @@
 """From what the user asked for to a folder with a model: which model, where it is, and the download if that is needed.
 
 Which model: --model, else OLC_MODEL, else the default set with `olc models default`, else the demo model. What a name means:
-an alias; else a folder, if there is one; else a Hub id. A name that looks like a path and is none is an error, and is never
+an alias; else a folder, if there is one; else a Hub id. A name that looks like a path and is not one is an error, and is never
 sent to the Hub.
 """
 
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openllama_cli.errors import ModelError, UsageError
+from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
-from openllama_cli.models.default import read_default
 from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.download import Notice
+from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
-from openllama_cli.system.paths import hub_offline
+from openllama_cli.system.files import atomic_write
+from openllama_cli.system.paths import config_dir, hub_offline
 from openllama_cli.system.progress import Progress
 
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
@@ -52,10 +53,49 @@ def choose(model: str | None, env: Mapping[str, str] | None = None) -> tuple[str
     return (default, "default") if default is not None else (DEMO, "fallback")
 
 
+def default_file(env: Mapping[str, str] | None = None) -> Path:
+    """Where the default is kept."""
+    return config_dir(env) / "default-model"
+
+
+def read_default(env: Mapping[str, str] | None = None) -> str | None:
+    """The model set with `olc models default`, or None.
+
+    Raises OlcError when the file is there and cannot be read.
+    """
+    file = default_file(env)
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
+        raise OlcError(f"cannot read the default model from {file}: {reason}", f"remove {file}") from problem
+
+
+def write_default(model: str | None, env: Mapping[str, str] | None = None) -> None:
+    """Set the default model, or remove it (None). The name is stored as it is: the caller checks it.
+
+    Raises OlcError when the settings folder cannot be written.
+    """
+    file = default_file(env)
+    try:
+        if model is None:
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as stream:
+            stream.write(f"{model}\n".encode())
+    except OSError as problem:
+        raise OlcError(
+            f"cannot write {file}: {problem.strerror}", "set XDG_CONFIG_HOME to a folder you can write, or use OLC_MODEL"
+        ) from problem
+
+
 def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     """What a name means. Nothing is downloaded and no network is used.
 
-    Raises ModelError for a path that does not exist or is no folder, and for a name that is neither alias, folder nor Hub id.
+    Raises ModelError for a path that is missing or not a folder, and for a name that is neither alias, folder nor Hub id.
     """
     source = _CHOOSERS[chosen_by]
     entry = CATALOGUE.get(name)  # Before a folder of the same name, which is ./3b.
@@ -83,14 +123,16 @@ def resolve_on_hub(name: str) -> str:
     """
     entry = CATALOGUE.get(name)
     if entry is not None and entry.repo_id is None:
-        raise UsageError("the demo model is part of olc; it is always here", "name a model on the Hub; see `olc models list`")
+        raise UsageError(
+            "the demo model is part of olc and is always available", "name a model on the Hub; see `olc models list`"
+        )
     if entry is not None and entry.repo_id is not None:
         return entry.repo_id
     if _HUB_ID.fullmatch(name):
         return name
     path = _path(name)
     if path is not None and path.exists():
-        raise UsageError(f"{name} is a folder or file of yours, not a model on the Hub", "name an alias or a Hub id")
+        raise UsageError(f"{name} is a local folder or file, not a model on the Hub", "name an alias or a Hub id")
     raise _unknown(name)
 
 
@@ -131,7 +173,7 @@ def find(
 def _unknown(name: str, source: str = "") -> ModelError:
     meant = suggest(name)
     return ModelError(
-        f"{source}{name} is no model that olc knows, no folder and no Hub id",
+        f"{source}{name} is not a model that olc knows, a folder or a Hub id",
         (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organization/name",
     )
 
@@ -139,7 +181,7 @@ def _unknown(name: str, source: str = "") -> ModelError:
 def _with_tokenizer(repo_id: str, revision: str | None) -> Path | None:
     """The folder of a cached revision that has at least a tokenizer."""
     folder = snapshot(repo_id, revision)
-    has_one = folder is not None and any((folder / name).exists() for name in ("tokenizer.model", "tokenizer.json"))
+    has_one = folder is not None and any((folder / name).exists() for name in TOKENIZERS)
     return folder if has_one else None
 
 
@@ -154,7 +196,7 @@ def _path(name: str) -> Path | None:
 
 
 def _looks_like_path(name: str) -> bool:
-    """Whether a name that is no folder was meant as one: ./x, ../x, /x, ~/x, a/b/c, x\\y, or a/b where a is a folder here.
+    """Whether a name that is not a folder was meant as one: ./x, ../x, /x, ~/x, a/b/c, x\\y, or a/b where a is a folder here.
 
     A Hub id that the catalogue or the cache has is one, whatever folders there are.
     """

@@ -1,20 +1,32 @@
-"""What `olc models list` shows: the catalogue, and the Llama models in the cache, without network or torch."""
+"""What `olc models list`, `info` and `rm` know without network or torch: catalogue, cache, folders and quantized copies."""
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from openllama_cli.errors import OlcError
-from openllama_cli.models import find
-from openllama_cli.models.catalogue import CATALOGUE, Entry
+from openllama_cli.errors import HubError, OlcError
+from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import inspect
-from openllama_cli.models.find import choose, demo_folder
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.find import Target, choose, demo_folder, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
+from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
 from openllama_cli.models.spec import ChosenBy, QuantizeName
+from openllama_cli.models.tokenizer.open import open_tokenizer
+
+# Larger files are not read just to show their checksum.
+_QUICK_BYTES = 64_000_000
+_KEYS = (
+    *("model", "alias", "repo_id", "revision", "cached_revisions", "path", "state", "missing"),
+    *("architecture", "parameters", "context", "vocabulary", "layers", "hidden_size", "intermediate_size"),
+    *("heads", "kv_heads", "head_dim", "tied_embeddings"),
+    *("format", "dtype", "files", "bytes", "bytes_on_disk", "tokenizer"),
+)
 
 State = Literal["ready", "incomplete", "not downloaded", "missing"]
 
@@ -64,35 +76,28 @@ def list_models(env: Mapping[str, str] | None = None) -> Listing:
 def _from_catalogue(entry: Entry, default: str) -> ListedModel:
     is_default = default in (entry.alias, entry.repo_id)
     if entry.repo_id is None:
-        folder = demo_folder()
-        return _from_folder(folder, entry.alias, entry.description, is_default)
-    cached = cached_model(entry.repo_id)
-    return ListedModel(
-        alias=entry.alias,
-        repo_id=entry.repo_id,
-        description=entry.description,
-        parameters=entry.parameters,
-        download_bytes=entry.download_bytes,
-        cached_bytes=cached.bytes if cached else 0,
-        revision=cached.revision if cached else None,
-        path=str(cached.path) if cached and cached.path else None,
-        state=_state(cached),
-        default=is_default,
-    )
+        return _from_folder(demo_folder(), entry.alias, entry.description, is_default)
+    listed = _on_hub(entry.repo_id, cached_model(entry.repo_id), entry.description, is_default)
+    return replace(listed, alias=entry.alias, parameters=entry.parameters, download_bytes=entry.download_bytes)
 
 
 def _from_cache(model: CachedModel, default: str) -> ListedModel:
+    listed = _on_hub(model.repo_id, model, "in the cache", default == model.repo_id)
+    return replace(listed, parameters=_parameters(model.path) if model.path else None)
+
+
+def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_default: bool) -> ListedModel:
     return ListedModel(
         alias=None,
-        repo_id=model.repo_id,
-        description="in the cache",
-        parameters=_parameters(model.path) if model.path else None,
+        repo_id=repo_id,
+        description=description,
+        parameters=None,
         download_bytes=None,
-        cached_bytes=model.bytes,
-        revision=model.revision,
-        path=str(model.path) if model.path else None,
-        state=_state(model),
-        default=default == model.repo_id,
+        cached_bytes=cached.bytes if cached else 0,
+        revision=cached.revision if cached else None,
+        path=str(cached.path) if cached and cached.path else None,
+        state="not downloaded" if cached is None else "ready" if cached.complete else "incomplete",
+        default=is_default,
     )
 
 
@@ -117,13 +122,7 @@ def _from_name(default: str) -> ListedModel:
     folder = Path(default).expanduser()
     if folder.is_dir() or default.startswith(("/", ".", "~")):
         return _from_folder(folder, None, "a folder", is_default=True)
-    return ListedModel(None, default, "the default", None, None, 0, None, None, "not downloaded", default=True)
-
-
-def _state(model: CachedModel | None) -> State:
-    if model is None:
-        return "not downloaded"
-    return "ready" if model.complete else "incomplete"
+    return _on_hub(default, None, "the default", is_default=True)
 
 
 def _parameters(folder: Path) -> int | None:
@@ -134,6 +133,96 @@ def _parameters(folder: Path) -> int | None:
         return inspect(folder).parameters
     except OlcError:
         return None
+
+
+def details(target: Target, revision: str | None = None) -> dict[str, Any]:
+    """What is known of a model: a JSON object with the same keys for every model, null where something is not known.
+
+    model, alias, repo_id, revision (commit), cached_revisions, path, state ("ready", "incomplete", "not downloaded"), missing
+    (files); architecture, parameters, context, vocabulary, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim,
+    tied_embeddings; format, dtype (as stored), files (name, bytes, sha256), bytes (of the weights), bytes_on_disk (with all
+    revisions and unfinished downloads); tokenizer (kind, vocabulary, bos_id, eos_ids, sha256).
+
+    For a model of the catalogue that is not here, the numbers are the published ones. Raises HubError for another Hub model
+    that is not here, and what `checkpoint.inspect` and `open_tokenizer` raise for a broken one.
+    """
+    entry = CATALOGUE.get(target.name) or (by_repo_id(target.repo_id) if target.repo_id else None)
+    document: dict[str, Any] = dict.fromkeys(_KEYS) | {
+        "model": target.name,
+        "alias": entry.alias if entry else None,
+        "repo_id": target.repo_id,
+        "missing": [],
+        "bytes_on_disk": 0,
+    }
+    if target.path is not None:
+        return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
+    assert target.repo_id is not None, "a target is a folder or on the Hub"
+    cache = cached_model(target.repo_id)
+    folder = snapshot(target.repo_id, revision) if revision else cache.path if cache else None
+    if cache is not None:
+        document |= {"bytes_on_disk": cache.bytes, "cached_revisions": list(cache.revisions)}
+    if cache is not None and folder is not None and not missing_files(folder):
+        return document | {"state": "ready", "revision": folder.name} | _of_folder(folder)
+    return document | _incomplete(target.repo_id, entry, cache, folder, revision)
+
+
+def _incomplete(
+    repo_id: str, entry: Entry | None, cache: CachedModel | None, folder: Path | None, revision: str | None
+) -> dict[str, Any]:
+    if cache is None and (entry is None or revision is not None):
+        raise HubError(f"{repo_id} is not in the cache", f"get it with `olc models pull {repo_id}`", code="not_cached")
+    found: dict[str, Any] = {"state": "incomplete" if cache else "not downloaded"}
+    if folder is not None:
+        found |= {"revision": folder.name, "path": str(folder), "missing": missing_files(folder)}
+    if entry is not None and entry.shape is not None:
+        found |= _of_shape(entry.shape) | {"format": entry.format, "dtype": "float16", "bytes": entry.download_bytes}
+    return found
+
+
+def _of_folder(folder: Path) -> dict[str, Any]:
+    checkpoint = inspect(folder)
+    tokenizer = open_tokenizer(folder, config_json=checkpoint.config_json)
+    files = [*checkpoint.files, *checkpoint.tokenizer_files]
+    return _of_shape(checkpoint.shape) | {
+        "path": str(folder),
+        "format": checkpoint.format,
+        "dtype": checkpoint.dtype,
+        "bytes": checkpoint.bytes,
+        "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocabulary": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "eos_ids": sorted(tokenizer.eos_ids),
+            "sha256": tokenizer.sha256,
+        },
+    }
+
+
+def _of_shape(shape: LlamaShape) -> dict[str, Any]:
+    return {
+        "architecture": "LlamaForCausalLM",
+        "parameters": shape.parameters(),
+        "context": shape.context,
+        "vocabulary": shape.vocab,
+        "layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "heads": shape.heads,
+        "kv_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "tied_embeddings": shape.tie,
+    }
+
+
+def _sha256(file: Path) -> str | None:
+    """A file's sha256: from its name in the Hub's cache, where that is the checksum, or read if it is not large."""
+    name = file.resolve().name
+    if len(name) == 64 and file.is_symlink():
+        return name
+    if file.stat().st_size > _QUICK_BYTES:
+        return None
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def copies_of_folder(name: str) -> list[QuantizedCopy]:
@@ -168,9 +257,9 @@ def _paths(name: str) -> list[Path]:
     """The folders that a name means, as copies know them."""
     paths = []
     with contextlib.suppress(OlcError):  # It is gone, or means something else.
-        folder = find.resolve(name).path
+        folder = resolve(name).path
         if folder is not None:
             paths.append(folder.resolve())
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # No name of a folder.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # Not a name that a folder can have.
         paths.append(Path(name).expanduser().resolve())
     return paths

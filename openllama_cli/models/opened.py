@@ -1,11 +1,14 @@
-"""A model that was found and checked, with its tokenizer, before its weights are loaded. Nothing here imports torch."""
+"""Opening a model: found, downloaded if need be, and checked, with its tokenizer, before its weights are loaded.
+
+The way into `models`. Nothing here imports torch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import UsageError
-from openllama_cli.models.loading.ranks import check_ranks, place
+from openllama_cli.models.loading.ranks import check_ranks, rank_info
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.progress import Progress
 
@@ -31,12 +34,12 @@ def open_model(
     Under torchrun also that its processes can share the model. progress, notice: told about a download, and about the demo
     model if that answers because none was chosen. Raises OlcError.
     """
-    # Not at the top: help and usage errors, which come before, shall cost no more than click and rich.
+    # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.tokenizer.open import open_tokenizer
 
-    if place() is not None:
+    if rank_info() is not None:
         refuse_quantized(spec, "torchrun")
     folder = find(spec, progress=progress, notice=notice)
     if folder.chosen_by == "fallback" and notice is not None:
@@ -46,7 +49,7 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
-    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path))
+    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:

@@ -5,19 +5,18 @@ milliseconds.
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 
 def config_dir(env: Mapping[str, str] | None = None) -> Path:
-    """The folder of olc's settings: $XDG_CONFIG_HOME/olc, else ~/.config/olc (%APPDATA%\\olc on Windows)."""
-    return _base(env, "XDG_CONFIG_HOME", "APPDATA", ".config") / "olc"
+    """The folder of olc's settings: $XDG_CONFIG_HOME/olc, else ~/.config/olc."""
+    return _base(env, "XDG_CONFIG_HOME", ".config") / "olc"
 
 
 def cache_dir(env: Mapping[str, str] | None = None) -> Path:
-    """The folder of what olc can make again: $XDG_CACHE_HOME/olc, else ~/.cache/olc (%LOCALAPPDATA%\\olc on Windows)."""
-    return _base(env, "XDG_CACHE_HOME", "LOCALAPPDATA", ".cache") / "olc"
+    """The folder of what olc can make again: $XDG_CACHE_HOME/olc, else ~/.cache/olc."""
+    return _base(env, "XDG_CACHE_HOME", ".cache") / "olc"
 
 
 def hub_cache_dir(env: Mapping[str, str] | None = None) -> Path:
@@ -45,7 +44,6 @@ def hub_offline(env: Mapping[str, str] | None = None) -> bool:
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _base(env: Mapping[str, str] | None, xdg: str, windows: str, home: str) -> Path:
-    env = os.environ if env is None else env
-    given = env.get(xdg) or (env.get(windows) if sys.platform == "win32" else None)
+def _base(env: Mapping[str, str] | None, xdg: str, home: str) -> Path:
+    given = (os.environ if env is None else env).get(xdg)
     return Path(given) if given else Path.home() / home

@@ -1,5 +1,7 @@
 """How long work reports how far it is, without knowing what shows it."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -27,3 +29,13 @@ class NullProgress:
 
     def finish(self) -> None:
         """Nothing is shown."""
+
+
+@contextlib.contextmanager
+def shown(progress: Progress, label: str, total_bytes: int | None) -> Iterator[None]:
+    """One piece of work: `progress.start` before the block, and `progress.finish` after it, however it ends."""
+    progress.start(label, total_bytes)
+    try:
+        yield
+    finally:
+        progress.finish()

@@ -18,13 +18,10 @@ from safetensors.numpy import load_file
 
 from tests.support.forked import fork
 from tests.support.hub_server import HubServer
+from tests.support.hubs import CONFIG
 from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
 OLC = (sys.executable, "-m", "openllama_cli", "models")
-CONFIG = (
-    b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 48,'
-    b' "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 400}'
-)
 WEIGHTS = os.urandom(3_000_000)
 FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": WEIGHTS}
 
@@ -100,7 +97,7 @@ def test_pull_list_and_remove_a_model(home: Home, server: HubServer) -> None:
     pulled = home.olc("pull", "3b")
     folder = Path(pulled.stdout.removesuffix("\n"))
     assert folder.name == commit
-    assert pulled.stderr.startswith("downloading openlm-research/open_llama_3b: 3.00 MB into ")
+    assert pulled.stderr.startswith("downloading openlm-research/open_llama_3b: 3.0 MB into ")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
 
     size = sum(map(len, FILES.values()))
@@ -260,7 +257,8 @@ def test_info_of_an_incomplete_model_names_what_is_missing(home: Home, server: H
     (folder / "model-00002-of-00002.safetensors").unlink()
     document = home.json("info", "org/llama")
     assert (document["state"], document["missing"]) == ("incomplete", ["model-00002-of-00002.safetensors"])
-    assert "continue with: olc models pull org/llama" in home.olc("info", "org/llama").stdout
+    shown = home.olc("info", "org/llama").stdout
+    assert "(missing model-00002-of-00002.safetensors); continue with: olc models pull org/llama" in shown
 
 
 def test_default_is_set_shown_and_forgotten(home: Home, llama: Path) -> None:

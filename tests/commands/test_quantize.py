@@ -111,37 +111,25 @@ def test_a_copy_of_another_installations_demo_is_removed_with_this_ones(olc: Olc
     assert list_copies() == []
 
 
-def test_a_model_of_the_hub_goes_with_its_copies(olc: Olc, tmp_path: Path) -> None:
-    repo_id = CATALOGUE["3b-v2"].repo_id
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_model_of_the_hub_goes_with_its_copies_which_can_also_be_removed_after_it(olc: Olc, gone: bool) -> None:
+    repo_id, commit = CATALOGUE["3b-v2"].repo_id, "c" * 40
     assert repo_id is not None
     repo = repo_folder(repo_id)
-    write_tiny_llama(repo / "snapshots" / ("c" * 40))
+    write_tiny_llama(repo / "snapshots" / commit)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("c" * 40)
-    assert olc("complete", "x", "-m", "3b-v2", "--device", "cpu", "--quantize", "int8", "-n", "1").code == 0
+    (repo / "refs" / "main").write_text(commit)
+    revision = ["--revision", commit] if gone else []
+    assert olc("complete", "x", "-m", "3b-v2", *revision, "--device", "cpu", "--quantize", "int8", "-n", "1").code == 0
     (copy,) = list_copies()
-    assert (copy.repo_id, copy.revision) == (repo_id, "c" * 40)
+    assert (copy.repo_id, copy.revision) == (repo_id, commit)
+    if gone:
+        shutil.rmtree(repo)
     run = olc("models", "rm", "3b-v2", "--yes")
     assert run.code == 0
-    assert f"removed {repo_id} and 1 quantized copy: " in run.text
+    assert f"removed {'1 quantized copy of 3b-v2' if gone else f'{repo_id} and 1 quantized copy'}: " in run.text
     assert list_copies() == []
     assert not repo.exists()
-
-
-def test_a_copy_whose_model_is_gone_can_be_removed(olc: Olc, tmp_path: Path) -> None:
-    repo_id = CATALOGUE["3b-v2"].repo_id
-    assert repo_id is not None
-    repo = repo_folder(repo_id)
-    write_tiny_llama(repo / "snapshots" / ("c" * 40))
-    assert (
-        olc("complete", "x", "-m", "3b-v2", "--revision", "c" * 40, "--device", "cpu", "--quantize", "int8", "-n", "1").code
-        == 0
-    )
-    shutil.rmtree(repo)
-    run = olc("models", "rm", "3b-v2", "--yes")
-    assert run.code == 0
-    assert "removed 1 quantized copy of 3b-v2: " in run.text
-    assert list_copies() == []
 
 
 def test_quality_is_measured_by_a_command(olc: Olc, tmp_path: Path) -> None:

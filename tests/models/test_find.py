@@ -1,23 +1,28 @@
 """Which model is meant, and what each kind of name leads to."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from openllama_cli.errors import HubError, ModelError, UsageError
+from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.models.default import write_default
-from openllama_cli.models.find import choose, demo_folder, find, resolve, resolve_on_hub
+from openllama_cli.models.find import (
+    choose,
+    default_file,
+    demo_folder,
+    find,
+    read_default,
+    resolve,
+    resolve_on_hub,
+    write_default,
+)
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.hub_server import HubServer
+from tests.support.hubs import WHOLE as FILES
+from tests.support.hubs import server
 
-CONFIG = (
-    b'{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,'
-    b' "num_attention_heads": 4, "vocab_size": 400}'
-)
-FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": os.urandom(1000)}
+__all__ = ["server"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +34,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with HubServer() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
 
 
 def test_flag_before_environment_before_default_before_demo() -> None:
@@ -101,7 +99,7 @@ def test_file_is_no_model(home: Path) -> None:
     "name", ["gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"], ids=lambda name: name[:8]
 )
 def test_unknown_name_is_refused_without_asking_the_hub(server: HubServer, name: str) -> None:
-    with pytest.raises(ModelError, match="no model that olc knows"):
+    with pytest.raises(ModelError, match="not a model that olc knows"):
         find(ModelSpec(model=name))
     assert server.requests == []
 
@@ -183,3 +181,38 @@ def test_a_tokenizer_alone_needs_no_weights_and_spoils_no_model(server: HubServe
     whole = find(ModelSpec(model="org/tiny"))
     assert (whole.path / "model.safetensors").exists()
     assert find(ModelSpec(model="org/tiny"), weights=False) == whole
+
+
+def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert read_default(env) is None
+    write_default("3b-v2", env)
+    write_default("/models/my llama", env)
+    assert read_default(env) == "/models/my llama"
+    assert list(default_file(env).parent.iterdir()) == [default_file(env)], "no temporary file is left"
+    write_default(None, env)
+    write_default(None, env)
+    assert read_default(env) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_blank_file_is_no_default(tmp_path: Path, content: bytes) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    default_file(env).parent.mkdir()
+    default_file(env).write_bytes(content)
+    assert read_default(env) is None
+
+
+def test_unreadable_default_names_the_file(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    default_file(env).parent.mkdir()
+    default_file(env).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OlcError, match="default-model") as caught:
+        read_default(env)
+    assert str(default_file(env)) in caught.value.remedy
+
+
+def test_settings_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OlcError, match="cannot write"):
+        write_default("3b", {"XDG_CONFIG_HOME": str(tmp_path / "file")})

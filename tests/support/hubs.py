@@ -25,6 +25,16 @@ SMALL = {"config.json": CONFIG, "generation_config.json": b"{}", "tokenizer.mode
 WHOLE = SMALL | {"model.safetensors": WEIGHTS}
 
 
+def asked(server: HubServer) -> set[str]:
+    """The names of the files that were asked for."""
+    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
+
+
+def index(*shards: str) -> bytes:
+    """A weights index that names these files."""
+    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):

@@ -9,6 +9,7 @@ functions only.
 import functools
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,19 @@ def write_meta_llama(
     _write_json(folder / "params.json", numbers | (params or {}))
     (folder / "tokenizer.model").write_bytes(tokenizer_model_bytes())
     return folder
+
+
+SHAPE: dict[str, Any] = {"kv_heads": 2, "heads": 4, "layers": 2}
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "safetensors": lambda folder: write_tiny_llama(folder, **SHAPE),
+    "sharded safetensors": lambda folder: write_tiny_llama(folder, sharded=True, **SHAPE),
+    "bin": lambda folder: write_tiny_llama(folder, safe=False, **SHAPE),
+    "sharded bin": lambda folder: write_tiny_llama(folder, safe=False, sharded=True, **SHAPE),
+    "meta": lambda folder: write_meta_llama(folder, **SHAPE),
+    "meta in two files": lambda folder: write_meta_llama(folder, shards=2, **SHAPE),
+}
+"""The same model in every format."""
 
 
 def _save(state: dict[str, "torch.Tensor"], file: Path) -> None:

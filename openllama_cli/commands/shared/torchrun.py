@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from openllama_cli.errors import OlcError, Terminated
-from openllama_cli.generation.distributed.session import leading, own_place, serve
-from openllama_cli.models.loading.ranks import Place, one_process_only, place
+from openllama_cli.generation.distributed.session import leading, own_rank_info, serve
+from openllama_cli.models.loading.ranks import RankInfo, one_process_only, rank_info
 from openllama_cli.models.loading.startup import prepare_environment
 from openllama_cli.terminal.streams import error
 
@@ -29,9 +29,9 @@ _LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
 
 def is_placed() -> bool:
     """Whether torchrun started this process as one of several."""
-    from openllama_cli.models.loading.ranks import place
+    from openllama_cli.models.loading.ranks import rank_info
 
-    return place() is not None
+    return rank_info() is not None
 
 
 def begin(arguments: Sequence[str]) -> bool:
@@ -39,7 +39,7 @@ def begin(arguments: Sequence[str]) -> bool:
 
     Raises UsageError for a command that runs in one process.
     """
-    here = place()
+    here = rank_info()
     if here is None:
         return False
     from openllama_cli.generation.distributed.processes import die_with_parent, end_at_last
@@ -81,7 +81,7 @@ def end(code: int) -> int:
 
 def _dismiss(*, failed: bool) -> None:
     """Rank 0 ends before there is a group: let the others go. On one host a failure is seen to by torchrun."""
-    here = own_place()
+    here = own_rank_info()
     if failed and here.one_host:
         return
     from openllama_cli.generation.distributed.group import Ranks
@@ -89,7 +89,7 @@ def _dismiss(*, failed: bool) -> None:
     Ranks(here).tell({} if failed else None)
 
 
-def _follow(here: Place) -> NoReturn:
+def _follow(here: RankInfo) -> NoReturn:
     """A rank above 0, from its start to its end."""
     prepare_environment()
     from openllama_cli.generation.distributed.group import Ranks

@@ -9,12 +9,10 @@ from openllama_cli.devices.machine.measure import DTYPES
 from openllama_cli.devices.planning.known_model import KnownModel
 from openllama_cli.devices.planning.placement import Part, auto_device_map, loading_budget, parts, quantized_parts, skeleton
 from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.system import device as system
 
 Verdict = Literal["fits", "fits_with_cpu", "fits_in_part", "fits_with_disk", "does_not_fit"]
 QUANTISED = ("int8", "int4")
-
-# As in models.placement: processors that multiply bfloat16 matrices themselves.
-_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "avx10_2", "bf16"})
 
 # Fewer tokens of context than this are of no use.
 _FEW_TOKENS = 64
@@ -101,14 +99,11 @@ def main_device(facts: Facts, device: str = "auto") -> str:
 
 
 def auto_dtype(stored: str, facts: Facts, device: str = "auto", *, mapped: bool = False) -> str:
-    """What `--dtype auto` is: the stored type on a GPU; on a CPU bfloat16 if the processor has it, else float32.
+    """`system.device.auto_dtype` on the machine of these facts.
 
     mapped: for a model large enough that `olc complete` keeps float16 weights as they are on a processor with bfloat16.
     """
-    if main_device(facts, device) != "cpu":
-        return stored
-    narrow = stored if mapped and stored == "float16" else "bfloat16"
-    return narrow if _BFLOAT16 & set(facts.cpu.instruction_sets) else "float32"
+    return system.auto_dtype(stored, main_device(facts, device), facts.cpu.instruction_sets, mapped=mapped)
 
 
 def _placed(known: KnownModel, dtype: str, facts: Facts, device: str) -> tuple[Part, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError, Terminated
 from openllama_cli.generation.distributed.processes import gone, hold_sigterm
-from openllama_cli.models.loading.ranks import Place
+from openllama_cli.models.loading.ranks import RankInfo
 
 if TYPE_CHECKING:
     import torch
@@ -37,23 +37,23 @@ _WORK, _FAILED = "olc/work", "olc/failed"
 class Ranks:
     """This process's side of the group."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, info: RankInfo) -> None:
         """Connect to torchrun's store."""
         from torch.distributed.rendezvous import rendezvous
 
-        self.place = place
+        self.info = info
         self.backend = ""
         self.device: torch.device
         # In the middle of something that needs all ranks: the others can be left only by ending.
         self.busy = False
         self._pids: dict[int, tuple[str, int]] = {}
         self._parent = os.getppid()
-        if place.one_host:
+        if info.one_host:
             _stay_on_loopback()
         self._store: Any = next(iter(rendezvous("env://", timeout=_PATIENCE)))[0]
         self._orders: Any = None
         self._host = socket.gethostname()
-        self._store.set(f"olc/rank/{place.rank}", json.dumps([self._host, os.getpid()]))
+        self._store.set(f"olc/rank/{info.rank}", json.dumps([self._host, os.getpid()]))
 
     def tell(self, work: dict[str, Any] | None) -> None:
         """Say to the waiting ranks what to load; None: nothing, they may go; {}: rank 0 has failed."""
@@ -70,18 +70,18 @@ class Ranks:
         import torch
         import torch.distributed as dist
 
-        place = self.place
+        info = self.info
         self.backend = "nccl" if kind == "cuda" else "gloo"
         self.device = torch.device("cpu")
         if kind == "cuda":
-            self.device = _own_gpu(place, self._host)
+            self.device = _own_gpu(info, self._host)
         with self.together():
             self._meet()
             dist.init_process_group(
                 self.backend,
                 store=self._store,
-                rank=place.rank,
-                world_size=place.size,
+                rank=info.rank,
+                world_size=info.size,
                 timeout=SUM_TIMEOUT,
                 device_id=self.device if kind == "cuda" else None,
             )
@@ -90,11 +90,11 @@ class Ranks:
     def _meet(self) -> None:
         """Wait for all ranks to connect, and learn which processes they are. In Python, where a signal ends it."""
         ends = time.monotonic() + _MEETING.total_seconds()
-        for rank in range(self.place.size):
+        for rank in range(self.info.size):
             while not self._store.check([key := f"olc/rank/{rank}"]):
                 if time.monotonic() > ends:
                     raise OlcError(
-                        f"rank {rank} of {self.place.size} has not come within {_MEETING.total_seconds() / 60:.0f} minutes",
+                        f"rank {rank} of {self.info.size} has not come within {_MEETING.total_seconds() / 60:.0f} minutes",
                         "see what torchrun says on its host, and run the same command again",
                         code="rank_lost",
                     )
@@ -144,7 +144,7 @@ class Ranks:
         import torch.distributed as dist
 
         with self.together():
-            if self.place.rank == 0:
+            if self.info.rank == 0:
                 self.send(None)  # type: ignore[arg-type]
             dist.barrier(self._orders)
             dist.destroy_process_group()
@@ -177,12 +177,12 @@ class Ranks:
         try:
             return int(self._store.add(f"olc/said/{self._host}", 1)) == 1
         except Exception:  # The store went with torchrun, or with the host that has it.
-            return self.place.rank == 0
+            return self.info.rank == 0
 
     def lost(self, seconds: float = 0) -> OlcError | None:
         """Which process of this host is gone or stopped, if one is or becomes so in some seconds: torchrun, or a rank."""
         ends = time.monotonic() + seconds
-        own = {rank: pid for rank, (host, pid) in self._pids.items() if host == self._host and rank != self.place.rank}
+        own = {rank: pid for rank, (host, pid) in self._pids.items() if host == self._host and rank != self.info.rank}
         while True:
             if os.getppid() != self._parent:
                 return OlcError(
@@ -193,7 +193,7 @@ class Ranks:
             for rank, pid in own.items():
                 if (how := gone(pid)) is not None:
                     return OlcError(
-                        f"rank {rank} of {self.place.size} (process {pid} on {self._host}) {how}",
+                        f"rank {rank} of {self.info.size} (process {pid} on {self._host}) {how}",
                         "run the same command again (a batch keeps its finished rows); `dmesg` knows if memory ran out",
                         code="rank_lost",
                     )
@@ -206,7 +206,7 @@ class Ranks:
         text = f"{type(error).__name__}: {error}"
         if "OutOfMemoryError" in text or "DefaultCPUAllocator" in text or isinstance(error, MemoryError):
             found = OlcError(
-                f"rank {self.place.rank} on {self._host} ran out of memory",
+                f"rank {self.info.rank} on {self._host} ran out of memory",
                 "use more processes, a smaller --batch-size, or --dtype bfloat16",
                 code="out_of_memory",
             )
@@ -241,15 +241,15 @@ def _stay_on_loopback() -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
-def _own_gpu(place: Place, host: str) -> "torch.device":
+def _own_gpu(info: RankInfo, host: str) -> "torch.device":
     import torch
 
     count = torch.cuda.device_count()
-    if place.local_rank >= count:
+    if info.local_rank >= count:
         raise OlcError(
-            f"torchrun started {place.local_size} processes on {host}, which has {count} GPU{'s' * (count != 1)}",
+            f"torchrun started {info.local_size} processes on {host}, which has {count} GPU{'s' * (count != 1)}",
             f"use --nproc-per-node {max(count, 1)}, or --device cpu",
             code="device",
         )
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(info.local_rank)
+    return torch.device("cuda", info.local_rank)

@@ -15,7 +15,8 @@ from openllama_cli.generation.distributed.group import Ranks
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
-from openllama_cli.models.loading.load import LoadedModel, from_pretrained
+from openllama_cli.models.loading.from_pretrained import from_pretrained
+from openllama_cli.models.loading.load import LoadedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
@@ -118,7 +119,7 @@ def load_sharded(
         checkpoint=checkpoint,
         input_device=ranks.device,
         dtype=dtype,
-        device=f"{ranks.place.size} x {ranks.device.type}",
+        device=f"{ranks.info.size} x {ranks.device.type}",
         load_seconds=time.perf_counter() - started,
         ranks=ranks,
     )

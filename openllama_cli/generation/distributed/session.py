@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.loading.ranks import Place, place
+from openllama_cli.models.loading.ranks import RankInfo, rank_info
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -40,7 +40,7 @@ def load_with_ranks(
     from openllama_cli.generation.distributed.group import Ranks
     from openllama_cli.generation.distributed.load import choose, load_sharded
 
-    here, folder = own_place(), opened.folder
+    here, folder = own_rank_info(), opened.folder
     kind, dtype = choose(spec, opened.checkpoint)
     ranks = Ranks(here)
     ranks.tell(
@@ -75,9 +75,9 @@ def serve(ranks: "Ranks", work: dict[str, Any]) -> None:
     ranks.leave()
 
 
-def own_place() -> Place:
+def own_rank_info() -> RankInfo:
     """This process among the ranks; only where torchrun started several."""
-    here = place()
+    here = rank_info()
     assert here is not None
     return here
 

@@ -29,7 +29,7 @@ class Quantized(Protocol):
         """Of the activations."""
 
     @property
-    def take(self) -> Callable[[str], torch.Tensor]:
+    def get(self) -> Callable[[str], torch.Tensor]:
         """Hands a tensor over."""
 
     @property
@@ -62,7 +62,7 @@ def _prepare(quantized: Quantized) -> LlamaWeights:
             "use --quantize int8",
             code="device",
         )
-    take = quantized.take
+    take = quantized.get
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
 
     def linear(name: str, out: int, *, bias: bool, method: str = method) -> Linear:

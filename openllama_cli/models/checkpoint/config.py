@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.damage import damaged
 from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.json_files import read_object
+from openllama_cli.models.model_files import damaged, read_object
 
 # What transformers calls them, with the defaults of its LlamaConfig; None: must be there.
 _SIZES: dict[str, int | None] = {
@@ -29,13 +28,16 @@ _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], LlamaShape]:
-    """The keyword arguments for transformers' LlamaConfig, and the shape they describe.
-
-    Raises ModelError if config.json is broken, asks for remote code, is not a Llama, is quantized, or has numbers that
-    make no model.
-    """
+    """Read and check a folder's config.json; see `check_config`."""
     file = folder / "config.json"
-    raw = read_object(file)
+    return check_config(file, read_object(file))
+
+
+def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], LlamaShape]:
+    """The keyword arguments for transformers' LlamaConfig that a config.json (`raw`) holds, and the shape they describe.
+
+    Raises ModelError if it asks for remote code, is not a Llama, is quantized already, or has numbers that make no model.
+    """
     _refuse(file, raw)
     config: dict[str, Any] = {}
     for key, default in _SIZES.items():

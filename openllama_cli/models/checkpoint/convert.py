@@ -1,34 +1,27 @@
 """Meta's format or .bin to a standard Hugging Face folder with safetensors.
 
 The weights go from file to file one at a time, with their bits as they are: memory holds about one tensor and the part of the
-source that is mapped (`mapped.READ_BEFORE_REOPENING`). The folder appears under its name only when it is whole; a conversion
-that is killed leaves `.NAME.*.partial` beside it, which may be removed.
+source that is mapped (`tensors.READ_BEFORE_REOPENING`). The folder appears under its name only when it is complete; a
+conversion that is killed leaves `.NAME.*.partial` beside it, which may be removed.
 """
 
 import errno
 import itertools
-import json
-import os
 import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.checkpoint import meta as meta_format
-from openllama_cli.models.checkpoint import read_errors as load_errors
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, write_safetensors
-from openllama_cli.models.checkpoint.torch_files import MappedFiles, read_torch_header
-from openllama_cli.models.json_files import read_object
+from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
+from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.tensors import TensorSource
+from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.system.progress import NullProgress, Progress
-
-if TYPE_CHECKING:
-    import torch
-
+from openllama_cli.system.progress import NullProgress, Progress, shown
+from openllama_cli.system.words import size
 
 SHARD_BYTES = 5_000_000_000
 # Room for config.json, the tokenizer and the headers.
@@ -50,41 +43,34 @@ def convert(src: Path, dst: Path, *, progress: Progress | None = None, shard_byt
     checkpoint = inspect(src)
     if checkpoint.format == "safetensors":
         raise UsageError(f"{src} is in safetensors format already", f"use it as it is: olc complete -m {src}")
-    tokenizer = open_tokenizer(src)
+    tokenizer = open_tokenizer(src, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     free, needed = shutil.disk_usage(dst.parent).free, checkpoint.bytes + _SMALL_FILES
     if free < needed:
-        raise _no_space(dst, f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free")
-    partial = dst.with_name(f".{dst.name}.{uuid.uuid4().hex[:8]}.partial")
-    progress = progress or NullProgress()
+        raise _no_space(dst, f"{size(needed)} are needed and {size(free)} are free")
     try:
-        partial.mkdir()
-        _write_small_files(checkpoint, tokenizer, partial)
-        _write_weights(checkpoint, partial, progress, shard_bytes)
-        _sync(partial)
-        partial.rename(dst)
-        _sync(dst.parent)
+        with new_folder(dst) as partial:
+            _write_small_files(checkpoint, tokenizer, partial)
+            _write_weights(checkpoint, partial, progress or NullProgress(), shard_bytes)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _no_space(dst, error.strerror or "no space") from error
         raise ModelError(
             f"{error.filename or dst} cannot be written: {error.strerror or error}", "check the folder and its permissions"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return inspect(dst)
 
 
 def plan_shards(tensors: dict[str, TensorInfo], shard_bytes: int) -> list[dict[str, TensorInfo]]:
     """Divide tensors, in order, over files of at most `shard_bytes`; a larger tensor has a file of its own."""
     shards: list[dict[str, TensorInfo]] = [{}]
-    size = 0
+    filled = 0
     for name, info in tensors.items():
-        if shards[-1] and size + info.nbytes > shard_bytes:
+        if shards[-1] and filled + info.nbytes > shard_bytes:
             shards.append({})
-            size = 0
+            filled = 0
         shards[-1][name] = info
-        size += info.nbytes
+        filled += info.nbytes
     return shards
 
 
@@ -104,60 +90,39 @@ def _no_space(dst: Path, how: str) -> ModelError:
 def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, shard_bytes: int) -> None:
     import torch
 
-    total = sum(info.nbytes for info in checkpoint.tensors.values())
-    progress.start(f"converting {checkpoint.path.name}", total)
-    try:
-        with load_errors.explained(checkpoint, torch.device("cpu"), getattr(torch, checkpoint.dtype), os_errors=False):
-            tensors, plan = _source(checkpoint)
-            shards = plan_shards(plan, shard_bytes)
-            names = ["model.safetensors"]
-            if len(shards) > 1:
-                names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-            for name, shard in zip(names, shards, strict=True):
-                write_safetensors(folder / name, shard, itertools.islice(tensors, len(shard)), progress)
-    finally:
-        progress.finish()
+    device, dtype = torch.device("cpu"), getattr(torch, checkpoint.dtype)
+    bar = shown(progress, f"converting {checkpoint.path.name}", checkpoint.tensor_bytes)
+    with bar, explained(checkpoint, device, dtype, os_errors=False):
+        source = TensorSource(checkpoint)
+        plan = _plan(checkpoint, source)
+        tensors = ((name, source.get(name)) for name in plan)
+        shards = plan_shards(plan, shard_bytes)
+        names = ["model.safetensors"]
+        if len(shards) > 1:
+            names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+        for name, shard in zip(names, shards, strict=True):
+            write_safetensors(folder / name, shard, itertools.islice(tensors, len(shard)), progress)
     if len(shards) > 1:
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        size = sum(info.nbytes for info in plan.values())
-        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-        _write_json(folder / "model.safetensors.index.json", index)
+        total_size = sum(info.nbytes for info in plan.values())
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        write_json(folder / "model.safetensors.index.json", index)
 
 
-def _source(checkpoint: Checkpoint) -> "tuple[Iterator[tuple[str, torch.Tensor]], dict[str, TensorInfo]]":
-    """The weights one by one, and the plan of what comes."""
-    if checkpoint.format == "meta":
-        meta = meta_format.read_meta(checkpoint.path)
-        return meta_format.read_tensors(meta), meta.tensors
-    plan = dict(checkpoint.tensors)
-    if checkpoint.shape.tie and "lm_head.weight" in plan and _same_output(checkpoint):
-        del plan["lm_head.weight"]
-    by_file = {file: [name for name in read_torch_header(file) if name in plan] for file in checkpoint.files}
-    plan = {name: plan[name] for names in by_file.values() for name in names}
-    return _bin_tensors(by_file), plan
-
-
-def _bin_tensors(by_file: dict[Path, list[str]]) -> "Iterator[tuple[str, torch.Tensor]]":
-    for file, names in by_file.items():
-        mapped = MappedFiles([file])
-        for name in names:
-            yield name, mapped.get(name)[0]
-
-
-def _same_output(checkpoint: Checkpoint) -> bool:
-    """Whether a tied output matrix, which .bin files hold beside the embedding, is that embedding."""
+def _plan(checkpoint: Checkpoint, source: TensorSource) -> dict[str, TensorInfo]:
+    """The weights to write. A tied output matrix, which .bin files hold beside the embedding, is left out if it is the same."""
     import torch
 
-    names = ("model.embed_tokens.weight", "lm_head.weight")
-    tensors = [
-        MappedFiles([file]).get(name)[0] for name in names for file in checkpoint.files if name in read_torch_header(file)
-    ]
-    return torch.equal(*tensors)
+    plan = dict(checkpoint.tensors)
+    embedding, output = "model.embed_tokens.weight", "lm_head.weight"
+    if checkpoint.shape.tie and output in plan and torch.equal(source.get(embedding), source.get(output)):
+        del plan[output]
+    return plan
 
 
 def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Path) -> None:
     """config.json, generation_config.json and the tokenizer's files."""
-    if checkpoint.format == "meta":
+    if checkpoint.config_json is None:
         config = {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -168,17 +133,17 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
             "use_cache": True,
         }
     else:
-        config = read_object(checkpoint.path / "config.json")
+        config = dict(checkpoint.config_json)
         config.pop("transformers_weights", None)  # It names the files to read in place of the standard ones.
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": _one_or_list(tokenizer.eos_ids), "pad_token_id": 0}
     generation = read_object(checkpoint.path / "generation_config.json") or special
-    _write_json(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation)
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
     # Without it transformers adds no BOS, and a Llama without BOS answers rubbish.
-    _write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
+    write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
 
 
 def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -197,21 +162,3 @@ def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str,
 
 def _one_or_list(ids: frozenset[int]) -> int | list[int] | None:
     return sorted(ids) if len(ids) > 1 else next(iter(ids), None)
-
-
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """See the names in a folder on the disk, so that after a power cut it is there whole or not at all."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

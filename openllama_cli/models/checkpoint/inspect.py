@@ -1,4 +1,4 @@
-"""What a model folder holds, found without importing torch: format, shape, types, and whether its files are whole.
+"""What a model folder holds, found without importing torch: format, shape, types, and whether its files are complete.
 
 Everything that can be known from names, headers and sizes is checked here, before seconds are spent on importing torch and
 loading: a wrong folder, a config.json that olc does not load, a missing shard, a truncated file, a weight that is missing, left
@@ -9,50 +9,41 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models import json_files
-from openllama_cli.models.checkpoint import meta as meta_format
-from openllama_cli.models.checkpoint.config import read_config
-from openllama_cli.models.checkpoint.damage import damaged, fetch_again
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, read_safetensors_header
-from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.config import check_config
+from openllama_cli.models.checkpoint.meta import read_meta, shard_files
+from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
+from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
-from openllama_cli.models.tokenizer import files as tokenizer_files
+from openllama_cli.models.model_files import TOKENIZER_FILES, WEIGHT_FILES, Format, damaged, fetch_again, read_object
 from openllama_cli.models.tokenizer.base import Tokenizer
-
-Format = Literal["safetensors", "bin", "meta"]
+from openllama_cli.models.tokenizer.open import locate
 
 DTYPES = ("float32", "float16", "bfloat16")
-# In the order in which transformers looks for them.
-WEIGHT_FILES: tuple[tuple[str, Format], ...] = (("model.safetensors", "safetensors"), ("pytorch_model.bin", "bin"))
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 # What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold beside or in place of a weight.
 _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder whose headers are sound.
+    """A model folder whose headers are valid, and all that was read of them: nobody needs to parse its files again.
 
-    files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. tensors: the weights
-    under their Hugging Face names (for Meta's format as they are once joined), without leftovers. dtype: the one most bytes
-    are stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk.
+    files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
+    config.json, None for Meta's format. tensors: the weights under their Hugging Face names (for Meta's format as they are
+    once joined), without leftovers, in the order of the files; layout: where each of them lies. dtype: the one most bytes are
+    stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk.
     """
 
     path: Path
     format: Format
     files: tuple[Path, ...]
     config: dict[str, Any]
+    config_json: dict[str, Any] | None
     shape: LlamaShape
     tensors: dict[str, TensorInfo]
+    layout: dict[str, StoredTensor]
     dtype: str
     tokenizer_files: tuple[Path, ...]
     bytes: int
@@ -61,6 +52,11 @@ class Checkpoint:
     def parameters(self) -> int:
         """How many numbers the model has."""
         return self.shape.parameters()
+
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes the weights take as they are stored."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def inspect(path: Path) -> Checkpoint:
@@ -71,7 +67,10 @@ def inspect(path: Path) -> Checkpoint:
     """
     try:
         _refuse_other_paths(path)
-        return _inspect_meta(path) if _is_meta(path) else _inspect_hugging_face(path)
+        if _is_meta(path):
+            config, shape, weights = read_meta(path)
+            return _checked(path, "meta", config, None, shape, weights)
+        return _inspect_hugging_face(path)
     except OSError as error:
         raise ModelError(
             f"{error.filename or path} cannot be read: {error.strerror or error}", "check the file and its permissions"
@@ -93,17 +92,36 @@ def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
-def weight_files(folder: Path) -> tuple[tuple[Path, ...], Format, Path | None]:
-    """The weight files of a Hugging Face folder, their format, and the index if they are shards.
+def _inspect_hugging_face(folder: Path) -> Checkpoint:
+    config_json = read_object(folder / "config.json")
+    config, shape = check_config(folder / "config.json", config_json)
+    format_, files, index, named = _weight_files(folder)
+    read = read_safetensors_header if format_ == "safetensors" else read_torch_header
+    tensors: dict[str, TensorInfo] = {}
+    layout: dict[str, StoredTensor] = {}
+    for file in files:
+        header = read(file)
+        twice = header.keys() & tensors.keys()
+        if twice:
+            raise damaged(file, f"holds {min(twice)}, as another shard does")
+        tensors |= header
+        layout |= {name: StoredTensor(name, (file,)) for name in header}
+    if named - tensors.keys():
+        raise damaged(index, f"names {min(named - tensors.keys())}, which is in none of its files")
+    return _checked(folder, format_, config, config_json, shape, StoredWeights(files, tensors, layout))
+
+
+def _weight_files(folder: Path) -> tuple[Format, tuple[Path, ...], Path, set[str]]:
+    """The weights of a Hugging Face folder: format, files, index, and the names in the index (none where one file has all).
 
     Raises ModelError if there are none, or if the index is broken or names files that are not there.
     """
-    for name, format_ in WEIGHT_FILES:
+    for format_, name in WEIGHT_FILES.items():
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file():
-            return (single,), format_, None
+            return format_, (single,), index, set()
         if index.is_file():
-            return _indexed_files(index), format_, index
+            return format_, *_indexed(index)
         if single.is_symlink():
             raise damaged(single, "is a link to a file that is gone")
         stem, _, suffix = name.rpartition(".")
@@ -115,8 +133,8 @@ def weight_files(folder: Path) -> tuple[tuple[Path, ...], Format, Path | None]:
     raise ModelError(f"{folder} has a config.json but no weights ({_listing(folder)})", _advice(folder))
 
 
-def _indexed_files(index: Path) -> tuple[Path, ...]:
-    weight_map = json_files.read_object(index).get("weight_map")
+def _indexed(index: Path) -> tuple[tuple[Path, ...], Path, set[str]]:
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise damaged(index, "has no weight_map")
     names = sorted({str(name) for name in weight_map.values()})
@@ -129,43 +147,21 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
             f"{index.name} names {len(names)} files, of which {len(absent)} are not in {index.parent}: {absent[0]}",
             fetch_again(index.parent / absent[0]),
         )
-    return tuple(index.parent / name for name in names)
-
-
-def _inspect_hugging_face(folder: Path) -> Checkpoint:
-    config, shape = read_config(folder)
-    files, format_, index = weight_files(folder)
-    read = read_safetensors_header if format_ == "safetensors" else read_torch_header
-    stored: dict[str, TensorInfo] = {}
-    for file in files:
-        header = read(file)
-        twice = header.keys() & stored.keys()
-        if twice:
-            raise damaged(file, f"holds {min(twice)}, as another shard does")
-        stored |= header
-    if index is not None:
-        named = json_files.read_object(index)["weight_map"].keys()
-        if named - stored.keys():
-            raise damaged(index, f"names {min(named - stored.keys())}, which is in none of its files")
-    # A buffer that conversions before 2023 stored with each layer; transformers computes it.
-    stored = {name: tensor for name, tensor in stored.items() if not name.endswith("rotary_emb.inv_freq")}
-    return _checked(folder, format_, files, config, shape, stored)
-
-
-def _inspect_meta(folder: Path) -> Checkpoint:
-    meta = meta_format.read_meta(folder)
-    return _checked(folder, "meta", meta.files, meta.config, meta.shape, meta.tensors)
+    return tuple(index.parent / name for name in names), index, set(weight_map)
 
 
 def _checked(
     folder: Path,
     format_: Format,
-    files: tuple[Path, ...],
     config: dict[str, Any],
+    config_json: dict[str, Any] | None,
     shape: LlamaShape,
-    stored: dict[str, TensorInfo],
+    weights: StoredWeights,
 ) -> Checkpoint:
     """Compare what is stored with what the shape needs, and put the Checkpoint together."""
+    files = weights.files
+    # A buffer that conversions before 2023 stored with each layer; transformers computes it.
+    stored = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     expected = shape.tensors()
     missing = expected.keys() - stored.keys()
     unexpected = stored.keys() - expected.keys() - ({"lm_head.weight"} if shape.tie else set())
@@ -182,14 +178,14 @@ def _checked(
     if unexpected:
         raise ModelError(
             f"{where} holds {len(unexpected)} weights that {source} does not ask for: {_first(unexpected)}",
-            f"take {source} and the weights from the same model; an adapter has to be merged into its model first",
+            f"use {source} and the weights of the same model; an adapter has to be merged into its model first",
         )
     for name, tensor in stored.items():
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
         if tensor.shape != wanted:
             raise ModelError(
                 f"{where}: {name} is {_times(tensor.shape)}, but {source} makes it {_times(wanted)}",
-                f"take {source} and the weights from the same model",
+                f"use {source} and the weights of the same model",
             )
         if tensor.dtype not in DTYPES:
             raise ModelError(
@@ -199,15 +195,17 @@ def _checked(
     sizes: Counter[str] = Counter()
     for tensor in stored.values():
         sizes[tensor.dtype] += tensor.nbytes
-    vocabulary = tokenizer_files.locate(folder)
+    vocabulary = locate(folder)
     beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
     return Checkpoint(
         path=folder,
         format=format_,
         files=files,
         config=config,
+        config_json=config_json,
         shape=shape,
         tensors=stored,
+        layout=weights.layout,
         dtype=sizes.most_common(1)[0][0],
         tokenizer_files=(vocabulary, *(file for file in beside if file.is_file() and file != vocabulary)),
         bytes=sum(file.stat().st_size for file in files),
@@ -216,19 +214,20 @@ def _checked(
 
 def _is_meta(folder: Path) -> bool:
     """Whether a folder is in Meta's format; Hugging Face weights beside it win. Raises ModelError for half of either."""
-    shards = meta_format.shard_files(folder)
+    shards = shard_files(folder)
+    has_weights = any((folder / f"{name}{end}").is_file() for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
     has_config, has_params = (folder / "config.json").is_file(), (folder / "params.json").is_file()
     if has_config and not (shards and has_params):
         return False
     if has_config:
-        return not any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json"))
+        return not has_weights
     if shards and has_params:
         return True
     if shards:
         raise ModelError(f"{folder} has {shards[0].name} but no params.json", "copy the model's params.json into it")
     if has_params:
         raise ModelError(f"{folder} has a params.json but no consolidated.00.pth", _advice(folder))
-    if any((folder / f"{name}{end}").is_file() for name, _ in WEIGHT_FILES for end in ("", ".index.json")):
+    if has_weights:
         raise ModelError(f"{folder} has weights but no config.json", "copy the model's config.json into it")
     raise ModelError(f"{folder} is not a model folder: it has no config.json ({_listing(folder)})", _advice(folder))
 

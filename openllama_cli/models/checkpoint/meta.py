@@ -7,17 +7,13 @@ is cut along, and the rotary embedding over neighboring rows, are those of the p
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.damage import damaged
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo
-from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.checkpoint.torch_files import MappedFiles, read_torch_header
-from openllama_cli.models.json_files import read_object
+from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
+from openllama_cli.models.checkpoint.torch_files import read_torch_header
+from openllama_cli.models.model_files import damaged, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -37,29 +33,6 @@ _LAYER = {
 }
 
 
-@dataclass(frozen=True)
-class MetaTensor:
-    """How one weight lies in the files. name: Meta's. dim: the dimension it is cut along, None for a copy in each file.
-
-    heads: how many rotary heads its rows make up, 0 where rows keep their order.
-    """
-
-    name: str
-    dim: int | None
-    heads: int
-
-
-@dataclass(frozen=True)
-class MetaCheckpoint:
-    """What a Meta folder holds, under Hugging Face names."""
-
-    files: tuple[Path, ...]
-    config: dict[str, Any]
-    shape: LlamaShape
-    tensors: dict[str, TensorInfo]
-    layout: dict[str, MetaTensor]
-
-
 def shard_files(folder: Path) -> tuple[Path, ...]:
     """consolidated.00.pth, .01.pth, … in order; empty if there are none. Raises ModelError if one between is missing."""
     files = sorted(file for file in folder.iterdir() if re.fullmatch(r"consolidated\.\d\d\.pth", file.name))
@@ -72,8 +45,11 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def read_meta(folder: Path) -> MetaCheckpoint:
-    """Read params.json and the headers of all shards. Raises ModelError for anything missing, damaged or inconsistent."""
+def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
+    """params.json and the headers of all shards: the keyword arguments for transformers' LlamaConfig, the shape, the weights.
+
+    Raises ModelError for anything missing, damaged or inconsistent.
+    """
     files = shard_files(folder)
     params_file = folder / "params.json"
     params = read_object(params_file)
@@ -81,16 +57,15 @@ def read_meta(folder: Path) -> MetaCheckpoint:
     if params.get("quantization_args") or params.get("lora_args"):
         raise ModelError(f"{params_file} describes quantized weights", "use the model's bfloat16 version")
     headers = [read_torch_header(file) for file in files]
-    count = len(files)
     hidden, layers, heads = (_number(params_file, params, key) for key in ("dim", "n_layers", "n_heads"))
     kv_heads = heads if params.get("n_kv_heads") is None else _number(params_file, params, "n_kv_heads")
     if hidden % heads or (hidden // heads) % 2 or heads % kv_heads:
         raise damaged(params_file, f"has {heads} heads and {kv_heads} key/value heads for a dim of {hidden}")
-    layout = _layout(layers, heads, kv_heads, tie="output.weight" not in headers[0])
+    layout = _layout(files, layers, heads, kv_heads, tie="output.weight" not in headers[0])
     embedding = _first_shape(files[0], headers[0], "tok_embeddings.weight")
     # Llama 1 and 2 cut the embedding along the hidden size, Llama 3 along the vocabulary.
-    if count > 1 and embedding[1] == hidden:
-        layout["model.embed_tokens.weight"] = MetaTensor("tok_embeddings.weight", 0, 0)
+    if len(files) > 1 and embedding[1] == hidden:
+        layout["model.embed_tokens.weight"] = StoredTensor("tok_embeddings.weight", files, 0)
     tensors = {name: _joined(files, headers, part) for name, part in layout.items()}
     unknown = headers[0].keys() - {part.name for part in layout.values()} - {"rope.freqs"}
     if unknown:
@@ -110,27 +85,7 @@ def read_meta(folder: Path) -> MetaCheckpoint:
         rms_norm_eps=_real(params_file, params, "norm_eps", 1e-5),
         tie="lm_head.weight" not in layout,
     )
-    return MetaCheckpoint(files, _config(params_file, params, shape), shape, tensors, layout)
-
-
-def read_tensors(checkpoint: MetaCheckpoint) -> "Iterator[tuple[str, torch.Tensor]]":
-    """The weights one after another, whole and under their Hugging Face names; only one is held at a time.
-
-    With one file, a tensor whose rows need no reordering is a view of the mapped file. Raises what torch.load raises for a
-    file that changed since `read_meta`.
-    """
-    files = MappedFiles(checkpoint.files)
-    for name, part in checkpoint.layout.items():
-        yield name, read_tensor(files, part)
-
-
-def read_tensor(files: MappedFiles, part: MetaTensor) -> "torch.Tensor":
-    """One weight out of a checkpoint's files, joined and with its rows in Hugging Face's order."""
-    import torch
-
-    slices = files.get(part.name) if part.dim is not None else files.get(part.name)[:1]
-    tensor = slices[0] if len(slices) == 1 else torch.cat(slices, part.dim or 0)
-    return half_split(tensor, part.heads) if part.heads else tensor
+    return _config(params_file, params, shape), shape, StoredWeights(files, tensors, layout)
 
 
 def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
@@ -142,19 +97,20 @@ def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
     return weight.reshape(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
-def _layout(layers: int, heads: int, kv_heads: int, tie: bool) -> dict[str, MetaTensor]:
-    layout = {"model.embed_tokens.weight": MetaTensor("tok_embeddings.weight", 1, 0)}
+def _layout(files: tuple[Path, ...], layers: int, heads: int, kv_heads: int, tie: bool) -> dict[str, StoredTensor]:
+    layout = {"model.embed_tokens.weight": StoredTensor("tok_embeddings.weight", files, 1)}
     for layer in range(layers):
         for name, (hf_name, dim) in _LAYER.items():
             rotary = {"attention.wq.weight": heads, "attention.wk.weight": kv_heads}.get(name, 0)
-            layout[f"model.layers.{layer}.{hf_name}"] = MetaTensor(f"layers.{layer}.{name}", dim, rotary)
-    layout["model.norm.weight"] = MetaTensor("norm.weight", None, 0)
+            where = files[:1] if dim is None else files
+            layout[f"model.layers.{layer}.{hf_name}"] = StoredTensor(f"layers.{layer}.{name}", where, dim, rotary)
+    layout["model.norm.weight"] = StoredTensor("norm.weight", files[:1])
     if not tie:
-        layout["lm_head.weight"] = MetaTensor("output.weight", 0, 0)
+        layout["lm_head.weight"] = StoredTensor("output.weight", files, 0)
     return layout
 
 
-def _joined(files: tuple[Path, ...], headers: list[dict[str, TensorInfo]], part: MetaTensor) -> TensorInfo:
+def _joined(files: tuple[Path, ...], headers: list[dict[str, TensorInfo]], part: StoredTensor) -> TensorInfo:
     """The type and shape of a weight put together from all files."""
     for file, header in zip(files, headers, strict=True):
         if part.name not in header:
@@ -176,7 +132,7 @@ def _joined(files: tuple[Path, ...], headers: list[dict[str, TensorInfo]], part:
 
 def _first_shape(file: Path, header: dict[str, TensorInfo], name: str) -> tuple[int, ...]:
     if name not in header or len(header[name].shape) != 2:
-        raise damaged(file, f"has no matrix {name}: it is no Llama in Meta's format")
+        raise damaged(file, f"has no matrix {name}: it is not a Llama in Meta's format")
     return header[name].shape
 
 
@@ -222,7 +178,7 @@ def _context(file: Path, params: dict[str, Any]) -> int:
 def _number(file: Path, params: dict[str, Any], key: str) -> int:
     value = params.get(key)
     if type(value) is not int or not 1 <= value <= 1 << 24 or (key == "n_layers" and value > 2000):
-        raise damaged(file, f"has {key} {value!r}, which is no size of a Llama")
+        raise damaged(file, f"has {key} {value!r}, which is not a size of a Llama")
     return value
 
 

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.checkpoint.inspect import Checkpoint
+from openllama_cli.models.model_files import damaged
+from openllama_cli.system.memory import is_out_of_memory
+from openllama_cli.system.words import size
 
 if TYPE_CHECKING:
     import torch
 
 
-# How torch words a file that is not what its header said, and memory that the system will not give.
+# How torch words a file that is not what its header said.
 _DAMAGED = ("PytorchStreamReader", "PytorchStreamWriter", "storage has wrong byte size", "out of bounds for storage")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "unable to mmap", "Cannot allocate memory")
 
 
 @contextlib.contextmanager
@@ -49,21 +50,19 @@ def explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dt
     text = str(error)
     if isinstance(error, ModelError):
         return None
-    if isinstance(error, torch.OutOfMemoryError):
-        return _no_memory(checkpoint, str(device), dtype)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
-        return _no_memory(checkpoint, "the CPU", dtype)
+    if is_out_of_memory(error):
+        return _no_memory(checkpoint, str(device) if isinstance(error, torch.OutOfMemoryError) else "the CPU", dtype)
     if isinstance(error, SafetensorError) and "No space left" in text:
-        return _no_space(text)
+        return _no_space(first_line(error))
     if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in _DAMAGED)
     ):
-        return damaged(_where(checkpoint), f"is damaged, or changed while it was read ({_first_line(text)})")
+        return damaged(_where(checkpoint), f"is damaged, or changed while it was read ({first_line(error)})")
     return None
 
 
 def _explain_os_error(error: OSError, checkpoint: Checkpoint) -> ModelError:
-    text = error.strerror or _first_line(str(error))
+    text = error.strerror or first_line(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _no_space(text)
     return ModelError(f"{error.filename or _where(checkpoint)} cannot be read: {text}", "check the file and its disk")
@@ -71,7 +70,7 @@ def _explain_os_error(error: OSError, checkpoint: Checkpoint) -> ModelError:
 
 def _no_space(text: str) -> ModelError:
     return ModelError(
-        f"no space left for weights that are offloaded to disk: {_first_line(text)}",
+        f"no space left for weights that are offloaded to disk: {text}",
         "free some space, point TMPDIR at another disk, or use --dtype float16 or bfloat16",
         code="no_space",
     )
@@ -82,14 +81,9 @@ def _where(checkpoint: Checkpoint) -> Path:
 
 
 def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> ModelError:
-    needed = checkpoint.parameters * dtype.itemsize / 1e9
+    needed = size(checkpoint.parameters * dtype.itemsize)
     kind = str(dtype).removeprefix("torch.")
     remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
     if dtype.itemsize > 2:
         remedy = "use --dtype bfloat16, which halves it, or a smaller model"
-    return ModelError(f"{where} has no memory for the model: its {kind} weights take {needed:.1f} GB", remedy, code="memory")
-
-
-def _first_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[0][:200] if lines else "no reason given"
+    return ModelError(f"{where} has no memory for the model: its {kind} weights take {needed}", remedy, code="memory")

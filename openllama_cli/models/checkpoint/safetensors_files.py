@@ -1,16 +1,14 @@
-"""What a weights file holds, read from its header alone: names, types and shapes. No torch, nothing mapped."""
+"""A .safetensors file: what it holds, read from its header without torch, and writing one tensor by tensor."""
 
 import json
-import math
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.damage import damaged
+from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.model_files import damaged, refuse_stand_in
 from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,23 +18,6 @@ if TYPE_CHECKING:
 # The safetensors library refuses longer ones too.
 LONGEST_HEADER = 100_000_000
 
-ITEM_SIZE = {
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int64": 8,
-    "int32": 4,
-    "int16": 2,
-    "int8": 1,
-    "uint64": 8,
-    "uint32": 4,
-    "uint16": 2,
-    "uint8": 1,
-    "bool": 1,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-}
 SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -56,18 +37,6 @@ SAFETENSORS_DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """One stored tensor. dtype: torch's name for it, such as "float16"."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
-
-
 def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of a .safetensors file, by name.
 
@@ -78,7 +47,7 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
-        refuse_other_files(file, start + stream.read(56))
+        refuse_stand_in(file, start + stream.read(56), "weights")
         if len(start) < 8:
             raise damaged(file, f"is cut short: {size} bytes, less than a header")
         length = struct.unpack("<Q", start)[0]
@@ -108,19 +77,6 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     if size > expected:
         raise damaged(file, f"is {size - expected:,} bytes longer than its header says ({expected:,})")
     return {name: tensor for _, _, name, tensor in entries}
-
-
-def refuse_other_files(file: Path, start: bytes) -> None:
-    """Raise ModelError for what people often have in place of weights: nothing, a Git LFS pointer, a web page."""
-    if not start:
-        raise damaged(file, "is empty (0 bytes)")
-    if start.startswith(b"version https://git-lfs"):
-        raise ModelError(
-            f"{file} is a Git LFS pointer, not the weights",
-            f"run `git lfs pull` in {file.parent}, or let `olc models pull` download the model",
-        )
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise damaged(file, "is a web page, not weights: the download saved an error page")
 
 
 def _offsets(entry: dict[str, list[int]]) -> tuple[int, int]:

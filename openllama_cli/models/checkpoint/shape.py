@@ -1,8 +1,52 @@
-"""The numbers that make a Llama, and the tensors that follow from them."""
+"""The numbers that make a Llama, the weights that follow from them, and how a weight lies in its files."""
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+# Bytes of one number.
+ITEM_SIZE = {
+    **dict.fromkeys(("float64", "int64", "uint64"), 8),
+    **dict.fromkeys(("float32", "int32", "uint32"), 4),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2),
+    **dict.fromkeys(("int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2"), 1),
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor. dtype: torch's name for it, such as "float16"."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one weight lies. name: in the files. files: one, or all that hold a slice of it, in the order of the slices.
+
+    dim: the dimension it is cut along, None if it is not. heads: how many rotary heads its rows make up where they are in
+    Meta's order, else 0.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    dim: int | None = None
+    heads: int = 0
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What the headers of a folder's weight files say, by Hugging Face name; tensors: as they are once slices are joined."""
+
+    files: tuple[Path, ...]
+    tensors: dict[str, TensorInfo]
+    layout: dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)

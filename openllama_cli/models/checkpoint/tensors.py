@@ -1,73 +1,68 @@
 """The weights of a checkpoint of any format, one at a time by name, without holding the others."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.models.checkpoint import meta as meta_format
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
-from openllama_cli.models.checkpoint.torch_files import READ_BEFORE_REOPENING, MappedFiles, read_torch_header
-
-if TYPE_CHECKING:
-    import torch
-import threading
-from typing import TYPE_CHECKING
+from openllama_cli.models.checkpoint.meta import half_split
 
 if TYPE_CHECKING:
     import torch
 
-    pass
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+# Pages of a mapped file that were read count as this process's memory until it is unmapped, so now and then all files are:
+# after this many bytes, and for PyTorch files after 1/64 of them, since opening one takes some 20 ms.
+READ_BEFORE_REOPENING = 64 << 20
+# Numbers that are converted at a time: their float32 copy stays in the processor's cache.
+_BLOCK = 1 << 18
 
 
 class TensorSource:
-    """Reads weights under their Hugging Face names, in the types they are stored in."""
+    """Reads weights under their Hugging Face names, in the types they are stored in, from where inspection found them.
+
+    Slices of several files (Meta's format) are joined, and rotary rows come in Hugging Face's order.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._meta = meta_format.read_meta(checkpoint.path) if checkpoint.format == "meta" else None
-        self._all = MappedFiles(checkpoint.files)
-        self._each: dict[Path, Any] = {}
+        self._layout = checkpoint.layout
+        self._safetensors = checkpoint.format == "safetensors"
+        self._limit = READ_BEFORE_REOPENING if self._safetensors else max(READ_BEFORE_REOPENING, checkpoint.bytes // 64)
+        self._open: dict[Path, Any] = {}
         self._read = 0
-        self._safe = checkpoint.format == "safetensors"
-        self._file_of: dict[str, Path] = {}
-        if self._meta is None:
-            read = read_safetensors_header if self._safe else read_torch_header
-            self._file_of = {name: file for file in checkpoint.files for name in read(file)}
 
     def get(self, name: str) -> "torch.Tensor":
-        """One weight, whole: a view of the mapped file where it lies there as it is.
+        """One weight: where it lies in the mapped file as it is, a view, which keeps that file mapped for as long as it lives.
 
         Raises what torch and safetensors raise for files that changed since they were inspected.
         """
-        if self._meta is not None:
-            return meta_format.read_tensor(self._all, self._meta.layout[name])
-        file = self._file_of[name]
-        return self._safetensors(file, name) if self._safe else self._torch(file, name)
+        import torch
 
-    def _torch(self, file: Path, name: str) -> "torch.Tensor":
-        if file not in self._each:
-            self._each[file] = MappedFiles([file])
-        tensors: list[torch.Tensor] = self._each[file].get(name)
-        return tensors[0]
+        stored = self._layout[name]
+        if self._read >= self._limit:
+            self._open.clear()
+            self._read = 0
+        slices = [self._slice(file, stored.name) for file in stored.files]
+        self._read += sum(slice_.nbytes for slice_ in slices)
+        tensor = slices[0] if len(slices) == 1 else torch.cat(slices, stored.dim or 0)
+        return half_split(tensor, stored.heads) if stored.heads else tensor
 
-    def _safetensors(self, file: Path, name: str) -> "torch.Tensor":
+    def _slice(self, file: Path, name: str) -> "torch.Tensor":
+        import torch
         from safetensors import safe_open
 
-        # Pages of a mapped file that were read count as this process's memory until it is unmapped.
-        if file not in self._each or self._read >= READ_BEFORE_REOPENING:
-            self._each = {file: safe_open(file, framework="pt")}
-            self._read = 0
-        tensor: torch.Tensor = self._each[file].get_tensor(name)
-        self._read += tensor.nbytes
+        if file not in self._open:
+            if self._safetensors:
+                self._open[file] = safe_open(file, framework="pt")
+            else:
+                self._open[file] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        opened = self._open[file]
+        tensor: torch.Tensor = opened.get_tensor(name) if self._safetensors else opened[name]
         return tensor
 
 
 def lazy_tensors(checkpoint: Checkpoint) -> "dict[str, _LazyTensor]":
-    """The weights as transformers takes slices of safetensors files: read when a part is asked for, and not kept."""
+    """The weights as transformers expects slices of safetensors files: read when a part is asked for, and not kept."""
     source, lock = TensorSource(checkpoint), threading.Lock()
     return {name: _LazyTensor(source, lock, name, info.shape) for name, info in checkpoint.tensors.items()}
 
@@ -75,7 +70,7 @@ def lazy_tensors(checkpoint: Checkpoint) -> "dict[str, _LazyTensor]":
 class _LazyTensor:
     """What transformers uses of a safetensors slice."""
 
-    def __init__(self, source: "TensorSource", lock: threading.Lock, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, source: TensorSource, lock: threading.Lock, name: str, shape: tuple[int, ...]) -> None:
         self._source, self._lock, self._name, self._shape = source, lock, name, shape
 
     def get_shape(self) -> list[int]:
@@ -85,10 +80,6 @@ class _LazyTensor:
         with self._lock:  # transformers reads with several threads.
             # A copy: a view would keep the whole weight.
             return self._source.get(self._name)[part].clone()
-
-
-# Numbers that are converted at a time: their float32 copy stays in the processor's cache.
-_BLOCK = 1 << 18
 
 
 def cast(tensor: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":

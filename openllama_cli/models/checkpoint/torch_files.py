@@ -11,18 +11,13 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.damage import damaged
-from openllama_cli.models.checkpoint.safetensors_files import ITEM_SIZE, TensorInfo, refuse_other_files
-
-if TYPE_CHECKING:
-    import torch
-
+from openllama_cli.errors import ModelError, first_line
+from openllama_cli.models.checkpoint.shape import ITEM_SIZE, TensorInfo
+from openllama_cli.models.model_files import damaged, refuse_stand_in
 
 _STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -71,7 +66,7 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
     """
     with file.open("rb") as stream:
         start = stream.read(64)
-    refuse_other_files(file, start)
+    refuse_stand_in(file, start, "weights")
     if start.startswith(_LEGACY_MAGIC):
         raise ModelError(
             f"{file} is in the format of torch before 1.6, which cannot be read safely in parts",
@@ -88,8 +83,7 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
     except (ModelError, OSError):
         raise
     except Exception as error:  # zipfile and pickle fail in any way on damaged or hostile bytes; none of them is a bug here.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {reason})") from error
+        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {first_line(error)})") from error
 
 
 def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:
@@ -115,7 +109,7 @@ def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]
         entry = entries.get(f"{folder}data/{storage.key}")
         needed = storage.items * ITEM_SIZE[storage.dtype]
         if entry is None or entry.file_size < needed or entry.compress_type != zipfile.ZIP_STORED:
-            raise damaged(file, f"is damaged: storage {storage.key} of {needed:,} bytes is not whole in it")
+            raise damaged(file, f"is damaged: storage {storage.key} of {needed:,} bytes is incomplete")
         archive.open(entry).close()  # Compares the entry's own header with the directory; reads no data.
     for name, tensor in state.items():
         if tensor.end() > tensor.storage.items:
@@ -172,33 +166,3 @@ def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_re
 
 def _rebuild_parameter(tensor: _Tensor, *_rest: Any) -> _Tensor:
     return tensor
-
-
-# Pages of a mapped file that were read count as this process's memory until it is unmapped, so now and then it is: after
-# this many bytes, or after 1/64 of the files, since opening one takes some 20 ms.
-READ_BEFORE_REOPENING = 64 << 20
-
-
-class MappedFiles:
-    """Some PyTorch files, mapped into memory; `get` gives the tensors of one name from each.
-
-    A tensor keeps its file mapped for as long as it lives. Raises what torch.load raises for files that it cannot read.
-    """
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._open: list[dict[str, torch.Tensor]] = []
-        self._read = 0
-        self._limit = max(READ_BEFORE_REOPENING, sum(file.stat().st_size for file in files) // 64)
-
-    def get(self, name: str) -> "list[torch.Tensor]":
-        """The tensor called `name` in each file, in the order of the files: views of the files, not copies."""
-        import torch
-
-        if not self._open or self._read >= self._limit:
-            self._open.clear()
-            self._open += [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in self._files]
-            self._read = 0
-        tensors = [file[name] for file in self._open]
-        self._read += sum(tensor.nbytes for tensor in tensors)
-        return tensors

@@ -32,7 +32,7 @@ class CachedModel:
 
     revision: the commit that is used when no revision is named: that of "main", else the newest; None when only parts of
         files are there. revisions: all commits. path: the folder of `revision`.
-    bytes: on disk, with unfinished downloads. missing: what `path` lacks to be whole; empty when it is.
+    bytes: on disk, with unfinished downloads. missing: what `path` lacks to be complete; empty when it is.
     """
 
     repo_id: str
@@ -54,7 +54,7 @@ def repo_folder(repo_id: str, cache: Path | None = None) -> Path:
 
 
 def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
-    """The folder of a revision (branch, tag or commit; None is "main") if it was pulled, whole or not."""
+    """The folder of a revision (branch, tag or commit; None is "main") if it was pulled, complete or not."""
     repo = repo_folder(repo_id, cache)
     name = revision or "main"
     if not is_safe_revision(name):
@@ -66,7 +66,7 @@ def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = Non
 
 
 def cached(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
-    """The folder of a revision if it was pulled and is whole, else None. No network, no import, milliseconds."""
+    """The folder of a revision if it was pulled and is complete, else None. No network, no import, milliseconds."""
     folder = snapshot(repo_id, revision, cache)
     return folder if folder is not None and not missing_files(folder) else None
 
@@ -98,7 +98,7 @@ def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
 
 
 def list_cached(cache: Path | None = None) -> list[CachedModel]:
-    """The Llama models in the cache, by name, with those that are not whole. Other architectures are left out."""
+    """The Llama models in the cache, by name, incomplete ones too. Other architectures are left out."""
     root = hub_cache_dir() if cache is None else cache
     found = []
     for folder in _folders(root):

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli import __version__
-from openllama_cli.errors import HubError
+from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.hub.cache import PARTIAL_SUFFIX
 from openllama_cli.models.hub.errors import http_library, timeouts
-from openllama_cli.system.progress import Progress
+from openllama_cli.system.files import write_all
+from openllama_cli.system.progress import Progress, shown
+from openllama_cli.system.words import size
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Waits before the next attempts. An attempt that brought a megabyte starts the count again."""
@@ -52,7 +54,7 @@ class _InterruptionError(Exception):
 
 
 def partial_bytes(blob: Path) -> int:
-    """How much of a blob is already here, unfinished."""
+    """How much of an unfinished blob is here already."""
     partial = _partial(blob)
     return partial.stat().st_size if partial.is_file() else 0
 
@@ -61,7 +63,7 @@ def download(file: RemoteFile, blob: Path, lock: Path, progress: Progress, notic
     """Get `file` as `blob`; nothing is asked of the Hub if it is there.
 
     lock: the lock file that huggingface_hub takes for this blob: whoever comes second waits, and then finds the blob.
-    Raises HubError (cut connection, checksum, full disk) and what `hub_http.expected_errors` names.
+    Raises HubError (cut connection, checksum, full disk) and what `hub.errors.expected_errors` names.
     """
     with _locked(lock, file.name, progress, notice):
         if blob.exists():
@@ -72,12 +74,9 @@ def download(file: RemoteFile, blob: Path, lock: Path, progress: Progress, notic
         if have > file.size:
             partial.unlink()
             have = 0
-        progress.start(file.name, file.size)
-        try:
+        with shown(progress, file.name, file.size):
             progress.advance(have)
             _receive_all(file, partial, progress, notice)
-        finally:
-            progress.finish()
         _check(file, partial, progress)
         partial.replace(blob)
 
@@ -96,16 +95,13 @@ def _locked(lock: Path, name: str, progress: Progress, notice: Notice) -> Iterat
             stack.enter_context(WeakFileLock(lock, timeout=0.2))
         except TimeoutError:
             notice(f"another process is downloading {name}; waiting for it")
-            progress.start(f"waiting for another process to download {name}", None)
-            try:
+            with shown(progress, f"waiting for another process to download {name}", None):
                 stack.enter_context(WeakFileLock(lock))
-            finally:
-                progress.finish()
         yield
 
 
 def _receive_all(file: RemoteFile, partial: Path, progress: Progress, notice: Notice) -> None:
-    """Attempt until the partial file has the whole size."""
+    """Attempt until the partial file is complete."""
     failures = reached = 0
     partial.touch()
     while (have := partial.stat().st_size) < file.size:
@@ -120,13 +116,12 @@ def _receive_all(file: RemoteFile, partial: Path, progress: Progress, notice: No
             reached = max(have, now, reached)
             if failures > len(RETRY_SECONDS):
                 raise HubError(
-                    f"the connection was cut {failures} times at {gigabytes(now)} of {gigabytes(file.size)} of {file.name}",
+                    f"the connection was cut {failures} times at {size(now)} of {size(file.size)} of {file.name}",
                     "run the same command again: it continues where it stopped",
                     code="connection_cut",
                 ) from problem
             wait = max(RETRY_SECONDS[failures - 1], getattr(problem, "wait", 0.0))
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-            notice(f"{file.name}: {reason}; trying again in {wait:.0f} s")
+            notice(f"{file.name}: {first_line(problem)}; retrying in {wait:.0f} s")
             time.sleep(wait)
 
 
@@ -180,22 +175,16 @@ def _write(file: RemoteFile, partial: Path, have: int, chunks: Iterator[bytes], 
                 if have > file.size:
                     target.truncate(0)
                     raise _mismatch(file, f"more than the {file.size} bytes that the Hub says")
-                _write_whole(target.fileno(), chunk)
+                write_all(target.fileno(), chunk)
                 progress.advance(len(chunk))
     except OSError as problem:
         raise _disk_error(problem, file, partial) from problem
 
 
-def _write_whole(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def _disk_error(problem: OSError, file: RemoteFile, partial: Path) -> HubError:
     if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return HubError(
-            f"no space left in {partial.parent} for {file.name} ({gigabytes(file.size)})",
+            f"no space left in {partial.parent} for {file.name} ({size(file.size)})",
             "free some space and run the same command again: it continues where it stopped; or set HF_HOME to a larger disk",
             code="disk_full",
         )
@@ -205,7 +194,7 @@ def _disk_error(problem: OSError, file: RemoteFile, partial: Path) -> HubError:
 def _check(file: RemoteFile, partial: Path, progress: Progress) -> None:
     """Compare what is on disk with the checksum, and make sure that it stays on disk.
 
-    Read back rather than summed up while receiving: a partial file may have been damaged since it was written.
+    Read back rather than hashed while receiving: a partial file may have been damaged since it was written.
     """
     if len(file.checksum) == 64:
         digest = hashlib.sha256()
@@ -215,13 +204,10 @@ def _check(file: RemoteFile, partial: Path, progress: Progress) -> None:
         digest = None
     with partial.open("rb") as source:
         if digest is not None:
-            progress.start(f"checking {file.name}", file.size)
-            try:
+            with shown(progress, f"checking {file.name}", file.size):
                 while chunk := source.read(_READ_BYTES):
                     digest.update(chunk)
                     progress.advance(len(chunk))
-            finally:
-                progress.finish()
         os.fsync(source.fileno())
     if digest is not None and digest.hexdigest() != file.checksum:
         partial.unlink()
@@ -234,8 +220,3 @@ def _mismatch(file: RemoteFile, what: str) -> HubError:
         "it was removed; run the same command again, and check any proxy if it happens again",
         code="checksum",
     )
-
-
-def gigabytes(count: int) -> str:
-    """A size for people."""
-    return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"

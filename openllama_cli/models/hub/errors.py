@@ -1,4 +1,4 @@
-"""Talking to the Hub through huggingface_hub's HTTP client: timeouts, and what each failure means in two lines.
+"""The Hub through huggingface_hub's HTTP client: timeouts, and what each failure means in two lines.
 
 huggingface_hub is imported inside functions: a model that is cached never needs it.
 """
@@ -8,7 +8,7 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from openllama_cli.errors import HubError
+from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.catalogue import suggest
 from openllama_cli.system.paths import hub_endpoint
 
@@ -74,19 +74,21 @@ def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubErro
         case http.TimeoutException():
             return _unreachable(f"{host} did not answer in time")
         case http.TransportError():
-            return _unreachable(f"cannot reach {host}: {_reason(problem)}")
+            return _unreachable(f"cannot reach {host}: {first_line(problem, 120)}")
         case errors.HFValidationError():
             return HubError(f"{repo_id} is not a Hub id", "write it as organization/name", code="repo_id")
         case _:
             return HubError(
-                f"{host} did not answer as a Hub does: {_reason(problem)}", "check HF_ENDPOINT and any proxy", code="not_a_hub"
+                f"{host} did not answer as a Hub does: {first_line(problem, 120)}",
+                "check HF_ENDPOINT and any proxy",
+                code="not_a_hub",
             )
 
 
 def offline_error(repo_id: str, revision: str | None, missing: tuple[str, ...] = ()) -> HubError:
-    """The network is forbidden and the model is not in the cache, or not whole."""
+    """The network is forbidden and the model is not in the cache, or incomplete."""
     name = f"{repo_id} at revision {revision}" if revision else repo_id
-    state = f"is not whole in the cache (without {', '.join(missing[:3])})" if missing else "is not in the cache"
+    state = f"is incomplete in the cache (missing {', '.join(missing[:3])})" if missing else "is not in the cache"
     return HubError(
         f"{name} {state}, and --offline or HF_HUB_OFFLINE forbids the network",
         f"run `olc models pull {repo_id}` with network access, or see `olc models list`",
@@ -131,8 +133,3 @@ def _unreachable(cause: str) -> HubError:
 
 def _token() -> str:
     return "the token in HF_TOKEN" if os.environ.get("HF_TOKEN") else "your saved token, if any,"
-
-
-def _reason(problem: Exception) -> str:
-    text = " ".join(str(problem).split())
-    return text[:120] or type(problem).__name__

@@ -1,6 +1,6 @@
 """Which files of a model repository are needed, and which of them a folder lacks. Names only: nothing is downloaded here.
 
-Weights are taken in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
+Weights are pulled in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
 Flax and TensorFlow files, and the duplicates in `original/`, are never needed.
 """
 
@@ -8,33 +8,20 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
 from openllama_cli.errors import HubError
+from openllama_cli.models.model_files import TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format
 
-WeightFormat = Literal["safetensors", "bin", "meta"]
-
-TOKENIZERS = ("tokenizer.model", "tokenizer.json")
-_SIDE_FILES = (
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    *TOKENIZERS,
-)
-_WEIGHTS: dict[WeightFormat, tuple[str, str]] = {  # one file, or the index of several
-    "safetensors": ("model.safetensors", "model.safetensors.index.json"),
-    "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-}
+_SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
 _META_SHARD = re.compile(r"consolidated\.\d+\.pth")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def weight_format(names: Collection[str]) -> WeightFormat | None:
+def weight_format(names: Collection[str]) -> Format | None:
     """The format whose weights will be used, of a repository's or a folder's file names; None without weights."""
-    for name, files in _WEIGHTS.items():
-        if any(file in names for file in files):
-            return name
+    for kind, file in WEIGHT_FILES.items():
+        if file in names or _index(file) in names:
+            return kind
     return "meta" if any(_META_SHARD.fullmatch(name) for name in names) else None
 
 
@@ -51,7 +38,7 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
         raise _no_model(repo_id, f"has weights but no {config}")
     if not any(name in names for name in TOKENIZERS):
         raise _no_model(repo_id, f"has neither {' nor '.join(TOKENIZERS)}")
-    index = [] if kind == "meta" or _WEIGHTS[kind][0] in names else [_WEIGHTS[kind][1]]
+    index = [] if kind == "meta" or WEIGHT_FILES[kind] in names else [_index(WEIGHT_FILES[kind])]
     return [config, *(name for name in _SIDE_FILES if name in names), *index]
 
 
@@ -65,7 +52,7 @@ def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> l
         return sorted(name for name in names if _META_SHARD.fullmatch(name))
     if index is None:
         assert kind is not None, "small_files refuses a repository without weights"
-        return [_WEIGHTS[kind][0]]
+        return [WEIGHT_FILES[kind]]
     shards = shards_of(index)
     if shards is None:
         raise _no_model(repo_id, "has a damaged weights index")
@@ -87,7 +74,7 @@ def shards_of(index: bytes) -> list[str] | None:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a folder of the cache lacks to be a whole model; empty when it is whole.
+    """What a folder of the cache lacks to be a complete model; empty when it is.
 
     A file that is a link to nothing counts as missing. For Meta's format, whose number of shards is written nowhere, one
     shard is enough.
@@ -102,10 +89,15 @@ def missing_files(folder: Path) -> list[str]:
         missing.append(TOKENIZERS[0])
     if kind is None:
         missing.append("the weights")
-    elif kind != "meta" and _WEIGHTS[kind][0] not in names:
-        shards = shards_of((folder / _WEIGHTS[kind][1]).read_bytes())
-        missing += [_WEIGHTS[kind][1]] if shards is None else [name for name in shards if name not in names]
+    elif kind != "meta" and WEIGHT_FILES[kind] not in names:
+        index = _index(WEIGHT_FILES[kind])
+        shards = shards_of((folder / index).read_bytes())
+        missing += [index] if shards is None else [name for name in shards if name not in names]
     return missing
+
+
+def _index(file: str) -> str:
+    return f"{file}.index.json"
 
 
 def _no_model(repo_id: str, what: str) -> HubError:

@@ -1,8 +1,8 @@
 """Models from the Hugging Face Hub, in the cache that every Hugging Face tool shares.
 
-`pull` gets a model, or what is missing of it; `cached`, `list_cached` and `remove` never use the network. Only the files that
-olc needs are pulled (see `hub_files`). The weights are linked into the snapshot, and "main" pointed at it, when all of them are
-there: a pull that was killed never leaves a model that looks whole, nor spoils the one that was there before.
+`pull` gets a model, or what is missing of it; what never uses the network is in `cache`. Only the files that olc needs are
+pulled (see `hub.files`). The weights are linked into the snapshot, and "main" pointed at it, when all of them are there: a pull
+that was killed never leaves a model that looks complete, nor spoils the one that was there before.
 """
 
 import contextlib
@@ -15,23 +15,14 @@ from pathlib import Path
 from openllama_cli import __version__
 from openllama_cli.errors import HubError, ModelError, UsageError
 from openllama_cli.models.checkpoint.config import read_config
-from openllama_cli.models.hub.cache import (
-    CachedModel,
-    cached,
-    cached_model,
-    is_safe_revision,
-    list_cached,
-    remove,
-    repo_folder,
-    snapshot,
-)
-from openllama_cli.models.hub.download import Notice, RemoteFile, download, gigabytes, partial_bytes
+from openllama_cli.models.hub.cache import cached, is_safe_revision, repo_folder, snapshot
+from openllama_cli.models.hub.download import Notice, RemoteFile, download, partial_bytes
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error, timeouts
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
+from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
-from openllama_cli.system.progress import NullProgress, Progress
-
-__all__ = ["CachedModel", "cached", "cached_model", "list_cached", "pull", "remove", "snapshot"]
+from openllama_cli.system.progress import NullProgress, Progress, shown
+from openllama_cli.system.words import size
 
 
 def no_notice(text: str) -> None:
@@ -68,7 +59,7 @@ def pull(
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
     try:
-        with _in_words(repo_id, revision):
+        with _explained(repo_id, revision):
             return _pull(repo_id, revision, NullProgress() if progress is None else progress, notice, weights=weights)
     except HubError as problem:
         if problem.code != UNREACHABLE or folder is None:
@@ -78,11 +69,8 @@ def pull(
 
 
 def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
-    progress.start(f"asking the Hub for {repo_id}", None)
-    try:
+    with shown(progress, f"asking the Hub for {repo_id}", None):
         commit, names = _files(repo_id, revision)
-    finally:
-        progress.finish()
     store = _Store(repo_id, commit, progress, notice)
 
     small = small_files(names, repo_id)
@@ -90,14 +78,14 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
         store.get(file)
     _require_llama(repo_id, store.link())
     if not weights:
-        if snapshot(repo_id, revision) is None:  # Never in the place of a model that is whole.
+        if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
             store.point(revision or "main")
         return store.link()
     index = next((store.read(name) for name in small if name.endswith(".index.json")), None)
     large = store.look_up(weight_files(names, index, repo_id))
     need = store.require_space(large)
     if need:
-        notice(f"downloading {repo_id}: {gigabytes(need)} into {hub_cache_dir()}")
+        notice(f"downloading {repo_id}: {size(need)} into {hub_cache_dir()}")
     for file in large:
         store.get(file)
     folder = store.link()
@@ -165,7 +153,7 @@ class _Store:
         free = shutil.disk_usage(self._folder).free
         if need > free:
             raise HubError(
-                f"{self._repo_id} needs {gigabytes(need)} more in {hub_cache_dir()}, which has {gigabytes(free)} free",
+                f"{self._repo_id} needs {size(need)} more in {hub_cache_dir()}, which has {size(free)} free",
                 "free some space (`olc models rm` removes models), or set HF_HOME to a folder on a larger disk",
                 code="disk_full",
             )
@@ -186,9 +174,8 @@ class _Store:
             return
         ref = self._folder / "refs" / revision
         ref.parent.mkdir(parents=True, exist_ok=True)
-        temporary = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
-        temporary.write_text(self._commit, encoding="utf-8")
-        temporary.replace(ref)
+        with atomic_write(ref) as stream:
+            stream.write(self._commit.encode())
 
     def _blob(self, file: RemoteFile) -> Path:
         return self._folder / "blobs" / file.checksum
@@ -216,7 +203,7 @@ def _require_llama(repo_id: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _in_words(repo_id: str, revision: str | None) -> Iterator[None]:
+def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub, its HTTP library and the disk raise into errors of two lines."""
     try:
         yield

@@ -11,15 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint import read_errors as load_errors
-from openllama_cli.models.checkpoint.damage import damaged
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
-from openllama_cli.models.checkpoint.tensors import cast_weights
-from openllama_cli.models.loading.placement import describe_devices, device_map, input_device
+from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.loading.from_pretrained import describe_devices, from_pretrained, input_device
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.quantize.copies import weight_files
 from openllama_cli.models.quantize.weights import QuantizedModel
@@ -27,11 +25,11 @@ from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import choose_dtype, free_bytes, main_device
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
 
 # Bytes of weights. Converting less takes no time that anybody notices.
@@ -49,7 +47,7 @@ class LoadedModel:
     model: in eval mode, without gradients; None where the weights are quantized. Its generation_config holds the special ids
     and nothing else, so that `model.generate` adds nothing to what it is told. input_device: where token ids have to be.
     dtype: of the weights, or of the activations beside quantized weights. device: where the weights are, in words: "cpu",
-    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the whole call of `load`, importing torch and transformers included.
+    "cuda:0", "cuda:0,cpu,disk". load_seconds: of the call of `load`, importing torch and transformers included.
     quantized: the weights, if they are.
     """
 
@@ -99,39 +97,45 @@ def load(
     started = time.perf_counter()
     progress = progress or NullProgress()
     checkpoint = checkpoint or inspect(folder.path)
-    tokenizer = tokenizer or open_tokenizer(folder.path)
+    tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     prepare_environment()
+    loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
     if spec.quantize is not None:
+        from openllama_cli.models.quantize.load import load_quantized
+
         read_ahead(weight_files(folder.path, spec.quantize))
-        return _load_quantized(folder, spec, checkpoint, tokenizer, progress, notice or (lambda text: None), started)
+        quantized = load_quantized(folder, checkpoint, spec, progress, notice or (lambda text: None))
+        return loaded(
+            model=None,
+            input_device=main_device("cpu"),
+            dtype=quantized.dtype,
+            device="cpu",
+            load_seconds=time.perf_counter() - started,
+            quantized=quantized,
+        )
     read_ahead(checkpoint.files)
-    progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
-    try:
+    with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
         mapped = one_row and checkpoint.bytes > _WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
         converted = _converts_first(checkpoint, dtype, device) and max_memory is None
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
-        with _offload_folder(offload_folder) as offload, load_errors.explained(checkpoint, device, dtype):
+        with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
                 tokenizer,
                 dtype,
                 progress,
                 cast_first=converted,
-                device_map={"": device} if placed else device_map(spec.device, device),
+                # "auto" lets accelerate spread the layers.
+                device_map="auto" if spec.device == "auto" and not placed else {"": device},
                 max_memory=None if max_memory is None else dict(max_memory),
                 offload_folder=str(offload),
             )
-    finally:
-        progress.finish()
-    return LoadedModel(
+    return loaded(
         model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
         input_device=input_device(model),
         dtype=dtype,
         device=describe_devices(model),
@@ -139,37 +143,10 @@ def load(
     )
 
 
-def _load_quantized(
-    folder: ModelFolder,
-    spec: ModelSpec,
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    notice: Callable[[str], None],
-    started: float,
-) -> LoadedModel:
-    import torch
-
-    from openllama_cli.models.quantize.load import load_quantized
-
-    quantized = load_quantized(folder, checkpoint, spec, progress, notice)
-    return LoadedModel(
-        model=None,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
-        input_device=torch.device("cpu"),
-        dtype=quantized.dtype,
-        device="cpu",
-        load_seconds=time.perf_counter() - started,
-        quantized=quantized,
-    )
-
-
 def _keep_mapped(checkpoint: Checkpoint) -> bool:
     """Whether float16 weights are best left in their file: where they cannot be multiplied faster, or have no room.
 
-    On a processor with AMX, torch's bfloat16 products run at nearly twice the speed of its float16 ones; converting the weights
+    On a processor with AMX, torch's bfloat16 matmuls run at nearly twice the speed of its float16 ones; converting the weights
     costs as much as some 15 tokens. olc's own kernels take float16 as it is.
     """
     import torch
@@ -191,80 +168,6 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
     import torch
 
     return free_bytes(torch.device("cpu")) >= _ROOM * dtype.itemsize * checkpoint.shape.parameters()
-
-
-def from_pretrained(
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    dtype: "torch.dtype",
-    progress: Progress,
-    *,
-    cast_first: bool = False,
-    **placement: Any,
-) -> "LlamaForCausalLM":
-    """Call transformers, and check what it says of the weights it found.
-
-    cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
-    holds the weights in place of the checkpoint's files.
-    """
-    from transformers import LlamaForCausalLM
-
-    from openllama_cli.system.quiet import quiet_transformers
-
-    sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
-    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
-        config = _llama_config(checkpoint)
-        if "state_dict" in placement:
-            source = {"pretrained_model_name_or_path": None}
-        elif cast_first or checkpoint.format == "meta":
-            state = {}
-            for name, tensor in cast_weights(checkpoint, dtype):
-                state[name] = tensor
-                progress.advance(sizes.pop(name))
-            source = {"pretrained_model_name_or_path": None, "state_dict": state}
-        loaded: Any = LlamaForCausalLM.from_pretrained(
-            **source,
-            **placement,
-            config=config,
-            generation_config=_generation_config(tokenizer),
-            dtype=dtype,
-            use_safetensors=checkpoint.format == "safetensors",
-            weights_only=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    model, info = loaded
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(map(str, info[what]))
-        if names:
-            raise ModelError(
-                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
-                "take config.json and the weights from the same model",
-            )
-    assert isinstance(model, LlamaForCausalLM)
-    return model.requires_grad_(False)
-
-
-def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
-    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    try:
-        config = LlamaConfig(**checkpoint.config)
-        LlamaRotaryEmbedding(config)
-    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
-        reason = str(error).strip("'\"").splitlines()[-1].strip() if str(error) else type(error).__name__
-        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
-    return config
-
-
-def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
-    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Where this process stands among the ranks that torchrun started, and whether a model can be divided over so many.
+"""Which of torchrun's ranks this process is, and over how many ranks a model can be divided.
 
 Nothing here imports torch: a number of processes that does not fit a model is refused before anything heavy happens.
 """
@@ -14,8 +14,8 @@ from openllama_cli.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class Place:
-    """One of torchrun's processes.
+class RankInfo:
+    """One of the processes that torchrun started.
 
     rank: its number, from 0, among all of `size`. local_rank: among the `local_size` of this host.
     """
@@ -30,7 +30,7 @@ class Place:
         return self.size == self.local_size
 
 
-def place(env: Mapping[str, str] | None = None) -> Place | None:
+def rank_info(env: Mapping[str, str] | None = None) -> RankInfo | None:
     """What torchrun says in the environment; None in an ordinary run, and where torchrun started one process only."""
     env = os.environ if env is None else env
     try:
@@ -38,18 +38,18 @@ def place(env: Mapping[str, str] | None = None) -> Place | None:
         local_size = int(env.get("LOCAL_WORLD_SIZE", size))
     except (KeyError, ValueError):
         return None
-    return Place(rank, size, local_rank, local_size) if size > 1 else None
+    return RankInfo(rank, size, local_rank, local_size) if size > 1 else None
 
 
 def sizes(shape: LlamaShape) -> list[int]:
-    """The numbers of processes that a model can be divided over: each needs whole heads, as many as the others."""
+    """The numbers of processes that a model can be divided over: all need the same number of heads."""
     most = math.gcd(shape.heads, shape.kv_heads)
     return [size for size in range(1, most + 1) if most % size == 0]
 
 
 def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
     """Raise UsageError if torchrun's processes cannot share a model, or not on the device asked for."""
-    here = place()
+    here = rank_info()
     if here is None:
         return
     if spec.device not in ("auto", "cpu", "cuda"):
@@ -69,7 +69,7 @@ def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
 
 def one_process_only(what: str) -> None:
     """Raise UsageError for an option or command that runs in one process, if torchrun started several."""
-    here = place()
+    here = rank_info()
     if here is not None:
         raise UsageError(f"{what} runs in one process, and torchrun started {here.size}", f"leave out {what}, or torchrun")
 

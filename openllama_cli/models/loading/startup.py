@@ -1,13 +1,14 @@
-"""What is worth doing before torch is imported: threads that wait politely, memory in large pages, and weights on their way
-into memory.
-"""
+"""What is worth doing before torch is imported: threads that spin for a short time, large pages, and reading weights ahead."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
-# How often a waiting OpenMP thread looks before it sleeps. By default it looks for ever so long, which is a little faster on an
+from openllama_cli.system.memory import free_memory
+
+# How often a waiting OpenMP thread polls before it sleeps. By default it spins for very long, which is a little faster on an
 # idle machine; where another program wants the core, every barrier of a forward pass then waits for the scheduler, and decode
 # is some 30 times slower. Bounded, it keeps most of its speed.
 _SPIN_COUNT = "2000"
@@ -32,37 +33,19 @@ def read_ahead(files: Iterable[Path]) -> threading.Thread | None:
     Nothing is copied, and what is cached already costs nothing. Files that together are larger than the free memory are left
     alone: they would push each other out. None where the system takes no such advice.
     """
-    files = list(files)
-    if not hasattr(os, "posix_fadvise") or sum(file.stat().st_size for file in files) > _free_memory():
+    if not hasattr(os, "posix_fadvise"):
         return None
-    thread = threading.Thread(target=_advise, args=(files,), daemon=True, name="olc-read-ahead")
+    thread = threading.Thread(target=_advise, args=(list(files),), daemon=True, name="olc-read-ahead")
     thread.start()
     return thread
 
 
-def _advise(files: Iterable[Path]) -> None:
-    for file in files:
-        try:
-            descriptor = os.open(file, os.O_RDONLY)
-        except OSError:
-            return  # Loading will say it, in words.
-        try:
-            for offset in range(0, os.fstat(descriptor).st_size, _BLOCK):
-                os.posix_fadvise(descriptor, offset, _BLOCK, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
-
-
-def _free_memory() -> int:
-    """Bytes that could be had without pushing anything out of memory that is in use; 0 where that is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return available(dict(line.split(":", 1) for line in lines if ":" in line))
-
-
-def available(meminfo: Mapping[str, str]) -> int:
-    """The free memory that /proc/meminfo tells, in bytes."""
-    kilobytes = meminfo.get("MemAvailable", "0").split()
-    return int(kilobytes[0]) * 1024 if kilobytes else 0
+def _advise(files: list[Path]) -> None:
+    # An OSError is no matter here: loading will raise the error that the user sees.
+    with contextlib.suppress(OSError):
+        if sum(file.stat().st_size for file in files) > free_memory():
+            return
+        for file in files:
+            with file.open("rb", buffering=0) as opened:
+                for offset in range(0, os.fstat(opened.fileno()).st_size, _BLOCK):
+                    os.posix_fadvise(opened.fileno(), offset, _BLOCK, os.POSIX_FADV_WILLNEED)

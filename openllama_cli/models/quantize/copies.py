@@ -1,57 +1,56 @@
 """Quantized copies of models on disk, under olc's cache: `quantized/<key>/` with weights.safetensors and about.json.
 
 The key is a hash of the model's files, the method and the format, so that another model is never mistaken for this one and an
-edited one is quantized anew. A copy appears under its key only when it is whole. Neither torch nor the model is needed to
+edited one is quantized anew. A copy appears under its key only when it is complete. Neither torch nor the model is needed to
 list and remove copies.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.hub.cache import disk_bytes
+from openllama_cli.models.model_files import new_folder, write_json
+from openllama_cli.system.files import file_fingerprint
 from openllama_cli.system.paths import cache_dir
 
 FORMAT = 1
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
-_MIB = 1 << 20
-_STRIDE, _SAMPLE = 4 * _MIB, 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A build that is alive writes all the time.
 _ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class QuantizedCopy:
-    """A copy as `olc models list` shows it. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
+class _Original:
+    """What a copy was made of, and how. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
 
     model: str
     method: str
     repo_id: str | None
     revision: str | None
     folder: str
+
+
+@dataclass(frozen=True)
+class QuantizedCopy(_Original):
+    """A copy as `olc models list` shows it."""
+
     bytes: int
     path: str
 
 
 @dataclass(frozen=True)
-class About:
-    """What about.json says. size, checksum: of the weights file, see `quantize_file.checksum`."""
+class About(_Original):
+    """What about.json says. size, checksum: of the weights file, see `quantize.load.QuantizedFile.checksum`."""
 
-    model: str
-    method: str
-    repo_id: str | None
-    revision: str | None
-    folder: str
     size: int
     checksum: str
 
@@ -64,9 +63,9 @@ def root() -> Path:
 def copy_folder(files: Sequence[Path], *settings: object) -> Path:
     """Where the copy of a model belongs, whether or not it is there. settings: all that the bytes depend on beside its files.
 
-    A file of the Hub's cache is known by its checksum, which is its name there. Of any other one the size, the time of its
-    last change, its first and last MiB and 4 KiB of every 4 MiB are hashed: a model of many gigabytes is not read through
-    before every start. Raises OSError for a file that cannot be read.
+    A file of the Hub's cache is known by its checksum, which is its name there. Any other one is known by the time of its last
+    change and its fingerprint: a model of many gigabytes is not read through before every start. Raises OSError or OlcError
+    for a file that cannot be read.
     """
     digest = hashlib.sha256(repr((FORMAT, settings)).encode())
     for file in files:
@@ -78,18 +77,7 @@ def _identity(file: Path) -> str:
     target = file.resolve()
     if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
         return target.name
-    digest = hashlib.sha256()
-    with target.open("rb") as stream:
-        status = os.fstat(stream.fileno())
-        size = status.st_size
-        for offset, length in [
-            (0, _MIB),
-            *((at, _SAMPLE) for at in range(_STRIDE, size, _STRIDE)),
-            (max(0, size - _MIB), _MIB),
-        ]:
-            stream.seek(offset)
-            digest.update(stream.read(length))
-    return f"{size} {status.st_mtime_ns} {digest.hexdigest()}"
+    return f"{target.stat().st_mtime_ns} {file_fingerprint(target)}"
 
 
 def read_about(folder: Path) -> About | None:
@@ -101,37 +89,26 @@ def read_about(folder: Path) -> About | None:
         about = About(**found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    whole = all(isinstance(value, str) for value in (about.model, about.method, about.folder, about.checksum))
-    return about if whole and isinstance(about.size, int) else None
+    complete = all(isinstance(value, str) for value in (about.model, about.method, about.folder, about.checksum))
+    return about if complete and isinstance(about.size, int) else None
 
 
 @contextlib.contextmanager
-def new_copy(folder: Path) -> Iterator[tuple[Path, Callable[[About], None]]]:
-    """A folder to write a copy into, and what to call when its weights are in it: it is then put in place, whole.
-
-    What is left at the end of the block is removed. Raises OSError where it cannot be written.
-    """
+def new_copy(folder: Path) -> Iterator[Path]:
+    """A folder to write weights and `write_about` into; it takes its place after the block, see `new_folder`."""
     _sweep()
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir(parents=True)
+    # A copy that is in the way is damaged, or another process has just made the same one.
+    with new_folder(folder, replace=True) as partial:
+        yield partial
 
-    def finish(about: About) -> None:
-        with (partial / ABOUT).open("w", encoding="utf-8") as stream:
-            json.dump({"format": FORMAT, **asdict(about)}, stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # A copy that is in the way is damaged, or another process has just made the same one.
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
 
-    try:
-        yield partial, finish
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def write_about(folder: Path, about: About) -> None:
+    """Write about.json. Raises OSError."""
+    write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
 
 
 def _sweep() -> None:
-    """Remove what builds left that were killed."""
+    """Remove what killed builds left."""
     for partial in root().glob(".*.partial"):
         with contextlib.suppress(OSError):
             newest = max(entry.stat().st_mtime for entry in (partial, *partial.iterdir()))
@@ -145,17 +122,8 @@ def list_copies() -> list[QuantizedCopy]:
     for folder in sorted(root().iterdir()) if root().is_dir() else []:
         about = None if folder.name.startswith(".") else read_about(folder)
         if about is not None:
-            copies.append(
-                QuantizedCopy(
-                    model=about.model,
-                    method=about.method,
-                    repo_id=about.repo_id,
-                    revision=about.revision,
-                    folder=about.folder,
-                    bytes=disk_bytes(folder),
-                    path=str(folder),
-                )
-            )
+            original = {field.name: getattr(about, field.name) for field in fields(_Original)}
+            copies.append(QuantizedCopy(**original, bytes=disk_bytes(folder), path=str(folder)))
     return sorted(copies, key=lambda copy: (copy.model, copy.method))
 
 
@@ -166,7 +134,7 @@ def weight_files(folder: Path, method: str) -> list[Path]:
         found = [Path(copy.path) / WEIGHTS for copy in list_copies() if (copy.folder, copy.method) == (original, method)]
         return sorted((file for file in found if file.is_file()), key=lambda file: file.stat().st_mtime)[-1:]
     except OSError:
-        return []  # Opening them will say it, in words.
+        return []  # Opening them will raise the error that the user sees.
 
 
 def remove_copies(copies: Sequence[QuantizedCopy]) -> int:

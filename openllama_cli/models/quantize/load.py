@@ -1,30 +1,101 @@
 """A quantized model from its copy on disk, which is made first where there is none, or in memory where there is no room."""
 
 import contextlib
+import hashlib
+import mmap
 import shutil
+import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.checkpoint import read_errors as load_errors
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo, write_safetensors
-from openllama_cli.models.quantize import copies as quantize_cache
-from openllama_cli.models.quantize.copies import WEIGHTS, About
-from openllama_cli.models.quantize.int4_layout import Int4Layout, int4_layout
-from openllama_cli.models.quantize.mapped_file import QuantizedFile
+from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
+from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.quantize.copies import WEIGHTS, About, copy_folder, new_copy, read_about, write_about
+from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
 from openllama_cli.system.device import choose_dtype, main_device
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
+from openllama_cli.system.words import size
 
 if TYPE_CHECKING:
     import torch
 
 
 _SMALL_FILES = 4_000_000
+_PAGE = mmap.PAGESIZE
+# Bytes that are summed up together, and how much of the file is looked at before its pages are given back.
+_BLOCK = 4096
+_PIECE = 64 << 20
+
+
+class QuantizedFile:
+    """A .safetensors file whose tensors are views of the mapped file. Raises ModelError or OSError if it cannot be read."""
+
+    def __init__(self, file: Path) -> None:
+        self._layout: dict[str, tuple[int, TensorInfo]] = {}
+        header = read_safetensors_header(file)
+        with file.open("rb") as stream:
+            position = 8 + int(struct.unpack("<Q", stream.read(8))[0])
+            # Private and writable: torch warns of memory that cannot be written.
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        for name, info in header.items():
+            self._layout[name] = (position, info)
+            position += info.nbytes
+
+    def tensors(self) -> dict[str, TensorInfo]:
+        """What the file holds."""
+        return {name: info for name, (_, info) in self._layout.items()}
+
+    def get(self, name: str) -> "torch.Tensor":
+        """One tensor, not copied unless it lies where its type cannot be read."""
+        import torch
+
+        offset, info = self._layout[name]
+        dtype: torch.dtype = getattr(torch, info.dtype)
+        if offset % dtype.itemsize:
+            raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.nbytes, offset=offset)
+            return raw.clone().view(dtype).view(info.shape)
+        count = info.nbytes // dtype.itemsize
+        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(info.shape)
+
+    def release(self, name: str) -> None:
+        """Give back the memory of a tensor that was copied elsewhere; it can still be read, from the file."""
+        offset, info = self._layout[name]
+        self._give_back(offset, info.nbytes)
+
+    def checksum(self) -> str:
+        """A checksum of the file, at the speed of memory.
+
+        The SHA-256 of the 64-bit sums of each 4 KiB: any change within eight bytes shows, as do blocks that are lost,
+        swapped or zeroed. (SHA-256 of everything would take longer than loading.)
+        """
+        import torch
+
+        digest = hashlib.sha256()
+        for start in range(0, len(self._map), _PIECE):
+            end = min(len(self._map), start + _PIECE)
+            blocks = (end - start) // _BLOCK * _BLOCK
+            if blocks:
+                words = torch.frombuffer(self._map, dtype=torch.int64, count=blocks // 8, offset=start)
+                digest.update(words.view(-1, _BLOCK // 8).sum(1).numpy().data)
+            digest.update(self._map[start + blocks : end])
+            self._give_back(start, end - start)
+        return digest.hexdigest()
+
+    def _give_back(self, offset: int, count: int) -> None:
+        if not hasattr(mmap, "MADV_DONTNEED"):  # On macOS.
+            return
+        start = -(-offset // _PAGE) * _PAGE
+        end = (offset + count) // _PAGE * _PAGE
+        if end > start:
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def load_quantized(
@@ -33,7 +104,7 @@ def load_quantized(
     """Open the quantized copy of a model, quantizing it first if need be. progress: counts stored bytes of the original.
 
     notice: told when a copy was damaged, and when none can be kept. Raises ModelError for a model that cannot be quantized
-    or read, OlcError where the device is no CPU.
+    or read, OlcError where the device is not the CPU.
     """
     method = spec.quantize
     assert method is not None
@@ -46,15 +117,18 @@ def load_quantized(
         )
     check_quantizable(checkpoint, method)
     dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
-    with load_errors.explained(checkpoint, device, dtype):
+    with explained(checkpoint, device, dtype):
         layout = int4_layout()
         contents = plan(checkpoint, method, layout)
-        home = quantize_cache.copy_folder(_identifying(checkpoint), *_settings(method, layout))
-        work = Work(checkpoint, method, layout, progress)
-        file = _open(home, contents, notice) or _build(home, folder, contents, work, notice)
+        home = copy_folder(_identifying(checkpoint), *_settings(method, layout))
+        quantizing = partial(_quantizing, checkpoint, method, layout, progress)
+        file = _open(home, contents, notice) or _build(home, folder, method, contents, quantizing, notice)
         if file is not None:
-            return QuantizedModel(method, checkpoint, dtype, file.take, file.release, layout)
-        return QuantizedModel(method, checkpoint, dtype, work.in_memory().pop, _nothing, layout)
+            return QuantizedModel(method, checkpoint, dtype, file.get, file.release, layout)
+        with quantizing() as tensors:
+            in_memory = dict(tensors)  # What is a view of the original's file stays one.
+        # Memory of a tensor goes when it is no longer used: there is nothing to release.
+        return QuantizedModel(method, checkpoint, dtype, in_memory.pop, lambda name: None, layout)
 
 
 def _identifying(checkpoint: Checkpoint) -> list[Path]:
@@ -71,7 +145,7 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     """The copy, if it is there and as it was written."""
     if not home.is_dir():
         return None
-    about = quantize_cache.read_about(home)
+    about = read_about(home)
     if about is not None:
         try:
             file = QuantizedFile(home / WEIGHTS)
@@ -79,68 +153,56 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
                 return file
         except (OlcError, OSError, ValueError):
             pass
-    notice("the quantized copy of the model is damaged; making it again")
+    notice("the quantized copy of the model is damaged; quantizing again")
     return None
 
 
-@dataclass(frozen=True)
-class Work:
-    """Quantizing a model, with a bar that counts the original's bytes."""
+@contextlib.contextmanager
+def _quantizing(
+    checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout, progress: Progress
+) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
+    """The quantized weights, one after another, beside a bar that counts the original's bytes."""
+    import torch
 
-    checkpoint: Checkpoint
-    method: QuantizeName
-    layout: Int4Layout
-    progress: Progress
+    def tensors() -> "Iterator[tuple[str, torch.Tensor]]":
+        # What cannot be read of the model is a ModelError, not an OSError of the copy.
+        with explained(checkpoint, torch.device("cpu"), torch.float32):
+            yield from quantized(checkpoint, method, layout, progress.advance)
 
-    def in_memory(self) -> "dict[str, torch.Tensor]":
-        """The weights without a copy on disk. What is a view of the original's file stays one."""
-        with self.counted() as tensors:
-            return dict(tensors)
-
-    @contextlib.contextmanager
-    def counted(self) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
-        """The quantized weights, one after another, while the bar stands."""
-        total = sum(tensor.nbytes for tensor in self.checkpoint.tensors.values())
-        self.progress.start(f"quantizing to {self.method}", total)
-        try:
-            yield self._tensors()
-        finally:
-            self.progress.finish()
-
-    def _tensors(self) -> "Iterator[tuple[str, torch.Tensor]]":
-        """What cannot be read of the model is a ModelError, and no OSError of the copy's."""
-        import torch
-
-        with load_errors.explained(self.checkpoint, torch.device("cpu"), torch.float32):
-            yield from quantized(self.checkpoint, self.method, self.layout, self.progress.advance)
+    with shown(progress, f"quantizing to {method}", checkpoint.tensor_bytes):
+        yield tensors()
 
 
 def _build(
-    home: Path, folder: ModelFolder, contents: dict[str, TensorInfo], work: Work, notice: Callable[[str], None]
+    home: Path,
+    folder: ModelFolder,
+    method: QuantizeName,
+    contents: dict[str, TensorInfo],
+    quantizing: "Callable[[], AbstractContextManager[Iterator[tuple[str, torch.Tensor]]]]",
+    notice: Callable[[str], None],
 ) -> QuantizedFile | None:
     """Quantize into a new copy; None where it cannot be kept, which `notice` is told."""
     needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
     try:
-        with quantize_cache.new_copy(home) as (partial, finish):
-            free = shutil.disk_usage(partial).free
-            if free < needed:
-                notice(_cannot_keep(home, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"))
-                return None
-            with work.counted() as tensors:
-                write_safetensors(partial / WEIGHTS, contents, tensors, NullProgress())
-                file = QuantizedFile(partial / WEIGHTS)
-                finish(
-                    About(
-                        model=folder.name,
-                        method=work.method,
-                        repo_id=folder.repo_id,
-                        revision=folder.revision,
-                        folder=str(folder.path.resolve()),
-                        size=(partial / WEIGHTS).stat().st_size,
-                        checksum=file.checksum(),
-                    )
-                )
-            return file
+        home.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(home.parent).free
+        if free < needed:
+            notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
+            return None
+        with new_copy(home) as unfinished, quantizing() as tensors:
+            write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
+            file = QuantizedFile(unfinished / WEIGHTS)
+            about = About(
+                model=folder.name,
+                method=method,
+                repo_id=folder.repo_id,
+                revision=folder.revision,
+                folder=str(folder.path.resolve()),
+                size=(unfinished / WEIGHTS).stat().st_size,
+                checksum=file.checksum(),
+            )
+            write_about(unfinished, about)
+        return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
@@ -149,8 +211,4 @@ def _build(
 
 
 def _cannot_keep(home: Path, reason: str) -> str:
-    return f"cannot keep the quantized model in {home.parent}: {reason}; it will be made again at the next start"
-
-
-def _nothing(name: str) -> None:
-    """Memory of a tensor that was taken goes when it is no longer used."""
+    return f"cannot keep the quantized model in {home.parent}: {reason}; the next start will quantize again"

@@ -1,12 +1,14 @@
-"""Rounding weights to 8 and 4 bits. torch is imported by the caller's choice to call; nothing here knows models.
+"""Rounding weights to 8 and 4 bits, and the two orders in which int4 weights are stored: the one of olc's own kernels, and that
+of torch's operator. Nothing here knows models, and torch is imported when a function is called.
 
 Blocks of rows at a time: their float32 copies stay in the processor's cache, and memory holds little beside the result.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from openllama_cli.models.quantize.int4_layout import Int4Layout
-from openllama_cli.native import INT4_GROUP
+from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.native import INT4_BLOCK, INT4_GROUP
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,85 @@ _BLOCK_ROWS = 256
 # How far the range of a group is narrowed, in the search for the narrowing that costs least.
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 _REFITS = 2
+
+
+class Int4Layout(ABC):
+    """An order of bytes. rows, columns: to multiples of which a matrix is padded. name: tells it from other ones on disk."""
+
+    rows: int
+    columns: int
+    name: tuple[str, ...]
+
+    @abstractmethod
+    def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
+        """int32 levels 0 … 15, [out', in'] → uint8 [out', in' / 2]."""
+
+    @abstractmethod
+    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
+        """Scales and zeros, [out', in' / INT4_GROUP, 2], in the layout's order."""
+
+    @abstractmethod
+    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
+        """The shape of what `arrange` returns."""
+
+    def plan(self, name: str, out: int, columns: int) -> dict[str, TensorInfo]:
+        """Types and shapes of a matrix's tensors."""
+        out += -out % self.rows
+        columns += -columns % self.columns
+        return {
+            f"{name}.parameters": TensorInfo("bfloat16", self._parameters(out, columns // INT4_GROUP)),
+            f"{name}.weight": TensorInfo("uint8", (out, columns // 2)),
+        }
+
+
+class NativeLayout(Int4Layout):
+    """For olc's own kernels (`native`): rows one after another, with their groups' parameters in the same order."""
+
+    rows, columns = 1, INT4_BLOCK
+    name = ("native", "1")
+
+    def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
+        from openllama_cli.native.products import pack_int4
+
+        return pack_int4(levels)
+
+    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
+        return parameters
+
+    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
+        return (out, groups, 2)
+
+
+class TorchLayout(Int4Layout):
+    """For torch's operator: rows in 16s, and in 64s in the order that it reads fastest, which depends on the processor."""
+
+    rows, columns = 64, INT4_GROUP
+
+    @property
+    def name(self) -> tuple[str, ...]:  # type: ignore[override]
+        """With what the order depends on."""
+        import torch
+
+        return (torch.__version__, torch.backends.cpu.get_cpu_capability())
+
+    def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
+        return packed
+
+    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
+        return parameters.transpose(0, 1).contiguous()
+
+    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
+        return (groups, out, 2)
+
+
+def int4_layout() -> Int4Layout:
+    """The layout that this machine reads fastest."""
+    from openllama_cli.native.library import usable
+
+    return NativeLayout() if usable() else TorchLayout()
 
 
 def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
@@ -35,7 +116,7 @@ def int8_rows(weight: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
 def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tensor, torch.Tensor]":
     """[out, in] → packed bytes, and scales and zeros, both in a layout's order.
 
-    w = scale * (q - 8) + zero, q in 0 … 15, for each INT4_GROUP of inputs; rows and inputs that only fill up are zeros.
+    w = scale * (q - 8) + zero, q in 0 … 15, for each INT4_GROUP of inputs; padding rows and inputs are zeros.
     """
     import torch
     from torch.nn.functional import pad

@@ -8,7 +8,7 @@ stored. One layer is worked on at a time: memory holds the result and that layer
     layers.N.attention_norm, .mlp_norm  as stored
     layers.N.query_key_value.*, .output.*, .gate_up.*, .down.*, head.*
         int8: .weight int8 [out, in], .scale float32 [out]
-        int4: .weight uint8 and .parameters bfloat16, see `int4_layout`
+        int4: .weight uint8 and .parameters bfloat16, see `rounding`
         .bias float32 [out], if the model has them
     rotary.frequencies, rotary.scaling  float32: of the rotary embedding, as transformers computes them
 """
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo
+from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.quantize import rounding
-from openllama_cli.models.quantize.int4_layout import Int4Layout, NativeLayout
+from openllama_cli.models.quantize.rounding import Int4Layout, NativeLayout
 from openllama_cli.models.spec import QuantizeName
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ _VARYING_ROPE = ("dynamic", "longrope")
 
 @dataclass
 class QuantizedModel:
-    """Quantized weights, ready to be taken by generation.
+    """Quantized weights, ready for generation.
 
-    take: hands a tensor over by its name in the table above; each once, since memory is to hold it once.
+    get: a tensor by its name in the table above; each once, since memory is to hold it once.
     release: told the names of tensors that were copied elsewhere. dtype: of the activations.
     layout: of int4 weights. prepared: what generation has made of them, so that it is made once.
     """
@@ -55,7 +55,7 @@ class QuantizedModel:
     method: QuantizeName
     checkpoint: Checkpoint
     dtype: "torch.dtype"
-    take: "Callable[[str], torch.Tensor]"
+    get: "Callable[[str], torch.Tensor]"
     release: "Callable[[str], None]"
     layout: Int4Layout
     prepared: Any = field(default=None, repr=False)

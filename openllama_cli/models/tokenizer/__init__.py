@@ -1,1 +1,6 @@
-"""tokenizer."""
+"""Text to token ids and back, as the model was trained: a tokenizer.model by the SentencePiece library, a tokenizer.json by
+tokenizers.
+
+Begin with `open.open_tokenizer`, which makes a `base.Tokenizer` of a model's folder. `files` tells what is wrong with a file;
+`compare` holds a tokenizer against transformers'.
+"""

@@ -1,9 +1,8 @@
-""" """
+"""What every tokenizer of a base model can do, incremental decoding among it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from openllama_cli.errors import ModelError, UsageError
 
@@ -11,13 +10,14 @@ from openllama_cli.errors import ModelError, UsageError
 _WINDOW = 8
 
 
-class Tokenizer(Protocol):
-    """A tokenizer of a base model.
+class Tokenizer(ABC):
+    """A tokenizer of a base model, whose text is a concatenation of the texts of its pieces.
 
     path: the file it was read from; sha256: of that file; kind: e.g. "sentencepiece bpe".
     vocab_size: ids are 0 … vocab_size - 1. The model's own vocabulary may be larger (padding).
     bos_id: the id that starts every sequence, None for the few models without one. eos_ids: any of these ends one.
     unk_id: the id of unknown characters. special_ids: ids without text (BOS, EOS and the like).
+    local: the text of a token depends on its neighbors only, not on all tokens before it.
     """
 
     path: Path
@@ -26,65 +26,49 @@ class Tokenizer(Protocol):
     bos_id: int | None
     unk_id: int | None
     eos_ids: frozenset[int]
+    local: bool = True
 
     @property
+    @abstractmethod
     def vocab_size(self) -> int: ...
 
     @property
+    @abstractmethod
     def special_ids(self) -> frozenset[int]: ...
 
+    @abstractmethod
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         """The ids of `text`, after one BOS if `bos`. Raises UsageError if the text cannot be written in UTF-8."""
-        ...
 
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; BOS, EOS and the like have none. Raises ModelError for an id outside the vocabulary."""
-        ...
 
+    @abstractmethod
     def unfinished(self, ids: Sequence[int]) -> int:
-        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of a character that is not whole yet.
+        """How many characters at the end of decode(ids), 0 to 3, stand for bytes of an incomplete character.
 
         They are U+FFFD, and the next id may turn them into that character. All text before them is certain: the text of
         any longer list of ids starts with it.
         """
-        ...
+
+    @abstractmethod
+    def piece(self, token: int) -> str:
+        """How the vocabulary spells an id: `▁the`, `<0x0A>`, `</s>`. Raises ModelError if the id is outside it."""
+
+    @abstractmethod
+    def id_of(self, piece: str) -> int | None:
+        """The id that the vocabulary spells `piece`, or None."""
 
     def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
         """The text that `ids` add to the certain text of `prefix`.
 
         decode(prefix + ids) is decode(prefix), without its last unfinished(prefix) characters, and this. The cost depends on
-        len(ids), not on len(prefix).
+        len(ids), not on len(prefix): three things join neighbors, the bytes of one character (at most 4 tokens), the space at
+        the very start (dropped once, before the first visible text), and a denormalizer that rewrites complete texts (no Llama
+        has one, but a SentencePiece model may; it is not `local`). So a short window before the new ids is enough, as long as
+        it has text of its own.
         """
-        ...
-
-    def piece(self, token: int) -> str:
-        """How the vocabulary spells an id: `▁the`, `<0x0A>`, `</s>`. Raises ModelError if the id is outside it."""
-        ...
-
-    def id_of(self, piece: str) -> int | None:
-        """The id that the vocabulary spells `piece`, or None."""
-        ...
-
-
-class DecodesByPiece(ABC):
-    """Incremental decoding for tokenizers whose text is a concatenation of the texts of their pieces.
-
-    Three things join neighbors: bytes of one character (at most 4 tokens), the space at the very start (dropped
-    once, before the first visible text), and a denormalizer that rewrites whole texts (no Llama has one, but a
-    SentencePiece model may). So a short window before the new ids is enough, as long as it has text of its own.
-    """
-
-    local: bool = True
-
-    @abstractmethod
-    def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer.decode`."""
-
-    @abstractmethod
-    def unfinished(self, ids: Sequence[int]) -> int:
-        """See `Tokenizer.unfinished`."""
-
-    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
         size = _WINDOW if self.local else len(prefix)
         while True:
             window = list(prefix[max(0, len(prefix) - size) :])
@@ -96,9 +80,7 @@ class DecodesByPiece(ABC):
 
 
 def utf8(text: str) -> bytes:
-    """The text as UTF-8. Raises UsageError for lone surrogates: a byte that was no UTF-8 on a command line becomes
-    one.
-    """
+    """The text as UTF-8. Raises UsageError for lone surrogates, which bytes of a command line become that are not UTF-8."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

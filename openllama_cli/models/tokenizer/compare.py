@@ -1,12 +1,19 @@
-"""Texts that show whether two tokenizers are the same, and the comparison.
+"""Comparing two tokenizers: fixed texts that show whether they are the same, and transformers' tokenizer of a folder.
 
 Clean lines of words come out alike nearly everywhere; what differs is spaces, normalization, special tokens and bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-CANARIES: Mapping[str, str] = {
+from openllama_cli.errors import ModelError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FIXED_TEXTS: Mapping[str, str] = {
     "words": "The largest animal is the blue whale.",
     "question and answer": "Q: What is the largest animal?\nA:",
     "a leading space": " hello",
@@ -53,13 +60,33 @@ class Comparison:
 
     @property
     def first_difference(self) -> int | None:
-        """The place of the first id that differs, which may be the end of the shorter list; None if they are the same."""
+        """The index of the first id that differs, which may be the end of the shorter list; None if they are the same."""
         if self.same:
             return None
         pairs = zip(self.ours, self.theirs, strict=False)
-        return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(self.ours), len(self.theirs)))
+        return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(self.ours), len(self.theirs)))
 
 
 def compare(ours: Encode, theirs: Encode, texts: Mapping[str, str]) -> list[Comparison]:
     """Encode each of the named texts with both."""
     return [Comparison(name, text, tuple(ours(text)), tuple(theirs(text))) for name, text in texts.items()]
+
+
+def load_llama_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """`LlamaTokenizer.from_pretrained(path)`, from files only: what transformers makes of a tokenizer.
+
+    path: a folder with tokenizer.model or tokenizer.json. Raises ModelError when transformers cannot load it.
+    """
+    from transformers import LlamaTokenizer
+
+    from openllama_cli.system.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            loaded: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(str(path), local_files_only=True)
+    except Exception as error:  # whatever an odd file makes it raise: the comparison cannot be made
+        raise ModelError(
+            f"transformers cannot load the tokenizer in {path}: {first_line(error)}",
+            "leave out --check; olc itself does not need it",
+        ) from error
+    return loaded

@@ -1,18 +1,15 @@
-"""The files a tokenizer comes in: where they lie, what they hold when they are not what their name says, and what the
-model's
-configuration adds to them (end-of-sequence ids, added tokens)."""
+"""What the files of a tokenizer say: a SentencePiece model without protobuf, or what is there in its place; end-of-sequence ids
+and added tokens of the model's configuration.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.json_files import GET_AGAIN, read_object
-
-SENTENCEPIECE_FILE = "tokenizer.model"
-JSON_FILE = "tokenizer.json"
+from openllama_cli.models.model_files import damaged, fetch_again, read_object, refuse_stand_in
 
 # ModelProto and TrainerSpec fields of sentencepiece_model.proto.
 _TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 2, 3, 5
@@ -32,42 +29,15 @@ class ModelProto:
     denormalizes: bool
 
 
-def locate(path: Path) -> Path:
-    """The tokenizer file of a model folder: tokenizer.model, else tokenizer.json.
+def configured_ids(folder: Path, key: str, config_json: Mapping[str, Any] | None = None) -> frozenset[int]:
+    """The token ids that generation_config.json and config.json give for `key` ("eos_token_id"): a number, a list or null.
 
-    Meta's downloads keep one tokenizer.model beside the folders of the sizes (llama/tokenizer.model,
-    llama/7B/params.json), so for a folder in Meta's format the parent is looked at too. A tokenizer.model that is
-    Llama 3's tiktoken file is passed over for a tokenizer.json beside it, which holds the same tokenizer.
-
-    path may also be a tokenizer file itself. Raises ModelError when there is none.
-    """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows the models that are here")
-    model, fast = path / SENTENCEPIECE_FILE, path / JSON_FILE
-    if model.is_file():
-        return fast if fast.is_file() and _is_tiktoken(model) else model
-    if fast.is_file():
-        return fast
-    shared = path.resolve().parent / SENTENCEPIECE_FILE
-    if shared.is_file() and ((path / "params.json").is_file() or any(path.glob("consolidated.*.pth"))):
-        return shared
-    if model.is_symlink() or fast.is_symlink():
-        raise ModelError(f"{model if model.is_symlink() else fast} is a link to a file that is gone", GET_AGAIN)
-    raise ModelError(
-        f"{path} has no tokenizer: neither {SENTENCEPIECE_FILE} nor {JSON_FILE}",
-        f"copy the model's {SENTENCEPIECE_FILE} into it, or give the folder that holds the whole model",
-    )
-
-
-def configured_ids(folder: Path, key: str) -> frozenset[int]:
-    """The token ids that generation_config.json and config.json give for `key` ("eos_token_id"): a number, a list or
-    null.
+    config_json: what the latter holds, if it was read already.
     """
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
-        value = read_object(folder / name).get(key)
+        known = config_json if name == "config.json" else None
+        value = (read_object(folder / name) if known is None else known).get(key)
         for token in value if isinstance(value, list) else [value]:
             if token is None:
                 continue
@@ -81,9 +51,7 @@ def configured_ids(folder: Path, key: str) -> frozenset[int]:
 
 
 def added_pieces(folder: Path, first_id: int) -> dict[int, str]:
-    """Tokens that were added after training, from added_tokens.json and tokenizer_config.json: id → text, ids from
-    `first_id`.
-    """
+    """Tokens added after training, from added_tokens.json and tokenizer_config.json: id → text, ids from `first_id` on."""
     config = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder")
     pairs: list[tuple[Any, Any]] = [(token, text) for text, token in read_object(folder / "added_tokens.json").items()]
     if isinstance(config, dict):
@@ -119,44 +87,36 @@ def parse_model(data: bytes, path: Path) -> ModelProto:
 
 def not_a_model(data: bytes, path: Path) -> ModelError:
     """The error for a tokenizer.model that SentencePiece cannot read, naming what the file seems to be."""
+    try:
+        refuse_stand_in(path, data[:4096], "a SentencePiece model")
+    except ModelError as error:
+        return error
     head = data[:4096].lstrip()
     size = f"{len(data):,} bytes"
-    if not head:
-        return ModelError(f"{path} is empty" if not data else f"{path} is blank ({size})", GET_AGAIN)
-    if head.startswith(b"version https://git-lfs"):
-        return ModelError(
-            f"{path} is a Git LFS pointer ({size}), not the file itself",
-            "run `git lfs pull` in its folder, or download the file",
-        )
-    if re.match(rb"<(!doctype|html|\?xml|head)", head, re.IGNORECASE):
-        return ModelError(f"{path} is a web page ({size}), not a SentencePiece model", GET_AGAIN)
-    if _TIKTOKEN_LINE.match(head):
+    if is_tiktoken(head):
         return ModelError(
             f"{path} is a tiktoken vocabulary (Llama 3), not a SentencePiece model",
-            f"use the Hugging Face folder of this model, which has a {JSON_FILE}",
+            "use the Hugging Face folder of this model, which has a tokenizer.json",
         )
     if head[:1] in b"{[":
         return ModelError(
-            f"{path} is JSON text, not a SentencePiece model", f"name it {JSON_FILE} if it is one; else {GET_AGAIN}"
+            f"{path} is JSON text, not a SentencePiece model", f"name it tokenizer.json if it is one; else {fetch_again(path)}"
         )
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x1f\x8b")):
-        return ModelError(f"{path} is an archive or PyTorch file ({size}), not a SentencePiece model", GET_AGAIN)
+        return damaged(path, f"is an archive or PyTorch file ({size}), not a SentencePiece model")
     if data.startswith(b"\n"):  # field 1, length-delimited: the first piece
-        return ModelError(f"{path} is cut short or damaged ({size}): SentencePiece cannot read it", GET_AGAIN)
-    return ModelError(f"{path} is not a SentencePiece model ({size})", GET_AGAIN)
+        return damaged(path, f"is cut short or damaged ({size}): SentencePiece cannot read it")
+    return damaged(path, f"is not a SentencePiece model ({size})")
 
 
-_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
-
-
-def _is_tiktoken(path: Path) -> bool:
-    with path.open("rb") as file:
-        return _TIKTOKEN_LINE.match(file.read(4096)) is not None
+def is_tiktoken(start: bytes) -> bool:
+    """Whether a file that starts like this is Llama 3's tokenizer.model: lines of a piece in base64 and its rank."""
+    return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", start) is not None
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A protobuf variable-length integer: (value, position after it). Raises ValueError where the data ends or it is
-    too long.
+    """A protobuf variable-length integer: (value, position after it). Raises ValueError where the data ends or
+    it is too long.
     """
     value = 0
     for length, byte in enumerate(data[position : position + 10]):
@@ -167,8 +127,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The fields of one protobuf message: (field number, start, end of the value). Raises ValueError if it is not
-    one.
+    """The fields of one protobuf message: (field number, start, end of the value). Raises ValueError if it is
+    not one.
     """
     position = 0
     while position < len(data):

@@ -1,22 +1,60 @@
-""" """
+"""Finding the tokenizer of a model, and opening it. Neither torch nor transformers is imported."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from openllama_cli.models.tokenizer import files as tokenizer_files
+from openllama_cli.errors import ModelError
+from openllama_cli.models.model_files import damaged
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.files import is_tiktoken
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
 
 
-def open_tokenizer(path: Path) -> Tokenizer:
+def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) -> Tokenizer:
     """The tokenizer of a model folder (or of a tokenizer file): `tokenizer.model`, else `tokenizer.json`.
 
-    In Meta's download layout tokenizer.model may lie in the parent folder. Raises ModelError naming what is wrong
-    with it.
+    In Meta's download layout tokenizer.model may lie in the parent folder. config_json: what the folder's config.json holds, if
+    the caller has read it (`Checkpoint.config_json`). Raises ModelError naming what is wrong with a file.
     """
-    file = tokenizer_files.locate(path)
+    file = locate(path)
     folder = path if path.is_dir() else file.parent
     if file.suffix == ".json":
         from openllama_cli.models.tokenizer.tokenizer_json import JsonTokenizer
 
-        return JsonTokenizer(file, folder)
-    return SentencePieceTokenizer(file, folder)
+        return JsonTokenizer(file, folder, config_json)
+    return SentencePieceTokenizer(file, folder, config_json)
+
+
+def locate(path: Path) -> Path:
+    """The tokenizer file of a model folder: tokenizer.model, else tokenizer.json.
+
+    Meta's downloads keep one tokenizer.model beside the folders of the sizes (llama/tokenizer.model,
+    llama/7B/params.json), so for a folder in Meta's format the parent is looked at too. A tokenizer.model that is
+    Llama 3's tiktoken file is passed over for a tokenizer.json beside it, which holds the same tokenizer.
+
+    path may also be a tokenizer file itself. Raises ModelError when there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows the models that are here")
+    model, fast = path / "tokenizer.model", path / "tokenizer.json"
+    if model.is_file():
+        return fast if fast.is_file() and is_tiktoken(_start(model)) else model
+    if fast.is_file():
+        return fast
+    shared = path.resolve().parent / "tokenizer.model"
+    if shared.is_file() and ((path / "params.json").is_file() or any(path.glob("consolidated.*.pth"))):
+        return shared
+    if model.is_symlink() or fast.is_symlink():
+        raise damaged(model if model.is_symlink() else fast, "is a link to a file that is gone")
+    raise ModelError(
+        f"{path} has no tokenizer: neither tokenizer.model nor tokenizer.json",
+        "copy the model's tokenizer.model into it, or name the folder that holds the complete model",
+    )
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)

@@ -10,24 +10,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from openllama_cli.models import json_files
+from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
-from openllama_cli.models.tokenizer.base import DecodesByPiece, check_ids, unfinished_bytes, utf8
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
 
 
-class SentencePieceTokenizer(DecodesByPiece):
+class SentencePieceTokenizer(Tokenizer):
     """A `tokenizer.model`, encoded and decoded by the SentencePiece library.
 
-    file: the model. folder: the model's folder, whose config.json, generation_config.json and tokenizer_config.json
-    may add EOS ids and tokens; tokens that were added after training have an id and a name, but text never becomes
-    one of them. Raises ModelError if `file` is not a SentencePiece model.
+    file: the model. folder: the model's folder, whose config.json (config_json, if it was read already),
+    generation_config.json and tokenizer_config.json may add EOS ids and tokens; tokens that were added after training have
+    an id and a name, but text never becomes one of them. Raises ModelError if `file` is not a SentencePiece model.
     """
 
-    def __init__(self, file: Path, folder: Path) -> None:
+    def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        data = json_files.read(file)
+        data = read(file)
         proto = tokenizer_files.parse_model(data, file)
         self._processor = SentencePieceProcessor()
         try:
@@ -45,7 +46,8 @@ class SentencePieceTokenizer(DecodesByPiece):
         self.bos_id = _known(self._processor.bos_id())
         self.unk_id = _known(self._processor.unk_id())
         own_eos = _known(self._processor.eos_id())
-        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | ({own_eos} if own_eos is not None else set())
+        configured = tokenizer_files.configured_ids(folder, "eos_token_id", config_json)
+        self.eos_ids = configured | ({own_eos} if own_eos is not None else set())
 
     @property
     def vocab_size(self) -> int:

@@ -6,35 +6,33 @@ and byte-level BPE (Llama 3), whose pieces are bytes written with stand-in lette
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openllama_cli.errors import ModelError
-from openllama_cli.models import json_files
-from openllama_cli.models.tokenizer import files as tokenizer_files
-from openllama_cli.models.tokenizer.base import DecodesByPiece, check_ids, unfinished_bytes, utf8
+from openllama_cli.errors import ModelError, first_line
+from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
+from openllama_cli.models.tokenizer.files import configured_ids
 
 
-class JsonTokenizer(DecodesByPiece):
+class JsonTokenizer(Tokenizer):
     """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id.
 
     Raises ModelError if the file cannot be read by the `tokenizers` library.
     """
 
-    def __init__(self, file: Path, folder: Path) -> None:
-        from tokenizers import Tokenizer
+    def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
+        from tokenizers import Tokenizer as Library
 
-        data = json_files.read(file)
+        data = read(file)
+        refuse_stand_in(file, data[:4096], "a tokenizer.json")
         if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise ModelError(
-                f"{file} is not a tokenizer.json ({len(data):,} bytes, no JSON object)", "get the model's files again"
-            )
+            raise damaged(file, f"is not a tokenizer.json ({len(data):,} bytes, no JSON object)")
         try:
-            self._tokenizer = Tokenizer.from_str(data.decode())
+            self._tokenizer = Library.from_str(data.decode())
         except Exception as error:  # the library raises bare Exception
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(f"{file} is not a tokenizer.json: {reason}", "get the model's files again") from error
+            raise damaged(file, f"is not a tokenizer.json: {first_line(error)}") from error
         # Text is text: "<s>" typed by a user is three characters, not the start of a sequence.
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
@@ -48,10 +46,11 @@ class JsonTokenizer(DecodesByPiece):
         self.byte_level = '"ByteLevel"' in decoder
         self._byte_fallback = '"ByteFallback"' in decoder
         self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
-        self.bos_id = self._find_bos(folder)
+        self.bos_id = self._find_bos(folder, config_json)
         self.unk_id = self._id(model.get("unk_token") or _special_text(folder, "unk_token"))
         own_eos = self._id(_special_text(folder, "eos_token"))
-        self.eos_ids = tokenizer_files.configured_ids(folder, "eos_token_id") | ({own_eos} if own_eos is not None else set())
+        configured = configured_ids(folder, "eos_token_id", config_json)
+        self.eos_ids = configured | ({own_eos} if own_eos is not None else set())
 
     @property
     def vocab_size(self) -> int:
@@ -81,17 +80,14 @@ class JsonTokenizer(DecodesByPiece):
         piece: str | None = self._tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
         if piece is None:
             check_ids([token], self.vocab_size)
-            raise ModelError(f"token id {token} has no piece in {self.path}", "get the model's files again")
+            raise ModelError(f"token id {token} has no piece in {self.path}", fetch_again(self.path))
         return piece
 
     def id_of(self, piece: str) -> int | None:
-        """The id that the vocabulary spells `piece`, or None."""
         return self._id(piece)
 
     def _piece_bytes(self, token: int) -> bytes:
-        """The bytes of a token as far as they could belong to a character that is not whole; b"|" stands for complete
-        text.
-        """
+        """The bytes of a token as far as they could belong to a character that is incomplete; b"|" stands for complete text."""
         if token in self._special:
             return b"|"
         piece = self.piece(token)
@@ -102,7 +98,7 @@ class JsonTokenizer(DecodesByPiece):
             return bytes(_STAND_INS[letter] for letter in piece) if all(c in _STAND_INS for c in piece) else b"|"
         return b"|"
 
-    def _find_bos(self, folder: Path) -> int | None:
+    def _find_bos(self, folder: Path, config_json: Mapping[str, Any] | None) -> int | None:
         """What the tokenizer's own files call BOS; else what its post-processor puts first; else config.json's."""
         named = self._id(_special_text(folder, "bos_token"))
         if named is not None:
@@ -110,7 +106,7 @@ class JsonTokenizer(DecodesByPiece):
         first = self._tokenizer.encode("", add_special_tokens=True).ids[:1]
         if first:
             return int(first[0])
-        configured = [token for token in tokenizer_files.configured_ids(folder, "bos_token_id") if token in self._special]
+        configured = configured_ids(folder, "bos_token_id", config_json) & self._special
         return min(configured, default=None)
 
     def _id(self, piece: object) -> int | None:
@@ -120,7 +116,7 @@ class JsonTokenizer(DecodesByPiece):
 def _special_text(folder: Path, name: str) -> object:
     """The text of "bos_token" or "eos_token": a string, or an object with the string as its content."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        value = json_files.read_object(folder / file).get(name)
+        value = read_object(folder / file).get(name)
         if value is not None:
             return value.get("content") if isinstance(value, dict) else value
     return None
@@ -138,7 +134,7 @@ def _byte_value(piece: str) -> int | None:
 def _join_bytes(pieces: Sequence[str]) -> list[str]:
     """Byte pieces put together into characters, each byte that belongs to none replaced by U+FFFD.
 
-    The library's own ByteFallback gives up on a whole run of bytes when one of them is not whole yet, so text that
+    The library's own ByteFallback gives up on a run of bytes when the last character is incomplete, so text that
     has been printed would change under later tokens.
     """
     joined: list[str] = []

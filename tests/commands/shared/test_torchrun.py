@@ -30,13 +30,13 @@ import json, os, sys
 from pathlib import Path
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.spec import ModelFolder
-from openllama_cli.models.loading.ranks import place
+from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.generation.distributed.group import Ranks
 from openllama_cli.generation.distributed.load import load_sharded
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
 path = Path(sys.argv[1])
-ranks = Ranks(place())
+ranks = Ranks(rank_info())
 ranks.join("cpu")
 folder = ModelFolder(path, "model", "folder", None, None, "flag")
 model = load_sharded(folder, "float32", ranks, checkpoint=inspect(path), tokenizer=open_tokenizer(path)).model

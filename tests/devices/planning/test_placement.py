@@ -15,7 +15,7 @@ from openllama_cli.devices.planning.placement import auto_device_map, loading_bu
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.loading.load import LoadedModel, load
-from openllama_cli.models.quantize.int4_layout import Int4Layout, NativeLayout, TorchLayout
+from openllama_cli.models.quantize.rounding import Int4Layout, NativeLayout, TorchLayout
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName
 from openllama_cli.system.quiet import quiet_transformers

@@ -12,7 +12,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation.distributed import load as sharded
 from openllama_cli.generation.distributed.group import Ranks
 from openllama_cli.models.checkpoint.inspect import Checkpoint, inspect
-from openllama_cli.models.loading.ranks import Place
+from openllama_cli.models.loading.ranks import RankInfo
 from openllama_cli.models.spec import ModelSpec
 
 
@@ -55,7 +55,7 @@ def test_a_torch_with_cuda_and_without_nccl_is_told(checkpoint: Checkpoint, monk
 
 
 def test_gpus_talk_through_nccl_and_processors_through_gloo(started: list[tuple[str, Any]]) -> None:
-    on_gpu, on_cpu = (Ranks(Place(rank=1, size=2, local_rank=1, local_size=2)) for _ in range(2))
+    on_gpu, on_cpu = (Ranks(RankInfo(rank=1, size=2, local_rank=1, local_size=2)) for _ in range(2))
     on_gpu.join("cuda")
     on_cpu.join("cpu")
     second = torch.device("cuda", 1)
@@ -66,6 +66,6 @@ def test_gpus_talk_through_nccl_and_processors_through_gloo(started: list[tuple[
 
 def test_more_processes_on_a_host_than_gpus_are_told(started: list[tuple[str, Any]]) -> None:
     with pytest.raises(OlcError, match=r"torchrun started 3 processes on .*, which has 2 GPUs") as caught:
-        Ranks(Place(rank=5, size=6, local_rank=2, local_size=3)).join("cuda")
+        Ranks(RankInfo(rank=5, size=6, local_rank=2, local_size=3)).join("cuda")
     assert caught.value.remedy == "use --nproc-per-node 2, or --device cpu"
     assert started == []

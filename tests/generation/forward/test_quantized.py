@@ -24,8 +24,7 @@ from openllama_cli.generation.forward.int8 import (
 from openllama_cli.generation.session import choose_forward
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.quantize import load as quantize_load
-from openllama_cli.models.quantize.int4_layout import NativeLayout, TorchLayout
-from openllama_cli.models.quantize.rounding import fit_groups, int4_groups, int8_rows
+from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import INT4_GROUP, library
 from tests.support.tiny_models import write_tiny_llama

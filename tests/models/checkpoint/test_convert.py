@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.checkpoint.convert import convert, plan_shards
-from openllama_cli.models.checkpoint.safetensors_files import TensorInfo
+from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.conftest import Result
@@ -242,7 +242,7 @@ def test_too_little_free_space_is_noticed_before_writing(tmp_path: Path, monkeyp
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
-    with pytest.raises(OlcError, match=r"0\.02 GB are needed and 0\.00 GB are free"):
+    with pytest.raises(OlcError, match=r"16\.2 MB are needed and 1\.0 MB are free"):
         convert(write_meta_llama(tmp_path / "src"), tmp_path / "dst")
 
 

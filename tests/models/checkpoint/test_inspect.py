@@ -4,7 +4,6 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
+from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.tiny_models import VOCAB, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
-
-SHAPE = {"kv_heads": 2, "heads": 4, "layers": 2}
-
-WRITERS: dict[str, Callable[[Path], Path]] = {
-    "safetensors": lambda folder: write_tiny_llama(folder, **SHAPE),
-    "sharded safetensors": lambda folder: write_tiny_llama(folder, sharded=True, **SHAPE),
-    "bin": lambda folder: write_tiny_llama(folder, safe=False, **SHAPE),
-    "sharded bin": lambda folder: write_tiny_llama(folder, safe=False, sharded=True, **SHAPE),
-    "meta": lambda folder: write_meta_llama(folder, **SHAPE),
-    "meta in two files": lambda folder: write_meta_llama(folder, shards=2, **SHAPE),
-}
+from tests.support.tiny_models import SHAPE, VOCAB, WRITERS, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 
 def refusal(folder: Path) -> str:
@@ -330,3 +320,14 @@ def test_a_larger_embedding_and_names_for_ids_beyond_it_are_accepted(tmp_path: P
     folder = write_tiny_llama(tmp_path / "b")
     (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": VOCAB}))
     check_vocabulary(open_tokenizer(folder), inspect(folder))
+
+
+def test_the_config_of_a_shape_describes_it(tmp_path: Path) -> None:
+    # Every number another one, so that none can stand in for its neighbor, and none a default.
+    shape = LlamaShape(24, 40, 3, 6, 2, 4, 100, 77, rms_norm_eps=2e-5, tie=True, attention_bias=True, mlp_bias=True)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | shape.config()))
+    config, found = read_config(tmp_path)
+    assert found == shape
+    assert config.items() >= shape.config().items()
+    meta = inspect(write_meta_llama(tmp_path / "model"))
+    assert meta.config.items() >= meta.shape.config().items()

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint import torch_files as mapped
+from openllama_cli.models.checkpoint import tensors
 from openllama_cli.models.checkpoint.inspect import inspect
-from openllama_cli.models.checkpoint.meta import read_meta, read_tensors
+from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
@@ -53,19 +53,20 @@ def test_tied_embeddings_and_a_fixed_context(tmp_path: Path) -> None:
 
 
 def test_stored_types_are_kept_and_cast_on_request(tmp_path: Path) -> None:
-    meta = read_meta(write_meta_llama(tmp_path, shards=2, dtype="bfloat16"))
+    checkpoint = inspect(write_meta_llama(tmp_path, shards=2, dtype="bfloat16"))
     state = tiny_state_dict(tiny_config(dtype="bfloat16"))
-    for name, tensor in read_tensors(meta):
-        assert torch.equal(tensor, state[name])
+    source = TensorSource(checkpoint)
+    assert all(torch.equal(source.get(name), state[name]) for name in checkpoint.tensors)
 
 
 def test_reopening_the_files_between_weights_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "READ_BEFORE_REOPENING", 1)
+    monkeypatch.setattr(tensors, "READ_BEFORE_REOPENING", 1)
     opened = []
     real_load = torch.load
     monkeypatch.setattr(torch, "load", lambda file, **options: opened.append(file) or real_load(file, **options))
     state = tiny_state_dict(tiny_config())
-    assert all(torch.equal(t, state[n]) for n, t in read_tensors(read_meta(write_meta_llama(tmp_path, shards=2))))
+    source = TensorSource(inspect(write_meta_llama(tmp_path, shards=2)))
+    assert all(torch.equal(source.get(name), weight) for name, weight in state.items())
     assert len(opened) > 10
 
 

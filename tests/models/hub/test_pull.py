@@ -1,23 +1,15 @@
 """Pulling from a Hub on loopback: what is asked for, and what lands in the cache."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from openllama_cli.models.hub import pull as hub
+from openllama_cli.models.hub.cache import cached
 from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, WEIGHTS, WHOLE, cache, server
+from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server
 
 __all__ = ["cache", "server"]
-
-
-def asked(server: HubServer) -> set[str]:
-    return {seen.path.rpartition("/")[2] for seen in server.requests if "/resolve/" in seen.path}
-
-
-def index(*shards: str) -> bytes:
-    return json.dumps({"weight_map": {f"weight.{number}": shard for number, shard in enumerate(shards)}}).encode()
 
 
 def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
@@ -100,14 +92,14 @@ def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> No
     second = server.add("org/tiny", WHOLE | {"generation_config.json": b'{"x": 1}'})
     assert hub.pull("org/tiny").name == second
     assert len(server.downloads("model.safetensors")) == 1, "unchanged weights are shared by both revisions"
-    assert hub.cached("org/tiny", first) is not None
+    assert cached("org/tiny", first) is not None
 
 
 def test_branch_and_commit_can_be_pulled(server: HubServer) -> None:
     old = server.add("org/tiny", WHOLE)
     other = server.add("org/tiny", WHOLE | {"model.safetensors": b"other"}, branch="refs-pr-1")
     assert hub.pull("org/tiny", "refs-pr-1").name == other
-    assert hub.cached("org/tiny") is None, "a branch is not main"
+    assert cached("org/tiny") is None, "a branch is not main"
     assert hub.pull("org/tiny", old).name == old
     before = len(server.requests)
     assert hub.pull("org/tiny", old).name == old

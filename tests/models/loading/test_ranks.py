@@ -4,7 +4,7 @@ import pytest
 
 from openllama_cli.errors import UsageError
 from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.loading.ranks import Place, check_ranks, one_process_only, place, sizes
+from openllama_cli.models.loading.ranks import RankInfo, check_ranks, one_process_only, rank_info, sizes
 from openllama_cli.models.spec import ModelSpec
 
 LLAMA = LlamaShape(hidden=3200, intermediate=8640, layers=26, heads=32, kv_heads=32, head_dim=100, vocab=32000, context=2048)
@@ -17,9 +17,9 @@ def under_torchrun(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
 
 
 def test_the_place_is_what_torchrun_says() -> None:
-    assert place(TORCHRUN) == Place(rank=1, size=4, local_rank=1, local_size=2)
-    assert not Place(1, 4, 1, 2).one_host
-    assert Place(1, 2, 1, 2).one_host
+    assert rank_info(TORCHRUN) == RankInfo(rank=1, size=4, local_rank=1, local_size=2)
+    assert not RankInfo(1, 4, 1, 2).one_host
+    assert RankInfo(1, 2, 1, 2).one_host
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_place_is_what_torchrun_says() -> None:
     ],
 )
 def test_without_torchrun_or_with_one_process_it_is_an_ordinary_run(env: dict[str, str]) -> None:
-    assert place(env) is None
+    assert rank_info(env) is None
 
 
 @pytest.mark.parametrize(

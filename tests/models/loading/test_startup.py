@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.models.loading.startup import available, prepare_environment, read_ahead
+from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 
 
 def test_spinning_is_bounded_unless_the_user_chose() -> None:
@@ -48,8 +48,3 @@ def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> Non
         file.unlink()
         thread.join(10)
         assert not thread.is_alive()
-
-
-def test_free_memory_is_read_from_the_kernel() -> None:
-    assert available({"MemTotal": " 100 kB", "MemAvailable": "   42 kB"}) == 42 * 1024
-    assert available({}) == 0

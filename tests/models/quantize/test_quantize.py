@@ -160,7 +160,7 @@ def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path,
     damage(only_copy(cache))
     seen = Recorder()
     opened(tiny_model, seen=seen)
-    assert seen.notices == ["the quantized copy of the model is damaged; making it again"]
+    assert seen.notices == ["the quantized copy of the model is damaged; quantizing again"]
     assert (only_copy(cache) / WEIGHTS).read_bytes() == whole
     again = Recorder()
     opened(tiny_model, seen=again)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.tokenizer.base import DecodesByPiece, Tokenizer, unfinished_bytes
+from openllama_cli.models.tokenizer.base import Tokenizer, unfinished_bytes
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
 from tests.support.sentencepiece_models import VARIANTS, train, trained, write
@@ -98,8 +98,8 @@ def test_a_continuation_costs_the_same_after_a_long_prompt(tmp_path: Path) -> No
     assert max(lengths[:-2]) <= 8 + len(whale)
 
 
-def test_a_tokenizer_that_decodes_by_piece_has_to_say_how() -> None:
-    class Silent(DecodesByPiece):
+def test_a_tokenizer_has_to_say_how_it_decodes() -> None:
+    class Silent(Tokenizer):
         def decode(self, ids: Any) -> str:
             return ""
 

@@ -1,4 +1,4 @@
-"""Devices and types: what `--device` and `--dtype` come to on this machine."""
+"""Devices, types and memory: what `--device` and `--dtype` come to on this machine."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from openllama_cli.errors import OlcError
-from openllama_cli.models.loading.placement import device_map
-from openllama_cli.system import device as system_device
+from openllama_cli.system import device as system
+from openllama_cli.system import memory
 from openllama_cli.system.cgroup import Limits
-from openllama_cli.system.device import choose_dtype, cpu_has_bfloat16, main_device
+from openllama_cli.system.device import auto_dtype, choose_dtype, cpu_instructions, has_bfloat16, main_device
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)
@@ -19,39 +19,29 @@ GPU = torch.device("cuda", 0)
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
 def test_auto_type_is_the_stored_one_on_a_gpu_and_the_fast_one_on_a_cpu(stored: str) -> None:
     assert choose_dtype("auto", stored, GPU) == getattr(torch, stored)
-    assert choose_dtype("auto", stored, CPU) == (torch.bfloat16 if cpu_has_bfloat16() else torch.float32)
+    assert choose_dtype("auto", stored, CPU) == (torch.bfloat16 if has_bfloat16(cpu_instructions()) else torch.float32)
 
 
 @pytest.mark.parametrize("requested", ["float32", "float16", "bfloat16"])
-def test_a_type_that_was_asked_for_is_taken(requested: str) -> None:
+def test_a_type_that_was_asked_for_is_used(requested: str) -> None:
     assert choose_dtype(requested, "bfloat16", CPU) == choose_dtype(requested, "bfloat16", GPU) == getattr(torch, requested)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")
 def test_bfloat16_of_the_processor_agrees_with_the_kernel() -> None:
     words = set(Path("/proc/cpuinfo").read_text().split())
-    assert cpu_has_bfloat16() == bool(words & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"})
+    assert has_bfloat16(cpu_instructions()) == bool(words & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"})
 
 
 def test_bfloat16_is_found_without_the_newer_probe_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = cpu_has_bfloat16()
-    system_device._cpu_capabilities.cache_clear()
+    found = has_bfloat16(cpu_instructions())
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    try:
-        assert cpu_has_bfloat16() == (found if sys.platform == "linux" else False)
-    finally:
-        system_device._cpu_capabilities.cache_clear()
-
-
-def test_cpu_and_auto_give_device_maps_for_transformers() -> None:
-    assert main_device("cpu") == CPU
-    assert device_map("cpu", CPU) == {"": CPU}
-    assert device_map("auto", CPU) == "auto"
+    assert has_bfloat16(cpu_instructions.__wrapped__()) == (found if sys.platform == "linux" else False)
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
 def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
-    assert main_device("auto") == CPU
+    assert main_device("auto") == main_device("cpu") == CPU
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -77,26 +67,24 @@ def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
         main_device("mps")
 
 
-def test_large_float16_weights_may_stay_as_they_are_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(system_device, "cpu_has_bfloat16", lambda: True)
-    assert choose_dtype("auto", "float16", cpu, mapped=True) == torch.float16
-    assert choose_dtype("auto", "float16", cpu) == torch.bfloat16
-    assert choose_dtype("auto", "float32", cpu, mapped=True) == torch.bfloat16
-    assert choose_dtype("float32", "float16", cpu, mapped=True) == torch.float32
+@pytest.mark.parametrize("instruction", ["avx512_bf16", "bf16", "sve_bf16", "svebf16"])
+def test_large_float16_weights_may_stay_as_they_are_for_one_row(instruction: str) -> None:
+    assert auto_dtype("float16", "cpu", [instruction], mapped=True) == "float16"
+    assert auto_dtype("float16", "cpu", [instruction]) == "bfloat16"
+    assert auto_dtype("float32", "cpu", [instruction], mapped=True) == "bfloat16"
+    assert choose_dtype("float32", "float16", CPU, mapped=True) == torch.float32
     # Without bfloat16 instructions several rows would have nowhere to go.
-    monkeypatch.setattr(system_device, "cpu_has_bfloat16", lambda: False)
-    assert choose_dtype("auto", "float16", cpu, mapped=True) == torch.float32
+    assert auto_dtype("float16", "cpu", ["avx2"], mapped=True) == "float32"
 
 
 def test_a_container_grants_less_memory_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = system_device.free_bytes(CPU)
+    free = system.free_bytes(CPU)
     assert free > 10**6
     for granted, expected in (
         (Limits(memory=3000, memory_used=1000), 2000),
         (Limits(memory=3000, memory_used=4000), 0),
         (Limits(memory=1 << 59, memory_used=0), None),
     ):
-        monkeypatch.setattr(system_device, "limits", lambda granted=granted: granted)
-        found = system_device.free_bytes(CPU)
+        monkeypatch.setattr(memory, "limits", lambda granted=granted: granted)
+        found = system.free_bytes(CPU)
         assert found == expected if expected is not None else found > 10**6

@@ -1,4 +1,4 @@
-"""The default model's file, and where olc keeps its files."""
+"""Where olc keeps its files, and where huggingface_hub does."""
 
 import json
 import os
@@ -8,44 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.errors import OlcError
-from openllama_cli.models.default import default_file, read_default, write_default
 from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
-
-
-def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    assert read_default(env) is None
-    write_default("3b-v2", env)
-    write_default("/models/my llama", env)
-    assert read_default(env) == "/models/my llama"
-    assert list(default_file(env).parent.iterdir()) == [default_file(env)], "no temporary file is left"
-    write_default(None, env)
-    write_default(None, env)
-    assert read_default(env) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_blank_file_is_no_default(tmp_path: Path, content: bytes) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    default_file(env).parent.mkdir()
-    default_file(env).write_bytes(content)
-    assert read_default(env) is None
-
-
-def test_unreadable_default_names_the_file(tmp_path: Path) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    default_file(env).parent.mkdir()
-    default_file(env).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(OlcError, match="default-model") as caught:
-        read_default(env)
-    assert str(default_file(env)) in caught.value.remedy
-
-
-def test_settings_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OlcError, match="cannot write"):
-        write_default("3b", {"XDG_CONFIG_HOME": str(tmp_path / "file")})
 
 
 def test_folders_follow_the_environment_or_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

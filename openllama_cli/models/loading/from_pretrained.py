@@ -1,0 +1,119 @@
+"""transformers' side of loading: calling `from_pretrained`, checking what it says of the weights, and where it put them."""
+
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.inspect import Checkpoint
+from openllama_cli.models.checkpoint.tensors import cast_weights
+from openllama_cli.models.model_files import damaged
+from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.system.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+
+def from_pretrained(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    dtype: "torch.dtype",
+    progress: Progress,
+    *,
+    cast_first: bool = False,
+    **placement: Any,
+) -> "LlamaForCausalLM":
+    """Call transformers, and check what it says of the weights it found.
+
+    cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
+    holds the weights in place of the checkpoint's files.
+    """
+    from transformers import LlamaForCausalLM
+
+    from openllama_cli.system.quiet import quiet_transformers
+
+    sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
+    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
+        config = _llama_config(checkpoint)
+        if "state_dict" in placement:
+            source = {"pretrained_model_name_or_path": None}
+        elif cast_first or checkpoint.format == "meta":
+            state = {}
+            for name, tensor in cast_weights(checkpoint, dtype):
+                state[name] = tensor
+                progress.advance(sizes.pop(name))
+            source = {"pretrained_model_name_or_path": None, "state_dict": state}
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            **source,
+            **placement,
+            config=config,
+            generation_config=_generation_config(tokenizer),
+            dtype=dtype,
+            use_safetensors=checkpoint.format == "safetensors",
+            weights_only=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    model, info = loaded
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(map(str, info[what]))
+        if names:
+            raise ModelError(
+                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
+                "use config.json and the weights of the same model",
+            )
+    assert isinstance(model, LlamaForCausalLM)
+    return model.requires_grad_(False)
+
+
+def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
+    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    try:
+        config = LlamaConfig(**checkpoint.config)
+        LlamaRotaryEmbedding(config)
+    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
+        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
+        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
+    return config
+
+
+def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
+    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
+
+
+def input_device(model: "LlamaForCausalLM") -> "torch.device":
+    """Where token ids have to be: on the device of the embeddings, or on the CPU where those wait on the CPU or disk.
+
+    `model.device` is no guide: it is "meta" as soon as the first weight is offloaded.
+    """
+    import torch
+
+    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
+    for module in ("model.embed_tokens", "model", ""):
+        if module in placed:
+            where = placed[module]
+            return torch.device("cpu") if where in ("cpu", "disk", "meta") else torch.device(where)
+    return _embedding_device(model)
+
+
+def describe_devices(model: "LlamaForCausalLM") -> str:
+    """Where the model's parts are, each device once in order of use: "cpu", "cuda:0", "cuda:0,cpu,disk"."""
+    import torch
+
+    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
+    if not placed:
+        return str(_embedding_device(model))
+    names = [where if where == "disk" else str(torch.device(where)) for where in placed.values()]
+    return ",".join(dict.fromkeys(names))
+
+
+def _embedding_device(model: "LlamaForCausalLM") -> "torch.device":
+    weight: torch.Tensor = model.model.embed_tokens.weight
+    return weight.device

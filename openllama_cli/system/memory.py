@@ -1,0 +1,25 @@
+"""How much memory is free, and whether an exception says that it ran out: Python, CUDA and torch's CPU allocator differ."""
+
+from openllama_cli.system.cgroup import limits
+
+# What torch's CPU allocator and mmap raise is a plain RuntimeError, told apart by its words.
+_NO_MEMORY = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "unable to mmap", "Cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: MemoryError, torch.OutOfMemoryError (by its name: torch need not be imported), or
+    a RuntimeError of torch's CPU allocator or of mmap."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def free_memory() -> int:
+    """Bytes that this process can have without pushing out anything in use: the machine's, or what its container grants."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    granted = limits()
+    if granted.memory is None or granted.memory_used is None:
+        return free
+    return max(0, min(free, granted.memory - granted.memory_used))
