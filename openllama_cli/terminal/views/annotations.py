@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line, visible
-from openllama_cli.terminal.streams import drop, is_terminal, out, stderr_console, stdout_console
+from openllama_cli.terminal.streams import drop, is_terminal, one_line, out, stderr_console, stdout_console, visible
 
 Stream = Literal["stdout", "stderr"]
 
