@@ -1,4 +1,4 @@
-"""Annotating texts with a pipeline that was really trained, and with blank ones: what spaCy says, at the right places."""
+"""Annotating texts with a small trained pipeline and with blank ones: what spaCy reports, at the right offsets."""
 
 import random
 from pathlib import Path
@@ -7,26 +7,19 @@ from typing import Any
 import pytest
 
 from openllama_cli.annotation import annotate as module
-from openllama_cli.annotation.annotate import annotate, document, lacking
-from openllama_cli.annotation.completions import annotate_completions, annotate_rows
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS
-from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
+from openllama_cli.annotation.annotate import annotate, annotate_completions, annotate_rows
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking
+from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
 from openllama_cli.errors import OlcError
 from tests.support.forked import Forked
-from tests.support.pipelines import trained
+from tests.support.pipelines import pipeline, trained
 
-__all__ = ["trained"]
+__all__ = ["pipeline", "trained"]
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
 LANGUAGES = ("en", "de", "es", "hi", "ja")
 # Outside the Basic Multilingual Plane, with joiners, marks, flags: one code point or several, never what they look like.
 EMOJI = "🐋 👩🏽‍🚀🇩🇪 e\u0301 👨‍👩‍👧"
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained: Path) -> Pipeline:
-    return open_pipeline(Choice(folder=trained))
 
 
 def annotated(pipeline: Pipeline, text: str, kinds: tuple[str, ...] = DEFAULT_KINDS) -> dict[str, Any]:
@@ -61,9 +54,8 @@ def test_the_document_is_what_doc_to_json_gives_and_from_json_takes(pipeline: Pi
     doc = pipeline.nlp(text)
     assert found == doc.to_json()
     again = Doc(pipeline.nlp.vocab).from_json(found, validate=True)
-    assert [(token.text, token.idx, token.lemma_, token.dep_, token.head.i) for token in again] == [
-        (token.text, token.idx, token.lemma_, token.dep_, token.head.i) for token in doc
-    ]
+    seen, expected = ([(t.text, t.idx, t.lemma_, t.dep_, t.head.i) for t in each] for each in (again, doc))
+    assert seen == expected
 
 
 def test_kinds_choose_what_is_told_and_not_what_is_found(pipeline: Pipeline) -> None:
@@ -148,21 +140,14 @@ def test_pieces_have_offsets_in_the_whole_text(blank: Pipeline, monkeypatch: pyt
 
 def test_blank_pipelines_have_lemmas_where_there_is_a_table_and_say_how_to_have_more(blank: Pipeline) -> None:
     language = blank.nlp.lang
-    expected = {
-        "en": ("dogs", "dog"),
-        "de": ("gingen", "gehen"),
-        "es": ("perros", "perro"),
-        "ja": ("動物", "動物"),
-        "hi": ("बड़ा", None),
-    }
-    text, lemma = expected[language]
-    token = annotated(blank, text)["tokens"][0]
-    assert token.get("lemma") == lemma
-    found, install = {
-        "ja": ("tokens, sentences, parts of speech and lemmas", "ja_core_news_sm"),
-        "hi": ("tokens and sentences", "xx_ent_wiki_sm"),
-        "en": ("tokens, sentences and lemmas from a table", "en_core_web_sm"),
-    }.get(language, ("tokens, sentences and lemmas from a table", f"{language}_core_news_sm"))
+    text, lemma, found, install = {
+        "en": ("dogs", "dog", "tokens, sentences and lemmas from a table", "en_core_web_sm"),
+        "de": ("gingen", "gehen", "tokens, sentences and lemmas from a table", "de_core_news_sm"),
+        "es": ("perros", "perro", "tokens, sentences and lemmas from a table", "es_core_news_sm"),
+        "ja": ("動物", "動物", "tokens, sentences, parts of speech and lemmas", "ja_core_news_sm"),
+        "hi": ("बड़ा", None, "tokens and sentences", "xx_ent_wiki_sm"),
+    }[language]
+    assert annotated(blank, text)["tokens"][0].get("lemma") == lemma
     assert blank.notes[0] == (
         f"no trained pipeline for {language} is installed; a blank one finds {found}. "
         f"For more: python -m spacy download {install}"
@@ -229,8 +214,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from openllama_cli.annotation.annotate import annotate
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.pipeline import open_pipeline
+from openllama_cli.annotation.pipeline import Choice, open_pipeline
 pipeline = open_pipeline(Choice(folder=Path(sys.argv[1])))
 sentence = f"Anna sees the big {'whales' * 9} in Berlin. 🐋 "
 text = sentence * (1_100_000 // len(sentence))

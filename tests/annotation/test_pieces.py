@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.annotation.pieces import cut
+from openllama_cli.annotation.annotate import cut
 
 texts = st.text(alphabet=st.sampled_from("ab .!?。।\n\r\t🐋👩\u200d🏽\u0301\u093e🇩🇪日"), max_size=300)
 

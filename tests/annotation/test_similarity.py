@@ -1,22 +1,14 @@
-"""How alike words are, and what is said where nothing can be known."""
-
-from pathlib import Path
+"""The similarity of texts, and what is reported when nothing is known about them."""
 
 import numpy
 import pytest
 
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
-from openllama_cli.annotation.similarity import similarity
+from openllama_cli.annotation.annotate import similarity
+from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
 from openllama_cli.errors import OlcError, UsageError
-from tests.support.pipelines import VECTORS, trained
+from tests.support.pipelines import VECTORS, pipeline, trained
 
-__all__ = ["trained"]
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained: Path) -> Pipeline:
-    return open_pipeline(Choice(folder=trained))
+__all__ = ["pipeline", "trained"]
 
 
 def cosine(a: list[str], b: list[str]) -> float:

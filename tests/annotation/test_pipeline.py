@@ -1,4 +1,4 @@
-"""Which pipeline is meant, and what is said where there is none."""
+"""Finding and loading a pipeline, and what is reported if there is none."""
 
 import json
 import subprocess
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.annotation.find import Choice, find_pipeline, install_command
-from openllama_cli.annotation.kinds import KINDS, parse_kinds
-from openllama_cli.annotation.pipeline import open_pipeline
+from openllama_cli.annotation.documents import KINDS, parse_kinds
+from openllama_cli.annotation.pipeline import INSTALL_SPACY, Choice, find_pipeline, install_command, open_pipeline
 from openllama_cli.errors import OlcError, UsageError
 from tests.support.forked import Forked
 from tests.support.pipelines import trained
@@ -56,7 +55,7 @@ def test_a_name_and_a_language_contradict_each_other() -> None:
         ("en_core_web_md", "no spaCy pipeline of that name", "python -m spacy download en_core_web_md"),
         ("de_core_news_lg", "no spaCy pipeline of that name", "python -m spacy download de_core_news_lg"),
         ("my_pipeline", "no spaCy pipeline of that name", "the folder of one"),
-        ("numpy", "no spaCy pipeline", "python -m spacy download"),
+        ("numpy", "not a spaCy pipeline", "python -m spacy download"),
         ("./not_there", "no folder ./not_there", "the folder of one"),
         ("/no/such/place", "no folder /no/such/place", "the folder of one"),
         ("", "no spaCy pipeline", "the folder of one"),
@@ -71,7 +70,7 @@ def test_what_is_not_there_is_named_with_what_to_type(name: str, cause: str, rem
     assert raised.value.code == "pipeline_missing"
 
 
-def test_a_folder_that_is_no_pipeline_and_a_file_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_pipeline_and_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OlcError, match=r"config\.cfg"):
         find_pipeline(str(tmp_path))
     (tmp_path / "en_core_web_sm.whl").write_bytes(b"PK")
@@ -103,9 +102,8 @@ def test_a_damaged_pipeline_is_an_expected_error(trained: Path, tmp_path: Path, 
 
 
 def test_every_command_that_installs_names_a_pipeline_of_the_language() -> None:
-    assert install_command("en") == "python -m spacy download en_core_web_sm"
-    assert install_command("ja") == "python -m spacy download ja_core_news_sm"
-    assert install_command("hi") == "python -m spacy download xx_ent_wiki_sm"
+    for language, package in (("en", "en_core_web_sm"), ("ja", "ja_core_news_sm"), ("hi", "xx_ent_wiki_sm")):
+        assert install_command(language) == f"python -m spacy download {package}"
 
 
 # -- other Python environments --------------------------------------------------------------------------------------
@@ -188,8 +186,6 @@ def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: li
 
 def test_the_command_that_installs_spacy_is_the_extra() -> None:
     import tomllib
-
-    from openllama_cli.annotation.find import INSTALL_SPACY
 
     project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
     (requirement,) = project["optional-dependencies"]["spacy"]
