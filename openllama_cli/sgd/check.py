@@ -1,6 +1,6 @@
-"""Is it right? The gradient against finite differences and torch's autograd, a whole run against torch.optim.SGD.
+"""`olc sgd --check`: the gradient against finite differences and torch's autograd, a whole run against torch.optim.SGD.
 
-The only module of the package that imports torch. Everything is in 64-bit numbers.
+The only module of the package that imports torch. Everything is in float64.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from openllama_cli.sgd.training import diverged
 if TYPE_CHECKING:
     import torch
 
-# Central differences of this step err by about step², and by the rounding of the cost divided by it.
+# Central differences err by about step², plus the rounding error of the cost divided by the step.
 _STEP = 1e-5
-# Each weight takes two passes through the network: of a large one some are drawn.
+# Each weight takes two forward passes: of a large network, a random sample is compared.
 _MOST = 5000
-# A nudge that has grown a hundred thousand times says that rounding (1e-16) is about to be seen.
-_NUDGE, _UNSTABLE = 1e-12, 1e-7
+# A perturbation that has grown a hundred thousand times means that rounding (1e-16) is about to show.
+_PERTURBATION, _UNSTABLE = 1e-12, 1e-7
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to the same numbers. difference: the largest, relative where numbers are above 1. count: how many."""
+    """Two ways to compute the same numbers. difference: the largest, relative for numbers above 1. count: how many."""
 
     what: str
     against: str
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def check(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
-    """Make every comparison with the network and the mini-batches that `config` gives, and yield each once it is done."""
+    """Make every comparison for the network and mini-batches that `config` describes; yields each once it is done."""
     network = Network(config.sizes, config.cost, config.seed)
     mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -52,7 +52,7 @@ def check(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
 
 
 def finite_differences(network: Network, mini_batch: Samples) -> Comparison:
-    """The gradient against what the cost does when one weight or bias is moved a little to either side."""
+    """The gradient against the change of the cost when one weight or bias moves a little in either direction."""
     network.backprop(mini_batch.x.T, mini_batch.y.T)
     places = np.arange(network.parameters.size)
     if len(places) > _MOST:
@@ -67,12 +67,12 @@ def finite_differences(network: Network, mini_batch: Samples) -> Comparison:
         network.parameters[place] = kept
         slopes[k] = (above - below) * len(mini_batch) / (2 * _STEP)
     largest = _difference(network.nabla[places], slopes)
-    # The cost is a sum over the mini-batch, and its rounding grows with it.
+    # The cost is a sum over the mini-batch, and its rounding error grows with it.
     return Comparison("gradient", "finite differences", len(places), largest, 1e-8 * max(len(mini_batch), 10))
 
 
 def autograd(network: Network, mini_batch: Samples) -> Comparison:
-    """The gradient against torch's of the same cost."""
+    """The gradient against torch's gradient of the same cost."""
     network.backprop(mini_batch.x.T, mini_batch.y.T)
     twin = _Twin(network)
     with _one_thread():
@@ -82,38 +82,38 @@ def autograd(network: Network, mini_batch: Samples) -> Comparison:
 
 
 def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
-    """All weights and biases along a whole run against torch.optim.SGD, on the same mini-batches.
+    """All weights and biases throughout a run against torch.optim.SGD, on the same mini-batches.
 
-    Both go their own way from the same first weights, as far as that can be compared: rounding differences grow from step to
-    step, in a long run until the weights have nothing in common. A third run, nudged a little at its start, tells when. From
-    there on torch takes each step from our weights, in a comparison of its own. Raises OlcError if the run diverges.
+    Both start from the same weights and run independently for as long as that can be compared: rounding differences grow from
+    step to step, in a long run until the weights have nothing in common. A third, slightly perturbed run shows when. From then
+    on torch takes each step from our weights, as a separate comparison. Raises OlcError if the run diverges.
     """
     import torch
 
-    network, nudged = (Network(config.sizes, config.cost, config.seed) for _ in range(2))
-    nudged.parameters += _NUDGE * np.random.default_rng(0).standard_normal(nudged.parameters.size)
+    network, perturbed = (Network(config.sizes, config.cost, config.seed) for _ in range(2))
+    perturbed.parameters += _PERTURBATION * np.random.default_rng(0).standard_normal(perturbed.parameters.size)
     twin = _Twin(network)
     optimizer = torch.optim.SGD(twin.parameters, lr=config.eta)
-    # Side by side, and from the same weights.
+    # Independently, and from our weights.
     steps, largest = [0, 0], [0.0, 0.0]
     free = True
     with _one_thread():
         for epoch in range(1, config.epochs + 1):
             for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
                 if not free:
-                    twin.take(network)
+                    twin.copy(network)
                 network.update_mini_batch(mini_batch, config.eta)
                 optimizer.zero_grad()
-                # torch's step has no mean of its own.
+                # torch's step does not divide by the size of the mini-batch.
                 (twin.cost(mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 phase = 0 if free else 1
                 steps[phase] += 1
-                # max() would let NaN go by.
+                # max() would ignore NaN.
                 largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, twin.values())))
                 if free:
-                    nudged.update_mini_batch(mini_batch, config.eta)
-                    free = _difference(network.parameters, nudged.parameters) < _UNSTABLE
+                    perturbed.update_mini_batch(mini_batch, config.eta)
+                    free = _difference(network.parameters, perturbed.parameters) < _UNSTABLE
             if not np.isfinite(network.parameters).all():
                 raise diverged(float("nan"), epoch, config)
     count = network.parameters.size
@@ -124,7 +124,7 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """These matrices are too small to share: where others work too, threads that wait for each other take minutes."""
+    """These matrices are too small to split: on a busy machine, threads that wait for each other take minutes."""
     import torch
 
     threads = torch.get_num_threads()
@@ -136,7 +136,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Twin:
-    """The same network in torch, with the cost in torch's own functions."""
+    """The same network in torch, with the cost computed by torch's own functions."""
 
     def __init__(self, network: Network) -> None:
         import torch
@@ -146,8 +146,8 @@ class _Twin:
         layers = zip(network.biases, network.weights, strict=True)
         self.parameters = [torch.tensor(one.copy(), requires_grad=True) for layer in layers for one in layer]
 
-    def take(self, network: Network) -> None:
-        """Start the next step from the network's weights."""
+    def copy(self, network: Network) -> None:
+        """Copy the network's weights."""
         import torch
 
         layers = zip(network.biases, network.weights, strict=True)
@@ -160,7 +160,7 @@ class _Twin:
         return np.concatenate([one.detach().numpy().ravel() for one in self.parameters])
 
     def cost(self, mini_batch: Samples) -> "torch.Tensor":
-        """The sum over the mini-batch."""
+        """The cost, summed over the mini-batch."""
         import torch
 
         z = torch.from_numpy(mini_batch.x.astype(np.float64))

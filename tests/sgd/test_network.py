@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import openllama_cli.sgd.network
-from openllama_cli.benchmark.sgd_one_at_a_time import as_columns, update_mini_batch
+from openllama_cli.benchmark.sgd import as_columns, update_mini_batch
 from openllama_cli.sgd.config import COST_NAMES, SgdConfig
 from openllama_cli.sgd.digits import prepare, read_digits
 from openllama_cli.sgd.network import COSTS, CrossEntropyCost, Network, Samples, sigmoid
