@@ -4,10 +4,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from openllama_cli.demo_model.cases import GROUPS, cases, sample
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
-from openllama_cli.demo_model.examples import ExampleStream
-from openllama_cli.demo_model.formats import QUESTION_MARKS
+from openllama_cli.demo_model.evaluate import GROUPS, cases, sample
+from openllama_cli.demo_model.examples import QUESTION_MARKS, ExampleStream
 
 CORPUS = load_corpus()
 
@@ -66,20 +65,20 @@ def test_the_example_question_is_there_in_five_languages():
     }
 
 
+def phrasings(*splits):
+    return {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split(*splits)}
+
+
 def test_held_out_phrasings_are_not_among_the_trained_ones():
-    trained = {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split("trained")}
-    held_out = {
-        plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split("held_out_pair", "held_out_wording")
-    }
+    held_out = phrasings("held_out_pair", "held_out_wording")
     assert len(held_out) > 2000
-    assert trained & held_out == set()
+    assert phrasings("trained") & held_out == set()
 
 
 def test_training_examples_contain_nothing_held_out():
-    held_out = {
-        plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split("held_out_pair", "held_out_wording")
+    held_out = phrasings("held_out_pair", "held_out_wording") | {
+        plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out
     }
-    held_out |= {plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out}
     stream = ExampleStream(CORPUS, seed=3)
     seen = set()
     for _ in range(30_000):

@@ -7,12 +7,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.batches import batches, to_row
 from openllama_cli.demo_model.corpus import load_corpus
-from openllama_cli.demo_model.examples import ExampleStream
-from openllama_cli.demo_model.formats import Part
-from openllama_cli.demo_model.tokenizer_training import BOS, EOS, PartEncoder, train_tokenizer
-from openllama_cli.demo_model.train import TrainingConfig, train
+from openllama_cli.demo_model.examples import ExampleStream, Part
+from openllama_cli.demo_model.files import BOS, EOS, PartEncoder, train_tokenizer
+from openllama_cli.demo_model.train import TrainingConfig, batches, to_row, train
 
 TINY = TrainingConfig(steps=6, warmup_steps=2, tokens_per_batch=256, hidden_size=32, intermediate_size=64, layers=1, heads=2)
 OPENLLAMA_FILES = {
