@@ -6,16 +6,15 @@ The only module of the package that imports torch. Everything is in float64.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from openllama_cli.sgd.config import SgdConfig
-from openllama_cli.sgd.network import Matrix, Network, Samples
+from openllama_cli.sgd.network import CrossEntropyCost, Matrix, Network, Samples
 from openllama_cli.sgd.training import diverged
-
-if TYPE_CHECKING:
-    import torch
 
 # Central differences err by about step², plus the rounding error of the cost divided by the step.
 _STEP = 1e-5
@@ -74,11 +73,10 @@ def finite_differences(network: Network, mini_batch: Samples) -> Comparison:
 def autograd(network: Network, mini_batch: Samples) -> Comparison:
     """The gradient against torch's gradient of the same cost."""
     network.backprop(mini_batch.x.T, mini_batch.y.T)
-    twin = _Twin(network)
+    parameters = torch.tensor(network.parameters, requires_grad=True)
     with _one_thread():
-        twin.cost(mini_batch).backward()  # type: ignore[no-untyped-call]
-    gradient = np.concatenate([one.grad.numpy().ravel() for one in twin.parameters if one.grad is not None])
-    return Comparison("gradient", "torch autograd", gradient.size, _difference(network.nabla, gradient), 1e-10)
+        (gradient,) = torch.autograd.grad(_cost(network, parameters, mini_batch), parameters)
+    return Comparison("gradient", "torch autograd", len(gradient), _difference(network.nabla, gradient.numpy()), 1e-10)
 
 
 def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
@@ -88,12 +86,10 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
     step to step, in a long run until the weights have nothing in common. A third, slightly perturbed run shows when. From then
     on torch takes each step from our weights, as a separate comparison. Raises OlcError if the run diverges.
     """
-    import torch
-
     network, perturbed = (Network(config.sizes, config.cost, config.seed) for _ in range(2))
     perturbed.parameters += _PERTURBATION * np.random.default_rng(0).standard_normal(perturbed.parameters.size)
-    twin = _Twin(network)
-    optimizer = torch.optim.SGD(twin.parameters, lr=config.eta)
+    theirs = torch.tensor(network.parameters, requires_grad=True)
+    optimizer = torch.optim.SGD([theirs], lr=config.eta)
     # Independently, and from our weights.
     steps, largest = [0, 0], [0.0, 0.0]
     free = True
@@ -101,16 +97,16 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
         for epoch in range(1, config.epochs + 1):
             for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
                 if not free:
-                    twin.copy(network)
+                    theirs.data.copy_(torch.from_numpy(network.parameters))
                 network.update_mini_batch(mini_batch, config.eta)
                 optimizer.zero_grad()
                 # torch's step does not divide by the size of the mini-batch.
-                (twin.cost(mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
+                (_cost(network, theirs, mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 phase = 0 if free else 1
                 steps[phase] += 1
                 # max() would ignore NaN.
-                largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, twin.values())))
+                largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, theirs.detach().numpy())))
                 if free:
                     perturbed.update_mini_batch(mini_batch, config.eta)
                     free = _difference(network.parameters, perturbed.parameters) < _UNSTABLE
@@ -125,8 +121,6 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """These matrices are too small to split: on a busy machine, threads that wait for each other take minutes."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -135,41 +129,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Twin:
-    """The same network in torch, with the cost computed by torch's own functions."""
+def _cost(network: Network, parameters: torch.Tensor, mini_batch: Samples) -> torch.Tensor:
+    """The network's cost, summed over the mini-batch, by torch's own functions.
 
-    def __init__(self, network: Network) -> None:
-        import torch
-
-        self._cross_entropy = network.cost.__name__ == "CrossEntropyCost"
-        # In the order in which `Network.parameters` holds them.
-        layers = zip(network.biases, network.weights, strict=True)
-        self.parameters = [torch.tensor(one.copy(), requires_grad=True) for layer in layers for one in layer]
-
-    def copy(self, network: Network) -> None:
-        """Copy the network's weights."""
-        import torch
-
-        layers = zip(network.biases, network.weights, strict=True)
-        with torch.no_grad():
-            for mine, one in zip(self.parameters, (one for layer in layers for one in layer), strict=True):
-                mine.copy_(torch.from_numpy(one))
-
-    def values(self) -> Matrix:
-        """All weights and biases in the order of `Network.parameters`."""
-        return np.concatenate([one.detach().numpy().ravel() for one in self.parameters])
-
-    def cost(self, mini_batch: Samples) -> "torch.Tensor":
-        """The cost, summed over the mini-batch."""
-        import torch
-
-        z = torch.from_numpy(mini_batch.x.astype(np.float64))
-        y = torch.from_numpy(mini_batch.y)
-        for layer, (b, w) in enumerate(zip(self.parameters[::2], self.parameters[1::2], strict=True)):
-            z = torch.nn.functional.linear(z if layer == 0 else torch.sigmoid(z), w, b.squeeze(1))
-        if self._cross_entropy:
-            return torch.nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum")
-        return torch.nn.functional.mse_loss(torch.sigmoid(z), y, reduction="sum") / 2
+    parameters: biases and weights in the order of `Network.parameters`.
+    """
+    z, y = torch.from_numpy(mini_batch.x.astype(np.float64)), torch.from_numpy(mini_batch.y)
+    start = 0
+    for inputs, outputs in pairwise(network.sizes):
+        b, w = torch.split(parameters[start : start + outputs * (1 + inputs)], [outputs, outputs * inputs])
+        z = functional.linear(torch.sigmoid(z) if start else z, w.view(outputs, inputs), b)
+        start += outputs * (1 + inputs)
+    if network.cost is CrossEntropyCost:
+        return functional.binary_cross_entropy_with_logits(z, y, reduction="sum")
+    return functional.mse_loss(torch.sigmoid(z), y, reduction="sum") / 2
 
 
 def _difference(ours: Matrix, theirs: Matrix) -> float:

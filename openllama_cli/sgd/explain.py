@@ -58,8 +58,8 @@ class _Walk:
         return Step(
             f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}",
             (
-                f"x {_shape(self.x)}: a column of pixels for each image, which show {digits}{more}",
-                f"y {_shape(self.y)}: what is wanted: 1 in the row of the digit, 0 in the others",
+                f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}",
+                f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere",
             ),
         )
 
@@ -82,7 +82,7 @@ class _Walk:
             ]
             if layer == self.last:
                 lines.append(f"all outputs, image 0: {' '.join(_n(value) for value in a[:, 0])}")
-                lines.append(f"wanted:               {' '.join(_n(value) for value in self.y[:, 0])}")
+                lines.append(f"target:               {' '.join(_n(value) for value in self.y[:, 0])}")
             steps.append(Step(f"Forwards into layer {layer}", tuple(lines)))
         return steps
 
@@ -110,7 +110,7 @@ class _Walk:
         if layer == self.last:
             wanted = self.y[j, 0]
             squash = "" if self.network.cost is CrossEntropyCost else f"·{_n(value)}·(1 - {_n(value)})"
-            formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), number by number"
+            formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), elementwise"
             lines = [
                 f"{formula} {_shape(delta)}",
                 f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}",
@@ -148,7 +148,7 @@ class _Walk:
             bias = f"{_minus(b[j, 0], rate, nb[j, 0])} = {_n(b[j, 0] - rate * nb[j, 0])}"
             lines.append(f"layer {layer}: weight [{j}, {k}] of {_shape(w)}: {weight}")
             lines.append(f"layer {layer}: bias [{j}] of {_shape(b)}: {bias}")
-        lines.append(f"all {self.network.parameters.size:,} weights and biases move so, at once")
+        lines.append(f"all {self.network.parameters.size:,} weights and biases are updated this way, at once")
         return Step("The update", tuple(lines))
 
     def afterwards(self, before: tuple[float, Matrix], after: tuple[float, Matrix]) -> Step:
@@ -156,7 +156,7 @@ class _Walk:
         right = [int((outputs.argmax(axis=1) == answers).sum()) for _, outputs in (before, after)]
         return Step(
             "Afterwards, the same mini-batch",
-            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"read right {right[0]} → {right[1]} of {self.n}"),
+            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"correct {right[0]} → {right[1]} of {self.n}"),
         )
 
 

@@ -1,8 +1,10 @@
 """Finding and loading a pipeline, and what is reported if there is none."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -80,8 +82,6 @@ def test_a_folder_without_a_pipeline_and_a_file_are_refused(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("damage", ["config", "meta", "weights", "factory"])
 def test_a_damaged_pipeline_is_an_expected_error(trained: Path, tmp_path: Path, damage: str) -> None:
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(trained, folder)
     if damage == "config":
@@ -111,8 +111,6 @@ def test_every_command_that_installs_names_a_pipeline_of_the_language() -> None:
 
 def install(trained: Path, site: Path) -> None:
     """Install the pipeline as `spacy package` and pip would."""
-    import shutil
-
     package = site / "en_tiny_test"
     shutil.copytree(trained, package / "en_tiny_test-1.2.3")
     shutil.copy(trained / "meta.json", package)
@@ -157,12 +155,6 @@ main()
 """
 
 
-def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run olc where a package is not installed."""
-    command = [sys.executable, "-c", WITHOUT.format(package=package) + MAIN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -174,7 +166,8 @@ def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[s
     ids=" ".join,
 )
 def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: list[str]) -> None:
-    run = run_without("spacy", *arguments)
+    command = [sys.executable, "-c", WITHOUT.format(package="spacy") + MAIN, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert run.returncode == 1
     assert run.stdout == ""
     lines = [line for line in run.stderr.splitlines() if not line.startswith("olc: no model chosen")]
@@ -185,8 +178,6 @@ def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: li
 
 
 def test_the_command_that_installs_spacy_is_the_extra() -> None:
-    import tomllib
-
     project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
     (requirement,) = project["optional-dependencies"]["spacy"]
     assert f'pip install "{requirement}"' == INSTALL_SPACY

@@ -128,7 +128,7 @@ def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
         (["--sizes", "many"], "--sizes 'many'"),
         (["--eta", "-1"], "--eta -1"),
         (["--mini-batch-size", "5000"], "1,438 images"),
-        (["--data", "no/such/folder"], "is not there"),
+        (["--data", "no/such/folder"], "does not exist"),
         (["--plot", "no/such/folder/x.svg"], "cannot write"),
         (["--explain", "--json"], "--json"),
         (["--explain", "--check"], "--check"),

@@ -97,7 +97,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no IDX files"):
         read_digits([tmp_path])
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_digits([tmp_path / "nowhere"])
     write_set(tmp_path, "train", 30)
     lone = tmp_path / "train-images-idx3-ubyte"
