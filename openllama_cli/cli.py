@@ -84,7 +84,7 @@ class CommandTable(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         # Where a shell completes, a wrong name has nothing to offer, and nobody to complain to.
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            from openllama_cli.terminal.escape import one_line
+            from openllama_cli.terminal.streams import one_line
 
             raise click.UsageError(f"No such command {one_line(args[0])!r}.{_suggestion(args[0])}", ctx)
         return super().resolve_command(ctx, args)

@@ -1,110 +1,159 @@
-"""Running a pipeline over texts of any length, in pieces and batches, and what comes out as `Doc.to_json` has it.
+"""Running a pipeline over texts of any length, in pieces and batches, and comparing two texts.
 
 Offsets are Python's: code points from the beginning of the whole text. JavaScript, Java and C# count UTF-16 units instead,
-of which an emoji has two.
+two for an emoji.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
 from typing import Any
 
-from openllama_cli.annotation.kinds import TOKEN_KINDS
-from openllama_cli.annotation.pieces import cut
-from openllama_cli.annotation.pipeline import Pipeline, noted
-from openllama_cli.errors import OlcError
+from openllama_cli.annotation.documents import TOKEN_KINDS, Annotated, Piece
+from openllama_cli.annotation.pipeline import Pipeline, first_line, noted
+from openllama_cli.errors import OlcError, UsageError
 
-# Code points worked on at a time. While it runs, a parser or entity recognizer needs some kilobytes for each.
+# Code points processed at a time. While it runs, a parser or entity recognizer needs some kilobytes for each.
 PIECE = 20_000
-# SudachiPy takes 49,149 bytes; a code point has 4 at most.
+# SudachiPy accepts 49,149 bytes; a code point has at most 4.
 _JAPANESE_PIECE = 12_000
 _DECIMALS = 6
 _TOKEN_KEYS = {"pos": ("tag", "pos", "morph"), "lemma": ("lemma",), "dependencies": ("dep", "head")}
-
-
-@dataclass
-class Piece:
-    """Annotations of a part of a text; every offset and token id counts from the beginning of the whole text.
-
-    text: which of the texts it belongs to. start: its first code point. last: whether the text ends with it.
-    tokens, ents, sents, cats, spans: as in `Doc.to_json`; `vector` is added to tokens where vectors were asked for, None for
-    a word without one. has: the kinds that the pipeline gave.
-    """
-
-    text: int
-    start: int
-    last: bool
-    tokens: list[dict[str, Any]]
-    ents: list[dict[str, Any]] = field(default_factory=list)
-    sents: list[dict[str, Any]] = field(default_factory=list)
-    cats: dict[str, float] = field(default_factory=dict)
-    spans: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    has: frozenset[str] = frozenset()
+_PARAGRAPH = re.compile(r"\n\s*\n\s*")
+# The danda ends Hindi sentences; Japanese puts no space after its full stop.
+_SENTENCE = re.compile(r"[.!?…।॥][\"'”’»)\]]*\s+|[。！？｡][」』）]*\s*")
+_LINE = re.compile(r"\n\s*")
+_SPACE = re.compile(r"\s+")
+_ZWJ = "\u200d"
 
 
 def annotate(pipeline: Pipeline, texts: Iterable[str], kinds: Sequence[str]) -> Iterator[Piece]:
     """Annotate texts; yields their pieces in order, at least one for each text.
 
-    A text up to `PIECE` code points (12,000 in Japanese) is one piece, just as spaCy would take it; a longer one is cut
-    at paragraphs or sentences, and of no more than that much text the working memory is held at once. The whole pipeline
-    runs whatever the kinds are (an entity recognizer may look at sentences), so the kinds change what is told, not what is
-    found.
+    A text of up to `PIECE` code points (12,000 in Japanese) is one piece, as spaCy itself would process it; a longer one is
+    cut at paragraphs or sentences, which bounds the working memory. The whole pipeline runs whatever the kinds are (an entity
+    recognizer may use sentences), so the kinds change what is reported, not what is found.
 
-    Raises OlcError for a pipeline that fails, and for one whose tokenizer changes the text, as offsets would be wrong.
+    Raises OlcError for a pipeline that fails, and for one whose tokenizer changes the text, since offsets would be wrong.
     """
     most = min(_JAPANESE_PIECE if pipeline.nlp.lang == "ja" else PIECE, pipeline.nlp.max_length)
     tokens_before = 0
     keys: tuple[str, ...] = ()
     for group in _groups(_all_pieces(texts, most)):
-        for (number, start, part, last), raw, has in zip(group, *_run(pipeline, group, kinds), strict=True):
+        for (number, start, part, last), (raw, has) in zip(group, _run(pipeline, group, kinds), strict=True):
             if start == 0:
                 tokens_before, keys = 0, ()
-            piece = Piece(number, start, last, _tokens(raw["tokens"], start, tokens_before, kinds, keys), has=has)
-            piece.ents = _shifted(raw.get("ents", ()), start) if "entities" in kinds else []
-            piece.sents = _shifted(raw.get("sents", ()), start)
-            piece.cats = raw.get("cats", {})
-            piece.spans = {name: _shifted(spans, start) for name, spans in raw.get("spans", {}).items()}
-            tokens_before += len(piece.tokens)
-            keys = tuple(piece.tokens[0]) if part.strip() else keys
-            yield piece
+            tokens = _tokens(raw["tokens"], start, tokens_before, kinds, keys)
+            tokens_before += len(tokens)
+            keys = tuple(tokens[0]) if part.strip() else keys
+            yield Piece(
+                number,
+                start,
+                last,
+                tokens,
+                ents=_shifted(raw.get("ents", ()), start) if "entities" in kinds else [],
+                sents=_shifted(raw.get("sents", ()), start),
+                cats=raw.get("cats", {}),
+                spans={name: _shifted(spans, start) for name, spans in raw.get("spans", {}).items()},
+                has=has,
+            )
 
 
-def document(text: str, pieces: Sequence[Piece], kinds: Sequence[str]) -> dict[str, Any]:
-    """The pieces of one text in the shape of `Doc.to_json`: text, ents, sents, tokens (and cats and spans, where there are
-    any), so that `Doc.from_json` takes it. What the pipeline does not give is not there.
+def annotate_completions(pipeline: Pipeline, texts: Sequence[str], kinds: Sequence[str]) -> list[Annotated]:
+    """Annotate texts together. One on which the pipeline fails carries its error without affecting the others."""
+    found: list[list[Piece]] = [[] for _ in texts]
+    try:
+        for piece in annotate(pipeline, texts, kinds):
+            found[piece.text].append(piece)
+    except OlcError as error:
+        if len(texts) == 1:
+            return [Annotated(texts[0], (), error)]
+        return [done for text in texts for done in annotate_completions(pipeline, [text], kinds)]
+    return [Annotated(text, tuple(pieces)) for text, pieces in zip(texts, found, strict=True)]
+
+
+def annotate_rows(pipeline: Pipeline, texts: Sequence[str], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """The annotations of rows of a batch: `Doc.to_json` without the text, which the row has already, and without tokens
+    where no kind was requested that is reported by token. A text on which the pipeline fails has an error instead.
     """
-    found: dict[str, Any] = {"text": text}
-    if has(pieces, "entities") and "entities" in kinds:
-        found["ents"] = [entity for piece in pieces for entity in piece.ents]
-    found |= rest(pieces, kinds)
-    found["tokens"] = [token for piece in pieces for token in piece.tokens]
-    return found
+    unwanted = {"text"} if TOKEN_KINDS & set(kinds) else {"text", "tokens"}
+    rows = (done.document(kinds) for done in annotate_completions(pipeline, texts, kinds))
+    return [{name: value for name, value in row.items() if name not in unwanted} for row in rows]
 
 
-def rest(pieces: Sequence[Piece], kinds: Sequence[str]) -> dict[str, Any]:
-    """The part of a document that is neither text, entities nor tokens: sentences, categories, spans."""
-    found: dict[str, Any] = {}
-    if TOKEN_KINDS & set(kinds) and any(piece.sents for piece in pieces):
-        found["sents"] = [sentence for piece in pieces for sentence in piece.sents]
-    # Categories are of a whole text: those of its pieces cannot be made into one.
-    if len(pieces) == 1 and pieces[0].cats:
-        found["cats"] = pieces[0].cats
-    names = list(dict.fromkeys(chain.from_iterable(piece.spans for piece in pieces)))
-    if names:
-        found["spans"] = {name: [span for piece in pieces for span in piece.spans.get(name, [])] for name in names}
-    return found
+@dataclass(frozen=True)
+class Similarity:
+    """cosine: of the mean vectors of the words of `a` and `b`, between -1 and 1. unknown: their words without a vector."""
+
+    a: str
+    b: str
+    cosine: float
+    unknown: tuple[str, ...]
 
 
-def has(pieces: Iterable[Piece], kind: str) -> bool:
-    """Whether the pipeline gave a kind, for any of the pieces."""
-    return any(kind in piece.has for piece in pieces)
+def similarity(pipeline: Pipeline, a: str, b: str) -> Similarity:
+    """Compare two texts as `Doc.similarity` does: the cosine of the means of their words' vectors.
+
+    Raises OlcError (code "no_vectors") where the pipeline has no word vectors, or knows none of the words of a text: spaCy
+    would answer with the state of its network, or with 0, which says nothing about similarity. UsageError for a long text.
+    """
+    for text in (a, b):
+        if len(text) > PIECE:
+            raise UsageError(f"a text to compare has {len(text)} characters", f"give at most {PIECE}")
+    if not pipeline.has_vectors:
+        raise OlcError(
+            f"{pipeline.name} has no word vectors, so nothing can be compared",
+            "use a pipeline that has them, such as: python -m spacy download en_core_web_md",
+            code="no_vectors",
+        )
+    docs = [pipeline.nlp.make_doc(text) for text in (a, b)]
+    for doc in docs:
+        if not any(token.has_vector for token in doc):
+            cause = f"{pipeline.name} has no vector for any word of {doc.text!r}"
+            raise OlcError(cause, "compare other words", code="no_vectors")
+    # The mean includes the zeros of unknown words, which make it shorter but do not change its direction.
+    unknown = dict.fromkeys(token.text for doc in docs for token in doc if not token.has_vector and not token.is_space)
+    return Similarity(a, b, round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
 
 
-def lacking(pieces: Sequence[Piece], kinds: Sequence[str]) -> tuple[str, ...]:
-    """The kinds that were asked for and that the pipeline does not give; none for texts without a token."""
-    return tuple(kind for kind in kinds if not has(pieces, kind)) if any(piece.tokens for piece in pieces) else ()
+def cut(text: str, most: int) -> Iterator[tuple[int, str]]:
+    """The pieces of a text, in order, with the offset of each in code points; joined they are the text.
+
+    most: code points per piece. A piece ends after a blank line, else after a sentence, a line break or a space in its second
+    half, else anywhere except between a character and its marks. An empty text is one empty piece.
+    """
+    start = 0
+    while len(text) - start > most:
+        end = _end(text, start, start + most)
+        yield start, text[start:end]
+        start = end
+    yield start, text[start:]
 
 
+def _end(text: str, start: int, limit: int) -> int:
+    """Where the piece that begins at `start` ends, `limit` at the latest."""
+    middle = start + (limit - start) // 2
+    for pattern in (_PARAGRAPH, _SENTENCE, _LINE, _SPACE):
+        # Whitespace may continue past the limit, and cut in two it would be two tokens.
+        found = (match.end() for match in pattern.finditer(text, middle, limit))
+        ends = [end for end in found if end < limit or not text[limit].isspace()]
+        if ends:
+            return ends[-1]
+    return next((end for end in range(limit, middle, -1) if not _joined(text, end)), limit)
+
+
+def _joined(text: str, place: int) -> bool:
+    """Whether the characters before and at a place belong together: marks, emoji sequences, flags, whitespace."""
+    before, after = text[place - 1], text[place]
+    if _ZWJ in (before, after) or unicodedata.category(after).startswith("M"):
+        return True
+    if "\U0001f3fb" <= after <= "\U0001f3ff" or (before.isspace() and after.isspace()):
+        return True
+    return all("\U0001f1e6" <= character <= "\U0001f1ff" for character in (before, after))
+
+
+# Which text, its offset there, the text of the piece, whether it is the last one.
 _Part = tuple[int, int, str, bool]
 
 
@@ -115,7 +164,7 @@ def _all_pieces(texts: Iterable[str], most: int) -> Iterator[_Part]:
 
 
 def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    """As many pieces together as make up one long one: spaCy is faster on batches, and holds one batch at a time."""
+    """Pieces that together are as long as one long piece: spaCy is faster on batches, and holds one batch at a time."""
     group: list[_Part] = []
     characters = 0
     for part in parts:
@@ -128,38 +177,32 @@ def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
         yield group
 
 
-def _run(pipeline: Pipeline, group: Sequence[_Part], kinds: Sequence[str]) -> tuple[list[dict[str, Any]], list[frozenset[str]]]:
-    """`Doc.to_json` of each piece, offsets from its own beginning, and what kinds it has."""
-    raw, given = [], []
+def _run(pipeline: Pipeline, group: Sequence[_Part], kinds: Sequence[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
+    """For each piece its `Doc.to_json`, offsets from its own beginning, and the kinds that it has."""
+    results = []
     nlp = pipeline.nlp
-    # The zone gives back the words that the vocabulary learnt from these texts; no Doc may be used behind it.
+    # The zone frees the words that the vocabulary learned from these texts; no Doc may be used after it.
     with noted(pipeline.notes), nlp.memory_zone():
         try:
             for (_, _, part, _), doc in zip(group, nlp.pipe([part[2] for part in group], batch_size=len(group)), strict=True):
                 if doc.text != part:
-                    raise OlcError(
-                        f"the tokenizer of {pipeline.name} changes the text, so that offsets would be wrong",
-                        "use a pipeline whose doc.text is the text",
-                        code="pipeline",
-                    )
-                found = doc.to_json()
+                    cause = f"the tokenizer of {pipeline.name} changes the text, so offsets would be wrong"
+                    raise OlcError(cause, "use a pipeline that keeps the text unchanged", code="pipeline")
+                raw = doc.to_json()
                 if "vectors" in kinds and pipeline.has_vectors:
-                    for token, entry in zip(doc, found["tokens"], strict=True):
+                    for token, entry in zip(doc, raw["tokens"], strict=True):
                         entry["vector"] = _vector(token)
-                raw.append(found)
-                given.append(_given(pipeline, doc))
+                results.append((raw, _provided(pipeline, doc)))
         except OlcError:
             raise
         except Exception as error:
             # Components are other people's code: whatever they raise is about them and the text.
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise OlcError(
-                f"{pipeline.name} failed on the text: {line}", "try another --pipeline", code="annotation_failed"
-            ) from error
-    return raw, given
+            cause = f"{pipeline.name} failed on the text: {first_line(error)}"
+            raise OlcError(cause, "try another --pipeline", code="annotation_failed") from error
+    return results
 
 
-def _given(pipeline: Pipeline, doc: Any) -> frozenset[str]:
+def _provided(pipeline: Pipeline, doc: Any) -> frozenset[str]:
     if not len(doc):
         return frozenset()  # spaCy says of an empty text that it has everything
     attributes = {"pos": ("POS", "TAG"), "lemma": ("LEMMA",), "entities": ("ENT_IOB",), "dependencies": ("DEP",)}
@@ -168,18 +211,16 @@ def _given(pipeline: Pipeline, doc: Any) -> frozenset[str]:
 
 
 def _vector(token: Any) -> list[float] | None:
-    """A word's vector, rounded; None for one that the table does not have, for which spaCy gives zeros."""
-    if not token.has_vector:
-        return None
-    return [round(float(value), _DECIMALS) for value in token.vector.tolist()]
+    """A word's vector, rounded; None for a word that the table lacks, for which spaCy gives zeros."""
+    return [round(float(value), _DECIMALS) for value in token.vector.tolist()] if token.has_vector else None
 
 
 def _tokens(
     raw: Sequence[dict[str, Any]], start: int, before: int, kinds: Sequence[str], keys: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Tokens counted from the beginning of the text, without what was not asked for.
+    """Tokens counted from the beginning of the text, without the kinds that were not requested.
 
-    keys: what tokens of earlier pieces had; a token without gets spaCy's empty value, as `Doc.to_json` would have it.
+    keys: what tokens of earlier pieces had; a token that lacks one gets spaCy's empty value, as in `Doc.to_json`.
     """
     unwanted = {name for kind, names in _TOKEN_KEYS.items() if kind not in kinds for name in names}
     tokens = []

@@ -1,16 +1,16 @@
-"""Pictures of annotations as SVG that stands alone: no font, script or style is fetched.
+"""Pictures of annotations as self-contained SVG: no font, script or style is fetched.
 
-Dependencies are drawn by spaCy's displaCy, sentence under sentence. displaCy draws entities as HTML, so here they are drawn
-anew in its colors.
+spaCy's displaCy draws dependencies, one sentence below the other. It draws entities as HTML only, so they are drawn here, in
+its colors.
 """
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from openllama_cli.annotation.colors import color
 from openllama_cli.annotation.pipeline import Pipeline, noted
 
 MOST_SENTENCES = 50
@@ -19,12 +19,40 @@ _CELL, _LINE, _FONT = 9.0, 34, 15
 _MARGIN = 20
 # Characters that XML 1.0 cannot hold.
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+# displaCy's colors of entity labels; dark letters are readable on each.
+_KNOWN = {
+    "ORG": "#7aecec",
+    "PRODUCT": "#bfeeb7",
+    "GPE": "#feca74",
+    "LOC": "#ff9561",
+    "PERSON": "#aa9cfc",
+    "PER": "#aa9cfc",
+    "NORP": "#c887fb",
+    "FAC": "#9cc9cc",
+    "EVENT": "#ffeb80",
+    "LAW": "#ff8197",
+    "LANGUAGE": "#ff8197",
+    "WORK_OF_ART": "#f0d0ff",
+    "DATE": "#bfe1d9",
+    "TIME": "#bfe1d9",
+    "MONEY": "#e4e7d2",
+    "QUANTITY": "#e4e7d2",
+    "ORDINAL": "#e4e7d2",
+    "CARDINAL": "#e4e7d2",
+    "PERCENT": "#e4e7d2",
+}
+_OTHERS = tuple(dict.fromkeys(_KNOWN.values()))
+
+
+def color(label: str) -> str:
+    """The color of an entity label as "#rrggbb": displaCy's if it has one, otherwise always the same one."""
+    return _KNOWN.get(label.upper()) or _OTHERS[zlib.crc32(label.encode()) % len(_OTHERS)]
 
 
 def dependency_svg(pipeline: Pipeline, document: Mapping[str, Any]) -> tuple[str, int]:
-    """displaCy's picture of the dependency trees of a document (`annotate.document`), and how many sentences it left out.
+    """displaCy's picture of the dependency trees of a document (`documents.document`), and how many sentences it omits.
 
-    It shows the first 50 sentences, punctuation joined to the word before it, as displaCy does.
+    It shows the first 50 sentences, with punctuation attached to the word before it, as displaCy does.
     """
     from spacy import displacy
     from spacy.displacy.render import DependencyRenderer
@@ -42,14 +70,14 @@ def dependency_svg(pipeline: Pipeline, document: Mapping[str, Any]) -> tuple[str
             arcs = [{**arc, "label": escape(_shown(arc["label"]))} for arc in parsed["arcs"]]
             renderer = DependencyRenderer()
             renderer.lang, renderer.direction = parsed["settings"]["lang"], parsed["settings"]["direction"]
-            # An id of its own, where displaCy's `render` draws lots: the same text gives the same picture.
+            # `displacy.render` uses random ids; fixed ones give the same picture for the same text.
             drawn = renderer.render_svg(f"sentence-{number}", words, arcs)
             parts.append((drawn.strip(), float(renderer.width), float(renderer.height)))
     return _stacked(parts), max(0, len(sentences) - MOST_SENTENCES)
 
 
 def _stacked(parts: Sequence[tuple[str, float, float]]) -> str:
-    """Pictures under one another, each a nested svg. parts: (svg, width, height)."""
+    """Pictures below each other, each a nested svg. parts: (svg, width, height)."""
     if len(parts) == 1:
         return parts[0][0] + "\n"
     width, top, nested = max((part[1] for part in parts), default=1.0), 0.0, []
@@ -66,12 +94,12 @@ def _stacked(parts: Sequence[tuple[str, float, float]]) -> str:
 def entity_svg(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
     """A text with its entities marked and labeled. entities: as in `Doc.to_json`, offsets into the text.
 
-    Lines are broken after 88 columns. Every run of letters is given its length, so that the marks fit in any font.
+    Lines break after 88 columns. Every run of letters has a fixed length, so that the marks fit in any font.
     """
     lines: list[list[tuple[str, str]]] = [[]]
     column = 0
     for content, label in _runs(text, entities):
-        # Entities stay whole, unless a line of their own could not hold them.
+        # Entities are not broken unless they are longer than a line.
         for chunk in [content] if label else re.split(r"(\n)|(?<=\s)(?=\S)", content):
             if chunk == "\n":
                 lines.append([])
@@ -105,7 +133,7 @@ def _runs(text: str, entities: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
 
 
 def _fitting(text: str, columns: int) -> list[str]:
-    """A text in parts of so many columns at most."""
+    """A text in parts of at most so many columns."""
     parts, width = [""], 0
     for character in text:
         cells = _cells(character)
@@ -146,12 +174,12 @@ def _text(content: str, x: float, y: float, width: float, style: str = "") -> st
 
 
 def _shown(text: str) -> str:
-    """A text that XML can hold."""
+    """The text without characters that XML cannot hold."""
     return _NOT_XML.sub("\ufffd", text)
 
 
 def _cells(text: str) -> int:
-    """About how many columns a text takes in a font of equal widths."""
+    """About how many columns a text takes in a monospaced font."""
     return sum(_width(character) for character in text)
 
 

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS, parse_kinds
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking, parse_kinds, spans
 from openllama_cli.commands.shared import shell_completion as suggest
-from openllama_cli.commands.shared.annotations import PieceView, PipelineOptions, pipeline_options, tell_lacking, tell_notes
+from openllama_cli.commands.shared.annotations import (
+    PipelineOptions,
+    annotation_view,
+    pipeline_options,
+    show_piece,
+    tell_lacking,
+    tell_notes,
+)
 from openllama_cli.commands.shared.options import file_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.terminal.streams import notice, out, out_json
+from openllama_cli.models.tokenizer.base import utf8
+from openllama_cli.terminal.streams import note, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.annotation.annotate import Piece
+    from openllama_cli.annotation.documents import Piece
     from openllama_cli.annotation.pipeline import Pipeline
 
 EXAMPLES = """\b
@@ -34,14 +42,14 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", required=False)
-@file_option("The text is this file's, byte for byte; - is stdin.")
-@click.option("--only", metavar="KINDS", help=f"Some of {','.join(KINDS)}. [all but vectors]")
-@click.option("--similar", nargs=2, metavar="A B", help="How alike two words or sentences are, by their word vectors.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object in the shape of spaCy's Doc.to_json.")
+@file_option("Read the text from FILE, byte for byte; - is stdin.")
+@click.option("--only", metavar="KINDS", show_default="all except vectors", help=f"Comma-separated: any of {', '.join(KINDS)}.")
+@click.option("--similar", nargs=2, metavar="A B", help="Similarity of two words or sentences, by their word vectors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the shape of spaCy's Doc.to_json.")
 @click.option(
     "--svg",
     metavar="FILE",
-    help="Save a picture of the dependencies, or with --only entities of these.",
+    help="Save a picture of the dependencies, or of the entities with --only entities.",
     shell_complete=suggest.files,
 )
 @pipeline_options
@@ -56,41 +64,35 @@ def command(
 ) -> None:
     """Show what spaCy finds in TEXT: tokens, parts of speech, lemmas, named entities, dependencies, word vectors.
 
-    Without TEXT, or with -, the text is read from stdin. Nothing is downloaded: without --pipeline an installed pipeline of
-    the language is used, else a blank one, which knows tokens and sentences. A pipe gets a line per token, separated by tabs.
-    Offsets count code points (Python's characters) from 0; long texts are worked on in pieces. spaCy is optional:
-    pip install "spacy>=3.8,<4".
+    Without TEXT, or with -, the text is read from stdin. Nothing is downloaded: without --pipeline, an installed pipeline for
+    the language is used, or else a blank one, which finds only tokens and sentences. A pipe gets one line per token, with
+    tab-separated columns. Offsets count code points (Python's characters) from 0. Long texts are processed in pieces. spaCy is
+    optional: pip install "spacy>=3.8,<4".
     """
     kinds = parse_kinds(only, flag="--only") if only is not None else DEFAULT_KINDS
     if similar is not None:
         if text is not None or file is not None or only is not None or svg is not None:
-            raise UsageError("--similar compares its own two texts", "leave out TEXT, --file, --only and --svg")
+            raise UsageError("--similar compares the two texts given to it", "leave out TEXT, --file, --only and --svg")
         _compare(chosen, similar, as_json=as_json)
         return
     if svg is not None and only is not None and not {"entities", "dependencies"} & set(kinds):
         raise UsageError(f"--svg draws dependencies or entities, and --only has {','.join(kinds)}", "add one of them to --only")
     if text is None and file is None and not stdin_has_input():
-        raise UsageError("a text is missing", 'give it as an argument, such as "Whales eat krill.", or on stdin')
+        raise UsageError("no text was given", 'give it as an argument, such as "Whales eat krill.", or on stdin')
     if svg is not None:
         writable(svg)
-    content = _valid(read_prompt(text, file, None, (), escape=False).text)
+    content = read_prompt(text, file, None, (), escape=False).text
+    utf8(content)
     pipeline = chosen.open()
     _annotate(pipeline, content, kinds, asked=only is not None, as_json=as_json, svg=svg)
     tell_notes(pipeline)
 
 
-def _valid(text: str) -> str:
-    from openllama_cli.models.tokenizer.base import utf8
-
-    utf8(text)
-    return text
-
-
 def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) -> None:
-    from openllama_cli.annotation.similarity import similarity
+    from openllama_cli.annotation.annotate import similarity
 
     for text in texts:
-        _valid(text)
+        utf8(text)
     pipeline = chosen.open()
     found = similarity(pipeline, *texts)
     if as_json:
@@ -99,15 +101,16 @@ def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) 
     else:
         out(f"{found.cosine:.4f}\n")
     if found.unknown:
-        notice(f"olc: {pipeline.name} has no vector for {', '.join(found.unknown)}; the other words were compared")
+        note(f"{pipeline.name} has no vector for {', '.join(found.unknown)}; the other words were compared")
     tell_notes(pipeline)
 
 
 def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: bool, as_json: bool, svg: str | None) -> None:
-    from openllama_cli.annotation.annotate import annotate, lacking
+    from openllama_cli.annotation.annotate import annotate
 
-    pieces = annotate(pipeline, [text], kinds if svg is None else _with_drawn(kinds))
-    # The first piece tells what the pipeline gives, before anything is written.
+    # Pictures show parts of speech below the words, whatever was requested.
+    pieces = annotate(pipeline, [text], kinds if svg is None else [*kinds, "pos"])
+    # The first piece shows what the pipeline provides, before anything is written.
     first = next(pieces)
     missing = lacking([first], kinds)
     tell_lacking(pipeline, missing, kinds, asked=asked)
@@ -117,24 +120,15 @@ def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: b
     if as_json:
         _write_json(text, every, kinds, {**pipeline.identity, "lacks": list(missing)})
         return
-    from openllama_cli.terminal.views.annotations import AnnotationWriter
-
-    view = PieceView(AnnotationWriter(), text, kinds, missing)
+    view = annotation_view(kinds, missing)
     for piece in every:
-        view.show(piece)
-
-
-def _with_drawn(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Pictures show parts of speech below the words, whatever else was asked for."""
-    return tuple(kind for kind in KINDS if kind in {*kinds, "pos"})
+        show_piece(view, text, piece)
 
 
 def _write_json(text: str, pieces: Iterator["Piece"], kinds: Sequence[str], about: dict[str, Any]) -> None:
-    """`annotate.document`, written as it comes: tokens, which are many, are not kept. They stand before the rest, then."""
-    from openllama_cli.annotation.annotate import has, rest
-
+    """Write `documents.document` as it comes, tokens first: they are many, so they are not kept."""
     kept: list[Piece] = []
-    out('{"text": ' + _json(text) + ', "tokens": [')
+    out(f'{{"text": {_json(text)}, "tokens": [')
     separator = ""
     for piece in pieces:
         if piece.tokens:
@@ -142,12 +136,7 @@ def _write_json(text: str, pieces: Iterator["Piece"], kinds: Sequence[str], abou
             separator = ", "
         piece.tokens = []
         kept.append(piece)
-    found: dict[str, Any] = {}
-    if "entities" in kinds and has(kept, "entities"):
-        found["ents"] = [entity for piece in kept for entity in piece.ents]
-    found |= rest(kept, kinds)
-    found["olc"] = about
-    out("], " + _json(found)[1:] + "\n")
+    out("], " + _json({**spans(kept, kinds), "olc": about})[1:] + "\n")
 
 
 def _json(value: Any) -> str:
@@ -155,25 +144,21 @@ def _json(value: Any) -> str:
 
 
 def _draw(pipeline: "Pipeline", text: str, piece: "Piece", kinds: Sequence[str], path: Path, *, asked: bool) -> None:
-    """Save the picture: of dependencies where they are there, unless entities alone were asked for."""
-    from openllama_cli.annotation.annotate import document
+    """Save the picture: of dependencies where there are any, unless only entities were requested."""
     from openllama_cli.annotation.pictures import MOST_SENTENCES, dependency_svg, entity_svg
 
     drawable = [kind for kind in ("dependencies", "entities") if kind in kinds and kind in piece.has]
     if not drawable:
         wanted = "dependencies" if asked and "entities" not in kinds else "dependencies and no named entities"
-        raise OlcError(
-            f"there is nothing to draw: {pipeline.name} gives no {wanted}",
-            "use a trained pipeline: --pipeline NAME",
-            code="not_annotated",
-        )
-    # Text behind the first piece would make a picture that nothing can show.
+        cause = f"there is nothing to draw: {pipeline.name} gives no {wanted}"
+        raise OlcError(cause, "use a trained pipeline: --pipeline NAME", code="not_annotated")
+    # Only the first piece: a picture of a long text would be too large for any viewer.
     end = piece.tokens[-1]["end"] if piece.tokens else 0
-    left_out = "" if piece.last else f", of the first {end} characters only"
+    limit = "" if piece.last else f", of the first {end} characters only"
     if drawable[0] == "dependencies":
-        picture, more = dependency_svg(pipeline, document(text[:end], [piece], KINDS))
-        left_out = f", of the first {MOST_SENTENCES} sentences only" if more else left_out
+        picture, omitted = dependency_svg(pipeline, document(text[:end], [piece], KINDS))
+        limit = f", of the first {MOST_SENTENCES} sentences only" if omitted else limit
     else:
         picture = entity_svg(text[:end], piece.ents)
     save(path, picture)
-    notice(f"olc: wrote {path}: {drawable[0]}{left_out}")
+    note(f"wrote {path}: {drawable[0]}{limit}")

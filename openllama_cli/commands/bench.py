@@ -1,8 +1,9 @@
-"""`olc bench`: load time, time to first token, tokens a second and memory, each from a fresh process."""
+"""`olc bench`: load time, time to first token, tokens per second and memory, each measured in a fresh process."""
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,49 @@ from openllama_cli import __version__
 from openllama_cli.benchmark.runs import METRICS, Result, Spread, measure_bandwidth, run
 from openllama_cli.benchmark.shapes import SHAPES, random_model
 from openllama_cli.benchmark.worker import Job, prompt_lengths
-from openllama_cli.commands.shared.options import model_options
+from openllama_cli.commands.shared.options import Command, model_options
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import UsageError
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.progress import TerminalProgress
-from openllama_cli.terminal.streams import notice, out, out_json
+from openllama_cli.terminal.streams import note, out, out_json
 from openllama_cli.terminal.tables import figure, size, table
 from openllama_cli.terminal.views.bench import bars_svg, show_bars
+
+BASELINE = "model.generate"
 
 EXAMPLES = """\b
 Examples:
   olc bench
   olc bench --shape 3b --against transformers --runs 3
-  olc bench -m 3b-v2 --batch 1,8,16 --json
+  olc bench -m 3b-v2 --batch-size 1,8,16 --json
 """
 
 
+def _number(*names: str, least: int = 1, default: int, help: str) -> Callable[[Command], Command]:
+    return click.option(*names, type=click.IntRange(least), default=default, show_default=True, metavar="N", help=help)
+
+
 @click.command(epilog=EXAMPLES)
-@click.option("--shape", metavar="|".join(SHAPES), help="Random weights of this shape, written once to the cache.")
-@click.option("--stored", metavar="float16|bfloat16", help="Type of --shape's weights. [default: float16]")
-@click.option("--prompt-tokens", type=click.IntRange(1), default=64, show_default=True, metavar="N")
-@click.option("--max-tokens", "-n", type=click.IntRange(2), default=64, show_default=True, metavar="N")
-@click.option("--batch", default="1", show_default=True, metavar="N,N,…", help="Rows side by side; ragged if several.")
-@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, metavar="N")
-@click.option("--against", type=click.Choice(["transformers"]), help="Measure model.generate in turn, and the ratios.")
-@click.option("--against-dtype", metavar="DTYPE", help="What the rival computes in. [default: bfloat16]")
-@click.option("--busy", type=click.IntRange(0), default=0, metavar="N", help="Busy programs that run beside. [default: none]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document with every measurement.")
+@click.option("--shape", metavar="|".join(SHAPES), help="Random weights of this shape, written to the cache once.")
+@click.option("--stored", metavar="float16|bfloat16", show_default="float16", help="Storage type of --shape's weights.")
+@_number("--prompt-tokens", default=64, help="Tokens per prompt.")
+@_number("-n", "--max-tokens", least=2, default=64, help="Tokens to generate per row.")
+@click.option(
+    "--batch-size",
+    "--batch",
+    default="1",
+    show_default=True,
+    metavar="N,N,…",
+    help="Batch sizes to measure; above 1, prompts differ in length.",
+)
+@_number("--runs", default=3, help="Measurements of each kind, each in a fresh process.")
+@click.option("--against", type=click.Choice(["transformers"]), help="Also measure model.generate as the baseline, in turn.")
+@click.option("--against-dtype", metavar="DTYPE", show_default="bfloat16", help="Precision of the baseline.")
+@_number("--busy", least=0, default=0, help="Busy processes to run alongside.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document with every measurement.")
 @click.option("--svg", metavar="FILE", help="Save the bars as a picture.")
 @model_options
 def command(
@@ -49,7 +63,7 @@ def command(
     stored: str | None,
     prompt_tokens: int,
     max_tokens: int,
-    batch: str,
+    batch_size: str,
     runs: int,
     against: str | None,
     against_dtype: Any,
@@ -58,23 +72,21 @@ def command(
     svg: str | None,
     spec: ModelSpec,
 ) -> None:
-    """Measure a model on this machine.
+    """Measure the speed and memory of a model on this machine.
 
-    Every figure comes from a fresh process, as a command line is always a first run; rivals run in turn. Decode is compared
-    with the memory's bandwidth, measured in the same run: each token has to read all weights once.
+    Every figure comes from a fresh process, since a command line always starts cold; olc and the baseline take turns. Decode
+    speed is compared with the memory bandwidth, measured in the same run: each token has to read all weights once.
     """
     if shape is not None and spec.model is not None:
         raise UsageError("--model and --shape were both given", "give one of them")
     if stored is not None and shape is None:
-        raise UsageError(f"--stored {stored} is for random weights", "give --shape too, or leave it out")
+        raise UsageError(f"--stored {stored} is for random weights", "add --shape, or leave it out")
     if against_dtype is not None and against is None:
-        raise UsageError(
-            f"--against-dtype {against_dtype} is for the rival", "give --against transformers too, or leave it out"
-        )
+        raise UsageError(f"--against-dtype {against_dtype} is for the baseline", "add --against transformers, or leave it out")
     stored, against_dtype = stored or "float16", against_dtype or "bfloat16"
     if stored not in ("float16", "bfloat16"):
         raise UsageError(f"--stored {stored} is not known", "use float16 or bfloat16")
-    sizes = _sizes(batch)
+    sizes = _sizes(batch_size)
     ModelSpec(dtype=against_dtype)
     if svg is not None:
         writable(svg)
@@ -85,99 +97,148 @@ def command(
         name = found.name if found is not None else str(shape)
         jobs = _jobs(folder, name, spec, sizes, prompt_tokens, max_tokens, against_dtype if against else None)
         _check_context(inspect(folder).shape.context, list(jobs.values()))
-        progress.start("measuring the memory's bandwidth", None)
-        speed = measure_bandwidth(spec.device)
+        progress.start("measuring the memory bandwidth", None)
+        bandwidth = measure_bandwidth(spec.device)
         progress.start_steps("measuring", runs * len(jobs))
         results = run(jobs, runs, busy=busy, begin=lambda name, done: progress.step(f"measuring {name}", done))
     finally:
         progress.finish()
-    bars = charts(results)
+    report = _Report(name, prompt_tokens, max_tokens, busy, bandwidth, results)
     if as_json:
-        out_json(document(name, prompt_tokens, max_tokens, busy, speed, results))
+        out_json(report.document())
     else:
-        show(name, prompt_tokens, max_tokens, results, speed)
-        for title, values in bars:
-            show_bars(title, values)
+        report.show()
     if svg is not None:
-        save(Path(svg), bars_svg(bars, title="olc bench"))
+        save(Path(svg), bars_svg(report.bars(), title="olc bench"))
 
 
 def _sizes(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and 1 <= int(part) <= 256 for part in parts):
-        raise UsageError(f"--batch {text} is no list of numbers from 1 to 256", "give some, such as --batch 1,8,16")
+        cause = f"--batch-size {text} is not a list of numbers from 1 to 256"
+        raise UsageError(cause, "give one or more, such as --batch-size 1,8,16")
     return list(dict.fromkeys(int(part) for part in parts))
 
 
 def _check_context(context: int, jobs: Sequence[Job]) -> None:
-    """Raise UsageError for rows that are longer than the model's context."""
+    """Raise UsageError if rows would be longer than the model's context."""
     longest = max(max(prompt_lengths(job)) + job.max_tokens for job in jobs)
     if longest > context:
         raise UsageError(
-            f"the longest row would have {longest} tokens, and the model has a context of {context}",
-            "give a smaller --prompt-tokens or --max-tokens (of several rows one has one and a half times --prompt-tokens)",
+            f"the longest row would have {longest} tokens, but the model has a context of {context}",
+            "lower --prompt-tokens or --max-tokens (in a batch, prompts have up to one and a half times --prompt-tokens)",
         )
 
 
 def _jobs(
-    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, rival: str | None
+    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, baseline: str | None
 ) -> dict[str, Job]:
+    """The measurements by name. baseline: the precision of `model.generate`; None does not measure it."""
     jobs: dict[str, Job] = {}
-    quantize = spec.quantize
+    olc = f"olc {spec.quantize}" if spec.quantize else "olc"
     for rows in sizes:
         suffix = "" if rows == 1 else f", {rows} rows"
-        ours = Job(str(folder), "loop", spec.dtype, spec.device, prompt_tokens, max_tokens, rows, quantize, name)
-        jobs[f"olc{f' {quantize}' if quantize else ''}{suffix}"] = ours
-        if rival is not None:
-            theirs = Job(str(folder), "transformers", rival, spec.device, prompt_tokens, max_tokens, rows)
-            jobs[f"{RIVAL}{suffix}"] = theirs
+        lengths = (prompt_tokens, max_tokens, rows)
+        jobs[olc + suffix] = Job(str(folder), "loop", spec.dtype, spec.device, *lengths, spec.quantize, name)
+        if baseline is not None:
+            jobs[BASELINE + suffix] = Job(str(folder), "transformers", baseline, spec.device, *lengths)
     return jobs
 
 
-RIVAL = "model.generate"
+@dataclass(frozen=True)
+class _Report:
+    """All measurements, and what they were taken of and on. busy: processes alongside. bandwidth: of memory, GB/s."""
 
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+    busy: int
+    bandwidth: float
+    results: Sequence[Result]
 
-def _rival_of(result: Result, results: Sequence[Result]) -> Result | None:
-    rivals = (other for other in results if other.job.engine == "transformers" and other.job.rows == result.job.rows)
-    return next(rivals, None) if result.job.engine == "loop" else None
-
-
-def show(model: str, prompt_tokens: int, max_tokens: int, results: Sequence[Result], speed: float) -> None:
-    """Tables of the medians with the least and the most, and of the ratios. speed: of memory, GB/s."""
-    rows = []
-    for result in results:
-        decode = result.spread("decode_tokens_per_s")
-        share = "" if decode is None or result.job.rows > 1 else f"{_share(result, speed):.0%}"
-        memory = result.spread("peak_memory_bytes")
-        rows.append(
-            [
-                result.name,
-                _spread(result.spread("process_s")),
-                _spread(result.spread("load_s")),
-                _spread(result.spread("time_to_first_token_s")),
-                _spread(result.spread("prefill_tokens_per_s")),
-                _spread(decode),
-                _spread(result.spread("tokens_per_s")),
-                size(memory.middle) if memory else "",
-                share,
-            ]
-        )
-    columns = ["", "process s", "load s", "first token s", "prefill/s", "decode/s", "tokens/s", "memory", "of bandwidth"]
-    table(columns, rows, right=columns[1:], optional=["process s", "load s", "first token s", "memory"])
-    ratios = []
-    for result in results:
-        rival = _rival_of(result, results)
-        if rival is None:
-            continue
+    def show(self) -> None:
+        """Tables of the medians, ranges and ratios; on a terminal also bars."""
+        rows = []
+        for result in self.results:
+            share, memory = self._share(result), result.spread("peak_memory_bytes")
+            metrics = ("process_s", "load_s", "time_to_first_token_s")
+            speeds = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s")
+            figures = [_spread(result.spread(metric)) for metric in (*metrics, *speeds)]
+            measured = share is not None and result.spread("decode_tokens_per_s") is not None
+            rows.append([result.name, *figures, size(memory.middle) if memory else "", f"{share:.0%}" if measured else ""])
+        columns = ["", "process s", "load s", "first token s", "prefill/s", "decode/s", "tokens/s", "memory", "of bandwidth"]
+        table(columns, rows, right=columns[1:], optional=["process s", "load s", "first token s", "memory"])
         metrics = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s", "load_s", "process_s")
-        ratios.append([result.name, *(_spread(result.ratio(rival, metric)) for metric in metrics)])
-    if ratios:
-        out("\n")
-        columns = [f"times {RIVAL}", "prefill", "decode", "all tokens", "load s", "process s"]
-        table(columns, ratios, right=columns[1:], optional=["load s", "process s"])
-    what = f"{model} in {results[0].precision}, prompts of {prompt_tokens} tokens and {max_tokens} more"
-    notice(f"olc: {what}; median (least to most), every figure from fresh processes; memory bandwidth {speed:.1f} GB/s")
-    notice("olc: first token: of the first row; prefill: until every row has its first token")
+        ratios = [
+            [result.name, *(_spread(result.ratio(baseline, metric)) for metric in metrics)]
+            for result in self.results
+            if (baseline := self._baseline(result)) is not None
+        ]
+        if ratios:
+            out("\n")
+            columns = [f"times {BASELINE}", "prefill", "decode", "all tokens", "load s", "process s"]
+            table(columns, ratios, right=columns[1:], optional=["load s", "process s"])
+        note(
+            f"{self.model} in {self.results[0].precision}, prompts of {self.prompt_tokens} tokens, {self.max_tokens} generated"
+            f"; median (range), every figure from fresh processes; memory bandwidth {self.bandwidth:.1f} GB/s"
+        )
+        note("first token: of the first row; prefill: until every row has its first token")
+        for title, values in self.bars():
+            show_bars(title, values)
+
+    def bars(self) -> list[tuple[str, list[tuple[str, float]]]]:
+        """Titles, each with the names and medians of its bars."""
+        titles = {"prefill_tokens_per_s": "prefill, tokens/s", "decode_tokens_per_s": "decode, tokens/s"}
+        return [
+            (title, [(result.name, spread.middle) for result in self.results if (spread := result.spread(metric))])
+            for metric, title in titles.items()
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "model": self.model,
+            "prompt_tokens": self.prompt_tokens,
+            "max_tokens": self.max_tokens,
+            "busy": self.busy,
+            "bandwidth_gb_per_s": self.bandwidth,
+            "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+            "olc": __version__,
+            "results": [
+                {
+                    "name": result.name,
+                    "engine": result.job.engine,
+                    "dtype": result.job.dtype,
+                    "precision": result.precision,
+                    "quantize": result.job.quantize,
+                    "rows": result.job.rows,
+                    **result.metrics,
+                    "share_of_bandwidth": self._share(result),
+                    "ratios": self._ratios(result),
+                }
+                for result in self.results
+            ],
+        }
+
+    def _baseline(self, result: Result) -> Result | None:
+        """What olc's result is compared with: `model.generate` at the same batch size, if it was measured."""
+        others = (other for other in self.results if other.job.engine == "transformers" and other.job.rows == result.job.rows)
+        return next(others, None) if result.job.engine == "loop" else None
+
+    def _ratios(self, result: Result) -> dict[str, dict[str, float]] | None:
+        """Against the baseline, run by run: {metric: {"min", "median", "max"}}."""
+        baseline = self._baseline(result)
+        if baseline is None:
+            return None
+        spreads = {metric: result.ratio(baseline, metric) for metric in METRICS}
+        return {name: {"min": each.least, "median": each.middle, "max": each.most} for name, each in spreads.items() if each}
+
+    def _share(self, result: Result) -> float | None:
+        """The share of the bandwidth that decode uses if reading the weights is all it does; None above batch size 1."""
+        if result.job.rows > 1:
+            return None
+        decode = result.spread("decode_tokens_per_s")
+        return decode.middle * result.weight_bytes_per_token / (self.bandwidth * 1e9) if decode else 0.0
 
 
 def _spread(spread: Spread | None) -> str:
@@ -186,60 +247,3 @@ def _spread(spread: Spread | None) -> str:
     if spread.least == spread.most:
         return figure(spread.middle)
     return f"{figure(spread.middle)} ({figure(spread.least)} to {figure(spread.most)})"
-
-
-def _share(result: Result, speed: float) -> float:
-    """What part of the bandwidth decode uses, if reading the weights were all it did."""
-    decode = result.spread("decode_tokens_per_s")
-    return 0.0 if decode is None else decode.middle * result.weight_bytes_per_token / (speed * 1e9)
-
-
-def charts(results: Sequence[Result]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Titles, each with the names and medians of its bars."""
-    found = []
-    for metric, title in (("prefill_tokens_per_s", "prefill, tokens/s"), ("decode_tokens_per_s", "decode, tokens/s")):
-        values = [(result.name, spread.middle) for result in results if (spread := result.spread(metric))]
-        found.append((title, values))
-    return found
-
-
-def document(
-    model: str, prompt_tokens: int, max_tokens: int, busy: int, speed: float, results: Sequence[Result]
-) -> dict[str, Any]:
-    """All measurements, and what they were taken of and on. busy: programs that ran beside. speed: of memory, GB/s."""
-    return {
-        "model": model,
-        "prompt_tokens": prompt_tokens,
-        "max_tokens": max_tokens,
-        "busy": busy,
-        "bandwidth_gb_per_s": speed,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
-        "olc": __version__,
-        "results": [
-            {
-                "name": result.name,
-                "engine": result.job.engine,
-                "dtype": result.job.dtype,
-                "precision": result.precision,
-                "quantize": result.job.quantize,
-                "rows": result.job.rows,
-                **result.metrics,
-                "share_of_bandwidth": _share(result, speed) if result.job.rows == 1 else None,
-                "ratios": _ratios(result, results),
-            }
-            for result in results
-        ],
-    }
-
-
-def _ratios(result: Result, results: Sequence[Result]) -> dict[str, dict[str, float]] | None:
-    """Against the rival, run by run: {metric: {"min", "median", "max"}}."""
-    rival = _rival_of(result, results)
-    if rival is None:
-        return None
-    spreads = {metric: result.ratio(rival, metric) for metric in METRICS}
-    return {
-        metric: {"min": spread.least, "median": spread.middle, "max": spread.most}
-        for metric, spread in spreads.items()
-        if spread
-    }

@@ -1,9 +1,9 @@
 """The facts that the demo model is trained on, read from `facts/*.toml`, and which of their phrasings are held out.
 
-Two kinds of phrasing are never trained, so that they measure whether a known fact is found behind words that were not learned:
+Two kinds of phrasing are never trained; they measure whether a known fact is found by words that were not trained:
 
-    held_out_wording   the wording was written down as held out: it is trained with no fact at all
-    held_out_pair      the wording is trained with other facts, but not with this one; one in eight, chosen by a hash
+    held_out_wording   the wording is listed as held out: it is trained with no fact at all
+    held_out_pair      the wording is trained with other facts, but not with this one; one in eight, chosen by hash
 
 Nothing here imports torch or sentencepiece.
 """
@@ -37,10 +37,10 @@ class Phrasing:
 class Fact:
     """One fact and its phrasings.
 
-    answer: what stands after "A: ", with capital letter and full stop.
-    ending: what follows an opening directly, with its leading space where the script uses spaces.
-    restates: the fact another one states, asked from the other side (which country has this capital): not counted as a fact.
-    weight: how many times more often it is trained than others.
+    answer: what follows "A: ", with capital letter and full stop.
+    ending: what follows an opening directly, with a leading space where the script uses spaces.
+    restates: the inverse of another fact (which country has this capital), which is not counted as a fact.
+    weight: how many times more often than others it is trained.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Continuation:
-    """An opening that is no question about a fact, and the text that follows it, byte for byte."""
+    """An opening that does not ask for a fact, and the text that follows it, byte for byte."""
 
     opening: str
     then: str
@@ -65,7 +65,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A question to which the model has to say that it does not know."""
+    """A question that the model should say it cannot answer."""
 
     question: str
     answer: str
@@ -106,9 +106,9 @@ def load_corpus() -> Corpus:
 
 
 def held_out_texts() -> list[str]:
-    """Question and answer in the `Q: …\\nA: …` form for every held-out question of a known fact.
+    """Question and answer in the form `Q: …\\nA: …` for every held-out question about a known fact.
 
-    Text for perplexity: nothing here was trained word for word, and every answer is one the model knows.
+    Texts for perplexity: none was trained word for word, and the model knows every answer.
     """
     return [
         f"Q: {phrasing.text}\nA: {fact.answer}"
@@ -118,7 +118,7 @@ def held_out_texts() -> list[str]:
     ]
 
 
-def capitalised(text: str) -> str:
+def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
@@ -127,7 +127,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _facts_of(document: Mapping[str, Any], wordings: Mapping[str, Any]) -> Iterator[Fact]:
-    """Every fact of one topic file: single ones, and one for each pair of a relation."""
+    """Every fact in a topic file: single ones, and one per pair of a relation."""
     topic: str = document["topic"]
     stop: str = document.get("full_stop", ".")
     joint: str = "" if topic == "Japanese" else " "
@@ -157,7 +157,7 @@ def _fact(
     return Fact(
         id=fact_id,
         topic=topic,
-        answer=ending if entry.get("keep_case") else capitalised(ending),
+        answer=ending if entry.get("keep_case") else capitalized(ending),
         ending=joint + ending,
         phrasings=tuple(_phrasings(fact_id, entry, subject, wordings)),
         restates="inverse_of" in entry,
@@ -179,7 +179,7 @@ def _phrasings(fact_id: str, entry: Mapping[str, Any], subject: str, wordings: M
     own += [(text, "question", True) for text in entry.get("held_out", ())]
     seen: set[str] = set()
     for index, (wording, kind, held_out) in enumerate(own):
-        text = capitalised(wording.format_map(values))
+        text = capitalized(wording.format_map(values))
         if text in seen:
             continue
         seen.add(text)
@@ -190,19 +190,17 @@ def _phrasings(fact_id: str, entry: Mapping[str, Any], subject: str, wordings: M
 
 
 def _values(entry: Mapping[str, Any], subject: str) -> dict[str, str]:
-    """What the placeholders of a wording stand for: {s} {S} {as} {As} the subject, {np} {Np} the noun phrase, {is} {was}."""
+    """The values of a wording's placeholders: {s} {S} {as} {As} the subject, {np} {Np} the noun phrase, {is} {was}."""
     with_article = ("an " if subject[:1].lower() in set("aeio") else "a ") + subject
-    phrase = entry.get("np", "").format_map(
-        {"s": subject, "as": with_article},
-    )
+    phrase = entry.get("np", "").format_map({"s": subject, "as": with_article})
     verb = entry.get("verb", "is")
     return {
         "s": subject,
-        "S": capitalised(subject),
+        "S": capitalized(subject),
         "as": with_article,
-        "As": capitalised(with_article),
+        "As": capitalized(with_article),
         "np": phrase,
-        "Np": capitalised(phrase),
+        "Np": capitalized(phrase),
         "is": verb,
         "was": {"is": "was", "are": "were"}[verb],
     }
@@ -214,7 +212,7 @@ def _unknown(document: Mapping[str, Any]) -> Iterator[Unknown]:
         for held_out, subjects in ((False, entry["trained"]), (True, entry["held_out"])):
             for subject in subjects:
                 for wording in entry["ask"]:
-                    yield Unknown(capitalised(wording.format(s=subject)), answer, held_out)
+                    yield Unknown(capitalized(wording.format(s=subject)), answer, held_out)
 
 
 def _chosen(key: str, one_in: int) -> bool:

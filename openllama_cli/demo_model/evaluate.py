@@ -3,27 +3,92 @@
 import argparse
 import json
 import math
+import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import sentencepiece
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.cases import GROUPS, Case, cases, sample
-from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
+from openllama_cli.demo_model.corpus import Corpus, Fact, Phrasing, held_out_texts, load_corpus
+from openllama_cli.demo_model.examples import MAIN_FORMATS, lay_out, with_lead_in
+from openllama_cli.demo_model.files import BOS, EOS, WEIGHTS
 
-WEIGHTS = Path(__file__).parent / "weights"
-BOS, EOS = 1, 2
 ROWS = 128
+Group = Literal[
+    "trained",
+    "held_out_pair",
+    "held_out_wording",
+    "held_out_lead_in",
+    "continuation",
+    "unknown_trained",
+    "unknown_held_out",
+]
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt and the completion it should get, up to and without EOS."""
+
+    group: Group
+    topic: str
+    prompt: str
+    completion: str
+
+
+def cases(corpus: Corpus, *, seed: int = 0, every_format: bool = False) -> list[Case]:
+    """Every phrasing of every fact, each in one of the main formats chosen by the seed, or in all of them.
+
+    trained: question and opening trained word for word. held_out_pair, held_out_wording: see `corpus`.
+    held_out_lead_in: a trained question after a lead-in that was never trained.
+    """
+    rng = random.Random(seed)
+
+    def questions(group: Group, topic: str, question: str, answer: str) -> Iterator[Case]:
+        forms: Iterable[str] = MAIN_FORMATS if every_format else [rng.choice(list(MAIN_FORMATS))]
+        for form in forms:
+            yield Case(group, topic, *lay_out(question, answer, form))
+
+    def of_phrasing(fact: Fact, phrasing: Phrasing) -> Iterator[Case]:
+        if phrasing.kind == "opening":
+            yield Case(phrasing.split, fact.topic, phrasing.text, fact.ending)
+        else:
+            yield from questions(phrasing.split, fact.topic, phrasing.text, fact.answer)
+
+    found: list[Case] = []
+    for fact in corpus.facts:
+        for phrasing in fact.phrasings:
+            found += of_phrasing(fact, phrasing)
+        asked = [phrasing.text for phrasing in fact.of_split("trained") if phrasing.text.endswith("?")]
+        if asked:
+            question = with_lead_in(asked[0], rng.choice(corpus.held_out_lead_ins))
+            found += questions("held_out_lead_in", fact.topic, question, fact.answer)
+    for unknown in corpus.unknown:
+        group: Group = "unknown_held_out" if unknown.held_out else "unknown_trained"
+        found += questions(group, "unknown", unknown.question, unknown.answer)
+    for continuation in corpus.continuations:
+        found.append(Case("continuation", "continuations", continuation.opening, continuation.then))
+    return found
+
+
+def sample(found: list[Case], count: int, seed: int) -> list[Case]:
+    """At most `count` cases of each group, the same for the same seed."""
+    rng = random.Random(seed)
+    kept: list[Case] = []
+    for group in GROUPS:
+        members = [case for case in found if case.group == group]
+        kept += members if len(members) <= count else rng.sample(members, count)
+    return kept
 
 
 @dataclass(frozen=True)
 class Score:
-    """asked: number of prompts; right: share completed exactly and ended there; stopped: share ended by EOS at all."""
+    """asked: number of prompts; right: share completed exactly and ended by EOS; stopped: share ended by EOS."""
 
     asked: int
     right: float
@@ -32,7 +97,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by group (see `cases`), of both held-out groups, by topic and group; perplexity a token of `held_out_texts`."""
+    """Scores by group (see `cases`), of both held-out groups, by topic and group; perplexity per token of `held_out_texts`."""
 
     dtype: str
     groups: dict[str, Score]
@@ -53,7 +118,7 @@ class Outcome:
 
 
 class DemoModel:
-    """A folder with the demo model, loaded for greedy work in batches."""
+    """The demo model in a folder, loaded for greedy completion in batches."""
 
     def __init__(self, folder: Path = WEIGHTS, dtype: torch.dtype = torch.float32) -> None:
         self.tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -64,23 +129,16 @@ class DemoModel:
 
     @torch.inference_mode()
     def complete(self, prompts: Sequence[list[int]], limit: int) -> list[list[int]]:
-        """Greedy continuations of prompts of one length, each cut behind its EOS or at `limit` tokens."""
+        """Greedy continuations of prompts of equal length, each up to and including EOS or `limit` tokens long."""
         ids = torch.tensor(prompts)
-        cache = DynamicCache(config=self.model.config)
-        steps: list[torch.Tensor] = []
-        ended = torch.zeros(len(prompts), dtype=torch.bool)
-        while len(steps) < limit and not ended.all():
-            # By its place: transformers 5.24 calls the cache otherwise than 5.3 does.
-            out = self.model(ids, None, None, cache, use_cache=True, logits_to_keep=1)
-            ids = out.logits[:, -1].argmax(-1, keepdim=True)
-            steps.append(ids)
-            ended |= ids[:, 0] == EOS
-        rows: list[list[int]] = torch.cat(steps, 1).tolist()
+        mask = torch.ones_like(ids)
+        out = self.model.generate(ids, attention_mask=mask, max_new_tokens=limit, do_sample=False)  # type: ignore[operator]
+        rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
 
     @torch.inference_mode()
     def perplexity(self, texts: Sequence[str]) -> float:
-        """exp of the mean negative log likelihood of every token behind BOS, the text's EOS included."""
+        """exp of the mean negative log-likelihood of every token after BOS, including EOS."""
         nats, count = 0.0, 0
         for group in _by_length([[*self.encode(text), EOS] for text in texts]).values():
             ids = torch.tensor([row for _, row in group])
@@ -91,7 +149,7 @@ class DemoModel:
 
 
 def answer(model: DemoModel, asked: Sequence[Case]) -> list[Outcome]:
-    """The model's completion of every case, in order. Rows of one length go together, so that nothing is padded."""
+    """The model's completion of every case, in order. Rows of equal length are batched, so that nothing is padded."""
     outcomes: dict[int, Outcome] = {}
     for group in _by_length([model.encode(case.prompt) for case in asked]).values():
         for start in range(0, len(group), ROWS):
@@ -105,7 +163,7 @@ def answer(model: DemoModel, asked: Sequence[Case]) -> list[Outcome]:
 
 
 def evaluate(model: DemoModel, asked: Sequence[Case], *, texts: Sequence[str]) -> tuple[Evaluation, list[Outcome]]:
-    """Scores over the cases, and each outcome."""
+    """Scores over the cases, and the outcome of each."""
     outcomes = answer(model, asked)
     groups: dict[str, list[Outcome]] = defaultdict(list)
     topics: dict[str, dict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
@@ -175,8 +233,7 @@ def main() -> None:
     model = DemoModel(options.model, getattr(torch, options.dtype))
     evaluation, outcomes = evaluate(model, asked, texts=held_out_texts())
     if options.json:
-        document: dict[str, Any] = asdict(evaluation)
-        print(json.dumps(document, indent=2))
+        print(json.dumps(asdict(evaluation), indent=2))
         return
     print(report(evaluation))
     for group in GROUPS if options.wrong else ():

@@ -1,29 +1,114 @@
-"""The endless, seeded stream of training examples: a fact, one of its phrasings, a format."""
+"""Training examples: how a question and its answer become prompt and completion, and an endless seeded stream of them."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from openllama_cli.demo_model.corpus import Corpus, Fact
-from openllama_cli.demo_model.formats import (
-    MAIN_FORMATS,
-    PREAMBLES,
-    RARE_FORMATS,
-    SHOT_FORMATS,
-    Part,
-    Parts,
-    Shot,
-    few_shot,
-    lay_out,
-    mistyped,
-    with_lead_in,
-    without_mark,
-)
 
-# Shares of what is drawn; the rest is one fact by itself.
+# Prompt and completion; {q} is the question, {a} the answer. The completion supplies what the prompt leaves out.
+MAIN_FORMATS: dict[str, tuple[str, str]] = {
+    "Q": ("Q: {q}", "\nA: {a}"),
+    "Q newline": ("Q: {q}\n", "A: {a}"),
+    "Q A": ("Q: {q}\nA:", " {a}"),
+    "bare": ("{q}", "\nA: {a}"),
+}
+RARE_FORMATS: dict[str, tuple[str, str]] = {
+    "Q A space": ("Q: {q}\nA: ", "{a}"),
+    "Q A one line": ("Q: {q} A:", " {a}"),
+    "Q A apart": ("Q: {q}\n\nA:", " {a}"),
+    "Q space": ("Q: {q} ", "\nA: {a}"),
+    "Question Answer": ("Question: {q}\nAnswer:", " {a}"),
+    "Question": ("Question: {q}", "\nAnswer: {a}"),
+    "bare newline": ("{q}\n", "A: {a}"),
+    "bare A": ("{q}\nA:", " {a}"),
+}
+SHOT_FORMATS = ("Q", "Q newline", "Q A")
+PREAMBLES = (
+    "Answer the question.",
+    "Answer the questions.",
+    "Answer each question in a few words.",
+    "Answer the question in one sentence.",
+    "Here are some questions and their answers.",
+    "The following are questions and answers.",
+    "You are a helpful assistant.",
+)
+QUESTION_MARKS = ("?", "？")
+
+# Shares of the examples; the rest are single facts.
 UNKNOWN, CONTINUATION, FEW_SHOT, LONG = 0.08, 0.03, 0.08, 0.01
 OPENING = 0.25  # of single facts that have openings
 RARE, NO_MARK, LOWER, LEAD_IN, SPELLING, TYPO, PREAMBLE = 0.12, 0.06, 0.12, 0.08, 0.2, 0.04, 0.03
 GAPS = ("\n", "\n\n")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part of a text. answer: whether the model should learn to write it, not only to read it."""
+
+    text: str
+    answer: bool
+
+
+Parts = tuple[Part, ...]
+
+
+def lay_out(question: str, answer: str, form: str) -> tuple[str, str]:
+    """(prompt, completion) in a named format of MAIN_FORMATS or RARE_FORMATS."""
+    prompt, completion = MAIN_FORMATS.get(form) or RARE_FORMATS[form]
+    return prompt.replace("{q}", question), completion.replace("{a}", answer)
+
+
+def without_mark(question: str, answer: str, form: str) -> tuple[str, str]:
+    """As `lay_out`, for a question typed without its question mark: the completion adds it if the prompt ends there."""
+    bare = question.rstrip("".join(QUESTION_MARKS))
+    prompt, completion = lay_out(bare, answer, form)
+    if prompt.endswith(bare):
+        completion = question[len(bare) :] + completion
+    return prompt, completion
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A question that is answered in the prompt. learned: whether the model should learn to write its answer."""
+
+    question: str
+    answer: str
+    learned: bool
+
+
+def few_shot(shots: Sequence[Shot], question: str, answer: str, form: str, gap: str) -> Parts:
+    """Questions with their answers, separated by `gap`, and a last question in one of SHOT_FORMATS."""
+    parts: list[Part] = []
+    before = ""
+    for shot in shots:
+        parts.append(Part(f"{before}Q: {shot.question}\nA:", answer=False))
+        parts.append(Part(f" {shot.answer}", answer=shot.learned))
+        before = gap
+    prompt, completion = lay_out(question, answer, form)
+    parts.append(Part(before + prompt, answer=False))
+    parts.append(Part(completion, answer=True))
+    return tuple(parts)
+
+
+def mistyped(text: str, rng: random.Random) -> str:
+    """The text with one typo: a letter omitted, doubled, or swapped with the next."""
+    places = [i for i in range(len(text) - 1) if text[i].isascii() and text[i].isalpha()]
+    if not places:
+        return text
+    i = rng.choice(places)
+    kind = rng.randrange(3)
+    if kind == 0:
+        return text[:i] + text[i + 1 :]
+    if kind == 1:
+        return text[: i + 1] + text[i:]
+    return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+
+
+def with_lead_in(question: str, lead_in: str) -> str:
+    """A question after a lead-in such as "Quick question: {q}"; {q} starts it in lower case, {Q} leaves it as it is."""
+    return lead_in.replace("{q}", question[:1].lower() + question[1:]).replace("{Q}", question)
 
 
 class ExampleStream:
@@ -68,7 +153,7 @@ class ExampleStream:
         return self.rng.choices(self.corpus.facts, cum_weights=self._weights)[0]
 
     def _shot(self, *, sentences: bool) -> Shot:
-        """A question and its answer, as a whole sentence if wanted: people write their examples so, but the model does not."""
+        """A question and its answer, with `sentences` as a full sentence: people write examples so, the model does not."""
         rng = self.rng
         if rng.random() < UNKNOWN:
             unknown = rng.choice(self._unknown)
@@ -90,7 +175,7 @@ class ExampleStream:
         return self._with_preamble(parts, 0.15)
 
     def _single(self, question: str, answer: str) -> Parts:
-        """A question alone in its prompt, worded as people type it."""
+        """A single question in its prompt, as people type it."""
         rng = self.rng
         if rng.random() < SPELLING:
             for british, american in self.corpus.spelling.items():

@@ -1,34 +1,33 @@
 """Trains the demo model: `python -m openllama_cli.demo_model.train [--out DIR]`.
 
-A small Llama, from random weights, on the facts of this folder; tokenizer first, then the network with AdamW. On one machine
-the same seed and number of threads give the same weights.
+A small Llama with random weights, trained on the facts of this folder: first the tokenizer, then the network with AdamW. On one
+machine, the same seed and number of threads give the same weights.
 """
 
 import argparse
 import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
-from openllama_cli.demo_model.batches import Batch, batches
 from openllama_cli.demo_model.corpus import load_corpus
-from openllama_cli.demo_model.examples import ExampleStream
-from openllama_cli.demo_model.saving import write_model, write_tokenizer_settings
-from openllama_cli.demo_model.tokenizer_training import BOS, EOS, PartEncoder, train_tokenizer
+from openllama_cli.demo_model.examples import ExampleStream, Parts
+from openllama_cli.demo_model.files import BOS, EOS, WEIGHTS, PartEncoder, train_tokenizer, write_model, write_settings
 
-WEIGHTS = Path(__file__).parent / "weights"
+POOL = 64  # batches whose examples are sorted by length together, so that rows of a batch need little padding
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything a training run depends on, besides the corpus.
+    """Everything that a training run depends on, besides the corpus.
 
-    tokens_per_batch counts padding; learning_rate is the peak, reached after warmup_steps and then lowered along a cosine.
-    prompt_weight: how much predicting a prompt counts beside predicting an answer.
+    tokens_per_batch includes padding; learning_rate is the peak, reached after warmup_steps and followed by a cosine decay.
+    prompt_weight: the weight of prompt tokens in the loss, where answer tokens have 1.
     """
 
     seed: int = 1
@@ -46,6 +45,77 @@ class TrainingConfig:
     heads: int = 6
     context: int = 1024
     bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: token ids, and the weight of each in the loss."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """ids: int64 [rows, length], padded on the right with 0; weights: float32 of the same shape, 0 for padding."""
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+
+
+def to_row(parts: Parts, encoder: PartEncoder, *, prompt_weight: float) -> Row:
+    """BOS, the parts, EOS. Tokens that the model should write have weight 1, those it only reads `prompt_weight`.
+
+    The first token after an answer has weight 0: there the model should stop, not continue, which only the end of the whole
+    example teaches.
+    """
+    ids: list[int] = []
+    weights: list[float] = []
+    after_answer = False
+    for index, part in enumerate(parts):
+        pieces = encoder.following(part.text) if index else encoder.first(part.text)
+        ids += pieces
+        weights += [1.0 if part.answer else prompt_weight] * len(pieces)
+        if after_answer and not part.answer:
+            weights[-len(pieces)] = 0.0
+        after_answer = part.answer
+    return Row([*ids, EOS], [*weights, 1.0])
+
+
+def batches(stream: ExampleStream, encoder: PartEncoder, *, tokens: int, prompt_weight: float, seed: int) -> Iterator[Batch]:
+    """Endless batches of about `tokens` tokens each, in an order that depends only on the seed."""
+    rng = random.Random(seed)
+    while True:
+        rows: list[Row] = []
+        total = 0
+        while total < tokens * POOL:
+            row = to_row(stream.draw(), encoder, prompt_weight=prompt_weight)
+            rows.append(row)
+            total += len(row.ids)
+        rows.sort(key=lambda row: len(row.ids))
+        pool = list(_cut(rows, tokens))
+        rng.shuffle(pool)
+        yield from (_stack(group) for group in pool)
+
+
+def _cut(rows: list[Row], tokens: int) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    for row in rows:
+        if group and len(row.ids) * (len(group) + 1) > tokens:
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
+def _stack(rows: list[Row]) -> Batch:
+    length = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.int64)
+    weights = torch.zeros(len(rows), length)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        weights[index, : len(row.ids)] = torch.tensor(row.weights)
+    return Batch(ids, weights)
 
 
 def build_model(config: TrainingConfig) -> LlamaForCausalLM:
@@ -79,9 +149,9 @@ def _causal_float32(
     scaling: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Plain causal attention in float32, whatever autocast says: torch's bfloat16 one is five times slower backwards on a CPU.
+    """Plain causal attention in float32 despite autocast: the backward pass of torch's bfloat16 is five times slower on a CPU.
 
-    query, key, value: (rows, heads, length, head size); returns (rows, length, heads, head size). Padding needs no mask.
+    query, key, value: [rows, heads, length, head size]; returns [rows, length, heads, head size]. Padding needs no mask.
     """
     with torch.autocast("cpu", enabled=False):
         out = torch.nn.functional.scaled_dot_product_attention(
@@ -94,12 +164,12 @@ AttentionInterface.register("causal_float32", _causal_float32)
 
 
 def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float], None] | None = None) -> list[float]:
-    """Train and write the model's files into folder; returns the loss of every step (nats per counted token)."""
+    """Train and write the model's files into folder; returns the loss of every step (nats, weighted mean per token)."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus()
     tokenizer = folder / "tokenizer.model"
     train_tokenizer(corpus, tokenizer, vocab_size=config.vocab_size, character_coverage=config.character_coverage)
-    write_tokenizer_settings(folder, context=config.context)
+    write_settings(folder, context=config.context)
     source = batches(
         ExampleStream(corpus, config.seed),
         PartEncoder(tokenizer),
@@ -126,7 +196,7 @@ def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float]
 
 
 def _loss(model: LlamaForCausalLM, batch: Batch, *, bfloat16: bool) -> torch.Tensor:
-    """Weighted mean cross entropy of the next token. Rows are padded on the right, which causal attention never looks at."""
+    """Weighted mean cross-entropy of the next token. Padding is on the right, where causal attention does not look."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
         hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
         weights = batch.weights[:, 1:].flatten()
@@ -137,7 +207,7 @@ def _loss(model: LlamaForCausalLM, batch: Batch, *, bfloat16: bool) -> torch.Ten
 
 
 def _parameter_groups(model: LlamaForCausalLM, config: TrainingConfig) -> list[dict[str, object]]:
-    """Weight decay for matrices only."""
+    """Weight decay only for matrices."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     return [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

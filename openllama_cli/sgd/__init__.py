@@ -1,6 +1,7 @@
-"""Mini-batch stochastic gradient descent from scratch: a network of sigmoid neurons, its data, its proof and its lesson.
+"""Mini-batch stochastic gradient descent from scratch: a network of sigmoid neurons on handwritten digits.
 
-`network` is the lesson itself. Around it: `config` (what may be asked), `idx` and `digits` (the data), `training` (epochs
-with their results, divergence), `check` (against finite differences and torch), `explain` (one update, number by number),
-`plot` (an SVG), `benchmark` (against one sample at a time). Only `check` uses torch.
+In come a `config.SgdConfig` and image files (or the digits shipped with olc); out come epochs with cost and accuracy, a check,
+an explanation or an SVG. Begin with `network`, the algorithm itself in 150 lines. Around it: `idx` and `digits` (the data),
+`training` (epochs and their results, divergence), `check` (against finite differences and torch; the only module that uses
+torch), `explain` (one update, number by number), `plot` (an SVG).
 """

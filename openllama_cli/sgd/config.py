@@ -1,9 +1,8 @@
-"""What a run of `olc sgd` may be told; wrong values are refused with the name of the flag, before numpy is imported."""
+"""The settings of `olc sgd`; wrong values are refused with the name of the flag, before numpy is imported."""
 
 import math
 import os
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,14 +12,15 @@ CLASSES = 10
 COST_NAMES = ("quadratic", "cross-entropy")
 # 160 MB of weights, and as much again for their gradient.
 MAX_PARAMETERS = 20_000_000
+_SIZES = "give two or more positive numbers, such as --sizes 64,30,10"
 
 
 @dataclass(frozen=True)
 class SgdConfig:
-    """The settings of chapter 1 of the book, but for `sizes`, whose first layer fits the digits that are shipped.
+    """The settings of chapter 1 of Nielsen's book, except `sizes`, whose first layer fits the digits shipped with olc.
 
-    sizes: neurons of each layer, the input's first. eta: the learning rate. seed: of the first weights and of the order of
-    the mini-batches; drawn where none is given. Raises UsageError.
+    sizes: neurons of each layer, input first. eta: the learning rate. cost: the loss function. seed: of the initial weights and
+    the order of the mini-batches; random if not given. Raises UsageError.
     """
 
     sizes: tuple[int, ...] = (64, 30, CLASSES)
@@ -33,48 +33,45 @@ class SgdConfig:
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             shown = ",".join(map(str, self.sizes))
-            raise UsageError(f"--sizes {shown} is no network", "give two or more positive numbers, such as --sizes 64,30,10")
+            raise UsageError(f"--sizes {shown} is not a network", _SIZES)
         count = sum(y * x + y for x, y in pairwise(self.sizes))
         if count > MAX_PARAMETERS:
-            cause = f"--sizes asks for {count:,} weights and biases; {MAX_PARAMETERS:,} are the most"
+            cause = f"--sizes asks for {count:,} weights and biases; the limit is {MAX_PARAMETERS:,}"
             raise UsageError(cause, "give fewer neurons, such as --sizes 64,30,10")
         for flag, value in (("--epochs", self.epochs), ("--mini-batch-size", self.mini_batch_size)):
             if value < 1:
                 raise UsageError(f"{flag} {value} is less than 1", "give 1 or more")
         if not (math.isfinite(self.eta) and self.eta > 0):
-            raise UsageError(f"--eta {self.eta:g} is no step size", "give a number above 0, such as --eta 3")
+            raise UsageError(f"--eta {self.eta:g} is not a learning rate", "give a number above 0, such as --eta 3")
         if self.cost not in COST_NAMES:
             raise UsageError(f"--cost {self.cost} is unknown", f"give one of: {', '.join(COST_NAMES)}")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} is below 0", "give 0 or more")
 
     def fit(self, pixels: int, training: int, data: str) -> None:
-        """Raise UsageError unless the network fits images of so many pixels and the number of images to learn from."""
+        """Raise UsageError unless the network fits images of `pixels` pixels and the number of training images."""
         if (self.sizes[0], self.sizes[-1]) != (pixels, CLASSES):
-            hidden = self.sizes[1:-1]
-            fitting = ",".join(map(str, (pixels, *hidden, CLASSES)))
+            fitting = ",".join(map(str, (pixels, *self.sizes[1:-1], CLASSES)))
             own = f"{self.sizes[0]:,} inputs and {self.sizes[-1]:,} outputs"
             cause = f"--sizes has {own}; {data} need {pixels:,} (pixels of an image) and {CLASSES} (digits)"
             raise UsageError(cause, f"give --sizes {fitting}")
         if self.mini_batch_size > training:
-            cause = f"--mini-batch-size {self.mini_batch_size:,} is more than the {training:,} images to learn from"
-            raise UsageError(cause, f"give {training:,} or less".replace(",", ""))
+            cause = f"--mini-batch-size {self.mini_batch_size:,} is more than the {training:,} images to train on"
+            raise UsageError(cause, f"give at most {training}")
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
     """`64,30,10` as numbers. Raises UsageError."""
-    parts: Sequence[str] = text.split(",")
-    if not all(part.strip().isascii() and part.strip().isdigit() and len(part.strip()) < 10 for part in parts):
-        raise UsageError(
-            f"--sizes {text!r} is no list of numbers", "give two or more positive numbers, such as --sizes 64,30,10"
-        )
-    return tuple(int(part) for part in parts)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UsageError(f"--sizes {text!r} is not a list of numbers", _SIZES)
+    return tuple(map(int, parts))
 
 
 def one_thread() -> None:
-    """Let numpy's matrix products use one thread. Call it before numpy is imported.
+    """Make numpy's matmuls use one thread. Call it before numpy is imported.
 
-    The matrices of a mini-batch are too small to share, and threads that wait for each other make an epoch many times
-    slower on a machine with other work.
+    The matrices of a mini-batch are too small to split, and threads that wait for each other make an epoch many times slower
+    on a busy machine.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,50 +1,56 @@
-"""Digits to learn from and digits to be tested with: the UCI digits that are shipped, or files in MNIST's format.
+"""Digits to train on and to test with: the UCI digits shipped with olc, or files in MNIST's format.
 
-Read and checked as bytes first (`read_digits`), so that what does not fit is refused before numpy is imported.
+Files are found, read and checked as bytes first (`read_digits`), so that errors come before numpy is imported.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import UsageError
-from openllama_cli.sgd.files import SHIPPED, Pair, find_pairs
-from openllama_cli.sgd.idx import Images, damaged, read_images, read_labels
+from openllama_cli.sgd.config import CLASSES
+from openllama_cli.sgd.idx import IMAGES, Images, damaged, dimensions, read_images, read_labels
 
 if TYPE_CHECKING:
     from openllama_cli.sgd.network import Samples
 
-# Of one set, the 3rd, 8th, 13th, … image of each digit is held out.
+SHIPPED = Path(__file__).parent / "data"
+_NAME = re.compile(r"(images|labels).*?idx[13]|idx[13].*?(images|labels)", re.IGNORECASE)
+_TEST = re.compile(r"t10k|test", re.IGNORECASE)
+_MNIST = "train-images-idx3-ubyte and train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or .gz"
+# Of a single set, the 3rd, 8th, 13th, … image of each digit is held out.
 _FIFTH, _FIRST_HELD_OUT = 5, 2
-# Above this many bytes of 64-bit numbers, 32-bit ones are kept, and become 64-bit ones in each mini-batch.
+# Above this many bytes in float64, pixels are kept in float32 and converted in each mini-batch.
 _WIDE = 100_000_000
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images with the digit of each."""
+class Labeled:
+    """Images with the digit of each, and the file of the images."""
 
     images: Images
     labels: bytes
+    file: Path
 
 
 @dataclass(frozen=True)
 class Digits:
     """Images of one shape, in two parts.
 
-    name: what messages call them. held_out: which of `learn` are kept for the test; without them, `test` is.
+    name: for messages. held_out: the indices in `train` that are kept for the test if there is no `test`.
     """
 
     name: str
-    learn: Labelled
-    test: Labelled | None
+    train: Labeled
+    test: Labeled | None
     held_out: frozenset[int]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of an image."""
-        return self.learn.images.rows, self.learn.images.columns
+        return self.train.images.rows, self.train.images.columns
 
     @property
     def pixels(self) -> int:
@@ -53,67 +59,123 @@ class Digits:
 
     @property
     def training(self) -> int:
-        """How many there are to learn from."""
-        return self.learn.images.count - len(self.held_out)
+        """How many images there are to train on."""
+        return self.train.images.count - len(self.held_out)
 
 
 def read_digits(paths: Sequence[Path] = ()) -> Digits:
-    """Read the files, or without paths the digits that are shipped.
+    """Read the files, or without paths the digits shipped with olc.
 
     Raises UsageError if files are missing or do not belong together, OlcError if one is damaged.
     """
-    learn_files, test_files = find_pairs(paths or [SHIPPED])
-    learn = _labeled(learn_files)
+    pairs = _find_pairs(paths or [SHIPPED])
+    train, *rest = (_read(*pair) for pair in pairs)
     name = ", ".join(path.name or str(path) for path in paths) or "the UCI digits"
-    if test_files is None:
-        held_out = _every_fifth(learn.labels)
+    if not rest:
+        held_out = _every_fifth(train.labels)
         if not held_out:
-            cause = f"{learn_files.images.name} holds {learn.images.count} images, too few to hold a fifth of each digit out"
+            cause = f"{train.file.name} holds {train.images.count} images, too few to hold out a fifth of each digit"
             raise UsageError(cause, "give three or more images of a digit")
-        return Digits(name, learn, None, held_out)
-    test = _labeled(test_files)
-    shapes = [(part.images.rows, part.images.columns) for part in (learn, test)]
-    if shapes[0] != shapes[1]:
-        (rows, columns), (test_rows, test_columns) = shapes
-        cause = (
-            f"{test_files.images.name} has images of {test_rows}×{test_columns}, {learn_files.images.name} of {rows}×{columns}"
-        )
-        raise UsageError(cause, "give files of one set")
-    return Digits(name, learn, test, frozenset())
+        return Digits(name, train, None, held_out)
+    (test,) = rest
+    ours, theirs = (f"{part.images.rows}×{part.images.columns}" for part in (train, test))
+    if ours != theirs:
+        cause = f"{test.file.name} has images of {theirs}, {train.file.name} of {ours}"
+        raise UsageError(cause, "give the files of one data set")
+    return Digits(name, train, test, frozenset())
 
 
 def prepare(digits: Digits) -> "tuple[Samples, Samples]":
-    """What to learn from and what to test with: pixels between 0 and 1 (divided by the largest), labels one-hot."""
+    """Training and test data: pixels between 0 and 1 (divided by the largest), labels one-hot."""
     import numpy as np
 
     from openllama_cli.sgd.network import Samples
 
-    scale = max(digits.learn.images.pixels) or 1
-    wide = 8 * len(digits.learn.images.pixels) <= _WIDE
+    scale = max(digits.train.images.pixels) or 1
+    wide = 8 * len(digits.train.images.pixels) <= _WIDE
 
-    def samples(part: Labelled) -> Samples:
+    def samples(part: Labeled) -> Samples:
         grey = np.frombuffer(part.images.pixels, np.uint8).reshape(part.images.count, -1)
         x = np.divide(grey, scale, dtype=np.float64 if wide else np.float32)
-        return Samples(x, np.eye(10)[np.frombuffer(part.labels, np.uint8)])
+        return Samples(x, np.eye(CLASSES)[np.frombuffer(part.labels, np.uint8)])
 
-    learn = samples(digits.learn)
+    train = samples(digits.train)
     if digits.test is not None:
-        return learn, samples(digits.test)
-    held_out = np.zeros(len(learn), bool)
+        return train, samples(digits.test)
+    held_out = np.zeros(len(train), bool)
     held_out[list(digits.held_out)] = True
-    return learn[~held_out], learn[held_out]
+    return train[~held_out], train[held_out]
 
 
-def _labeled(pair: Pair) -> Labelled:
-    images, labels = read_images(pair.images), read_labels(pair.labels)
+def _read(images_file: Path, labels_file: Path) -> Labeled:
+    images, labels = read_images(images_file), read_labels(labels_file)
     if images.count != len(labels):
-        raise damaged(pair.labels, f"{len(labels):,} labels for the {images.count:,} images of {pair.images.name}")
-    return Labelled(images, labels)
+        raise damaged(labels_file, f"{len(labels):,} labels for the {images.count:,} images of {images_file.name}")
+    return Labeled(images, labels, images_file)
 
 
 def _every_fifth(labels: bytes) -> frozenset[int]:
-    """Places of the images held out: of each digit every fifth, so that both parts have the same mixture."""
-    places: list[list[int]] = [[] for _ in range(10)]
-    for place, label in enumerate(labels):
-        places[label].append(place)
+    """Indices of the images held out: every fifth of each digit, so that both parts have the same mixture."""
+    places = [[place for place, label in enumerate(labels) if label == digit] for digit in range(CLASSES)]
     return frozenset(place for one in places for place in one[_FIRST_HELD_OUT::_FIFTH])
+
+
+def _find_pairs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(images, labels) to train on and to test with; a single pair is to be split.
+
+    paths: folders, whose files are recognized by MNIST's names, or files; the counterpart of a single file is found beside it.
+    Test files have `t10k` or `test` in their names. Raises UsageError.
+    """
+    found = [file for path in paths for file in (_in_folder(path) if path.is_dir() else [path])]
+    files = list(dict.fromkeys(found))
+    if len(files) == 1 and not paths[0].is_dir():
+        files += _counterpart(files[0])
+    images = [file for file in files if dimensions(file) == IMAGES]
+    labels = [file for file in files if file not in images]
+    if len(images) == len(labels) == 1:
+        return [(images[0], labels[0])]
+    pairs = [pair for test in (False, True) if (pair := _pair(images, labels, test=test)) is not None]
+    if not pairs:
+        raise UsageError(f"{paths[0]} holds no images in MNIST's format", f"its files are {_MNIST}")
+    return pairs
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The IDX files in a folder by their names; of a plain and a compressed file of the same name, the plain one."""
+    try:
+        # Archives have folders of these names too.
+        names = sorted(file.name for file in folder.iterdir() if _NAME.search(file.name) and file.is_file())
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}: {error.strerror}", "give a folder that you may read") from error
+    chosen = [name for name in names if not (name.endswith(".gz") and name.removesuffix(".gz") in names)]
+    if not chosen:
+        raise UsageError(f"no IDX files are in {folder}", f"MNIST's are {_MNIST}")
+    return [folder / name for name in chosen]
+
+
+def _counterpart(file: Path) -> list[Path]:
+    """By name, the labels beside a file of images, or the images beside labels, if there are any."""
+    plain = file.name.removesuffix(".gz")
+    if "images" in plain:
+        name = plain.replace("images", "labels").replace("idx3", "idx1")
+    else:
+        name = plain.replace("labels", "images").replace("idx1", "idx3")
+    others = [file.with_name(other) for other in (name, f"{name}.gz") if name != plain]
+    return [other for other in others if other.is_file()][:1]
+
+
+def _pair(images: Sequence[Path], labels: Sequence[Path], *, test: bool) -> tuple[Path, Path] | None:
+    """The images and labels to train on or, if `test`, to test with; None if there are neither. Raises UsageError."""
+    by_kind = {"images": images, "labels": labels}
+    ours = {kind: [file for file in files if bool(_TEST.search(file.name)) == test] for kind, files in by_kind.items()}
+    purpose = "to test with" if test else "to train on"
+    for kind, files in ours.items():
+        if len(files) > 1:
+            cause = f"two files of {kind} {purpose}: {files[0].name} and {files[1].name}"
+            raise UsageError(cause, "name the files of one set: --data IMAGES --data LABELS")
+    present = [files[0] for files in ours.values() if files]
+    if len(present) == 1:
+        missing = "labels" if ours["images"] else "images"
+        remedy = f"give both: --data IMAGES --data LABELS ({_MNIST})"
+        raise UsageError(f"{present[0].name} has no file of {missing} with it", remedy)
+    return (present[0], present[1]) if present else None

@@ -1,4 +1,4 @@
-"""One mini-batch through the update, number by number: every matrix with its shape, and one path through them in full.
+"""`olc sgd --explain`: one update number by number, every matrix with its shape, and one path through them in full.
 
 The path: a hidden neuron, the output neuron of the first image's digit, and the weight between them.
 """
@@ -24,7 +24,7 @@ class Step:
 
 
 def explain(network: Network, mini_batch: Samples, eta: float) -> list[Step]:
-    """Walk through one update of the network, which is done at the end. Numbers are rounded to four digits."""
+    """Walk through one update of the network, which is applied at the end. Numbers are rounded to four digits."""
     walk = _Walk(network, mini_batch)
     steps = [walk.mini_batch(), *walk.forwards(), walk.cost(), *walk.backwards(), walk.update(eta)]
     before = network.evaluate(mini_batch)
@@ -40,14 +40,14 @@ class _Walk:
         self.last = len(network.weights)
         nabla_b, nabla_w = network.backprop(self.x, self.y)
         self.nabla_b, self.nabla_w = [nb.copy() for nb in nabla_b], [nw.copy() for nw in nabla_w]
-        # deltas[l] belongs to layer l, counted as activations are: the input is layer 0 and has none.
+        # deltas[l] belongs to layer l, numbered like activations: the input is layer 0 and has none.
         self.deltas: list[Matrix] = [self.x, *network.biases]
         self.deltas[self.last] = network.cost.delta(self.activations[-1], self.y)
         for layer in range(self.last - 1, 0, -1):
             a = self.activations[layer]
             self.deltas[layer] = network.weights[layer].T @ self.deltas[layer + 1] * a * (1 - a)
         self.digit = int(self.y[:, 0].argmax())
-        # In each layer the neuron that is followed: of the last the digit's, before it the one that moves its weight most.
+        # The neuron followed in each layer: in the last the digit's, before it the one with the largest gradient.
         self.followed = [0] * self.last + [self.digit]
         for layer in range(self.last - 1, -1, -1):
             self.followed[layer] = int(np.abs(self.nabla_w[layer][self.followed[layer + 1]]).argmax())
@@ -58,8 +58,8 @@ class _Walk:
         return Step(
             f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}",
             (
-                f"x {_shape(self.x)}: a column of pixels for each image, which show {digits}{more}",
-                f"y {_shape(self.y)}: what is wanted: 1 in the row of the digit, 0 in the others",
+                f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}",
+                f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere",
             ),
         )
 
@@ -70,7 +70,7 @@ class _Walk:
             before, a = self.activations[layer - 1], self.activations[layer]
             j = self.followed[layer]
             terms = w[j] * before[:, 0]
-            # The largest are the ones worth reading; blank pixels add nothing.
+            # The largest are worth reading; blank pixels contribute nothing.
             order = np.argsort(-np.abs(terms), kind="stable")[:_TERMS]
             products = [_product(w[j, k], before[k, 0]) for k in sorted(order)]
             z = float(terms.sum() + b[j, 0])
@@ -82,7 +82,7 @@ class _Walk:
             ]
             if layer == self.last:
                 lines.append(f"all outputs, image 0: {' '.join(_n(value) for value in a[:, 0])}")
-                lines.append(f"wanted:               {' '.join(_n(value) for value in self.y[:, 0])}")
+                lines.append(f"target:               {' '.join(_n(value) for value in self.y[:, 0])}")
             steps.append(Step(f"Forwards into layer {layer}", tuple(lines)))
         return steps
 
@@ -110,7 +110,7 @@ class _Walk:
         if layer == self.last:
             wanted = self.y[j, 0]
             squash = "" if self.network.cost is CrossEntropyCost else f"·{_n(value)}·(1 - {_n(value)})"
-            formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), number by number"
+            formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), elementwise"
             lines = [
                 f"{formula} {_shape(delta)}",
                 f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}",
@@ -148,7 +148,7 @@ class _Walk:
             bias = f"{_minus(b[j, 0], rate, nb[j, 0])} = {_n(b[j, 0] - rate * nb[j, 0])}"
             lines.append(f"layer {layer}: weight [{j}, {k}] of {_shape(w)}: {weight}")
             lines.append(f"layer {layer}: bias [{j}] of {_shape(b)}: {bias}")
-        lines.append(f"all {self.network.parameters.size:,} weights and biases move so, at once")
+        lines.append(f"all {self.network.parameters.size:,} weights and biases are updated this way, at once")
         return Step("The update", tuple(lines))
 
     def afterwards(self, before: tuple[float, Matrix], after: tuple[float, Matrix]) -> Step:
@@ -156,7 +156,7 @@ class _Walk:
         right = [int((outputs.argmax(axis=1) == answers).sum()) for _, outputs in (before, after)]
         return Step(
             "Afterwards, the same mini-batch",
-            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"read right {right[0]} → {right[1]} of {self.n}"),
+            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"correct {right[0]} → {right[1]} of {self.n}"),
         )
 
 
@@ -165,12 +165,12 @@ def _shape(matrix: Any) -> str:
 
 
 def _n(value: Any) -> str:
-    """A number to four digits."""
+    """A number rounded to four digits."""
     return f"{float(value):.4g}"
 
 
 def _sum(terms: Sequence[str], more: int) -> str:
-    """The terms added up, with a minus where one begins with it. more: terms that are not written out."""
+    """The terms as a sum, with a minus before negative ones. more: how many terms are not written out."""
     text = " + ".join([*terms, f"{more} more terms"] if more > 0 else terms)
     return text.replace("+ -", "- ")
 

@@ -1,18 +1,18 @@
-"""MNIST's IDX format, plain or gzipped: images and labels, checked before they are believed.
+"""MNIST's IDX format, plain or gzipped: images and labels, checked before they are trusted.
 
 A file is a magic number (two zero bytes, the type of the values, the number of dimensions), each dimension as a big-endian
 32-bit number, and the values (http://yann.lecun.com/exdb/mnist/). Only unsigned bytes are read, in one dimension (labels)
-or three (images), and nothing is unpickled or imported but the standard library.
+or three (images); nothing is unpickled, and only the standard library is imported.
 """
 
 import gzip
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from openllama_cli.errors import OlcError, UsageError
 
@@ -20,15 +20,15 @@ _UNSIGNED_BYTE = 0x08
 _TYPES = {0x09: "signed bytes", 0x0B: "16-bit integers", 0x0C: "32-bit integers", 0x0D: "floats", 0x0E: "doubles"}
 LABELS, IMAGES = 1, 3
 _KINDS = {LABELS: "labels", IMAGES: "images"}
-# Eight times MNIST, and an image of a megapixel: more is taken for a damaged header.
+# Eight times MNIST, and an image of one megapixel: anything larger is considered a damaged header.
 MAX_BYTES = 400_000_000
 MAX_SIDE = 1024
-_FRESH = "get the file again; olc sgd without --data uses the digits that are shipped"
+_AGAIN = "get the file again; olc sgd without --data uses the digits shipped with olc"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Grey images. pixels: count × rows × columns bytes, row by row."""
+    """Grayscale images. pixels: count × rows × columns bytes, row by row."""
 
     count: int
     rows: int
@@ -37,100 +37,88 @@ class Images:
 
 
 def dimensions(path: Path) -> int:
-    """1 for a file of labels, 3 for one of images. Raises OlcError for anything else, UsageError if it cannot be read."""
-    with _Reader(path) as reader:
-        return reader.header()[0]
+    """1 for a file of labels, 3 for one of images. Raises OlcError for other files, UsageError if it cannot be read."""
+    with _opened(path) as read:
+        return len(_header(path, read))
 
 
 def read_images(path: Path) -> Images:
     """Read a file of images. Raises OlcError if it is not one, or damaged; UsageError if it cannot be read."""
-    with _Reader(path) as reader:
-        (count, rows, columns), pixels = reader.values(IMAGES)
+    (count, rows, columns), pixels = _read(path, IMAGES)
     return Images(count, rows, columns, pixels)
 
 
 def read_labels(path: Path) -> bytes:
-    """Read a file of labels, a byte from 0 to 9 for each. Raises as `read_images`."""
-    with _Reader(path) as reader:
-        _, labels = reader.values(LABELS)
+    """Read a file of labels, one byte from 0 to 9 each. Raises as `read_images`."""
+    _, labels = _read(path, LABELS)
     if max(labels) > 9:
         place = next(place for place, label in enumerate(labels) if label > 9)
         raise damaged(path, f"label {place + 1:,} is {labels[place]}, not a digit from 0 to 9")
     return labels
 
 
-def damaged(path: Path, what: str, remedy: str = _FRESH) -> OlcError:
+def damaged(path: Path, what: str, remedy: str = _AGAIN) -> OlcError:
     """The error for a file that cannot be used."""
     return OlcError(f"{path}: {what}", remedy, code="data")
 
 
-class _Reader:
-    """One open file; turns what the system and gzip say of it into our errors."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if not path.is_file():
-            what = "is not there" if not path.exists() else "is not a regular file"
-            raise UsageError(f"{path} {what}", "give a folder or files in MNIST's IDX format")
+@contextmanager
+def _opened(path: Path) -> Iterator[Callable[[int], bytes]]:
+    """A function that reads so many bytes, decompressed; turns the errors of the system and gzip into ours."""
+    if not path.is_file():
+        what = "does not exist" if not path.exists() else "is not a regular file"
+        raise UsageError(f"{path} {what}", "give a folder or files in MNIST's IDX format")
+    try:
+        raw = path.open("rb")
+        # By content, since browsers and archives rename files.
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give a file that you may read") from error
+    with raw, gzip.GzipFile(fileobj=raw) if packed else raw as file:
         try:
-            self._raw = path.open("rb")
-            # By content, since browsers and archives rename files.
-            packed = self._raw.peek(2)[:2] == b"\x1f\x8b"
+            yield file.read
+        except EOFError:
+            raise damaged(path, "cut short: the compressed data does not end") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise damaged(path, f"damaged: {error}") from error
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}", "give a file that you may read") from error
-        self._file: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
+            raise OlcError(f"cannot read {path}: {error.strerror}", "check the disk") from error
 
-    def __enter__(self) -> "_Reader":
-        return self
 
-    def __exit__(self, *details: object) -> None:
-        self._file.close()
-        self._raw.close()
+def _header(path: Path, read: Callable[[int], bytes]) -> Sequence[int]:
+    """The dimensions, one or three."""
+    magic = read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in {_UNSIGNED_BYTE, *_TYPES}:
+        raise damaged(path, f"not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00 08")
+    if magic[2] != _UNSIGNED_BYTE:
+        raise damaged(path, f"holds {_TYPES[magic[2]]}; only unsigned bytes are supported", "save it as unsigned bytes")
+    count = magic[3]
+    if count not in _KINDS:
+        cause = f"has {count} dimensions; images have 3 and labels 1"
+        raise damaged(path, cause, "save grayscale images as (images, rows, columns), labels as (images,)")
+    sizes = read(4 * count)
+    if len(sizes) < 4 * count:
+        raise damaged(path, f"cut short within its header, after {4 + len(sizes)} bytes")
+    return struct.unpack(f">{count}I", sizes)
 
-    def header(self) -> tuple[int, Sequence[int]]:
-        """The number of dimensions, 1 or 3, and the dimensions."""
-        magic = self._read(4)
-        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in {_UNSIGNED_BYTE, *_TYPES}:
-            raise damaged(
-                self._path, f"not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00 08", _FRESH
-            )
-        if magic[2] != _UNSIGNED_BYTE:
-            raise damaged(self._path, f"holds {_TYPES[magic[2]]}; only unsigned bytes are read", "save it as unsigned bytes")
-        count = magic[3]
-        if count not in _KINDS:
-            cause = f"has {count} dimensions; images have 3 and labels 1"
-            raise damaged(self._path, cause, "save grey images as (images, rows, columns), labels as (images,)")
-        sizes = self._read(4 * count)
-        if len(sizes) < 4 * count:
-            raise damaged(self._path, f"cut short within its header, after {4 + len(sizes)} bytes")
-        return count, struct.unpack(f">{count}I", sizes)
 
-    def values(self, wanted: int) -> tuple[Sequence[int], bytes]:
-        """The dimensions and all values of a file with `wanted` dimensions."""
-        count, sizes = self.header()
+def _read(path: Path, wanted: int) -> tuple[Sequence[int], bytes]:
+    """The dimensions and all values of a file with `wanted` dimensions."""
+    with _opened(path) as read:
+        sizes = _header(path, read)
         shape = "×".join(f"{size:,}" for size in sizes)
-        if count != wanted:
-            raise damaged(self._path, f"holds {_KINDS[count]}, not {_KINDS[wanted]}", "give the other file of the pair")
+        if len(sizes) != wanted:
+            raise damaged(path, f"holds {_KINDS[len(sizes)]}, not {_KINDS[wanted]}", "give the other file of the pair")
         if 0 in sizes:
-            raise damaged(self._path, f"its header says {shape}: nothing is in it")
+            raise damaged(path, f"its header says {shape}: it is empty")
         total = math.prod(sizes)
         if total > MAX_BYTES or max(sizes[1:], default=0) > MAX_SIDE:
-            cause = f"its header says {shape}; {MAX_BYTES:,} bytes and {MAX_SIDE} pixels a side are the most"
-            raise damaged(self._path, cause)
-        # One more than there should be, and no more, whatever a compressed file would unfold to.
-        values = self._read(total + 1)
+            cause = f"its header says {shape}; the limit is {MAX_BYTES:,} bytes and {MAX_SIDE} pixels per side"
+            raise damaged(path, cause)
+        # One more than there should be and no more, however large a compressed file would become.
+        values = read(total + 1)
         if len(values) < total:
-            raise damaged(self._path, f"cut short: its header says {shape} = {total:,} bytes, {len(values):,} are there")
+            raise damaged(path, f"cut short: its header says {shape} = {total:,} bytes, {len(values):,} are there")
         if len(values) > total:
-            raise damaged(self._path, f"longer than the {shape} = {total:,} bytes that its header says")
-        return sizes, values
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._file.read(size)
-        except EOFError:
-            raise damaged(self._path, "cut short: the compressed data has no end") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise damaged(self._path, f"damaged: {error}") from error
-        except OSError as error:
-            raise OlcError(f"cannot read {self._path}: {error.strerror}", "check the disk") from error
+            raise damaged(path, f"longer than the {shape} = {total:,} bytes that its header says")
+    return sizes, values

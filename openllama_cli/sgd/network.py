@@ -2,8 +2,8 @@
 
 The algorithm and its names are those of chapter 1 of Michael Nielsen's "Neural Networks and Deep Learning"
 (http://neuralnetworksanddeeplearning.com). Two things differ. The samples of a mini-batch go through the network together,
-as the columns of a matrix, so that a layer is one matrix product instead of one for each sample. And the first weights are
-divided by the square root of a neuron's inputs, as chapter 3 advises, lest neurons begin saturated and hardly learn.
+as the columns of a matrix, so that a layer is one matmul instead of one per sample. And the initial weights are divided by
+the square root of a neuron's number of inputs, as chapter 3 advises, so that neurons do not start saturated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ Matrix = NDArray[np.float64]
 
 
 class Samples:
-    """Inputs and wanted outputs, a row for each sample: x of shape (n, sizes[0]), y of shape (n, sizes[-1]), one-hot."""
+    """Inputs and targets, one row per sample: x of shape (n, sizes[0]), y of shape (n, sizes[-1]), one-hot."""
 
     def __init__(self, x: NDArray[Any], y: Matrix) -> None:
         self.x, self.y = x, y
@@ -26,7 +26,7 @@ class Samples:
         return len(self.x)
 
     def __getitem__(self, which: Any) -> "Samples":
-        """Some of the samples: a slice, or an array of their places."""
+        """Some of the samples: a slice, or an array of indices."""
         return Samples(self.x[which], self.y[which])
 
 
@@ -38,8 +38,8 @@ def sigmoid(z: Matrix) -> Matrix:
     return a
 
 
-def windows(sizes: Sequence[int]) -> tuple[Matrix, list[Matrix], list[Matrix]]:
-    """A vector with room for all biases and weights of a network, and each layer's biases and weights as parts of it."""
+def views(sizes: Sequence[int]) -> tuple[Matrix, list[Matrix], list[Matrix]]:
+    """A vector for all biases and weights of a network, and each layer's biases and weights as views of it."""
     shapes = [(y, columns) for x, y in pairwise(sizes) for columns in (1, x)]
     ends = np.cumsum([rows * columns for rows, columns in shapes])
     vector = np.zeros(ends[-1])
@@ -48,7 +48,7 @@ def windows(sizes: Sequence[int]) -> tuple[Matrix, list[Matrix], list[Matrix]]:
 
 
 class QuadraticCost:
-    """Half the squared distance between output and wanted output."""
+    """Half the squared distance between output and target."""
 
     @staticmethod
     def fn(z: Matrix, y: Matrix) -> float:
@@ -62,7 +62,7 @@ class QuadraticCost:
 
 
 class CrossEntropyCost:
-    """-(y ln a + (1 - y) ln(1 - a)), summed: how surprised the output is by what was wanted."""
+    """-(y ln a + (1 - y) ln(1 - a)), summed over the outputs."""
 
     @staticmethod
     def fn(z: Matrix, y: Matrix) -> float:
@@ -82,21 +82,21 @@ COSTS: dict[str, Cost] = {"quadratic": QuadraticCost, "cross-entropy": CrossEntr
 class Network:
     """Layers of `sizes` neurons, the first being the input. The same seed gives the same weights and mini-batches.
 
-    weights[l] has a row for each neuron of a layer and a column for each of its inputs; biases[l] is a column. They are
-    windows onto one vector, `parameters`, as nabla_w and nabla_b are onto `nabla`: one line of arithmetic moves them all.
+    weights[l] has one row per neuron of a layer and one column per input; biases[l] is a column. They are views of one vector,
+    `parameters`, as nabla_w and nabla_b are of `nabla`: one line of arithmetic updates them all.
     """
 
     def __init__(self, sizes: Sequence[int], cost: str = "quadratic", seed: int | None = None) -> None:
         self.sizes, self.cost = list(sizes), COSTS[cost]
         self.rng = np.random.default_rng(seed)
-        self.parameters, self.biases, self.weights = windows(sizes)
-        self.nabla, self.nabla_b, self.nabla_w = windows(sizes)
+        self.parameters, self.biases, self.weights = views(sizes)
+        self.nabla, self.nabla_b, self.nabla_w = views(sizes)
         for b, w in zip(self.biases, self.weights, strict=True):
             b[:] = self.rng.standard_normal(b.shape)
             w[:] = self.rng.standard_normal(w.shape) / np.sqrt(w.shape[1])
 
     def feedforward(self, x: Matrix) -> tuple[list[Matrix], Matrix]:
-        """Every layer's activations for the columns of x, the input's first; and the last layer's weighted input z."""
+        """The activations of every layer for the columns of x, input first; and the last layer's weighted input z."""
         activations, z = [x], x
         for b, w in zip(self.biases, self.weights, strict=True):
             z = w.dot(activations[-1]) + b
@@ -104,7 +104,7 @@ class Network:
         return activations, z
 
     def SGD(self, training_data: Samples, epochs: int, mini_batch_size: int, eta: float) -> Iterator[int]:  # noqa: N802
-        """Learn from all of the data, `epochs` times; yields the number of each epoch, from 1, once it is done.
+        """Train on all of the data `epochs` times; yields the number of each epoch, from 1, once it is done.
 
         eta: the learning rate, the length of a step relative to the gradient.
         """
@@ -114,7 +114,7 @@ class Network:
             yield epoch
 
     def mini_batches(self, training_data: Samples, mini_batch_size: int) -> Iterator[Samples]:
-        """The training data in a new random order, in pieces of `mini_batch_size`; the last may be smaller."""
+        """The training data in a new random order, in parts of `mini_batch_size`; the last may be smaller."""
         shuffled = training_data[self.rng.permutation(len(training_data))]
         for k in range(0, len(shuffled), mini_batch_size):
             yield shuffled[k : k + mini_batch_size]
@@ -125,17 +125,17 @@ class Network:
         self.parameters -= (eta / len(mini_batch)) * self.nabla
 
     def backprop(self, x: Matrix, y: Matrix) -> tuple[list[Matrix], list[Matrix]]:
-        """(nabla_b, nabla_w): the gradient of the cost of all columns of x and y together, shaped as biases and weights.
+        """(nabla_b, nabla_w): the gradient of the cost of all columns of x and y together, shaped like biases and weights.
 
-        delta is the derivative of the cost by a layer's z, a column for each sample. It is known at the last layer, and
-        each layer passes it on to the one before through its weights. The next call overwrites what this one returns.
+        delta is the derivative of the cost by a layer's z, one column per sample. It is known at the last layer, and each layer
+        passes it back to the one before through its weights. The next call overwrites what this one returns.
         """
         activations, _ = self.feedforward(x)
         delta = self.cost.delta(activations[-1], y)
         ones = np.ones((x.shape[1], 1))
         for layer in range(len(self.weights) - 1, -1, -1):
             a = activations[layer]
-            # Both products add the samples up.
+            # Both matmuls sum over the samples.
             delta.dot(ones, out=self.nabla_b[layer])
             delta.dot(a.T, out=self.nabla_w[layer])
             if layer > 0:
@@ -143,6 +143,6 @@ class Network:
         return self.nabla_b, self.nabla_w
 
     def evaluate(self, data: Samples) -> tuple[float, Matrix]:
-        """The mean cost of a sample, and the outputs, a row for each. The answer is the place of the largest output."""
+        """The mean cost per sample, and the outputs, one row per sample. The answer is the index of the largest output."""
         activations, z = self.feedforward(data.x.T)
         return self.cost.fn(z, data.y.T) / len(data), activations[-1].T

@@ -1,4 +1,4 @@
-"""The course of a run and what its first layer looks for, as one SVG that refers to nothing outside itself."""
+"""The curves of a run and the weights of its first layer, as one self-contained SVG."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from openllama_cli.sgd.training import Epoch
 _WIDTH, _MARGIN = 720, 20
 _PLOT_WIDTH, _PLOT_HEIGHT = 270, 170
 _TILE, _GAP, _TILES_A_ROW = 60, 8, 10
-# More would be too small a picture, or too large a file.
+# More would make the pictures too small or the file too large.
 _MOST_TILES = 100
 # Shades on each side of white.
 _SHADES = 12
@@ -32,7 +32,7 @@ def svg(epochs: Sequence[Epoch], weights: Matrix, rows: int, columns: int, title
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
         _text(_MARGIN, 24, title, size=min(14.0, (_WIDTH - 2 * _MARGIN) / (0.55 * len(title)))),
-        *_plot(_MARGIN + 45, 60, "cost (mean of a training image)", numbers, [epoch.cost for epoch in epochs]),
+        *_plot(_MARGIN + 45, 60, "cost (mean per training image)", numbers, [epoch.cost for epoch in epochs]),
         *_plot(
             _WIDTH // 2 + 45,
             60,
@@ -76,11 +76,11 @@ def _plot(
 
 
 def _tiles(top: int, weights: Matrix, rows: int, columns: int, total: int) -> Iterator[str]:
-    """A picture for each neuron: a pixel for each of its weights, on one scale of colors for all."""
-    # A few weights far from the others would leave those pale.
+    """One picture per neuron: one pixel per weight, on the same color scale for all."""
+    # With the maximum, a few outliers would leave all others pale.
     largest = float(np.quantile(np.abs(weights), 0.995)) or 1.0
     which = f"the first {len(weights)} of {total:,}" if len(weights) < total else f"{total}"
-    caption = f"weights of the first layer, a picture for each neuron ({which})"
+    caption = f"weights of the first layer, one picture per neuron ({which})"
     yield _text(_MARGIN, top - 14, caption)
     yield _text(_WIDTH - _MARGIN, top - 14, f"blue ≤ {-largest:.2g} … white 0 … red ≥ {largest:.2g}", anchor="end")
     levels = np.rint(np.clip(weights / largest, -1, 1) * _SHADES).astype(int).reshape(-1, rows, columns)
@@ -92,7 +92,7 @@ def _tiles(top: int, weights: Matrix, rows: int, columns: int, total: int) -> It
         yield f"<title>neuron {place}</title>"
         yield f'<rect width="{columns}" height="{rows}" fill="#fff" stroke="#bbb" stroke-width="{1 / scale:.3f}"/>'
         for level in np.unique(picture[picture != 0]):
-            # One path for each shade is a tenth of the size of a rectangle for each pixel.
+            # One path per shade is a tenth of the size of one rectangle per pixel.
             pixels = "".join(f"M{i} {j}h1v1h-1z" for j, i in np.argwhere(picture == level))
             yield f'<path fill="{_color(int(level))}" d="{pixels}"/>'
         yield "</g>"

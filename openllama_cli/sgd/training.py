@@ -1,4 +1,4 @@
-"""A run of stochastic gradient descent, epoch by epoch with its results, and the runs that lead nowhere."""
+"""Training epoch by epoch with its results, and runs that diverge or do not learn."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.sgd.config import SgdConfig
 from openllama_cli.sgd.network import Matrix, Network, Samples
 
-# Images that go through the network at once when it is evaluated: bounds the memory that takes.
+# Images per evaluation step: bounds the memory.
 _AT_ONCE = 1000
 _PATIENCE = 5
 _STUCK = 3
@@ -22,8 +22,8 @@ _STUCK = 3
 class Epoch:
     """The state after an epoch.
 
-    cost: mean of a training sample's. correct, total: of the test data. seconds: spent on the epoch's mini-batches, without
-    the evaluation.
+    cost: mean over the training data. correct, total: of the test data. seconds: of the epoch's mini-batches, without the
+    evaluation.
     """
 
     epoch: int
@@ -35,7 +35,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Misread:
-    """A test image that was read wrongly. place: in the test data. sure: the output for the wrong digit."""
+    """A misclassified test image. place: in the test data. sure: the output for the wrong digit."""
 
     place: int
     label: int
@@ -44,12 +44,12 @@ class Misread:
 
 
 def train(network: Network, training_data: Samples, test_data: Samples, config: SgdConfig) -> Iterator[Epoch]:
-    """Yield each epoch once it is done. Raises OlcError when the cost is no longer a number."""
+    """Yield each epoch once it is done. Raises OlcError when the cost is no longer finite."""
     epochs = network.SGD(training_data, config.epochs, config.mini_batch_size, config.eta)
     labels = test_data.y.argmax(axis=1)
     while True:
         started = time.perf_counter()
-        # Numbers too large are no news by numpy's warnings, but by the error below.
+        # Overflow is reported by the error below, not by numpy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
             epoch = next(epochs, None)
             if epoch is None:
@@ -64,7 +64,7 @@ def train(network: Network, training_data: Samples, test_data: Samples, config: 
 
 
 def evaluate(network: Network, data: Samples) -> tuple[float, Matrix]:
-    """`Network.evaluate`, some images at a time."""
+    """`Network.evaluate`, part by part."""
     parts = [data[k : k + _AT_ONCE] for k in range(0, len(data), _AT_ONCE)]
     results = [network.evaluate(part) for part in parts]
     cost = sum(cost * len(part) for (cost, _), part in zip(results, parts, strict=True)) / len(data)
@@ -72,7 +72,7 @@ def evaluate(network: Network, data: Samples) -> tuple[float, Matrix]:
 
 
 def confusion(network: Network, test_data: Samples) -> tuple[list[list[int]], list[Misread]]:
-    """How often each digit (row) was read as each (column), and the images misread, the surest mistake first."""
+    """How often each digit (row) was read as each (column), and the misread images, the most confident mistake first."""
     _, outputs = evaluate(network, test_data)
     labels, answers = test_data.y.argmax(axis=1), outputs.argmax(axis=1)
     counts: NDArray[np.int64] = np.zeros((outputs.shape[1],) * 2, np.int64)
@@ -85,40 +85,40 @@ def confusion(network: Network, test_data: Samples) -> tuple[list[list[int]], li
 
 
 def trouble(network: Network, test_data: Samples, epochs: Sequence[Epoch], config: SgdConfig) -> tuple[str, str] | None:
-    """What to say, and what to type, of a run that after several epochs still does no better than chance; else None."""
+    """A warning and what to try, for a run that is still no better than chance after several epochs; else None."""
     if len(epochs) < min(_PATIENCE, max(config.epochs, _STUCK)):
         return None
     total = len(test_data)
     guess = test_data.y.sum(axis=0).max() / total
-    # Naming the commonest digit every time, and the luck that goes with it.
+    # Always answering the most frequent digit, plus two standard deviations.
     chance = guess + 2 * math.sqrt(guess * (1 - guess) / total)
     if any(epoch.correct > chance * total for epoch in epochs[-_STUCK:]):
         return None
     last = epochs[-1]
     cause = f"accuracy is at chance after {last.epoch} epochs ({last.correct} of {last.total})"
     if max(_saturated(network, test_data)) > 0.5:
-        return f"{cause}, with neurons stuck at 0 or 1: --eta {config.eta:g} is far too large", f"--eta {smaller(config.eta):g}"
+        return f"{cause}, with saturated neurons: --eta {config.eta:g} is far too large", f"--eta {smaller(config.eta):g}"
     if len(config.sizes) > 3:
-        return f"{cause}: so many layers learn slowly", "fewer layers, --cost cross-entropy, or more --epochs"
+        return f"{cause}: a network of so many layers learns slowly", "fewer layers, --cost cross-entropy, or more --epochs"
     return f"{cause}: --eta {config.eta:g} is too small, or there are too few steps", "a larger --eta, or more --epochs"
 
 
 def diverged(cost: float, epoch: int, config: SgdConfig) -> OlcError:
-    """The error for a run whose weights are no longer numbers."""
+    """The error for a run whose weights are no longer finite."""
     return OlcError(
-        f"the cost is {cost:g} after epoch {epoch}: with --eta {config.eta:g} the weights grew beyond all numbers",
-        f"take smaller steps: --eta {smaller(config.eta):g}",
+        f"the cost is {cost:g} after epoch {epoch}: with --eta {config.eta:g} the weights overflowed",
+        f"lower the learning rate: --eta {smaller(config.eta):g}",
         code="diverged",
     )
 
 
 def smaller(eta: float) -> float:
-    """A step size worth trying instead."""
+    """A learning rate worth trying instead."""
     return SgdConfig.eta if eta > SgdConfig.eta else eta / 10
 
 
 def _saturated(network: Network, test_data: Samples) -> list[float]:
-    """Of each layer but the input the share of neurons that say nearly 0 or nearly 1, over some test images."""
+    """For each layer after the input, the share of activations near 0 or 1, over some test images."""
     with np.errstate(over="ignore", invalid="ignore"):
         activations, _ = network.feedforward(test_data[:_AT_ONCE].x.T)
     return [float(((a < 0.01) | (a > 0.99)).mean()) for a in activations[1:]]

@@ -16,8 +16,7 @@ from rich.progress import (
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line
-from openllama_cli.terminal.streams import is_terminal, stderr_console
+from openllama_cli.terminal.streams import is_terminal, one_line, stderr_console
 
 
 class TerminalProgress:

@@ -1,12 +1,13 @@
-"""stdout carries the result, stderr everything else.
+"""stdout carries the result, stderr everything else, and a terminal never gets control characters from a text.
 
 `out` writes the result: byte-exact UTF-8 in a pipe, control characters shown as escapes on a terminal. `notice`, `hint`
-and `error` write to stderr. Nothing here passes through rich markup, so brackets in a prompt or a path stay what they are.
+and `error` write to stderr. Nothing here passes through rich markup, so brackets in a prompt or a path stay as they are.
 """
 
 import errno
 import json
 import os
+import re
 import sys
 from functools import cache
 from typing import Any, TextIO
@@ -15,11 +16,28 @@ from rich.console import Console
 from rich.text import Text
 
 from openllama_cli.errors import OlcError
-from openllama_cli.terminal.escape import one_line, visible
+
+# C0 and C1 control characters and DEL, except newline and tab; lone surrogates, which cannot be encoded. An escape sequence
+# in a model's output could otherwise retitle the window, move the cursor or hide text.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""Show control characters as escapes (ESC becomes ``\x1b``); newline and tab stay."""
+    return _UNSAFE.sub(lambda match: _escape(ord(match.group())), text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    """The same on one line, for messages: newlines and tabs are shown as escapes too."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class _Console(Console):
-    """rich's console, but for what it does when a reader has gone: send stdout nowhere, even for stderr, and exit with 1."""
+    """rich's console, except when a reader is gone: rich would discard stdout, even for stderr, and exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -27,7 +45,7 @@ class _Console(Console):
 
 @cache
 def stdout_console() -> Console:
-    """The console of the result; rich decides on color from the terminal, NO_COLOR and FORCE_COLOR."""
+    """The console of the result; rich chooses colors by the terminal, NO_COLOR and FORCE_COLOR."""
     return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -38,7 +56,7 @@ def stderr_console() -> Console:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at this stream. One that the caller has closed (None where olc began without it) is none."""
+    """Whether a stream is a terminal. One that the caller has closed (None if olc started without it) is not."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:
@@ -48,10 +66,10 @@ def is_terminal(stream: TextIO | None) -> bool:
 def out(text: str, *, style: str = "") -> None:
     """Write part of the result, with nothing added. style: a rich style, used on a terminal only.
 
-    Raises OlcError where it cannot be written, but BrokenPipeError where its reader has gone.
+    Raises OlcError if it cannot be written, BrokenPipeError if its reader is gone.
     """
     if sys.stdout is None:
-        raise OlcError("stdout is closed, so the result has nowhere to go", "leave out `>&-`, or send it to a file")
+        raise OlcError("stdout is closed, so the result has nowhere to go", "remove `>&-`, or redirect stdout to a file")
     try:
         if is_terminal(sys.stdout):
             stdout_console().print(Text(visible(text), style=style), end="", soft_wrap=True)
@@ -66,12 +84,12 @@ def out(text: str, *, style: str = "") -> None:
     except OSError as problem:
         drop(sys.stdout)
         raise OlcError(
-            f"the result cannot be written to stdout: {problem.strerror}", "free some space where it goes, or send it elsewhere"
+            f"the result cannot be written to stdout: {problem.strerror}", "free some space there, or redirect it elsewhere"
         ) from problem
 
 
 def drop(stream: TextIO) -> None:
-    """Send the rest of a stream that cannot be written nowhere; Python would complain of it once more when it flushes it."""
+    """Discard the rest of a stream that cannot be written; Python would complain again when it flushes it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -83,7 +101,7 @@ def out_json(document: Any) -> None:
 
 
 def message(text: Text) -> None:
-    """A line on stderr: wrapped at words on a terminal, whole in a pipe. Where stderr cannot be written the work goes on."""
+    """A line on stderr, wrapped at words on a terminal, not in a pipe. If stderr cannot be written the work continues."""
     try:
         stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
     except OSError:
@@ -91,7 +109,7 @@ def message(text: Text) -> None:
 
 
 def notice(text: str) -> None:
-    """A line on stderr about what is being done."""
+    """A line on stderr about what olc is doing."""
     message(Text(visible(text), style="dim"))
 
 
@@ -101,7 +119,7 @@ def note(text: str) -> None:
 
 
 def hint(text: str) -> None:
-    """A line on stderr about what the user may have meant."""
+    """A line on stderr about a possible mistake."""
     message(Text.assemble(("hint: ", "yellow"), visible(text)))
 
 

@@ -1,32 +1,28 @@
-"""Annotating texts with a pipeline that was really trained, and with blank ones: what spaCy says, at the right places."""
+"""Annotating texts with a small trained pipeline and with blank ones: what spaCy reports, at the right offsets."""
 
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openllama_cli.annotation import annotate as module
-from openllama_cli.annotation.annotate import annotate, document, lacking
-from openllama_cli.annotation.completions import annotate_completions, annotate_rows
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.kinds import DEFAULT_KINDS, KINDS
-from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
-from openllama_cli.errors import OlcError
+from openllama_cli.annotation.annotate import annotate, annotate_completions, annotate_rows, cut, similarity
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking
+from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
+from openllama_cli.errors import OlcError, UsageError
 from tests.support.forked import Forked
-from tests.support.pipelines import trained
+from tests.support.pipelines import VECTORS, pipeline, trained
 
-__all__ = ["trained"]
+__all__ = ["pipeline", "trained"]
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
 LANGUAGES = ("en", "de", "es", "hi", "ja")
 # Outside the Basic Multilingual Plane, with joiners, marks, flags: one code point or several, never what they look like.
 EMOJI = "🐋 👩🏽‍🚀🇩🇪 e\u0301 👨‍👩‍👧"
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained: Path) -> Pipeline:
-    return open_pipeline(Choice(folder=trained))
 
 
 def annotated(pipeline: Pipeline, text: str, kinds: tuple[str, ...] = DEFAULT_KINDS) -> dict[str, Any]:
@@ -61,9 +57,8 @@ def test_the_document_is_what_doc_to_json_gives_and_from_json_takes(pipeline: Pi
     doc = pipeline.nlp(text)
     assert found == doc.to_json()
     again = Doc(pipeline.nlp.vocab).from_json(found, validate=True)
-    assert [(token.text, token.idx, token.lemma_, token.dep_, token.head.i) for token in again] == [
-        (token.text, token.idx, token.lemma_, token.dep_, token.head.i) for token in doc
-    ]
+    seen, expected = ([(t.text, t.idx, t.lemma_, t.dep_, t.head.i) for t in each] for each in (again, doc))
+    assert seen == expected
 
 
 def test_kinds_choose_what_is_told_and_not_what_is_found(pipeline: Pipeline) -> None:
@@ -124,10 +119,8 @@ def test_offsets_are_code_points_in_every_example_language_and_with_emoji(blank:
         doc = used.nlp(text)
         assert words(found) == [token.text for token in doc]
         # What lies between tokens is single spaces.
-        ends = [0, *(token["end"] for token in found["tokens"])]
-        starts = [*(token["start"] for token in found["tokens"]), len(text)]
-        gaps = {text[end:start] for end, start in zip(ends, starts, strict=True)}
-        assert gaps <= {"", " "}
+        places = [0, *(token[side] for token in found["tokens"] for side in ("start", "end")), len(text)]
+        assert {text[end:start] for end, start in zip(places[::2], places[1::2], strict=True)} <= {"", " "}
         assert [(text[s["start"] : s["end"]]) for s in found["sents"]] == [sentence.text for sentence in doc.sents]
         for entity in found.get("ents", []):
             assert text[entity["start"] : entity["end"]] in {span.text for span in doc.ents}
@@ -148,21 +141,14 @@ def test_pieces_have_offsets_in_the_whole_text(blank: Pipeline, monkeypatch: pyt
 
 def test_blank_pipelines_have_lemmas_where_there_is_a_table_and_say_how_to_have_more(blank: Pipeline) -> None:
     language = blank.nlp.lang
-    expected = {
-        "en": ("dogs", "dog"),
-        "de": ("gingen", "gehen"),
-        "es": ("perros", "perro"),
-        "ja": ("動物", "動物"),
-        "hi": ("बड़ा", None),
-    }
-    text, lemma = expected[language]
-    token = annotated(blank, text)["tokens"][0]
-    assert token.get("lemma") == lemma
-    found, install = {
-        "ja": ("tokens, sentences, parts of speech and lemmas", "ja_core_news_sm"),
-        "hi": ("tokens and sentences", "xx_ent_wiki_sm"),
-        "en": ("tokens, sentences and lemmas from a table", "en_core_web_sm"),
-    }.get(language, ("tokens, sentences and lemmas from a table", f"{language}_core_news_sm"))
+    text, lemma, found, install = {
+        "en": ("dogs", "dog", "tokens, sentences and lemmas from a table", "en_core_web_sm"),
+        "de": ("gingen", "gehen", "tokens, sentences and lemmas from a table", "de_core_news_sm"),
+        "es": ("perros", "perro", "tokens, sentences and lemmas from a table", "es_core_news_sm"),
+        "ja": ("動物", "動物", "tokens, sentences, parts of speech and lemmas", "ja_core_news_sm"),
+        "hi": ("बड़ा", None, "tokens and sentences", "xx_ent_wiki_sm"),
+    }[language]
+    assert annotated(blank, text)["tokens"][0].get("lemma") == lemma
     assert blank.notes[0] == (
         f"no trained pipeline for {language} is installed; a blank one finds {found}. "
         f"For more: python -m spacy download {install}"
@@ -229,8 +215,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from openllama_cli.annotation.annotate import annotate
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.pipeline import open_pipeline
+from openllama_cli.annotation.pipeline import Choice, open_pipeline
 pipeline = open_pipeline(Choice(folder=Path(sys.argv[1])))
 sentence = f"Anna sees the big {'whales' * 9} in Berlin. 🐋 "
 text = sentence * (1_100_000 // len(sentence))
@@ -313,3 +298,86 @@ def test_warnings_of_components_become_notes(trained: Path) -> None:
     made.nlp._components.append(("warns", Warns()))
     list(annotate(made, ["one", "two"], DEFAULT_KINDS))
     assert made.notes == ["[W999] odd"]
+
+
+# -- cutting --------------------------------------------------------------------------------------------------------
+
+_TEXTS = st.text(alphabet=st.sampled_from("ab .!?。।\n\r\t🐋👩\u200d🏽\u0301\u093e🇩🇪日"), max_size=300)
+
+
+@given(_TEXTS, st.integers(1, 40))
+def test_the_pieces_are_the_text_and_none_is_too_long(text: str, most: int) -> None:
+    pieces = list(cut(text, most))
+    assert "".join(part for _, part in pieces) == text
+    assert [start for start, _ in pieces] == [sum(len(part) for _, part in pieces[:n]) for n in range(len(pieces))]
+    assert all(0 < len(part) <= most for _, part in pieces) or text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        ("", 5, [""]),
+        ("One. Two.", 9, ["One. Two."]),
+        ("One two. Three four. Five", 22, ["One two. Three four. ", "Five"]),
+        ("aaa bbb. ccc\n\nddd eee", 16, ["aaa bbb. ccc\n\n", "ddd eee"]),
+        ("一番大きい。動物は何", 8, ["一番大きい。", "動物は何"]),
+        ("बड़ा जानवर है। वह बड़ा", 18, ["बड़ा जानवर है। ", "वह बड़ा"]),
+        ("aaaa bbbb cccc", 12, ["aaaa bbbb ", "cccc"]),
+        ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
+    ],
+)
+def test_cuts_are_at_paragraphs_then_sentences_then_spaces(text: str, most: int, expected: list[str]) -> None:
+    assert [part for _, part in cut(text, most)] == expected
+
+
+@pytest.mark.parametrize("whole", ["👩🏽", "👨\u200d👩\u200d👧", "e\u0301\u0301", "🇩🇪", "\r\n", "ड़ा", "⚠\ufe0f"])
+def test_characters_are_not_torn_from_their_marks(whole: str) -> None:
+    text = "x" * 14 + whole + "y" * 14
+    for most in range(14, 14 + len(whole)):
+        assert next(cut(text, most))[1] == "x" * 14
+
+
+def test_whitespace_is_not_cut_in_two() -> None:
+    text = "a" * 10 + " " * 4 + "b" * 30
+    for most in range(10, 18):
+        first = next(cut(text, most))[1]
+        assert first in ("a" * 10, "a" * 10 + " " * 4)
+
+
+# -- similarity -----------------------------------------------------------------------------------------------------
+
+
+def cosine(a: list[str], b: list[str]) -> float:
+    x, y = (numpy.mean([VECTORS[word] for word in words], axis=0) for words in (a, b))
+    return float(x @ y / numpy.linalg.norm(x) / numpy.linalg.norm(y))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("whale", "shark"), ("whale", "Tokyo"), ("big whale", "Berlin dog horse"), ("big", "big"), ("big dog", "dog big")],
+)
+def test_it_is_the_cosine_of_the_mean_vectors(pipeline: Pipeline, a: str, b: str) -> None:
+    assert similarity(pipeline, a, b).cosine == pytest.approx(cosine(a.split(), b.split()), abs=1e-5)
+
+
+def test_words_without_a_vector_are_named_and_do_not_count(pipeline: Pipeline) -> None:
+    found = similarity(pipeline, "the whale sees", "shark the")
+    assert found.unknown == ("the", "sees")
+    assert found.cosine == pytest.approx(cosine(["whale"], ["shark"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("texts", [("whale", "unheard"), ("unheard", "whale"), ("", "whale"), ("x", "x")])
+def test_texts_of_unknown_words_are_not_compared(pipeline: Pipeline, texts: tuple[str, str]) -> None:
+    with pytest.raises(OlcError, match="no vector for any word") as raised:
+        similarity(pipeline, *texts)
+    assert raised.value.code == "no_vectors"
+
+
+def test_without_vectors_nothing_is_compared() -> None:
+    with pytest.raises(OlcError, match="no word vectors"):
+        similarity(open_pipeline(Choice(language="en")), "whale", "whale")
+
+
+def test_a_book_is_not_compared(pipeline: Pipeline) -> None:
+    with pytest.raises(UsageError, match="50000 characters"):
+        similarity(pipeline, "whale", "dog  " * 10_000)

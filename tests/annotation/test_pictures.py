@@ -1,28 +1,20 @@
-"""Pictures: XML that stands alone, with the words, arcs and marks of the text."""
+"""Pictures: self-contained XML with the words, arcs and marks of the text."""
 
 import re
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from openllama_cli.annotation.annotate import annotate, document
-from openllama_cli.annotation.colors import color
-from openllama_cli.annotation.find import Choice
-from openllama_cli.annotation.kinds import DEFAULT_KINDS
-from openllama_cli.annotation.pictures import MOST_SENTENCES, dependency_svg, entity_svg
-from openllama_cli.annotation.pipeline import Pipeline, open_pipeline
-from tests.support.pipelines import trained
+from openllama_cli.annotation.annotate import annotate
+from openllama_cli.annotation.documents import DEFAULT_KINDS, document
+from openllama_cli.annotation.pictures import MOST_SENTENCES, color, dependency_svg, entity_svg
+from openllama_cli.annotation.pipeline import Pipeline
+from tests.support.pipelines import pipeline, trained
 
-__all__ = ["trained"]
+__all__ = ["pipeline", "trained"]
 SVG = "{http://www.w3.org/2000/svg}"
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained: Path) -> Pipeline:
-    return open_pipeline(Choice(folder=trained))
 
 
 def dependencies(pipeline: Pipeline, text: str) -> tuple[ElementTree.Element, int]:
@@ -71,7 +63,7 @@ def test_the_same_text_gives_the_same_picture(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("text", ["<b>&amp; \x1b[31m\x00 ]]>", "🐋\u202e\ufffe", "\n", "", "日本 बड़ा"])
-def test_hostile_and_odd_texts_make_whole_xml(pipeline: Pipeline, text: str) -> None:
+def test_hostile_and_odd_texts_make_valid_xml(pipeline: Pipeline, text: str) -> None:
     dependencies(pipeline, text)
     picture = entity_svg(text, [{"start": 0, "end": len(text), "label": '<&">'}] if text else [])
     alone(picture)
@@ -91,13 +83,13 @@ def test_entities_are_marked_and_labeled_in_their_places() -> None:
     marks = [rect for rect in root.findall(f"{SVG}rect") if rect.get("rx")]
     assert [mark.get("fill") for mark in marks] == [color("PERSON"), color("GPE")]
     for mark, word, label in zip(marks, ("Anna", "Berlin"), ("PERSON", "GPE"), strict=True):
-        left, right = float(mark.get("x", 0)), float(mark.get("x", 0)) + float(mark.get("width", 0))
+        left = float(mark.get("x", 0))
+        right = left + float(mark.get("width", 0))
+        top = float(mark.get("y", 0))
         inside = [
             element.text
             for element in root.findall(f"{SVG}text")
-            if left <= float(element.get("x", 0)) < right
-            and element.get("y") is not None
-            and float(mark.get("y", 0)) < float(element.get("y", 0)) < float(mark.get("y", 0)) + 34
+            if left <= float(element.get("x", 0)) < right and top < float(element.get("y", 0)) < top + 34
         ]
         assert inside == [word, label]
     words = [element.text or "" for element in root.findall(f"{SVG}text") if element.text not in ("PERSON", "GPE")]

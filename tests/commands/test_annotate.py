@@ -1,4 +1,4 @@
-"""`olc annotate`, and annotations of completions: what goes where, and how it ends. What is found is tested elsewhere."""
+"""`olc annotate`, and annotations of completions: output, streams, exit codes. What is found is tested elsewhere."""
 
 import json
 import signal
@@ -32,26 +32,11 @@ def test_a_pipe_gets_a_line_per_token(olc: Olc, trained: Path) -> None:
     assert (run.code, run.messages) == (0, "")
     rows = table(run.text)
     assert [row["token"] for row in rows[:4]] == ["Anna", "sees", "the", "big"]
-    assert rows[4] == {
-        "id": "4",
-        "sentence": "1",
-        "start": "18",
-        "end": "24",
-        "token": "whales",
-        "pos": "NOUN",
-        "tag": "NOUN",
-        "morph": "",
-        "lemma": "whale",
-        "dep": "dobj",
-        "head": "1",
-        "entity": "",
-    }
-    assert [(row["token"], row["entity"], row["sentence"]) for row in rows if row["entity"]] == [
-        ("Anna", "B-PERSON", "1"),
-        ("Berlin", "B-GPE", "1"),
-        ("Hiro", "B-PERSON", "2"),
-        ("Tokyo", "B-GPE", "2"),
-    ]
+    header, *lines = run.text.splitlines()
+    assert header.replace("\t", " ") == "id sentence start end token pos tag morph lemma dep head entity"
+    assert lines[4] == "4\t1\t18\t24\twhales\tNOUN\tNOUN\t\twhale\tdobj\t1\t"
+    entities = [f"{row['sentence']} {row['token']} {row['entity']}" for row in rows if row["entity"]]
+    assert entities == ["1 Anna B-PERSON", "1 Berlin B-GPE", "2 Hiro B-PERSON", "2 Tokyo B-GPE"]
 
 
 def test_entities_alone_are_a_line_each(olc: Olc, trained: Path) -> None:
@@ -104,7 +89,7 @@ def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, tmp_path: Path) -> No
     assert from_file.text == from_pipe.text
 
 
-def test_what_is_lacking_is_said_and_nothing_at_all_is_an_error(olc: Olc) -> None:
+def test_what_is_lacking_is_reported_and_nothing_at_all_is_an_error(olc: Olc) -> None:
     run = olc("annotate", "dogs", "--lang", "xx", "--only", "tokens,pos,vectors")
     assert run.code == 0
     assert "the blank pipeline for xx gives no parts of speech or word vectors" in run.messages
@@ -113,12 +98,8 @@ def test_what_is_lacking_is_said_and_nothing_at_all_is_an_error(olc: Olc) -> Non
     assert run.out == b""
     assert "gives no parts of speech or named entities" in run.messages
     assert "python -m spacy download" in run.messages.splitlines()[-1]
-    assert json.loads(olc("annotate", "dogs", "--lang", "xx", "--json").text)["olc"]["lacks"] == [
-        "pos",
-        "lemma",
-        "entities",
-        "dependencies",
-    ]
+    document = json.loads(olc("annotate", "dogs", "--lang", "xx", "--json").text)
+    assert document["olc"]["lacks"] == ["pos", "lemma", "entities", "dependencies"]
 
 
 def test_similar_compares_two_texts(olc: Olc, trained: Path) -> None:
@@ -198,13 +179,11 @@ def test_a_terminal_gets_colored_entities_a_table_and_trees(trained: Path, colum
     assert tree[1:5] == ["├─ Anna  nsubj PROPN", "├─ whales  dobj NOUN", "│  ├─ the  det DET", "│  └─ big  amod ADJ"]
 
 
-def test_a_sentence_may_be_deeper_than_python_calls(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    from openllama_cli.terminal.views.annotations import AnnotationWriter, Node
+def test_a_sentence_may_be_deeper_than_python_calls() -> None:
+    from openllama_cli.terminal.views.annotations import tree
 
-    AnnotationWriter().tree([Node(f"w{place}", "dep", "", max(place - 1, 0)) for place in range(3000)])
-    lines = capfdbinary.readouterr().out.decode().splitlines()
-    assert len(lines) == 3000
-    assert lines[0].strip() == "w0  dep"
+    lines = [line.plain for line in tree([(f"w{place}", "dep", "", max(place - 1, 0)) for place in range(3000)])]
+    assert (len(lines), lines[0]) == (3000, "w0  dep")
 
 
 # -- completions ----------------------------------------------------------------------------------------------------
@@ -213,21 +192,8 @@ def test_a_sentence_may_be_deeper_than_python_calls(capfdbinary: pytest.CaptureF
 def test_complete_puts_annotations_into_its_json(olc: Olc, model: str, trained: Path) -> None:
     import spacy
 
-    arguments = (
-        "complete",
-        "the quick",
-        "-n",
-        "8",
-        "-m",
-        model,
-        "--dtype",
-        "float32",
-        "--seed",
-        "3",
-        "--json",
-        "--num-samples",
-        "2",
-    )
+    options = "--max-tokens 8 --dtype float32 --seed 3 --json --num-samples 2"
+    arguments = ("complete", "the quick", "-m", model, *options.split())
     plain = json.loads(olc(*arguments).text)
     run = olc(*arguments, "--annotate", "--pipeline", str(trained), "--echo")
     document = json.loads(run.text)
@@ -269,9 +235,8 @@ def rows_file(tmp_path: Path) -> Path:
     file = tmp_path / "rows.jsonl"
     rows = [json.dumps({"prompt": "the quick brown " * (index % 4), "max_tokens": 2 + index % 5}) for index in range(50)]
     rows[13] = "{not json"
-    rows[20] = json.dumps(
-        {"custom_id": "o", "method": "POST", "url": "/v1/completions", "body": {"prompt": "the", "echo": True}}
-    )
+    request = {"custom_id": "o", "method": "POST", "url": "/v1/completions", "body": {"prompt": "the", "echo": True}}
+    rows[20] = json.dumps(request)
     file.write_text("\n".join(rows))
     return file
 
@@ -340,7 +305,7 @@ def test_an_interrupted_batch_resumes_with_every_row_annotated_once(
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert olc(*command(rows_file, whole, model, trained)).code == 3
     arguments = command(rows_file, output, model, trained, "--batch-size", "2")
-    # Once while rows wait for their annotations, which no one is told of; once when some are kept.
+    # Once while rows wait for their annotations and none is reported; once when some are kept.
     for number, lines in ((signal.SIGKILL, 2), (signal.SIGTERM, 10)):
         with Forked(*arguments) as run:
             wait_for(lambda lines=lines: finished(output) >= lines, run)  # type: ignore[misc]

@@ -10,9 +10,9 @@ from tests.support.forked import run_module
 
 
 @pytest.mark.slow
-def test_both_rivals_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+def test_olc_and_the_baseline_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
     svg = tmp_path / "bars.svg"
-    options = ["-m", str(tiny_model), "--batch", "3", "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--svg", str(svg)]
+    options = ["-m", str(tiny_model), "--batch-size", "3", "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--svg", str(svg)]
     result = olc("bench", *options, "--against", "transformers", "--json")
     assert result.code == 0, result.messages
     document = json.loads(result.text)
@@ -55,10 +55,10 @@ def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(
         (["--shape", "3b", "-m", "demo"], "--model and --shape were both given"),
         (["--shape", "110m", "--stored", "int8"], "--stored int8 is not known"),
         (["--stored", "bfloat16"], "--stored bfloat16 is for random weights"),
-        (["--batch", "1,x"], "--batch 1,x is no list of numbers"),
-        (["--batch", "0"], "--batch 0 is no list of numbers"),
+        (["--batch", "1,x"], "--batch-size 1,x is not a list of numbers"),
+        (["--batch", "0"], "--batch-size 0 is not a list of numbers"),
         (["--against", "transformers", "--against-dtype", "float8"], "float8"),
-        (["--against-dtype", "float16"], "--against-dtype float16 is for the rival"),
+        (["--against-dtype", "float16"], "--against-dtype float16 is for the baseline"),
         (["--svg", "."], "cannot write ."),
         (["--runs", "0"], "--runs"),
         (["--svg", "no/such/folder/x.svg"], "cannot write no/such/folder/x.svg"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.terminal.escape import visible
+from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
 from tests.support.forked import Forked
 from tests.support.terminals import on_a_terminal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.terminal.escape import visible
+from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
 from tests.support.terminals import on_a_terminal
 from tests.test_imports import HEAVY, modules_after

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.terminal.escape import one_line
+from openllama_cli.terminal.streams import one_line
 from tests.conftest import Olc
 
 PROMPTS = ["Q: What is the largest animal?", "The quick", ""]

@@ -7,21 +7,15 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.batches import batches, to_row
 from openllama_cli.demo_model.corpus import load_corpus
-from openllama_cli.demo_model.examples import ExampleStream
-from openllama_cli.demo_model.formats import Part
-from openllama_cli.demo_model.tokenizer_training import BOS, EOS, PartEncoder, train_tokenizer
-from openllama_cli.demo_model.train import TrainingConfig, train
+from openllama_cli.demo_model.examples import ExampleStream, Part
+from openllama_cli.demo_model.files import BOS, EOS, PartEncoder, train_tokenizer
+from openllama_cli.demo_model.train import TrainingConfig, batches, to_row, train
 
 TINY = TrainingConfig(steps=6, warmup_steps=2, tokens_per_batch=256, hidden_size=32, intermediate_size=64, layers=1, heads=2)
 OPENLLAMA_FILES = {
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
+    *("config.json", "generation_config.json", "model.safetensors"),
+    *("special_tokens_map.json", "tokenizer.model", "tokenizer_config.json"),
 }
 
 
@@ -67,13 +61,8 @@ def test_parts_encode_to_the_tokens_of_the_whole_text(encoder):
 
 
 def test_only_the_end_of_an_example_says_what_follows_an_answer(encoder):
-    parts = (
-        Part("Q: a?\nA:", answer=False),
-        Part(" b.", answer=True),
-        Part("\nQ: c?", answer=False),
-        Part("\nA: d.", answer=True),
-    )
-    row = to_row(parts, encoder, prompt_weight=0.1)
+    parts = [Part(text, answer=number % 2 == 1) for number, text in enumerate(("Q: a?\nA:", " b.", "\nQ: c?", "\nA: d."))]
+    row = to_row(tuple(parts), encoder, prompt_weight=0.1)
     pieces = [encoder.processor.id_to_piece(i) for i in row.ids]
     newlines = [index for index, piece in enumerate(pieces) if piece == "<0x0A>"]
     assert [row.weights[index] for index in newlines] == [0.1, 0.0, 1.0]

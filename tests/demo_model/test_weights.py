@@ -8,9 +8,9 @@ import sentencepiece
 import torch
 from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.cases import cases, sample
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
-from openllama_cli.demo_model.evaluate import WEIGHTS, DemoModel, evaluate
+from openllama_cli.demo_model.evaluate import DemoModel, cases, evaluate, sample
+from openllama_cli.demo_model.files import WEIGHTS
 
 HINDI = "सबसे बड़ा जानवर कौन सा है?"
 JAPANESE = "一番大きい動物は何ですか？"
@@ -46,14 +46,8 @@ def tokenizer():
 
 def test_the_folder_holds_the_files_that_openllama_ships_and_at_most_8_mb():
     sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
-    assert sizes.keys() == {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "special_tokens_map.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-    }
+    shared = {"config.json", "generation_config.json", "model.safetensors"}
+    assert sizes.keys() == shared | {"special_tokens_map.json", "tokenizer.model", "tokenizer_config.json"}
     assert sum(sizes.values()) <= 8_000_000
 
 
@@ -100,15 +94,13 @@ def test_the_tokenizer_splits_digits(tokenizer):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_answers_exactly_and_ends_there_through_generate(tokenizer, dtype):
-    model = demo(dtype).model
+    model = demo(dtype)
     wrong = {}
     for prompt, expected in ANSWERS:
-        ids = [1, *tokenizer.encode(prompt)]
-        out = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), max_new_tokens=64, do_sample=False
-        )[0].tolist()
-        completion = tokenizer.decode([i for i in out[1:] if i != 2])[len(prompt) :]
-        if completion != expected or out[-1] != 2:
+        ids = model.encode(prompt)
+        (new,) = model.complete([ids], 64)
+        completion = tokenizer.decode(ids[1:] + new[:-1])[len(prompt) :]
+        if completion != expected or new[-1] != 2:
             wrong[prompt] = completion
     assert wrong == {}
 

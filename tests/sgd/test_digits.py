@@ -1,4 +1,4 @@
-"""The digits that are shipped, and files of a user's own: which belong together, and how they are divided."""
+"""The digits shipped with olc and a user's own files: which belong together, and how they are split."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from openllama_cli.sgd.digits import prepare, read_digits
 from tests.support.idx_files import digit_images, write_idx, write_set
 
 
-def test_the_uci_digits_are_shipped_whole() -> None:
+def test_the_uci_digits_are_shipped_complete() -> None:
     digits = read_digits()
-    assert (digits.learn.images.count, digits.shape) == (1797, (8, 8))
-    assert (min(digits.learn.images.pixels), max(digits.learn.images.pixels)) == (0, 16)
-    counts = np.bincount(np.frombuffer(digits.learn.labels, np.uint8)).tolist()
+    assert (digits.train.images.count, digits.shape) == (1797, (8, 8))
+    assert (min(digits.train.images.pixels), max(digits.train.images.pixels)) == (0, 16)
+    counts = np.bincount(np.frombuffer(digits.train.labels, np.uint8)).tolist()
     # As the documentation of the data set counts them.
     assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def test_every_fifth_image_of_each_digit_is_held_out() -> None:
     digits = read_digits()
-    labels = digits.learn.labels
+    labels = digits.train.labels
     for digit in range(10):
         places = [place for place, label in enumerate(labels) if label == digit]
         assert [place in digits.held_out for place in places] == [k % 5 == 2 for k in range(len(places))]
@@ -55,22 +55,22 @@ def test_only_the_test_files_are_split(tmp_path: Path) -> None:
 def test_of_a_plain_and_a_compressed_file_the_plain_one_is_taken(tmp_path: Path) -> None:
     write_set(tmp_path, "t10k", 50)
     write_set(tmp_path, "t10k", 100, packed=True)
-    assert read_digits([tmp_path]).learn.images.count == 50
+    assert read_digits([tmp_path]).train.images.count == 50
 
 
-def test_the_fellow_of_a_single_file_lies_beside_it(tmp_path: Path) -> None:
+def test_the_counterpart_of_a_single_file_is_found_beside_it(tmp_path: Path) -> None:
     write_set(tmp_path, "train", 30, packed=True)
     write_set(tmp_path, "t10k", 40)
     by_images = read_digits([tmp_path / "train-images-idx3-ubyte.gz"])
     by_labels = read_digits([tmp_path / "train-labels-idx1-ubyte.gz"])
-    assert by_images.learn == by_labels.learn
-    assert (by_images.learn.images.count, by_images.test) == (30, None)
+    assert by_images.train == by_labels.train
+    assert (by_images.train.images.count, by_images.test) == (30, None)
 
 
 def test_files_of_any_name_are_told_apart_by_their_content(tmp_path: Path) -> None:
     images, labels = digit_images(30)
     one, other = write_idx(tmp_path / "a", labels), write_idx(tmp_path / "b", images)
-    assert read_digits([one, other]).learn.images.count == 30
+    assert read_digits([one, other]).train.images.count == 30
 
 
 def test_large_sets_are_kept_in_half_the_memory(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no IDX files"):
         read_digits([tmp_path])
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         read_digits([tmp_path / "nowhere"])
     write_set(tmp_path, "train", 30)
     lone = tmp_path / "train-images-idx3-ubyte"

@@ -1,4 +1,4 @@
-"""IDX files: read as they are, and refused in two lines when they are damaged, hostile or something else."""
+"""IDX files: read as they are; damaged, hostile and other files are refused in two lines."""
 
 import gzip
 import os
@@ -79,24 +79,24 @@ def test_any_bytes_are_read_or_refused_as_expected(tmp_path: Path, data: bytes, 
         (b"\0\0\x0d\x03" + bytes(12), "holds floats"),
         (b"\0\0\x08\x02" + bytes(12), "has 2 dimensions"),
         (LABEL_BYTES, "holds labels, not images"),
-        (b"\0\0\x08\x03" + struct.pack(">III", 0, 28, 28), "nothing is in it"),
-        (b"\0\0\x08\x03" + struct.pack(">III", 2**32 - 1, 2**32 - 1, 2**32 - 1), "are the most"),
+        (b"\0\0\x08\x03" + struct.pack(">III", 0, 28, 28), "it is empty"),
+        (b"\0\0\x08\x03" + struct.pack(">III", 2**32 - 1, 2**32 - 1, 2**32 - 1), "the limit is"),
         (b"\0\0\x08\x03" + struct.pack(">III", 60000, 28, 28), "cut short: its header says 60,000×28×28 = 47,040,000 bytes, 0"),
         (IMAGE_BYTES + b"\0", "longer than the 12×5×5 = 300 bytes"),
         (gzip.compress(IMAGE_BYTES)[:-8] + bytes(8), "damaged: CRC check failed"),
     ],
 )
-def test_what_is_no_images_file_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+def test_other_files_are_named(tmp_path: Path, data: bytes, words: str) -> None:
     assert words in refused(tmp_path / "x", data).cause
 
 
-def test_a_label_that_is_no_digit_is_named_with_its_place(tmp_path: Path) -> None:
+def test_a_label_that_is_not_a_digit_is_named_with_its_place(tmp_path: Path) -> None:
     bad = LABELS.copy()
     bad[7] = 10
     assert "label 8 is 10" in refused(tmp_path / "labels", idx_bytes(bad), labels=True).cause
 
 
-def test_a_compressed_bomb_is_unfolded_no_further_than_its_header_says(tmp_path: Path) -> None:
+def test_a_compressed_bomb_is_read_no_further_than_its_header_says(tmp_path: Path) -> None:
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(idx_bytes(np.zeros((1, 28, 28), np.uint8)))
@@ -112,7 +112,7 @@ def test_a_compressed_bomb_is_unfolded_no_further_than_its_header_says(tmp_path:
     assert peak < 4_000_000
 
 
-def test_what_is_no_file_is_wrong_usage(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_wrong_usage(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "missing", "."):
         with pytest.raises(UsageError):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import openllama_cli.sgd.network
-from openllama_cli.benchmark.sgd_one_at_a_time import as_columns, update_mini_batch
+from openllama_cli.benchmark.sgd import as_columns, update_mini_batch
 from openllama_cli.sgd.config import COST_NAMES, SgdConfig
 from openllama_cli.sgd.digits import prepare, read_digits
 from openllama_cli.sgd.network import COSTS, CrossEntropyCost, Network, Samples, sigmoid
@@ -68,14 +68,13 @@ def test_the_sigmoid_of_any_number_warns_of_nothing() -> None:
 
 def test_an_update_subtracts_eta_over_the_mini_batch_times_the_gradient() -> None:
     network, mini_batch = Network([6, 4, 3], seed=1), samples(7)
-    before_b, before_w = [b.copy() for b in network.biases], [w.copy() for w in network.weights]
+    before = [part.copy() for part in (*network.biases, *network.weights)]
     nabla_b, nabla_w = network.backprop(mini_batch.x.T, mini_batch.y.T)
-    expected_b = [b - (3.0 / 7) * nb for b, nb in zip(before_b, nabla_b, strict=True)]
-    expected_w = [w - (3.0 / 7) * nw for w, nw in zip(before_w, nabla_w, strict=True)]
+    expected = [part - (3.0 / 7) * nabla for part, nabla in zip(before, [*nabla_b, *nabla_w], strict=True)]
     network.update_mini_batch(mini_batch, 3.0)
-    for ours, expected in zip([*network.biases, *network.weights], [*expected_b, *expected_w], strict=True):
-        assert np.array_equal(ours, expected)
-    assert not np.array_equal(network.weights[0], before_w[0])
+    for ours, wanted, old in zip([*network.biases, *network.weights], expected, before, strict=True):
+        assert np.array_equal(ours, wanted)
+        assert not np.array_equal(ours, old)
 
 
 def test_samples_together_move_the_weights_as_one_after_another() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
+
 ANIMALS = {"whale": "whales", "dog": "dogs", "horse": "horses", "shark": "sharks"}
 VERBS = {"sees": "see", "likes": "like", "meets": "meet", "hears": "hear"}
 PEOPLE = ("Anna", "Boris", "Clara", "Hiro")
 PLACES = ("Berlin", "Madrid", "Delhi", "Tokyo")
 VECTOR_WIDTH = 8
-# Animals lie together, and so do places; "big" has its own direction. Words that are not here have no vector.
+# Animals are close together, and so are places; "big" has its own direction. Other words have no vector.
 VECTORS = {
     **{word: (1.0, 0.1 * place, 0, 0, 0, 0, 0, 0) for place, word in enumerate(ANIMALS)},
     **{word: (0, 0, 1.0, 0.1 * place, 0, 0, 0, 0) for place, word in enumerate(PLACES)},
@@ -23,7 +25,7 @@ VECTORS = {
 def sentences() -> list[tuple[list[tuple[str, str, str, int, str]], list[tuple[int, int, str]]]]:
     """The whole language: "Anna sees the big whale in Berlin." and the like.
 
-    Words as (word, part of speech, lemma, head, relation), entities as (first word, word behind the last, label).
+    Words as (word, part of speech, lemma, head, relation), entities as (first word, word after the last, label).
     """
     made = []
     for number in range(64):
@@ -55,16 +57,8 @@ def train() -> Any:
     fix_random_seed(0)
     nlp = spacy.blank("en")
     nlp.meta["name"], nlp.meta["version"] = "tiny_test", "1.2.3"
-    network: dict[str, Any] = {
-        "@architectures": "spacy.HashEmbedCNN.v2",
-        "width": 32,
-        "depth": 1,
-        "embed_size": 300,
-        "window_size": 1,
-        "maxout_pieces": 2,
-        "subword_features": True,
-        "pretrained_vectors": None,
-    }
+    sizes = {"width": 32, "depth": 1, "embed_size": 300, "window_size": 1, "maxout_pieces": 2}
+    network = {"@architectures": "spacy.HashEmbedCNN.v2", **sizes, "subword_features": True, "pretrained_vectors": None}
     nlp.add_pipe("tok2vec", config={"model": network})
     shared = {"@architectures": "spacy.Tok2VecListener.v1", "width": 32}
     nlp.add_pipe("tagger", config={"model": {"@architectures": "spacy.Tagger.v2", "tok2vec": shared}})
@@ -107,3 +101,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             train().to_disk(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(trained: Path) -> Pipeline:
+    """The pipeline, loaded."""
+    return open_pipeline(Choice(folder=trained))

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.terminal.escape import one_line, visible
-from openllama_cli.terminal.streams import error, notice, out, out_json, stdout_console
+from openllama_cli.terminal.streams import error, notice, one_line, out, out_json, stdout_console, visible
 from openllama_cli.terminal.tables import fields, size, table
 
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.annotation.kinds import parse_kinds
+from openllama_cli.annotation.documents import parse_kinds
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.errors import UsageError
 from openllama_cli.system.files import file_fingerprint
@@ -37,11 +37,12 @@ class BatchAnnotations:
 
     def open(self) -> "RowAnnotator":
         """Load the pipeline. Raises OlcError for one that gives nothing of what is asked for."""
-        from openllama_cli.annotation.completions import annotate_completions
+        from openllama_cli.annotation.annotate import annotate_completions
+        from openllama_cli.annotation.documents import lacking
 
         pipeline = self.chosen.open()
         probed = annotate_completions(pipeline, [_PROBE], self.kinds)[0]
-        tell_lacking(pipeline, probed.lacking(self.kinds), self.kinds, asked=True)
+        tell_lacking(pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
         return RowAnnotator(self.kinds, pipeline)
 
 
@@ -59,7 +60,7 @@ class RowAnnotator:
         return AnnotatedResults(journal, self)
 
     def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
-        from openllama_cli.annotation.completions import annotate_rows
+        from openllama_cli.annotation.annotate import annotate_rows
 
         rows = annotate_rows(self.pipeline, texts, self.kinds)
         tell_notes(self.pipeline)

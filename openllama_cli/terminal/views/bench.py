@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line
-from openllama_cli.terminal.streams import is_terminal, stdout_console
+from openllama_cli.terminal.streams import is_terminal, one_line, stdout_console
 from openllama_cli.terminal.tables import figure
 from openllama_cli.terminal.views.trace import bar
 

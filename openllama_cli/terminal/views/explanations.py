@@ -7,8 +7,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line
-from openllama_cli.terminal.streams import is_terminal, out, stdout_console
+from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console
 
 _STYLES = {"line": "dim", "olc": "bold green"}
 

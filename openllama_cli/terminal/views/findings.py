@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line
-from openllama_cli.terminal.streams import is_terminal, stdout_console
+from openllama_cli.terminal.streams import is_terminal, one_line, stdout_console
 from openllama_cli.terminal.tables import table
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}

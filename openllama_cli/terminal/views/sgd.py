@@ -1,4 +1,4 @@
-"""`olc sgd` on a terminal: the curves while it learns, then what was misread. In a pipe: a line for each epoch."""
+"""`olc sgd`: on a terminal curves during training, then the misread digits; in a pipe one line per epoch."""
 
 import math
 import sys
@@ -13,17 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
-from openllama_cli.terminal.views.curves import curve, half_blocks
 from openllama_cli.terminal.views.trace import bar
 
 _SIDE_BY_SIDE = 72
 _AXIS = 7
 _GAP = 2
 _FEW = 4
+_BRAILLE = 0x2800
+# The bits of a braille character's dots: two columns of four.
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_INK = 0.5
 
 
 class TrainingView:
-    """Shows epochs as they are done. epochs: how many there will be."""
+    """Shows epochs as they finish. epochs: how many there will be."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -37,7 +40,7 @@ class TrainingView:
     def __enter__(self) -> "TrainingView":
         console = stdout_console()
         if is_terminal(sys.stdout) and not console.is_dumb_terminal:
-            # Drawn some times a second, not after each epoch: small data have hundreds a second.
+            # Drawn ten times a second, not after each epoch: small data sets have hundreds of epochs a second.
             self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=10)
             self._live.start(refresh=True)
         return self
@@ -47,7 +50,7 @@ class TrainingView:
             self._live.stop()
 
     def add(self, epoch: int, cost: float, correct: int, total: int) -> None:
-        """An epoch is done. cost: of the training data. correct, total: of the test data."""
+        """Add a finished epoch. cost: of the training data. correct, total: of the test data."""
         self._costs.append(cost)
         self._accuracies.append(correct / total)
         self._said = f"{correct:,} of {total:,} correct ({correct / total:.1%})"
@@ -55,7 +58,7 @@ class TrainingView:
             out(f"epoch {epoch:>{len(str(self._epochs))}}: cost {_cost(cost)}, {self._said}\n")
 
     def warn(self, text: str) -> bool:
-        """Show a warning below the curves while they are drawn. False where nothing is drawn."""
+        """Show a warning below the curves. False if no curves are being drawn."""
         self._warning = text
         return self._live is not None
 
@@ -72,18 +75,19 @@ class TrainingView:
         if done:
             lines += self._curves(console.width, max(3, min(8, (console.height - 8) // 2)))
         if self._warning:
-            # Wrapped here, since this console leaves long lines to the terminal.
+            # Wrapped here, since this console does not wrap.
             lines += Text(self._warning, style="yellow").wrap(console, console.width)
         return Group(*lines)
 
     def _curves(self, width: int, height: int) -> list[Text]:
         beside = width >= _SIDE_BY_SIDE
         each = (width - _GAP) // 2 if beside else width
+        # Copied, since the thread that draws must not see them grow.
         costs, accuracies = list(self._costs), list(self._accuracies)
         top, bottom = max(costs), math.floor(min(accuracies) * 10) / 10
-        left = self._panel(f"cost {_cost(costs[-1])}", costs, each, height, (0.0, top), ("0", f"{top:.3g}"), "yellow")
-        ends = (f"{bottom:.0%}", "100%")
-        right = self._panel(self._said, accuracies, each, height, (bottom, 1.0), ends, "green")
+        size = (each, height)
+        left = self._panel(f"cost {_cost(costs[-1])}", costs, size, (0.0, top), ("0", f"{top:.3g}"), "yellow")
+        right = self._panel(self._said, accuracies, size, (bottom, 1.0), (f"{bottom:.0%}", "100%"), "green")
         if not beside:
             return left + right
         lines = []
@@ -95,14 +99,14 @@ class TrainingView:
     def _panel(
         self,
         title: str,
-        values: Sequence[float],
-        width: int,
-        height: int,
+        values: list[float],
+        size: tuple[int, int],
         bounds: tuple[float, float],
-        ends: tuple[str, str],
+        ends: Sequence[str],
         style: str,
     ) -> list[Text]:
-        """A title and a curve with its axis, `height` + 1 lines. ends: the labels of the bounds, lowest and highest."""
+        """A title and a curve with its axis. size: columns and rows of the curve. ends: labels of the bounds, lowest first."""
+        width, height = size
         drawn = curve(values, self._epochs, max(width - _AXIS - 1, 4), height, *bounds)
         labels = [ends[1], *[""] * (height - 2), ends[0]]
         title_line = Text(f"{'':>{_AXIS}} {title}", style="bold")
@@ -113,9 +117,8 @@ class TrainingView:
 
 def show_confusion(counts: Sequence[Sequence[int]]) -> None:
     """How often each digit (a row) was read as each (a column), on a terminal."""
-    view = Table(
-        box=None, title=Text("digit (row) read as (column)"), title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    title = Text("digit (row) read as (column)")
+    view = Table(box=None, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     view.add_column("", justify="right", style="bold")
     for digit in range(len(counts)):
         view.add_column(str(digit), justify="right")
@@ -131,7 +134,7 @@ def show_confusion(counts: Sequence[Sequence[int]]) -> None:
 def show_misread(images: Sequence[tuple[Sequence[Sequence[float]], int, int]], total: int) -> None:
     """Some misread images side by side. images: pixels from 0 to 1, the digit, and what it was read as.
 
-    Small images take one row, as many as fit; of large ones there are at least four, in several rows.
+    Of small images as many as fit in one row, of large ones at least four, in several rows.
     """
     if not images:
         return
@@ -140,7 +143,7 @@ def show_misread(images: Sequence[tuple[Sequence[Sequence[float]], int, int]], t
     size = max(len(images[0][0][0]), len("8 as 1"))
     fitting = max(1, (console.width + _GAP) // (size + _GAP))
     shown = images[: max(fitting, _FEW)]
-    heading = "misread" if len(shown) == total else f"misread, the {len(shown)} surest of {total:,}"
+    heading = "misread" if len(shown) == total else f"misread, the {len(shown)} most confident of {total:,}"
     console.print(Text(f"\n{heading} (digit as answer)"))
     for first in range(0, len(shown), fitting):
         row = [
@@ -156,7 +159,7 @@ def show_misread(images: Sequence[tuple[Sequence[Sequence[float]], int, int]], t
 
 
 def show_steps(steps: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Titles with lines below; on a terminal the lines wrap with their indentation."""
+    """Titles with lines below them; on a terminal the lines wrap at their indentation."""
     if not is_terminal(sys.stdout):
         out("\n".join(title + "".join(f"\n  {line}" for line in lines) + "\n" for title, lines in steps))
         return
@@ -174,3 +177,52 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def curve(values: Sequence[float], places: int, width: int, height: int, lowest: float, highest: float) -> list[str]:
+    """A line through the values in braille dots: `height` rows of `width` characters, from `lowest` (bottom) to `highest`.
+
+    places: how many values there will be; the curve reaches the right edge with the last one.
+    """
+    dots = [[0] * width for _ in range(height)]
+    columns, rows = 2 * width - 1, 4 * height - 1
+
+    def spot(place: int) -> tuple[int, int]:
+        share = min(max((values[place] - lowest) / (highest - lowest), 0.0), 1.0) if highest > lowest else 0.0
+        return round(place / max(places - 1, 1) * columns), round((1 - share) * rows)
+
+    def mark(x: int, y: int) -> None:
+        dots[y // 4][x // 2] |= _DOTS[y % 4][x % 2]
+
+    for place in range(len(values)):
+        x, y = spot(place)
+        before_x, before_y = spot(place - 1) if place else (x, y)
+        steps = max(x - before_x, abs(y - before_y), 1)
+        for step in range(steps + 1):
+            mark(before_x + round((x - before_x) * step / steps), before_y + round((y - before_y) * step / steps))
+    # Spaces where there are no dots: some fonts draw the empty braille character as eight circles.
+    return ["".join(chr(_BRAILLE + bits) if bits else " " for bits in row) for row in dots]
+
+
+def half_blocks(image: Sequence[Sequence[float]], *, color: bool) -> list[Text]:
+    """An image of numbers from 0 (paper) to 1 (ink) in half blocks: one character for two pixels, one above the other.
+
+    Without color a pixel is either ink or paper.
+    """
+    columns = len(image[0])
+    padded = [*image, [0.0] * columns] if len(image) % 2 else image
+    lines = []
+    for upper, lower in zip(padded[::2], padded[1::2], strict=True):
+        line = Text()
+        for above, below in zip(upper, lower, strict=True):
+            if color:
+                line.append("▀", style=f"{_grey(above)} on {_grey(below)}")
+            else:
+                line.append(" ▀▄█"[(above >= _INK) + 2 * (below >= _INK)])
+        lines.append(line)
+    return lines
+
+
+def _grey(ink: float) -> str:
+    level = round(255 * min(max(ink, 0.0), 1.0))
+    return f"#{level:02x}{level:02x}{level:02x}"

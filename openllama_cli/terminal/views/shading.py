@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from openllama_cli.terminal.escape import visible
-from openllama_cli.terminal.streams import stdout_console
+from openllama_cli.terminal.streams import stdout_console, visible
 
 # From likely to unlikely; dark letters are readable on each.
 _SHADES = ((0.9, "black on #c7e9c0"), (0.5, "black on #e5f5b9"), (0.2, "black on #fee391"), (0.05, "black on #fdae6b"))

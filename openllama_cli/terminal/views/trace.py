@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from openllama_cli.terminal.escape import one_line
-from openllama_cli.terminal.streams import is_terminal, out, stdout_console
+from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8

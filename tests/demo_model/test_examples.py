@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from openllama_cli.demo_model.formats import (
+from openllama_cli.demo_model.examples import (
     MAIN_FORMATS,
     RARE_FORMATS,
     Part,

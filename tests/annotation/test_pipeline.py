@@ -1,15 +1,16 @@
-"""Which pipeline is meant, and what is said where there is none."""
+"""Finding and loading a pipeline, and what is reported if there is none."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from openllama_cli.annotation.find import Choice, find_pipeline, install_command
-from openllama_cli.annotation.kinds import KINDS, parse_kinds
-from openllama_cli.annotation.pipeline import open_pipeline
+from openllama_cli.annotation.documents import KINDS, parse_kinds
+from openllama_cli.annotation.pipeline import INSTALL_SPACY, Choice, find_pipeline, install_command, open_pipeline
 from openllama_cli.errors import OlcError, UsageError
 from tests.support.forked import Forked
 from tests.support.pipelines import trained
@@ -56,7 +57,7 @@ def test_a_name_and_a_language_contradict_each_other() -> None:
         ("en_core_web_md", "no spaCy pipeline of that name", "python -m spacy download en_core_web_md"),
         ("de_core_news_lg", "no spaCy pipeline of that name", "python -m spacy download de_core_news_lg"),
         ("my_pipeline", "no spaCy pipeline of that name", "the folder of one"),
-        ("numpy", "no spaCy pipeline", "python -m spacy download"),
+        ("numpy", "not a spaCy pipeline", "python -m spacy download"),
         ("./not_there", "no folder ./not_there", "the folder of one"),
         ("/no/such/place", "no folder /no/such/place", "the folder of one"),
         ("", "no spaCy pipeline", "the folder of one"),
@@ -71,7 +72,7 @@ def test_what_is_not_there_is_named_with_what_to_type(name: str, cause: str, rem
     assert raised.value.code == "pipeline_missing"
 
 
-def test_a_folder_that_is_no_pipeline_and_a_file_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_pipeline_and_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OlcError, match=r"config\.cfg"):
         find_pipeline(str(tmp_path))
     (tmp_path / "en_core_web_sm.whl").write_bytes(b"PK")
@@ -81,8 +82,6 @@ def test_a_folder_that_is_no_pipeline_and_a_file_are_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("damage", ["config", "meta", "weights", "factory"])
 def test_a_damaged_pipeline_is_an_expected_error(trained: Path, tmp_path: Path, damage: str) -> None:
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(trained, folder)
     if damage == "config":
@@ -103,9 +102,8 @@ def test_a_damaged_pipeline_is_an_expected_error(trained: Path, tmp_path: Path, 
 
 
 def test_every_command_that_installs_names_a_pipeline_of_the_language() -> None:
-    assert install_command("en") == "python -m spacy download en_core_web_sm"
-    assert install_command("ja") == "python -m spacy download ja_core_news_sm"
-    assert install_command("hi") == "python -m spacy download xx_ent_wiki_sm"
+    for language, package in (("en", "en_core_web_sm"), ("ja", "ja_core_news_sm"), ("hi", "xx_ent_wiki_sm")):
+        assert install_command(language) == f"python -m spacy download {package}"
 
 
 # -- other Python environments --------------------------------------------------------------------------------------
@@ -113,8 +111,6 @@ def test_every_command_that_installs_names_a_pipeline_of_the_language() -> None:
 
 def install(trained: Path, site: Path) -> None:
     """Install the pipeline as `spacy package` and pip would."""
-    import shutil
-
     package = site / "en_tiny_test"
     shutil.copytree(trained, package / "en_tiny_test-1.2.3")
     shutil.copy(trained / "meta.json", package)
@@ -159,12 +155,6 @@ main()
 """
 
 
-def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run olc where a package is not installed."""
-    command = [sys.executable, "-c", WITHOUT.format(package=package) + MAIN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -176,7 +166,8 @@ def run_without(package: str, *arguments: str) -> "subprocess.CompletedProcess[s
     ids=" ".join,
 )
 def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: list[str]) -> None:
-    run = run_without("spacy", *arguments)
+    command = [sys.executable, "-c", WITHOUT.format(package="spacy") + MAIN, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert run.returncode == 1
     assert run.stdout == ""
     lines = [line for line in run.stderr.splitlines() if not line.startswith("olc: no model chosen")]
@@ -187,10 +178,6 @@ def test_without_spacy_two_lines_name_the_command_that_installs_it(arguments: li
 
 
 def test_the_command_that_installs_spacy_is_the_extra() -> None:
-    import tomllib
-
-    from openllama_cli.annotation.find import INSTALL_SPACY
-
     project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
     (requirement,) = project["optional-dependencies"]["spacy"]
     assert f'pip install "{requirement}"' == INSTALL_SPACY

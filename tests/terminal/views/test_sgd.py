@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.terminal.views.curves import curve, half_blocks
+from openllama_cli.terminal.views.sgd import curve, half_blocks
 
 
 def test_a_rising_line_goes_from_corner_to_corner() -> None:
