@@ -13,7 +13,7 @@ from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import is_terminal, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
-from openllama_cli.terminal.views.findings import Finding, show_findings
+from openllama_cli.terminal.views.findings import show_findings
 
 if TYPE_CHECKING:
     from openllama_cli.devices.machine.facts import Accelerator, Cache, Cpu, DtypeResult, Facts
@@ -91,7 +91,7 @@ def _show(report: "Report") -> None:
         _model(report.plan)
     _gap()
     if report.problems:
-        show_findings([Finding(problem.severity, problem.code, problem.message, problem.fix) for problem in report.problems])
+        show_findings([(one.severity, one.code, one.message, one.fix) for one in report.problems])
     elif is_terminal(sys.stdout):
         out("no problems found\n", style="green")
 
