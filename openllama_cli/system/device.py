@@ -1,16 +1,16 @@
-""" """
+"""The device that computes and the type it computes in: what `--device` and `--dtype` mean on this machine."""
 
 import functools
 import warnings
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from openllama_cli.errors import OlcError
 from openllama_cli.system.cgroup import limits
 
 if TYPE_CHECKING:
     import torch
-from typing import Literal
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -69,32 +69,36 @@ def _cuda(device: "torch.device") -> "torch.device":
 def choose_dtype(requested: DtypeName, stored: str, device: "torch.device", *, mapped: bool = False) -> "torch.dtype":
     """The type to compute in.
 
-    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto" is the checkpoint's type on an
-    accelerator; on a CPU it is bfloat16 if the processor has instructions for it, else float32, since float16 prefill is ten
-    times slower there (measured on AVX512 with bf16). mapped: keep float16 weights as they are on such a processor, for a
-    forward pass that multiplies them in bfloat16: they need not be converted, which takes longer than an answer.
+    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto", mapped: see `auto_dtype`.
     """
     import torch
 
-    if requested != "auto":
-        name: str = requested
-    elif device.type != "cpu":
-        name = stored
-    else:
-        narrow = stored if mapped and stored == "float16" else "bfloat16"
-        name = narrow if cpu_has_bfloat16() else "float32"
+    name = auto_dtype(stored, device.type, cpu_instructions(), mapped=mapped) if requested == "auto" else requested
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices itself: AVX512-BF16, AMX, AVX10.2 or Arm's BF16."""
-    return bool(_cpu_capabilities() & {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"})
+def auto_dtype(stored: str, device: str, instructions: Collection[str], *, mapped: bool = False) -> str:
+    """What `--dtype auto` is: the checkpoint's type on an accelerator; on a CPU bfloat16 if it multiplies that, else float32.
+
+    float16 prefill is ten times slower there (measured on AVX512 with bf16). device: the one that computes, "cpu" or another.
+    instructions: of the CPU. mapped: keep float16 weights as they are on such a processor, for a forward pass that multiplies
+    them in bfloat16: they need not be converted, which takes longer than an answer.
+    """
+    if device != "cpu":
+        return stored
+    narrow = stored if mapped and stored == "float16" else "bfloat16"
+    return narrow if has_bfloat16(instructions) else "float32"
+
+
+def has_bfloat16(instructions: Collection[str]) -> bool:
+    """Whether a processor multiplies bfloat16 matrices itself: AVX512-BF16, AMX, AVX10.2 or Arm's BF16, alone or in SVE."""
+    return not {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16", "svebf16"}.isdisjoint(instructions)
 
 
 @functools.cache
-def _cpu_capabilities() -> frozenset[str]:
+def cpu_instructions() -> frozenset[str]:
     """What the processor can, in the names of torch, which are those of /proc/cpuinfo (x86 "flags", Arm "Features") too."""
     import torch
 
