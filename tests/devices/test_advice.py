@@ -7,7 +7,7 @@ import pytest
 
 from openllama_cli.devices.advice import diagnose, stops
 from openllama_cli.devices.machine.facts import Check, DtypeResult, Facts, Nvidia, Problem, TorchBuild
-from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import plan_model
 from tests.support.machines import CACHE, CHECKS, CPU, CPU_BUILD, CUDA_BUILD, GB, OLD_CPU, facts, gpu, measurement, mps
 
@@ -239,8 +239,8 @@ MACHINES: dict[str, tuple[Facts, str | None, str, list[tuple[str, str]]]] = {
     ),
     "layers on the CPU": (facts(gpu(free=11)), "7b", "auto", [("warning", "layers_on_cpu")]),
     "layers on disk": (
-        facts(cpu=changed(WITHOUT_FLOAT16, memory_available=12 * GB)),
-        "7b",
+        facts(cpu=changed(WITHOUT_FLOAT16, memory_available=6 * GB)),
+        "13b",
         "auto",
         [("warning", "layers_on_disk")],
     ),
@@ -280,7 +280,7 @@ def test_the_problems_of_a_machine(name: str) -> None:
         ("container with less memory", ["8.0 GB", "64.0 GB", "7.0 GB", "60.0 GB"]),
         ("disk too small for this one", ["9.0 GB", "13.5 GB", "7b"]),
         ("layers on the CPU", ["10 of 32 layers", "cuda:0"]),
-        ("layers on disk", ["7 of 32 layers on disk"]),
+        ("layers on disk", ["of 40 layers on disk"]),
         ("memory too small", ["7b", "cuda:0 lacks"]),
     ],
 )
