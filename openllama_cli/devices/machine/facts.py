@@ -16,8 +16,8 @@ class TorchBuild:
     """The installed torch.
 
     version: None if it cannot be imported. kind, toolkit: what it was built for ("cuda", "12.8"). arch_list: the GPU
-    architectures it has kernels for ("sm_90", "compute_120"). trouble: in torch's words, why it cannot be imported or cannot use
-    the GPU that it was built for.
+    architectures it has kernels for ("sm_90", "compute_120"). trouble: in torch's words, why it cannot be imported or does not
+    find the GPU that it was built for.
     """
 
     version: str | None
