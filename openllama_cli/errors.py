@@ -27,6 +27,8 @@ class OlcError(Exception):
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
+        # A traceback (--debug, or a script's) prints the second line too.
+        self.add_note(f"  fix: {remedy}")
         if code is not None:
             self.code = code
 

@@ -1,8 +1,8 @@
-"""`olc devices`: what this machine can run, what is wrong with it, and what to type."""
+"""`olc devices`: what this machine can run, what is wrong with it, and how to fix it."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +13,10 @@ from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import is_terminal, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
-from openllama_cli.terminal.views.findings import Finding, show_findings
+from openllama_cli.terminal.views.findings import show_findings
 
 if TYPE_CHECKING:
-    from openllama_cli.devices.machine.facts import Accelerator, Cache, Cpu, DtypeResult, Facts
+    from openllama_cli.devices.machine.facts import DtypeResult, Facts
     from openllama_cli.devices.planning.memory import DtypePlan
     from openllama_cli.devices.planning.recommend import ModelPlan
     from openllama_cli.devices.report import Report
@@ -38,34 +38,31 @@ Examples:
     "-m",
     "--model",
     metavar="MODEL",
-    help="Plan this model too: alias (3b-v2), folder, or Hub id that is cached.",
+    help="Also plan this model: an alias (3b-v2), a folder, or a cached Hub id.",
     shell_complete=suggest.models,
 )
 @device_option
-@click.option("--quick", is_flag=True, help="Measure nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--quick", is_flag=True, help="Skip the measurements.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_json: bool) -> None:
-    """Show what this machine can run, what is wrong with it, and what to type.
+    """Show what this machine can run, what is wrong with it, and how to fix it.
 
-    Tests every device in every type: a matrix product against float64, its speed for prompts (64 rows) and for single tokens
-    (decode), and the bandwidth of the memory. --device tests that one only.
+    Tests every device in every dtype: matmul against float64, its speed in prefill (64 rows) and decode (one row), and the
+    memory bandwidth. --device tests only that device.
 
     With --model: where `device_map="auto"` would put each layer, weights and KV cache against the free memory, and the command
-    that runs the model best here. Nothing is downloaded. Exit code 1 if a problem would stop a completion.
+    that runs the model best here. Nothing is downloaded. The exit code is 1 if a problem would stop a completion.
 
     --json: {"versions", "devices", "backends", "checks", "cache", "model",
     "problems": [{"severity", "code", "message", "fix"}]}.
     """
-    ModelSpec(model=model, device=device)  # A wrong option is said before torch is imported.
+    ModelSpec(model=model, device=device)  # A wrong option fails before torch is imported.
     from openllama_cli.devices.advice import stops
     from openllama_cli.devices.machine.probe import MachineProbe
     from openllama_cli.devices.report import document, examine
 
-    progress = TerminalProgress()
-    # `--quantize` counts once model options have it.
-    quantize = "quantize" in {field.name for field in dataclasses.fields(ModelSpec)}
-    report = examine(MachineProbe(), model=model, device=device, measure=not quick, quantize=quantize, progress=progress)
+    report = examine(MachineProbe(), model=model, device=device, measure=not quick, progress=TerminalProgress())
     if as_json:
         out_json(document(report))
     else:
@@ -77,33 +74,39 @@ def _show(report: "Report") -> None:
     """The report for people."""
     facts = report.facts
     fields(_versions(facts))
-    _gap()
+    out("\n")
     fields(_machine(facts))
     if facts.accelerators:
-        _gap()
-        rows = [_accelerator(gpu, facts) for gpu in facts.accelerators]
+        rows = [
+            (
+                gpu.device,
+                gpu.name,
+                size(gpu.memory_free),
+                size(gpu.memory_total),
+                _bandwidth(facts, gpu.device),
+                gpu.capability or "",
+            )
+            for gpu in facts.accelerators
+        ]
+        out("\n")
         table(("device", "name", "free", "memory", "bandwidth", "capability"), rows, right=("free", "memory", "bandwidth"))
     if facts.measured:
-        _gap()
-        _speeds(facts)
+        out("\n")
+        _show_measurements(facts)
     if report.plan is not None:
-        _gap()
-        _model(report.plan)
-    _gap()
+        out("\n")
+        _show_plan(report.plan)
+    out("\n")
     if report.problems:
-        show_findings([Finding(problem.severity, problem.code, problem.message, problem.fix) for problem in report.problems])
+        show_findings([(one.severity, one.code, one.message, one.fix) for one in report.problems])
     elif is_terminal(sys.stdout):
         out("no problems found\n", style="green")
 
 
-def _gap() -> None:
-    out("\n")
-
-
 def _versions(facts: "Facts") -> list[tuple[str, str]]:
-    """Versions: a line each in a pipe, together on a terminal."""
+    """A line per version in a pipe, one line on a terminal."""
     known = [(name.replace("_", " "), version or "not installed") for name, version in facts.versions.items()]
-    known = [(name, version) for name, version in known if (name, version) != ("driver", "not installed")]
+    known = [pair for pair in known if pair != ("driver", "not installed")]
     if not is_terminal(sys.stdout):
         return known
     return [("versions", ", ".join(f"{name} {version}" for name, version in known))]
@@ -111,61 +114,44 @@ def _versions(facts: "Facts") -> list[tuple[str, str]]:
 
 def _machine(facts: "Facts") -> list[tuple[str, str]]:
     cpu, cache = facts.cpu, facts.cache
+    cores = f"{cpu.physical_cores} physical, {cpu.logical_cores} logical"
+    if cpu.allowed_cores < cpu.logical_cores:
+        cores += f", {cpu.allowed_cores} allowed"
+    if cpu.cpu_limit is not None:
+        cores += f", container limit {cpu.cpu_limit:g}"
+    if cpu.threads is not None:
+        cores += f"; torch uses {cpu.threads} threads"
     memory = f"{size(cpu.memory_available)} of {size(cpu.memory_total)} free"
     if cpu.memory_limit is not None:
         memory += f"; this container: {size(cpu.memory_left or 0)} of {size(cpu.memory_limit)}"
-    bandwidth = facts.measured["cpu"].bandwidth_gb_per_s if "cpu" in facts.measured else None
-    if bandwidth is not None:
-        memory += f", read at {bandwidth:.0f} GB/s"
+    if bandwidth := _bandwidth(facts, "cpu"):
+        memory += f", read at {bandwidth}"
+    kernels = "olc's own, for AMX" if cpu.own_kernels else "torch's: olc's own are not compiled"
+    models = "1 model" if cache.models == 1 else f"{cache.models or 'no'} models"
+    free = f", {size(cache.free_bytes)} free" if cache.free_bytes is not None else ""
+    token = {None: "no token", "saved": "a saved token"}.get(cache.token, f"a token in {cache.token}")
     return [
         ("processor", cpu.name),
-        ("cores", _cores(cpu)),
-        ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matrix products"),
-        *_kernels(cpu),
+        ("cores", cores),
+        ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matmul"),
+        *([] if cpu.own_kernels is None else [("kernels", kernels)]),
         ("memory", memory),
         ("distributed", ", ".join(name for name, there in facts.backends.items() if there) or "no backend"),
         *((check.name, check.detail if check.ok else f"broken: {check.detail}") for check in facts.checks),
-        ("models", _cache(cache)),
-        ("Hub", _hub(cache)),
+        ("models", f"{models} in {cache.path}{free}{'' if cache.writable else ', not writable'}"),
+        ("Hub", f"{cache.endpoint}, {token}" + (f", offline ({cache.offline})" if cache.offline else "")),
     ]
 
 
-def _kernels(cpu: "Cpu") -> list[tuple[str, str]]:
-    if cpu.own_kernels is None:
-        return []
-    return [("kernels", "olc's own, for AMX" if cpu.own_kernels else "torch's, since olc's own are not compiled")]
+def _bandwidth(facts: "Facts", device: str) -> str:
+    measured = facts.measured.get(device)
+    return "" if measured is None or measured.bandwidth_gb_per_s is None else f"{measured.bandwidth_gb_per_s:.0f} GB/s"
 
 
-def _cores(cpu: "Cpu") -> str:
-    words = f"{cpu.physical_cores} physical, {cpu.logical_cores} logical"
-    if cpu.allowed_cores < cpu.logical_cores:
-        words += f", {cpu.allowed_cores} allowed"
-    if cpu.cpu_limit is not None:
-        words += f", a container's limit of {cpu.cpu_limit:g}"
-    return words if cpu.threads is None else f"{words}; torch uses {cpu.threads} threads"
-
-
-def _cache(cache: "Cache") -> str:
-    count = "1 model" if cache.models == 1 else f"{cache.models or 'no'} models"
-    free = f", {size(cache.free_bytes)} free" if cache.free_bytes is not None else ""
-    return f"{count} in {cache.path}{free}{'' if cache.writable else ', not writable'}"
-
-
-def _hub(cache: "Cache") -> str:
-    token = {None: "no token", "saved": "a saved token"}.get(cache.token, f"a token in {cache.token}")
-    return f"{cache.endpoint}, {token}" + (f", offline ({cache.offline})" if cache.offline else "")
-
-
-def _accelerator(gpu: "Accelerator", facts: "Facts") -> Sequence[str]:
-    bandwidth = facts.measured[gpu.device].bandwidth_gb_per_s if gpu.device in facts.measured else None
-    speed = f"{bandwidth:.0f} GB/s" if bandwidth is not None else ""
-    return gpu.device, gpu.name, size(gpu.memory_free), size(gpu.memory_total), speed, gpu.capability or ""
-
-
-def _speeds(facts: "Facts") -> None:
-    """Every device in every type."""
+def _show_measurements(facts: "Facts") -> None:
+    """Every device in every dtype."""
     rows = [
-        (device, dtype, _outcome(result), *_figures(result))
+        (device, dtype, *_measurement(result))
         for device, measured in facts.measured.items()
         for dtype, result in measured.dtypes.items()
     ]
@@ -173,17 +159,12 @@ def _speeds(facts: "Facts") -> None:
     table(columns, rows, right=columns[3:], optional=("decode by oneDNN", "error"))
 
 
-def _outcome(result: "DtypeResult") -> str:
-    if result.ok:
-        return "right"
-    return result.error or ("wrong" if result.finite else "NaN")
-
-
-def _figures(result: "DtypeResult") -> tuple[str, str, str, str]:
-    """Error, prefill, decode in the faster way (which olc takes), and by oneDNN (which torch takes on a CPU)."""
+def _measurement(result: "DtypeResult") -> tuple[str, ...]:
+    """Result, error, prefill, decode in the faster way (which olc uses), and by oneDNN (which torch uses on a CPU)."""
     speeds = [speed for speed in (result.decode_gb_per_s, result.decode_plain_gb_per_s) if speed is not None]
     by_onednn = result.decode_gb_per_s if result.decode_plain_gb_per_s is not None else None
     return (
+        "right" if result.ok else result.error or ("wrong" if result.finite else "NaN"),
         f"{result.relative_error:.0e}" if result.relative_error is not None else "",
         f"{result.prefill_gflop_per_s:.0f} GFLOP/s" if result.prefill_gflop_per_s is not None else "",
         f"{max(speeds):.1f} GB/s" if speeds else "",
@@ -191,28 +172,30 @@ def _figures(result: "DtypeResult") -> tuple[str, str, str, str]:
     )
 
 
-def _model(plan: "ModelPlan") -> None:
-    shape = plan.known.shape
-    state = str(plan.known.path) if plan.known.path else f"not downloaded ({size(plan.known.download_bytes)})"
-    pairs = [
-        ("model", f"{plan.known.name}, {shape.parameters() / 1e9:.2f} B parameters in {shape.layers} layers, {state}"),
-        ("KV cache", f"a row is one of a batch with the whole context, {shape.context:,} tokens; rows: how many of them fit"),
-    ]
-    fields(pairs)
-    _gap()
-    columns = ("type", "weights", "KV/token", "KV/row", "rows", "tokens/s", "verdict")
+def _show_plan(plan: "ModelPlan") -> None:
+    known, shape = plan.known, plan.known.shape
+    state = str(known.path) if known.path else f"not downloaded ({size(known.download_bytes)})"
+    fields(
+        [
+            ("model", f"{known.name}, {shape.parameters() / 1e9:.2f} B parameters in {shape.layers} layers, {state}"),
+            ("KV cache", f"per row at full context, {shape.context:,} tokens; rows: how many such rows of a batch fit"),
+        ]
+    )
+    out("\n")
+    columns: Sequence[str] = ("type", "weights", "KV/token", "KV/row", "rows", "tokens/s", "verdict")
     rows = [_dtype(dtype) for dtype in plan.dtypes]
     table(columns, rows, right=columns[1:-1], optional=("tokens/s", "KV/token", "rows"))
-    _gap()
-    _placement(plan)
-    _gap()
-    lines = [("first", plan.first)] if plan.first else []
-    lines.append(("run", plan.command or "nothing: it does not fit"))
-    if plan.faster:
-        lines.append(("faster (8 bits)", plan.faster))
-    if plan.smaller:
-        lines.append(("smaller", f"{plan.smaller} fits"))
-    fields(lines)
+    out("\n")
+    columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
+    table(columns, _placement(plan), right=columns[2:])
+    out("\n")
+    lines = [
+        ("first", plan.first),
+        ("run", plan.command or "nothing: it does not fit"),
+        ("faster (8 bits)", plan.faster),
+        ("smaller", f"{plan.smaller} fits" if plan.smaller else None),
+    ]
+    fields([(name, text) for name, text in lines if text])
 
 
 def _dtype(plan: "DtypePlan") -> Sequence[str]:
@@ -221,36 +204,25 @@ def _dtype(plan: "DtypePlan") -> Sequence[str]:
     return plan.dtype, *cells, str(plan.rows), speed, plan.verdict_text
 
 
-def _placement(plan: "ModelPlan") -> None:
-    """Which parts go where in the best type, neighbors on the same device in one line."""
-    runs: list[list[str]] = []
-    for part in plan.best.parts:
-        if part.module == "model.rotary_emb":  # A table of a hundred numbers.
-            continue
-        if not runs or runs[-1][0] != part.device:
-            runs.append([part.device])
-        runs[-1].append(part.module.removeprefix("model."))
+def _placement(plan: "ModelPlan") -> list[Sequence[str]]:
+    """Which parts go where in the best dtype; neighbors on the same device share a row."""
     loads = {load.device: load for load in plan.best.devices}
-    rows = []
-    for device, *modules in runs:
+    rows: list[Sequence[str]] = []
+    parts = [part for part in plan.best.parts if part.module != "model.rotary_emb"]  # A table of a hundred numbers.
+    for device, neighbors in groupby(parts, key=lambda part: part.device):
+        names = _names([part.module.removeprefix("model.") for part in neighbors])
         load = loads.pop(device, None)
-        cells = ("", "", "") if load is None else (size(load.weights_bytes), size(load.cache_bytes), _free(load.free_bytes))
-        rows.append((device, _modules(modules), *cells))
-    columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
-    table(columns, rows, right=columns[2:])
+        cells = ["", "", ""]
+        if load is not None:
+            free = "" if load.free_bytes is None else size(load.free_bytes)
+            cells = [size(load.weights_bytes), size(load.cache_bytes), free]
+        rows.append((device, names, *cells))
+    return rows
 
 
-def _free(count: int | None) -> str:
-    return "" if count is None else size(count)
-
-
-def _modules(names: Sequence[str]) -> str:
+def _names(modules: Sequence[str]) -> str:
     """ "embed_tokens, layers 0-11, norm, lm_head"."""
-    layers = [name.removeprefix("layers.") for name in names if name.startswith("layers.")]
-    words = []
-    for name in names:
-        if not name.startswith("layers."):
-            words.append(name)
-        elif name == f"layers.{layers[0]}":
-            words.append(f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}")
-    return ", ".join(words)
+    layers = [name.removeprefix("layers.") for name in modules if name.startswith("layers.")]
+    words = [name for name in modules if not name.startswith("layers.") or name == f"layers.{layers[0]}"]
+    span = "" if not layers else f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}-{layers[-1]}"
+    return ", ".join(span if name.startswith("layers.") else name for name in words)

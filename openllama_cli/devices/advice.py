@@ -1,9 +1,8 @@
-"""From facts to problems: what is wrong, how bad it is, and what to type.
+"""From facts to problems: what is wrong, how severe it is, and what to type.
 
-Every fix is a command or a flag that exists; tests/devices/test_fixes.py takes each one apart and parses it.
+Every fix is a command or a flag that exists: tests/devices/test_fixes.py parses each of them.
 """
 
-import platform
 import shlex
 from collections.abc import Iterator
 
@@ -13,13 +12,14 @@ from openllama_cli.devices.machine.facts import DtypeResult, Facts, Problem, Sev
 from openllama_cli.devices.planning.memory import auto_dtype, main_device
 from openllama_cli.devices.planning.recommend import PROMPT, ModelPlan
 from openllama_cli.models.catalogue import CATALOGUE
+from openllama_cli.system.words import size
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _ON_CPU = f'`olc complete --device cpu "{PROMPT}"`'
 
 
 def diagnose(facts: Facts, plan: ModelPlan | None = None, device: str = "auto") -> tuple[Problem, ...]:
-    """Everything that is wrong, the worst first. plan: of the model that was named. device: what `--device` says."""
+    """Everything that is wrong, errors first. plan: of the named model. device: what `--device` says."""
     found = [
         *_torch(facts),
         *_requested(facts, device),
@@ -54,7 +54,7 @@ def _torch(facts: Facts) -> Iterator[Problem]:
 def _requested(facts: Facts, device: str) -> Iterator[Problem]:
     if facts.torch.version is not None and not has_device(facts, device):
         there = ", ".join(["cpu", *(gpu.device for gpu in facts.accelerators)])
-        message = f"--device {device}: torch {facts.torch.version} sees no such device, only {there}"
+        message = f"--device {device}: torch {facts.torch.version} finds no such device, only {there}"
         yield Problem("error", "device_missing", message, f'`olc complete --device auto "{PROMPT}"`')
 
 
@@ -65,21 +65,19 @@ def _nvidia(facts: Facts) -> Iterator[Problem]:
         return
     name = nvidia.gpus[0] if nvidia.gpus else "an NVIDIA GPU"
     if nvidia.driver is None:
-        message = f"{name} is in this machine, but no driver for it is loaded"
-        fix = "install NVIDIA's driver (https://www.nvidia.com/drivers); `nvidia-smi` then names the GPU"
+        message = f"{name} is installed, but its driver is not loaded"
+        fix = "install NVIDIA's driver (https://www.nvidia.com/drivers); `nvidia-smi` then lists the GPU"
         yield Problem("warning", "no_driver", message, fix)
     if build.kind != "cuda":
-        message = f"{name} is in this machine, but torch {build.version} is built without CUDA, so olc uses the CPU"
-        fix = "`pip install --force-reinstall torch`; choose the build at https://pytorch.org/get-started/locally/"
-        if platform.system() == "Linux":
-            fix = "`pip install --force-reinstall torch` (or, for another CUDA: https://pytorch.org/get-started/locally/)"
+        message = f"{name} is installed, but torch {build.version} is built without CUDA, so olc uses the CPU"
+        fix = "`pip install --force-reinstall torch` (for another CUDA version: https://pytorch.org/get-started/locally/)"
         yield Problem("warning", "torch_without_cuda", message, fix)
         return
     if nvidia.driver is None:
         return
     if _driver_too_old(facts):
-        runs = f"runs CUDA up to {nvidia.cuda}" if nvidia.cuda else "is too old"
-        message = f"the NVIDIA driver {nvidia.driver} {runs}, but torch {build.version} is built for CUDA {build.toolkit}"
+        supports = f"supports CUDA up to {nvidia.cuda}" if nvidia.cuda else "is too old"
+        message = f"the NVIDIA driver {nvidia.driver} {supports}, but torch {build.version} is built for CUDA {build.toolkit}"
         fix = f"update the driver (https://www.nvidia.com/drivers); until then {_ON_CPU}"
         yield Problem("warning", "driver_too_old", message, fix)
     elif "CUDA_VISIBLE_DEVICES" in facts.variables:
@@ -88,11 +86,11 @@ def _nvidia(facts: Facts) -> Iterator[Problem]:
     else:
         why = f" ({build.trouble})" if build.trouble else ""
         message = f"torch {build.version} is built for CUDA {build.toolkit}, but finds no GPU{why}"
-        yield Problem("warning", "gpu_not_found", message, f"see whether `nvidia-smi` does; until then {_ON_CPU}")
+        yield Problem("warning", "gpu_not_found", message, f"check whether `nvidia-smi` does; until then {_ON_CPU}")
 
 
 def _driver_too_old(facts: Facts) -> bool:
-    """A driver runs every CUDA of its major version, and none of a later one."""
+    """A driver supports every CUDA of its major version, and none of a later one."""
     assert facts.nvidia is not None, "there is a GPU"
     trouble = (facts.torch.trouble or "").lower()
     if "too old" in trouble or "driver version is insufficient" in trouble:
@@ -107,13 +105,15 @@ def _gpus(facts: Facts) -> Iterator[Problem]:
     for gpu in facts.accelerators:
         if gpu.capability and not cuda_kernels_run(gpu.capability, facts.torch.arch_list):
             kernels = ", ".join(facts.torch.arch_list)
-            message = f"{gpu.device} ({gpu.name}, compute capability {gpu.capability}) has no kernels in this torch ({kernels})"
+            message = (
+                f"this torch ({kernels}) has no kernels for {gpu.device} ({gpu.name}, compute capability {gpu.capability})"
+            )
             fix = f"{_ON_CPU}, or a torch with kernels for it: https://pytorch.org/get-started/previous-versions/"
             yield Problem("error", "gpu_not_supported", message, fix)
 
 
 def _smoke(facts: Facts, plan: ModelPlan | None, device: str) -> Iterator[Problem]:
-    """Types that compute wrongly or not at all. An error where it is the one that a completion would use."""
+    """Dtypes with wrong results or none. An error if it is the one that a completion would use."""
     main = main_device(facts, device)
     used = plan.best.dtype if plan else auto_dtype("float16", facts, device)
     for where, measured in facts.measured.items():
@@ -128,10 +128,10 @@ def _smoke(facts: Facts, plan: ModelPlan | None, device: str) -> Iterator[Proble
 
 def _symptom(result: DtypeResult) -> str:
     if result.error is not None:
-        return f"torch refuses a matrix product ({result.error})"
+        return f"torch does not support matmul ({result.error})"
     if not result.finite:
-        return "a matrix product has NaN or infinite values"
-    return f"a matrix product is wrong by {result.relative_error:.1%}"
+        return "matmul returns NaN or infinite values"
+    return f"matmul has a relative error of {result.relative_error:.1%}"
 
 
 def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
@@ -139,25 +139,26 @@ def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
     limited = f'`OMP_NUM_THREADS={cores} olc complete "{PROMPT}"`'
     variable = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in facts.variables), None)
     if cpu.threads is not None and cpu.cpu_limit is not None and cpu.threads > cpu.cpu_limit + 0.99:
-        message = f"torch uses {cpu.threads} threads, but this container grants {cpu.cpu_limit:g} processors: they wait in turn"
+        message = (
+            f"torch uses {cpu.threads} threads, but this container has {cpu.cpu_limit:g} processors: they wait for each other"
+        )
         yield Problem("warning", "too_many_threads", message, limited)
     elif cpu.threads is not None and cpu.threads < cores and (variable or cpu.threads * 2 <= cores):
-        message = f"torch uses {cpu.threads} of {cores} cores" + (
-            f", because {variable}={facts.variables[variable]}" if variable else ""
-        )
+        reason = f", because {variable}={facts.variables[variable]}" if variable else ""
+        message = f"torch uses {cpu.threads} of {cores} cores{reason}"
         yield Problem("warning", "too_few_threads", message, f"`unset {variable}`" if variable else limited)
     if cpu.architecture.lower() in ("x86_64", "amd64") and cpu.kernels == "DEFAULT":
         if "avx2" in cpu.instruction_sets and "ATEN_CPU_CAPABILITY" in facts.variables:
             message = f"ATEN_CPU_CAPABILITY={facts.variables['ATEN_CPU_CAPABILITY']} keeps torch from using AVX2"
             yield Problem("warning", "no_avx2", message, "`unset ATEN_CPU_CAPABILITY`")
         else:
-            fix = f'expect little; the smallest OpenLLaMA is `olc complete -m 3b-v2 "{PROMPT}"`'
+            fix = f'expect it to be slow; the smallest OpenLLaMA is `olc complete -m 3b-v2 "{PROMPT}"`'
             yield Problem("warning", "no_avx2", f"{cpu.name} has no AVX2, so torch uses its slowest kernels", fix)
     if main_device(facts, device) == "cpu" and cpu.own_kernels is False:
         message = (
-            "olc's kernels for this processor's AMX were not compiled when olc was installed: it answers at half of their speed"
+            "olc's AMX kernels for this processor were not compiled at installation: generation is half as fast without them"
         )
-        fix = "with GCC 12 or Clang 16, or newer, in olc's folder `pip install --force-reinstall --no-deps .`"
+        fix = "with GCC 12 or Clang 16, or newer, in olc's source folder: `pip install --force-reinstall --no-deps .`"
         yield Problem("warning", "no_kernels", message, fix)
     if main_device(facts, device) == "cpu" and cpu.threads is not None:
         yield from _float16(facts)
@@ -168,13 +169,13 @@ def _float16(facts: Facts) -> Iterator[Problem]:
     results = facts.measured["cpu"].dtypes if "cpu" in facts.measured else {}
     speeds = {name: results[name].prefill_gflop_per_s for name in ("float16", best) if name in results}
     half, other = speeds.get("float16"), speeds.get(best)
-    fix = f"leave it to `--dtype auto`, which multiplies in {best} here"
+    fix = f"use `--dtype auto`, which computes in {best} here"
     if half and other:
         if other > 3 * half:
-            message = f"torch's float16 matrix products take {other / half:.0f} times as long as {best} ones on this processor"
+            message = f"torch's float16 matmul takes {other / half:.0f} times as long as {best} on this processor"
             yield Problem("info", "float16_slow", message, fix)
     elif not FLOAT16 & set(facts.cpu.instruction_sets):
-        message = "this processor has no float16 arithmetic: torch's matrix products are slow in it"
+        message = "this processor has no float16 arithmetic: torch's float16 matmul is slow"
         yield Problem("info", "float16_slow", message, fix)
 
 
@@ -182,10 +183,10 @@ def _memory(facts: Facts) -> Iterator[Problem]:
     cpu = facts.cpu
     if cpu.memory_limit is None or cpu.memory_left is None:
         return
-    message = f"this container may use {_gb(cpu.memory_limit)} of the machine's {_gb(cpu.memory_total)} of memory"
+    message = f"this container is limited to {size(cpu.memory_limit)} of the machine's {size(cpu.memory_total)} of memory"
     if cpu.memory_left < cpu.memory_available:
-        message += f", and has {_gb(cpu.memory_left)} left; transformers reckons with {_gb(cpu.memory_available)}"
-        fix = "see whether a model fits before it is loaded: `olc devices --model 3b-v2`"
+        message += f", and has {size(cpu.memory_left)} left; transformers counts on {size(cpu.memory_available)}"
+        fix = "check whether a model fits before loading it: `olc devices --model 3b-v2`"
         yield Problem("warning", "container_memory", message, fix)
 
 
@@ -197,7 +198,7 @@ def _parts(facts: Facts) -> Iterator[Problem]:
             message = f"the tokenizer library does not work: {check.detail}"
             yield Problem("error", "tokenizer_broken", message, "`pip install --force-reinstall sentencepiece`")
         elif check.name == "protobuf":
-            message = f"protobuf does not work, which `olc tokenize --check` needs: {check.detail}"
+            message = f"protobuf, which `olc tokenize --check` needs, does not work: {check.detail}"
             yield Problem("warning", "protobuf_broken", message, "`pip install --force-reinstall protobuf`")
         else:
             message = f"the built-in demo model cannot be used: {check.detail}"
@@ -206,48 +207,45 @@ def _parts(facts: Facts) -> Iterator[Problem]:
 
 
 def _hub(facts: Facts, plan: ModelPlan | None) -> Iterator[Problem]:
-    """The folder of the models and the network. An error only where the model that was named has yet to be downloaded."""
+    """The model cache and the network. An error only if the named model is not downloaded yet."""
     cache = facts.cache
     known = plan.known if plan is not None and plan.known.path is None else None
     severity: Severity = "error" if known else "warning"
     name = known.name if known else "3b-v2"
-    elsewhere = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder that you may write to"
+    elsewhere = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder that you can write to"
     needed = known.download_bytes if known else min(entry.download_bytes for entry in CATALOGUE.values() if entry.shape)
     if not cache.writable:
-        yield Problem(severity, "cache_not_writable", f"no model can be saved in {cache.path}", elsewhere)
+        yield Problem(severity, "cache_not_writable", f"the model cache {cache.path} is not writable", elsewhere)
     elif cache.free_bytes is not None and cache.free_bytes < needed * 1.02:
-        message = f"{_gb(cache.free_bytes)} are free where models are saved ({cache.path}), and {name} takes {_gb(needed)}"
+        message = f"{size(cache.free_bytes)} are free for the model cache ({cache.path}), but {name} needs {size(needed)}"
         fix = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder on a larger disk"
         if cache.largest is not None:
-            fix = f"`olc models rm {shlex.quote(cache.largest[0])}` frees {_gb(cache.largest[1])}; or {fix}"
+            fix = f"`olc models rm {shlex.quote(cache.largest[0])}` frees {size(cache.largest[1])}; or {fix}"
         yield Problem(severity, "disk_nearly_full", message, fix)
     for repo_id in cache.incomplete:
-        message = f"{repo_id} is in the cache, but not whole: a download did not end"
+        message = f"{repo_id} is incomplete in the cache: a download did not finish"
         yield Problem("warning", "model_incomplete", message, f"`olc models pull {shlex.quote(repo_id)}`")
     if cache.offline is not None:
-        message = f"{cache.offline} is set: only models that are here can be used"
+        message = f"{cache.offline} is set: only downloaded models can be used"
         if known:
-            message = f"{cache.offline} is set, and {name} is not here"
+            message = f"{cache.offline} is set, and {name} is not downloaded"
         yield Problem("error" if known else "info", "hub_offline", message, f"`unset {cache.offline}`")
 
 
 def _model(plan: ModelPlan) -> Iterator[Problem]:
-    """The model that was named, where it does not fit whole."""
+    """The named model, if it does not fit completely."""
     best, name = plan.best, plan.known.name
     smaller = f'`olc complete -m {plan.smaller} "{PROMPT}"`'
     if best.verdict == "does_not_fit":
         yield Problem("error", "memory_too_small", f"{name} in {best.dtype} {best.verdict_text}", smaller)
     elif best.verdict == "fits_with_disk":
-        message = f"{name} in {best.dtype} {best.verdict_text}: those are read again for every token, which takes seconds"
+        message = f"{name} in {best.dtype} {best.verdict_text}: they are read again for every token, which takes seconds"
         yield Problem("warning", "layers_on_disk", message, smaller)
     elif best.verdict == "fits_in_part":
-        message = f"beside the weights of {name} in {best.dtype} there is room for {best.tokens:,} tokens of context"
-        yield Problem("warning", "context_cut", f"{message}, not {plan.known.shape.context:,}", smaller)
+        tokens = f"{best.tokens:,} of {plan.known.shape.context:,} tokens of context"
+        message = f"only {tokens} fit beside the weights of {name} in {best.dtype}"
+        yield Problem("warning", "context_cut", message, smaller)
     elif best.verdict == "fits_with_cpu":
-        message = f"{name} in {best.dtype} {best.verdict_text}: those travel to {best.main_device} for every token"
+        message = f"{name} in {best.dtype} {best.verdict_text}: they are copied to {best.main_device} for every token"
         fix = f'a smaller model is faster: `olc complete -m {plan.smaller or "3b-v2"} "{PROMPT}"`'
         yield Problem("warning", "layers_on_cpu", message, fix)
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""`olc devices` without its terminal: look, measure, plan, diagnose; and the one JSON document of it all."""
+"""`olc devices` without its terminal: examine, measure, plan, diagnose; and the JSON document of the result."""
 
 import dataclasses
 import time
@@ -7,13 +7,13 @@ from typing import Any
 
 from openllama_cli.devices.advice import diagnose, has_device
 from openllama_cli.devices.machine.facts import Facts, Problem
-from openllama_cli.devices.machine.probe import Probe
-from openllama_cli.devices.planning.known_model import look_up
+from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.planning.memory import DtypePlan, free_memory, main_device
+from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
 from openllama_cli.system.progress import NullProgress, Progress
 
-# All devices together; what would begin after it is left out.
+# For all devices together; no measurement starts after it.
 MEASURING_S = 10.0
 
 
@@ -27,23 +27,22 @@ class Report:
 
 
 def examine(
-    probe: Probe,
+    probe: MachineProbe,
     *,
     model: str | None = None,
     device: str = "auto",
     measure: bool = True,
-    quantize: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Examine the machine behind a probe.
 
-    model: plan this one too. device: what `--device` says; "auto" measures every device. quantize: whether olc has
-    `--quantize`. Raises ModelError or HubError for a model that is not there or is broken.
+    model: plan this one too. device: what `--device` says; "auto" measures every device. Raises ModelError or HubError for a
+    model that is missing or broken.
     """
     progress = progress or NullProgress()
-    known = look_up(model) if model is not None else None  # Before torch is imported: a wrong name is said at once.
+    known = look_up(model) if model is not None else None  # Before torch is imported: a wrong name fails at once.
     try:
-        progress.start("looking at this machine", None)
+        progress.start("examining this machine", None)
         facts = probe.facts()
         usable = facts.torch.version is not None
         if measure and usable:
@@ -51,14 +50,14 @@ def examine(
         plan = None
         if known is not None and usable:
             progress.start(f"planning {known.name}", None)
-            plan = plan_model(known, facts, device if has_device(facts, device) else "auto", quantize=quantize)
+            plan = plan_model(known, facts, device if has_device(facts, device) else "auto")
     finally:
         progress.finish()
     return Report(facts, plan, diagnose(facts, plan, device))
 
 
-def _measured(facts: Facts, probe: Probe, device: str, progress: Progress) -> Facts:
-    """The facts with measurements of every device, or of the one that was asked for, accelerators first."""
+def _measured(facts: Facts, probe: MachineProbe, device: str, progress: Progress) -> Facts:
+    """The facts with measurements of every device, or of the requested one, accelerators first."""
     deadline = time.perf_counter() + MEASURING_S
     free = free_memory(facts)
     wanted = [*(gpu.device for gpu in facts.accelerators), "cpu"] if device == "auto" else [main_device(facts, device)]
@@ -124,7 +123,7 @@ def _model(plan: ModelPlan) -> dict[str, Any]:
 
 
 def _dtype(plan: DtypePlan) -> dict[str, Any]:
-    """A plan without its parts, of which only the best one's are shown."""
+    """A plan without its parts: only those of the best one are shown."""
     found = dataclasses.asdict(dataclasses.replace(plan, parts=()))
     del found["parts"]
     return found

@@ -1,11 +1,10 @@
-"""The catalogue of known failures: what each looks like, why it happens, and what to do about it.
+"""The catalogue of known errors: what each looks like, why it happens, and what to do about it.
 
 It is data, in the TOML files of `errors/`, one file a topic. `search` finds its entries in a text.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -22,16 +21,17 @@ _WILDCARD = r".{0,160}?"
 
 @dataclass(frozen=True)
 class Pattern:
-    """The fixed words of a message. `*` is anything on the same line; `^` in front and `$` at the end are the line's ends.
+    """The fixed words of a library's message. `*` is anything on the same line; `^` in front and `$` at the end are its ends.
 
-    Case counts. The longest part without `*` is looked for first, so it should be rare in other text.
+    Case counts. of_source: the pattern is of source code that a traceback quotes, not of a message.
     """
 
     text: str
+    of_source: bool = False
 
-    @property
+    @cached_property
     def words(self) -> str:
-        """The longest fixed part."""
+        """The longest part without `*`, which is looked for first: it should be rare in other text."""
         return max(self._parts, key=len)
 
     @property
@@ -50,13 +50,14 @@ class Pattern:
 
 @dataclass(frozen=True)
 class KnownError:
-    """One failure.
+    """One known error.
 
     code: a stable name. cause: why it happens. fix: what to change in a plain Python script or on the system. olc: the command
-    that avoids it. link: a public thread. example: a message as it is printed.
+    that avoids it. link: a public thread. example: a message as it is printed. patterns: in TOML those of source code are in
+    `source_patterns`.
     rank: "cause"; "warning" is no failure by itself; "consequence" is reported after the failure that matters.
     leads_to: codes of failures that follow from this one. hides: codes of vaguer entries that the same failure also prints.
-    source_patterns: lines of source code that a traceback quotes. olc_codes: codes of olc's own errors with this meaning.
+    olc_codes: codes of olc's own errors with this meaning.
     """
 
     code: str
@@ -68,7 +69,6 @@ class KnownError:
     link: str
     example: str
     patterns: tuple[Pattern, ...]
-    source_patterns: tuple[Pattern, ...] = ()
     rank: Rank = "cause"
     leads_to: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
@@ -88,32 +88,23 @@ def known_errors() -> tuple[KnownError, ...]:
 
 def find(name: str) -> KnownError | None:
     """The entry with this code, or else the first with this code of an olc error."""
-    entries = known_errors()
-    by_code = next((entry for entry in entries if entry.code == name), None)
-    return by_code or next((entry for entry in entries if name in entry.olc_codes), None)
+    by_code = (entry for entry in known_errors() if entry.code == name)
+    return next(by_code, None) or next(iter(with_olc_code(name)), None)
+
+
+def with_olc_code(code: str) -> tuple[KnownError, ...]:
+    """The entries that this code of an olc error may mean: "device" is several."""
+    return tuple(entry for entry in known_errors() if code in entry.olc_codes)
 
 
 def _entry(topic: str, code: str, fields: dict[str, Any]) -> KnownError:
     try:
-        values = {name: _value(name, value) for name, value in fields.items()}
-        entry = KnownError(code=code, topic=topic, **values)
-    except TypeError as error:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        patterns = [Pattern(text) for text in values.pop("patterns")]
+        patterns += [Pattern(text, of_source=True) for text in values.pop("source_patterns", ())]
+        entry = KnownError(code=code, topic=topic, patterns=tuple(patterns), **values)
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{topic}.toml: {code}: {error}") from error
     if entry.rank not in get_args(Rank) or not entry.patterns:
         raise ValueError(f"{topic}.toml: {code} has rank {entry.rank} and {len(entry.patterns)} patterns")
     return entry
-
-
-def _value(name: str, value: Any) -> Any:
-    if name in ("patterns", "source_patterns"):
-        return tuple(Pattern(text) for text in value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def all_patterns() -> Iterator[tuple[KnownError, Pattern, bool]]:
-    """Every pattern with its entry; the last is whether it is of source code. Codes of olc errors are patterns of JSON."""
-    for entry in known_errors():
-        yield from ((entry, pattern, False) for pattern in entry.patterns)
-        yield from ((entry, pattern, True) for pattern in entry.source_patterns)
-        for code in entry.olc_codes:
-            yield entry, Pattern(f'"code": "{code}"'), False

@@ -22,8 +22,6 @@ _PREFIX = re.compile(
 # An exception's own line, as Python prints it: its class, often with its module, and what it says.
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Za-z_]\w{0,60}(?:Error|Exception|Exit|Interrupt)(?::\s|:?$)")
 
-_OWN_CLASS = re.compile(r"^openllama_cli\.errors\.\w{1,40}: ")
-
 # Code that IPython and rich show around a failing line: a number, then code; the failing line has an arrow.
 _NUMBERED_CODE = re.compile(r"\s*(?:-{2,}>|❱|>)\s?\d{1,6}\b|\s*[│|]\s*(?:❱\s*)?\d{1,6}\s[│|]|\s*\d{1,6}\s{2,}\S")
 _FILE_LINE = re.compile(r"""\s*(?:\[rank\d+\]:\s*)?File\s"[^"]{1,500}",\sline\s\d""")
@@ -53,11 +51,6 @@ def message(line: str) -> str:
             break
         line = line[found.end() :]
     return line.strip().removesuffix("│").rstrip()
-
-
-def as_printed(message: str) -> str:
-    """An error of olc in a traceback (--debug) as the line that it is without --debug; any other message as it is."""
-    return _OWN_CLASS.sub("error: ", message)
 
 
 def is_exception(message: str) -> bool:

@@ -59,7 +59,7 @@ def test_an_unknown_error_is_said_to_be_unknown(olc: Olc) -> None:
     run = olc("explain", UNKNOWN)
     assert (run.code, run.text) == (1, "")
     cause, fix = run.messages.splitlines()
-    assert re.fullmatch(r"error: not among the \d+ known errors: line 4: OddError: odd \[bold\]", cause)
+    assert re.fullmatch(r"error: not one of the \d+ known errors: line 4: OddError: odd \[bold\]", cause)
     assert "github.com/pytorch/pytorch/issues" in fix
     run = olc("explain", UNKNOWN, "--json")
     assert run.code == 1
@@ -120,8 +120,8 @@ def test_a_message_that_is_not_utf8(olc: Olc) -> None:
 def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(OOM)
     for arguments, says in (
-        ([], "missing"),
-        (["x", "-f", "y"], "both given"),
+        ([], "no error message"),
+        (["x", "-f", "y"], "both a text and --file"),
         (["-f", str(tmp_path / "absent")], "cannot read"),
         (["-f", str(tmp_path)], "cannot read"),
         (["--list", "x"], "--list"),
@@ -227,7 +227,7 @@ def test_a_terminal_never_gets_control_characters_or_markup_of_the_text() -> Non
 
 
 def test_no_text_on_a_terminal_is_a_usage_error() -> None:
-    assert "an error message is missing" in on_a_terminal("explain", columns=100, code=2)
+    assert "no error message was given" in on_a_terminal("explain", columns=100, code=2)
 
 
 def test_text_pasted_on_a_terminal_is_read_to_its_end() -> None:

@@ -11,34 +11,23 @@ from openllama_cli import cli
 from openllama_cli.devices import advice
 from openllama_cli.models.spec import ModelSpec
 from tests.devices.test_advice import MACHINES, problems
+from tests.support.raising import parse
 
 # What is not ours to parse.
 OTHERS = {"pip", "unset", "nvidia-smi"}
 FIXES = sorted({problem.fix for name in MACHINES for problem in problems(name)})
 
 
-def parse(words: list[str]) -> None:
-    """Parse the words after "olc" as olc would, without running anything. Raises click's errors, and UsageError."""
-    context = cli.olc.make_context("olc", list(words), obj={})
-    command: click.Command = cli.olc
-    rest = list(words)
-    while isinstance(command, click.Group):
-        name, found, rest = command.resolve_command(context, rest)
-        assert found is not None
-        command, context = found, found.make_context(name, list(rest), parent=context)
-    given = {name: context.params[name] for name in ("model", "device", "dtype") if context.params.get(name)}
-    ModelSpec(**given)
-
-
 def check(typed: str) -> None:
-    """Check what stands between two backticks."""
+    """Check what stands between two backticks. Raises click's errors, and UsageError."""
     words = shlex.split(typed)
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         del words[0]
     if words[0].startswith("--"):
-        parse(["complete", "x", *words])
-    elif words[0] == "olc":
-        parse(words[1:])
+        words = ["olc", "complete", "x", *words]
+    if words[0] == "olc":
+        given = parse(words[1:])
+        ModelSpec(**{name: given[name] for name in ("model", "device", "dtype") if given.get(name)})
     else:
         assert words[0] in OTHERS
 

@@ -117,7 +117,7 @@ def test_progress_ends_whatever_happens() -> None:
 
     with pytest.raises(RuntimeError):
         examine(Broken(facts()), progress=Recorder())
-    assert events == ["looking at this machine", "finished"]
+    assert events == ["examining this machine", "finished"]
 
 
 def test_this_machine_is_looked_at_without_an_error() -> None:

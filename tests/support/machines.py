@@ -15,6 +15,7 @@ from openllama_cli.devices.machine.facts import (
     Nvidia,
     TorchBuild,
 )
+from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.system.progress import Progress
 
 GB = 10**9
@@ -73,7 +74,7 @@ def facts(*accelerators: Accelerator, **changes: Any) -> Facts:
 
 
 @dataclass
-class FakeProbe:
+class FakeProbe(MachineProbe):
     """A probe of a made-up machine. measured: devices in the order in which they were asked for."""
 
     found: Facts

@@ -1,9 +1,12 @@
-"""Raising an error, and what `olc explain` makes of it."""
+"""Raising an error, what `olc explain` makes of it, and whether the commands that fixes name can be typed."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import click
+
+from openllama_cli.cli import olc
 from openllama_cli.explain.search import explain
 
 
@@ -26,3 +29,17 @@ def first(function: Callable[[], Any]) -> str:
     found = codes(text)
     assert found, text
     return found[0]
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """Parse the words after "olc" as click would, subcommands included, without running anything. Raises click's errors.
+
+    Returns the parameters of the last subcommand.
+    """
+    command: click.Command = olc
+    context, rest = olc.make_context("olc", list(words), obj={"debug": False}), list(words)
+    while isinstance(command, click.Group):
+        name, found, rest = command.resolve_command(context, rest)
+        assert found is not None
+        command, context = found, found.make_context(name, list(rest), parent=context, obj={"debug": False})
+    return context.params

@@ -3,10 +3,10 @@
 import re
 import subprocess
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from openllama_cli.devices.machine.facts import Accelerator, BuildKind, Nvidia, TorchBuild
+from openllama_cli.errors import first_line
 
 _NVIDIA_PCI = "0x10de"
 _DISPLAY_CLASS = "0x03"
@@ -17,7 +17,7 @@ def read_torch_build() -> TorchBuild:
     try:
         import torch
     except Exception as error:  # A broken installation fails in ImportError, OSError and stranger ways.
-        return TorchBuild(None, trouble=f"{type(error).__name__}: {error}".splitlines()[0][:300])
+        return TorchBuild(None, trouble=f"{type(error).__name__}: {first_line(error, 300)}")
     xpu = getattr(torch.version, "xpu", None)
     kind: BuildKind = "cpu"
     toolkit: str | None = None
@@ -35,51 +35,41 @@ def read_torch_build() -> TorchBuild:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
         arch_list = tuple(torch.cuda.get_arch_list()) if available else ()
-    trouble = None if available or not reasons else str(reasons[0].message).splitlines()[0][:300]
+    trouble = None if available or not reasons else first_line(reasons[0].message, 300)
     return TorchBuild(torch.__version__, kind, toolkit, arch_list, trouble)
 
 
 def read_accelerators() -> tuple[Accelerator, ...]:
-    """The GPUs that torch can use: CUDA (and ROCm, which torch calls so too), Intel's XPU, Apple's MPS."""
-    found: list[Accelerator] = []
-    for read in (_cuda, _xpu, _mps):
-        found += read()
-    return tuple(found)
+    """The GPUs that torch can use: CUDA (and ROCm, which torch calls cuda too), Intel's XPU, Apple's MPS."""
+    return (*_gpus("cuda"), *_gpus("xpu"), *_mps())
 
 
-def _cuda() -> list[Accelerator]:
+def _gpus(kind: str) -> list[Accelerator]:
+    """kind: the module of torch, "cuda" or "xpu"."""
     import torch
 
+    backend = getattr(torch, kind, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Why there is none is in `TorchBuild.trouble`.
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = backend.device_count() if backend is not None and backend.is_available() else 0
     found = []
     for index in range(count):
-        properties = torch.cuda.get_device_properties(index)
-        free, total = _memory(lambda index=index: torch.cuda.mem_get_info(index), properties.total_memory)  # type: ignore[misc]
+        assert backend is not None, "it has devices"
+        properties = backend.get_device_properties(index)
+        try:
+            free, total = (int(count) for count in backend.mem_get_info(index))
+        except RuntimeError:  # A full or broken device.
+            free, total = 0, int(properties.total_memory)
         found.append(
             Accelerator(
-                device=f"cuda:{index}",
+                device=f"{kind}:{index}",
                 name=properties.name,
-                capability=f"{properties.major}.{properties.minor}",
+                capability=f"{properties.major}.{properties.minor}" if kind == "cuda" else None,
                 memory_total=total,
                 memory_free=free,
-                shares_memory=bool(getattr(properties, "is_integrated", False)),
+                shares_memory=kind == "cuda" and bool(getattr(properties, "is_integrated", False)),
             )
         )
-    return found
-
-
-def _xpu() -> list[Accelerator]:
-    import torch
-
-    if not hasattr(torch, "xpu") or not torch.xpu.is_available():
-        return []
-    found = []
-    for index in range(torch.xpu.device_count()):
-        properties = torch.xpu.get_device_properties(index)
-        free, total = _memory(lambda index=index: torch.xpu.mem_get_info(index), properties.total_memory)  # type: ignore[misc]
-        found.append(Accelerator(f"xpu:{index}", properties.name, None, total, free))
     return found
 
 
@@ -95,17 +85,8 @@ def _mps() -> list[Accelerator]:
     return [Accelerator("mps", "Apple GPU", None, most, min(most, memory.available), shares_memory=True)]
 
 
-def _memory(ask: Callable[[], tuple[int, int]], total: int) -> tuple[int, int]:
-    """Free and total bytes; a device that fails to say, as a full or broken one does, has none free."""
-    try:
-        free, total = ask()
-    except RuntimeError:
-        return 0, total
-    return int(free), int(total)
-
-
 def read_nvidia(root: Path = Path("/")) -> Nvidia | None:
-    """What the system knows of NVIDIA GPUs, without torch; None where there is none. root: where /proc, /dev and /sys are."""
+    """What the system knows of NVIDIA GPUs, without torch; None if there is none. root: where /proc, /dev and /sys are."""
     answer = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader") if root == Path("/") else None
     if answer:
         return parse_nvidia_smi(answer, _nvidia_smi() or "")
@@ -137,7 +118,7 @@ def _nvidia_smi(*options: str) -> str | None:
 
 
 def _on_the_bus(root: Path) -> bool:
-    """Whether an NVIDIA display controller is there that no driver has taken."""
+    """Whether there is an NVIDIA display controller, even without a driver."""
     for device in (root / "sys/bus/pci/devices").glob("*"):
         try:
             vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))

@@ -7,31 +7,32 @@ from pathlib import Path
 
 from openllama_cli.devices.machine.facts import Cpu
 from openllama_cli.system.cgroup import limits
+from openllama_cli.system.device import cpu_instructions
 
-# How instruction sets that matter for matrix products are called: here → in torch.cpu.get_capabilities, in /proc/cpuinfo.
+# Instruction sets that matter for matmul: the name here, and those of torch.cpu.get_capabilities and /proc/cpuinfo.
 _INSTRUCTIONS = {
-    "avx2": ("avx2", "avx2"),
-    "avx512": ("avx512_f", "avx512f"),
-    "avx512_vnni": ("avx512_vnni", "avx512_vnni"),
-    "avx512_bf16": ("avx512_bf16", "avx512_bf16"),
-    "avx512_fp16": ("avx512_fp16", "avx512_fp16"),
-    "avx10_2": ("avx10_2", "avx10_2"),
-    "amx_bf16": ("amx_bf16", "amx_bf16"),
-    "amx_fp16": ("amx_fp16", "amx_fp16"),
-    "amx_int8": ("amx_int8", "amx_int8"),
-    "neon": ("neon", "asimd"),
-    "fp16": ("fp16_arith", "asimdhp"),
-    "bf16": ("bf16", "bf16"),
-    "i8mm": ("i8mm", "i8mm"),
-    "sve": ("sve", "sve"),
-    "sme": ("sme", "sme"),
+    "avx2": {"avx2"},
+    "avx512": {"avx512_f", "avx512f"},
+    "avx512_vnni": {"avx512_vnni"},
+    "avx512_bf16": {"avx512_bf16"},
+    "avx512_fp16": {"avx512_fp16"},
+    "avx10_2": {"avx10_2"},
+    "amx_bf16": {"amx_bf16"},
+    "amx_fp16": {"amx_fp16"},
+    "amx_int8": {"amx_int8"},
+    "neon": {"neon", "asimd"},
+    "fp16": {"fp16_arith", "asimdhp"},
+    "bf16": {"bf16", "sve_bf16", "svebf16"},
+    "i8mm": {"i8mm"},
+    "sve": {"sve"},
+    "sme": {"sme"},
 }
-# Any of these multiplies float16 matrices without converting every number first.
+# Any of these multiplies float16 matrices without converting each number first.
 FLOAT16 = frozenset({"avx512_fp16", "avx10_2", "amx_fp16", "fp16"})
 
 
 def read_cpu(*, with_torch: bool = True) -> Cpu:
-    """Look at this machine. with_torch: ask torch too, for its threads and kernels."""
+    """Read this machine's processor and memory. with_torch: also torch's threads and kernels."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -70,16 +71,9 @@ def _own_kernels() -> bool | None:
 
 
 def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
-    """Those of `_INSTRUCTIONS` that this processor has, from torch 2.11 or newer, else from /proc/cpuinfo."""
-    if with_torch:
-        import torch
-
-        probe = getattr(torch.cpu, "get_capabilities", None)
-        if probe is not None:
-            capabilities = probe()
-            return tuple(name for name, (key, _) in _INSTRUCTIONS.items() if capabilities.get(key))
-    flags = set(_cpuinfo("flags", "Features").split())
-    return tuple(name for name, (_, flag) in _INSTRUCTIONS.items() if flag in flags)
+    """Those of `_INSTRUCTIONS` that this processor has."""
+    found = cpu_instructions() if with_torch else _cpuinfo("flags", "Features").split()
+    return tuple(name for name, aliases in _INSTRUCTIONS.items() if not aliases.isdisjoint(found))
 
 
 def _name() -> str:

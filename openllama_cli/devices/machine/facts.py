@@ -1,6 +1,6 @@
 """What is known of a machine: plain data that a probe fills in and that everything else only reads.
 
-Sizes are bytes, speeds 10⁹ a second (GB/s, GFLOP/s), devices are named as torch names them ("cpu", "cuda:0", "mps").
+Sizes are bytes, speeds 10⁹ per second (GB/s, GFLOP/s), devices have torch's names ("cpu", "cuda:0", "mps").
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ BuildKind = Literal["cpu", "cuda", "rocm", "xpu", "metal"]
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """The torch that is installed.
+    """The installed torch.
 
-    version: None where it cannot be imported. kind, toolkit: what it was built for ("cuda", "12.8"). arch_list: the GPU
-    generations it has kernels for ("sm_90", "compute_120"). trouble: in torch's words, why it cannot be imported or cannot use
-    the GPU that it was built for.
+    version: None if it cannot be imported. kind, toolkit: what it was built for ("cuda", "12.8"). arch_list: the GPU
+    architectures it has kernels for ("sm_90", "compute_120"). trouble: in torch's words, why it cannot be imported or does not
+    find the GPU that it was built for.
     """
 
     version: str | None
@@ -33,9 +33,9 @@ class Cpu:
 
     allowed_cores: logical ones that this process may run on (affinity). cpu_limit: processors' worth of time that a container
     grants, None without a limit. threads: what torch uses; None without torch. kernels: the instruction set that torch chose
-    ("AVX512", "DEFAULT"). own_kernels: whether olc's own kernels run, None where they are not for this processor.
-    memory_available: without swapping, by the system's account, which knows nothing of a container's
-    limit; memory_limit, memory_left: of the container, None without a limit.
+    ("AVX512", "DEFAULT"). own_kernels: whether olc's own kernels run, None if they are not for this processor.
+    memory_available: without swapping, as the system reports it, which ignores a container's limit; memory_limit, memory_left:
+    of the container, None without a limit.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Cpu:
 
     @property
     def usable_cores(self) -> int:
-        """Physical cores that this process may really use, at least one."""
+        """Physical cores that this process can actually use, at least one."""
         cores = min(self.physical_cores, self.allowed_cores)
         if self.cpu_limit is not None:
             cores = min(cores, round(self.cpu_limit + 0.49))
@@ -63,7 +63,7 @@ class Cpu:
 
     @property
     def memory_free(self) -> int:
-        """What can be filled before the system swaps or a container's limit ends the process."""
+        """What can be used before the system swaps or a container's limit ends the process."""
         return self.memory_available if self.memory_left is None else min(self.memory_available, self.memory_left)
 
 
@@ -81,9 +81,9 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Nvidia:
-    """An NVIDIA GPU that the system has, whether or not torch can use it.
+    """The NVIDIA GPUs of the system, whether or not torch can use them.
 
-    driver: its version; None where none is loaded. cuda: the newest CUDA that the driver runs, as nvidia-smi says. gpus: names.
+    driver: its version; None if none is loaded. cuda: the newest CUDA that the driver supports, by nvidia-smi. gpus: names.
     """
 
     driver: str | None
@@ -93,11 +93,11 @@ class Nvidia:
 
 @dataclass(frozen=True)
 class Cache:
-    """The folder of the Hub's models.
+    """The Hub's model cache.
 
-    writable: for an absent folder, whether it could be made. free_bytes: on its disk; None where that is not known.
-    largest: the cached model that takes most space, with its bytes. incomplete: models that lack files. offline: the variable
-    that forbids the network. token: where one is ("HF_TOKEN", "saved"), never the token itself.
+    writable: for a missing folder, whether it could be created. free_bytes: on its disk; None if unknown. largest: the cached
+    model that takes the most space, with its bytes. incomplete: models that lack files. offline: the variable that forbids
+    network access. token: where one is ("HF_TOKEN", "saved"), never the token itself.
     """
 
     path: str
@@ -114,7 +114,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that was tried: "sentencepiece", "protobuf", "demo model". detail: what came of it, or the error."""
+    """Something that was tried: "sentencepiece", "protobuf", "demo model". detail: the result, or the error."""
 
     name: str
     ok: bool
@@ -123,9 +123,9 @@ class Check:
 
 @dataclass(frozen=True)
 class DtypeResult:
-    """The smoke test of one type on one device.
+    """The smoke test of one dtype on one device.
 
-    relative_error: of a matrix product against float64, root mean square. ok: computed, finite and within tolerance.
+    relative_error: of a matmul against float64, root mean square. ok: computed, finite and within tolerance.
     prefill: 64 rows × 3200 by 3200 × 8640 (`prefill_rows` says how many rows were timed). decode: one row.
     decode_plain_gb_per_s: the same without oneDNN, on a CPU. error: what torch raised.
     """
@@ -143,7 +143,7 @@ class DtypeResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured on one device. bandwidth_gb_per_s: of its memory, far beyond caches, the best of several runs."""
+    """What was measured on one device. bandwidth_gb_per_s: of its memory, far beyond cache sizes, the best of several runs."""
 
     bandwidth_gb_per_s: float | None
     dtypes: Mapping[str, DtypeResult]
@@ -168,7 +168,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong. severity: an "error" stops a completion. fix: what to type, with the command in backticks."""
+    """Something wrong. severity: an "error" stops a completion. fix: what to type, with commands in backticks."""
 
     severity: Severity
     code: str

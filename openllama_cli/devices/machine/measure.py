@@ -1,7 +1,7 @@
-"""How fast and how right a device computes: a matrix product in every type, and its memory's bandwidth.
+"""How fast and how accurately a device computes: a matmul in every dtype, and its memory bandwidth.
 
-A product of the size of the 3B model's MLP (64×3200 by 3200×8640) is the shape of prefill, where arithmetic is the limit; one
-row of it is that of decode, where every weight is read once for each token and memory is the limit. Decode goes through more
+A matmul of the size of the 3B model's MLP (64×3200 by 3200×8640) is the shape of prefill, where arithmetic is the limit; one
+row of it is that of decode, where every weight is read once per token and memory is the limit. Decode goes through more
 copies of the matrix than any cache holds.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from openllama_cli.devices.machine.facts import DtypeResult, Measurement
+from openllama_cli.errors import first_line
 from openllama_cli.system.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -20,25 +21,24 @@ if TYPE_CHECKING:
 
 
 DTYPES = ("float32", "float16", "bfloat16")
-# What olc computes in comes first, should the time end early.
-_URGENCY = ("bfloat16", "float32", "float16")
+# What olc computes in comes first, in case time runs out.
+_ORDER = ("bfloat16", "float32", "float16")
 ROWS, HIDDEN, INTERMEDIATE = 64, 3200, 8640
 _BLOCKS = 9
 
-# Root mean square of the error over that of the product. Right answers have 3e-7, 2e-4 and 2e-3; wrong kernels 0.1 and more.
+# Root mean square of the error over that of the product. Correct results have 3e-7, 2e-4 and 2e-3; broken kernels 0.1 and more.
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 
 # Large beside the last cache of a server's processor, and long beside the start of a GPU's kernel.
 _WORKING_SET = {"cpu": 600_000_000}
 _WORKING_SET_GPU = 2_000_000_000
-_PATIENCE_S = 1.0
+_SLOW_S = 1.0
 
 
 def measure(device: str, *, free_bytes: int, progress: Progress | None = None, deadline: float = math.inf) -> Measurement:
-    """Test and time one device in every type; takes about a second a type on two processor cores.
+    """Test and time one device in every dtype; takes about a second per dtype on two processor cores.
 
-    free_bytes: of its memory; a third of it is used at most. deadline: of `time.perf_counter`; what would begin after it is
-    left out.
+    free_bytes: of its memory; at most a third of it is used. deadline: of `time.perf_counter`; nothing starts after it.
     """
     progress = progress or NullProgress()
     started = time.perf_counter()
@@ -46,10 +46,10 @@ def measure(device: str, *, free_bytes: int, progress: Progress | None = None, d
     results: dict[str, DtypeResult] = {}
     speed = None
     try:
-        progress.start(f"measuring the memory of {device}", None)
+        progress.start(f"measuring the memory bandwidth of {device}", None)
         with contextlib.suppress(RuntimeError, MemoryError):
             speed = bandwidth(device, working_set, deadline=deadline)
-        for name in _URGENCY:
+        for name in _ORDER:
             if time.perf_counter() > deadline:
                 break
             progress.start(f"testing {name} on {device}", None)
@@ -69,7 +69,7 @@ def bandwidth(device: str, working_set: int = 600_000_000, *, runs: int = 5, dea
 
     numbers = torch.ones(max(2, working_set // 8 * 2), device=device)
     source, target = numbers.chunk(2)
-    # What is fastest depends on the device; none is faster than the memory.
+    # Which is fastest depends on the device; none is faster than the memory.
     operations: list[Callable[[], object]] = [
         lambda: torch.amax(numbers),
         lambda: torch.dot(source, target),
@@ -79,12 +79,11 @@ def bandwidth(device: str, working_set: int = 600_000_000, *, runs: int = 5, dea
 
 
 def _test(device: str, name: str, working_set: int, deadline: float) -> DtypeResult:
-    """The smoke test of one type. What torch refuses becomes the result's error."""
+    """The smoke test of one dtype. What torch raises becomes the result's error."""
     try:
         return _tested(device, name, working_set, deadline)
     except (RuntimeError, TypeError, MemoryError) as error:
-        lines = str(error).strip().splitlines()
-        return DtypeResult(ok=False, error=(lines[0] if lines else type(error).__name__)[:300])
+        return DtypeResult(ok=False, error=first_line(error, 300))
 
 
 def _tested(device: str, name: str, working_set: int, deadline: float) -> DtypeResult:
@@ -130,10 +129,10 @@ def _tested(device: str, name: str, working_set: int, deadline: float) -> DtypeR
 
 
 def _prefill(rows: "torch.Tensor", weight: "torch.Tensor", device: str, deadline: float) -> tuple[int, float]:
-    """How many rows were timed, and seconds for them: fewer than all where a type is slow enough to try one's patience."""
+    """How many rows were timed, and the seconds for them: fewer than all if a dtype is very slow."""
     few = 8
     seconds = _best(lambda: rows[:few] @ weight.T, device, 1, deadline)
-    if seconds * ROWS / few > _PATIENCE_S or time.perf_counter() > deadline:
+    if seconds * ROWS / few > _SLOW_S or time.perf_counter() > deadline:
         return few, seconds
     return ROWS, _best(lambda: rows @ weight.T, device, 3, deadline)
 
@@ -145,7 +144,7 @@ def _relative_error(found: "torch.Tensor", block: "torch.Tensor") -> float:
 
 
 def _best(work: Callable[[], object], device: str, runs: int, deadline: float) -> float:
-    """Seconds of the fastest of `runs` runs, after one that does not count; of fewer where they take long."""
+    """Seconds of the fastest of `runs` runs, after a warm-up; of fewer if they take long."""
     import torch
 
     kind = torch.device(device).type
@@ -159,7 +158,7 @@ def _best(work: Callable[[], object], device: str, runs: int, deadline: float) -
 
     fastest = spent = once()
     for _ in range(runs):
-        if spent > _PATIENCE_S / 2 or time.perf_counter() > deadline:
+        if spent > _SLOW_S / 2 or time.perf_counter() > deadline:
             break
         seconds = once()
         fastest, spent = min(fastest, seconds), spent + seconds

@@ -1,27 +1,38 @@
-"""Does it fit: weights and KV cache of one type, against the free memory of each device."""
+"""Does it fit: weights and KV cache in one dtype, against the free memory of each device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from openllama_cli.devices.machine.facts import Accelerator, Cpu, Facts
+from openllama_cli.devices.machine.facts import Facts
 from openllama_cli.devices.machine.measure import DTYPES
-from openllama_cli.devices.planning.known_model import KnownModel
-from openllama_cli.devices.planning.placement import Part, auto_device_map, loading_budget, parts, quantized_parts, skeleton
+from openllama_cli.devices.planning.placement import (
+    KnownModel,
+    Part,
+    auto_device_map,
+    loading_budget,
+    parts,
+    quantized_parts,
+    skeleton,
+)
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.system import device as system
+from openllama_cli.system.words import size
 
 Verdict = Literal["fits", "fits_with_cpu", "fits_in_part", "fits_with_disk", "does_not_fit"]
-QUANTISED = ("int8", "int4")
+QUANTIZED = ("int8", "int4")
 
-# Fewer tokens of context than this are of no use.
+# Fewer tokens of context than this are useless.
 _FEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class DeviceLoad:
-    """What one device would hold. cache_bytes: keys and values of one row at full context. reserved_bytes: for weights that
-    come over from the CPU or disk, one layer at a time. free_bytes: None for the disk."""
+    """What one device would hold.
+
+    cache_bytes: keys and values of one row at full context. reserved_bytes: for weights loaded from the CPU or disk, one layer
+    at a time. free_bytes: None for the disk.
+    """
 
     device: str
     layers: int
@@ -33,12 +44,12 @@ class DeviceLoad:
 
 @dataclass(frozen=True)
 class DtypePlan:
-    """The model in one type on this machine.
+    """The model in one dtype on this machine.
 
-    flag: what asks for it. available: whether olc has that flag on the device that computes. cache_bytes_per_token, _per_row:
-    at full context. tokens: of context that fit beside the weights, up to the model's; rows: of a batch, each with the whole
-    context. tokens_per_s_at_most: what memory alone would allow in decode, None where it was not measured or the CPU and disk
-    take part.
+    flag: what selects it. available: whether olc supports that flag on the device that computes. cache_bytes_per_token,
+    _per_row: at full context. tokens: of context that fit beside the weights, up to the model's; rows: of a batch, each at full
+    context. tokens_per_s_at_most: the limit of memory bandwidth in decode, None if it was not measured or CPU or disk offload
+    is involved.
     """
 
     dtype: str
@@ -61,23 +72,23 @@ class DtypePlan:
         return self.devices[0].device
 
 
-def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto", *, quantize: bool = False) -> DtypePlan:
-    """Plan one type. device: "auto", or the one that everything goes to. quantize: whether olc has `--quantize`."""
+def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto") -> DtypePlan:
+    """Plan one dtype. device: "auto", or the one that everything goes to."""
     shape = known.shape
     placed = _placed(known, dtype, facts, device)
-    element = 4 if (auto_dtype(known.dtype, facts, "cpu") if dtype in QUANTISED else dtype) == "float32" else 2
+    element = 4 if (auto_dtype(known.dtype, facts, "cpu") if dtype in QUANTIZED else dtype) == "float32" else 2
     per_layer = 2 * shape.kv_heads * shape.head_dim * element
     loads = _loads(placed, per_layer * shape.context, free_memory(facts))
     tokens, rows = _room(loads, per_layer, shape.context)
     verdict = _verdict(loads, tokens, shape.context)
     on_cpu = main_device(facts, device) == "cpu"
     words = _in_words(verdict, placed, loads, tokens, shape)
-    if dtype in QUANTISED and not on_cpu:
+    if dtype in QUANTIZED and not on_cpu:
         words += " (on the CPU)"
     return DtypePlan(
         dtype=dtype,
-        flag=f"--quantize {dtype}" if dtype in QUANTISED else f"--dtype {dtype}",
-        available=dtype in DTYPES or (quantize and on_cpu),
+        flag=f"--quantize {dtype}" if dtype in QUANTIZED else f"--dtype {dtype}",
+        available=dtype in DTYPES or on_cpu,
         weights_bytes=sum(part.bytes for part in placed),
         cache_bytes_per_token=per_layer * shape.layers,
         cache_bytes_per_row=per_layer * shape.layers * shape.context,
@@ -107,8 +118,8 @@ def auto_dtype(stored: str, facts: Facts, device: str = "auto", *, mapped: bool 
 
 
 def _placed(known: KnownModel, dtype: str, facts: Facts, device: str) -> tuple[Part, ...]:
-    """Where every part goes. Quantized models run on the CPU alone."""
-    if dtype in QUANTISED:
+    """Where every part goes. Quantized models run on the CPU only."""
+    if dtype in QUANTIZED:
         return quantized_parts(known.shape, dtype, 4 if known.dtype == "float32" else 2)
     model = skeleton(known.config, dtype)
     if device != "auto":
@@ -118,17 +129,16 @@ def _placed(known: KnownModel, dtype: str, facts: Facts, device: str) -> tuple[P
 
 
 def free_memory(facts: Facts) -> dict[str, int]:
-    """Free bytes of every device: what can really be filled, a container's limit counted."""
-    return {"cpu": facts.cpu.memory_free} | {gpu.device: _free(gpu, facts.cpu) for gpu in facts.accelerators}
-
-
-def _free(accelerator: Accelerator, cpu: Cpu) -> int:
-    return min(accelerator.memory_free, cpu.memory_free) if accelerator.shares_memory else accelerator.memory_free
+    """Free bytes of every device, within a container's limit."""
+    free = {"cpu": facts.cpu.memory_free}
+    for gpu in facts.accelerators:
+        free[gpu.device] = min(gpu.memory_free, facts.cpu.memory_free) if gpu.shares_memory else gpu.memory_free
+    return free
 
 
 def _loads(placed: Sequence[Part], cache_per_layer: int, free: Mapping[str, int]) -> tuple[DeviceLoad, ...]:
-    """Add the parts up by device. The first device that is not offloaded to holds the offloaded layers' caches and, in turn,
-    their weights: accelerate's hooks bring them there."""
+    """The parts added up by device. The first device that computes holds the caches of the offloaded layers too and, one layer
+    at a time, their weights: accelerate's hooks load them there."""
     order = list(dict.fromkeys(part.device for part in placed))
     computing = [device for device in order if device not in ("cpu", "disk")] or ["cpu"]
     order = [*computing, *(device for device in order if device not in computing)]
@@ -180,9 +190,13 @@ def _verdict(loads: Sequence[DeviceLoad], tokens: int, context: int) -> Verdict:
 
 def _in_words(verdict: Verdict, placed: Sequence[Part], loads: Sequence[DeviceLoad], tokens: int, shape: LlamaShape) -> str:
     if verdict == "does_not_fit":
-        lacking = {load.device: _needed(load) - load.free_bytes for load in loads if load.free_bytes is not None}
+        lacking = {
+            load.device: load.weights_bytes + load.reserved_bytes + load.cache_bytes - load.free_bytes
+            for load in loads
+            if load.free_bytes is not None
+        }
         device = max(lacking, key=lambda name: lacking[name])
-        return f"does not fit: {device} lacks {lacking[device] / 1e9:.1f} GB"
+        return f"does not fit: {device} lacks {size(lacking[device])}"
     away = []
     for device, name in (("cpu", "the CPU"), ("disk", "disk")):
         if device == loads[0].device or not any(part.device == device for part in placed):
@@ -193,14 +207,10 @@ def _in_words(verdict: Verdict, placed: Sequence[Part], loads: Sequence[DeviceLo
     return words if tokens == shape.context else f"{words}, up to {tokens:,} tokens"
 
 
-def _needed(load: DeviceLoad) -> int:
-    return load.weights_bytes + load.reserved_bytes + load.cache_bytes
-
-
 def _fastest(placed: Sequence[Part], loads: Sequence[DeviceLoad], facts: Facts) -> float | None:
-    """Tokens a second if reading the weights once for each, at the measured bandwidth, were all that decode does.
+    """Tokens per second if decode only read the weights once per token, at the measured bandwidth.
 
-    Of an embedding that is not the output matrix too, a token needs one row.
+    Of an embedding that is not also the output matrix, a token needs one row.
     """
     if any(load.device in ("cpu", "disk") for load in loads[1:]):
         return None

@@ -1,17 +1,23 @@
-"""Where `device_map="auto"` would put a model's parts, found without its weights.
+"""A model by name, and where `device_map="auto"` would put its parts, found without its weights.
 
 The model is built on torch's meta device, where tensors have a size and no memory, and transformers' own function decides, the
-one that `from_pretrained` calls. Only the memory that it may count on is reckoned here, by its rules, so that the plan can be
+one that `from_pretrained` calls. Only the memory that it may count on is computed here, by its rules, so that the plan can be
 made for any machine.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.devices.machine.facts import Accelerator
+from openllama_cli.errors import HubError
+from openllama_cli.models import find
+from openllama_cli.models.catalogue import CATALOGUE, by_repo_id
+from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.hub.cache import cached
 from openllama_cli.native import INT4_GROUP
 from openllama_cli.system.quiet import quiet_transformers
 
@@ -22,8 +28,52 @@ if TYPE_CHECKING:
 # accelerate's names of devices: the number of a GPU, "mps", "cpu", "disk".
 Budget = Mapping[int | str, int]
 
-# What transformers fills of the computer's memory, and of a sole GPU's.
+# The share that transformers fills of the computer's memory, and of a single GPU's.
 _SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """What planning needs to know of a model, with nothing loaded and nothing downloaded.
+
+    name: as the user gave it. config: keyword arguments for transformers' LlamaConfig. dtype: as stored. path: of its files,
+    None if they are not on this machine; download_bytes: the size of the download.
+    """
+
+    name: str
+    repo_id: str | None
+    config: dict[str, Any]
+    shape: LlamaShape
+    dtype: str
+    path: Path | None
+    download_bytes: int
+
+
+def look_up(name: str) -> KnownModel:
+    """A model by alias, folder or Hub id: its checkpoint if it is here, else the published shape of an OpenLLaMA model.
+
+    Raises ModelError for an unknown name or a broken checkpoint, HubError for a Hub model that is neither cached nor in the
+    catalogue.
+    """
+    target = find.resolve(name)
+    path = target.path or (cached(target.repo_id) if target.repo_id else None)
+    if path is not None:
+        checkpoint = inspect(path)
+        return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0)
+    entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)
+    if entry is None or entry.shape is None:
+        raise HubError(
+            f"{name} is not in the cache, and olc does not know its shape",
+            f"download it with `olc models pull {name}`",
+            code="not_cached",
+        )
+    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)
+
+
+def catalogue_models() -> list[KnownModel]:
+    """The models with an alias that have a published shape, largest first, newer before older."""
+    known = [look_up(alias) for alias, entry in CATALOGUE.items() if entry.shape is not None]
+    return sorted(known, key=lambda model: -model.shape.parameters())
 
 
 @dataclass(frozen=True)
@@ -43,8 +93,8 @@ class Part:
 def loading_budget(memory_available: int, accelerators: Sequence[Accelerator]) -> Budget:
     """The memory that transformers counts on for device_map="auto", as `get_max_memory` and `get_balanced_memory` do.
 
-    memory_available: of the computer, as the system tells it; transformers knows nothing of a container's limit. accelerators:
-    those that torch can use. Where GPU and CPU share memory it is counted once, as the GPU's.
+    memory_available: of the computer, as the system reports it; transformers ignores a container's limit. accelerators: those
+    that torch can use. Memory that GPU and CPU share is counted once, as the GPU's.
     """
     budget: dict[int | str, int] = {}
     for accelerator in accelerators:
@@ -74,7 +124,7 @@ def skeleton(config: Mapping[str, Any], dtype: str) -> "LlamaForCausalLM":
 def quantized_parts(shape: LlamaShape, method: str, stored_bytes: int) -> tuple[Part, ...]:
     """The parts of a model with `--quantize`, all on the CPU, in the layout of models.quantize. method: "int8" or "int4".
 
-    The output matrix has 8 bits with either method; embedding and norms stay as stored, in `stored_bytes` a number.
+    The output matrix has 8 bits with either method; embedding and norms stay as stored, in `stored_bytes` per number.
     """
     sizes: dict[str, int] = {}
     for name, size in (shape.tensors() | ({"lm_head.weight": (shape.vocab, shape.hidden)} if shape.tie else {})).items():
@@ -84,10 +134,10 @@ def quantized_parts(shape: LlamaShape, method: str, stored_bytes: int) -> tuple[
         elif len(size) == 1 or part == "model.embed_tokens":
             count = stored_bytes * math.prod(size)
         elif method == "int8" or part == "lm_head":
-            count = size[0] * (size[1] + 4)  # And a scale in float32 for each row.
+            count = size[0] * (size[1] + 4)  # With a float32 scale per row.
         else:
             groups = math.ceil(size[1] / INT4_GROUP)
-            count = size[0] * groups * (INT4_GROUP // 2 + 4)  # And a scale and a zero in bfloat16 for each group.
+            count = size[0] * groups * (INT4_GROUP // 2 + 4)  # With a bfloat16 scale and zero point per group.
         sizes[part] = sizes.get(part, 0) + count
     return tuple(Part(module, "cpu", size) for module, size in sizes.items())
 
@@ -103,7 +153,7 @@ def auto_device_map(model: "LlamaForCausalLM", budget: Budget) -> dict[str, int 
 
 
 def parts(model: "LlamaForCausalLM", device_map: Mapping[str, int | str], kind: str = "cuda") -> tuple[Part, ...]:
-    """The model's parts in order, each where the map puts it. kind: what a number in the map is a number of.
+    """The model's parts in order, each where the map puts it. kind: of device, for numbers in the map.
 
     Tied weights count where they come first.
     """

@@ -104,7 +104,7 @@ def test_what_torch_refuses_is_the_result() -> None:
 @pytest.mark.usefixtures("small")
 def test_a_slow_type_is_timed_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {result.prefill_rows for result in measure("cpu", free_bytes=SMALL).dtypes.values()} == {64}
-    monkeypatch.setattr(measuring, "_PATIENCE_S", 1e-9)
+    monkeypatch.setattr(measuring, "_SLOW_S", 1e-9)
     assert {result.prefill_rows for result in measure("cpu", free_bytes=SMALL).dtypes.values()} == {8}
 
 

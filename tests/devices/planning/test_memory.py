@@ -8,8 +8,8 @@ import torch
 from transformers import DynamicCache
 
 from openllama_cli.devices.machine.facts import Facts
-from openllama_cli.devices.planning.known_model import KnownModel, look_up
 from openllama_cli.devices.planning.memory import DtypePlan, free_memory, plan_dtype
+from openllama_cli.devices.planning.placement import KnownModel, look_up
 from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.loading.load import load

@@ -9,9 +9,8 @@ import pytest
 import torch
 from transformers.integrations import accelerate as hf_accelerate
 
-from openllama_cli.devices.planning.known_model import look_up
 from openllama_cli.devices.planning.memory import plan_dtype
-from openllama_cli.devices.planning.placement import auto_device_map, loading_budget, parts, quantized_parts, skeleton
+from openllama_cli.devices.planning.placement import auto_device_map, loading_budget, look_up, parts, quantized_parts, skeleton
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.loading.load import LoadedModel, load

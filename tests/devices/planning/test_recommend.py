@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from openllama_cli.devices.machine.facts import DtypeResult, Facts
-from openllama_cli.devices.planning.known_model import look_up
 from openllama_cli.devices.planning.memory import auto_dtype, main_device
+from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
 from tests.support.machines import CPU, GB, OLD_CPU, facts, gpu, measurement, mps
 from tests.support.tiny_models import write_tiny_llama
@@ -20,8 +20,8 @@ def cpu(memory_gb: float, base: Any = CPU) -> Any:
     return dataclasses.replace(base, memory_total=int(memory_gb * GB), memory_available=int(memory_gb * GB))
 
 
-def plan(name: str, machine: Facts, device: str = "auto", *, quantize: bool = False) -> ModelPlan:
-    return plan_model(look_up(name), machine, device, quantize=quantize)
+def plan(name: str, machine: Facts, device: str = "auto") -> ModelPlan:
+    return plan_model(look_up(name), machine, device)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_best_command(name: str, machine: Facts, device: str, command: str) 
 
 
 def test_what_does_not_fit_has_no_command_but_a_smaller_model() -> None:
-    container = facts(cpu=dataclasses.replace(CPU, memory_limit=10 * GB, memory_left=9 * GB))
+    container = facts(cpu=dataclasses.replace(CPU, memory_limit=8 * GB, memory_left=int(7.5 * GB)))
     found = plan("13b", container)
     assert found.command is None
     assert found.first is None
@@ -73,21 +73,21 @@ def test_a_type_that_computes_wrongly_is_not_recommended() -> None:
     assert "--dtype bfloat16" in (plan("7b", facts(gpu(free=24), measured={"cuda:0": broken})).command or "")
 
 
-def test_quantized_types_are_recommended_only_where_olc_has_the_flag() -> None:
+def test_quantized_types_are_recommended_only_where_nothing_else_fits_and_olc_has_them() -> None:
     machine = facts(cpu=cpu(9))
-    assert "--quantize" not in (plan("7b", machine).command or "")
-    assert plan("7b", machine, quantize=True).command == "olc complete -m 7b --quantize int8" + TAIL
-    assert "--quantize" not in (plan("3b", machine, quantize=True).command or "")
-    assert [found.available for found in plan("7b", machine).dtypes] == [True, True, True, False, False]
+    assert plan("7b", machine).command == "olc complete -m 7b --quantize int8" + TAIL
+    assert "--quantize" not in (plan("3b", machine).command or "")
+    assert [found.available for found in plan("7b", machine).dtypes] == [True] * 5
+    # Quantized models run on the CPU only.
+    assert [found.available for found in plan("7b", facts(gpu(free=24))).dtypes] == [True, True, True, False, False]
 
 
 def test_eight_bits_are_named_as_faster_where_they_run() -> None:
-    assert plan("7b", facts()).faster is None
-    assert plan("7b", facts(), quantize=True).faster == "olc complete -m 7b --quantize int8" + TAIL
-    assert plan("7b", facts(), "cpu", quantize=True).faster == "olc complete -m 7b --device cpu --quantize int8" + TAIL
-    # Quantized models run on the CPU only, and a small one is quick enough.
-    assert plan("7b", facts(gpu(free=24)), quantize=True).faster is None
-    assert plan("demo", facts(), quantize=True).faster is None
+    assert plan("7b", facts()).faster == "olc complete -m 7b --quantize int8" + TAIL
+    assert plan("7b", facts(), "cpu").faster == "olc complete -m 7b --device cpu --quantize int8" + TAIL
+    # Quantized models run on the CPU only, and a small one is fast enough.
+    assert plan("7b", facts(gpu(free=24))).faster is None
+    assert plan("demo", facts()).faster is None
 
 
 def test_a_large_float16_model_keeps_its_type_on_a_processor_with_bfloat16_as_loading_does() -> None:

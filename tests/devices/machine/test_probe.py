@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.devices.machine import health
-from openllama_cli.devices.machine.health import read_cache, read_checks, read_versions
+from openllama_cli.devices.machine import probe
+from openllama_cli.devices.machine.probe import read_cache, read_checks, read_versions
 from openllama_cli.models.hub.cache import repo_folder
 from tests.support.tiny_models import write_tiny_llama
 
@@ -35,7 +35,7 @@ def test_a_cut_demo_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = write_tiny_llama(tmp_path / "demo")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
-    monkeypatch.setattr(health, "demo_folder", lambda: folder)
+    monkeypatch.setattr(probe, "demo_folder", lambda: folder)
     assert not outcomes()["demo model"]
     (folder / "tokenizer.model").write_bytes(b"no model")
     assert outcomes() == {"sentencepiece": False, "protobuf": True, "demo model": False}
