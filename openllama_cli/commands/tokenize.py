@@ -11,7 +11,7 @@ from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.compare import CANARIES, Comparison, compare
+from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 
@@ -90,7 +90,7 @@ def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
 
 
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
-    """Compare on the text, on the canaries and on BOS, and report. Raises ModelError if anything differs."""
+    """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
     from openllama_cli.models.tokenizer.in_transformers import load_llama_tokenizer
 
     theirs = load_llama_tokenizer(tokenizer.path.parent)
@@ -98,7 +98,7 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
     def encode(text: str) -> list[int]:
         return list(theirs.encode(text, add_special_tokens=False))
 
-    rows = compare(lambda text: tokenizer.encode(text, bos=False), encode, {"the text": text, **CANARIES})
+    rows = compare(lambda text: tokenizer.encode(text, bos=False), encode, {"the text": text, **FIXED_TEXTS})
     # What begins a sequence is its own row, or it would make every other one differ.
     rows.insert(1, Comparison("BOS", "", tuple(tokenizer.encode("")), tuple(theirs.encode(""))))
     differing = sum(not row.same for row in rows)

@@ -6,7 +6,7 @@ Clean lines of words come out alike nearly everywhere; what differs is spaces, n
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-CANARIES: Mapping[str, str] = {
+FIXED_TEXTS: Mapping[str, str] = {
     "words": "The largest animal is the blue whale.",
     "question and answer": "Q: What is the largest animal?\nA:",
     "a leading space": " hello",
