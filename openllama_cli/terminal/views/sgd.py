@@ -14,7 +14,7 @@ from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
 from openllama_cli.terminal.views.curves import curve, half_blocks
-from openllama_cli.terminal.views.trace import bar
+from openllama_cli.terminal.views.generate import bar
 
 _SIDE_BY_SIDE = 72
 _AXIS = 7
