@@ -12,7 +12,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -139,8 +139,8 @@ def load(
     Raises OlcError.
     """
     one_process_only("olc.load")
-    spec = ModelSpec(model, revision, device, dtype, offline, quantize)
-    shown = progress if not isinstance(progress, bool) else TqdmProgress() if progress else NullProgress()
+    spec = ModelSpec(model, revision=revision, device=device, dtype=dtype, quantize=quantize, offline=offline)
+    shown: Progress = progress if not isinstance(progress, bool) else TqdmProgress() if progress else NullProgress()
     try:
         opened = open_model(spec, progress=shown, notice=_log.warning)
         return Model(session.load_model(opened, spec, progress=shown, notice=_log.warning), notice=_log.warning)
@@ -224,7 +224,7 @@ class Model:
         lists = [made[place : place + n] for place in range(0, len(made), n)]
         return lists[0] if isinstance(prompt, str) else lists
 
-    def stream(self, prompt: str, **sampling: Unpack[Sampling]) -> Iterator[Piece]:
+    def stream(self, prompt: str, **sampling: Unpack[Sampling]) -> Generator[Piece, None, None]:
         """Complete a prompt, piece by piece as the text becomes certain; joined, their texts are `complete(prompt).text`.
 
         Raises OlcError. Leaving the loop early stops the work.
@@ -272,6 +272,7 @@ class Run:
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """
 
+    rows: "list[Row]"
     timings: "Timings"
 
     def __init__(
@@ -287,7 +288,7 @@ class Run:
         speculate: int = 0,
     ) -> None:
         from openllama_cli.generation.decode.prefix import PrefixCache
-        from openllama_cli.generation.text.completion import Completion
+        from openllama_cli.generation.text.completion import Completion as Row
         from openllama_cli.generation.text.stream import Prompt
 
         self.model, self.sampling = model, sampling
@@ -301,7 +302,7 @@ class Run:
             Prompt(row, prompts[row // samples], sampling, score_prompt, speculate=speculate)
             for row in range(len(prompts) * samples)
         ]
-        self.rows: list[Row] = [Completion(prompt.tokens) for prompt in self._prompts]
+        self.rows = [Row(prompt.tokens) for prompt in self._prompts]
 
     def steps(self) -> "Generator[TextStep, None, None]":
         """Run, and yield what happens to the rows as it does; a row that fails raises its error."""

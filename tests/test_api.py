@@ -78,14 +78,17 @@ def test_a_list_of_prompts_gives_what_each_gives_alone(model: olc.Model) -> None
     ]
 
 
-def test_samples_are_those_of_the_command(model: olc.Model, olc_command: Olc) -> None:
+@pytest.fixture
+def command(olc: Olc) -> Olc:
+    """The fixture `olc`, whose name the module has taken."""
+    return olc
+
+
+def test_samples_are_those_of_the_command(model: olc.Model, command: Olc) -> None:
     samples = model.complete(PROMPT, n=3, seed=4, max_tokens=9)
     arguments = ("--num-samples", "3", "--seed", "4", "-n", "9", "-m", model.name, "--dtype", "float32")
-    assert olc_command("complete", PROMPT, *arguments).text == "".join(f"{sample}\n" for sample in samples)
+    assert command("complete", PROMPT, *arguments).text == "".join(f"{sample}\n" for sample in samples)
     assert model.complete([PROMPT, "x"], n=3, seed=4, max_tokens=9)[0] == samples
-
-
-olc_command = pytest.fixture(name="olc_command")(lambda olc: olc)
 
 
 def test_a_seed_is_chosen_and_repeats_the_text(model: olc.Model) -> None:
@@ -108,7 +111,9 @@ def test_echo_and_logprobs_line_up_with_the_tokens(model: olc.Model) -> None:
         assert len(top) == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 2}, {"logprobs": 1}, {"stop": ["e", "zzz"]}, {"max_tokens": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0, "seed": 2}, {"logprobs": 1}, {"stop": ["e", "zzz"]}, {"max_tokens": 0}]
+)
 def test_streamed_pieces_join_to_the_completion(model: olc.Model, options: Any) -> None:
     whole = model.complete(PROMPT, **options)
     pieces = list(model.stream(PROMPT, **options))
@@ -132,7 +137,7 @@ def test_the_eos_that_ends_a_stream_is_not_one_of_its_tokens() -> None:
 def test_a_stream_can_be_left(model: olc.Model) -> None:
     stream = model.stream(PROMPT, max_tokens=100)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert next(model.stream(PROMPT)).token == model.complete(PROMPT).tokens[0]
 
 

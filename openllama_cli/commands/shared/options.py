@@ -96,7 +96,7 @@ def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
     `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show.
     """
     unset = "  [default: 0, or 1 with another sampling option]" if defaults.greedy else ""
-    options = {
+    options: dict[str, Callable[[Command], Command]] = {
         "max_tokens": click.option(
             "-n",
             "--max-tokens",
@@ -149,6 +149,9 @@ def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
             given = {name: value for name, value in sampling.items() if source(name) is not ParameterSource.DEFAULT}
             return function(*args, given=given, **values)
 
-        return functools.reduce(lambda command, option: option(command), reversed(options.values()), wrapper)
+        command: Command = wrapper
+        for option in reversed(options.values()):
+            command = option(command)
+        return command
 
     return decorate
