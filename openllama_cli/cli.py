@@ -1,4 +1,4 @@
-"""The `olc` command: a table of commands, each imported only when it is chosen, and what an error looks like."""
+"""The `olc` command: a table of commands, each imported only when it is chosen, and how errors are printed."""
 
 import errno
 import importlib
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 # name → one line of help. The command itself is `command` in the module of the same name under `commands/`.
 COMMANDS = {
     "complete": "Stream a completion of one prompt.",
-    "generate": "The decode loop laid open: several prompts, logprobs, a check and a trace.",
+    "generate": "Complete several prompts with the decode loop exposed: logprobs, check, trace.",
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
-    "bench": "Measure load time, speed and memory in fresh processes.",
+    "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
-    "devices": "What this machine can run, what is wrong with it, and what to type.",
-    "explain": "What an error message or a log means, and what to do about it.",
-    "sgd": "Mini-batch stochastic gradient descent on handwritten digits, from scratch.",
-    "annotate": "What spaCy finds in a text: tokens, lemmas, entities, dependencies, vectors.",
+    "devices": "Show what this machine can run, what is wrong with it, and how to fix it.",
+    "explain": "Explain an error message or a log, and how to fix it.",
+    "sgd": "Train a network on handwritten digits by stochastic gradient descent, from scratch.",
+    "annotate": "Annotate a text with spaCy: tokens, lemmas, entities, dependencies, vectors.",
 }
 
 
-class ClosedPipe(Exception):  # noqa: N818, it is no error
-    """What reads our output has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
+class ClosedPipe(Exception):  # noqa: N818, it is not an error
+    """The reader of stdout has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
 
 
-def _unwritten(error: OSError) -> Exception:
-    """What a write to stdout that failed means; any other OSError as it is. Errors of files have a file name."""
+def _write_error(error: OSError) -> Exception:
+    """What a failed write to stdout means; any other OSError as it is (those of files have a file name)."""
     if isinstance(error, BrokenPipeError):
         return ClosedPipe()
     if error.errno == errno.ENOSPC and error.filename is None:
-        return OlcError("stdout cannot be written: the disk is full", "free some space, or write somewhere else")
+        return OlcError("cannot write to stdout: the disk is full", "free some space, or write somewhere else")
     return error
 
 
 class CommandTable(click.Group):
-    """A group that knows its commands by name and imports one only to run it or to show its help."""
+    """A group that imports a command only to run it or to show its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,13 +61,13 @@ class CommandTable(click.Group):
         try:
             return super().make_context(*args, **rest)  # --help and --version write here
         except OSError as error:
-            raise _unwritten(error) from error
+            raise _write_error(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)  # and the help of the commands here
         except OSError as error:
-            raise _unwritten(error) from error
+            raise _write_error(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The default would import every command for its short help.
@@ -77,12 +77,12 @@ class CommandTable(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         from click.shell_completion import CompletionItem
 
-        # As there: the default would import every command that comes in question.
+        # The default would import every command that matches.
         names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        # Where a shell completes, a wrong name has nothing to offer, and nobody to complain to.
+        # Not while a shell completes: there is nobody to read the error.
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from openllama_cli.terminal.streams import one_line
 
@@ -100,7 +100,7 @@ def _suggestion(name: str) -> str:
 
 
 def _add_debug(command: click.Command) -> None:
-    """Give a command, and each of its subcommands, --debug, so that it works wherever it is typed."""
+    """Add --debug to a command and its subcommands, so that it works wherever it is typed."""
     if not any(parameter.name == "debug" for parameter in command.params):
         option = click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks.")
         command.params.append(option)
@@ -158,7 +158,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _torchrun(args: list[str] | None) -> ModuleType | None:
-    """What else begins and ends where torchrun started several processes; None in an ordinary run."""
+    """The module that starts and ends a run of several processes under torchrun; None in an ordinary run."""
     if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return None
     from openllama_cli.commands.shared import torchrun
@@ -167,7 +167,7 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
 
 
 def _show_usage(problem: click.ClickException) -> None:
-    """A usage error in olc's two lines, with the command whose help says more."""
+    """Print a usage error of click's as olc's two lines, pointing to the help of the command."""
     from openllama_cli.terminal.streams import error
 
     ctx = getattr(problem, "ctx", None)
@@ -179,7 +179,7 @@ def _show_usage(problem: click.ClickException) -> None:
 
 
 def _quiet_pipe() -> int:
-    # What reads our output has gone. Python would complain again when it flushes stdout at exit.
+    # The reader of stdout has gone. Python would complain again when it flushes stdout at exit.
     from openllama_cli.terminal.streams import drop
 
     drop(sys.stdout)

@@ -7,8 +7,9 @@
     [defaults]                              # values for variables that are not given
     context = ""
 
-The ready ones lie in prompts/ and ship with the package. The sandbox keeps a template from reaching Python's objects and
-files, and its loops and output are bounded; it does not bound the time of every expression a template may hold.
+The built-in ones are in prompts/, which ships with the package. A template comes from a file that the user names: Jinja's
+sandbox keeps it from Python's internals and from changing values, its loops and its output are bounded, but not the time and
+memory of every expression.
 """
 
 import re
@@ -23,13 +24,10 @@ from openllama_cli.errors import UsageError
 if TYPE_CHECKING:
     import jinja2
 
-# Characters a rendered prompt may have: far beyond any context, far below what would exhaust the memory.
+# Characters of a rendered prompt: far beyond any context, far below what would exhaust the memory.
 MAX_PROMPT = 4_000_000
 _KEYS = ("description", "template", "stop", "max_tokens", "defaults")
-# Methods of a text that take a width, and so could fill the memory.
-_PADDING = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"}
-_README = "see prompts/README.md for the form of a template"
-# What ready templates were called before.
+_README = "see prompts/README.md for the format of a template"
 _OLD_NAMES = {"summarise": "summarize"}
 
 
@@ -37,8 +35,8 @@ _OLD_NAMES = {"summarise": "summarize"}
 class PromptTemplate:
     """A template, checked when it is loaded.
 
-    name: how it was asked for. variables: names in the order in which the template uses them. defaults: values of those
-    that may be left out. stop: texts that end a completion. max_tokens: tokens a completion needs, None if it does not say.
+    name: a built-in's name, or the path that was given. variables: names in the order in which the template uses them.
+    defaults: values of those that may be left out. stop: texts that end a completion. max_tokens: None if it does not say.
     """
 
     name: str
@@ -57,7 +55,7 @@ class PromptTemplate:
     def render(self, values: Mapping[str, object]) -> str:
         """The prompt. values: variable → text, number, or list for templates that loop; None counts as not given.
 
-        Raises UsageError for a variable without a value, a name that the template does not use, or a template that fails.
+        Raises UsageError for a variable without a value, an unknown variable, or a template that fails.
         """
         for name in values:
             if name not in self.variables:
@@ -68,41 +66,37 @@ class PromptTemplate:
 
 
 def load_template(name_or_path: str) -> PromptTemplate:
-    """A ready template by its name ("qa"), or any TOML file by its path.
+    """A built-in template by its name ("qa"), or any TOML file by its path.
 
     Raises UsageError naming the file, the line and what is wrong.
     """
-    looks_like_path = "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(".toml")
-    if not looks_like_path:
-        ready = _ready()
-        name = _OLD_NAMES.get(name_or_path, name_or_path)
-        if name in ready:
-            return _read(name, ready[name])
+    built_in = _built_in()
+    name = _OLD_NAMES.get(name_or_path, name_or_path)
+    if name in built_in:
+        return _read(name, built_in[name])
     path = Path(name_or_path)
     if _is_file(path):
         return _read(name_or_path, path)
-    if looks_like_path:
+    remedy = f"use one of {', '.join(built_in)}, or the path of a file"
+    if "/" in name_or_path or "\\" in name_or_path or path.suffix == ".toml":
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"the template file {name_or_path} {what}", f"check the path, or use one of {', '.join(_ready())}")
-    raise UsageError(
-        f"there is no template {name_or_path}",
-        f"use one of {', '.join(_ready())}, or a path" + _closest(name_or_path, _ready()),
-    )
+        raise UsageError(f"the template file {name_or_path} {what}", remedy)
+    raise UsageError(f"there is no template {name_or_path}", remedy + _closest(name_or_path, built_in))
 
 
 def template_names() -> list[str]:
-    """The names of those, found without reading one."""
-    return list(_ready())
+    """The names of the built-in templates, without reading one."""
+    return list(_built_in())
 
 
 def prompts_folder() -> Path:
-    """Where the ready templates and example prompts lie: inside an installed package, beside it in a source checkout."""
+    """The folder of templates and example prompts: inside an installed package, beside it in a source checkout."""
     package = Path(__file__).parent
     inside = package / "prompts"
     return inside if inside.is_dir() else package.parent / "prompts"
 
 
-def _ready() -> dict[str, Path]:
+def _built_in() -> dict[str, Path]:
     return {path.stem: path for path in sorted(prompts_folder().glob("*.toml"))}
 
 
@@ -119,7 +113,7 @@ def _read(name: str, path: Path) -> PromptTemplate:
     try:
         content = tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
-        raise UsageError(f"the template {path} cannot be read: {error.strerror}", "check the file") from error
+        raise UsageError(f"cannot read the template {path}: {error.strerror}", "check the file and its permissions") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the template {path} is not UTF-8", "save it as UTF-8 text") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -135,10 +129,10 @@ def _check(name: str, path: Path, content: dict[str, Any]) -> PromptTemplate:
     stop, max_tokens, defaults = content.get("stop", []), content.get("max_tokens"), content.get("defaults", {})
     stop = [stop] if isinstance(stop, str) else stop
     checks = [
-        ("template", isinstance(template, str) and template != "", "a text that is not empty"),
-        ("description", isinstance(description, str), "a text"),
-        ("stop", isinstance(stop, list) and all(isinstance(text, str) and text for text in stop), "a list of texts"),
-        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "a number from 1 on"),
+        ("template", isinstance(template, str) and template != "", "a string that is not empty"),
+        ("description", isinstance(description, str), "a string"),
+        ("stop", isinstance(stop, list) and all(isinstance(text, str) and text for text in stop), "a list of strings"),
+        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer of 1 or more"),
         ("defaults", isinstance(defaults, dict), "a table of variables and values"),
     ]
     for key, fits, wanted in checks:
@@ -149,7 +143,7 @@ def _check(name: str, path: Path, content: dict[str, Any]) -> PromptTemplate:
     for variable in defaults:
         if variable not in variables:
             raise UsageError(
-                f"{path}: defaults has {variable}, which the template does not use",
+                f"{path}: [defaults] sets {variable}, which the template does not use",
                 f"the template uses {', '.join(variables) or 'no variables'}" + _closest(variable, variables),
             )
     return PromptTemplate(name, template, description, defaults, tuple(stop), max_tokens, variables)
@@ -166,11 +160,9 @@ def _variables(path: Path, source: str) -> tuple[str, ...]:
         message = (error.message or "syntax error").rstrip(".")
         raise UsageError(f"{path}: line {error.lineno} of the template: {message}", "correct the Jinja syntax there") from error
     except RecursionError as error:
-        raise UsageError(f"{path}: the template is nested too deeply", "make it simpler") from error
+        raise UsageError(f"{path}: the template is nested too deeply", "simplify it") from error
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-        raise UsageError(
-            f"{path}: line {node.lineno} of the template reads another template", "write it out: each stands alone"
-        )
+        raise UsageError(f"{path}: line {node.lineno} of the template includes another template", "put its text into this one")
     undeclared = meta.find_undeclared_variables(tree)
     return tuple(dict.fromkeys(node.name for node in tree.find_all(nodes.Name) if node.name in undeclared))
 
@@ -178,46 +170,24 @@ def _variables(path: Path, source: str) -> tuple[str, ...]:
 @cache
 def _environment() -> "jinja2.Environment":
     import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Environment(ImmutableSandboxedEnvironment):
-        """No attributes that lead to Python's insides, no changes to values, no texts or numbers grown out of nothing."""
-
-        intercepted_binops = frozenset(["*", "**", "%"])
-
-        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            return not (isinstance(obj, str) and attr in _PADDING) and super().is_safe_attribute(obj, attr, value)
-
-        def wrap_str_format(self, value: Any) -> None:
-            """str.format would otherwise be let through in a wrapper that does not look at widths."""
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "%" and isinstance(left, str):
-                raise TypeError("% on a text is not available; write variables as {{ name }}")
-            sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
-            if max(sizes) > MAX_PROMPT or (operator == "**" and sizes[1] > 64):
-                raise OverflowError("a number that is too large")
-            if operator == "*" and (hasattr(left, "__len__") or hasattr(right, "__len__")) and sizes[0] * sizes[1] > MAX_PROMPT:
-                raise OverflowError("a repeated text that is too long")
-            return super().call_binop(context, operator, left, right)
-
-    environment = Environment(
+    environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # prompts are no HTML
+        autoescape=False,  # a prompt is not HTML
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Jinja's other globals (lipsum, cycler…) are not for prompts, and would hide a variable of that name.
-    environment.globals = {"range": safe_range}
-    for name in ("center", "format", "indent", "random"):  # as _PADDING; and the same values must give the same prompt
-        del environment.filters[name]
+    # A variable may be called like another of Jinja's globals (dict, cycler, …), and equal values must give equal prompts.
+    environment.globals = {"range": environment.globals["range"]}
+    del environment.filters["random"]
     return environment
 
 
 @lru_cache(maxsize=8)
 def _compiled(source: str) -> "jinja2.Template":
-    """A batch renders one template a million times."""
+    """Cached, since a batch renders one template for every row."""
     return _environment().from_string(source)
 
 
@@ -238,15 +208,17 @@ def _render(name: str, source: str, values: Mapping[str, object]) -> str:
             raise UsageError(
                 f"template {name} needs a value for {missing[1]}", f'give it: -p {missing[1]} "…"', code="template_variable"
             ) from error
-        raise UsageError(f"template {name}{_where(error)}: {error.message}", "give the values that it uses") from error
-    except Exception as error:  # an expression in a template can fail in any way; none of them is our bug
+        raise UsageError(
+            f"template {name}{_where(error)}: {error.message}", "give a value that has it, or change the template"
+        ) from error
+    except Exception as error:  # an expression in a template can raise anything, and none of it is a bug of olc
         reason = str(error).rstrip(".") or type(error).__name__
-        raise UsageError(f"template {name}{_where(error)}: {reason}", "change the template, or the value given") from error
+        raise UsageError(f"template {name}{_where(error)}: {reason}", "change the template or the value") from error
     return "".join(parts)
 
 
 def _where(error: Exception) -> str:
-    """ ", line 3" of the template in which an error arose; Jinja puts its lines into the traceback."""
+    """ ", line 3": where in the template an error was raised; Jinja maps its lines into the traceback."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<template>":

@@ -71,10 +71,21 @@ def test_a_reader_of_stderr_that_has_gone_changes_neither_result_nor_exit_code()
     assert unread(WRONG, "stderr")[0] == 2
 
 
-def test_a_mistyped_command_is_met_with_the_right_one(olc: Olc) -> None:
-    result = olc("compleet", "x")
+@pytest.mark.parametrize(
+    ("arguments", "cause", "remedy"),
+    [
+        (["compleet", "x"], "No such command 'compleet'. Did you mean `olc complete`?", "see `olc --help`"),
+        (["The whale is"], "No such command 'The whale is'. To complete a text: olc complete \"…\"", "see `olc --help`"),
+        (["complete", "x", "--temprature", "1"], "No such option", "see `olc complete --help`"),
+        (["models", "pull"], "Missing argument 'MODEL'", "see `olc models pull --help`"),
+    ],
+)
+def test_wrong_usage_points_to_the_help(olc: Olc, arguments: list[str], cause: str, remedy: str) -> None:
+    result = olc(*arguments)
     assert result.code == 2
-    assert "olc complete" in result.messages
+    error, fix = result.messages.splitlines()
+    assert error.startswith(f"error: {cause}")
+    assert fix == f"  fix: {remedy}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,8 +98,7 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["complete", "--help"]])
 def test_help_into_a_full_disk_is_two_lines(arguments: list[str]) -> None:
-    with Path("/dev/full").open("wb") as full:
-        run = subprocess.run(olc_command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True)
+    run = shell(">/dev/full", arguments)
     assert run.returncode == 1
-    assert "Traceback" not in run.stderr
-    assert len(run.stderr.splitlines()) == 2
+    assert run.stderr.startswith(b"error: cannot write to stdout: the disk is full")
+    assert run.stderr.count(b"\n") == 2

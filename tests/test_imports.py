@@ -18,12 +18,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "openllama_cli"
 # Which of our packages each may import, besides itself, `errors` and the version.
 MAY_IMPORT = {
+    "__init__": {"api"},
     "__main__": {"cli"},
     "cli": {"commands", "terminal"},
     "commands": {
-        *("batch", "benchmark", "devices", "explain", "generation", "models", "system", "terminal"),
+        *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "system", "terminal"),
         *("annotation", "prompt_templates", "sgd"),
     },
+    "api": {"generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
     "batch": {"annotation", "generation", "models", "prompt_templates", "system"},
     "devices": {"models", "native", "system"},

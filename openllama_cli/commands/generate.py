@@ -1,31 +1,31 @@
-"""`olc generate`: the decode loop laid open. Several prompts at once, log-probabilities, a check and a trace."""
+"""`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
-import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import escape_option, file_option, model_options, sampling_options
+from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import hint_escape, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
-from openllama_cli.models.opened import OpenedModel, check_context, refuse_quantized
+from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import hint, is_terminal, note, notice, out, out_json
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.decode.check import Check
     from openllama_cli.generation.text.completion import Completion
-    from openllama_cli.models.loading.load import LoadedModel
-    from openllama_cli.terminal.views.shading import Shaded
+    from openllama_cli.models.tokenizer.base import Tokenizer
+    from openllama_cli.terminal.views.generate import Shaded
 
-# As in the published Llama scripts.
+# Those of the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
 TRACED = 5
 
@@ -33,7 +33,7 @@ EXAMPLES = """\b
 Examples:
   olc generate "The largest animal is" "The capital of France is"
   olc generate -e "Q: What is the largest animal?\\nA:" --stop "\\n"
-  olc generate -f prompts/examples/en.txt --temperature 0 --json
+  olc generate --prompts-file prompts/examples/en.txt --temperature 0 --json
   olc generate "The largest animal is" --temperature 0 --trace
   olc generate "The largest animal is" --check --dtype float32
   olc generate "The largest animal is" --logprobs --echo --json
@@ -43,15 +43,25 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@file_option("A prompt per line; - is stdin.")
-@escape_option("PROMPT and --stop")
-@click.option("--logprobs", is_flag=True, help="The log-probability of every token.")
-@click.option("--echo", is_flag=True, help="Put the prompt's tokens in front.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object with tokens and texts.")
-@click.option("--check", "checking", is_flag=True, help="Compare with model.generate; exit 1 on a difference.")
-@click.option("--trace", is_flag=True, help="Show every step: candidates, token taken, entropy.")
 @click.option(
-    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as a picture.", shell_complete=suggest.files
+    "-f",
+    "--prompts-file",
+    "--file",
+    "file",
+    metavar="FILE",
+    help="File with one prompt per line; - is stdin. (The -f of `olc complete` is one prompt.)",
+    shell_complete=suggest.files,
+)
+@escape_option("PROMPT and --stop")
+@click.option("--logprobs", is_flag=True, help="Report the log-probability of every token.")
+@click.option("--echo", is_flag=True, help="Return the prompt's tokens before the completion's.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with texts and token ids.")
+@click.option(
+    "--check", "checking", is_flag=True, help="Compare with model.generate and a full forward pass; exit 1 if they differ."
+)
+@click.option("--trace", is_flag=True, help="Print every decode step: candidates, chosen token, entropy.")
+@click.option(
+    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as an SVG image.", shell_complete=suggest.files
 )
 @sampling_options(DEFAULTS)
 @model_options
@@ -68,15 +78,15 @@ def command(
     given: dict[str, Any],
     spec: ModelSpec,
 ) -> None:
-    """Complete several PROMPTs side by side, with the contract of the published Llama `generate`.
+    """Complete several PROMPTs in one batch, by the contract of the published Llama `generate`.
 
-    On a terminal each token is shaded by its probability. --temperature 0 is greedy; --check and --trace say what the
-    decode loop does and whether it does it right.
+    On a terminal each token is shaded by its probability. --trace shows what the decode loop does, and --check whether it is
+    right. --temperature 0 is greedy.
     """
     if sum((as_json, trace)) + bool(svg) > 1:
-        raise UsageError("--json, --trace and --svg each have an output of their own", "give one of them")
+        raise UsageError("--json, --trace and --svg cannot be combined", "give one of them")
     if checking and (trace or svg):
-        raise UsageError("--check compares, and makes no trace or picture", "leave out --check, or --trace and --svg")
+        raise UsageError("--check cannot be combined with --trace or --svg", "leave out --check, or --trace and --svg")
     if svg is not None:
         writable(svg)
     if checking:
@@ -87,90 +97,62 @@ def command(
         unescape_stops(given)
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
-        raise UsageError("a prompt is missing", 'give one or more, such as "The largest animal is", or a file with -f')
-    sampling = _sampling(given, TRACED if trace else 0)
+        raise missing("a prompt", 'give one or more, such as "The largest animal is", or a file of prompts with -f')
+    # Log-probabilities are always computed: they shade the tokens.
+    settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
+    sampling = choose_sampling({**settings, **given, "logprobs": TRACED if trace else 0})
     if not escape:
         hint_escape(prompts)
     opened = open_model(spec)
     tokens = [opened.tokenizer.encode(text) for text in texts]
     for ids in tokens:
         check_context(opened, len(ids), sampling.max_tokens if checking else 0)
-    loaded = load_model(opened, spec)
+    model = Model(load_model(opened, spec), notice=note)
     if checking:
-        _check(loaded, opened, tokens, texts, sampling, as_json=as_json)
-        return
-    if trace:
-        _trace(loaded, tokens, texts, sampling)
-        return
-    completions = _complete(loaded, tokens, sampling, score_prompt=echo)
-    if as_json:
-        rows = zip(texts, completions, strict=True)
-        documents = [_document(loaded, text, row, logprobs=logprobs, echo=echo) for text, row in rows]
-        out_json({"model": loaded.folder.name, "seed": sampling.seed, "completions": documents})
-        return
-    _show(loaded, texts, completions, svg=svg, echo=echo, logprobs=logprobs)
+        _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
+    elif trace:
+        _trace(Run(model, tokens, sampling, batch_size=1), texts)
+    else:
+        run = Run(model, tokens, sampling, score_prompt=echo).finish()
+        if as_json:
+            out_json({"model": model.name, "seed": sampling.seed, "completions": _documents(run, texts, echo, logprobs)})
+        else:
+            _show(run, texts, svg=svg, echo=echo, logprobs=logprobs)
 
 
-def _sampling(given: dict[str, Any], logprobs: int) -> SamplingConfig:
-    """The published defaults beneath what was given, and a seed. Log-probabilities are always asked for: they shade."""
-    settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
-    config = SamplingConfig.from_given({**settings, **given, "logprobs": logprobs})
-    return config if config.greedy or config.seed is not None else replace(config, seed=secrets.randbits(31))
+def _documents(run: Run, texts: Sequence[str], echo: bool, logprobs: bool) -> list[dict[str, Any]]:
+    """tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
+    made = [run.result(text, row, echo=echo) for text, row in zip(texts, run.rows, strict=True)]
+    return [
+        {
+            "prompt": one.prompt,
+            "text": one.text,
+            "tokens": one.tokens,
+            "logprobs": one.logprobs if logprobs else None,
+            "finish_reason": one.finish_reason,
+        }
+        for one in made
+    ]
 
 
-def _complete(
-    loaded: "LoadedModel", tokens: Sequence[Sequence[int]], sampling: SamplingConfig, *, score_prompt: bool
-) -> "list[Completion]":
-    from openllama_cli.generation.session import make_engine
-    from openllama_cli.generation.text.completion import Completion
-    from openllama_cli.generation.text.stream import Prompt, stream
-
-    completions = [Completion(ids) for ids in tokens]
-    prompts = (Prompt(row, ids, sampling, score_prompt) for row, ids in enumerate(tokens))
-    for step in stream(make_engine(loaded, notice=note), loaded.tokenizer, prompts):
-        completions[step.row].add(step)
-    return completions
-
-
-def _document(loaded: "LoadedModel", text: str, row: "Completion", *, logprobs: bool, echo: bool) -> dict[str, Any]:
-    """One completion. tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
-    scored = [*(row.prompt_scored if echo else ()), *row.shown]
-    return {
-        "prompt": text,
-        "text": (text if echo else "") + row.text,
-        "tokens": [entry.token for entry in scored],
-        "logprobs": [entry.logprob for entry in scored] if logprobs else None,
-        "finish_reason": row.finish_reason,
-    }
-
-
-def _show(
-    loaded: "LoadedModel",
-    texts: Sequence[str],
-    completions: "Sequence[Completion]",
-    *,
-    svg: str | None,
-    echo: bool,
-    logprobs: bool,
-) -> None:
+def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:
     import sys
 
-    from openllama_cli.terminal.views.shading import show_legend, show_shaded
-    from openllama_cli.terminal.views.shading import svg as draw
+    from openllama_cli.terminal.streams import stdout_console
+    from openllama_cli.terminal.tables import table
+    from openllama_cli.terminal.views import generate as view
 
-    pictures = [(text, _shaded(loaded, row)) for text, row in zip(texts, completions, strict=True)]
+    shades = [(text, _shaded(run.model.tokenizer, row)) for text, row in zip(texts, run.rows, strict=True)]
     if svg is not None:
-        save(Path(svg), draw(pictures, title=f"olc generate · {loaded.folder.name}"))
+        save(Path(svg), view.svg(shades, title=f"olc generate · {run.model.name}"))
         notice(f"olc: wrote {svg}")
     terminal = is_terminal(sys.stdout)
-    for (text, pieces), row in zip(pictures, completions, strict=True):
+    for (text, pieces), row in zip(shades, run.rows, strict=True):
         if terminal:
-            show_shaded(text, pieces)
+            stdout_console().print(view.shaded_text(text, pieces))
         else:
             out((text if echo else "") + row.text + "\n")
         if logprobs:
-            from openllama_cli.terminal.tables import table
-
             entries = zip(row.shown, pieces, strict=False)
             table(
                 ["token", "text", "logprob"],
@@ -178,15 +160,15 @@ def _show(
                 right=["token", "logprob"],
             )
     if terminal:
-        show_legend()
+        view.show_legend()
 
 
-def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
-    """The text of each token, and its log-probability; of a stop string, and the tokens that are all of it, nothing."""
+def _shaded(tokenizer: "Tokenizer", row: "Completion") -> "list[Shaded]":
+    """The text that each token adds, with its log-probability; without the tokens that lie in a stop string."""
     from openllama_cli.generation.text.incremental import IncrementalDecoder
-    from openllama_cli.terminal.views.shading import Shaded
+    from openllama_cli.terminal.views.generate import Shaded
 
-    decoder = IncrementalDecoder(loaded.tokenizer, row.prompt)
+    decoder = IncrementalDecoder(tokenizer, row.prompt)
     pieces, offset = [], 0
     for entry in row.shown:
         text = decoder.push(entry.token)
@@ -196,22 +178,17 @@ def _shaded(loaded: "LoadedModel", row: "Completion") -> "list[Shaded]":
     return [*pieces, Shaded(row.text[offset:])]
 
 
-def _trace(loaded: "LoadedModel", tokens: Sequence[Sequence[int]], texts: Sequence[str], sampling: SamplingConfig) -> None:
-    """One prompt after another, since their steps would be mixed; the tokens are those they have side by side."""
-    from openllama_cli.generation.session import make_engine
-    from openllama_cli.generation.text.stream import Prompt, stream
-    from openllama_cli.terminal.views.trace import TraceWriter
+def _trace(run: Run, texts: Sequence[str]) -> None:
+    """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
+    from openllama_cli.terminal.views.generate import TraceWriter
 
-    engine, tokenizer = make_engine(loaded, notice=note), loaded.tokenizer
-    for row, (ids, text) in enumerate(zip(tokens, texts, strict=True)):
-        writer = TraceWriter()
-        writer.begin(text)
-        position = len(ids)
-        for step in stream(engine, tokenizer, [Prompt(row, ids, sampling)]):
-            if step.error is not None:
-                raise step.error
-            if step.scored is None or step.scored.logprob is None or step.scored.entropy is None:
-                continue
+    writer, tokenizer = TraceWriter(), run.model.tokenizer
+    position = 0
+    for step in run.steps():
+        if step.prefilled:
+            writer.begin(texts[step.row])
+            position = len(run.rows[step.row].prompt)
+        elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
             top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
             writer.step(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
@@ -220,56 +197,46 @@ def _trace(loaded: "LoadedModel", tokens: Sequence[Sequence[int]], texts: Sequen
             notice(f"olc: ended by {_ENDS[step.finish_reason]}")
 
 
-_ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the context"}
+_ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}
 
 
-def _check(
-    loaded: "LoadedModel",
-    opened: OpenedModel,
-    tokens: Sequence[Sequence[int]],
-    texts: Sequence[str],
-    sampling: SamplingConfig,
-    *,
-    as_json: bool,
-) -> None:
-    """Report the comparison of every prompt. Raises OlcError if one differs in float32."""
+def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:
+    """Report the comparison for every prompt. Raises OlcError if one differs in float32."""
     from openllama_cli.generation.decode.check import check
-    from openllama_cli.generation.session import choose_forward
     from openllama_cli.terminal.tables import table
 
-    forward = choose_forward(loaded, note)
-    eos = loaded.tokenizer.eos_ids
-    checks = list(check(loaded.model, loaded.input_device, forward, tokens, sampling.max_tokens, eos))
-    exact = str(loaded.dtype) == "torch.float32"
+    loaded = model.loaded
+    checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, model.tokenizer.eos_ids))
+    dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:
-        documents = [
-            {
-                "prompt": texts[one.row],
-                "same": one.same,
-                "tokens": list(one.ours),
-                "generate_tokens": list(one.theirs),
-                "first_difference": one.first_difference,
-                "margin": one.margin,
-                "logprob_difference": one.logprob_difference,
-            }
-            for one in checks
-        ]
-        out_json({"model": loaded.folder.name, "dtype": str(loaded.dtype).removeprefix("torch."), "checks": documents})
+        out_json({"model": model.name, "dtype": dtype, "checks": [_as_json(texts[one.row], one) for one in checks]})
     else:
-        rows = []
-        for one in checks:
-            place = one.first_difference
-            what = "equal" if place is None else f"differ from token {place + 1} on"
-            if one.margin is not None:
-                what += f" (margin {one.margin:.2g})"
-            rows.append([texts[one.row], str(len(one.ours)), what, f"{one.logprob_difference:.1e}"])
+        rows = [[texts[one.row], str(len(one.ours)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
         table(["prompt", "tokens", "against model.generate", "largest logprob difference"], rows, right=["tokens"])
     differing = sum(not one.same for one in checks)
-    if differing and exact:
+    if differing and dtype == "float32":
         raise OlcError(
             f"{differing} of {len(checks)} prompts differ from model.generate or a full forward pass in float32",
             "please report this with the command and `olc models info`",
             code="check_failed",
         )
     if differing:
-        hint(f"{differing} of {len(checks)} differ in {loaded.dtype}, where rounding decides near ties; add --dtype float32")
+        hint(f"{differing} of {len(checks)} differ in {dtype}, where rounding decides near ties; add --dtype float32")
+
+
+def _verdict(one: "Check") -> str:
+    place, margin = one.first_difference, one.margin
+    verdict = "equal" if place is None else f"differ from token {place + 1} on"
+    return verdict if margin is None else f"{verdict} (margin {margin:.2g})"
+
+
+def _as_json(prompt: str, one: "Check") -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "same": one.same,
+        "tokens": list(one.ours),
+        "generate_tokens": list(one.theirs),
+        "first_difference": one.first_difference,
+        "margin": one.margin,
+        "logprob_difference": one.logprob_difference,
+    }

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from openllama_cli.commands.shared.options import file_option, model_option
-from openllama_cli.commands.shared.prompt_input import read_prompt, stdin_has_input
-from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.find import find
+from openllama_cli.commands.shared.model import find_tokenizer
+from openllama_cli.commands.shared.options import file_option, model_option, offline_option, revision_option
+from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
+from openllama_cli.errors import ModelError
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_llama_tokenizer
@@ -26,13 +26,13 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", required=False)
-@file_option("The text is this file's, byte for byte; - is stdin.")
-@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"model", "ids", "pieces"}.')
-@click.option("--no-bos", is_flag=True, help="Leave out the token that begins every sequence.")
-@click.option("--check", is_flag=True, help="Compare with transformers' LlamaTokenizer; exit 1 where they differ.")
+@file_option("File with the text, all of it, byte for byte; - is stdin.")
+@click.option("--json", "as_json", is_flag=True, help='Print one JSON object: {"model", "ids", "pieces"}.')
+@click.option("--no-bos", is_flag=True, help="Leave out the BOS token.")
+@click.option("--check", is_flag=True, help="Compare with transformers' LlamaTokenizer; exit 1 if they differ.")
 @model_option
-@click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
-@click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
+@revision_option
+@offline_option
 def command(
     text: str | None,
     file: str | None,
@@ -43,17 +43,20 @@ def command(
     revision: str | None,
     offline: bool,
 ) -> None:
-    """Show the token ids of TEXT, as the model sees them.
+    """Print the token ids of TEXT, as the model sees them.
 
-    Without TEXT, or with -, the text is read from stdin. A terminal shows each piece above its id, a pipe gets the ids on one
-    line, separated by spaces. Neither torch nor transformers is loaded, except for --check.
+    Without TEXT, or with -, the text is read from stdin. A terminal shows each piece above its id; a pipe gets the ids on one
+    line, separated by spaces. Neither torch nor transformers is imported, except for --check.
     """
     if text is None and file is None and not stdin_has_input():
-        raise UsageError("a text is missing", 'give it as an argument, such as "hello world", or on stdin')
+        raise missing("a text", 'give it as an argument, such as "hello world", or on stdin')
     prompt = read_prompt(text, file, None, (), escape=False).text
-    name, tokenizer = _open(ModelSpec(model=model, revision=revision, offline=offline))
+    folder = find_tokenizer(ModelSpec(model=model, revision=revision, offline=offline))
+    if folder.chosen_by == "fallback":
+        notice("olc: no model chosen, so these are the tokens of the built-in demo model. For OpenLLaMA's: -m 3b-v2")
+    tokenizer = open_tokenizer(folder.path)
     ids = tokenizer.encode(prompt, bos=not no_bos)
-    document: dict[str, Any] = {"model": name, "ids": ids, "pieces": [tokenizer.piece(token) for token in ids]}
+    document: dict[str, Any] = {"model": folder.name, "ids": ids, "pieces": [tokenizer.piece(token) for token in ids]}
     if check:
         _check(tokenizer, prompt, document, as_json=as_json)
     elif as_json:
@@ -64,21 +67,8 @@ def command(
         out(" ".join(map(str, ids)) + "\n")
 
 
-def _open(spec: ModelSpec) -> tuple[str, Tokenizer]:
-    from openllama_cli.terminal.progress import TerminalProgress
-
-    progress = TerminalProgress()
-    try:
-        folder = find(spec, progress=progress, notice=notice, weights=False)
-    finally:
-        progress.finish()
-    if folder.chosen_by == "fallback":
-        notice("olc: no model chosen, so these are the tokens of the built-in demo. For OpenLLaMA's: -m 3b-v2")
-    return folder.name, open_tokenizer(folder.path)
-
-
 def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
-    from openllama_cli.terminal.views.pieces import show_pieces
+    from openllama_cli.terminal.views.tokenize import show_pieces
 
     show_pieces(document["ids"], document["pieces"], tokenizer.special_ids)
     tokens, characters = len(document["ids"]), len(text)
@@ -97,7 +87,7 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
         return list(theirs.encode(text, add_special_tokens=False))
 
     rows = compare(lambda text: tokenizer.encode(text, bos=False), encode, {"the text": text, **FIXED_TEXTS})
-    # What begins a sequence is its own row, or it would make every other one differ.
+    # BOS is a row of its own, or it would make every other one differ.
     rows.insert(1, Comparison("BOS", "", tuple(tokenizer.encode("")), tuple(theirs.encode(""))))
     differing = sum(not row.same for row in rows)
     if as_json:
@@ -110,14 +100,14 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
     if differing:
         library = "SentencePiece" if tokenizer.kind.startswith("sentencepiece") else "tokenizers"
         raise ModelError(
-            f"transformers' LlamaTokenizer gives other tokens for {differing} of {len(rows)} texts",
-            f"olc is not affected: it encodes with the {library} library; in code of your own, do the same",
+            f"transformers' LlamaTokenizer gives different tokens for {differing} of {len(rows)} texts",
+            f"olc is not affected: it encodes with the {library} library; do the same in your own code",
             code="tokenizers_differ",
         )
 
 
 def _difference(tokenizer: Tokenizer, theirs: Any, row: Comparison) -> str:
-    """The first token that differs, in both."""
+    """The first token that differs, in both tokenizers."""
     place = row.first_difference
     if place is None:
         return ""

@@ -70,13 +70,8 @@ def test_the_json_is_an_openai_text_completion_and_says_what_made_it(olc: Olc, m
     assert made["olc"]["seed"] is None
     assert made["olc"]["forward"] == "lean forward pass"
     assert len(made["olc"]["tokenizer_sha256"]) == 64
-    assert set(made["olc"]["timings"]) == {
-        "load_s",
-        "time_to_first_token_s",
-        "prefill_tokens_per_s",
-        "decode_tokens_per_s",
-        "total_s",
-    }
+    timings = {"load_s", "time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s", "total_s"}
+    assert set(made["olc"]["timings"]) == timings
     assert all(value > 0 for value in made["olc"]["timings"].values())
 
 
@@ -107,12 +102,16 @@ def test_a_sampling_option_without_a_temperature_samples_at_one(olc: Olc, model:
     assert text_of(olc, model, PROMPT, "--seed", "3", "--top-p", "0.9", "--temp", "0") == text_of(olc, model, PROMPT)
 
 
-def test_samples_differ_and_the_first_does_not_depend_on_the_others(olc: Olc, model: str) -> None:
-    three = document(olc, model, PROMPT, "-n", "10", "--seed", "1", "--num-samples", "3")
+def test_samples_share_the_prefill_of_their_prompt_and_differ(olc: Olc, model: str) -> None:
+    long = "The quick brown fox jumps over the lazy dog. " * 8
+    arguments = ("-n", "10", "--seed", "1", "--num-samples")
+    three, one = (document(olc, model, long, *arguments, count) for count in ("3", "1"))
+    assert one["usage"]["prompt_tokens"] > 64, "or nothing is shared"
     assert [choice["index"] for choice in three["choices"]] == [0, 1, 2]
     assert len({choice["text"] for choice in three["choices"]}) == 3
-    assert three["choices"][0]["text"] == text_of(olc, model, PROMPT, "-n", "10", "--seed", "1")
-    written = olc("complete", PROMPT, "-n", "10", "--seed", "1", "--num-samples", "3", "-m", model, "--dtype", "float32")
+    # The first does not depend on the others.
+    assert three["choices"][0]["text"] == one["choices"][0]["text"] == text_of(olc, model, long, "-n", "10", "--seed", "1")
+    written = olc("complete", long, *arguments, "3", "-m", model, "--dtype", "float32")
     assert written.text == "".join(choice["text"] + "\n" for choice in three["choices"])
 
 
@@ -139,7 +138,7 @@ def test_a_stop_string_ends_the_text_and_is_not_shown(olc: Olc, model: str, engi
     assert all(offset < len(choice["text"]) for offset in choice["logprobs"]["text_offset"])
 
 
-def test_guessing_ahead_changes_nothing(olc: Olc, model: str) -> None:
+def test_speculation_changes_nothing(olc: Olc, model: str) -> None:
     prompt = "the quick brown fox jumps over the lazy dog, the quick brown fox"
     assert text_of(olc, model, prompt, "-n", "40", "--speculate", "6") == text_of(olc, model, prompt, "-n", "40")
 
@@ -158,16 +157,6 @@ def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
     assert olc("complete", "Q: A:", "-n", "1", "-m", model).messages == ""
 
 
-def test_samples_share_the_run_of_their_prompt_and_are_none_the_different(olc: Olc, model: str) -> None:
-    long = "The quick brown fox jumps over the lazy dog. " * 8
-    samples = ("-n", "10", "--temperature", "1", "--seed", "1", "--num-samples")
-    three, one = (document(olc, model, long, *samples, count) for count in ("3", "1"))
-    assert one["usage"]["prompt_tokens"] > 64, "or nothing is shared"
-    texts = [choice["text"] for choice in three["choices"]]
-    assert texts[0] == one["choices"][0]["text"]
-    assert len(set(texts)) == 3
-
-
 def test_an_empty_prompt_needs_a_bos(olc: Olc, tmp_model: Path) -> None:
     (tmp_model / "tokenizer.model").write_bytes(train(bos_id=-1, vocab_size=380))
     for command in ("complete", "generate"):
@@ -181,7 +170,7 @@ def test_the_empty_prompt_generates_from_bos_alone(olc: Olc, model: str) -> None
     assert document(olc, model, "", "-n", "4")["usage"] == {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
 
 
-def test_no_tokens_asked_for_gives_no_text(olc: Olc, model: str) -> None:
+def test_zero_tokens_give_no_text(olc: Olc, model: str) -> None:
     made = document(olc, model, PROMPT, "-n", "0")
     assert made["choices"][0]["text"] == ""
     assert made["choices"][0]["finish_reason"] == "length"
@@ -238,10 +227,10 @@ def test_a_template_with_a_default_for_everything_runs_without_a_prompt(olc: Olc
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["prompt", "missing"]),
+        ([], ["a prompt is missing", "`olc complete --help`"]),
         (["x", "-f", "y"], ["--file"]),
         (["-f", "/no/such/file"], ["/no/such/file", "No such file"]),
-        (["x", "-p", "a", "b"], ["-t"]),
+        (["x", "-p", "a", "b"], ["-p requires a template", "-t"]),
         (["x", "-t", "nonsense"], ["nonsense"]),
         (["x", "--logprobs", "2"], ["--json"]),
         (["x", "--json", "--logprobs", "101"], ["--logprobs", "100"]),

@@ -73,6 +73,7 @@ def test_a_file_has_a_prompt_per_line(olc: Olc, model: str, tmp_path: Path) -> N
     file.write_bytes("one\r\n\nthree\u2028still three".encode())
     rows = completions(olc, model, "zero", "-f", str(file), "-n", "1", *GREEDY)
     assert [row["prompt"] for row in rows] == ["zero", "one", "", "three\u2028still three"]
+    assert completions(olc, model, "zero", "--prompts-file", str(file), "-n", "1", *GREEDY) == rows
 
 
 def test_a_pipe_gets_the_texts(olc: Olc, model: str) -> None:
@@ -116,7 +117,7 @@ def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypa
     assert "differ" in result.messages
 
 
-def test_the_trace_tells_each_step(olc: Olc, model: str, tiny_model: Path) -> None:
+def test_the_trace_shows_each_step(olc: Olc, model: str, tiny_model: Path) -> None:
     row = completions(olc, model, PROMPTS[1], "-n", "4", "--logprobs", *GREEDY)[0]
     result = olc("generate", PROMPTS[1], "-n", "4", "--trace", *GREEDY, "-m", model)
     lines = [line.split("\t") for line in result.text.splitlines()]
@@ -127,9 +128,18 @@ def test_the_trace_tells_each_step(olc: Olc, model: str, tiny_model: Path) -> No
     for line in lines[1:]:
         shares = [float(candidate.rpartition("=")[2]) for candidate in line[5].split(" ")]
         assert shares == sorted(shares, reverse=True)
-        assert shares[0] == float(line[3]), "greedy takes the likeliest"
+        assert shares[0] == float(line[3]), "greedy takes the most likely token"
         assert 0 < float(line[4]) < 9
     assert "--max-tokens" in result.messages
+
+
+def test_the_trace_of_several_prompts_has_the_tokens_of_the_batch(olc: Olc, model: str) -> None:
+    sampled = ("-n", "4", "--seed", "3", "--dtype", "float32")
+    rows = completions(olc, model, *PROMPTS, *sampled)
+    lines = olc("generate", *PROMPTS, "--trace", *sampled, "-m", model).text.splitlines()
+    heads = [place for place, line in enumerate(lines) if line.startswith("position")]
+    traced = [[int(line.split("\t")[1]) for line in lines[head + 1 : head + 5]] for head in heads]
+    assert traced == [row["tokens"] for row in rows]
 
 
 def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str, tmp_path: Path) -> None:
@@ -143,7 +153,7 @@ def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str
 
 
 @pytest.mark.parametrize("file", ["no/x.svg", "."])
-def test_a_picture_that_cannot_be_written_is_told_before_the_model_is_loaded(
+def test_a_picture_that_cannot_be_written_is_reported_before_the_model_is_loaded(
     olc: Olc, model: str, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openllama_cli.commands.generate.load_model", None)
@@ -163,7 +173,7 @@ def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["prompt"]),
+        ([], ["a prompt is missing", "`olc generate --help`"]),
         (["x", "--json", "--trace"], ["--json", "--trace"]),
         (["x", "--check", "--trace"], ["--check", "--trace"]),
         (["x", "--check", "--svg", "x.svg"], ["--check", "--svg"]),

@@ -57,6 +57,7 @@ def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, v2: str, tmp_path: Pa
 
 
 def test_wrong_usage(olc: Olc, v2: str, tmp_path: Path) -> None:
+    assert "`olc tokenize --help`" in olc("tokenize", "-m", v2).messages
     for arguments in ([], ["x", "-f", "y"], ["-f", str(tmp_path / "absent")], ["x", "--temperature", "1"]):
         run = olc("tokenize", "-m", v2, *arguments)
         assert run.code == 2
@@ -104,7 +105,7 @@ def test_check_shows_where_transformers_differs(olc: Olc, v2: str) -> None:
     assert rows["BOS"] == ["differs", "token 1: olc <s> (1), transformers the end"]
     assert rows["special tokens as text"][0] == "differs"
     assert rows["words"] == ["same", ""]
-    assert "transformers' LlamaTokenizer gives other tokens" in run.messages
+    assert "transformers' LlamaTokenizer gives different tokens" in run.messages
 
 
 def test_check_as_json(olc: Olc, v2: str) -> None:

@@ -1,34 +1,46 @@
-"""Opening and loading a model with what a terminal shows of it: a download, a progress bar, notices on stderr."""
+"""Finding, opening and loading a model, shown on stderr: a download, a progress bar, notices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from openllama_cli.generation import session
 from openllama_cli.models import opened as models
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.system.progress import Progress
 from openllama_cli.terminal.streams import note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
 
 
-def open_model(spec: ModelSpec) -> OpenedModel:
-    """`models.opened.open_model`, shown on stderr. Raises OlcError."""
+@contextmanager
+def _progress() -> Iterator[Progress]:
     from openllama_cli.terminal.progress import TerminalProgress
 
     progress = TerminalProgress()
     try:
-        return models.open_model(spec, progress=progress, notice=notice)
+        yield progress
     finally:
         progress.finish()
+
+
+def find_tokenizer(spec: ModelSpec) -> ModelFolder:
+    """`models.find.find` without the weights. Raises OlcError."""
+    from openllama_cli.models.find import find
+
+    with _progress() as progress:
+        return find(spec, progress=progress, notice=notice, weights=False)
+
+
+def open_model(spec: ModelSpec) -> OpenedModel:
+    """`models.opened.open_model`. Raises OlcError."""
+    with _progress() as progress:
+        return models.open_model(spec, progress=progress, notice=notice)
 
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
-    """`generation.session.load_model`, shown on stderr. Raises OlcError."""
-    from openllama_cli.terminal.progress import TerminalProgress
-
-    progress = TerminalProgress()
-    try:
+    """`generation.session.load_model`. Raises OlcError."""
+    with _progress() as progress:
         return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)
-    finally:
-        progress.finish()

@@ -1,10 +1,11 @@
-"""Option groups that mean the same in every command, as decorators, and `-` / stdin."""
+"""The options that mean the same in every command, as decorators: which model, how to sample, files and templates."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -15,13 +16,19 @@ Command = Callable[..., Any]
 
 
 model_option = click.option(
-    "-m", "--model", metavar="MODEL", help="Alias (3b-v2), Hub id or folder. [env: OLC_MODEL]", shell_complete=suggest.models
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="Model alias (such as 3b-v2), Hub id or folder.  [env var: OLC_MODEL]",
+    shell_complete=suggest.models,
 )
+revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of the model on the Hub.")
 device_option = click.option(
     "--device",
     default=ModelSpec.device,
     show_default=True,
     metavar="auto|cpu|cuda[:N]|mps",
+    help="Device to run the model on.",
     shell_complete=suggest.choices("auto", "cpu", "cuda", "mps"),
 )
 dtype_option = click.option(
@@ -29,23 +36,25 @@ dtype_option = click.option(
     default=ModelSpec.dtype,
     show_default=True,
     metavar="auto|float32|float16|bfloat16",
+    help="Data type of the weights and activations.",
     shell_complete=suggest.choices(*get_args(DtypeName)),
 )
 quantize_option = click.option(
     "--quantize",
     metavar="int8|int4",
-    help="Weights of 8 or 4 bits: faster on a CPU, a little less exact.",
+    help="Quantize the weights to 8 or 4 bits (CPU only): less memory, faster, slightly less accurate.",
     shell_complete=suggest.choices(*get_args(QuantizeName)),
 )
+offline_option = click.option("--offline", is_flag=True, help="Never use the network.  [env var: HF_HUB_OFFLINE=1]")
 
 
 def template_option(help: str) -> Callable[[Command], Command]:
-    """Add -t. help: what the template is filled with."""
+    """Add -t/--template."""
     return click.option("-t", "--template", metavar="NAME|PATH", help=help, shell_complete=suggest.templates)
 
 
 def file_option(help: str) -> Callable[[Command], Command]:
-    """Add -f. help: what of the file is used."""
+    """Add -f/--file. help: says what the file holds."""
     return click.option("-f", "--file", metavar="FILE", help=help, shell_complete=suggest.files)
 
 
@@ -53,11 +62,11 @@ def model_options(function: Command) -> Command:
     """Add -m, --revision, --device, --dtype, --quantize and --offline; the command receives them as `spec: ModelSpec`."""
 
     @model_option
-    @click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
+    @revision_option
     @device_option
     @dtype_option
     @quantize_option
-    @click.option("--offline", is_flag=True, help="Never use the network. [env: HF_HUB_OFFLINE=1]")
+    @offline_option
     @functools.wraps(function)
     def wrapper(
         *args: Any,
@@ -76,36 +85,73 @@ def model_options(function: Command) -> Command:
 
 
 def escape_option(where: str) -> Callable[[Command], Command]:
-    """Add -e. where: what it is for, as the help text names it."""
-    return click.option("-e", "--escape", is_flag=True, help=rf"Turn \n, \t and \\ in {where} into characters.")
+    r"""Add -e/--escape. where: the texts in which it applies."""
+    return click.option("-e", "--escape", is_flag=True, help=rf"Interpret \n, \t and \\ in {where} as escape sequences.")
 
 
 def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
     """Add the sampling options; the command receives the ones that were given as `given: dict[str, Any]`.
 
     Only those given, so that a template's or a command's own defaults can lie beneath them:
-    `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts name.
+    `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show.
     """
-    temperature = "0, or 1 with another sampling option" if defaults.greedy else f"{defaults.temperature:g}"
-    top_p = f" [{defaults.top_p:g}]" if defaults.top_p < 1 else ""
-    length = f"Tokens at most. [{defaults.max_tokens}]"
+    unset = "  [default: 0, or 1 with another sampling option]" if defaults.greedy else ""
+    options: dict[str, Callable[[Command], Command]] = {
+        "max_tokens": click.option(
+            "-n",
+            "--max-tokens",
+            "--max-new-tokens",
+            "--max-gen-len",
+            type=int,
+            metavar="N",
+            default=defaults.max_tokens,
+            show_default=True,
+            help="Maximum number of tokens to generate.",
+        ),
+        "temperature": click.option(
+            "--temperature",
+            "--temp",
+            type=float,
+            metavar="T",
+            default=defaults.temperature,
+            show_default=not unset,
+            help=f"Sampling temperature; 0 is greedy decoding.{unset}",
+        ),
+        "top_p": click.option(
+            "--top-p",
+            type=float,
+            metavar="P",
+            default=defaults.top_p,
+            show_default=True,
+            help="Nucleus sampling: keep the smallest set of tokens whose probabilities add up to P.",
+        ),
+        "top_k": click.option("--top-k", type=int, metavar="K", help="Keep only the K most likely tokens."),
+        "min_p": click.option(
+            "--min-p", type=float, metavar="P", help="Drop tokens less than P times as likely as the most likely one."
+        ),
+        "repetition_penalty": click.option(
+            "--repetition-penalty",
+            type=float,
+            metavar="R",
+            help="Above 1, tokens of the prompt and the completion so far become less likely.",
+        ),
+        "seed": click.option("-s", "--seed", type=int, metavar="SEED", help="Random seed: the same seed gives the same text."),
+        "stop": click.option(
+            "--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given several times."
+        ),
+    }
 
     def decorate(function: Command) -> Command:
-        @click.option("-n", "--max-tokens", "--max-new-tokens", "--max-gen-len", type=int, metavar="N", help=length)
-        @click.option("--temperature", "--temp", type=float, metavar="T", help=f"0 is greedy. [{temperature}]")
-        @click.option("--top-p", type=float, metavar="P", help=f"Keep the likeliest tokens that make up P.{top_p}")
-        @click.option("--top-k", type=int, metavar="K", help="Keep the K likeliest tokens.")
-        @click.option("--min-p", type=float, metavar="P", help="Keep tokens P times as likely as the likeliest.")
-        @click.option("--repetition-penalty", type=float, metavar="R", help="Above 1: tokens seen are less likely.")
-        @click.option("-s", "--seed", type=int, metavar="SEED", help="The same seed, the same text.")
-        @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable.")
         @functools.wraps(function)
-        def wrapper(*args: Any, **options: Any) -> Any:
-            names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
-            values = {name: options.pop(name) for name in names}
-            given = {name: value for name, value in values.items() if value is not None and value != ()}
-            return function(*args, given=given, **options)
+        def wrapper(*args: Any, **values: Any) -> Any:
+            source = click.get_current_context().get_parameter_source
+            sampling = {name: values.pop(name) for name in options}
+            given = {name: value for name, value in sampling.items() if source(name) is not ParameterSource.DEFAULT}
+            return function(*args, given=given, **values)
 
-        return wrapper
+        command: Command = wrapper
+        for option in reversed(options.values()):
+            command = option(command)
+        return command
 
     return decorate

@@ -1,4 +1,4 @@
-"""Where a prompt comes from: the argument, a file, stdin, or a template filled from any of these."""
+"""Where a prompt comes from: the argument, a file, stdin, or a template filled from any of them."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.streams import hint
@@ -18,7 +20,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 @dataclass(frozen=True)
 class PromptInput:
-    """The text to complete, and the template that it was made with, if any."""
+    """The text to complete, and the template that rendered it, if any."""
 
     text: str
     template: PromptTemplate | None = None
@@ -31,15 +33,15 @@ def read_prompt(
 
     prompt: the argument; "-" is stdin; None is stdin if that is a pipe or a file. file: a path, or "-".
     values: template variables; a value "-" is stdin. With a template the text fills its one variable without a value.
-    stdin is read only where it is needed: a shell loop keeps its input, and an open pipe hangs nothing.
+    stdin is read only if it is needed: a shell loop keeps its input, and an open pipe does not block.
 
     Raises UsageError.
     """
     if prompt is not None and file is not None:
-        raise UsageError("a prompt and --file were both given", "leave one of them out")
+        raise UsageError("a prompt and --file cannot be combined", "leave one of them out")
     if template is None:
         if values:
-            raise UsageError("-p was given without a template", "name one with -t, such as -t qa; see prompts/README.md")
+            raise UsageError("-p requires a template", "name one with -t, such as -t qa; see prompts/README.md")
         return PromptInput(_text(prompt, file, escape=escape, wanted="a prompt"))
     return _fill(load_template(template), prompt, file, values, escape=escape)
 
@@ -49,7 +51,7 @@ def _fill(
 ) -> PromptInput:
     from_stdin = [name for name, value in values if value == "-"]
     if len(from_stdin) > 1:
-        raise UsageError(f"stdin was asked for {len(from_stdin)} times, by -p {' and -p '.join(from_stdin)}", "use - once")
+        raise UsageError(f"stdin (-) is given for {len(from_stdin)} variables: {', '.join(from_stdin)}", "use - once")
     given = {name: read_stdin() if value == "-" else value for name, value in values}
     missing = [name for name in template.variables if name not in given and name not in template.defaults]
     if prompt is not None or file is not None or (len(missing) == 1 and stdin_has_input()):
@@ -60,16 +62,16 @@ def _fill(
 
 
 def _no_place(template: PromptTemplate, given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
-    """A prompt was given, and it is not plain which variable it is for. missing: those without a value or a default."""
+    """The error of a prompt that fits no variable, or several. missing: variables without a value or default."""
     if missing:
         cause = f"the template {template.name} has {len(missing)} variables without a value ({', '.join(missing)})"
-        return UsageError(f"{cause}, and one prompt was given", "name each variable: -p NAME VALUE")
+        return UsageError(f"{cause}, but one prompt was given", "name each variable: -p NAME VALUE")
     if not template.variables:
-        return UsageError(f"the template {template.name} has no variables, and a prompt was given", "leave the prompt out")
-    cause = f"each variable of the template {template.name} has a value ({', '.join(template.variables)})"
+        return UsageError(f"the template {template.name} has no variables, but a prompt was given", "leave the prompt out")
+    cause = f"all variables of the template {template.name} have a value ({', '.join(template.variables)})"
     default = next((name for name in template.variables if name not in given), None)
-    remedy = "leave the prompt out" if default is None else f'leave it out, or say which one it is for: -p {default} "…"'
-    return UsageError(f"{cause}, and a prompt was given", remedy)
+    remedy = "leave the prompt out" if default is None else f'leave it out, or name the variable it is for: -p {default} "…"'
+    return UsageError(f"{cause}, but a prompt was given", remedy)
 
 
 def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) -> str:
@@ -78,12 +80,17 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
     if prompt == "-" or (prompt is None and stdin_has_input()):
         return read_stdin()
     if prompt is None:
-        raise UsageError(f"{wanted} is missing", 'give it as an argument, such as "Q: What is the largest animal?"')
+        raise missing(wanted, 'give it as an argument, such as "Q: What is the largest animal?"')
     return unescape(prompt) if escape else prompt
 
 
+def missing(what: str, remedy: str) -> UsageError:
+    """The error of an argument that was not given, with the command whose help says more."""
+    return UsageError(f"{what} is missing", f"{remedy}; see `{click.get_current_context().command_path} --help`")
+
+
 def stdin_has_input() -> bool:
-    """Whether stdin is a pipe or a file, rather than a terminal, closed or the null device."""
+    """Whether stdin is a pipe or a file, and not a terminal, the null device or closed."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (AttributeError, OSError, ValueError):
@@ -99,7 +106,7 @@ def read_stdin() -> str:
 
 
 def read_lines(file: str) -> list[str]:
-    """The prompts of a file (or of stdin, "-"), one a line; line ends do not belong to them.
+    """The prompts of a file (or of stdin, "-"), one per line, without line ends.
 
     Raises UsageError.
     """
@@ -131,12 +138,12 @@ def unescape(text: str) -> str:
 
 
 def unescape_stops(given: dict[str, Any]) -> None:
-    """Do as --escape says with the --stop texts among the sampling options that were given."""
+    """Apply --escape to the --stop texts among the sampling options that were given."""
     if "stop" in given:
         given["stop"] = tuple(unescape(stop) for stop in given["stop"])
 
 
 def hint_escape(prompts: Iterable[str]) -> None:
-    r"""Say what --escape is for where a prompt holds a literal ``\n``, which a shell passes on as two characters."""
+    r"""Mention --escape if a prompt holds a literal ``\n``, which a shell passes on as two characters."""
     if any("\\n" in prompt for prompt in prompts):
         hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")

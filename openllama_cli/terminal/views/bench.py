@@ -10,7 +10,7 @@ from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, one_line, stdout_console
 from openllama_cli.terminal.tables import figure
-from openllama_cli.terminal.views.trace import bar
+from openllama_cli.terminal.views.generate import bar
 
 _WIDTH = 30
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
-from openllama_cli.terminal.views.trace import bar
+from openllama_cli.terminal.views.generate import bar
 
 _SIDE_BY_SIDE = 72
 _AXIS = 7

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from openllama_cli.terminal.views.pieces import shown
+from openllama_cli.terminal.views.tokenize import shown
 
 
 @pytest.mark.parametrize(

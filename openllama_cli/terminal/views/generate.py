@@ -1,0 +1,121 @@
+"""What `olc generate` shows: tokens shaded by probability (on a terminal and as SVG), and the decode loop step by step."""
+
+import io
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console, visible
+
+# From likely to unlikely; dark letters are readable on each.
+_SHADES = ((0.9, "black on #c7e9c0"), (0.5, "black on #e5f5b9"), (0.2, "black on #fee391"), (0.05, "black on #fdae6b"))
+_UNLIKELY = "black on #fb8072"
+_LEGEND = (("≥ 90 %", 0.95), ("≥ 50 %", 0.6), ("≥ 20 %", 0.3), ("≥ 5 %", 0.1), ("below", 0.01))
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_BAR = 8
+_PIECE = 12
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """A piece of text and its natural log-probability; None where it has none."""
+
+    text: str
+    logprob: float | None = None
+
+
+def shade(probability: float) -> str:
+    """The rich style of a probability."""
+    return next((style for least, style in _SHADES if probability >= least), _UNLIKELY)
+
+
+def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
+    """The prompt dim, then every piece in its shade."""
+    text = Text(visible(prompt), style="dim")
+    for piece in pieces:
+        style = "not dim" if piece.logprob is None else f"not dim {shade(math.exp(piece.logprob))}"
+        # A line break has no background color to shade; the sign in front of it does.
+        text.append(visible(piece.text).replace("\n", "⏎\n"), style=style)
+    return text
+
+
+def legend() -> Text:
+    """The probability that each shade stands for."""
+    text = Text("probability: ", style="dim")
+    for label, probability in _LEGEND:
+        text.append(f" {label} ", style=f"not dim {shade(probability)}")
+    return text
+
+
+def show_legend() -> None:
+    """Print the legend on stdout, if that shows colors."""
+    console = stdout_console()
+    if console.color_system is not None and not console.no_color:
+        console.print(legend())
+
+
+def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str, width: int = 80) -> str:
+    """Completions (prompt, pieces) in shades as an SVG that loads no font or file."""
+    console = Console(record=True, width=width, file=io.StringIO(), highlight=False, markup=False, color_system="truecolor")
+    for prompt, pieces in completions:
+        console.print(shaded_text(prompt, pieces))
+        console.print()
+    console.print(legend())
+    # rich's SVG loads its font from the network.
+    return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title=title))
+
+
+def bar(share: float, width: int = _BAR) -> str:
+    """A bar for a share between 0 and 1, in eighths of a character."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
+
+
+class TraceWriter:
+    """Writes one line per decode step as it comes; in a pipe tab-separated, with every candidate as `piece=probability`."""
+
+    def __init__(self) -> None:
+        self._terminal = is_terminal(sys.stdout)
+
+    def begin(self, prompt: str) -> None:
+        """Write the prompt (on a terminal) and the column heads."""
+        if not self._terminal:
+            out("position\ttoken\tpiece\tprobability\tentropy_bits\tcandidates\n")
+            return
+        console = stdout_console()
+        console.print(Text(one_line(prompt), style="dim"))
+        console.print(Text(f"{'position':>8}  {'chosen':<{_PIECE}}  {'bits':>5}  most likely tokens", style="bold"))
+
+    def step(
+        self, position: int, token: int, piece: str, logprob: float, entropy: float, top: Sequence[tuple[str, float]]
+    ) -> None:
+        """Write one step. top: pieces with their log-probabilities, the most likely first. entropy: in bits."""
+        if not self._terminal:
+            candidates = " ".join(f"{one_line(name)}={math.exp(value):.4f}" for name, value in top)
+            line = [str(position), str(token), one_line(piece), f"{math.exp(logprob):.4f}", f"{entropy:.3f}", candidates]
+            out("\t".join(line) + "\n")
+            return
+        console = stdout_console()
+        line_text = Text(f"{position:>8}  ")
+        line_text.append(_fitted(piece), style="bold green" if top and top[0][0] == piece else "bold yellow")
+        line_text.append(f"  {entropy:>5.2f}  ")
+        for name, value in top:
+            share = math.exp(value)
+            cell = Text.assemble((bar(share), "cyan"), f" {share:>4.0%} ", (_fitted(name), "bold" if name == piece else ""))
+            if line_text.cell_len + cell.cell_len > console.width:
+                break
+            line_text.append_text(cell).append("  ")
+        line_text.rstrip()
+        console.print(line_text, no_wrap=True, crop=False)
+
+
+def _fitted(piece: str) -> str:
+    text = Text(one_line(piece))
+    text.truncate(_PIECE, overflow="ellipsis", pad=True)
+    return text.plain

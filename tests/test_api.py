@@ -1,0 +1,232 @@
+"""The Python face: `load`, and what a model's `complete`, `stream` and `score` return. A random model: no text is judged."""
+
+import math
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import openllama_cli as olc
+from openllama_cli.api import Sampling, TqdmProgress
+from openllama_cli.generation.decode.config import SamplingConfig
+from tests.conftest import Olc
+from tests.support.sentencepiece_models import train
+
+PROMPT = "Q: What is the largest animal?"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> olc.Model:
+    return olc.load(str(tiny_model), dtype="float32", progress=False)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path) -> Any:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+def test_importing_it_costs_no_heavy_import() -> None:
+    code = (
+        "import sys, openllama_cli as olc\n"
+        "assert 'openllama_cli.api' not in sys.modules\n"
+        "olc.load, olc.Model, olc.OlcError, dir(olc)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'click', 'rich', 'tqdm', 'jinja2', 'huggingface_hub', 'sentencepiece'}\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_unknown_names_are_attribute_errors_and_known_ones_are_listed() -> None:
+    with pytest.raises(AttributeError, match="lod"):
+        _ = olc.lod  # type: ignore[attr-defined]
+    assert set(olc.__all__) <= set(dir(olc))
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(olc.__file__).parent / "py.typed").exists()
+
+
+def test_sampling_options_are_those_of_the_config() -> None:
+    assert Sampling.__annotations__.keys() == {field.name for field in fields(SamplingConfig)}
+
+
+def test_a_greedy_completion_is_what_model_generate_makes(model: olc.Model, reference: Any) -> None:
+    import torch
+
+    ids = model.tokenizer.encode(PROMPT)
+    made = reference.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0].tolist()
+    completion = model.complete(PROMPT, max_tokens=20)
+    assert completion.tokens == made[len(ids) :]
+    assert str(completion) == completion.text == model.tokenizer.decode(made).removeprefix(model.tokenizer.decode(ids))
+    assert (completion.prompt, completion.finish_reason, completion.seed) == (PROMPT, "length", None)
+    assert completion.logprobs is completion.top_logprobs is None
+
+
+def test_a_list_of_prompts_gives_what_each_gives_alone(model: olc.Model) -> None:
+    prompts = [PROMPT, "The quick", ""]
+    assert model.complete(prompts, max_tokens=9) == [model.complete(prompt, max_tokens=9) for prompt in prompts]
+    assert model.complete([], max_tokens=9) == []
+    assert model.complete([PROMPT], max_tokens=9, n=1, temperature=1, seed=1) == [
+        [model.complete(PROMPT, max_tokens=9, temperature=1, seed=1)]
+    ]
+
+
+@pytest.fixture
+def command(olc: Olc) -> Olc:
+    """The fixture `olc`, whose name the module has taken."""
+    return olc
+
+
+def test_samples_are_those_of_the_command(model: olc.Model, command: Olc) -> None:
+    samples = model.complete(PROMPT, n=3, seed=4, max_tokens=9)
+    arguments = ("--num-samples", "3", "--seed", "4", "-n", "9", "-m", model.name, "--dtype", "float32")
+    assert command("complete", PROMPT, *arguments).text == "".join(f"{sample}\n" for sample in samples)
+    assert model.complete([PROMPT, "x"], n=3, seed=4, max_tokens=9)[0] == samples
+
+
+def test_a_seed_is_chosen_and_repeats_the_text(model: olc.Model) -> None:
+    first = model.complete(PROMPT, temperature=1.0, max_tokens=9)
+    assert first == model.complete(PROMPT, temperature=1.0, max_tokens=9, seed=first.seed)
+
+
+def test_echo_and_logprobs_line_up_with_the_tokens(model: olc.Model) -> None:
+    plain = model.complete(PROMPT, max_tokens=4)
+    echoed = model.complete(PROMPT, max_tokens=4, echo=True, logprobs=2)
+    assert echoed.text == PROMPT + plain.text
+    assert echoed.tokens == [*model.tokenizer.encode(PROMPT), *plain.tokens]
+    assert echoed.logprobs is not None
+    assert echoed.top_logprobs is not None
+    assert len(echoed.tokens) == len(echoed.logprobs) == len(echoed.top_logprobs)
+    assert (echoed.logprobs[0], echoed.top_logprobs[0]) == (None, {})
+    for token, logprob, top in list(zip(echoed.tokens, echoed.logprobs, echoed.top_logprobs, strict=True))[-4:]:
+        assert max(top, key=lambda piece: top[piece]) == model.tokenizer.piece(token), "greedy"
+        assert logprob == max(top.values())
+        assert len(top) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0, "seed": 2}, {"logprobs": 1}, {"stop": ["e", "zzz"]}, {"max_tokens": 0}]
+)
+def test_streamed_pieces_join_to_the_completion(model: olc.Model, options: Any) -> None:
+    whole = model.complete(PROMPT, **options)
+    pieces = list(model.stream(PROMPT, **options))
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [piece.token for piece in pieces if piece.token is not None] == whole.tokens
+    assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + [whole.finish_reason]
+    if whole.logprobs is not None:
+        assert [(piece.logprob, piece.top_logprobs) for piece in pieces] == list(
+            zip(whole.logprobs, whole.top_logprobs or [], strict=True)
+        )
+
+
+def test_the_eos_that_ends_a_stream_is_not_one_of_its_tokens() -> None:
+    demo = olc.load("demo", progress=False)
+    whole = demo.complete("Q: What is the largest animal?\nA:")
+    pieces = list(demo.stream("Q: What is the largest animal?\nA:"))
+    assert whole.finish_reason == pieces[-1].finish_reason == "eos"
+    assert [piece.token for piece in pieces] == [*whole.tokens, None]
+
+
+def test_a_stream_can_be_left(model: olc.Model) -> None:
+    stream = model.stream(PROMPT, max_tokens=100)
+    next(stream)
+    stream.close()
+    assert next(model.stream(PROMPT)).token == model.complete(PROMPT).tokens[0]
+
+
+@pytest.mark.parametrize("context", [None, "", "Q: What", "Q: What is the "])
+def test_a_score_is_that_of_a_full_forward_pass(model: olc.Model, reference: Any, context: str | None) -> None:
+    import torch
+
+    text = PROMPT.removeprefix(context or "")
+    score = model.score(text, context=context)
+    ids = model.tokenizer.encode(PROMPT)
+    with torch.inference_mode():
+        logprobs = reference(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [float(logprobs[place, token]) for place, token in enumerate(ids[1:])][-len(score.tokens) :]
+    assert score.tokens == ids[-len(score.tokens) :]
+    assert score.logprobs == pytest.approx(expected, abs=1e-4)
+    assert score.total == pytest.approx(sum(expected), abs=1e-3)
+    assert score.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)), rel=1e-4)
+    # A token that begins in the context counts to the text.
+    assert len(model.tokenizer.decode(score.tokens).strip()) >= len(text.strip())
+
+
+def test_without_bos_nothing_predicts_the_first_token(tmp_model: Path) -> None:
+    (tmp_model / "tokenizer.model").write_bytes(train(bos_id=-1, vocab_size=380))
+    model = olc.load(str(tmp_model), progress=False)
+    score = model.score("the quick")
+    assert score.logprobs[0] is None
+    assert score.total == sum(value for value in score.logprobs if value is not None)
+    assert math.isnan(olc.Score([1], [None]).perplexity)
+
+
+def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {
+        "context_length_exceeded": lambda: model.complete(PROMPT, max_tokens=300),
+        "empty_prompt": lambda: model.score(""),
+        "usage": lambda: model.complete(PROMPT, top_p=2.0),
+        "model": lambda: olc.load(str(tmp_path)),
+    }
+    for code, call in calls.items():
+        with pytest.raises(olc.OlcError) as caught:
+            call()
+        assert caught.value.code == code
+        assert caught.value.remedy
+    for wrong in ({"n": 0}, {"n": 2, "temperature": 0}, {"temprature": 1}, {"stop": 3}):
+        with pytest.raises(olc.OlcError, match="n"):
+            model.complete(PROMPT, **wrong)  # type: ignore[call-overload]
+    with pytest.raises(olc.OlcError):
+        model.score(PROMPT * 40)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(olc.OlcError, match="one process"):
+        olc.load("demo")
+
+
+def test_the_demo_model_says_that_nothing_was_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    assert repr(olc.load(progress=False)).startswith("<olc model demo: ")
+    assert "no model chosen" in caplog.text
+
+
+class Recorded:
+    """Progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        self.calls.append(("start", total_bytes))
+
+    def advance(self, count: int) -> None:
+        self.calls.append(("advance", count))
+
+    def finish(self) -> None:
+        self.calls.append(("finish", None))
+
+
+def test_loading_reports_its_progress(tiny_model: Path) -> None:
+    progress = Recorded()
+    olc.load(str(tiny_model), progress=progress)
+    (first, total), *_, (last, _) = progress.calls
+    assert (first, last) == ("start", "finish")
+    assert sum(count for name, count in progress.calls if name == "advance") == total
+
+
+def test_bars_are_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        bar = TqdmProgress()
+        bar.advance(1)
+        bar.start("loading x", 2_000_000)
+        bar.advance(1_000_000)
+        bar.start("next", None)
+        bar.finish()
+        assert ("loading x" in capsys.readouterr().err) == terminal
