@@ -43,7 +43,7 @@ class FakeForward:
 
 
 def counting(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
-    """The likeliest next token is the last one plus one."""
+    """The most likely next token is the last one plus one."""
 
     def next_logits(tokens: Sequence[int]) -> torch.Tensor:
         logits = torch.zeros(vocab)

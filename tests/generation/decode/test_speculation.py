@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Scored, Step, decode_rows
-from openllama_cli.generation.decode.speculation import draft
+from openllama_cli.generation.decode.loop import Request, Scored, Step, decode_rows, draft
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+from openllama_cli.generation.forward.weights import from_transformers
 from tests.support.fakes import FakeForward
 from tests.support.tiny_models import write_tiny_llama
 
@@ -37,7 +37,7 @@ def test_drafts_are_what_followed_the_latest_longest_match(tokens: list[int], co
 def run(forward: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig, speculate: int) -> list[list[Scored]]:
     rows: list[list[Scored]] = [[] for _ in prompts]
     eos = frozenset({2})
-    requests = [Request(row, prompt, config, eos, speculate=speculate) for row, prompt in enumerate(prompts)]
+    requests = [Request(row, prompt, config, eos=eos, speculate=speculate) for row, prompt in enumerate(prompts)]
     for event in decode_rows(forward, requests, max_rows=4):
         if isinstance(event, Step) and event.scored is not None:
             rows[event.row].append(event.scored)
@@ -80,7 +80,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("kind", ["lean", "transformers"])
 @pytest.mark.parametrize("temperature", [0, 1.0])
 def test_guesses_change_no_token_of_any_row(model: Any, kind: str, temperature: float) -> None:
-    forward: Forward = LeanForward(model) if kind == "lean" else TransformersForward(model, torch.device("cpu"))
+    lean, device = LeanForward(from_transformers(model)), torch.device("cpu")
+    forward: Forward = lean if kind == "lean" else TransformersForward(model, device)
     rng = random.Random(0)
     words = [[rng.randrange(3, 400) for _ in range(5)] for _ in range(3)]
     prompts = [[1, *(token for _ in range(10) for token in rng.choice(words))] for _ in range(6)]
@@ -93,6 +94,6 @@ def test_guesses_change_no_token_of_any_row(model: Any, kind: str, temperature: 
 
 def test_guesses_never_go_beyond_the_context(model: Any) -> None:
     prompt = [1, *[10, 11, 12, 13] * 62]
-    plain = run(LeanForward(model), [prompt], SamplingConfig(50), 0)
-    assert run(LeanForward(model), [prompt], SamplingConfig(50), 20)[0][-1].token == plain[0][-1].token
+    plain = run(LeanForward(from_transformers(model)), [prompt], SamplingConfig(50), 0)
+    assert run(LeanForward(from_transformers(model)), [prompt], SamplingConfig(50), 20)[0][-1].token == plain[0][-1].token
     assert len(plain[0]) == 256 - len(prompt)

@@ -9,11 +9,11 @@ import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
-from openllama_cli.generation.decode.prefix import PrefixCache
 from openllama_cli.generation.decode.reference import generate_rows
-from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache
-from openllama_cli.generation.forward.lean import LeanForward, suits
+from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
+from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+from openllama_cli.generation.forward.weights import from_transformers
 from tests.support.tiny_models import write_tiny_llama
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def model(folder: Path) -> Any:
 @pytest.fixture(params=["transformers", "lean"])
 def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
     """Every forward pass there is, on the same weights."""
-    return LeanForward(model) if request.param == "lean" else TransformersForward(model, CPU)
+    return LeanForward(from_transformers(model)) if request.param == "lean" else TransformersForward(model, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_rows_are_the_same_at_every_batch_size_to_the_last_bit(
 
 
 def test_logprobs_equal_a_full_forward_pass(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
-    requests = [Request(row, prompt, SamplingConfig(10, logprobs=5), score_prompt=True) for row, prompt in enumerate(prompts)]
+    requests = [Request(row, prompt, SamplingConfig(10, logprobs=5), score=True) for row, prompt in enumerate(prompts)]
     scored: dict[int, list[Scored]] = {}
     for event in decode_rows(forward, requests):
         new = event.scored if isinstance(event, Prefilled) else [event.scored] if event.scored else []
@@ -156,7 +156,7 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
 def test_a_prompt_that_fills_the_context_is_scored_and_ends(model: Any, forward: Forward) -> None:
     prompt = [1, *range(3, CONTEXT + 2)]
     assert len(prompt) == CONTEXT
-    events = list(decode_rows(forward, [Request(0, prompt, SamplingConfig(5), score_prompt=True)]))
+    events = list(decode_rows(forward, [Request(0, prompt, SamplingConfig(5), score=True)]))
     with torch.no_grad():
         full = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     assert isinstance(events[0], Prefilled)
@@ -171,9 +171,7 @@ def test_generate_keeps_its_own_attention(model: Any, prompts: list[list[int]]) 
 
 
 def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list[list[int]]) -> None:
-    requests = [
-        Request(row, prompt, SamplingConfig(8, logprobs=2), score_prompt=True) for row, prompt in enumerate(prompts[:4])
-    ]
+    requests = [Request(row, prompt, SamplingConfig(8, logprobs=2), score=True) for row, prompt in enumerate(prompts[:4])]
     ours = list(decode_rows(TransformersForward(model, CPU), requests, max_rows=1))
     theirs = list(generate_rows(model, CPU, requests))
     assert len(ours) == len(theirs) == 4 * 9
@@ -255,7 +253,7 @@ def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path,
             torch.nn.init.normal_(parameter)
     ids = [1, *(random.Random(0).randrange(200) for _ in range(100))]
     cache = KVCache(len(ids) + 1)
-    lean = LeanForward(model)
+    lean = LeanForward(from_transformers(model))
     ours = [lean.prefill(ids[:-1], cache, every=True), lean.decode(ids[-1:], [cache])]
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0]
@@ -267,7 +265,7 @@ def test_the_lean_pass_in_narrow_types_is_as_close_to_float32_as_transformers(
     folder: Path, model: Any, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
     narrow = load(folder, dtype)
-    lean = LeanForward(narrow)
+    lean = LeanForward(from_transformers(narrow))
     enabled = torch._C._get_mkldnn_enabled()
     prompt = prompts[5]
     cache = KVCache(len(prompt) + 1)
@@ -286,9 +284,9 @@ def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
     from accelerate.hooks import ModelHook, add_hook_to_module
 
     model = load(folder, torch.float32)
-    assert suits(model)
+    assert supports_lean(model)
     add_hook_to_module(model.model.layers[1], ModelHook())
-    assert not suits(model)
+    assert not supports_lean(model)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
@@ -297,7 +295,7 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
     folder: Path, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
     model = load(folder, dtype).to("cuda")
-    results = run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
+    results = run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
     for row, prompt in enumerate(prompts):
         taken = [scored.token for scored in results[row]]
         assert len(taken) == 10
@@ -311,7 +309,7 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
 def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
     model = load(folder, torch.float32).to("cuda")
-    ours = tokens(run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=20)))
+    ours = tokens(run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=20)))
     for prompt, row in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt], device="cuda")
         theirs = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
