@@ -84,7 +84,7 @@ def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> N
 
 
 def _tensors(plan: dict[str, TensorInfo]) -> "Iterator[tuple[str, torch.Tensor]]":
-    """Normally distributed with standard deviation 0.02, as a Llama is initialized. One block is repeated, since drawing billions
+    """Normally distributed with standard deviation 0.02, as in a new Llama. One block is repeated, since drawing billions
     of numbers takes minutes.
     """
     import torch

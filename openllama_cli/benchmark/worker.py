@@ -66,7 +66,7 @@ def load_model(job: Job) -> "LoadedModel":
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Load the model, generate, and return the figures. Speeds are in tokens per second: prefill_tokens_per_s of all prompts until
+    """Load the model, generate, return the figures. Speeds are tokens per second: prefill_tokens_per_s of all prompts, until
     every row has its first token, decode_tokens_per_s of the tokens after that, tokens_per_s of all new tokens from the start.
     """
     loaded = load_model(job)
