@@ -149,7 +149,7 @@ def test_what_would_be_read_wrongly_is_refused() -> None:
             call()
 
 
-def test_rows_may_lie_turned() -> None:
+def test_rows_may_be_transposed() -> None:
     x = random(16, 3).T
     assert torch.equal(layer.silu_mul(x, x), layer.silu_mul(x.contiguous(), x.contiguous()))
 

@@ -12,7 +12,7 @@ from openllama_cli.native.matmul import Kind, check, matmul, pack_int4
 
 needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 
-# Odd sizes, less than one tile, whole blocks, and the widths of OpenLLaMA 3B.
+# Odd sizes, less than one tile, complete blocks, and the widths of OpenLLaMA 3B.
 SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
 # One; a tile of them, fewer and more; all tiles; more than one pass over the weights.
 ROWS = [1, 2, 15, 16, 17, 33, 64, 65, 129]
@@ -41,9 +41,9 @@ def weights(kind: Kind, out: int, inputs: int) -> tuple[torch.Tensor, torch.Tens
         weight = torch.randint(-127, 128, (out, inputs), generator=generator).to(torch.int8)
         scale = torch.rand(out, generator=generator)
         return weight, scale, weight.double() * scale.double()[:, None]
-    filled = inputs + -inputs % INT4_BLOCK
-    levels = torch.randint(0, 16, (out, filled), generator=generator)
-    lines = torch.rand(out, filled // INT4_GROUP, 2, generator=generator).bfloat16()
+    padded = inputs + -inputs % INT4_BLOCK
+    levels = torch.randint(0, 16, (out, padded), generator=generator)
+    lines = torch.rand(out, padded // INT4_GROUP, 2, generator=generator).bfloat16()
     scale, zero = lines.double().unbind(-1)
     expected = (levels.double().unflatten(1, (-1, INT4_GROUP)) - 8) * scale[..., None] + zero[..., None]
     return pack_int4(levels), lines, expected.flatten(1)[:, :inputs]
@@ -69,8 +69,8 @@ def test_matmuls_are_those_of_float64(kind: Kind, size: tuple[int, int], rows: i
 def test_integer_matmuls_are_exact_and_the_same_at_every_number_of_rows(rows: int) -> None:
     weight, scales, _ = weights(Kind.INT8, 70, 8640)
     x = random(rows, 8640, seed=1)
-    together = matmul(Kind.INT8, weight, scales, x, 70)
-    assert torch.equal(together, torch.cat([matmul(Kind.INT8, weight, scales, row[None], 70) for row in x]))
+    batch = matmul(Kind.INT8, weight, scales, x, 70)
+    assert torch.equal(batch, torch.cat([matmul(Kind.INT8, weight, scales, row[None], 70) for row in x]))
     expected = torch.randint(-127, 128, (rows, 8640), generator=torch.Generator().manual_seed(1)).float()
     expected[:, 0] = 127  # The largest of each row, so that a unit is a 128th.
     wanted = (expected.double() @ weight.double().T).float()

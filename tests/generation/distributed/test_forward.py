@@ -68,7 +68,7 @@ def forward(tiny_model: Path) -> TransformersForward:
     return TransformersForward(model, torch.device("cpu"))
 
 
-def test_followers_run_what_the_loop_runs_with_shared_prefixes_guesses_and_rows_that_come_and_go(
+def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_that_come_and_go(
     forward: TransformersForward,
 ) -> None:
     wire, leader = Written(), Recorder(forward)

@@ -41,11 +41,11 @@ def test_linear_layers_are_those_of_float64(
     weight = random(out, 3000).to(stored)  # More weights than count as few, and than a block of HalfLinear has; or fewer.
     bias = random(out, seed=1).to(stored) if biased else None
     x = random(rows, 3000, seed=2).to(computed)
-    product = kind(weight, bias)(x)
+    y = kind(weight, bias)(x)
     expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
-    assert product.dtype == computed
-    assert product.shape == (rows, out)
-    assert (product.double() - expected).norm() < tolerance * expected.norm()
+    assert y.dtype == computed
+    assert y.shape == (rows, out)
+    assert (y.double() - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_linear_layers_are_those_of_float64(
         (False, False, DenseLinear, HalfLinear),
     ],
 )
-def test_the_kind_of_product_follows_the_processor(
+def test_the_kind_of_layer_follows_the_processor(
     monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, bfloat16: type, float16: type
 ) -> None:
     monkeypatch.setattr(library, "usable", lambda: usable)

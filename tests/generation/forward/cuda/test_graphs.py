@@ -25,6 +25,7 @@ from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.generation.session import choose_forward, engines
+from tests.support.fakes import token_rows
 
 CONTEXT = 1024
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
@@ -59,13 +60,7 @@ def lean(model: Any) -> LeanForward:
 def taken(forward: Forward, prompts: Sequence[Sequence[int]], max_rows: int = 4, **options: Any) -> list[list[int]]:
     """Every row's tokens; rows end at different times, so that slots are handed on."""
     requests = [Request(row, prompt, SamplingConfig(5 + row % 7), **options) for row, prompt in enumerate(prompts)]
-    found: list[list[int]] = [[] for _ in prompts]
-    for event in decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()):
-        if isinstance(event, Step):
-            assert event.error is None
-            assert event.scored is not None
-            found[event.row].append(event.scored.token)
-    return found
+    return token_rows(decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()))
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 16])
@@ -93,7 +88,7 @@ def test_every_kind_of_llama_runs_in_slots(changes: dict[str, Any], prompts: lis
     assert taken(GraphForward(model, capture=False), prompts[:7]) == expected
 
 
-def test_guesses_are_verified_in_slots_too(model: Any) -> None:
+def test_drafts_are_verified_in_slots_too(model: Any) -> None:
     prompts = [[1, *[20, 21, 22, 23] * 6], [1, 5, 6, 5, 6]]
     forward = GraphForward(model, capture=False)
     assert taken(forward, prompts, speculate=4) == taken(lean(model), prompts)
