@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 _SOURCE = r"""
-typedef unsigned short half_t;  // float16 or bfloat16, without headers that a machine may lack
+typedef unsigned short bits16;  // float16 or bfloat16, without headers that a machine may lack
 
-__device__ __forceinline__ float to_float(half_t x) {
+__device__ __forceinline__ float to_float(bits16 x) {
 #ifdef BFLOAT16
     return __uint_as_float((unsigned)x << 16);
 #else
@@ -25,8 +25,8 @@ __device__ __forceinline__ float to_float(half_t x) {
 #endif
 }
 
-__device__ __forceinline__ half_t to_half(float x) {
-    half_t y;
+__device__ __forceinline__ bits16 to_half(float x) {
+    bits16 y;
 #ifdef BFLOAT16
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
 #else
@@ -36,7 +36,7 @@ __device__ __forceinline__ half_t to_half(float x) {
 }
 
 // x [S, n], weight [n] -> out [S, n]. One block of 1024 threads per slot.
-extern "C" __global__ void rms_norm(const half_t* x, const half_t* weight, const float* eps, half_t* out, int n) {
+extern "C" __global__ void rms_norm(const bits16* x, const bits16* weight, const float* eps, bits16* out, int n) {
     x += (size_t)blockIdx.x * n;
     out += (size_t)blockIdx.x * n;
     __shared__ float sums[32];
@@ -53,16 +53,16 @@ extern "C" __global__ void rms_norm(const half_t* x, const half_t* weight, const
 
 // Queries, keys and values [S, H + 2 K, D] at positions [S]; cosine, sine [S, D]. Rotated queries are written to query
 // [S, H, D'], rotated keys and values to memory [S, P, 2 K, D'] at their positions. One block per head and slot.
-extern "C" __global__ void apply_rotary(const half_t* qkv, const half_t* cosine, const half_t* sine, const long long* positions,
-                                        half_t* query, half_t* memory, int heads, int kv_heads, int size, int width,
+extern "C" __global__ void apply_rotary(const bits16* qkv, const bits16* cosine, const bits16* sine, const long long* positions,
+                                        bits16* query, bits16* memory, int heads, int kv_heads, int size, int width,
                                         int length) {
     int head = blockIdx.x, slot = blockIdx.y, half = size / 2;
-    const half_t* from = qkv + ((size_t)slot * (heads + 2 * kv_heads) + head) * size;
-    half_t* to = head < heads
+    const bits16* from = qkv + ((size_t)slot * (heads + 2 * kv_heads) + head) * size;
+    bits16* to = head < heads
         ? query + ((size_t)slot * heads + head) * width
         : memory + (((size_t)slot * length + positions[slot]) * 2 * kv_heads + head - heads) * width;
-    const half_t* c = cosine + (size_t)slot * size;
-    const half_t* s = sine + (size_t)slot * size;
+    const bits16* c = cosine + (size_t)slot * size;
+    const bits16* s = sine + (size_t)slot * size;
     bool rotated = head < heads + kv_heads;
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         float first = to_float(from[i]), second = to_float(from[i + half]);
@@ -73,10 +73,10 @@ extern "C" __global__ void apply_rotary(const half_t* qkv, const half_t* cosine,
 }
 
 // gate and up, [S, 2 I] -> silu(gate) * up [S, I].
-extern "C" __global__ void silu_mul(const half_t* gate_up, half_t* out, int intermediate) {
+extern "C" __global__ void silu_mul(const bits16* gate_up, bits16* out, int intermediate) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= intermediate) return;
-    const half_t* row = gate_up + (size_t)blockIdx.y * 2 * intermediate;
+    const bits16* row = gate_up + (size_t)blockIdx.y * 2 * intermediate;
     float gate = to_float(row[i]), up = to_float(row[i + intermediate]);
     out[(size_t)blockIdx.y * intermediate + i] = to_half(gate / (1 + __expf(-gate)) * up);
 }
