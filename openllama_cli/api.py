@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from openllama_cli.generation.decode.loop import FinishReason, Scored
     from openllama_cli.generation.forward.transformers_forward import Forward
     from openllama_cli.generation.text.completion import Completion as Row
+    from openllama_cli.generation.text.completion import Timings
     from openllama_cli.generation.text.stream import TextStep
-    from openllama_cli.generation.text.timings import Timings
     from openllama_cli.models.loading.load import LoadedModel
     from openllama_cli.models.tokenizer.base import Tokenizer
 
@@ -287,7 +287,7 @@ class Run:
         score_prompt: bool = False,
         speculate: int = 0,
     ) -> None:
-        from openllama_cli.generation.decode.prefix import PrefixCache
+        from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.text.completion import Completion as Row
         from openllama_cli.generation.text.stream import Prompt
 
@@ -306,8 +306,8 @@ class Run:
 
     def steps(self) -> "Generator[TextStep, None, None]":
         """Run, and yield what happens to the rows as it does; a row that fails raises its error."""
+        from openllama_cli.generation.text.completion import Timings
         from openllama_cli.generation.text.stream import stream
-        from openllama_cli.generation.text.timings import Timings
 
         self.timings = Timings(self.model.load_seconds, len(self._prompts[0].tokens) if self._prompts else 0)
         with closing(stream(self._engine, self.model.tokenizer, self._prompts)) as steps:

@@ -20,7 +20,7 @@ from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import hint, is_terminal, note, notice, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.check import Check
+    from openllama_cli.generation.decode.reference import Check
     from openllama_cli.generation.text.completion import Completion
     from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.terminal.views.generate import Shaded
@@ -202,7 +202,7 @@ _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tok
 
 def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:
     """Report the comparison for every prompt. Raises OlcError if one differs in float32."""
-    from openllama_cli.generation.decode.check import check
+    from openllama_cli.generation.decode.reference import check
     from openllama_cli.terminal.tables import table
 
     loaded = model.loaded

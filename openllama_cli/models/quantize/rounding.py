@@ -56,7 +56,7 @@ class NativeLayout(Int4Layout):
     name = ("native", "1")
 
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
-        from openllama_cli.native.products import pack_int4
+        from openllama_cli.native.matmul import pack_int4
 
         return pack_int4(levels)
 
