@@ -1,7 +1,7 @@
 """Asking the process of `tests.support.forked` for a run of olc; as a program, an `olc` that is such a run.
 
 As a program: `fork_request.py SOCKET [ARGUMENT]...`, where SOCKET is the path at which that process listens. It imports little,
-since it is started for every command of the README.
+since it is started for every command of the documentation.
 """
 
 import json
