@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.batch.input.rows import Row
-from openllama_cli.batch.journal.fingerprint import file_fingerprint
 from openllama_cli.batch.journal.journal import Journal
 from openllama_cli.batch.ray.cluster import connect
 from openllama_cli.batch.ray.options import RayOptions, WorkerPlan
@@ -27,6 +26,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.open import open_tokenizer
+from openllama_cli.system.files import file_fingerprint
 
 ROWS = 20_000
 # Rows that a worker on a CPU runs side by side.

@@ -3,17 +3,19 @@
 import io
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.system.files import atomic_write
 
 BOM = b"\xef\xbb\xbf"
 _BUFFER = 256 * 1024
 # What is kept of a line that is too long: enough to see what kind of line it was.
 _HEAD = 4096
+_SPOOL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +125,14 @@ def spool(stream: BinaryIO, path: Path) -> int:
     An empty stream replaces nothing: it is what a command that is resumed without its pipe gets. Raises OlcError if the file
     cannot be written; nothing is left of it then, and an earlier one stays as it was.
     """
-    partial = path.with_name(path.name + ".tmp")
     try:
-        with partial.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1024 * 1024)
-            size = file.tell()
-        if size or not path.exists():
-            partial.replace(path)
+        first = stream.read(_SPOOL_BYTES)
+        if not first and path.exists():
+            return 0
+        with atomic_write(path, temporary=path.with_name(path.name + ".tmp")) as file:
+            file.write(first)
+            shutil.copyfileobj(stream, file, _SPOOL_BYTES)
+            return file.tell()
     except OSError as error:
         reason = error.strerror or str(error)
         raise OlcError(f"cannot keep the input in {path}: {reason}", "free space there, or give the input as a file") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return size

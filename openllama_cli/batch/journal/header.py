@@ -1,7 +1,8 @@
-"""What the results of a batch depend on: the header of its journal."""
+"""What the results of a batch depend on: the header of its journal, and the difference between two of them in words."""
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,12 @@ from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate
+from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
+
+_LONGEST_VALUE = 40
 
 
 def batch_header(
@@ -24,8 +28,6 @@ def batch_header(
     summary: "InputSummary",
 ) -> dict[str, Any]:
     """All that the results depend on; a journal is resumed under the same header only."""
-    from openllama_cli.batch.journal.fingerprint import model_fingerprint
-
     sampling = settings.sampling
     options = {
         "dtype": spec.dtype,
@@ -59,3 +61,91 @@ def _config_files(opened: OpenedModel) -> list[Path]:
 def _template(template: PromptTemplate) -> dict[str, Any]:
     content = json.dumps([template.template, dict(template.defaults)], sort_keys=True, default=str)
     return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def model_fingerprint(files: Iterable[Path], *, revision: str | None = None) -> dict[str, Any]:
+    """The fingerprint of a model's files: weights, configuration, tokenizer. revision: the Hub's commit, where it is known.
+
+    {"revision": …, "files": {name: {"bytes": …, "sha256": …}}}. Names without their folder: a model may be moved. Raises
+    OlcError for a file that cannot be read.
+    """
+    return {"revision": revision, "files": {file.name: file_fingerprint(file) for file in sorted(files)}}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed between two journal headers, in words that name it: "--temperature was 0, is 0.8".
+
+    Empty if nothing did; a setting that is None is one that is not there.
+    """
+    found = []
+    for name in sorted(before.keys() | now.keys(), key=_input_first):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name in ("rows", "input"):
+            found += _input_differences(before, now)
+        elif name == "model" and isinstance(old, dict) and isinstance(new, dict):
+            found += _model_differences(old, new)
+        elif name == "options" and isinstance(old, dict) and isinstance(new, dict):
+            found += [_was(f"--{key.replace('_', '-')}", old.get(key), new.get(key)) for key in _changed(old, new)]
+        elif name in ("template", "tokenizer"):
+            found.append(_named_difference(name, old, new))
+        else:
+            found.append(_was(name, old, new))
+    return list(dict.fromkeys(found))
+
+
+def _input_first(name: str) -> tuple[int, str]:
+    order = ("rows", "input", "model", "tokenizer", "template", "options")
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ, in the order of the newer mapping."""
+    return [key for key in {**new, **old} if old.get(key) != new.get(key)]
+
+
+def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if before.get("rows") != now.get("rows"):
+        return [f"the input had {before.get('rows')} rows, has {now.get('rows')}"]
+    old, new = before.get("input"), now.get("input")
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
+        return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
+    return ["the input's rows changed"]
+
+
+def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The files that changed, then a changed revision or another key, unless the files say it all."""
+    old_files, new_files = old.get("files"), new.get("files")
+    found = []
+    if isinstance(old_files, dict) and isinstance(new_files, dict):
+        for name in _changed(old_files, new_files):
+            what = "is new" if name not in old_files else "is gone" if name not in new_files else "changed"
+            found.append(f"the model's file {name} {what}")
+    return found or [_was(f"the model's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
+
+
+def _named_difference(what: str, old: Any, new: Any) -> str:
+    """A template or tokenizer: another name, or another content under the same name."""
+    if old is None or new is None:
+        return f"a {what} was {'not used, is' if old is None else 'used, is not'}"
+    names = [value.get("name") if isinstance(value, dict) else None for value in (old, new)]
+    if names[0] == names[1]:
+        return f"the {what} changed"
+    return _was(f"the {what}", *names)
+
+
+def _was(name: str, old: Any, new: Any) -> str:
+    return f"{name} was {_value(old)}, is {_value(new)}"
+
+
+def _value(value: Any) -> str:
+    """A value as one would type it, short."""
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | list | dict) else str(value)
+    if isinstance(value, str) and value.isascii() and value.isprintable() and " " not in value and value:
+        text = value
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

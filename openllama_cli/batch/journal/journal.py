@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from openllama_cli.batch.journal import format as journal_format
-from openllama_cli.batch.journal.disk import AGAIN, replacing, write_error, write_whole
-from openllama_cli.batch.journal.fingerprint import differences
-from openllama_cli.batch.journal.finished_rows import Counts, FinishedRows
-from openllama_cli.batch.journal.format import BadHeaderError, NewerVersionError, OutputRecord
+from openllama_cli.batch.journal.disk import AGAIN, replacing, write_error
+from openllama_cli.batch.journal.format import BadHeaderError, Counts, FinishedRows, NewerVersionError, OutputRecord
+from openllama_cli.batch.journal.header import differences
 from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.system.files import write_all
 
 SYNC_ROWS = 64
 SYNC_SECONDS = 1.0
@@ -198,8 +198,7 @@ class Journal:
 
     def _open_for_appending(self) -> None:
         """Cut off a torn end, and open the file where the next line goes."""
-        # O_BINARY: Windows would turn newlines into two bytes.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             self.torn = os.fstat(descriptor).st_size > self._size
             if self.torn:
@@ -213,7 +212,7 @@ class Journal:
     def _write(self, record: bytes) -> None:
         descriptor = self._usable()
         try:
-            write_whole(descriptor, record)
+            write_all(descriptor, record)
         except OSError as problem:
             error = write_error(problem, self.path)
             try:

@@ -219,7 +219,7 @@ class RayWorker:
 
 def open_and_load(setup: Setup) -> "LoadedModel":
     """The model of a setup from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
-    from openllama_cli.batch.journal.fingerprint import differences, model_fingerprint
+    from openllama_cli.batch.journal.header import differences, model_fingerprint
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.loading.load import load

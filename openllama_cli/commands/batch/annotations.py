@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.annotation.kinds import parse_kinds
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.errors import UsageError
+from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
     from openllama_cli.annotation.pipeline import Pipeline
@@ -67,8 +68,6 @@ class RowAnnotator:
     @property
     def options(self) -> dict[str, str]:
         """For the journal's header, as options: --annotate and --pipeline. Of a pipeline's files as of a model's."""
-        from openllama_cli.batch.journal.fingerprint import file_fingerprint
-
         digest = hashlib.sha256(repr(sorted(self.pipeline.identity.items())).encode())
         folder = self.pipeline.folder
         if folder is not None:

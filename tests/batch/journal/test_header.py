@@ -1,6 +1,5 @@
 """Fingerprints of models, and the words for what changed between two runs."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,76 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.batch.journal.fingerprint import (
-    MIB,
-    SAMPLE_BYTES,
-    STRIDE_BYTES,
-    differences,
-    file_fingerprint,
-    model_fingerprint,
-)
-from openllama_cli.errors import OlcError
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 64 MiB and a little, mostly hole."""
-    file = tmp_path_factory.mktemp("model") / "model.safetensors"
-    with file.open("wb") as target:
-        target.truncate(64 * MIB + 12345)
-    return file
-
-
-def changed(file: Path, offset: int) -> bool:
-    """Whether one other byte at an offset gives the file another fingerprint."""
-    before = file_fingerprint(file)
-    with file.open("r+b") as target:
-        target.seek(offset)
-        old = target.read(1)
-        target.seek(offset)
-        target.write(bytes([old[0] ^ 1]))
-    after = file_fingerprint(file)
-    with file.open("r+b") as target:
-        target.seek(offset)
-        target.write(old)
-    assert file_fingerprint(file) == before
-    return after != before
-
-
-@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 16 * MIB])
-def test_a_file_up_to_16_mib_is_hashed_whole(tmp_path: Path, size: int) -> None:
-    import hashlib
-
-    file = tmp_path / "file"
-    content = os.urandom(size)
-    file.write_bytes(content)
-    assert file_fingerprint(file) == {"bytes": size, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-@pytest.mark.parametrize(
-    "offset", [0, MIB - 1, STRIDE_BYTES, 7 * STRIDE_BYTES + SAMPLE_BYTES - 1, 63 * MIB + 12345, 64 * MIB + 12344]
-)
-def test_a_change_in_a_sampled_place_is_seen(large: Path, offset: int) -> None:
-    assert changed(large, offset)
-
-
-def test_a_change_of_any_4_mib_is_seen(large: Path) -> None:
-    before = file_fingerprint(large)
-    for start in range(0, 60 * MIB, 3 * MIB + 4321):
-        copy = large.with_name("changed.safetensors")
-        with copy.open("wb") as target:
-            target.truncate(large.stat().st_size)
-            target.seek(start)
-            target.write(b"\x01" * (STRIDE_BYTES + SAMPLE_BYTES))
-        assert file_fingerprint(copy) != before
-    copy.unlink()
-
-
-def test_another_length_is_another_file(large: Path) -> None:
-    before = file_fingerprint(large)
-    os.truncate(large, 64 * MIB + 12346)
-    assert file_fingerprint(large) != before
-    os.truncate(large, 64 * MIB + 12345)
+from openllama_cli.batch.journal.header import differences, model_fingerprint
 
 
 def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None:
@@ -92,11 +22,6 @@ def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None
     assert model_fingerprint(made[0]) == model_fingerprint(made[1])
     assert model_fingerprint(made[0], revision="abc") != model_fingerprint(made[1])
     assert list(model_fingerprint(made[0])["files"]) == list(files)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OlcError, match=r"gone\.safetensors cannot be read: No such file"):
-        model_fingerprint([tmp_path / "gone.safetensors"])
 
 
 FILES = {"a.safetensors": {"bytes": 1, "sha256": "x"}, "b.safetensors": {"bytes": 1, "sha256": "y"}}
