@@ -28,9 +28,9 @@ _UNSUPPORTED_IN_OPENAI: dict[str, tuple[tuple[Any, ...], str]] = _UNSUPPORTED | 
     "stream": ((False,), "leave it out: rows are written when they are complete"),
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
 }
-# Fields that are read elsewhere; written in another case or with dashes they are slips as well.
+# Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 _OTHER_FIELDS = ("custom_id", "prompt")
-# From this length on, a name that differs from an option's by a letter or two is a slip; below it, a word of its own.
+# From this length on, a name that differs from an option's by a letter or two is a typo; below it, a word of its own.
 _LONG_NAME = 8
 _LONGEST_NAME = 40
 # Rows of a file mostly have the same fields; more characters of names than this are not worth remembering.
@@ -39,11 +39,11 @@ _NAMES_REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the names of a row's fields mean. options: (field, option). unsupported: fields. slip: (field, what was meant)."""
+    """What the names of a row's fields mean. options: (field, option). unsupported: fields. typo: (field, what was meant)."""
 
     options: tuple[tuple[str, str], ...]
     unsupported: tuple[str, ...]
-    slip: tuple[str, str] | None
+    typo: tuple[str, str] | None
 
 
 def read_options(
@@ -59,8 +59,8 @@ def read_options(
     """
     names = tuple(given)
     plan = _plan(names, openai, variables) if len("".join(names)) <= _NAMES_REMEMBERED else _make_plan(names, openai, variables)
-    if plan.slip is not None:
-        name, meant = plan.slip
+    if plan.typo is not None:
+        name, meant = plan.typo
         raise RowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
     for name in plan.unsupported:
         _refuse_unsupported(name, given[name])
@@ -118,7 +118,7 @@ _plan = lru_cache(maxsize=64)(_make_plan)
 
 
 def _meant(name: str) -> str | None:
-    """The option that an unknown name is a slip for: other case or dashes, or nearly the same letters."""
+    """The option that an unknown name is a typo for: other case or dashes, or nearly the same letters."""
     import difflib
 
     if len(name) > _LONGEST_NAME:
@@ -127,7 +127,7 @@ def _meant(name: str) -> str | None:
     known = {option.replace("_", ""): option for option in (*_OPTIONS, *_OTHER_FIELDS)}
     if plain in known:
         return known[plain]
-    # Of options only: customer_id is nobody's slip for custom_id.
+    # Of options only: customer_id is nobody's typo for custom_id.
     long = [plain_name for plain_name, option in known.items() if option in _OPTIONS and len(plain_name) >= _LONG_NAME]
     close = difflib.get_close_matches(plain, long, n=1, cutoff=0.85)
     return known[close[0]] if close else None

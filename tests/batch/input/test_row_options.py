@@ -1,4 +1,4 @@
-"""Sampling options of a single row: over the command's, checked as the command line's are, and slips told."""
+"""Sampling options of a single row: over the command's, checked as the command line's are, and typos told."""
 
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def test_a_stop_with_half_a_surrogate_pair_is_an_error_row(tmp_path: Path) -> No
         ("PROMPT", "prompt"),
     ],
 )
-def test_a_slip_is_told(name: str, meant: str) -> None:
+def test_a_typo_is_reported(name: str, meant: str) -> None:
     with pytest.raises(RowError, match=f"did you mean {meant}") as refused:
         read_options({"prompt": "x", name: 1}, SETTINGS)
     assert refused.value.code == "bad_option"
