@@ -1,58 +1,54 @@
-"""Rows in, journalled results out: what runs beside what, what happens when memory runs out, and when to stop.
+"""Rows in, results out: what runs beside what, how many at a time, what happens when memory runs out, and when to stop.
 
-    read rows → tokens, or an error → a window, sorted by length → the decode loop → the journal
+    read rows → tokens, or an error → a window, sorted by length → the decode loop → results
 
 Nothing of this shows in the results: a row's text depends on its prompt, its options and its seed alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from openllama_cli.batch.input.rows import Row
-from openllama_cli.batch.output.lines import Results, error_line, success_line
+from openllama_cli.batch.input.rows import Row, RowError
+from openllama_cli.batch.output.results import Progress, Result, failure, success
 from openllama_cli.errors import OlcError
+from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
 from openllama_cli.generation.text.stream import Engine, Prompt, TextStep, stream
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.system.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from openllama_cli.models.loading.load import LoadedModel
 
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
 
+# A CPU's matrix products gain little beyond this batch size; a GPU's far more.
+MOST_ON_CPU = 16
+MOST_ON_GPU = 64
+# On a GPU, caches grow in steps of this many positions, and slots in steps of this many (`forward.cuda.slots`); a few more
+# slots than rows keep the prefixes of rows that ended (`decode.prefix`).
+_GPU_POSITIONS = 256
+_GPU_SLOTS = 8
+_GPU_KEPT = 4
+# Of the free memory. Activations, the allocator's own needs and other programs want some of it too.
+_CACHE_SHARE = 0.6
 
-@dataclass
-class Progress:
-    """Counts of one run: rows that it finished, with errors or without, and tokens that it made."""
-
-    rows: int = 0
-    failed: int = 0
-    tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Work:
-    """A row that can run: its prompt as token ids."""
-
-    row: Row
-    tokens: tuple[int, ...]
-
-    @property
-    def prompt(self) -> Prompt:
-        """As the decode loop takes it. A row with a seed of its own draws the same wherever it stands in the file."""
-        assert self.row.sampling is not None
-        score = self.row.echo and self.row.sampling.logprobs is not None
-        return Prompt(self.row.index, self.tokens, self.row.sampling, score, draws_as=0 if self.row.own_seed else None)
+# A row that runs, by its index, and what it came to so far.
+_InFlight = dict[int, tuple[Row, Completion]]
 
 
 @dataclass
 class Runner:
-    """Completes rows and keeps their results.
+    """Completes rows.
 
-    engine: makes a decode loop for so many rows at a time. context: the model's, in tokens. vocabulary: how many token ids its
-    embedding has. model: its name.
-    max_rows: rows at a time; halved when memory runs out. stopping: asked before a row begins; true lets the rows in flight
-    finish and begins no more. notice: told what people should know.
+    engine: makes a decode loop for a batch size. context: the model's, in tokens. vocabulary: how many token ids its
+    embedding has. model: its name. keep: called with every result. batch_size: rows at a time; halved when memory runs out.
+    stopping: asked before a row begins; true lets the rows in flight finish and begins no more. notice: called with what
+    people should know.
     """
 
     engine: Callable[[int], Engine]
@@ -60,8 +56,8 @@ class Runner:
     context: int
     vocabulary: int
     model: str
-    results: Results
-    max_rows: int
+    keep: Callable[[Result], object]
+    batch_size: int
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda text: None
     progress: Progress = field(default_factory=Progress)
@@ -69,98 +65,160 @@ class Runner:
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
         waiting = self._windows(rows)
-        again: list[Work] = []
-        allowed = self.max_rows
+        retries: list[Row] = []
+        allowed = self.batch_size
         while True:
-            in_flight: dict[int, tuple[Work, Completion]] = {}
+            in_flight: _InFlight = {}
             try:
-                yield from self._run(self._begin(again, waiting, in_flight), in_flight, allowed)
+                yield from self._run(self._begin(retries, waiting, in_flight), in_flight, allowed)
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except block, where the traceback would keep the tensors alive.
-            unfinished = [work for work, _ in in_flight.values()]
+            unfinished = [row for row, _ in in_flight.values()]
             if len(unfinished) == 1 and allowed == 1:
-                self._fail(unfinished[0].row, "out_of_memory", "the row does not fit into memory, even alone")
+                self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit into memory, even alone"))
                 yield self.progress
-                allowed = max(1, self.max_rows // 2)
+                allowed = max(1, self.batch_size // 2)
             else:
                 allowed = max(1, allowed // 2)
-                again = unfinished + again
-                self.notice(f"out of memory: going on with {allowed} rows at a time")
+                retries = unfinished + retries
+                self.notice(f"out of memory: continuing with a batch size of {allowed}")
 
-    def _begin(
-        self, again: list[Work], waiting: Iterator[Work], in_flight: dict[int, tuple[Work, Completion]]
-    ) -> Iterator[Prompt]:
-        """Rows as the loop has places for them; rows that ran out of memory first."""
+    def _begin(self, retries: list[Row], waiting: Iterator[Row], in_flight: _InFlight) -> Iterator[Prompt]:
+        """Rows as the loop has places for them; those that ran out of memory first."""
         while not self.stopping():
-            work = again.pop(0) if again else next(waiting, None)
-            if work is None:
+            row = retries.pop(0) if retries else next(waiting, None)
+            if row is None:
                 return
-            in_flight[work.row.index] = (work, Completion(work.tokens))
-            yield work.prompt
+            prompt = _prompt(row)
+            in_flight[row.index] = (row, Completion(prompt.tokens))
+            yield prompt
 
-    def _run(
-        self, prompts: Iterator[Prompt], in_flight: dict[int, tuple[Work, Completion]], allowed: int
-    ) -> Iterator[Progress]:
+    def _run(self, prompts: Iterator[Prompt], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
             for step in steps:
-                self._take(step, in_flight)
+                self._handle(step, in_flight)
                 yield self.progress
 
-    def _take(self, step: TextStep, in_flight: dict[int, tuple[Work, Completion]]) -> None:
-        work, completion = in_flight[step.row]
+    def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
+        row, completion = in_flight[step.row]
         if step.error is not None:
             del in_flight[step.row]
-            self._fail(work.row, step.error.code, step.error.cause)
+            self._finish(failure(row, step.error.code, step.error.cause))
             return
         completion.add(step)
         self.progress.tokens += step.scored is not None
         if step.finish_reason is not None:
             del in_flight[step.row]
-            self.results.append(step.row, None, success_line(work.row, completion, self.tokenizer, self.model))
-            self.progress.rows += 1
+            self._finish(success(row, completion, self.tokenizer, self.model))
 
-    def _windows(self, rows: Iterable[Row]) -> Iterator[Work]:
+    def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
         source = iter(rows)
         while window := list(islice(source, WINDOW)):
-            ready = [work for row in window if (work := self._prepare(row)) is not None]
-            yield from sorted(ready, key=lambda work: -len(work.tokens))
+            ready = []
+            for row in window:
+                try:
+                    ready.append(replace(row, tokens=self._tokens(row)))
+                except RowError as error:
+                    self._finish(failure(row, error.code, error.message))
+            yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
 
-    def _prepare(self, row: Row) -> Work | None:
-        """A row's tokens; None, and an error line, where it cannot run."""
+    def _tokens(self, row: Row) -> tuple[int, ...]:
+        """The prompt's token ids. Raises RowError where the row cannot run."""
         if row.error is not None:
-            self._fail(row, row.error.code, row.error.message)
-            return None
+            raise row.error
         assert row.sampling is not None
         try:
-            tokens = tuple(row.tokens if row.tokens is not None else self.tokenizer.encode(row.prompt or ""))
+            tokens = row.tokens if row.tokens is not None else tuple(self.tokenizer.encode(row.prompt or ""))
         except OlcError as error:
-            self._fail(row, error.code, error.cause)
-            return None
+            raise RowError(error.code, error.cause) from error
         if row.tokens is not None and (highest := max(row.tokens)) >= self.vocabulary:
-            message = f"token id {highest} is outside the model's 0 to {self.vocabulary - 1}"
-            self._fail(row, "token_id_out_of_range", message)
-            return None
+            message = f"token id {highest} is outside the model's vocabulary, 0 to {self.vocabulary - 1}"
+            raise RowError("token_id_out_of_range", message)
         length, most = len(tokens), row.sampling.max_tokens
         if length + most > self.context:
-            message = f"the prompt has {length} tokens; with {most} to come that is {length + most}, the context {self.context}"
-            self._fail(row, "context_length_exceeded", message)
-            return None
-        return Work(row, tokens)
+            message = (
+                f"the prompt has {length} tokens; with max_tokens {most} that is {length + most}, more than the model's "
+                f"context of {self.context}"
+            )
+            raise RowError("context_length_exceeded", message)
+        return tokens
 
-    def _fail(self, row: Row, code: str, message: str) -> None:
-        self.results.append(row.index, code, error_line(row, code, message))
-        self.progress.rows += 1
-        self.progress.failed += 1
+    def _finish(self, result: Result) -> None:
+        self.keep(result)
+        self.progress.count(result)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: Python's, a GPU's, or the CPU allocator's."""
-    if isinstance(error, MemoryError):
-        return True
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    # torch's CPU allocator raises a plain RuntimeError.
-    return "OutOfMemoryError" in kinds or ("RuntimeError" in kinds and "DefaultCPUAllocator" in str(error))
+def _prompt(row: Row) -> Prompt:
+    """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
+    assert row.sampling is not None
+    assert row.tokens is not None
+    score = row.echo and row.sampling.logprobs is not None
+    return Prompt(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
+
+
+def open_runner(
+    loaded: "LoadedModel",
+    *,
+    model: str,
+    keep: Callable[[Result], object],
+    batch_size: int | None,
+    positions: int,
+    share: int = 1,
+    stopping: Callable[[], bool] = lambda: False,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Runner:
+    """The runner of a loaded model.
+
+    model: its name in results. batch_size: None for as many rows as fit into the free memory. positions: of the longest row.
+    share: processes that share the computer's memory. The rest: see `Runner`.
+    """
+    from openllama_cli.system.device import free_bytes
+
+    shape = loaded.checkpoint.shape
+    if batch_size is None:
+        on_cpu = loaded.input_device.type == "cpu"
+        batch_size = auto_batch_size(
+            free_bytes(loaded.input_device) // (share if on_cpu else 1),
+            cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize),
+            min(shape.context, positions),
+            on_cpu=on_cpu,
+        )
+    return Runner(
+        engine=engines(loaded, notice),
+        tokenizer=loaded.tokenizer,
+        context=shape.context,
+        vocabulary=shape.vocab,
+        model=model,
+        keep=keep,
+        batch_size=batch_size,
+        stopping=stopping,
+        notice=notice,
+    )
+
+
+def auto_batch_size(free_bytes: int, bytes_per_position: int, positions: int, *, on_cpu: bool) -> int:
+    """As many rows as fit into the free memory, up to where more stops helping. For the numbers see `rows_that_fit`."""
+    if on_cpu:
+        return rows_that_fit(free_bytes, bytes_per_position, positions, MOST_ON_CPU)
+    slot = positions // _GPU_POSITIONS * _GPU_POSITIONS + _GPU_POSITIONS
+    slots = rows_that_fit(free_bytes, bytes_per_position, slot, MOST_ON_GPU + _GPU_SLOTS)
+    return slots if slots <= _GPU_SLOTS else min(slots // _GPU_SLOTS * _GPU_SLOTS - _GPU_KEPT, MOST_ON_GPU)
+
+
+def rows_that_fit(free_bytes: int, bytes_per_position: int, positions: int, most: int) -> int:
+    """Rows whose caches fit, at least one.
+
+    free_bytes: memory free once the model is loaded. bytes_per_position: keys and values of one token in all layers.
+    positions: of the longest row.
+    """
+    fitting = int(free_bytes * _CACHE_SHARE) // max(1, bytes_per_position * positions)
+    return max(1, min(most, fitting))
+
+
+def cache_bytes_per_position(layers: int, kv_heads: int, head_dim: int, element_bytes: int) -> int:
+    """Bytes of keys and values of one token in all layers."""
+    return 2 * layers * kv_heads * head_dim * element_bytes

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a batch: the first lets the rows in flight finish, for a moment; the second stops at once."""
+"""Ctrl-C and SIGTERM during a batch: the first gives the rows in flight a moment to finish, the second stops at once."""
 
 import signal
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Any, NoReturn
 
 from openllama_cli.errors import Terminated
 
-# A row may take minutes. Whoever stops a batch wants it stopped; what is not finished by then is done again on resuming.
+# A row may take minutes. Whoever stops a batch wants it stopped; rows that are not finished by then are run again on resuming.
 GRACE_SECONDS = 1.5
 
 
 class GracefulStop:
-    """Takes over SIGINT and SIGTERM while its context lasts; only in the main thread.
+    """Handles SIGINT and SIGTERM while its context lasts; only in the main thread.
 
     requested: whether to begin no more rows. After the first signal the context's work has `GRACE_SECONDS`; then, or at a
     second signal, KeyboardInterrupt (SIGINT) or Terminated (SIGTERM) is raised in it. If the work ends before that, `finish`
-    raises it. notice: told once, at the first signal.
+    raises it. notice: called once, at the first signal.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class GracefulStop:
             signal.signal(number, handler)
 
     def finish(self) -> None:
-        """End as the signal asked, if there was one."""
+        """Raise what the signal stands for, if there was one."""
         if self.requested:
             self._raise()
 
@@ -46,7 +46,7 @@ class GracefulStop:
             self._raise()
         self.requested = True
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
-        self._notice("stopping: rows in flight have a moment to finish; once more stops at once")
+        self._notice("stopping: rows in flight have a moment to finish; repeat to stop at once")
 
     def _now(self, number: int, frame: FrameType | None) -> None:
         self._raise()

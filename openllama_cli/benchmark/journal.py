@@ -11,17 +11,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from openllama_cli.batch.journal.journal import Journal
 from openllama_cli.batch.output.output import write_output
+from openllama_cli.batch.output.results import Result
 
 ROWS = 100_000
 HEADER = {"input": {"sha256": "0" * 64}, "model": {}, "tokenizer": None, "template": None, "options": {}}
 
 
-def row(index: int) -> bytes:
-    """A row of OUTPUT as `olc batch` writes it, some 300 bytes."""
-    document = {
+def result(index: int) -> Result:
+    """A finished row as `olc batch` writes it, some 300 bytes."""
+    document: dict[str, Any] = {
         "custom_id": f"row-{index}",
         "index": index,
         "prompt": "Q: What is the largest animal?\nA:",
@@ -30,12 +32,12 @@ def row(index: int) -> bytes:
         "usage": {"prompt_tokens": 12, "completion_tokens": 24, "total_tokens": 36},
         "error": None,
     }
-    return json.dumps(document, ensure_ascii=False).encode()
+    return Result(index, None, document)
 
 
 def measure(rows: int, folder: Path) -> dict[str, object]:
     """Journal `rows` rows in an empty folder. Seconds, rows per second, bytes, as printed."""
-    lines = [row(index) for index in range(rows)]
+    lines = [result(index).line() for index in range(rows)]
     path, output = folder / "output.jsonl.journal", folder / "output.jsonl"
     started = time.perf_counter()
     with Journal.open(path, HEADER, rows) as journal:

@@ -1,6 +1,5 @@
 """The runner: what may run beside what, memory that runs out, and results that show none of it."""
 
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,9 +9,9 @@ import pytest
 import torch
 
 from openllama_cli.batch.input.rows import Row, RowError
-from openllama_cli.batch.runner import Runner, is_out_of_memory
-from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, parse_batch_size, rows_at_a_time
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.batch.output.results import Result
+from openllama_cli.batch.runner import Runner, auto_batch_size, cache_bytes_per_position, rows_that_fit
+from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Event, Request, decode_rows
 from openllama_cli.generation.forward.cache import PrefixCache
@@ -20,25 +19,11 @@ from openllama_cli.generation.session import make_engine
 from openllama_cli.generation.text.stream import Engine
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
+from tests.support.batches import Kept
 from tests.support.fakes import FakeForward, counting
 from tests.support.tiny_models import VOCAB
 
 CONTEXT = 256
-
-
-class Kept:
-    """Results in memory."""
-
-    def __init__(self) -> None:
-        self.lines: dict[int, tuple[str | None, bytes]] = {}
-
-    def append(self, index: int, code: str | None, line: bytes) -> None:
-        assert index not in self.lines, "a row was finished twice"
-        self.lines[index] = (code, line)
-
-    def document(self, index: int) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(self.lines[index][1])
-        return loaded
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +33,14 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 
 def runner(engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> tuple[Runner, Kept]:
     kept = Kept()
-    return Runner(engine, tokenizer, CONTEXT, VOCAB, "tiny", kept, max_rows, **options), kept
+    return Runner(engine, tokenizer, CONTEXT, VOCAB, "tiny", kept.append, max_rows, **options), kept
 
 
 def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokenizer, max_rows: int = 4, **options: Any) -> Kept:
     work, kept = runner(engine, tokenizer, max_rows, **options)
     for _ in work.run(rows):
         pass
-    assert work.progress.rows == len(kept.lines)
-    assert work.progress.failed == sum(code is not None for code, _ in kept.lines.values())
+    assert (work.progress.rows, work.progress.failed) == (len(kept.results), len(kept.failed))
     return kept
 
 
@@ -134,8 +118,7 @@ def test_bad_rows_become_error_rows_and_spare_their_neighbors(tokenizer: Tokeniz
         row(8, openai=True, tokens=(1, VOCAB - 1)),
     ]
     kept = run(rows, fake_engine, tokenizer)
-    codes = {index: code for index, (code, _) in kept.lines.items()}
-    assert codes == {
+    assert kept.codes == {
         0: None,
         1: "invalid_json",
         2: "context_length_exceeded",
@@ -194,14 +177,14 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(tokenizer: Toke
     rows = [row(index, "the quick " * (index % 5)) for index in range(30)]
     kept = run(rows, failing_engine(fits=3), tokenizer, max_rows=16, notice=notices.append)
     assert kept.lines == run(rows, fake_engine, tokenizer).lines
-    assert [notice.split()[-5] for notice in notices] == ["8", "4", "2"]
+    assert [notice.split()[-1] for notice in notices] == ["8", "4", "2"]
 
 
 def test_a_row_that_does_not_fit_even_alone_is_an_error_row(tokenizer: Tokenizer) -> None:
     rows = [row(index, "the quick " * (20 if index == 3 else 1)) for index in range(8)]
     kept = run(rows, failing_engine(fits=8, huge=3), tokenizer, max_rows=4)
-    assert {index: code for index, (code, _) in kept.lines.items() if code} == {3: "out_of_memory"}
-    assert len(kept.lines) == 8
+    assert kept.failed == {3: "out_of_memory"}
+    assert len(kept.results) == 8
 
 
 def test_other_errors_are_not_taken_for_memory(tokenizer: Tokenizer) -> None:
@@ -217,15 +200,6 @@ def test_other_errors_are_not_taken_for_memory(tokenizer: Tokenizer) -> None:
         run([row(0)], broken, tokenizer)
 
 
-def test_what_running_out_of_memory_looks_like() -> None:
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("shape mismatch"))
-
-
 def test_stopping_finishes_the_rows_in_flight_and_begins_no_more(tokenizer: Tokenizer) -> None:
     asked = 0
 
@@ -235,7 +209,7 @@ def test_stopping_finishes_the_rows_in_flight_and_begins_no_more(tokenizer: Toke
         return asked > 5
 
     kept = run([row(index) for index in range(50)], fake_engine, tokenizer, max_rows=4, stopping=stopping)
-    assert len(kept.lines) == 5
+    assert len(kept.results) == 5
 
 
 def test_rows_are_read_a_window_at_a_time(tokenizer: Tokenizer) -> None:
@@ -252,15 +226,14 @@ def test_rows_are_read_a_window_at_a_time(tokenizer: Tokenizer) -> None:
         if progress.rows == 10:
             break
     assert read <= 300
-    assert len(kept.lines) == 10
+    assert len(kept.results) == 10
 
 
 def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
-    class Full(Kept):
-        def append(self, index: int, code: str | None, line: bytes) -> None:
-            raise OlcError("the disk is full", "free some space", code="disk_full")
+    def full(result: Result) -> None:
+        raise OlcError("the disk is full", "free some space", code="disk_full")
 
-    work = Runner(fake_engine, tokenizer, CONTEXT, VOCAB, "tiny", Full(), 4)
+    work = Runner(fake_engine, tokenizer, CONTEXT, VOCAB, "tiny", full, 4)
     with pytest.raises(OlcError, match="disk is full"):
         list(work.run([row(0)]))
 
@@ -269,24 +242,15 @@ def test_as_many_rows_as_fit() -> None:
     # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100.
     per_position = cache_bytes_per_position(26, 32, 100, 2)
     assert per_position == 332_800
-    assert rows_at_a_time(24 * 10**9, per_position, 2048, 64) == 21
-    assert rows_at_a_time(24 * 10**9, per_position, 128, 16) == 16
-    assert rows_at_a_time(10, per_position, 2048, 16) == 1
-    assert auto_rows(24 * 10**9, per_position, 128, on_cpu=True) == 16
+    assert rows_that_fit(24 * 10**9, per_position, 2048, 64) == 21
+    assert rows_that_fit(24 * 10**9, per_position, 128, 16) == 16
+    assert rows_that_fit(10, per_position, 2048, 16) == 1
+    assert auto_batch_size(24 * 10**9, per_position, 128, on_cpu=True) == 16
     # A GPU's rows take memory in steps of 256 positions.
-    assert auto_rows(24 * 10**9, per_position, 100, on_cpu=False) == 64
-    assert rows_at_a_time(3 * 10**9, per_position, 256, 64) == 21
-    assert auto_rows(3 * 10**9, per_position, 100, on_cpu=False) == 12  # 16 slots, four of them for known prefixes
-    assert auto_rows(10**9, per_position, 255, on_cpu=False) == auto_rows(10**9, per_position, 100, on_cpu=False) == 7
-    assert auto_rows(10**9, per_position, 256, on_cpu=False) == 3
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])
-def test_batch_sizes_that_cannot_be(text: str) -> None:
-    with pytest.raises(UsageError, match="--batch-size"):
-        parse_batch_size(text)
-
-
-def test_batch_sizes_that_can_be() -> None:
-    assert parse_batch_size("auto") is None
-    assert parse_batch_size("16") == 16
+    assert auto_batch_size(24 * 10**9, per_position, 100, on_cpu=False) == 64
+    assert rows_that_fit(3 * 10**9, per_position, 256, 64) == 21
+    assert auto_batch_size(3 * 10**9, per_position, 100, on_cpu=False) == 12  # 16 slots, four of them for known prefixes
+    assert (
+        auto_batch_size(10**9, per_position, 255, on_cpu=False) == auto_batch_size(10**9, per_position, 100, on_cpu=False) == 7
+    )
+    assert [auto_batch_size(10**9, per_position, positions, on_cpu=False) for positions in (100, 255, 256)] == [7, 7, 3]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from openllama_cli.batch.output.results import Result
+
 GREEDY = ("-n", "6", "--dtype", "float32")
 
 
@@ -13,6 +15,32 @@ class Run(Protocol):
     """A process: subprocess's, or `tests.support.forked`'s."""
 
     def poll(self) -> int | None: ...
+
+
+class Kept:
+    """Results in memory, each row once."""
+
+    def __init__(self) -> None:
+        self.results: dict[int, Result] = {}
+
+    def append(self, result: Result) -> None:
+        assert result.index not in self.results, "a row was finished twice"
+        self.results[result.index] = result
+
+    def document(self, index: int) -> dict[str, Any]:
+        return self.results[index].document
+
+    @property
+    def codes(self) -> dict[int, str | None]:
+        return {index: result.code for index, result in self.results.items()}
+
+    @property
+    def failed(self) -> dict[int, str]:
+        return {index: code for index, code in self.codes.items() if code is not None}
+
+    @property
+    def lines(self) -> dict[int, bytes]:
+        return {index: result.line() for index, result in self.results.items()}
 
 
 def read(path: Path) -> list[dict[str, Any]]:

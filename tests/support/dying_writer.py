@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from openllama_cli.batch.journal.journal import Journal
-from openllama_cli.batch.output.files import OutputFiles
-from openllama_cli.batch.output.output import write_output
+from openllama_cli.batch.output.output import OutputFiles, write_output
 
 HEADER = {"input": {"sha256": "1f"}, "model": {"files": {}}, "tokenizer": "2e", "template": None, "options": {"temperature": 0}}
 

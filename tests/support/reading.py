@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from openllama_cli.batch.input.readers import InputFormat, read_rows
+from openllama_cli.batch.input.readers import input_format, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 
 
@@ -12,7 +12,7 @@ def read_text(folder: Path, suffix: str, data: bytes | str, settings: RowSetting
     """The rows of a file with this content."""
     path = folder / f"input{suffix}"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return list(read_rows(path, InputFormat.of(path), settings or RowSettings()))
+    return list(read_rows(path, input_format(path), settings or RowSettings()))
 
 
 def read_object(folder: Path, fields: Any, settings: RowSettings | None = None) -> Row:

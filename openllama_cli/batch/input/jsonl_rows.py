@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line, with a prompt or the template's variables; blank lines are passed over."""
+"""JSON Lines: an object per line, with a prompt or the template's variables; blank lines are skipped."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from openllama_cli.batch.input.lines import Line, content, limit_text, open_input, read_lines
 from openllama_cli.batch.input.row_options import read_options
 from openllama_cli.batch.input.rows import (
-    InvalidRowError,
     Row,
+    RowError,
     RowSettings,
     check_text,
     decode,
@@ -28,7 +28,7 @@ def read_jsonl(
     index = -1
     with open_input(path, on_bytes) as file:
         for line in read_lines(file, settings.max_line_bytes):
-            if line.data.isspace() and line.whole:
+            if line.data.isspace() and line.complete:
                 continue
             index += 1
             if skip is None or not skip(index):
@@ -38,8 +38,8 @@ def read_jsonl(
 def _row(index: int, line: Line, settings: RowSettings) -> Row:
     try:
         fields = _parse(line, settings.max_line_bytes)
-    except InvalidRowError as error:
-        return error_row(index, line.number, error.code, error.message, openai=may_be_openai_line(line.data))
+    except RowError as error:
+        return error_row(index, line.number, error, openai=may_be_openai_line(line.data))
     variables = () if settings.template is None else settings.template.variables
     openai, custom_id = is_openai_line(fields, variables), None
     try:
@@ -49,31 +49,31 @@ def _row(index: int, line: Line, settings: RowSettings) -> Row:
         sampling, own_seed = read_options(fields, settings, variables=variables)
         prompt = _prompt(fields) if settings.template is None else render(settings.template, fields)
         return Row(index, custom_id, check_text(prompt, "prompt"), None, sampling, own_seed, line=line.number)
-    except InvalidRowError as error:
-        return error_row(index, line.number, error.code, error.message, custom_id=custom_id, openai=openai)
+    except RowError as error:
+        return error_row(index, line.number, error, custom_id=custom_id, openai=openai)
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _parse(line: Line, limit: int) -> dict[str, Any]:
-    if not line.whole:
-        raise InvalidRowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
+    if not line.complete:
+        raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
     text = decode(content(line.data), line.number)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise InvalidRowError("invalid_json", f"line {line.number} is not JSON: {error.msg} at column {error.colno}") from None
+        raise RowError("invalid_json", f"line {line.number} is not JSON: {error.msg} at column {error.colno}") from None
     except ValueError as error:  # NaN, or a number of thousands of digits
-        raise InvalidRowError("invalid_json", f"line {line.number} is not JSON: {error}") from None
+        raise RowError("invalid_json", f"line {line.number} is not JSON: {error}") from None
     except RecursionError:
-        raise InvalidRowError("invalid_json", f"line {line.number} is nested too deeply") from None
+        raise RowError("invalid_json", f"line {line.number} is nested too deeply") from None
     if not isinstance(value, dict):
-        raise InvalidRowError("invalid_type", f'line {line.number} is {kind(value)}; give an object, such as {{"prompt": "…"}}')
+        raise RowError("invalid_type", f'line {line.number} is {kind(value)}; give an object, such as {{"prompt": "…"}}')
     return value
 
 
@@ -84,16 +84,16 @@ def _custom_id(index: int, fields: Mapping[str, Any]) -> str:
     if type(given) is int:
         return str(given)
     if not isinstance(given, str):
-        raise InvalidRowError("invalid_type", f"custom_id is {kind(given)}; give a text")
+        raise RowError("invalid_type", f"custom_id is {kind(given)}; give a string")
     return check_text(given, "custom_id")
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:
     prompt = fields.get("prompt")
     if prompt is None:
-        raise InvalidRowError("missing_prompt", f"the row has no 'prompt'; {names(fields)}")
+        raise RowError("missing_prompt", f"the row has no 'prompt'; {names(fields)}")
     if not isinstance(prompt, str):
-        raise InvalidRowError("invalid_type", f"prompt is {kind(prompt)}; give a text")
+        raise RowError("invalid_type", f"prompt is {kind(prompt)}; give a string")
     return prompt
 
 
@@ -113,33 +113,33 @@ def may_be_openai_line(data: bytes) -> bool:
 def openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any], settings: RowSettings) -> Row:
     """The row that a line asks for.
 
-    Raises InvalidRowError.
+    Raises RowError.
     """
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields["body"]
     if method != "POST" or url != _URL:
-        hint = "; base models complete a prompt and know no messages" if isinstance(url, str) and "chat" in url else ""
-        raise InvalidRowError("unsupported_endpoint", f"{method!r} {url!r} is not available, only 'POST' {_URL!r}{hint}")
+        hint = "; base models complete a prompt and have no chat messages" if isinstance(url, str) and "chat" in url else ""
+        raise RowError("unsupported_endpoint", f"{method!r} {url!r} is not available, only 'POST' {_URL!r}{hint}")
     if not isinstance(body, dict):
-        raise InvalidRowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
+        raise RowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
     if settings.template is not None:
-        raise InvalidRowError("template_error", "an OpenAI batch line has its whole prompt; run it without a template")
+        raise RowError("template_error", "an OpenAI batch line has a complete prompt; run it without a template")
     prompt, tokens = _openai_prompt(body)
     sampling, own_seed = read_options(body, settings, openai=True)
     echo = body.get("echo")
     if echo is not None and not isinstance(echo, bool):
-        raise InvalidRowError("bad_option", f"echo is {echo!r}; give true or false")
+        raise RowError("bad_option", f"echo is {echo!r}; give true or false")
     return Row(index, custom_id, prompt, tokens, sampling, own_seed, echo=bool(echo), openai=True, line=line)
 
 
 def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...] | None]:
-    """The prompt as text or as token ids: the body has a text, a list of ids, or a list of one of these."""
+    """The prompt as text or as token ids: the body has a string, a list of ids, or a list of one of these."""
     given = body.get("prompt")
     if given is None:
         hint = "; it has messages: base models complete a prompt" if "messages" in body else ""
-        raise InvalidRowError("missing_prompt", f"the body has no prompt{hint}")
+        raise RowError("missing_prompt", f"the body has no prompt{hint}")
     if isinstance(given, list) and given and isinstance(given[0], str | list):
         if len(given) > 1:
-            raise InvalidRowError("unsupported_option", f"{len(given)} prompts in one line; give each a line of its own")
+            raise RowError("unsupported_option", f"{len(given)} prompts in one line; give each its own line")
         given = given[0]
     if isinstance(given, str):
         return check_text(given, "prompt"), None
@@ -147,4 +147,4 @@ def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...]
     if isinstance(given, list) and given and all(type(token) is int and token >= 0 for token in given):
         return None, tuple(given)
     what = "an empty list" if given == [] else kind(given)
-    raise InvalidRowError("invalid_type", f"prompt is {what}; give a text or a list of token ids")
+    raise RowError("invalid_type", f"prompt is {what}; give a string or a list of token ids")

@@ -20,15 +20,15 @@ _SPOOL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """number: from 1. data: its bytes with the line break; the first of them where it is not whole (too long)."""
+    """number: from 1. data: its bytes with the line break; only its first bytes where it is too long."""
 
     number: int
     data: bytes
-    whole: bool = True
+    complete: bool = True
 
 
 def check_input(path: Path) -> None:
-    """Raise UsageError for a path where nothing is. Nothing is opened: a pipe can be read once only."""
+    """Raise UsageError for a path that does not exist. Nothing is opened: a pipe can be read only once."""
     try:
         path.stat()
     except (OSError, ValueError) as error:
@@ -70,7 +70,7 @@ def read_lines(file: BinaryIO, limit: int) -> Iterator[Line]:
     """The lines of a file, ended by LF; the last one may lack it. Other characters that some programs break lines at, such
     as CR or U+2028, are part of the text.
 
-    limit: bytes of a line, its line break (LF or CR LF) not counted. What goes beyond is read and dropped.
+    limit: bytes of a line, its line break (LF or CR LF) not counted. What exceeds it is read and dropped.
     """
     number = 0
     while data := file.readline(limit + 2):
@@ -82,7 +82,7 @@ def read_lines(file: BinaryIO, limit: int) -> Iterator[Line]:
         del data
         while not ended and (rest := file.readline(_BUFFER)):
             ended = rest.endswith(b"\n")
-        yield Line(number, head, whole=False)
+        yield Line(number, head, complete=False)
 
 
 def content(data: bytes) -> bytes:
@@ -120,7 +120,7 @@ class _Observed(io.RawIOBase):
 
 
 def spool(stream: BinaryIO, path: Path) -> int:
-    """Copy a stream to its end into a file, which appears when it is whole. Returns the bytes copied.
+    """Copy a stream to its end into a file, which appears when it is complete. Returns the bytes copied.
 
     An empty stream replaces nothing: it is what a command that is resumed without its pipe gets. Raises OlcError if the file
     cannot be written; nothing is left of it then, and an earlier one stays as it was.

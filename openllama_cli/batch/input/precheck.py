@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.batch.input.lines import BOM
-from openllama_cli.batch.input.readers import InputFormat, read_rows
+from openllama_cli.batch.input.readers import FormatName, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
 
@@ -30,12 +30,7 @@ class SeenIds:
 
     def repeated(self) -> set[int]:
         """The hashes that were added more than once."""
-        found: set[int] = set()
-        for part in self._parts:
-            once = set(part)
-            if len(once) < len(part):
-                found |= _twice(part)
-        return found
+        return {number for part in self._parts for number, count in Counter(part).items() if count > 1}
 
 
 def find_duplicate(rows: Iterable[Row], repeated: set[int]) -> tuple[Row, Row] | None:
@@ -49,15 +44,7 @@ def find_duplicate(rows: Iterable[Row], repeated: set[int]) -> tuple[Row, Row] |
     return None
 
 
-def _twice(numbers: Iterable[int]) -> set[int]:
-    once: set[int] = set()
-    twice: set[int] = set()
-    for number in numbers:
-        (twice if number in once else once).add(number)
-    return twice
-
-
-# How files begin that are no text, what they are, and what to do.
+# How files begin that are not text, what they are, and what to do.
 _NOT_TEXT = [
     (b"\xff\xfe", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
@@ -65,11 +52,11 @@ _NOT_TEXT = [
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: unzstd"),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "unpack it, or save the table as CSV (UTF-8)"),
 ]
-# Errors that say, if every row has them, that the input or the template is not what was meant.
+# Errors that, if every row has them, show that the input or the template is not what was meant.
 _REMEDIES = {
     "missing_prompt": "name the field prompt, or use a template that has the fields as variables: -t NAME",
     "template_error": "give the rows what the template needs, or use another template",
-    "unsupported_endpoint": "make the lines requests of /v1/completions, with a prompt",
+    "unsupported_endpoint": "make the lines requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
 
@@ -91,10 +78,10 @@ class InputSummary:
     openai_rows: int
 
 
-def precheck(path: Path, fmt: InputFormat, settings: RowSettings) -> InputSummary:
-    """Read all rows, and keep none: nine bytes a row are held, to find a custom_id given twice.
+def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
+    """Read all rows, and keep none: nine bytes a row are kept, to find a custom_id given twice.
 
-    Raises UsageError for a file that cannot be opened, is no regular file or no text; has no rows; whose header lacks a
+    Raises UsageError for a file that cannot be opened, is not a regular file or not text; has no rows; whose header lacks a
     column; that gives a custom_id twice; or of whose rows none has a prompt.
     """
     head = _head(path)
@@ -129,7 +116,7 @@ def _head(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
         if not stat.S_ISREG(mode):
-            raise UsageError(f"{path} is no regular file, and is read twice", "pipe it in: olc batch - --format FORMAT")
+            raise UsageError(f"{path} is not a regular file, and is read twice", "pipe it in: olc batch - --format FORMAT")
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -142,7 +129,7 @@ def _head(path: Path) -> bytes:
 
 
 def _refuse_what_cannot_be_meant(
-    path: Path, fmt: InputFormat, rows: int, errors: Counter[str], first: Row | None, head: bytes
+    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes
 ) -> None:
     """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is."""
     if first is None or first.error is None:
@@ -150,18 +137,18 @@ def _refuse_what_cannot_be_meant(
     code, message = first.error.code, first.error.message
     if code in _REMEDIES and errors[code] == rows:
         raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
-    if fmt.name == "jsonl":
+    if fmt == "jsonl":
         begin = head.lstrip()
         no_objects = errors["invalid_json"] + errors["invalid_type"]
         if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
-            remedy = f"make each object a line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
+            remedy = f"put each object on its own line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
             raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
         if no_objects == rows and not begin.startswith(b"{"):
-            remedy = "give an object a line, or say what it is: --format txt, csv or tsv"
+            remedy = "write one object per line, or name the format: --format txt, csv or tsv"
             raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
 
 
-def _refuse_duplicates(path: Path, fmt: InputFormat, settings: RowSettings, ids: SeenIds) -> None:
+def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: SeenIds) -> None:
     repeated = ids.repeated()
     if not repeated:
         return
@@ -170,6 +157,6 @@ def _refuse_duplicates(path: Path, fmt: InputFormat, settings: RowSettings, ids:
         first, second = found
         raise UsageError(
             f"custom_id {first.custom_id!r} is on line {first.line} and on line {second.line} of {path}",
-            "make each different; a row without one is called row-NUMBER, from row-0 on",
+            "make each different; a row without one is named row-NUMBER, from row-0 on",
             code="duplicate_custom_id",
         )

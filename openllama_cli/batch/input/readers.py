@@ -1,14 +1,13 @@
 """The rows of an input file, whatever its format: .txt, .jsonl, .csv or .tsv."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from openllama_cli.batch.input.csv_rows import read_csv
 from openllama_cli.batch.input.jsonl_rows import read_jsonl
 from openllama_cli.batch.input.lines import Line, content, limit_text, open_input, read_lines
-from openllama_cli.batch.input.rows import InvalidRowError, Row, RowSettings, check_text, decode, default_id, error_row, render
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, decode, default_id, error_row, render
 from openllama_cli.errors import UsageError
 
 FormatName = Literal["txt", "jsonl", "csv", "tsv"]
@@ -22,54 +21,44 @@ _SUFFIXES: dict[str, FormatName] = {
 }
 
 
-@dataclass(frozen=True)
-class InputFormat:
-    """How an input file is read.
-
-    Raises UsageError for a name that is none of a format.
-    """
-
-    name: FormatName
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(FormatName):
-            raise UsageError(f"there is no format {self.name}", f"use one of {', '.join(get_args(FormatName))}")
-
-    @classmethod
-    def of(cls, path: Path) -> "InputFormat":
-        """The format that a file's suffix stands for. Raises UsageError for an unknown one, naming --format."""
-        suffix = path.suffix.lower()
-        if suffix in _SUFFIXES:
-            return cls(_SUFFIXES[suffix])
-        what = f"the suffix {suffix!r} of {path}" if suffix else f"{path}, which has no suffix,"
-        if suffix == ".json":
-            raise UsageError(
-                f"{path} is JSON, not JSON Lines", "if it has an object a line: --format jsonl; else convert it: jq -c '.[]'"
-            )
-        raise UsageError(f"{what} does not tell a format", f"say --format {', '.join(get_args(FormatName))}")
+def input_format(path: Path, name: str | None = None) -> FormatName:
+    """The format of an input file: `name`, else by the file's suffix. Raises UsageError for an unknown one."""
+    known = get_args(FormatName)
+    if name is not None:
+        if name not in known:
+            raise UsageError(f"unknown format {name}", f"use one of {', '.join(known)}")
+        return cast(FormatName, name)
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if suffix == ".json":
+        remedy = "if it has one object per line, use --format jsonl; else convert it: jq -c '.[]'"
+        raise UsageError(f"{path} is JSON, not JSON Lines", remedy)
+    what = f"the suffix {suffix!r} of {path}" if suffix else f"{path}, which has no suffix,"
+    raise UsageError(f"{what} does not imply a format", f"use --format {', '.join(known)}")
 
 
 def read_rows(
     path: Path,
-    fmt: InputFormat,
+    fmt: FormatName,
     settings: RowSettings,
     *,
     skip: Callable[[int], bool] | None = None,
     on_bytes: Callable[[memoryview], object] | None = None,
 ) -> Iterator[Row]:
-    """The rows of a file, in order, one at a time; the file is never held in memory.
+    """The rows of a file, in order, one at a time; the file is never read into memory.
 
-    skip: rows for whose index it is true are passed over, without being parsed where that can be. on_bytes: called with
+    skip: rows for whose index it is true are skipped, without parsing them where possible. on_bytes: called with
     the file's bytes as they are read, such as a hash's `update`.
 
     A row that is wrong comes as an error row. Raises UsageError for a file that cannot be opened, a header that is wrong,
     and a template that does not fit the format; OlcError where reading fails.
     """
-    if fmt.name == "txt":
+    if fmt == "txt":
         return _read_text(path, settings, _line_variable(settings), skip, on_bytes)
-    if fmt.name == "jsonl":
+    if fmt == "jsonl":
         return read_jsonl(path, settings, skip, on_bytes)
-    return read_csv(path, "," if fmt.name == "csv" else "\t", settings, skip, on_bytes)
+    return read_csv(path, "," if fmt == "csv" else "\t", settings, skip, on_bytes)
 
 
 def _read_text(
@@ -79,7 +68,7 @@ def _read_text(
     skip: Callable[[int], bool] | None,
     on_bytes: Callable[[memoryview], object] | None,
 ) -> Iterator[Row]:
-    """A prompt a line. An empty line is an empty prompt, so that line n + 1 is row n."""
+    """A prompt per line. An empty line is an empty prompt, so that line n + 1 is row n."""
     with open_input(path, on_bytes) as file:
         for index, line in enumerate(read_lines(file, settings.max_line_bytes)):
             if skip is None or not skip(index):
@@ -88,14 +77,14 @@ def _read_text(
 
 def _text_row(index: int, line: Line, variable: str | None, settings: RowSettings) -> Row:
     try:
-        if not line.whole:
-            raise InvalidRowError("line_too_long", f"line {line.number} is longer than {limit_text(settings.max_line_bytes)}")
+        if not line.complete:
+            raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(settings.max_line_bytes)}")
         prompt = decode(content(line.data), line.number)
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
         return Row(index, default_id(index), prompt, None, settings.sampling, line=line.number)
-    except InvalidRowError as error:
-        return error_row(index, line.number, error.code, error.message)
+    except RowError as error:
+        return error_row(index, line.number, error)
 
 
 def _line_variable(settings: RowSettings) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from openllama_cli.batch.input.rows import InvalidRowError, RowSettings, check_text
+from openllama_cli.batch.input.rows import RowError, RowSettings, check_text
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 
@@ -15,7 +15,7 @@ _OPTIONS = {option.name: option.name for option in fields(SamplingConfig)} | {
     "max_new_tokens": "max_tokens",
     "max_gen_len": "max_tokens",
 }
-# Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do else.
+# Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do otherwise.
 _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "best_of": ((1,), "leave it out"),
     "presence_penalty": ((0, 0.0), "leave it out, or use repetition_penalty"),
@@ -24,13 +24,13 @@ _UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 # These mean an option in OpenAI's format only; elsewhere they may be anybody's data.
 _UNSUPPORTED_IN_OPENAI: dict[str, tuple[tuple[Any, ...], str]] = _UNSUPPORTED | {
-    "n": ((1,), "give a line for each completion, with seeds of their own"),
-    "stream": ((False,), "leave it out: rows are written when they are whole"),
-    "suffix": (("",), "leave it out: these models complete a text at its end only"),
+    "n": ((1,), "give each completion its own line and seed"),
+    "stream": ((False,), "leave it out: rows are written when they are complete"),
+    "suffix": (("",), "leave it out: these models complete a text only at its end"),
 }
-# Fields that are read elsewhere; written in another case or with dashes they are slips as well.
+# Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 _OTHER_FIELDS = ("custom_id", "prompt")
-# From this length on, a name that differs from an option's by a letter or two is a slip; below it, a word of its own.
+# From this length on, a name that differs from an option's by a letter or two is a typo; below it, a word of its own.
 _LONG_NAME = 8
 _LONGEST_NAME = 40
 # Rows of a file mostly have the same fields; more characters of names than this are not worth remembering.
@@ -39,11 +39,11 @@ _NAMES_REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the names of a row's fields mean. options: (field, option). unsupported: fields. slip: (field, what was meant)."""
+    """What the names of a row's fields mean. options: (field, option). unsupported: fields. typo: (field, what was meant)."""
 
     options: tuple[tuple[str, str], ...]
     unsupported: tuple[str, ...]
-    slip: tuple[str, str] | None
+    typo: tuple[str, str] | None
 
 
 def read_options(
@@ -51,24 +51,24 @@ def read_options(
 ) -> tuple[SamplingConfig, bool]:
     """What a row asks for, and whether it gave a seed.
 
-    given: the row's fields; those that are no options are passed over, and null counts as not given.
+    given: the row's fields; those that are not options are ignored, and null counts as not given.
     openai: whether they are the body of an OpenAI line. variables: fields that belong to the template, whatever their name.
 
-    Raises InvalidRowError: bad_option for a value that is wrong and for a name that is nearly an option's,
+    Raises RowError: bad_option for a value that is wrong and for a name that is nearly an option's,
     unsupported_option for what other programs have.
     """
     names = tuple(given)
     plan = _plan(names, openai, variables) if len("".join(names)) <= _NAMES_REMEMBERED else _make_plan(names, openai, variables)
-    if plan.slip is not None:
-        name, meant = plan.slip
-        raise InvalidRowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
+    if plan.typo is not None:
+        name, meant = plan.typo
+        raise RowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
     for name in plan.unsupported:
         _refuse_unsupported(name, given[name])
     own: dict[str, Any] = {}
     for name, option in plan.options:
         if given[name] is not None:
             if option in own:
-                raise InvalidRowError("bad_option", f"{option} is given twice, under two names")
+                raise RowError("bad_option", f"{option} is given twice, under two names")
             own[option] = given[name]
     if not own:
         return settings.sampling, False
@@ -80,9 +80,9 @@ def read_options(
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
         remedy = re.sub(r"--([a-z-]+)", _as_field, error.remedy)
-        raise InvalidRowError("bad_option", f"{cause}; {remedy}") from None
-    except OverflowError:  # a whole number beyond what a float can hold
-        raise InvalidRowError("bad_option", f"a number is too large in {', '.join(own)}") from None
+        raise RowError("bad_option", f"{cause}; {remedy}") from None
+    except OverflowError:  # an integer beyond what a float can hold
+        raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
 
 
 def _refuse_unsupported(name: str, value: Any) -> None:
@@ -90,7 +90,7 @@ def _refuse_unsupported(name: str, value: Any) -> None:
     # Types are compared too: True equals 1 in Python.
     if value is None or any(type(value) is type(allowed) and value == allowed for allowed in harmless):
         return
-    raise InvalidRowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}")
+    raise RowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}")
 
 
 def _as_field(flag: re.Match[str]) -> str:
@@ -118,7 +118,7 @@ _plan = lru_cache(maxsize=64)(_make_plan)
 
 
 def _meant(name: str) -> str | None:
-    """The option that an unknown name is a slip for: other case or dashes, or nearly the same letters."""
+    """The option that an unknown name is a typo for: other case or dashes, or nearly the same letters."""
     import difflib
 
     if len(name) > _LONGEST_NAME:
@@ -127,7 +127,7 @@ def _meant(name: str) -> str | None:
     known = {option.replace("_", ""): option for option in (*_OPTIONS, *_OTHER_FIELDS)}
     if plain in known:
         return known[plain]
-    # Of options only: customer_id is nobody's slip for custom_id.
+    # Of options only: customer_id is nobody's typo for custom_id.
     long = [plain_name for plain_name, option in known.items() if option in _OPTIONS and len(plain_name) >= _LONG_NAME]
     close = difflib.get_close_matches(plain, long, n=1, cutoff=0.85)
     return known[close[0]] if close else None

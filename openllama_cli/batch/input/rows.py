@@ -15,9 +15,9 @@ MAX_LINE_BYTES = 16 * 2**20
 _MAX_MESSAGE = 300
 
 
-@dataclass(frozen=True, slots=True)
-class RowError:
-    """Why a row was not completed.
+@dataclass(unsafe_hash=True)
+class RowError(Exception):
+    """Why a row is not completed: raised where a reader meets it, carried by the row that stands for the wrong one.
 
     code: short and stable, for machines. Readers give invalid_utf8, invalid_json, invalid_csv, invalid_type,
         invalid_unicode, line_too_long, missing_prompt, template_error, bad_option, unsupported_option and
@@ -31,12 +31,13 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as read.
+    """A row: as read from the input, and until its result is written.
 
     index: place among the rows of the input, from 0.
     custom_id: the row's own, else "row-{index}".
     prompt: the text, template applied; None where the prompt is token ids or the row is wrong.
-    tokens: the prompt as token ids (OpenAI lines only), at least one; used as they are, without a BOS added.
+    tokens: the prompt as token ids. A reader fills them in where the input gives ids (OpenAI lines only; at least one, used
+        as they are, without a BOS added), the runner for every row that it is about to run.
     sampling: the command's defaults with the row's own options over them; None where the row is wrong.
     own_seed: whether the row itself gave the seed.
     echo: whether the prompt belongs to the completion's text (OpenAI lines only).
@@ -62,9 +63,9 @@ class RowSettings:
     """What holds for every row.
 
     template: turns a row's fields into its prompt; None: a row gives its prompt.
-    defaults: sampling options as `SamplingConfig.from_given` takes them: those given on the command line, with the
+    defaults: sampling options as for `SamplingConfig.from_given`: those given on the command line, with the
         template's stop and max_tokens beneath. A row's own options replace them one by one.
-    max_line_bytes: a longer line becomes an error row and is never held in memory.
+    max_line_bytes: a longer line becomes an error row and is never kept in memory.
     sampling: what a row without options of its own gets.
 
     Raises UsageError for defaults that are wrong.
@@ -79,23 +80,14 @@ class RowSettings:
         object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
 
 
-class InvalidRowError(Exception):
-    """A row that is wrong; the readers turn it into an error row. code, message: as in RowError."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-def error_row(index: int, line: int, code: str, message: str, *, custom_id: str | None = None, openai: bool = False) -> Row:
-    """The row that stands for one that is wrong. message: made one line, and cut where it is long."""
-    message = " ".join(message.split())
+def error_row(index: int, line: int, error: RowError, *, custom_id: str | None = None, openai: bool = False) -> Row:
+    """The row that stands for one that is wrong. Its error's message is made one line, and cut where it is long."""
+    message = " ".join(error.message.split())
     if len(message) > _MAX_MESSAGE:
         message = message[: _MAX_MESSAGE - 1] + "…"
-    return Row(
-        index, default_id(index) if custom_id is None else custom_id, openai=openai, error=RowError(code, message), line=line
-    )
+    custom_id = default_id(index) if custom_id is None else custom_id
+    # A new error: the one that was raised holds the frames that it went through.
+    return Row(index, custom_id, openai=openai, error=RowError(error.code, message), line=line)
 
 
 def default_id(index: int) -> str:
@@ -107,22 +99,22 @@ _NAMES_SHOWN = 8
 
 
 def decode(data: bytes, line: int) -> str:
-    """The text of a line. line: its number, for the message. Raises InvalidRowError if it is not UTF-8."""
+    """The text of a line. line: its number, for the message. Raises RowError if it is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRowError("invalid_utf8", not_utf8(data, line, error)) from None
+        raise RowError("invalid_utf8", not_utf8(data, line, error)) from None
 
 
 def not_utf8(data: bytes, line: int, error: UnicodeDecodeError) -> str:
-    """Says which byte of a line is at fault."""
+    """Which byte of a line is at fault, for a message."""
     return f"line {line} is not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start + 1}"
 
 
 def check_text(text: str, name: str) -> str:
     r"""The text itself. name: of the field, for the message.
 
-    Raises InvalidRowError if it cannot be written as UTF-8: JSON's "\ud800" is a character that cannot.
+    Raises RowError if it cannot be written as UTF-8: JSON's "\ud800" is a character that cannot.
     """
     if text.isascii():
         return text
@@ -130,25 +122,25 @@ def check_text(text: str, name: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         message = f"{name} has half of a surrogate pair, {text[error.start]!r}, at character {error.start + 1}"
-        raise InvalidRowError("invalid_unicode", message) from None
+        raise RowError("invalid_unicode", message) from None
     return text
 
 
 def render(template: PromptTemplate, fields: Mapping[str, Any]) -> str:
-    """The prompt that the template makes of a row's fields; those that it does not use are passed over.
+    """The prompt that the template makes of a row's fields; those that it does not use are ignored.
 
-    Raises InvalidRowError.
+    Raises RowError.
     """
     try:
         return template.render({name: fields[name] for name in template.variables if name in fields})
     except UsageError as error:
         # The remedy of a missing variable is one for the command line.
         rest = names(fields) if error.code == "template_variable" else error.remedy
-        raise InvalidRowError("template_error", f"{error.cause}; {rest}") from None
+        raise RowError("template_error", f"{error.cause}; {rest}") from None
 
 
 def names(fields: Iterable[str]) -> str:
-    """Says which fields or columns there are."""
+    """Which fields or columns there are, for a message."""
     found = [repr(name) for name in fields]
     more = ", …" if len(found) > _NAMES_SHOWN else ""
     return f"there is {', '.join(found[:_NAMES_SHOWN])}{more}" if found else "there is nothing else"
@@ -158,5 +150,5 @@ def kind(value: Any) -> str:
     """What JSON calls a value, with its article."""
     if value is None:
         return "null"
-    words = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+    words = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
     return words[type(value)]

@@ -1,4 +1,4 @@
-"""What is said when the disk refuses a write of a batch."""
+"""Errors for a disk that refuses a write of a batch."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ AGAIN = "run the same command again: finished rows are kept"
 
 
 def write_error(problem: OSError, path: Path) -> OlcError:
-    """The two lines about a write to `path` that the system refused; code "disk_full", "folder_gone" or "disk_error"."""
+    """The error for a write to `path` that the system refused; code "disk_full", "folder_gone" or "disk_error"."""
     reason = problem.strerror or str(problem)
     if problem.errno == errno.ENOSPC:
         return OlcError(f"no space left in {path.parent} for {path.name}", f"free some space, then {AGAIN}", code="disk_full")

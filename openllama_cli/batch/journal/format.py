@@ -1,11 +1,11 @@
-"""How a journal is written: lines that say themselves whether they are whole.
+"""How a journal is written: lines that show by themselves whether they are complete.
 
     {"olc_journal": 1, "rows": 3, "input": {…}, "model": {…}, …, "crc32": "…"}     what the rows depend on
     1 5f2c01aa - {"custom_id": "b", …}                                             row 1, finished
     0 9be11c40 context_length_exceeded {"custom_id": "a", …}                       row 0, failed
     complete 07c1d3e2 - {"rows": 3, "bytes": 512, "sha256": "…"}                    OUTPUT was written
 
-The checksum covers the whole line but itself, so a damaged one is dropped rather than believed; the last line of a row counts.
+The checksum covers the rest of its line, so a damaged line is dropped rather than believed; the last line of a row counts.
 Lines end with a newline and no row holds one, so damage to one line never reaches the next but through the newline between.
 """
 
@@ -22,7 +22,7 @@ COMPLETE = b"complete"
 # No code: the row succeeded.
 _NO_CODE = b"-"
 _LONGEST_HEADER = 1 << 24
-# A journal's line is read whole, so that no damage (a missing newline in gigabytes of zeros) may fill the memory.
+# A journal's line is read at once, and no damage (a missing newline in gigabytes of zeros) may fill the memory.
 LONGEST_LINE = 1 << 30
 
 _ABSENT = -1
@@ -30,7 +30,7 @@ _SUCCEEDED = 0  # the place of "no code" in _codes
 
 
 class BadHeaderError(Exception):
-    """The first line is damaged, or the file is no journal. str(): what is wrong with the file, as in "X …"."""
+    """The first line is damaged, or the file is not a journal. str(): what is wrong, to follow the file's name."""
 
 
 class NewerVersionError(BadHeaderError):
@@ -39,7 +39,7 @@ class NewerVersionError(BadHeaderError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A whole line. offset: of its first byte in the file. index: the row; None for the line that says OUTPUT is complete.
+    """A complete line. offset: of its first byte in the file. index: the row; None for the line that marks OUTPUT as complete.
 
     code: None for a row that succeeded. line: JSON.
     """
@@ -78,7 +78,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or "olc_journal" not in header:
-        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is no journal of olc"
+        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is not a journal of olc"
         raise BadHeaderError(what)
     version = header["olc_journal"]
     if type(version) is int and version > VERSION:
@@ -89,7 +89,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
 
 
 def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
-    """A line of the journal. index None: the line that says OUTPUT is complete. Raises ValueError for a line with newlines."""
+    """A line of the journal. index None: the line that marks OUTPUT as complete. Raises ValueError for a line with newlines."""
     if b"\n" in line:
         raise ValueError("a journal's line cannot hold a newline")
     key = COMPLETE if index is None else b"%d" % index
@@ -101,7 +101,7 @@ def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
 
 
 def encode_output(output: OutputRecord) -> bytes:
-    """The line that says that OUTPUT is complete."""
+    """The line that marks OUTPUT as complete."""
     return encode_record(None, None, json.dumps(asdict(output)).encode())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.batch.input.readers import InputFormat
+from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
@@ -23,12 +23,11 @@ def batch_header(
     opened: OpenedModel,
     spec: ModelSpec,
     settings: RowSettings,
-    template: PromptTemplate | None,
-    fmt: InputFormat,
+    fmt: FormatName,
     summary: "InputSummary",
 ) -> dict[str, Any]:
-    """All that the results depend on; a journal is resumed under the same header only."""
-    sampling = settings.sampling
+    """All that the results depend on; a journal is resumed only under the same header."""
+    sampling, template = settings.sampling, settings.template
     options = {
         "dtype": spec.dtype,
         "device": spec.device,
@@ -45,7 +44,7 @@ def batch_header(
     }
     checkpoint = opened.checkpoint
     return {
-        "input": {"sha256": summary.sha256, "format": fmt.name},
+        "input": {"sha256": summary.sha256, "format": fmt},
         "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
         "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
         "template": None if template is None else _template(template),
@@ -115,7 +114,7 @@ def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 
 def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The files that changed, then a changed revision or another key, unless the files say it all."""
+    """The files that changed, then a changed revision or another key, unless the files already explain it."""
     old_files, new_files = old.get("files"), new.get("files")
     found = []
     if isinstance(old_files, dict) and isinstance(new_files, dict):

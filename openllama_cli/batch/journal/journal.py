@@ -1,6 +1,6 @@
 """The journal of a batch: every finished row on the disk, once, whatever happens to the process.
 
-A row is one line (see `journal_format`), appended in one write, so a killed process leaves whole lines and at most one torn
+A row is one line (see `journal.format`), appended in one write, so a killed process leaves complete lines and at most one torn
 end, which the next opening cuts off. Every 64 rows, and every second, the file is flushed to the disk: a power cut loses no
 more than what came after.
 """
@@ -50,10 +50,10 @@ class Journal:
     def open(
         cls, path: Path, header: Mapping[str, object], rows: int, *, retry_errors: bool = False, restart: bool = False
     ) -> Self:
-        """Open the journal of a batch, or begin it.
+        """Open the journal of a batch, or create it.
 
         header: what the rows depend on (input, model, tokenizer, template, options), in types that JSON has. rows: how many
-        the input has. retry_errors: failed rows count as not done until they are appended again. restart: begin anew,
+        the input has. retry_errors: failed rows count as not done until they are appended again. restart: start over,
         whatever is there.
 
         A journal under another header is replaced while it has no rows. Raises UsageError (code "journal_mismatch",
@@ -77,7 +77,7 @@ class Journal:
 
     @property
     def complete(self) -> bool:
-        """Whether OUTPUT was written and no row failed: there is nothing to do, and the journal no longer holds the rows."""
+        """Whether OUTPUT was written and no row failed: nothing is left to do, and the journal no longer has the rows."""
         return self.output is not None
 
     @property
@@ -110,7 +110,7 @@ class Journal:
             self.sync_if_due()
 
     def sync_if_due(self) -> None:
-        """`sync` if a row has waited for a second: for a caller whose rows take long, as often as it likes."""
+        """`sync` if a row has waited for a second: for a caller whose rows are slow, as often as it likes."""
         if self._unsynced and time.monotonic() - self._oldest_unsynced >= SYNC_SECONDS:
             self.sync()
 
@@ -149,7 +149,7 @@ class Journal:
             raise OlcError(f"{self.path} cannot be read: {problem.strerror}", AGAIN) from problem
 
     def finish(self, output: OutputRecord) -> None:
-        """Replace the rows by one line that says that OUTPUT has them all, in one step; the journal is closed.
+        """Replace the rows, in one step, by a line that marks OUTPUT as complete; the journal is closed.
 
         Raises OlcError when the disk refuses; the rows are then still there. Raises ValueError unless every row succeeded.
         """
@@ -183,7 +183,7 @@ class Journal:
             self.close()
 
     def _read(self) -> None:
-        """Read the file: the header, which rows are finished, and where the whole lines end."""
+        """Read the file: the header, which rows are finished, and where the complete lines end."""
         with self.path.open("rb") as file:
             self._header = journal_format.read_header(file)
             self._size = file.tell()
@@ -268,7 +268,7 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     if len(changed) > _SHOWN_DIFFERENCES:
         shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
     raise UsageError(
-        f"the rows in {path} are of another run: {shown}",
-        "give what it was to go on with them, start over with --restart, or choose another -o",
+        f"the rows in {path} belong to another run: {shown}",
+        "use the earlier settings to resume, start over with --restart, or choose another -o",
         code="journal_mismatch",
     )

@@ -1,12 +1,16 @@
-"""One run at a time for each OUTPUT: a lock that says who holds it, and that dies with its holder.
+"""One run at a time for each OUTPUT: a lock that names its holder, and that dies with its holder.
 
-The kernel's lock (flock) on OUTPUT.lock is given back however the process ends, so a file left by a dead one means nothing.
-Where there is no flock (Windows, some network file systems), creating the file is the lock, and the process it names is looked
-for; a holder on another machine is then believed to be alive.
+The kernel's lock (flock) on OUTPUT.lock is released however the process ends, so a file left by a dead one means nothing. Where
+there is no flock (some network file systems), creating the file is the lock, and the process it names is looked for; a holder
+on another machine is then believed to be alive.
+
+Why not filelock: its lock file stays when it is released and names nobody, and it does without flock only where that is not
+implemented (ENOSYS), not where a mounted file system has no locks (ENOLCK, ENOTSUP).
 """
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shlex
@@ -18,7 +22,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openllama_cli.batch.output.files import OutputFiles
+import psutil
+
+from openllama_cli.batch.output.output import OutputFiles
 from openllama_cli.errors import UsageError
 
 # How long a holder may take between creating the file and writing its name into it.
@@ -51,7 +57,7 @@ def output_lock(path: Path) -> Iterator[Holder]:
         command=shlex.join(sys.argv),
     )
     try:
-        descriptor, flocked = _take(lock, path)
+        descriptor = _acquire(lock, path)
     except OSError as problem:
         raise UsageError(
             f"{lock} cannot be written: {problem.strerror}",
@@ -65,11 +71,15 @@ def output_lock(path: Path) -> Iterator[Holder]:
             os.write(descriptor, json.dumps(asdict(holder)).encode() + b"\n")
         yield holder
     finally:
-        _release(lock, descriptor, flocked)
+        # The name goes before the kernel's lock: whoever waits for that finds the name gone, and starts over.
+        with contextlib.suppress(OSError):
+            if _is_at(descriptor, lock):
+                lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def _take(lock: Path, output: Path) -> tuple[int, bool]:
-    """The open file of a lock that is ours, and whether it is flocked. Raises UsageError if another process has it."""
+def _acquire(lock: Path, output: Path) -> int:
+    """The open file of a lock that is ours. Raises UsageError if another process has it."""
     for _ in range(_TRIES):
         try:
             descriptor, created = _create_or_open(lock)
@@ -79,7 +89,7 @@ def _take(lock: Path, output: Path) -> tuple[int, bool]:
             flocked = _flock(descriptor)
             if flocked or (flocked is None and created):
                 if _is_at(descriptor, lock):
-                    return descriptor, flocked is True
+                    return descriptor
             else:
                 holder = _read_holder(lock)
                 if holder is not None or lock.exists():
@@ -104,10 +114,6 @@ def _create_or_open(lock: Path) -> tuple[int, bool]:
 def _flock(descriptor: int) -> bool | None:
     """Whether the kernel gave us the lock; None where it has none to give."""
     try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -126,22 +132,8 @@ def _is_at(descriptor: int, lock: Path) -> bool:
         return False
 
 
-def _release(lock: Path, descriptor: int, flocked: bool) -> None:
-    ours = False
-    with contextlib.suppress(OSError):
-        ours = _is_at(descriptor, lock)
-    if not flocked:
-        os.close(descriptor)  # Windows removes no open file
-    if ours:
-        # Before the kernel's lock is given up: whoever waits for that finds the name gone, and starts over.
-        with contextlib.suppress(OSError):
-            lock.unlink(missing_ok=True)
-    if flocked:
-        os.close(descriptor)
-
-
 def _read_holder(lock: Path) -> Holder | None:
-    """What a lock's file says; None if it is gone, or says nothing even after a while."""
+    """What a lock's file says; None if it is gone, or names nobody even after a while."""
     deadline = time.monotonic() + _NAMELESS_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -151,22 +143,13 @@ def _read_holder(lock: Path) -> Holder | None:
         except (ValueError, TypeError, OSError):
             time.sleep(0.02)
         else:
-            return holder if isinstance(holder.pid, int) and holder.pid > 0 else None
+            return holder if isinstance(holder.pid, int) and 0 < holder.pid < 1 << 31 else None
     return None
 
 
 def _is_dead(holder: Holder | None) -> bool:
     """Whether a holder is known to have ended; False for one on another machine."""
-    # On Windows os.kill(pid, 0) would end it.
-    if holder is None or holder.host != socket.gethostname() or os.name != "posix":
-        return False
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
+    return holder is not None and holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid)
 
 
 def _remove_stale(holder: Holder | None, lock: Path, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""OUTPUT: what is refused before a model is loaded, and how the finished rows become a file in one step."""
+"""OUTPUT and the files beside it: what is refused before a model is loaded, and how finished rows become a file."""
 
 import contextlib
 import hashlib
@@ -6,21 +6,59 @@ import os
 import shlex
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.batch.journal.disk import replacing
 from openllama_cli.batch.journal.format import OutputRecord
 from openllama_cli.batch.journal.journal import Journal
-from openllama_cli.batch.output.files import OutputFiles
 from openllama_cli.errors import OlcError, UsageError
 
 _READ_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
+class OutputFiles:
+    """OUTPUT and the files that olc keeps beside it.
+
+    output: where OUTPUT is after following links, so that two names of one file share one journal and one lock.
+    """
+
+    output: Path
+
+    @classmethod
+    def of(cls, path: Path) -> "OutputFiles":
+        """The files of the OUTPUT that the user named."""
+        return cls(Path(os.path.realpath(path)))
+
+    @property
+    def journal(self) -> Path:
+        """The rows finished so far; afterwards one line that marks OUTPUT as complete."""
+        return self._beside(".journal")
+
+    @property
+    def lock(self) -> Path:
+        """Who is writing OUTPUT."""
+        return self._beside(".lock")
+
+    @property
+    def spool(self) -> Path:
+        """A copy of the input that came through stdin."""
+        return self._beside(".input")
+
+    @property
+    def temporary(self) -> Path:
+        """OUTPUT until it is complete."""
+        return self._beside(".tmp")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.output.with_name(self.output.name + suffix)
+
+
 def check_output(path: Path, input_path: Path | None, *, restart: bool = False) -> OutputFiles:
     """Refuse an OUTPUT that could not be written, or must not be. input_path: None if the input came through stdin.
 
-    Raises UsageError: its folder is missing or takes no files; it is a folder or a device; it is the input, also through a
+    Raises UsageError: its folder is missing or not writable; it is a folder or a device; it is the input, also through a
     link, or the input is one of the files beside it; it exists and no journal says that this command made it (restart allows
     that).
     """
@@ -31,15 +69,15 @@ def check_output(path: Path, input_path: Path | None, *, restart: bool = False) 
             _check_input(path, files, input_path)
         if files.output.exists() and not files.journal.exists() and not restart:
             raise UsageError(
-                f"{path} exists, and was not made by this command: it has no journal beside it",
+                f"{path} exists but was not written by this command: there is no journal beside it",
                 "choose another -o, or overwrite it with --restart",
                 code="output_exists",
             )
         _check_writable(files)
     except OSError as problem:
         raise UsageError(
-            f"{files.output.parent} takes no file for {files.output.name}: {problem.strerror}",
-            "choose an -o in a folder that you can write to, with room, and with a short name",
+            f"cannot write {files.output.name} in {files.output.parent}: {problem.strerror}",
+            "choose an -o with a short name, in a folder that you can write to and that has space",
             code="output_unwritable",
         ) from problem
     return files
@@ -50,7 +88,7 @@ def open_journal(
 ) -> Journal:
     """The journal of OUTPUT, as `Journal.open`, with what only a look at OUTPUT can tell.
 
-    A journal that says "complete" while OUTPUT was removed is begun anew. Raises UsageError when OUTPUT was changed since it
+    A journal that says "complete" while OUTPUT was removed is started over. Raises UsageError when OUTPUT was changed since it
     was completed (code "output_changed"), or when all rows of the journal were lost while OUTPUT is there ("journal_damaged").
     """
     journal = Journal.open(files.journal, header, rows, retry_errors=retry_errors, restart=restart)
@@ -63,10 +101,10 @@ def open_journal(
             code="output_changed",
         )
     elif (journal.damaged or journal.torn) and not journal.counts.done and not retry_errors and files.output.exists():
-        # It may have said "complete": hours of work are not begun again, over a finished file, without being told to.
+        # It may have said "complete": hours of work are not repeated, over a finished file, without being asked to.
         journal.close()
         raise UsageError(
-            f"{files.journal} is damaged: none of its rows is left, and {files.output.name} is there",
+            f"{files.journal} is damaged: none of its rows are left, but {files.output.name} exists",
             "choose another -o to keep it, or generate it again with --restart",
             code="journal_damaged",
         )
@@ -74,9 +112,9 @@ def open_journal(
 
 
 def write_output(journal: Journal, path: Path) -> OutputRecord:
-    """Write the rows of a journal to `path` in the order of the input, a line each; the file appears whole, in one step.
+    """Write the rows of a journal to `path` in the order of the input, a line per row; the file appears complete, in one step.
 
-    All rows must be done. If none failed the journal is then closed, and reduced to a line that says that OUTPUT is complete;
+    All rows must be done. If none failed the journal is then closed, and reduced to a line that marks OUTPUT as complete;
     else it is kept for --retry-errors. Streams: no more than a row is in memory. Raises OlcError, with OUTPUT as it was and the
     journal kept.
     """
@@ -116,13 +154,15 @@ def _check_kind(path: Path, output: Path) -> None:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(
-            f"the folder of {path}, {folder}, {what}", f"make it first: mkdir -p {shlex.quote(str(folder))}", code="no_folder"
+            f"the folder of {path}, {folder}, {what}", f"create it first: mkdir -p {shlex.quote(str(folder))}", code="no_folder"
         )
     if output.is_dir():
         raise UsageError(f"{path} is a folder", f"name a file in it, such as -o {path / 'output.jsonl'}", code="output_kind")
     if output.exists() and not stat.S_ISREG(output.stat().st_mode):
         raise UsageError(
-            f"{path} is a device or a pipe, and OUTPUT is a file that appears whole", "give -o a file name", code="output_kind"
+            f"{path} is a device or a pipe, and OUTPUT has to be a file",
+            "give -o a file name",
+            code="output_kind",
         )
 
 
@@ -136,7 +176,7 @@ def _check_input(path: Path, files: OutputFiles, input_path: Path) -> None:
     for file, what in ours.items():
         if _same(file, input_path):
             message = (
-                f"INPUT {input_path} and OUTPUT {path} are one file"
+                f"INPUT {input_path} and OUTPUT {path} are the same file"
                 if file == files.output
                 else f"the input {input_path} is {what}"
             )

@@ -1,26 +1,17 @@
-"""Rows that wait for a worker: fresh ones from the input, and those whose worker was lost, which are done again.
+"""Rows that wait for a worker: fresh ones from the input, and those whose worker was lost, which are retried.
 
-A row that kills its worker must not take others with it for ever. After the first loss, the rows of the lost worker are done
-again together, apart from fresh ones; after a second loss each is alone with its worker, so that whatever kills that worker
-then is known. A row is done again three times at most.
+A row that kills its worker must not take others down with it. After the first loss, the rows of the lost worker are
+retried together, apart from fresh ones; after a second loss each is alone with its worker, so that whatever kills that worker
+then is known. A row is retried three times at most.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 
 from openllama_cli.batch.input.rows import Row
 
 MOST_RETRIES = 3
-
-
-@dataclass
-class Job:
-    """A row, and how many workers were lost while they had it."""
-
-    row: Row
-    losses: int = 0
 
 
 class Backlog:
@@ -29,42 +20,44 @@ class Backlog:
     def __init__(self, rows: Iterable[Row]) -> None:
         self._fresh = iter(rows)
         self._read_all = False
-        self._lost: deque[Job] = deque()
+        self._lost: deque[Row] = deque()
+        self._losses: Counter[int] = Counter()  # row index → workers that were lost while they had it
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits: the input was read to its end, and no row is to be done again."""
+        """Whether nothing waits: the input was read to its end, and no row is to be retried."""
         return self._read_all and not self._lost
 
-    def take(self, held: Iterable[Job], rows: int, most: int) -> list[Job]:
+    def pop(self, held: Iterable[Row], batch_size: int, most: int) -> list[Row]:
         """More rows for a worker.
 
-        held: what it has. rows: how many it runs side by side. most: how many fresh ones it may have, waiting ones included.
+        held: what it has. batch_size: its. most: how many fresh rows it may have, waiting ones included.
         """
         held = list(held)
         if self._lost and not held:
-            return self._take_lost(rows)
-        if any(job.losses for job in held) or self._read_all:
+            return self._pop_lost(batch_size)
+        if self._read_all or any(self._losses[row.index] for row in held):
             return []
         wanted = max(0, most - len(held))
-        taken = [Job(row) for row in islice(self._fresh, wanted)]
-        self._read_all = len(taken) < wanted
-        return taken
+        rows = list(islice(self._fresh, wanted))
+        self._read_all = len(rows) < wanted
+        return rows
 
-    def lose(self, jobs: Iterable[Job]) -> list[Job]:
-        """Count a loss for every row of a lost worker; returns those that may not be done again."""
+    def lose(self, rows: Iterable[Row]) -> list[Row]:
+        """Count a loss for every row of a lost worker; returns those that may not be retried."""
         given_up = []
-        for job in reversed(list(jobs)):
-            job.losses += 1
-            if job.losses > MOST_RETRIES:
-                given_up.append(job)
+        for row in reversed(list(rows)):
+            self._losses[row.index] += 1
+            if self._losses[row.index] > MOST_RETRIES:
+                given_up.append(row)
             else:
                 # In front: what is known of a row is used before more workers are risked.
-                self._lost.appendleft(job)
+                self._lost.appendleft(row)
         return given_up
 
-    def _take_lost(self, rows: int) -> list[Job]:
-        taken = [self._lost.popleft()]
-        while taken[0].losses == 1 and self._lost and self._lost[0].losses == 1 and len(taken) < rows:
-            taken.append(self._lost.popleft())
-        return taken
+    def _pop_lost(self, batch_size: int) -> list[Row]:
+        rows = [self._lost.popleft()]
+        if self._losses[rows[0].index] == 1:
+            while self._lost and self._losses[self._lost[0].index] == 1 and len(rows) < batch_size:
+                rows.append(self._lost.popleft())
+        return rows

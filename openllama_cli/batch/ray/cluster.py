@@ -1,28 +1,35 @@
-"""A Ray cluster: one of our own on this machine's loopback, or one that runs already and is joined."""
+"""A Ray cluster, one of our own on this machine's loopback or one that runs already and is joined, and the runner on it."""
 
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port
-from openllama_cli.errors import OlcError
+from openllama_cli.batch.output.results import Result
+from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port, plan_workers, worker_bytes
+from openllama_cli.batch.ray.worker import Setup
+from openllama_cli.errors import OlcError, UsageError
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.ray.engine import RayRunner
 
 _PROBE_SECONDS = 5.0
 # HTTP/2's first words and an empty frame of settings; a server that speaks it, as Ray's does, answers with its own settings.
 _SETTINGS = b"\x04"
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
-# Rows are small: Ray would take 30 % of the memory for objects.
+# Rows are small: Ray would reserve 30 % of the memory for objects.
 _OBJECT_BYTES = 128 * 2**20
 # What Ray's sockets add to its folder, and how long a socket's path may be.
 _SOCKET_PATH, _LONGEST_PATH = 85, 104
@@ -32,7 +39,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def connect(options: RayOptions) -> Iterator[list[Node]]:
-    """Start or join a cluster while the context lasts; gives its machines.
+    """Start or join a cluster while the context lasts; yields its machines.
 
     A cluster of our own ends with the context, or with this process; if that is killed, two of Ray's helpers (DashboardAgent,
     RuntimeEnvAgent) look for it a minute longer. Raises OlcError where none answers at the address, or
@@ -52,7 +59,7 @@ def connect(options: RayOptions) -> Iterator[list[Node]]:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _failed(options, error) from error
         finally:
-            # Ray takes SIGTERM, which is ours.
+            # Ray installs its own handler of SIGTERM, which is ours.
             for number, handler in before.items():
                 signal.signal(number, handler)
         yield [
@@ -114,7 +121,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 def _reachable(address: str) -> str:
@@ -137,7 +144,7 @@ def _reachable(address: str) -> str:
             "give HOST:PORT as `ray start --head` prints it; 6379 is usual (8265 is the dashboard)",
             code="ray_address",
         )
-    _take_token()
+    _use_token()
     return address
 
 
@@ -169,7 +176,7 @@ def _running_cluster() -> str:
     return found
 
 
-def _take_token() -> None:
+def _use_token() -> None:
     """Let Ray use the token of `ray get-auth-token`, where there is one: with an explicit address it would not look."""
     with contextlib.suppress(ImportError):  # Ray before 2.55 has no tokens.
         from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
@@ -189,3 +196,36 @@ def _failed(options: RayOptions, error: BaseException) -> OlcError:
         f"this machine must be part of it: run `ray start --address {options.address}` here first",
         code="ray_address",
     )
+
+
+@contextlib.contextmanager
+def open_ray_runner(
+    options: RayOptions,
+    setup: Setup,
+    *,
+    parameters: int,
+    rows: int,
+    keep: Callable[[Result], object],
+    stopping: Callable[[], bool],
+    notice: Callable[[str], None],
+) -> Iterator["RayRunner"]:
+    """Join or start a cluster and decide how many workers it gets; they start when the runner runs, and end with the context.
+
+    parameters: how many the model has. rows: left to do. keep, stopping, notice: as in `runner.Runner`. Raises OlcError where
+    there is no cluster, UsageError for --device cuda:N.
+    """
+    if re.fullmatch(r"cuda:[0-9]+", setup.spec.device):
+        raise UsageError(
+            f"--device {setup.spec.device} with --engine ray: Ray gives each worker its own GPU", "use --device cuda or auto"
+        )
+    with connect(options) as nodes:
+        from openllama_cli.batch.ray.engine import RayRunner
+
+        memory = worker_bytes(parameters, setup.spec.dtype)
+        plan = plan_workers(nodes, options.workers, memory, gpu=setup.spec.device in ("auto", "cuda"))
+        runner = RayRunner(replace(setup, share=plan.per_node), plan, rows, keep, stopping=stopping, notice=notice)
+        where = f"at {options.address}" if options.address else "on this machine"
+        each = f"{plan.gpus} GPU" if plan.gpus else f"{plan.cpus} CPU"
+        notice(f"Ray {where}: starting {runner.wanted} worker{'s' * (runner.wanted > 1)} ({each} each)")
+        with contextlib.closing(runner):
+            yield runner

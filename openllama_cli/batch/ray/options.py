@@ -1,8 +1,8 @@
-"""What `--engine ray` was told, checked without importing Ray, and how many workers a cluster has room for."""
+"""The options of `--engine ray`, checked without importing Ray, and how many workers a cluster has room for."""
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openllama_cli.errors import UsageError
@@ -32,7 +32,7 @@ class RayOptions:
 def parse_engine(engine: str, address: str | None, workers: int | None) -> RayOptions | None:
     """The options of the Ray engine, or None for the local one. Raises UsageError, also where Ray is not installed."""
     if engine not in ("local", "ray"):
-        raise UsageError(f"--engine {engine} is not known", "use local or ray")
+        raise UsageError(f"unknown --engine {engine}", "use local or ray")
     if engine == "local":
         for flag, value in (("--ray-address", address), ("--workers", workers)):
             if value is not None:
@@ -51,7 +51,8 @@ def host_and_port(address: str) -> tuple[str, int]:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", address)
     if match is None or not 1 <= int(match.group(3)) <= 65535:
         raise UsageError(
-            f"--ray-address {address} is no address", "give auto, or HOST:PORT as `ray start --head` prints it: 10.0.0.5:6379"
+            f"--ray-address {address} is not an address",
+            "give auto, or HOST:PORT as `ray start --head` prints it",
         )
     return match.group(1) or match.group(2), int(match.group(3))
 
@@ -74,6 +75,18 @@ class WorkerPlan:
     gpus: int
     memory: int
     per_node: int
+
+    def shortage(self, have: Mapping[str, float], free: Mapping[str, float]) -> str:
+        """What one worker needs beside what the cluster has and has free, by Ray's names of resources."""
+        asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
+        asked = {name: value for name, value in asked.items() if value}
+        needs = ", ".join(_amount(name, value) for name, value in asked.items())
+        offers = ", ".join(f"{_amount(name, free.get(name, 0))} of {_amount(name, have.get(name, 0))} free" for name in asked)
+        return f"one needs {needs}; the cluster has {offers}"
+
+
+def _amount(name: str, value: float) -> str:
+    return f"{value / 2**30:.1f} GiB memory" if name == "memory" else f"{value:g} {name}"
 
 
 def plan_workers(nodes: Sequence[Node], wanted: int | None, worker_bytes: int, *, gpu: bool) -> WorkerPlan:

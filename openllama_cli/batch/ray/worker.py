@@ -1,7 +1,7 @@
 """A worker of the Ray engine: a model, the local engine's Runner in a thread, and one method that trades rows for results.
 
-The decode loop runs on while the driver is told of results, and new rows take the places of finished ones: nothing is done in
-rounds. Errors that are expected come back as values: Ray would wrap exceptions, and OlcError's two lines would be lost.
+The decode loop keeps running while results go to the driver, and new rows replace finished ones: nothing waits for a round to
+end. Errors that are expected come back as values: Ray would wrap exceptions, and OlcError's two lines would be lost.
 """
 
 import os
@@ -9,25 +9,26 @@ import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli import __version__
 from openllama_cli.batch.input.rows import Row
-from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position
+from openllama_cli.batch.output.results import Result
 from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from openllama_cli.batch.runner import Runner
     from openllama_cli.models.loading.load import LoadedModel
+    from openllama_cli.models.opened import OpenedModel
 
 
-# An answer comes at least this often: it is how a worker shows that it lives, and how soon a stop is heard.
-ANSWER_SECONDS = 0.5
-# Results wait this long for company, unless the worker may run out of rows: each answer costs the driver about a millisecond.
+# A reply comes at least this often: it is how a worker shows that it lives, and how soon it hears of a stop.
+REPLY_SECONDS = 0.5
+# Results wait this long for company, unless the worker may run out of rows: each reply costs the driver about a millisecond.
 GATHER_SECONDS = 0.05
 
 
@@ -36,8 +37,8 @@ class Setup:
     """What a worker has to open, and what it must turn out to be.
 
     spec: a folder, alias or Hub id with its commit, found without network. model: its name in results. fingerprint,
-    tokenizer_sha256: of the driver's copy. batch_size: rows side by side, None for as many as fit. positions: of the longest
-    row. share: workers that share a machine's memory.
+    tokenizer_sha256: of the driver's copy. batch_size: None for as many rows as fit. positions: of the longest row. share:
+    workers that share a machine's memory.
     """
 
     spec: ModelSpec
@@ -49,8 +50,22 @@ class Setup:
     share: int = 1
 
 
+def worker_setup(
+    opened: "OpenedModel", spec: ModelSpec, fingerprint: Mapping[str, Any], batch_size: int | None, positions: int
+) -> Setup:
+    """How workers find the driver's model, by a name that means the same elsewhere: a full path, or a Hub id and its
+    commit, from the cache. spec: as it was asked for here."""
+    folder = opened.folder
+    if folder.origin == "hub":
+        spec = replace(spec, model=folder.repo_id, revision=folder.revision, offline=True)
+    else:
+        model = "demo" if folder.origin == "demo" else str(folder.path.absolute())
+        spec = replace(spec, model=model, revision=None, offline=True)
+    return Setup(spec, folder.name, fingerprint, opened.tokenizer.sha256, batch_size, positions)
+
+
 @dataclass(frozen=True)
-class Greeting:
+class WorkerInfo:
     """Who a worker is. node: Ray's id of its machine. torch: the version, None if it is not installed."""
 
     version: str
@@ -62,15 +77,15 @@ class Greeting:
 
 @dataclass(frozen=True)
 class Ready:
-    """A loaded model. rows: how many run side by side. dtype: "float32", …"""
+    """A loaded model. dtype: "float32", …"""
 
-    rows: int
+    batch_size: int
     dtype: str
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a worker cannot work: an OlcError's two lines."""
+class LoadFailure:
+    """Why a worker cannot load its model: an OlcError's two lines."""
 
     cause: str
     remedy: str
@@ -78,34 +93,34 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What happened since the last answer.
+class Reply:
+    """What happened since the last reply.
 
-    results: (index, code, line) as a journal takes them. tokens: made since. beats: grows while the worker gets on. idle:
-    nothing is running. broken: the exception that ended its decode loop, in a line; nothing more will come.
+    tokens: made since. heartbeats: grows while the worker gets on. idle: nothing is running. broken: the exception that ended
+    its decode loop, in a line; nothing more will come.
     """
 
-    results: list[tuple[int, str | None, bytes]]
+    results: list[Result]
     tokens: int
-    beats: int
+    heartbeats: int
     idle: bool
     broken: str | None = None
 
 
-class Desk:
-    """Where the thread that decodes and the calls of the driver meet. Iterating it takes the rows that wait.
+class WorkQueue:
+    """Where the thread that decodes and the calls of the driver meet. Iterating it pops the rows that wait.
 
-    An iteration that has ended goes on when there are new rows: the Runner reads window by window, and takes what is there.
+    An iteration that has ended continues when there are new rows: the Runner reads window by window, and gets what is there.
     """
 
     def __init__(self) -> None:
         self.stopping = False
         self._changed = threading.Condition()
         self._rows: deque[Row] = deque()
-        self._results: list[tuple[int, str | None, bytes]] = []
+        self._results: list[Result] = []
         self._held = 0
         self._running = False
-        self._beats = self._tokens = self._tokens_told = 0
+        self._heartbeats = self._tokens = self._tokens_reported = 0
         self._broken: str | None = None
 
     def __iter__(self) -> Iterator[Row]:
@@ -117,15 +132,15 @@ class Desk:
                 raise StopIteration
             return self._rows.popleft()
 
-    def append(self, index: int, code: str | None, line: bytes) -> None:
-        """Keep a finished row for the driver (what `runner.Results` asks for)."""
+    def append(self, result: Result) -> None:
+        """Keep a finished row for the driver."""
         with self._changed:
-            self._results.append((index, code, line))
+            self._results.append(result)
             self._held -= 1
             self._changed.notify_all()
 
     def work(self, runner: "Runner") -> None:
-        """Complete rows for ever, as they come; what the thread does."""
+        """Complete rows forever, as they come; what the thread runs."""
         try:
             while True:
                 with self._changed:
@@ -134,7 +149,7 @@ class Desk:
                     self._changed.wait_for(lambda: self._rows)
                     self._running = True
                 for progress in runner.run(self):
-                    self._beats += 1
+                    self._heartbeats += 1
                     self._tokens = progress.tokens
         except BaseException as error:
             traceback.print_exc()
@@ -143,8 +158,8 @@ class Desk:
                 self._broken = f"{type(error).__name__}: {words}" if words else type(error).__name__
                 self._changed.notify_all()
 
-    def exchange(self, rows: Sequence[Row], *, last: bool, enough: int) -> Answer:
-        """Take rows, wait for results. last: begin none of those that wait. enough: rows that keep the loop full."""
+    def exchange(self, rows: Sequence[Row], *, last: bool, enough: int) -> Reply:
+        """Add rows, wait for results. last: begin none of those that wait. enough: rows that keep the loop full."""
         with self._changed:
             if last:
                 self.stopping = True
@@ -154,71 +169,64 @@ class Desk:
                 self._held += len(rows)
             self._changed.notify_all()
             idle = lambda: not self._running and not self._rows  # noqa: E731
-            self._changed.wait_for(lambda: self._results or self._broken or idle(), ANSWER_SECONDS)
+            self._changed.wait_for(lambda: self._results or self._broken or idle(), REPLY_SECONDS)
             self._changed.wait_for(lambda: self._held <= enough or self._broken or idle(), GATHER_SECONDS)
             results, self._results = self._results, []
-            tokens, self._tokens_told = self._tokens - self._tokens_told, self._tokens
-            return Answer(results, tokens, self._beats + len(results), idle(), self._broken)
+            tokens, self._tokens_reported = self._tokens - self._tokens_reported, self._tokens
+            return Reply(results, tokens, self._heartbeats + len(results), idle(), self._broken)
 
 
 @dataclass
 class RayWorker:
-    """The actor. The driver calls `hello`, `load`, then `exchange` again and again."""
+    """The actor. The driver calls `info`, `load`, then `exchange` again and again."""
 
-    _desk: Desk = field(default_factory=Desk)
-    _rows: int = 1
+    _queue: WorkQueue = field(default_factory=WorkQueue)
+    _batch_size: int = 1
 
-    def hello(self) -> Greeting:
-        """Who this is: the first answer, which shows that Ray found a place."""
+    def info(self) -> WorkerInfo:
+        """Who this is: the first reply, which shows that Ray found a place."""
         import ray
 
         try:
             torch = metadata.version("torch")
         except metadata.PackageNotFoundError:
             torch = None
-        return Greeting(__version__, torch, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid())
+        return WorkerInfo(__version__, torch, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid())
 
-    def load(self, setup: Setup) -> Ready | Refusal:
+    def load(self, setup: Setup) -> Ready | LoadFailure:
         """Open and load the model, check that it is the driver's, and begin to wait for rows."""
         try:
-            runner, ready = self._open(setup)
+            runner, dtype = self._open(setup)
         except OlcError as error:
-            return Refusal(error.cause, error.remedy, error.code)
-        self._rows = ready.rows
-        threading.Thread(target=self._desk.work, args=(runner,), daemon=True, name="olc-decode").start()
-        return ready
+            return LoadFailure(error.cause, error.remedy, error.code)
+        self._batch_size = runner.batch_size
+        threading.Thread(target=self._queue.work, args=(runner,), daemon=True, name="olc-decode").start()
+        return Ready(runner.batch_size, dtype)
 
-    def exchange(self, rows: list[Row], last: bool = False) -> Answer:
-        """Rows in, results out; see `Desk.exchange`."""
-        return self._desk.exchange(rows, last=last, enough=self._rows)
+    def exchange(self, rows: list[Row], last: bool = False) -> Reply:
+        """Rows in, results out; see `WorkQueue.exchange`."""
+        return self._queue.exchange(rows, last=last, enough=self._batch_size)
 
-    def _open(self, setup: Setup) -> tuple["Runner", Ready]:
+    def _open(self, setup: Setup) -> tuple["Runner", str]:
         # First: it settles how threads wait, which torch reads once, when it is imported.
         loaded = open_and_load(setup)
 
-        from openllama_cli.batch.runner import Runner
-        from openllama_cli.generation.session import engines
+        from openllama_cli.batch.runner import open_runner
 
-        shape = loaded.checkpoint.shape
-        rows = setup.batch_size or _auto_rows(loaded, setup)
-        runner = Runner(
-            engine=engines(loaded),
-            tokenizer=loaded.tokenizer,
-            context=shape.context,
-            vocabulary=shape.vocab,
+        runner = open_runner(
+            loaded,
             model=setup.model,
-            results=self._desk,
-            max_rows=rows,
-            stopping=self._stopping(),
+            keep=self._queue.append,
+            batch_size=setup.batch_size,
+            positions=setup.positions,
+            share=setup.share,
+            stopping=lambda: self._queue.stopping,
         )
-        return runner, Ready(rows, str(loaded.dtype).removeprefix("torch."))
-
-    def _stopping(self) -> Callable[[], bool]:
-        return lambda: self._desk.stopping
+        return runner, str(loaded.dtype).removeprefix("torch.")
 
 
 def open_and_load(setup: Setup) -> "LoadedModel":
-    """The model of a setup from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
+    """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
     from openllama_cli.batch.journal.header import differences, model_fingerprint
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
@@ -227,8 +235,8 @@ def open_and_load(setup: Setup) -> "LoadedModel":
 
     folder = find(setup.spec)
     checkpoint, tokenizer = inspect(folder.path), open_tokenizer(folder.path)
-    there = [path for name in setup.fingerprint["files"] if (path := checkpoint.path / name).is_file()]
-    here = {**model_fingerprint(there), "revision": setup.fingerprint["revision"]}
+    present = [path for name in setup.fingerprint["files"] if (path := checkpoint.path / name).is_file()]
+    here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
     changed = differences({"model": setup.fingerprint}, {"model": here})
     if not changed and tokenizer.sha256 != setup.tokenizer_sha256:
         changed = ["the tokenizer changed"]
@@ -239,13 +247,3 @@ def open_and_load(setup: Setup) -> "LoadedModel":
             code="model_mismatch",
         )
     return load(folder, setup.spec, checkpoint=checkpoint, tokenizer=tokenizer)
-
-
-def _auto_rows(loaded: "LoadedModel", setup: Setup) -> int:
-    from openllama_cli.system.device import free_bytes
-
-    shape = loaded.checkpoint.shape
-    on_cpu = loaded.input_device.type == "cpu"
-    per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
-    free = free_bytes(loaded.input_device) // (setup.share if on_cpu else 1)
-    return auto_rows(free, per_position, min(shape.context, setup.positions), on_cpu=on_cpu)

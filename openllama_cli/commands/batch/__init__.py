@@ -1,5 +1,8 @@
-"""`olc batch`: a file of prompts in, a file of completions out. Begin reading in `command`, which checks all that can be
-checked before a model is loaded; `run` is one run of it."""
+"""`olc batch`: the command line of `openllama_cli.batch`.
+
+Begin with `command`, which checks all that can be checked before a model is loaded; `run` is one run: the model or the Ray
+cluster, annotations, progress and the closing report.
+"""
 
 from openllama_cli.commands.batch.command import command
 

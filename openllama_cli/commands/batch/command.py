@@ -9,14 +9,12 @@ from typing import Any, get_args
 import click
 
 from openllama_cli.batch.input.lines import spool
-from openllama_cli.batch.input.readers import FormatName, InputFormat, read_rows
+from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.journal.header import batch_header
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.batch.sizing import parse_batch_size
 from openllama_cli.batch.stopping import GracefulStop
-from openllama_cli.commands.batch.annotations import BatchAnnotations
-from openllama_cli.commands.batch.run import Batch
+from openllama_cli.commands.batch.run import Batch, BatchAnnotations
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.model import open_model
@@ -42,42 +40,50 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("source", metavar="INPUT", shell_complete=suggest.files)
 @click.option(
-    "-o", "--output", metavar="OUTPUT", help="JSON lines. [INPUT with .completions.jsonl]", shell_complete=suggest.files
+    "-o",
+    "--output",
+    metavar="OUTPUT",
+    show_default="INPUT with .completions.jsonl",
+    help="Output file, JSON Lines.",
+    shell_complete=suggest.files,
 )
 @click.option(
     "--format",
     "format_name",
-    metavar="FORMAT",
-    help=f"{'|'.join(get_args(FormatName))} [by INPUT's suffix]",
+    metavar="|".join(get_args(FormatName)),
+    show_default="by INPUT's suffix",
+    help="Input format.",
     shell_complete=suggest.choices(*get_args(FormatName)),
 )
 @template_option("Fill a prompt template with each row's columns.")
 @escape_option("--stop")
-@click.option("--batch-size", default="auto", show_default=True, metavar="auto|N", help="Rows side by side.")
-@click.option("--retry-errors", is_flag=True, help="Run the rows that failed again, and no others.")
-@click.option("--restart", is_flag=True, help="Start over, whatever is there.")
+@click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows per batch.")
+@click.option("--retry-errors", is_flag=True, help="Retry only the rows that failed.")
+@click.option("--restart", is_flag=True, help="Start over, discarding earlier results.")
 @click.option(
     "--engine",
     default="local",
     show_default=True,
     metavar="local|ray",
-    help="Ray: workers on one machine or many.",
+    help="ray: workers on one or many machines.",
     shell_complete=suggest.choices("local", "ray"),
 )
-@click.option("--ray-address", metavar="auto|HOST:PORT", help="Join this cluster. [a cluster of its own]")
-@click.option("--workers", type=int, metavar="N", help="Ray workers, each with a model. [as many as fit]")
-@click.option("--json-progress", is_flag=True, help="Progress as JSON lines on stdout.")
-@click.option("--annotate", "annotated", metavar="KINDS", help="Add what spaCy finds: entities,pos,…; see `olc annotate`.")
+@click.option("--ray-address", metavar="auto|HOST:PORT", show_default="a new one", help="Ray cluster to join.")
+@click.option(
+    "--workers", type=int, metavar="N", show_default="as many as fit", help="Number of Ray workers, each with a model."
+)
+@click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
+@click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
 @sampling_options(SamplingConfig())
 @model_options
 def command(
     source: str,
     output: str | None,
-    format_name: Any,
+    format_name: str | None,
     template: str | None,
     escape: bool,
-    batch_size: str,
+    batch_size_text: str,
     retry_errors: bool,
     restart: bool,
     engine: str,
@@ -92,33 +98,33 @@ def command(
     """Complete every prompt of INPUT into OUTPUT.
 
     INPUT is .txt (a prompt per line), .jsonl (prompts or template variables, custom_id, sampling options; or OpenAI batch
-    lines), .csv or .tsv with a header; - is stdin. Finished rows are journalled beside OUTPUT, which appears when it is
-    whole: the same command again resumes after a crash, and does nothing once all is done. Rows that sample without a seed
-    use --seed, else 0.
+    lines), .csv or .tsv with a header; - is stdin. Finished rows go to a journal beside OUTPUT, which appears when it is
+    complete: run the same command again to resume after a crash; once all is done, it does nothing. Rows that sample
+    without a seed use --seed, or 0.
     """
-    rows_wanted = parse_batch_size(batch_size)
+    batch_size = _parse_batch_size(batch_size_text)
     ray_options = parse_engine(engine, ray_address, workers)
     if ray_options is not None:
         one_process_only("--engine ray")
     annotations = BatchAnnotations.parse(annotated, chosen)
     if retry_errors and restart:
-        raise UsageError("--retry-errors and --restart contradict each other", "give one of them")
+        raise UsageError("--retry-errors and --restart contradict each other", "give only one of them")
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
     settings = RowSettings(prompt_template, _defaults(given, prompt_template))
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
-        raise UsageError("INPUT is stdin", "say what it is and where the answers go: --format jsonl -o answers.jsonl")
+        raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
     # Not before the options are known to be right: a usage error is to be as quick as help.
     from openllama_cli.batch.input.lines import check_input
     from openllama_cli.batch.input.precheck import precheck
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
 
-    fmt = InputFormat(format_name) if format_name is not None else InputFormat.of(Path(source))
+    fmt = input_format(Path(source), format_name)
     if output == "-":
-        raise UsageError("-o - is no file", "OUTPUT appears when it is whole; name a file, and cat it then")
+        raise UsageError("-o - is not a file", "OUTPUT appears when it is complete: name a file, and cat it afterwards")
     if not from_stdin:
         check_input(Path(source))
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
@@ -129,7 +135,7 @@ def command(
             _keep_stdin(path, restart=restart)
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
-        header = batch_header(opened, spec, settings, prompt_template, fmt, summary)
+        header = batch_header(opened, spec, settings, fmt, summary)
         annotator = annotations.open() if annotations is not None else None
         if annotator is not None:
             header["options"] |= annotator.options
@@ -138,25 +144,41 @@ def command(
                 files.spool.unlink(missing_ok=True)
                 notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
                 return
-            spooled = path if from_stdin else None
-            batch = Batch(journal, summary, stop, spooled=spooled, as_json=json_progress, annotate=annotator)
+            batch = Batch(
+                journal,
+                summary,
+                stop,
+                opened,
+                spec,
+                settings,
+                header,
+                batch_size=batch_size,
+                ray=ray_options,
+                annotate=annotator,
+                spooled=path if from_stdin else None,
+                as_json=json_progress,
+            )
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
-                rows = read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update)
-                if ray_options is None:
-                    batch.run(batch.runner(opened, spec, settings, rows_wanted), rows)
-                else:
-                    with batch.ray_runner(opened, spec, settings, rows_wanted, ray_options, header) as runner:
-                        batch.run(runner, rows)
+                batch.run(read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update))
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
-                        f"{source} was changed while it was being worked on",
-                        "rows may be of either; start over with --restart",
+                        f"{source} was changed during the run",
+                        "rows may come from either version; start over with --restart",
                         code="input_changed",
                     )
             write_output(journal, files.output)
             files.spool.unlink(missing_ok=True)
             batch.report(target)
+
+
+def _parse_batch_size(text: str) -> int | None:
+    """The value of --batch-size: None for auto, else a number of rows. Raises UsageError."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise UsageError(f"--batch-size {text} is not possible", "give auto, or a number from 1 to 1024")
+    return int(text)
 
 
 def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict[str, Any]:
@@ -170,12 +192,12 @@ def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict
 
 
 def _keep_stdin(path: Path, *, restart: bool) -> None:
-    """Copy stdin into a file. Where nothing comes (a terminal, an empty pipe) an interrupted run's copy stays, to go on."""
+    """Copy stdin into a file. Where it is empty (a terminal, a closed pipe) an interrupted run's copy stays, to be resumed."""
     if restart:
         path.unlink(missing_ok=True)
     if sys.stdin is None or is_terminal(sys.stdin):
         if sys.stdin is None and not path.exists():
-            raise UsageError("INPUT is stdin, and that is closed", "give a file, or pipe the rows in")
+            raise UsageError("INPUT is stdin, which is closed", "give a file, or pipe the rows in")
         if path.exists():
             return
     spool(sys.stdin.buffer, path)

@@ -1,156 +1,196 @@
-"""One run of a batch: rows from a runner into the journal, and what is said of it."""
+"""One run of a batch: its annotations, rows from a runner into the journal, and the messages about it."""
 
 import contextlib
+import hashlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.annotation.documents import parse_kinds
+from openllama_cli.batch.input.rows import Row, RowSettings
+from openllama_cli.batch.output.results import Results
 from openllama_cli.batch.ray.options import RayOptions
-from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position
 from openllama_cli.batch.stopping import GracefulStop
-from openllama_cli.commands.batch.annotations import RowAnnotator
+from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.commands.shared.model import load_model
-from openllama_cli.errors import OlcError, RowsFailedError, Terminated
+from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.system.files import file_fingerprint
 from openllama_cli.terminal.streams import note, notice
 from openllama_cli.terminal.views.batch import BatchProgress
 
 if TYPE_CHECKING:
+    from openllama_cli.annotation.pipeline import Pipeline
     from openllama_cli.batch.input.precheck import InputSummary
     from openllama_cli.batch.journal.journal import Journal
     from openllama_cli.batch.ray.engine import RayRunner
     from openllama_cli.batch.runner import Runner
-    from openllama_cli.models.loading.load import LoadedModel
 
 
+# A sentence of any language, to see what a pipeline gives before a night's work.
+_PROBE = "Berlin 2024."
+
+
+@dataclass(frozen=True)
+class BatchAnnotations:
+    """What is asked for, checked as far as that goes without spaCy."""
+
+    kinds: tuple[str, ...]
+    chosen: PipelineOptions
+
+    @classmethod
+    def parse(cls, kinds: str | None, chosen: PipelineOptions) -> "BatchAnnotations | None":
+        """None where nothing is to be annotated. Raises UsageError."""
+        if kinds is not None:
+            return cls(parse_kinds(kinds, flag="--annotate"), chosen)
+        if chosen.given:
+            raise UsageError(f"{chosen.given} is for annotations", "add --annotate, such as --annotate entities")
+        return None
+
+    def open(self) -> "RowAnnotator":
+        """Load the pipeline. Raises OlcError for one that gives nothing of what is asked for."""
+        from openllama_cli.annotation.annotate import annotate_completions
+
+        pipeline = self.chosen.open()
+        probed = annotate_completions(pipeline, [_PROBE], self.kinds)[0]
+        tell_lacking(pipeline, probed.lacking(self.kinds), self.kinds, asked=True)
+        return RowAnnotator(self.kinds, pipeline)
+
+
+@dataclass(frozen=True)
+class RowAnnotator:
+    """Annotates the texts of rows; `batch.output.results.Results` calls it."""
+
+    kinds: tuple[str, ...]
+    pipeline: "Pipeline"
+
+    def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
+        from openllama_cli.annotation.annotate import annotate_rows
+
+        rows = annotate_rows(self.pipeline, texts, self.kinds)
+        tell_notes(self.pipeline)
+        return rows
+
+    @property
+    def options(self) -> dict[str, str]:
+        """For the journal's header, as options: --annotate and --pipeline. Of a pipeline's files as of a model's."""
+        digest = hashlib.sha256(repr(sorted(self.pipeline.identity.items())).encode())
+        folder = self.pipeline.folder
+        if folder is not None:
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                digest.update(repr((str(file.relative_to(folder)), file_fingerprint(file))).encode())
+        name = f"{self.pipeline.identity['pipeline']}-{self.pipeline.identity['version']}"
+        return {"annotate": ",".join(self.kinds), "pipeline": f"{digest.hexdigest()[:12]}:{name}"}
+
+
+@dataclass
 class Batch:
-    """One run: the journal that it fills, and what it tells. spooled: the copy of stdin, if that is the input.
-    annotate: annotates the rows, if that is asked for.
+    """One run: rows of an input into a journal.
+
+    header: of the journal. batch_size: None for as many rows as fit into memory. ray: None for the local engine. annotate:
+    annotates the rows, if that is asked for. spooled: the copy of stdin, if that is the input. as_json: progress for programs.
     """
 
-    def __init__(
-        self,
-        journal: "Journal",
-        summary: "InputSummary",
-        stop: GracefulStop,
-        *,
-        spooled: Path | None,
-        as_json: bool,
-        annotate: "RowAnnotator | None",
-    ) -> None:
-        self._journal, self._summary, self._stop = journal, summary, stop
-        self._annotated = annotate.results(journal) if annotate is not None else None
-        self._spooled, self._as_json = spooled, as_json
-        self._spoken = ""
-        if journal.counts.done:
-            notice(f"olc: resuming: {journal.counts.done} of {summary.rows} rows are done")
-        if journal.damaged:
-            notice(f"olc: {journal.damaged} lines of the journal were damaged; their rows are done again")
+    journal: "Journal"
+    summary: "InputSummary"
+    stop: GracefulStop
+    opened: OpenedModel
+    spec: ModelSpec
+    settings: RowSettings
+    header: Mapping[str, Any]
+    batch_size: int | None
+    ray: RayOptions | None
+    annotate: RowAnnotator | None
+    spooled: Path | None
+    as_json: bool
 
-    def runner(self, opened: OpenedModel, spec: ModelSpec, settings: RowSettings, wanted: int | None) -> "Runner":
-        """Load the model, and decide how many rows run side by side."""
-        # First: it settles how threads wait, which torch reads once, when it is imported.
-        loaded = load_model(opened, spec)
+    def __post_init__(self) -> None:
+        self._results = Results(self.journal, self.annotate)
+        self._speed = ""
+        if self.journal.counts.done:
+            notice(f"olc: resuming: {self.journal.counts.done} of {self.summary.rows} rows are done")
+        if self.journal.damaged:
+            notice(f"olc: {self.journal.damaged} lines of the journal were damaged; retrying their rows")
 
-        from openllama_cli.batch.runner import Runner
-        from openllama_cli.generation.session import engines
-
-        return Runner(
-            engine=engines(loaded, note),
-            tokenizer=loaded.tokenizer,
-            context=opened.checkpoint.shape.context,
-            vocabulary=opened.checkpoint.shape.vocab,
-            model=opened.folder.name,
-            results=self._annotated or self._journal,
-            max_rows=wanted or self._auto_rows(loaded, opened, settings),
-            stopping=lambda: self._stop.requested,
-            notice=note,
-        )
-
-    def ray_runner(
-        self,
-        opened: OpenedModel,
-        spec: ModelSpec,
-        settings: RowSettings,
-        wanted: int | None,
-        options: RayOptions,
-        header: Mapping[str, Any],
-    ) -> "contextlib.AbstractContextManager[RayRunner]":
-        """Workers in place of a model here, while the context lasts."""
-        from openllama_cli.batch.ray.run import RayModel, open_runner
-
-        return open_runner(
-            options,
-            RayModel(opened.folder, opened.checkpoint, spec, header["model"], opened.tokenizer.sha256),
-            batch_size=wanted,
-            positions=self._longest_row(settings),
-            rows=self._summary.rows - self._journal.counts.done,
-            results=self._annotated or self._journal,
-            stopping=lambda: self._stop.requested,
-            notice=note,
-        )
-
-    def _longest_row(self, settings: RowSettings) -> int:
-        """Positions of the longest row, at most. A token is at least a byte of the prompt."""
-        longest = max(self._summary.longest_prompt_bytes + 1, self._summary.longest_prompt_tokens)
-        return longest + settings.sampling.max_tokens
-
-    def _auto_rows(self, loaded: "LoadedModel", opened: OpenedModel, settings: RowSettings) -> int:
-        from openllama_cli.system.device import free_bytes
-
-        shape = opened.checkpoint.shape
-        positions = min(shape.context, self._longest_row(settings))
-        per_position = cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize)
-        on_cpu = loaded.input_device.type == "cpu"
-        return auto_rows(free_bytes(loaded.input_device), per_position, positions, on_cpu=on_cpu)
-
-    def run(self, runner: "Runner | RayRunner", rows: Any) -> None:
-        """Work through the rows that are not done. A signal ends it with what it takes to resume said."""
-        shown = BatchProgress(self._summary.rows, self._journal.counts.done, as_json=self._as_json)
-        whole = False
-        try:
-            for progress in runner.run(rows):
-                shown.update(progress.rows, progress.failed, progress.tokens)
-                if self._annotated is not None:
-                    self._annotated.flush_if_due()
-                self._journal.sync_if_due()
-            if self._annotated is not None:
-                self._annotated.flush()
-            self._stop.finish()
-            whole = True
-        except (KeyboardInterrupt, Terminated):
-            shown.finish(done=False)
-            with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
-                if self._annotated is not None:
-                    self._annotated.flush()
-                self._journal.close()
-            done = self._journal.counts.done
-            again = _same_command(self._spooled)
-            notice(f"olc: stopped with {done} of {self._summary.rows} rows done; to go on:\n  {again}")
-            raise
-        finally:
-            shown.finish(done=whole)
-        seconds, counts = shown.seconds, runner.progress
-        self._spoken = f"{counts.rows} row{'s' * (counts.rows != 1)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
+    def run(self, rows: Iterable[Row]) -> None:
+        """Work through the rows that are not done. A signal ends it, with the command that resumes it printed."""
+        with self._runner() as runner:
+            shown = BatchProgress(self.summary.rows, self.journal.counts.done, as_json=self.as_json)
+            complete = False
+            try:
+                for progress in runner.run(rows):
+                    shown.update(progress.rows, progress.failed, progress.tokens)
+                    self._results.flush_if_due()
+                self._results.flush()
+                self.stop.finish()
+                complete = True
+            except (KeyboardInterrupt, Terminated):
+                shown.finish(done=False)
+                self._stopped()
+                raise
+            finally:
+                shown.finish(done=complete)
+            seconds, rows_done = shown.seconds, runner.progress.rows
+        self._speed = f"{rows_done} row{'s' * (rows_done != 1)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
 
     def report(self, target: Path) -> None:
-        """The end: what was written; raises RowsFailedError if rows failed."""
-        counts = self._journal.counts
-        said = f"olc: wrote {target}: {self._summary.rows} row{'s' * (self._summary.rows != 1)}, {counts.failed} failed"
-        notice(f"{said} ({self._spoken})" if self._spoken else said)
+        """Say what was written; raises RowsFailedError if rows failed."""
+        counts = self.journal.counts
+        text = f"olc: wrote {target}: {self.summary.rows} row{'s' * (self.summary.rows != 1)}, {counts.failed} failed"
+        notice(f"{text} ({self._speed})" if self._speed else text)
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
             raise RowsFailedError(
-                f"{counts.failed} of {self._summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; --retry-errors tries them again, a mended input needs --restart",
+                f"{counts.failed} of {self.summary.rows} rows failed: {by_code}",
+                f"their lines in {target.name} say why; --retry-errors retries them; a corrected input needs --restart",
             )
 
+    @contextlib.contextmanager
+    def _runner(self) -> "Iterator[Runner | RayRunner]":
+        """A loaded model, or workers while the context lasts."""
+        longest = max(self.summary.longest_prompt_bytes + 1, self.summary.longest_prompt_tokens)  # a token is at least a byte
+        positions = longest + self.settings.sampling.max_tokens
+        if self.ray is not None:
+            from openllama_cli.batch.ray.cluster import open_ray_runner
+            from openllama_cli.batch.ray.worker import worker_setup
 
-def _same_command(spooled: Path | None) -> str:
-    """The command line that was typed, without --restart, which would throw away what is done. spooled: the copy of stdin."""
-    command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
-    return command if spooled is None else f"{command} < {shlex.quote(str(spooled))}"
+            with open_ray_runner(
+                self.ray,
+                worker_setup(self.opened, self.spec, self.header["model"], self.batch_size, positions),
+                parameters=self.opened.checkpoint.parameters,
+                rows=self.summary.rows - self.journal.counts.done,
+                keep=self._results.append,
+                stopping=lambda: self.stop.requested,
+                notice=note,
+            ) as runner:
+                yield runner
+            return
+        # First: it settles how threads wait, which torch reads once, when it is imported.
+        loaded = load_model(self.opened, self.spec)
+
+        from openllama_cli.batch.runner import open_runner
+
+        yield open_runner(
+            loaded,
+            model=self.opened.folder.name,
+            keep=self._results.append,
+            batch_size=self.batch_size,
+            positions=positions,
+            stopping=lambda: self.stop.requested,
+            notice=note,
+        )
+
+    def _stopped(self) -> None:
+        """Keep what is finished, and say how to resume."""
+        with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
+            self._results.flush()
+            self.journal.close()
+        # Without --restart, which would throw away what is done.
+        command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
+        if self.spooled is not None:
+            command += f" < {shlex.quote(str(self.spooled))}"
+        notice(f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; to resume:\n  {command}")

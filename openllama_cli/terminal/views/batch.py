@@ -1,4 +1,4 @@
-"""How far a batch is: a bar on a terminal, a line now and then elsewhere, JSON lines for machines."""
+"""Progress of a batch: a bar on a terminal, a line now and then elsewhere, JSON lines for programs."""
 
 import sys
 import time
@@ -23,10 +23,10 @@ class BatchProgress:
     def __init__(self, total: int, before: int, *, as_json: bool) -> None:
         self._total, self._before = total, before
         self._as_json = as_json
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._rows = self._failed = self._tokens = 0
         self._bar: Progress | None = None
-        self._gone = False
+        self._reader_left = False
         if not as_json and is_terminal(sys.stderr) and not stderr_console().is_dumb_terminal:
             from rich import progress as parts
 
@@ -41,16 +41,16 @@ class BatchProgress:
             self._bar.start()
 
     def update(self, rows: int, failed: int, tokens: int) -> None:
-        """Take the counts of this run so far."""
+        """Show the counts of this run so far."""
         self._rows, self._failed, self._tokens = rows, failed, tokens
         if self._bar is not None:
             words = f"{failed} failed, " if failed else ""
             self._bar.update(self._task, completed=self._before + rows, failed=words, speed=f"{self.tokens_per_s:.0f}")
             return
         now = time.monotonic()
-        if now - self._told >= (_JSON_SECONDS if self._as_json else _LINE_SECONDS):
-            self._told = now
-            self._tell(done=False)
+        if now - self._reported >= (_JSON_SECONDS if self._as_json else _LINE_SECONDS):
+            self._reported = now
+            self._report(done=False)
 
     def finish(self, *, done: bool) -> None:
         """End the bar. done: whether the batch is finished."""
@@ -58,7 +58,7 @@ class BatchProgress:
             self._bar.stop()
             self._bar = None
         if self._as_json:
-            self._tell(done=done)
+            self._report(done=done)
 
     @property
     def seconds(self) -> float:
@@ -67,10 +67,10 @@ class BatchProgress:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens made a second, all rows together."""
+        """Tokens per second, all rows together."""
         return self._tokens / max(self.seconds, 1e-9)
 
-    def _tell(self, *, done: bool) -> None:
+    def _report(self, *, done: bool) -> None:
         rows = self._before + self._rows
         left = (self._total - rows) / self._rows * self.seconds if self._rows else None
         if self._as_json:
@@ -85,10 +85,10 @@ class BatchProgress:
                 "done": done,
             }
             try:
-                if not self._gone:
+                if not self._reader_left:
                     out_json(document)
             except BrokenPipeError:
-                self._gone = True  # Whoever watched has left. The result goes into OUTPUT all the same.
+                self._reader_left = True  # OUTPUT is written all the same.
             return
         words = f", {self._failed} failed" if self._failed else ""
         time_left = "" if left is None else f", {_clock(left)} left"

@@ -28,7 +28,7 @@ GREETING = PromptTemplate(
         ('{"prompt": "a", "temperature": -Infinity}', "invalid_json", "Infinity"),
         ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "invalid_json", "4300"),
         ("[" * 100_000, "invalid_json", "deeply"),
-        ('"prompt"', "invalid_type", "a text"),
+        ('"prompt"', "invalid_type", "a string"),
         ("7", "invalid_type", "a number"),
         ("null", "invalid_type", "null"),
         ('["prompt"]', "invalid_type", "a list"),

@@ -44,7 +44,7 @@ def test_a_line_ends_at_lf_or_crlf_and_nowhere_else(tmp_path: Path, data: bytes,
 
 
 @given(data=st.binary(max_size=200) | st.text("a\r\n", max_size=60).map(str.encode), limit=st.integers(0, 12))
-def test_lines_are_whole_exactly_up_to_the_limit(tmp_path_factory: pytest.TempPathFactory, data: bytes, limit: int) -> None:
+def test_lines_are_complete_exactly_up_to_the_limit(tmp_path_factory: pytest.TempPathFactory, data: bytes, limit: int) -> None:
     lines = lines_of(tmp_path_factory.getbasetemp(), data, limit)
     expected = data.removeprefix(BOM).split(b"\n")
     if expected[-1] == b"":
@@ -53,8 +53,8 @@ def test_lines_are_whole_exactly_up_to_the_limit(tmp_path_factory: pytest.TempPa
     for number, (line, text) in enumerate(zip(lines, expected, strict=True)):
         last = number == len(expected) - 1
         text = text if last and not data.endswith(b"\n") else text.removesuffix(b"\r")
-        assert line.whole == (len(text) <= limit)
-        assert not line.whole or content(line.data) == text
+        assert line.complete == (len(text) <= limit)
+        assert not line.complete or content(line.data) == text
 
 
 def test_a_line_beyond_the_limit_is_never_held(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_line_beyond_the_limit_is_never_held(tmp_path: Path) -> None:
         lines = list(read_lines(file, 2**20))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert [(line.number, line.whole) for line in lines] == [(1, True), (2, False), (3, True)]
+    assert [(line.number, line.complete) for line in lines] == [(1, True), (2, False), (3, True)]
     assert len(lines[1].data) < 10_000
     assert peak < 4 * 2**20
 

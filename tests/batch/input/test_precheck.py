@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllama_cli.batch.input.precheck import InputSummary, SeenIds, find_duplicate, precheck
-from openllama_cli.batch.input.readers import InputFormat
+from openllama_cli.batch.input.readers import input_format
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template, prompts_folder
@@ -22,7 +22,7 @@ from openllama_cli.prompt_templates import PromptTemplate, load_template, prompt
 def check(folder: Path, name: str, data: bytes | str, settings: RowSettings | None = None) -> InputSummary:
     path = folder / name
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return precheck(path, InputFormat.of(path), settings or RowSettings())
+    return precheck(path, input_format(path), settings or RowSettings())
 
 
 def refusal(folder: Path, name: str, data: bytes | str, settings: RowSettings | None = None) -> UsageError:
@@ -63,7 +63,7 @@ def test_the_longest_prompt_is_that_of_the_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", sorted((prompts_folder() / "examples").iterdir()), ids=lambda path: path.name)
 def test_the_example_prompts_have_no_wrong_row(example: Path) -> None:
     settings = RowSettings(load_template("qa")) if example.suffix == ".csv" else RowSettings()
-    summary = precheck(example, InputFormat.of(example), settings)
+    summary = precheck(example, input_format(example), settings)
     assert summary.rows > 1
     assert not summary.errors
 
@@ -92,7 +92,7 @@ def test_an_input_without_rows_is_refused(tmp_path: Path, name: str, data: bytes
 def test_an_input_that_cannot_be_opened_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(UsageError, match="cannot read"):
-        precheck(tmp_path / name, InputFormat("txt"), RowSettings())
+        precheck(tmp_path / name, "txt", RowSettings())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -100,18 +100,18 @@ def test_an_input_without_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("x")
     (tmp_path / "secret.txt").chmod(0)
     with pytest.raises(UsageError, match="Permission denied"):
-        precheck(tmp_path / "secret.txt", InputFormat("txt"), RowSettings())
+        precheck(tmp_path / "secret.txt", "txt", RowSettings())
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
-        precheck(tmp_path, InputFormat("txt"), RowSettings())
+        precheck(tmp_path, "txt", RowSettings())
 
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(UsageError, match="no regular file") as refused:
-        precheck(tmp_path / "pipe.txt", InputFormat("txt"), RowSettings())
+    with pytest.raises(UsageError, match="not a regular file") as refused:
+        precheck(tmp_path / "pipe.txt", "txt", RowSettings())
     assert "olc batch - --format" in refused.value.remedy
 
 
@@ -222,9 +222,9 @@ def test_a_large_input_takes_a_few_bytes_of_memory_a_row(tmp_path: Path) -> None
     with path.open("w") as file:
         for number in range(rows):
             file.write(f'{{"custom_id": "id-{number}", "prompt": "{"x" * 100} {number}", "max_tokens": 5}}\n')
-    precheck(prompts_folder() / "examples" / "en.txt", InputFormat("txt"), RowSettings())  # what is imported late
+    precheck(prompts_folder() / "examples" / "en.txt", "txt", RowSettings())  # what is imported late
     tracemalloc.start()
-    summary = precheck(path, InputFormat("jsonl"), RowSettings())
+    summary = precheck(path, "jsonl", RowSettings())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert summary.rows == rows
@@ -236,10 +236,9 @@ def test_checking_an_input_imports_neither_torch_nor_numpy(tmp_path: Path) -> No
     code = (
         "import sys; from pathlib import Path\n"
         "from openllama_cli.batch.input.precheck import precheck\n"
-        "from openllama_cli.batch.input.readers import InputFormat\n"
         "from openllama_cli.batch.input.rows import RowSettings\n"
         "from openllama_cli.prompt_templates import load_template\n"
-        "print(precheck(Path(sys.argv[1]), InputFormat('csv'), RowSettings(load_template('qa'))).rows)\n"
+        "print(precheck(Path(sys.argv[1]), 'csv', RowSettings(load_template('qa'))).rows)\n"
         "assert not {'torch', 'numpy', 'transformers', 'rich', 'click'} & set(sys.modules)\n"
     )
     run = subprocess.run([sys.executable, "-c", code, tmp_path / "a.csv"], capture_output=True, text=True, timeout=60)

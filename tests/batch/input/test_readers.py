@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openllama_cli.batch.input.readers import InputFormat, read_rows
+from openllama_cli.batch.input.readers import input_format, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -40,7 +40,7 @@ def reader(folder: Path) -> Read:
     def read_data(name: str, data: bytes | str, settings: RowSettings | None = None, **options: object) -> list[Row]:
         path = folder / f"input.{name}"
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return list(read_rows(path, InputFormat.of(path), settings or RowSettings(), **options))  # type: ignore[arg-type]
+        return list(read_rows(path, input_format(path), settings or RowSettings(), **options))  # type: ignore[arg-type]
 
     return read_data
 
@@ -74,19 +74,19 @@ def written(name: str, prompts: list[str]) -> bytes:
     [("a.txt", "txt"), ("a.text", "txt"), ("a.JSONL", "jsonl"), ("a.ndjson", "jsonl"), ("b.csv", "csv"), ("a.b.Tsv", "tsv")],
 )
 def test_the_suffix_tells_the_format(name: str, expected: str) -> None:
-    assert InputFormat.of(Path(name)).name == expected
+    assert input_format(Path(name)) == expected
 
 
 @pytest.mark.parametrize("name", ["prompts", "prompts.json", "prompts.xlsx", "-", ".csv"])
 def test_an_unknown_suffix_is_refused_with_the_option_that_helps(name: str) -> None:
     with pytest.raises(UsageError) as refused:
-        InputFormat.of(Path(name))
+        input_format(Path(name))
     assert "--format" in refused.value.remedy
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(UsageError, match="no format xml"):
-        InputFormat("xml")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown format xml"):
+        input_format(Path("in.txt"), "xml")
 
 
 # -- all formats -------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_reading_takes_no_more_than_is_asked_for(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(b'{"prompt": "first"}\n')
         file.truncate(2**40)  # a terabyte, on no disk
-    rows = read_rows(path, InputFormat.of(path), RowSettings())
+    rows = read_rows(path, input_format(path), RowSettings())
     assert next(rows).prompt == "first"
     rows.close()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Sampling options of a single row: over the command's, checked as the command line's are, and slips told."""
+"""Sampling options of a single row: over the command's, checked as the command line's are, and typos told."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllama_cli.batch.input.row_options import read_options
-from openllama_cli.batch.input.rows import InvalidRowError, RowSettings
+from openllama_cli.batch.input.rows import RowError, RowSettings
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.support.reading import code_of, read_object
 
@@ -55,7 +55,7 @@ def test_a_sampling_option_alone_samples_as_on_the_command_line() -> None:
 def test_other_names_of_max_tokens_are_known(name: str) -> None:
     assert read_options({name: 3}, SETTINGS)[0].max_tokens == 3
     assert read_options({name: 3, "max_tokens": None}, SETTINGS)[0].max_tokens == 3
-    with pytest.raises(InvalidRowError, match="twice"):
+    with pytest.raises(RowError, match="twice"):
         read_options({name: 3, "max_tokens": 4}, SETTINGS)
 
 
@@ -116,8 +116,8 @@ def test_a_stop_with_half_a_surrogate_pair_is_an_error_row(tmp_path: Path) -> No
         ("PROMPT", "prompt"),
     ],
 )
-def test_a_slip_is_told(name: str, meant: str) -> None:
-    with pytest.raises(InvalidRowError, match=f"did you mean {meant}") as refused:
+def test_a_typo_is_reported(name: str, meant: str) -> None:
+    with pytest.raises(RowError, match=f"did you mean {meant}") as refused:
         read_options({"prompt": "x", name: 1}, SETTINGS)
     assert refused.value.code == "bad_option"
 
@@ -132,7 +132,7 @@ def test_data_of_another_name_is_let_through(name: str) -> None:
 
 def test_options_that_do_not_exist_here_are_refused_unless_they_ask_for_nothing() -> None:
     for name, value in {"best_of": 3, "presence_penalty": 0.5, "frequency_penalty": "0", "logit_bias": {"5": 1}}.items():
-        with pytest.raises(InvalidRowError, match=name) as refused:
+        with pytest.raises(RowError, match=name) as refused:
             read_options({name: value}, SETTINGS)
         assert refused.value.code == "unsupported_option"
     nothing = {"best_of": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
@@ -152,7 +152,7 @@ def test_no_value_is_a_bug(fields: dict[str, Any], openai: bool) -> None:
     code, sampling = None, None
     try:
         sampling, _ = read_options(fields, SETTINGS, openai=openai)
-    except InvalidRowError as error:
+    except RowError as error:
         code = error.code
     assert isinstance(sampling, SamplingConfig) or code in ("bad_option", "unsupported_option", "invalid_unicode")
 

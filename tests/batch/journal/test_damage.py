@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openllama_cli.batch.journal.journal import Journal
-from openllama_cli.batch.output.files import OutputFiles
-from openllama_cli.batch.output.output import write_output
+from openllama_cli.batch.output.output import OutputFiles, write_output
 from openllama_cli.errors import OlcError
 from tests.support.dying_writer import HEADER, expected, line
 

@@ -1,4 +1,4 @@
-"""Processes that are killed, disks that are full, folders that go away: real ones. Damaged files: test_journal_damage.py."""
+"""Processes that are killed, disks that are full, folders that go away: real ones. Damaged files: test_damage.py."""
 
 import errno
 import os
@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from openllama_cli.batch.journal.journal import Journal
-from openllama_cli.batch.output.files import OutputFiles
-from openllama_cli.batch.output.output import open_journal, write_output
+from openllama_cli.batch.output.output import OutputFiles, open_journal, write_output
 from openllama_cli.errors import OlcError
 from tests.support.dying_writer import HEADER, expected, line
 
@@ -228,7 +227,6 @@ except OlcError as error:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no file size limits")
 @pytest.mark.parametrize("limit", [20_000, 20_001, 33_333, 65_536])
 def test_a_file_size_limit_cuts_the_row_that_did_not_fit(tmp_path: Path, limit: int) -> None:
     output = tmp_path / "out.jsonl"

@@ -1,6 +1,6 @@
 """The journal without faults of the machine: what is kept, counted, refused and begun anew.
 
-Faults are in test_journal_faults.py, damage in test_journal_damage.py.
+Faults are in test_faults.py, damage in test_damage.py.
 """
 
 import json
@@ -115,14 +115,7 @@ def test_restart_begins_anew_whatever_is_there(path: Path) -> None:
     ("change", "named"),
     [
         ({"options": HEADER["options"] | {"temperature": 0.8}}, "--temperature was 0.0, is 0.8"),
-        ({"options": {"temperature": 0.0, "max_tokens": 64, "stop": ["\n"], "top_p": 0.9}}, "--top-p was not given, is 0.9"),
-        ({"input": {"sha256": "ab", "format": "jsonl"}}, "the input's rows changed"),
         ({"input": {"sha256": "aa", "format": "txt"}}, "the input's format was jsonl, is txt"),
-        (
-            {"model": {"revision": None, "files": {"model.safetensors": {"bytes": 10, "sha256": "00"}}}},
-            "the model's file model.safetensors changed",
-        ),
-        ({"tokenizer": {"sha256": "00"}}, "the tokenizer changed"),
         ({"template": {"name": "qa", "sha256": "00"}}, "a template was not used, is"),
     ],
 )
@@ -170,9 +163,9 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b'{"prompt": "a user\'s own file"}\n', "is no journal of olc"),
-        (b"\x00" * 5000, "is no journal of olc"),
-        (b"[" * 100_000, "is no journal of olc"),
+        (b'{"prompt": "a user\'s own file"}\n', "is not a journal of olc"),
+        (b"\x00" * 5000, "is not a journal of olc"),
+        (b"[" * 100_000, "is not a journal of olc"),
         (b'{"olc_journal": 1, "rows": 3\n', "has a damaged first line"),
         (b'{"olc_journal": 1, "rows": 3}\n', "has a damaged first line"),
         (b'{"olc_journal": "1", "rows": 3, "crc32": "00000000"}\n', "has a damaged first line"),
@@ -210,7 +203,7 @@ def test_finish_replaces_the_rows_by_one_line(path: Path) -> None:
         assert journal.output == output
         assert done(journal) == list(range(50))
         assert (journal.counts.done, journal.counts.failed) == (50, 0)
-    with pytest.raises(UsageError, match="are of another run"):
+    with pytest.raises(UsageError, match="belong to another run"):
         Journal.open(path, HEADER | {"template": "x"}, 50)
 
 

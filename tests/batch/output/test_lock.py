@@ -1,6 +1,7 @@
 """Two processes at once: one writes, the other is told who does."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.batch.output import lock as lock_module
-from openllama_cli.batch.output.files import OutputFiles
 from openllama_cli.batch.output.lock import Holder, output_lock
+from openllama_cli.batch.output.output import OutputFiles
 from openllama_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
-fcntl = pytest.importorskip("fcntl", reason="no flock on this system")
+
 
 HOLD = """
 import sys

@@ -1,6 +1,5 @@
 """The driver of the Ray engine on real raylets: lost actors and machines, poison rows, stalls, and early refusals."""
 
-import json
 import os
 import signal
 import time
@@ -17,6 +16,7 @@ from openllama_cli.batch.ray.worker import RayWorker, Setup
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.spec import ModelSpec
+from tests.support.batches import Kept
 from tests.support.ray_workers import ObedientWorker, OldWorker, StuckWorker
 
 pytestmark = [
@@ -27,20 +27,6 @@ pytestmark = [
 ]
 ONE_CPU = WorkerPlan(workers=2, cpus=1, gpus=0, memory=0, per_node=1)
 NO_MODEL = Setup(ModelSpec(), "none", {"files": {}, "revision": None}, "", None, 1)
-
-
-class Kept:
-    """Results in memory, each row once."""
-
-    def __init__(self) -> None:
-        self.lines: dict[int, tuple[str | None, bytes]] = {}
-
-    def append(self, index: int, code: str | None, line: bytes) -> None:
-        assert index not in self.lines, "a row was finished twice"
-        self.lines[index] = (code, line)
-
-    def failed(self) -> dict[int, str]:
-        return {index: code for index, (code, _) in self.lines.items() if code is not None}
 
 
 class Machines:
@@ -91,19 +77,20 @@ def run(
     setup: Setup = NO_MODEL,
     plan: WorkerPlan = ONE_CPU,
     meanwhile: Callable[[Any, Kept], None] = lambda runner, kept: None,
-    **patience: float,
+    **timeouts: float,
 ) -> tuple[Kept, list[str]]:
-    from openllama_cli.batch.ray.engine import Patience, RayRunner
+    from openllama_cli.batch.ray.engine import RayRunner, Timeouts
 
     kept, notices = Kept(), []
-    runner = RayRunner(setup, plan, 3000, kept, notice=notices.append, worker=worker, patience=replace(Patience(), **patience))
+    runner = RayRunner(
+        setup, plan, 3000, kept.append, notice=notices.append, worker=worker, timeouts=replace(Timeouts(), **timeouts)
+    )
     try:
         for _ in runner.run(todo):
             meanwhile(runner, kept)
     finally:
         runner.close()
-    assert runner.progress.rows == len(kept.lines)
-    assert runner.progress.failed == len(kept.failed())
+    assert (runner.progress.rows, runner.progress.failed) == (len(kept.results), len(kept.failed))
     return kept, notices
 
 
@@ -118,9 +105,9 @@ def test_a_machine_that_goes_is_done_without_and_one_that_comes_is_used(machines
             given += 1
 
     def meanwhile(runner: Any, kept: Kept) -> None:
-        working = {worker.greeting.node for worker in runner._workers if worker.jobs}
+        working = {worker.info.node for worker in runner._workers if worker.rows}
         seen[-1] |= working
-        if len(seen) == 1 and len(working) == 2 and len(kept.lines) > 20:
+        if len(seen) == 1 and len(working) == 2 and len(kept.results) > 20:
             machines.remove()
             seen.append(set())
             machines.add()
@@ -129,17 +116,17 @@ def test_a_machine_that_goes_is_done_without_and_one_that_comes_is_used(machines
 
     kept, notices = run(machines, endless(), meanwhile=meanwhile)
     assert len(seen) == 3, "the machine that came was not used"
-    assert sorted(kept.lines) == list(range(given))
-    assert not kept.failed()
-    assert any("was lost" in notice and "rows are done again" in notice for notice in notices)
+    assert sorted(kept.results) == list(range(given))
+    assert not kept.failed
+    assert any("was lost" in notice and "retrying" in notice for notice in notices)
 
 
 def test_a_poison_row_becomes_an_error_row_and_spares_the_others(machines: Machines) -> None:
     todo = rows(*("die" if index == 7 else f"text {index}" for index in range(30)))
     kept, notices = run(machines, todo)
-    assert sorted(kept.lines) == list(range(30))
-    assert kept.failed() == {7: "worker_lost"}
-    document = json.loads(kept.lines[7][1])
+    assert sorted(kept.results) == list(range(30))
+    assert kept.failed == {7: "worker_lost"}
+    document = kept.document(7)
     assert document["error"]["code"] == "worker_lost"
     assert "4 workers were lost" in document["error"]["message"]
     assert "its process ended" in document["error"]["message"]
@@ -148,16 +135,16 @@ def test_a_poison_row_becomes_an_error_row_and_spares_the_others(machines: Machi
 
 def test_a_worker_that_hangs_is_noticed_and_replaced(machines: Machines, tmp_path: Path) -> None:
     once = f"stop once:{tmp_path / 'stopped'}"
-    kept, notices = run(machines, rows("a", once, "b", "c"), plan=replace(ONE_CPU, workers=1), silent=2)
-    assert sorted(kept.lines) == [0, 1, 2, 3]
-    assert not kept.failed()
-    assert any("no answer for 2 s" in notice for notice in notices)
+    kept, notices = run(machines, rows("a", once, "b", "c"), plan=replace(ONE_CPU, workers=1), reply=2)
+    assert sorted(kept.results) == [0, 1, 2, 3]
+    assert not kept.failed
+    assert any("no reply for 2 s" in notice for notice in notices)
 
 
-def test_a_worker_that_answers_but_does_not_get_on_is_given_up(machines: Machines) -> None:
-    kept, _ = run(machines, rows("a"), StuckWorker, stall=0.5)
-    assert kept.failed() == {0: "worker_lost"}
-    assert b"no token for" in kept.lines[0][1]
+def test_a_worker_that_replies_but_does_not_get_on_is_given_up(machines: Machines) -> None:
+    kept, _ = run(machines, rows("a"), StuckWorker, token=0.5)
+    assert kept.failed == {0: "worker_lost"}
+    assert "no token for" in kept.document(0)["error"]["message"]
 
 
 def test_workers_that_find_no_place_are_an_error_that_says_what_there_is(machines: Machines) -> None:
@@ -189,12 +176,12 @@ def test_a_killed_actor_costs_no_row(machines: Machines) -> None:
     killed: list[int] = []
 
     def meanwhile(runner: Any, kept: Kept) -> None:
-        if not killed and len(kept.lines) > 10:
-            killed.append(next(worker.greeting.pid for worker in runner._workers if worker.greeting and worker.jobs))
+        if not killed and len(kept.results) > 10:
+            killed.append(next(worker.info.pid for worker in runner._workers if worker.info and worker.rows))
             os.kill(killed[0], signal.SIGKILL)
 
     kept, notices = run(machines, rows(*["sleep"] * 100), meanwhile=meanwhile)
     assert killed
-    assert sorted(kept.lines) == list(range(100))
-    assert not kept.failed()
+    assert sorted(kept.results) == list(range(100))
+    assert not kept.failed
     assert sum("was lost" in notice for notice in notices) == 1

@@ -1,4 +1,4 @@
-"""What --engine ray takes, how a cluster is shared out, and which rows are done again with whom; all of it without Ray."""
+"""What --engine ray takes, how a cluster is shared out, and which rows are retried with whom; all of it without Ray."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from openllama_cli.batch.input.rows import Row
-from openllama_cli.batch.ray.backlog import Backlog, Job
+from openllama_cli.batch.ray.backlog import Backlog
 from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port, parse_engine, plan_workers, worker_bytes
 from openllama_cli.errors import UsageError
 
@@ -17,8 +17,8 @@ def rows(count: int) -> list[Row]:
     return [Row(index, f"row-{index}") for index in range(count)]
 
 
-def indexes(jobs: list[Job]) -> list[int]:
-    return [job.row.index for job in jobs]
+def indexes(rows: list[Row]) -> list[int]:
+    return [row.index for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
 def test_neither_help_nor_the_driver_of_a_ray_batch_imports_torch() -> None:
     code = (
         "import sys, openllama_cli.commands.batch.command; assert 'ray' not in sys.modules; "
-        "import openllama_cli.batch.ray.run, openllama_cli.batch.ray.engine; "
+        "import openllama_cli.batch.ray.cluster, openllama_cli.batch.ray.engine; "
         "assert 'ray' in sys.modules and 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -87,12 +87,12 @@ def test_named_workers_share_the_threads() -> None:
 def test_fresh_rows_fill_a_worker_up_and_are_read_only_then() -> None:
     read = []
     backlog = Backlog(row for row in rows(10) if read.append(row.index) is None)  # type: ignore[func-returns-value]
-    first = backlog.take([], 2, 4)
+    first = backlog.pop([], 2, 4)
     assert indexes(first) == read == [0, 1, 2, 3]
-    assert backlog.take(first, 2, 4) == []
-    assert indexes(backlog.take(first[1:], 2, 4)) == [4]
+    assert backlog.pop(first, 2, 4) == []
+    assert indexes(backlog.pop(first[1:], 2, 4)) == [4]
     assert not backlog.empty
-    assert indexes(backlog.take([], 2, 99)) == [5, 6, 7, 8, 9]
+    assert indexes(backlog.pop([], 2, 99)) == [5, 6, 7, 8, 9]
     assert backlog.empty
 
 
@@ -100,14 +100,14 @@ def test_a_row_that_kills_its_workers_is_given_up_after_three_retries_and_takes_
     poison, tried, done, given_up, lost_workers = 5, [0] * 20, set(), [], 0
     backlog = Backlog(rows(20))
     while not backlog.empty:
-        jobs = backlog.take([], 4, 8)
-        for job in jobs:
-            tried[job.row.index] += 1
-        if poison in indexes(jobs):
+        popped = backlog.pop([], 4, 8)
+        for row in popped:
+            tried[row.index] += 1
+        if poison in indexes(popped):
             lost_workers += 1
-            given_up += backlog.lose(jobs)
+            given_up += backlog.lose(popped)
         else:
-            done |= set(indexes(jobs))
+            done |= set(indexes(popped))
     assert indexes(given_up) == [poison]
     assert done == set(range(20)) - {poison}
     assert tried[poison] == lost_workers == 4
@@ -116,12 +116,12 @@ def test_a_row_that_kills_its_workers_is_given_up_after_three_retries_and_takes_
 
 def test_rows_of_a_lost_worker_are_not_mixed_with_fresh_ones() -> None:
     backlog = Backlog(rows(20))
-    mine, others = backlog.take([], 4, 8), backlog.take([], 4, 8)
+    mine, others = backlog.pop([], 4, 8), backlog.pop([], 4, 8)
     assert backlog.lose(mine) == []
-    assert indexes(backlog.take(others[:2], 4, 8)) == [16, 17, 18, 19], "a busy worker goes on with fresh rows"
-    again = backlog.take([], 4, 8)
-    assert indexes(again) == [0, 1, 2, 3], "those that run side by side, no more"
-    assert backlog.take(again[:1], 4, 8) == []
+    assert indexes(backlog.pop(others[:2], 4, 8)) == [16, 17, 18, 19], "a busy worker goes on with fresh rows"
+    again = backlog.pop([], 4, 8)
+    assert indexes(again) == [0, 1, 2, 3], "a batch, no more"
+    assert backlog.pop(again[:1], 4, 8) == []
     backlog.lose(again)
-    assert [indexes(backlog.take([], 4, 8)) for _ in range(4)] == [[0], [1], [2], [3]], "after a second loss each is alone"
-    assert indexes(backlog.take([], 4, 8)) == [4, 5, 6, 7]
+    assert [indexes(backlog.pop([], 4, 8)) for _ in range(4)] == [[0], [1], [2], [3]], "after a second loss each is alone"
+    assert indexes(backlog.pop([], 4, 8)) == [4, 5, 6, 7]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.commands.batch.command import _parse_batch_size
+from openllama_cli.errors import UsageError
 from tests.conftest import Olc
 from tests.support.batches import GREEDY, read
 
@@ -209,3 +211,14 @@ def test_an_input_that_is_not_there_is_named_whatever_the_output_is(olc: Olc, mo
     result = olc("batch", "no/such/in.txt", *output, "-m", model)
     assert result.code == 2
     assert "cannot read no/such/in.txt: No such file or directory" in result.messages
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])
+def test_batch_sizes_that_cannot_be(text: str) -> None:
+    with pytest.raises(UsageError, match="--batch-size"):
+        _parse_batch_size(text)
+
+
+def test_batch_sizes_that_can_be() -> None:
+    assert _parse_batch_size("auto") is None
+    assert _parse_batch_size("16") == 16

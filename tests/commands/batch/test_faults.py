@@ -87,9 +87,9 @@ import os, signal
 from openllama_cli.batch.journal import journal; from openllama_cli.batch.output import output
 point, count = {point!r}, {count}
 def die(): os.kill(os.getpid(), signal.SIGKILL)
-write = journal.write_whole
+write = journal.write_all
 appends = 0
-def write_whole(descriptor, data):
+def write_all(descriptor, data):
     global appends
     appends += 1
     if appends == count and point == "before an append": die()
@@ -97,9 +97,9 @@ def write_whole(descriptor, data):
         os.write(descriptor, data[: len(data) // 2]); die()
     write(descriptor, data)
     if appends == count and point == "after an append": die()
-journal.write_whole = write_whole
+journal.write_all = write_all
 if point == "before the rename":
-    from openllama_cli.batch.output.files import OutputFiles
+    from openllama_cli.batch.output.output import OutputFiles
     def write_output(journal, path):
         OutputFiles.of(path).temporary.write_bytes(b"half of it"); die()
     output.write_output = write_output

@@ -85,7 +85,7 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     assert run.returncode == 130, err.decode()
     assert out == b""
     assert b"(its process ended)" in err
-    assert b"to go on:" in err
+    assert b"to resume:" in err
     assert left(processes) == []
 
     # Resumed, and the driver is killed.

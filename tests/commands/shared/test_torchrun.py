@@ -223,7 +223,7 @@ def test_sigterm_ends_all_ranks_with_what_it_takes_to_go_on(running: Running) ->
     running.process.send_signal(signal.SIGTERM)
     assert running.ends_within(30) != 0
     assert "error:" not in running.messages
-    assert f"of {ROWS} rows done; to go on:\n  olc batch {running.source}" in running.messages
+    assert f"of {ROWS} rows done; to resume:\n  olc batch {running.source}" in running.messages
 
 
 def run_on_two_hosts(*options: Sequence[str], model: Path) -> list[bytes]:

@@ -1,0 +1,159 @@
+"""Finished rows: their lines of OUTPUT, and how they get into the journal, with annotations if those are wanted.
+
+A result has the same bytes whenever and beside whatever it was made. The driver of the Ray engine handles results too, and has
+no use for torch: it is imported only where a completion comes in.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.batch.input.rows import Row
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.journal.journal import Journal
+    from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.models.tokenizer.base import Tokenizer
+
+# What OpenAI answers a request that cannot be run.
+_BAD_REQUEST = 400
+_SERVER_ERROR = 500
+_ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
+
+# Rows annotated together, and how long the first of them may wait. A crash costs no more than these.
+MOST_ROWS = 32
+MOST_SECONDS = 1.0
+
+Annotate = Callable[[list[str]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished row. index: the row's. code: of its error, None if it succeeded. document: its line of OUTPUT as an object."""
+
+    index: int
+    code: str | None
+    document: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The completion; in OpenAI's shape that of its choice, with the prompt in front if the row has `echo`."""
+        document = self.document
+        text: str = document["response"]["body"]["choices"][0]["text"] if "response" in document else document["text"]
+        return text
+
+    def line(self, **more: Any) -> bytes:
+        """The line of OUTPUT, JSON without newline. more: fields that stand at its end."""
+        document = self.document | more
+        # A lone surrogate cannot be written as UTF-8, but its JSON escape can.
+        try:
+            return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            return json.dumps(document, allow_nan=False).encode()
+
+
+@dataclass
+class Progress:
+    """Counts of one run: rows that it finished, with errors or without, and tokens that it made."""
+
+    rows: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+    def count(self, result: Result) -> None:
+        """Count a finished row."""
+        self.rows += 1
+        self.failed += result.code is not None
+
+
+class Results:
+    """Writes results to the journal, with annotations if `annotate` is given.
+
+    annotate: texts in, as many objects out, in types that JSON has. Rows then wait to be annotated together, and get a field
+    `annotations`: what `annotate` returned for `Result.text`, null for a row that failed. A row's annotations depend only on
+    its own text, and it is journalled once, with them: one that waits is not done yet, and is run again after a crash.
+    """
+
+    def __init__(self, journal: "Journal", annotate: Annotate | None = None) -> None:
+        self._journal, self._annotate = journal, annotate
+        self._waiting: list[Result] = []
+        self._since = 0.0
+
+    def append(self, result: Result) -> None:
+        """Keep a finished row. Raises OlcError when the disk refuses this one or one before it."""
+        if self._annotate is None:
+            self._journal.append(result.index, result.code, result.line())
+        elif result.code is not None:
+            self._journal.append(result.index, result.code, result.line(annotations=None))
+        else:
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting.append(result)
+            if len(self._waiting) >= MOST_ROWS:
+                self.flush()
+
+    def flush_if_due(self) -> None:
+        """`flush`, and have the journal on the disk, if a row has waited for a second."""
+        if self._waiting and time.monotonic() - self._since >= MOST_SECONDS:
+            self.flush()
+        self._journal.sync_if_due()
+
+    def flush(self) -> None:
+        """Annotate and keep the rows that wait. Raises OlcError when the disk refuses."""
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._annotate is not None:
+            found = self._annotate([result.text for result in waiting])
+            for result, annotations in zip(waiting, found, strict=True):
+                self._journal.append(result.index, None, result.line(annotations=annotations))
+
+
+def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: str) -> Result:
+    """A row that was completed. model: its name, for OpenAI's shape."""
+    from openllama_cli.generation.text.completion import choice, openai_reason, usage
+
+    if not row.openai:
+        reason = openai_reason(completion.finish_reason)
+        return Result(row.index, None, _document(row, completion.text, reason, usage([completion]), None))
+    assert row.sampling is not None
+    echo = (row.prompt or "") if row.echo else None
+    body = {
+        "id": f"cmpl-{row.index}",
+        "object": "text_completion",
+        # The time would make other bytes of the same result.
+        "created": 0,
+        "model": model,
+        "choices": [choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)],
+        "usage": usage([completion]),
+    }
+    return Result(row.index, None, _openai_document(row, 200, body, None))
+
+
+def failure(row: Row, code: str, message: str) -> Result:
+    """A row that failed."""
+    error = {"code": code, "message": message}
+    if not row.openai:
+        return Result(row.index, code, _document(row, None, None, None, error))
+    status = _SERVER_ERROR if code in _ENDED_BY_US else _BAD_REQUEST
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    return Result(row.index, code, _openai_document(row, status, body, error))
+
+
+def _document(
+    row: Row, text: str | None, reason: str | None, usage: dict[str, int] | None, error: dict[str, str] | None
+) -> dict[str, Any]:
+    return {
+        "custom_id": row.custom_id,
+        "index": row.index,
+        "prompt": row.prompt,
+        "text": text,
+        "finish_reason": reason,
+        "usage": usage,
+        "error": error,
+    }
+
+
+def _openai_document(row: Row, status: int, body: dict[str, Any], error: dict[str, str] | None) -> dict[str, Any]:
+    response = {"status_code": status, "request_id": f"req-{row.index}", "body": body}
+    return {"id": f"batch_req_{row.index}", "custom_id": row.custom_id, "response": response, "error": error}
