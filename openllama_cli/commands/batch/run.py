@@ -54,10 +54,11 @@ class BatchAnnotations:
     def open(self) -> "RowAnnotator":
         """Load the pipeline. Raises OlcError for one that gives nothing of what is asked for."""
         from openllama_cli.annotation.annotate import annotate_completions
+        from openllama_cli.annotation.documents import lacking
 
         pipeline = self.chosen.open()
         probed = annotate_completions(pipeline, [_PROBE], self.kinds)[0]
-        tell_lacking(pipeline, probed.lacking(self.kinds), self.kinds, asked=True)
+        tell_lacking(pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
         return RowAnnotator(self.kinds, pipeline)
 
 
