@@ -16,12 +16,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.forked import fork
+from tests.support.forked import Forked, fork
 from tests.support.hub_server import HubServer
 from tests.support.hubs import CONFIG
 from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
 OLC = (sys.executable, "-m", "openllama_cli", "models")
+# huggingface_hub does so when it is imported.
+READ_THE_ENVIRONMENT_AGAIN = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+    del sys.modules[name]
+"""
 WEIGHTS = os.urandom(3_000_000)
 FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": WEIGHTS}
 
@@ -41,9 +47,8 @@ class Home:
         }
 
     def olc(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*OLC, *arguments], env=self.env, cwd=self.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        run = Forked("models", *arguments, env=self.env, cwd=self.folder, code=READ_THE_ENVIRONMENT_AGAIN)
+        done = subprocess.CompletedProcess(run, run.wait(), run.out.decode(), run.err.decode())
         assert done.returncode == expect, done.stderr
         return done
 

@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def ask(address: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], **options: Any) -> int:
+def ask(
+    address: str, arguments: Sequence[str], streams: Sequence[int], env: Mapping[str, str], *, cwd: str, **options: Any
+) -> int:
     """Have olc run, with these three streams. Returns a descriptor that tells its process and its exit code, a line each.
 
     options: see `tests.support.forked.Forked`.
     """
     told, tells = os.pipe()
-    request = {"arguments": list(arguments), "env": dict(env), "cwd": os.getcwd(), **options}  # noqa: PTH109
+    request = {"arguments": list(arguments), "env": dict(env), "cwd": cwd, **options}
     content = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -29,7 +31,7 @@ def ask(address: str, arguments: Sequence[str], streams: Sequence[int], env: Map
 
 
 if __name__ == "__main__":
-    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ)
+    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ, cwd=os.getcwd())  # noqa: PTH109
     with os.fdopen(told, "rb") as lines:
         code = int(lines.read().splitlines()[1])
     sys.exit(code if code >= 0 else 128 - code)

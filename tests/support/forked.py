@@ -37,8 +37,8 @@ class Forked:
     """A run of olc, with what `subprocess.Popen` has: pid, poll, wait, send_signal, kill, returncode, and as a context.
 
     stdin, stdout, stderr: open files or descriptors. stdin None: the null device. stdout and stderr None: kept, and there as
-    `out` and `err` once it has ended. env: the whole environment, None the one of the tests. file_size: bytes that a file may
-    grow to. code: Python that runs before olc does, or, if it ends with an exit, in place of it.
+    `out` and `err` once it has ended. env, cwd: the whole environment and the working folder, None those of the tests.
+    file_size: bytes that a file may grow to. code: Python that runs before olc does, or in place of it if it ends with an exit.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Forked:
         stdout: IO[bytes] | int | None = None,
         stderr: IO[bytes] | int | None = None,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
         file_size: int | None = None,
         code: str = "",
     ) -> None:
@@ -58,7 +59,7 @@ class Forked:
         with Path(os.devnull).open("rb") as nothing:
             files = (stdin if stdin is not None else nothing, stdout or self._kept[0], stderr or self._kept[1])
             streams = [file if isinstance(file, int) else file.fileno() for file in files]
-            told = ask(server(), arguments, streams, environment, file_size=file_size, code=code)
+            told = ask(server(), arguments, streams, environment, cwd=str(cwd or Path.cwd()), file_size=file_size, code=code)
         self._told = os.fdopen(told, "rb")
         self.pid = int(self._told.readline())
 
