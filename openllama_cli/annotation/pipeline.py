@@ -170,11 +170,11 @@ def open_pipeline(choice: Choice) -> Pipeline:
             # A pipeline is other people's files and code: whatever it raises is about it.
             raise OlcError(
                 f"the pipeline {named} cannot be loaded: {first_line(error)}",
-                f"install what it names, or download or train it again for spaCy {spacy.__version__}",
+                f"install what it names, or download or train it again for spaCy {version_of_spacy()}",
                 code="pipeline",
             ) from error
     name, version = f"{nlp.meta['lang']}_{nlp.meta['name']}", str(nlp.meta["version"])
-    identity = {"pipeline": name, "version": version, "spacy": spacy.__version__}
+    identity = {"pipeline": name, "version": version, "spacy": version_of_spacy()}
     return Pipeline(nlp, f"{name} {version}", identity, trained=True, notes=notes)
 
 
@@ -200,7 +200,7 @@ def _blank(language: str, notes: list[str]) -> Pipeline:
     # First, into the list that the caller still adds to.
     told = f"no trained pipeline for {language} is installed; a blank one finds {found}. For more: {install_command(language)}"
     notes.insert(0, told)
-    identity = {"pipeline": f"blank:{language}", "version": spacy.__version__, "spacy": spacy.__version__}
+    identity = {"pipeline": f"blank:{language}", "version": version_of_spacy(), "spacy": version_of_spacy()}
     return Pipeline(nlp, f"the blank pipeline for {language}", identity, trained=False, notes=notes)
 
 
@@ -217,6 +217,13 @@ def _add_lookup_lemmas(nlp: Any) -> None:
             nlp.get_pipe("lemmatizer").initialize(nlp=nlp)
         except ValueError:
             nlp.remove_pipe("lemmatizer")
+
+
+def version_of_spacy() -> str:
+    """Such as "3.8.18"."""
+    from spacy.about import __version__
+
+    return __version__
 
 
 @contextmanager

@@ -158,19 +158,19 @@ class _Report:
 
     def show(self) -> None:
         """Tables of the medians, ranges and ratios; on a terminal also bars."""
+        times = ("process_s", "load_s", "time_to_first_token_s")
+        speeds = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s")
         rows = []
         for result in self.results:
             share, memory = self._share(result), result.spread("peak_memory_bytes")
-            metrics = ("process_s", "load_s", "time_to_first_token_s")
-            speeds = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s")
-            figures = [_spread(result.spread(metric)) for metric in (*metrics, *speeds)]
+            figures = [_spread(result.spread(metric)) for metric in (*times, *speeds)]
             measured = share is not None and result.spread("decode_tokens_per_s") is not None
             rows.append([result.name, *figures, size(memory.middle) if memory else "", f"{share:.0%}" if measured else ""])
         columns = ["", "process s", "load s", "first token s", "prefill/s", "decode/s", "tokens/s", "memory", "of bandwidth"]
         table(columns, rows, right=columns[1:], optional=["process s", "load s", "first token s", "memory"])
-        metrics = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s", "load_s", "process_s")
+        compared = (*speeds, "load_s", "process_s")
         ratios = [
-            [result.name, *(_spread(result.ratio(baseline, metric)) for metric in metrics)]
+            [result.name, *(_spread(result.ratio(baseline, metric)) for metric in compared)]
             for result in self.results
             if (baseline := self._baseline(result)) is not None
         ]

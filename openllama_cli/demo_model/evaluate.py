@@ -132,7 +132,7 @@ class DemoModel:
         """Greedy continuations of prompts of equal length, each up to and including EOS or `limit` tokens long."""
         ids = torch.tensor(prompts)
         mask = torch.ones_like(ids)
-        out = self.model.generate(ids, attention_mask=mask, max_new_tokens=limit, do_sample=False)  # type: ignore[operator]
+        out = self.model.generate(ids, attention_mask=mask, max_new_tokens=limit, do_sample=False)
         rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
 

@@ -177,5 +177,5 @@ def _pair(images: Sequence[Path], labels: Sequence[Path], *, test: bool) -> tupl
     if len(present) == 1:
         missing = "labels" if ours["images"] else "images"
         remedy = f"give both: --data IMAGES --data LABELS ({_MNIST})"
-        raise UsageError(f"{present[0].name} has no file of {missing} with it", remedy)
+        raise UsageError(f"{present[0].name} has no matching file of {missing}", remedy)
     return (present[0], present[1]) if present else None

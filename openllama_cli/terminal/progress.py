@@ -1,4 +1,4 @@
-"""Progress bars on stderr, only on a terminal: the rich side of `models.progress.Progress`."""
+"""Progress bars on stderr, only on a terminal: the rich side of `system.progress.Progress`."""
 
 import sys
 
@@ -20,14 +20,14 @@ from openllama_cli.terminal.streams import is_terminal, one_line, stderr_console
 
 
 class TerminalProgress:
-    """One bar at a time, in bytes, or a spinner where the total is not known; silent when stderr is not a terminal."""
+    """One bar at a time, in bytes, or a spinner if the total is unknown; silent if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def start(self, label: str, total_bytes: int | None) -> None:
-        """Begin a piece of work; a piece that was under way ends."""
+        """Begin a task; the current one ends."""
         columns: tuple[ProgressColumn, ...] = (
             (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Remaining())
             if total_bytes
@@ -36,12 +36,12 @@ class TerminalProgress:
         self._show(label, total_bytes, columns)
 
     def start_steps(self, label: str, steps: int) -> None:
-        """Begin a piece of work that has so many steps; `step` says what each is."""
+        """Begin a task of `steps` steps; `step` names each."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._show(label, steps, columns)
 
     def step(self, label: str, done: int) -> None:
-        """What is being done now, and how many steps were done before it."""
+        """Show the current step and how many steps are done."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
 

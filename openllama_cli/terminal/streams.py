@@ -114,7 +114,7 @@ def notice(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A notice that says whom it is from."""
+    """A notice that begins with "olc: "."""
     notice(f"olc: {text}")
 
 

@@ -1,4 +1,4 @@
-"""Tables on stdout: rich on a terminal, tab-separated lines in a pipe (so that cut and awk work)."""
+"""Tables on stdout: rich on a terminal, tab-separated lines in a pipe, for cut and awk."""
 
 import sys
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def table(
 ) -> None:
     """Show rows under columns.
 
-    right: the columns whose figures are aligned to the right. optional: columns that a narrow terminal is spared, the first
-    of them first; a pipe gets them all.
+    right: columns aligned to the right. optional: columns that a narrow terminal leaves out, the first of them first; a pipe
+    gets them all.
     """
     if not is_terminal(sys.stdout):
         out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
@@ -39,7 +39,7 @@ def table(
 def _fitted(
     columns: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
 ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Leave optional columns out, one after another, until the table fits the terminal or none is left."""
+    """Leave out optional columns, one after another, until the table fits the terminal or none is left."""
     for name in (*optional, None):
         widths = [max(cell_len(one_line(line[place])) for line in [columns, *rows]) for place in range(len(columns))]
         if name is None or sum(widths) + 2 * len(widths) <= stdout_console().width:
@@ -50,7 +50,7 @@ def _fitted(
 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Show name and value, one pair a line."""
+    """Show names and values, one pair per line."""
     if not is_terminal(sys.stdout):
         out("".join(f"{name}\t{one_line(value)}\n" for name, value in pairs))
         return
@@ -63,7 +63,7 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def size(count: float) -> str:
-    """A number of bytes for people, in powers of 1000 as disks and the Hub count them."""
+    """A number of bytes for people, in powers of 1000, like disks and the Hub."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -72,5 +72,5 @@ def size(count: float) -> str:
 
 
 def figure(value: float) -> str:
-    """A measured number to three digits, never in powers of ten: "0.0123", "47.1", "1,250"."""
+    """A measured number with three digits, never in scientific notation: "0.0123", "47.1", "1,250"."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

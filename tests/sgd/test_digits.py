@@ -103,7 +103,7 @@ def test_files_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     lone = tmp_path / "train-images-idx3-ubyte"
     (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "elsewhere")
     for paths in ([lone], [tmp_path]):
-        with pytest.raises(UsageError, match="no file of labels"):
+        with pytest.raises(UsageError, match="no matching file of labels"):
             read_digits(paths)
     (tmp_path / "elsewhere").rename(tmp_path / "train-labels-idx1-ubyte")
     write_idx(tmp_path / "emnist-train-images-idx3-ubyte", digit_images(5)[0])

@@ -45,8 +45,9 @@ class AnnotationView:
         if self._kinds & {"tokens", "pos", "lemma", "vectors"}:
             parts.append([self._table(text, tokens, sents)])
         if "dependencies" in self._kinds:
+            heads = [token for token in tokens if "head" in token]
             first = tokens[0]["id"] if tokens else 0
-            parts.append(tree([(_word(text, t), t["dep"], t.get("pos", ""), t["head"] - first) for t in tokens if "head" in t]))
+            parts.append(tree([(_word(text, t), t.get("dep", ""), t.get("pos", ""), t["head"] - first) for t in heads]))
         for number, part in enumerate(parts):
             if number:
                 self.blank()

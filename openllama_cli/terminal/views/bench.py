@@ -1,4 +1,4 @@
-"""The figures of a benchmark: a table, bars, and the same as a picture."""
+"""Bars of `olc bench`, on a terminal and as a picture."""
 
 import io
 import re
@@ -16,7 +16,7 @@ _WIDTH = 30
 
 
 def bars(title: str, values: Sequence[tuple[str, float]]) -> Text:
-    """A bar for each value, the largest full."""
+    """One bar per value; the largest is full."""
     most = max((value for _, value in values), default=0.0) or 1.0
     names = max((len(name) for name, _ in values), default=0)
     text = Text(f"{title}\n", style="bold")
@@ -28,14 +28,15 @@ def bars(title: str, values: Sequence[tuple[str, float]]) -> Text:
 
 
 def show_bars(title: str, values: Sequence[tuple[str, float]]) -> None:
-    """Print bars on a terminal; a pipe has the table."""
+    """Print bars on a terminal; a pipe gets only the table."""
     if is_terminal(sys.stdout):
         stdout_console().print(bars(title, values))
 
 
 def bars_svg(charts: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str) -> str:
-    """The charts as an SVG picture that refers to nothing elsewhere."""
+    """The charts as a self-contained SVG picture."""
     console = Console(record=True, width=76, file=io.StringIO(), highlight=False, markup=False, color_system="truecolor")
     for name, values in charts:
         console.print(bars(name, values))
+    # rich's SVG loads its font from the network.
     return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title=title))
