@@ -1,4 +1,4 @@
-"""Rivals in turn (A B A B), each in a fresh process, and what comes of it: medians, ranges and paired ratios."""
+"""Jobs measured in turn (A B A B), each in a fresh process: medians, ranges and paired ratios."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from openllama_cli.benchmark.worker import Job, arguments
 from openllama_cli.errors import OlcError
 
-# As the worker tells them, and process_s: from the start of its process to its end.
+# As the worker prints them, and process_s: from the start of its process to its end.
 METRICS = (
     "process_s",
     "load_s",
@@ -27,7 +27,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the middle and the most of several measurements."""
+    """Minimum, median and maximum of several measurements."""
 
     least: float
     middle: float
@@ -43,7 +43,7 @@ class Spread:
 class Result:
     """One job's measurements.
 
-    metrics: name → one value a run, None where there was nothing to measure. precision: the types that were computed with.
+    metrics: name → one value per run, None if there was nothing to measure. precision: the dtypes that were computed with.
     """
 
     name: str
@@ -58,21 +58,21 @@ class Result:
         return Spread.of(values) if values else None
 
     def ratio(self, other: "Result", metric: str) -> Spread | None:
-        """This one's metric over the other's, run by run: what disturbs the machine disturbs both of a pair."""
+        """This result's metric divided by the other's, run by run: what disturbs the machine disturbs both of a pair."""
         pairs = zip(self.metrics[metric], other.metrics[metric], strict=True)
         values = [mine / theirs for mine, theirs in pairs if mine and theirs]
         return Spread.of(values) if values else None
 
 
-# A busy program; it ends by itself when whoever started it is gone.
+# A busy program that ends by itself when its parent is gone.
 _BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
 
 
 def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str, int], None]) -> list[Result]:
     """Measure all jobs `runs` times, in turn.
 
-    busy: other programs that want a core each meanwhile. begin: told the name of each job that is about to be measured, and
-    how many measurements are done. Quantized weights are made before anything is measured.
+    busy: number of other programs that occupy a core each meanwhile. begin: called with the name of the job that is measured
+    next and the number of measurements done. Quantized copies are made before anything is measured.
 
     Raises OlcError if a job fails.
     """
@@ -107,7 +107,7 @@ def measure_bandwidth(device: str) -> float:
 
 @contextlib.contextmanager
 def _busy_programs(count: int) -> Iterator[None]:
-    # Out of reach of the terminal's Ctrl-C, which would make each of them print a traceback.
+    # In a session of their own, since Ctrl-C in the terminal would make each of them print a traceback.
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     programs = [subprocess.Popen([sys.executable, "-c", _BUSY], **quiet) for _ in range(count)]
     try:
@@ -125,7 +125,7 @@ def _measure(command: list[str], name: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if process.returncode != 0:
         last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        raise OlcError(f"measuring {name} failed: {last[0]}", "run the same with `olc complete --debug` to see more")
+        raise OlcError(f"measuring {name} failed: {last[0]}", "run the same model with `olc complete --debug` to see more")
     answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     if "error" in answer:
         raise OlcError(f"measuring {name} failed: {answer['error'][0]}", answer["error"][1])

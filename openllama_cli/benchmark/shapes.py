@@ -1,4 +1,4 @@
-"""Models of real shapes with random weights: speed depends on the shape, not on what the numbers mean."""
+"""Models of real shapes with random weights: speed depends on the shape, not on the values."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from openllama_cli.system.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-# OpenLLaMA's own, and two smaller ones: TinyLlama's 1.1B (grouped-query attention) and the 110M of llama2.c.
+# OpenLLaMA's, and two smaller ones: TinyLlama's 1.1B (grouped-query attention) and the 110M of llama2.c.
 SHAPES: dict[str, LlamaShape] = {
     **{name: shape for name in ("3b", "7b", "13b") if (shape := CATALOGUE[name].shape) is not None},
     "1b": LlamaShape(2048, 5632, layers=22, heads=32, kv_heads=4, head_dim=64, vocab=32000, context=2048),
@@ -26,10 +26,10 @@ SHAPES: dict[str, LlamaShape] = {
 
 
 def random_model(name: str, dtype: str, progress: Progress) -> Path:
-    """The folder of a model of a shape, written under the cache directory if it is not there yet.
+    """The folder of a random model of a shape, written under the cache directory unless it exists.
 
-    name: of SHAPES. dtype: as stored, "float16" or "bfloat16". Raises UsageError for an unknown shape, OlcError if the disk
-    has no room for it.
+    name: of SHAPES. dtype: as stored, "float16" or "bfloat16". Raises UsageError for an unknown shape, OlcError if the disk is
+    too full for it.
     """
     if name not in SHAPES:
         raise UsageError(f"--shape {name} is not known", f"use one of {', '.join(SHAPES)}")
@@ -43,7 +43,7 @@ def random_model(name: str, dtype: str, progress: Progress) -> Path:
     if need * 1.02 > free:
         raise OlcError(
             f"random weights of shape {name} need {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free",
-            "free some space, set XDG_CACHE_HOME to a larger disk, or take a smaller --shape",
+            "free some space, set XDG_CACHE_HOME to a larger disk, or use a smaller --shape",
             code="disk_full",
         )
     _write(folder, shape, dtype, progress)
@@ -51,7 +51,7 @@ def random_model(name: str, dtype: str, progress: Progress) -> Path:
 
 
 def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> None:
-    """Write weights, then the tokenizer, then config.json, whose presence says that the folder is whole."""
+    """Write weights, then the tokenizer, then config.json, whose presence marks the folder as complete."""
     folder.mkdir(exist_ok=True)
     plan = {name: TensorInfo(dtype, size) for name, size in shape.tensors().items()}
     progress.start(f"writing random weights to {folder}", sum(info.nbytes for info in plan.values()))
@@ -84,7 +84,9 @@ def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> N
 
 
 def _tensors(plan: dict[str, TensorInfo]) -> "Iterator[tuple[str, torch.Tensor]]":
-    """Normal numbers, 0.02 wide as a Llama begins; one block of them over and over, since drawing billions takes minutes."""
+    """Normally distributed with standard deviation 0.02, as in a new Llama. One block is repeated, since drawing billions
+    of numbers takes minutes.
+    """
     import torch
 
     block = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0)) * 0.02

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: `python -m openllama_cli.benchmark.worker JOB`, a line of JSON on stdout.
+"""One measurement in a process of its own: `python -m openllama_cli.benchmark.worker JOB` prints a line of JSON.
 
-A command line is always a first run, so nothing is warmed up.
+Nothing is warmed up, since every command line is a first run.
 """
 
 import json
@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openllama_cli.models.spec import ModelFolder, ModelSpec
+from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
+from openllama_cli.system.device import DtypeName
 
-# Prompts' token ids → when each token came, of `time.perf_counter`.
+if TYPE_CHECKING:
+    from openllama_cli.models.loading.load import LoadedModel
+
+# Prompts as token ids → the time of each generated token, of `time.perf_counter`.
 Run = Callable[[list[list[int]]], list[float]]
 
 
@@ -22,18 +26,18 @@ Run = Callable[[list[list[int]]], list[float]]
 class Job:
     """What to measure.
 
-    folder: the model's. engine: "loop" or "transformers". rows: side by side; more than one have ragged prompts, from half of
-    prompt_tokens to one and a half. max_tokens: of every row; EOS is not looked at. model: its name.
+    folder: the model's. engine: "loop" or "transformers". rows: the batch size; several rows have prompts of different lengths,
+    from half of prompt_tokens to one and a half times as many. max_tokens: of every row; EOS is ignored. model: its name.
     """
 
     folder: str
     engine: str
-    dtype: str
+    dtype: DtypeName
     device: str
     prompt_tokens: int
     max_tokens: int
     rows: int
-    quantize: str | None = None
+    quantize: QuantizeName | None = None
     model: str | None = None
 
 
@@ -45,25 +49,25 @@ def prompt_lengths(job: Job) -> list[int]:
 
 
 def prompts(job: Job, vocab: int) -> list[list[int]]:
-    """Random token ids, the same for every rival."""
+    """Random token ids, the same for every job."""
     import random
 
     rng = random.Random(0)
     return [[1, *(rng.randrange(3, vocab) for _ in range(length - 1))] for length in prompt_lengths(job)]
 
 
-def load_model(job: Job) -> Any:
+def load_model(job: Job) -> "LoadedModel":
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
     from openllama_cli.models.loading.load import load
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder, "folder", None, None, "flag")
-    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, **_quantized(job))  # type: ignore[arg-type]
+    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, quantize=job.quantize)
     return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Load, generate, and tell. Speeds in tokens a second: prefill_tokens_per_s of all prompts until the first token of all
-    rows, decode_tokens_per_s of the tokens after it, tokens_per_s of all new tokens from the start of prefill.
+    """Load the model, generate, return the figures. Speeds are tokens per second: prefill_tokens_per_s of all prompts, until
+    every row has its first token, decode_tokens_per_s of the tokens after that, tokens_per_s of all new tokens from the start.
     """
     loaded = load_model(job)
     rows = prompts(job, loaded.checkpoint.shape.vocab)
@@ -72,26 +76,22 @@ def measure(job: Job) -> dict[str, Any]:
     started = time.perf_counter()
     times = run(rows)
     first, last = times[job.rows - 1], times[-1]
-    made = job.rows * job.max_tokens
+    generated = job.rows * job.max_tokens
     tokens = sum(map(len, rows))
     return {
         "load_s": loaded.load_seconds + started - ready,
         "time_to_first_token_s": times[0] - started,
         "prefill_tokens_per_s": tokens / (first - started),
-        "decode_tokens_per_s": (made - job.rows) / (last - first) if last > first else None,
-        "tokens_per_s": made / (last - started),
+        "decode_tokens_per_s": (generated - job.rows) / (last - first) if last > first else None,
+        "tokens_per_s": generated / (last - started),
         "peak_memory_bytes": _peak_memory(loaded),
         "weight_bytes_per_token": _weight_bytes(loaded, job),
         "precision": loaded.precision,
     }
 
 
-def _quantized(job: Job) -> dict[str, str]:
-    return {} if job.quantize is None else {"quantize": job.quantize}
-
-
-def _loop(loaded: Any, job: Job) -> Run:
-    """The decode loop, made ready."""
+def _loop(loaded: "LoadedModel", job: Job) -> Run:
+    """The decode loop, with its forward pass made."""
     from openllama_cli.generation.decode.config import SamplingConfig
     from openllama_cli.generation.decode.loop import Request, Step
     from openllama_cli.generation.session import make_engine
@@ -106,11 +106,12 @@ def _loop(loaded: Any, job: Job) -> Run:
     return run
 
 
-def _transformers(loaded: Any, job: Job) -> Run:
-    """`model.generate`, its batch padded on the left."""
+def _transformers(loaded: "LoadedModel", job: Job) -> Run:
+    """`model.generate` on a left-padded batch."""
     import torch
 
-    loaded.model.generation_config.eos_token_id = None
+    model: Any = loaded.model
+    model.generation_config.eos_token_id = None
 
     def run(rows: list[list[int]]) -> list[float]:
         times: list[float] = []
@@ -122,7 +123,7 @@ def _transformers(loaded: Any, job: Job) -> Run:
         longest = max(map(len, rows))
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=loaded.input_device)  # [rows, longest]
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.input_device)
-        loaded.model.generate(
+        model.generate(
             ids, attention_mask=mask, max_new_tokens=job.max_tokens, do_sample=False, pad_token_id=0, stopping_criteria=[clock]
         )
         return times
@@ -130,16 +131,16 @@ def _transformers(loaded: Any, job: Job) -> Run:
     return run
 
 
-def _weight_bytes(loaded: Any, job: Job) -> int:
-    """Bytes of weights that one token reads: all but the embedding, of which it reads one row."""
+def _weight_bytes(loaded: "LoadedModel", job: Job) -> int:
+    """Bytes of weights read per token: all but the embedding, of which one row is read."""
     shape = loaded.checkpoint.shape
     matrices = shape.parameters() - (0 if shape.tie else shape.vocab * shape.hidden)
     bits = {"int8": 8.0, "int4": 4.5}.get(job.quantize or "", 8.0 * loaded.dtype.itemsize)
     return int(matrices * bits / 8)
 
 
-def _peak_memory(loaded: Any) -> int:
-    """The most memory that the process had: mapped weights count, on a GPU its own memory does."""
+def _peak_memory(loaded: "LoadedModel") -> int:
+    """Peak memory of the process, mapped weights included; on a GPU that of its own memory."""
     if loaded.input_device.type == "cuda":
         import torch
 
@@ -149,7 +150,7 @@ def _peak_memory(loaded: Any) -> int:
 
 
 def main() -> None:
-    """Measure the job of the command line; an expected failure is a line of JSON too."""
+    """Measure the job on the command line; an expected failure is printed as JSON too."""
     from openllama_cli.errors import OlcError
 
     request = json.loads(sys.argv[1])
@@ -174,7 +175,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments(job: Job, *, only_load: bool = False) -> list[str]:
-    """The command line that measures a job, or only loads its model."""
+    """The command that measures a job, or only loads its model."""
     request = {**asdict(job), **({"only_load": True} if only_load else {})}
     return [sys.executable, "-m", "openllama_cli.benchmark.worker", json.dumps(request)]
 

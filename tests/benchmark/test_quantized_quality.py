@@ -8,7 +8,7 @@ import pytest
 
 from openllama_cli.benchmark.quality import perplexity
 from openllama_cli.demo_model.corpus import held_out_texts
-from openllama_cli.generation.forward.int4 import int4_works
+from openllama_cli.generation.forward.quantized_linear import int4_works
 from openllama_cli.generation.session import choose_forward
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.loading.load import load

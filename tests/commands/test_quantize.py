@@ -144,14 +144,11 @@ def test_a_copy_whose_model_is_gone_can_be_removed(olc: Olc, tmp_path: Path) -> 
     assert list_copies() == []
 
 
-def test_quality_is_measured_by_a_command(olc: Olc, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from openllama_cli.benchmark.quality import command
+def test_quality_is_measured_by_a_command(olc: Olc, capsys: pytest.CaptureFixture[str]) -> None:
+    from openllama_cli.benchmark.quality import main
 
     arguments = ["--quantize", "int8", "-m", "demo", "--device", "cpu", "--sample", "8", "--json"]
-    run = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert run.exit_code == 0
-    measured = json.loads(run.stdout)
+    assert main(arguments) == 0
+    measured = json.loads(capsys.readouterr().out)
     assert measured["ratio"] == pytest.approx(measured["int8"] / measured["unquantised"])
     assert 0.97 < measured["ratio"] < 1.03
