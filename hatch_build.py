@@ -1,4 +1,4 @@
-"""Compiles olc's kernels while it is installed; without a C compiler, or elsewhere than on Linux on x86, it goes on without."""
+"""Compiles olc's kernels at installation. Without a C compiler, or on anything but Linux on x86, it installs without them."""
 
 import contextlib
 import importlib.util
@@ -17,7 +17,7 @@ _SECONDS = 120
 
 
 class CompileKernels(BuildHookInterface):
-    """Puts the library beside its sources, and into the wheel."""
+    """Puts the compiled library next to its sources and into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         spec = importlib.util.spec_from_file_location("sources", Path(self.root) / "openllama_cli/native/sources.py")
@@ -31,7 +31,7 @@ class CompileKernels(BuildHookInterface):
         command = [*shlex.split(os.environ.get("CC") or "cc"), *sources.arguments(new)]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-            # An older library, which a process may have open, goes at this moment.
+            # Replaces an older library, which a process may have open, atomically.
             new.rename(sources.LIBRARY)
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip()

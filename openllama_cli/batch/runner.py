@@ -9,26 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from openllama_cli.batch.input.rows import Row
 from openllama_cli.batch.output.lines import Results, error_line, success_line
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.text.completion import Completion
-from openllama_cli.generation.text.stream import Engine, Prompt, TextStep, TextTokenizer, stream
+from openllama_cli.generation.text.stream import Engine, Prompt, TextStep, stream
+from openllama_cli.models.tokenizer.base import Tokenizer
 
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
-
-
-class Tokenizer(TextTokenizer, Protocol):
-    """What the runner needs of a tokenizer."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids with BOS. Raises OlcError for text that cannot be encoded."""
-
-    def piece(self, token: int) -> str:
-        """How the vocabulary spells an id."""
 
 
 @dataclass

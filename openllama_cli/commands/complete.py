@@ -22,8 +22,8 @@ from openllama_cli.terminal.streams import note, out_json
 from openllama_cli.terminal.views.completion import CompletionWriter, show_stats
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.text.completion import Timings
     from openllama_cli.generation.text.stream import TextStep
-    from openllama_cli.generation.text.timings import Timings
     from openllama_cli.models.loading.load import LoadedModel
     from openllama_cli.prompt_templates import PromptTemplate
 
@@ -168,7 +168,7 @@ class _Run:
         score_prompt: bool,
         speculate: int,
     ) -> None:
-        from openllama_cli.generation.decode.prefix import PrefixCache
+        from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.session import choose_forward, make_engine
         from openllama_cli.generation.text.completion import Completion
         from openllama_cli.generation.text.stream import Prompt
@@ -194,8 +194,8 @@ class _Run:
         return [completion.text for completion in self.completions]
 
     def steps(self) -> "Iterator[TextStep]":
+        from openllama_cli.generation.text.completion import Timings
         from openllama_cli.generation.text.stream import stream
-        from openllama_cli.generation.text.timings import Timings
 
         self.timings = Timings(self._load_seconds, len(self._prompts[0].tokens))
         with closing(stream(self._engine, self.loaded.tokenizer, self._prompts)) as steps:

@@ -233,7 +233,7 @@ def _check(
     as_json: bool,
 ) -> None:
     """Report the comparison of every prompt. Raises OlcError if one differs in float32."""
-    from openllama_cli.generation.decode.check import check
+    from openllama_cli.generation.decode.reference import check
     from openllama_cli.generation.session import choose_forward
     from openllama_cli.terminal.tables import table
 

@@ -1,21 +1,25 @@
-"""From an opened model to tokens: load its weights, choose a forward pass for them, and run a decode loop on that.
+"""The face of generation: load an opened model, choose a forward pass for it, and make the engine that runs prompts.
 
-Begin reading here. Importing this module costs no torch; loading does.
+    loaded = load_model(opened, spec)
+    engine = make_engine(loaded)                    # chooses the forward pass
+    for step in stream(engine, loaded.tokenizer, prompts): ...
+
+Importing this module does not import torch; loading does.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from openllama_cli import __version__
+from openllama_cli.errors import first_line
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.prefix import PrefixCache
+    from openllama_cli.generation.forward.cache import PrefixCache
     from openllama_cli.generation.forward.transformers_forward import Forward
     from openllama_cli.generation.text.stream import Engine
     from openllama_cli.models.loading.load import LoadedModel
@@ -32,14 +36,14 @@ def load_model(
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> "LoadedModel":
-    """Load the weights; under torchrun, this process's part of them. Imports torch and transformers.
+    """Load the weights; under torchrun, this rank's part of them. Imports torch and transformers.
 
     one_row, progress, notice: see `models.loading.load.load`. Raises OlcError.
     """
     if rank_info() is not None:
-        from openllama_cli.generation.distributed.session import load_with_ranks
+        from openllama_cli.generation.distributed.load import load_as_leader
 
-        return load_with_ranks(opened, spec, progress=progress, notice=notice)
+        return load_as_leader(opened, spec, progress=progress, notice=notice)
     from openllama_cli.models.loading.load import load
 
     loaded = load(
@@ -53,15 +57,13 @@ def load_model(
     )
     if loaded.quantized is None:
         return loaded
-    from openllama_cli.generation.forward.quantized import prepare
+    from openllama_cli.generation.forward.weights import make_ready
 
-    started = time.perf_counter()
-    prepare(loaded.quantized)
-    return replace(loaded, load_seconds=loaded.load_seconds + time.perf_counter() - started)
+    return make_ready(loaded)
 
 
 def describe(loaded: "LoadedModel") -> dict[str, Any]:
-    """What a result was made with: the `olc` object of JSON outputs."""
+    """What a result was computed with: the `olc` object of JSON outputs."""
     from importlib.metadata import version
 
     import torch
@@ -71,7 +73,7 @@ def describe(loaded: "LoadedModel") -> dict[str, Any]:
         "model": loaded.folder.name,
         "revision": loaded.folder.revision,
         "tokenizer_sha256": loaded.tokenizer.sha256,
-        # Of the weights. Beside quantized ones the activations have a type of their own.
+        # Of the weights. With quantized weights the activations have a dtype of their own.
         "dtype": dtype if loaded.quantized is None else loaded.quantized.method,
         **({} if loaded.quantized is None else {"activation_dtype": dtype}),
         "device": loaded.device,
@@ -80,30 +82,34 @@ def describe(loaded: "LoadedModel") -> dict[str, Any]:
 
 
 def choose_forward(loaded: "LoadedModel", notice: Notice | None = None) -> "Forward":
-    """The lean forward pass where it can run the model, with CUDA graphs where it can; transformers' own elsewhere, with all
-    ranks if there are several. notice: told what people should know.
-    """
-    from openllama_cli.generation.distributed.forward import LeadingForward
-    from openllama_cli.generation.distributed.load import ShardedModel
-    from openllama_cli.generation.forward.cuda.graphs import GraphForward, suits_graphs
-    from openllama_cli.generation.forward.lean import LeanForward, suits
-    from openllama_cli.generation.forward.quantized import prepare
-    from openllama_cli.generation.forward.transformers_forward import TransformersForward
+    """The fastest forward pass that can run a model. notice: called with what the user should know.
 
+    Over several ranks and for models that are not a plain Llama on one device: transformers' own. Otherwise the lean one, on a
+    GPU with CUDA graphs.
+    """
+    from openllama_cli.generation.distributed.forward import LeaderForward
+    from openllama_cli.generation.distributed.load import ShardedModel
+    from openllama_cli.generation.forward.cuda.graphs import GraphForward, supports_graphs
+    from openllama_cli.generation.forward.lean import LeanForward, supports_lean
+    from openllama_cli.generation.forward.transformers_forward import TransformersForward
+    from openllama_cli.generation.forward.weights import ReadyModel, from_transformers, make_ready
+
+    loaded = make_ready(loaded)
+    if isinstance(loaded, ReadyModel):
+        return LeanForward(loaded.weights)
+    model = loaded.model
+    assert model is not None
     if isinstance(loaded, ShardedModel):
-        return LeadingForward(TransformersForward(loaded.model, loaded.input_device), loaded.ranks)
-    if loaded.quantized is not None:
-        return LeanForward(prepare(loaded.quantized))
-    if suits_graphs(loaded.model):
+        return LeaderForward(TransformersForward(model, loaded.input_device), loaded.group)
+    if supports_graphs(model):
         try:
-            return GraphForward(loaded.model, notice)
-        except RuntimeError as error:  # No memory, or private operators of torch's that do not do what they did.
+            return GraphForward(model, notice)
+        except RuntimeError as error:  # Out of memory, or private operators of torch that have changed.
             if notice is not None:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                notice(f"CUDA graphs cannot be used here, so decoding is slower: {reason}")
-    if suits(loaded.model):
-        return LeanForward(loaded.model)
-    return TransformersForward(loaded.model, loaded.input_device)
+                notice(f"CUDA graphs cannot be used here, so decoding is slower: {first_line(error)}")
+    if supports_lean(model):
+        return LeanForward(from_transformers(model))
+    return TransformersForward(model, loaded.input_device)
 
 
 def make_engine(
@@ -115,15 +121,14 @@ def make_engine(
     prefixes: "PrefixCache | None" = None,
     notice: Notice | None = None,
 ) -> "Engine":
-    """The decode loop over `max_rows` rows at a time, or `model.generate` row by row.
+    """The decode loop with a batch size of at most `max_rows`, or `model.generate` row by row.
 
-    forward: for the loop. notice: see `choose_forward`.
+    forward: for the loop; chosen by `choose_forward`, with `notice`, if None.
     """
-    from functools import partial
-
     if name == "transformers":
         from openllama_cli.generation.decode.reference import generate_rows
 
+        assert loaded.model is not None
         return partial(generate_rows, loaded.model, loaded.input_device)
     from openllama_cli.generation.decode.loop import decode_rows
 
@@ -131,20 +136,23 @@ def make_engine(
 
 
 def engines(loaded: "LoadedModel", notice: Notice | None = None) -> "Callable[[int], Engine]":
-    """Decode loops for so many rows at a time, one after another, on one forward pass: on a GPU it takes a second to make.
+    """A function from batch size to decode loop. They share one forward pass, which takes a second to make on a GPU.
 
-    After memory ran out, when fewer rows are asked for, it is made anew, since its caches and known prefixes fill memory.
+    When a smaller batch size is asked for, which is after memory ran out, the forward pass is made anew: its KV caches and
+    known prefixes fill memory.
     """
-    from openllama_cli.generation.decode.prefix import PrefixCache
+    from openllama_cli.generation.forward.cache import PrefixCache
+    from openllama_cli.generation.forward.weights import make_ready
 
     forward: Forward | None = None
-    most = 0
+    largest = 0
 
-    def make(rows: int) -> "Engine":
-        nonlocal forward, most
-        if rows < most:
+    def make(batch_size: int) -> "Engine":
+        nonlocal loaded, forward, largest
+        loaded = make_ready(loaded)
+        if batch_size < largest:
             forward = None
-        forward, most = forward or choose_forward(loaded, notice), rows
-        return make_engine(loaded, forward=forward, max_rows=rows, prefixes=PrefixCache())
+        forward, largest = forward or choose_forward(loaded, notice), batch_size
+        return make_engine(loaded, forward=forward, max_rows=batch_size, prefixes=PrefixCache())
 
     return make

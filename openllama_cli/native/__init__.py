@@ -1,8 +1,11 @@
-"""The pieces of a Llama's layer in C, for x86 processors with AMX: compiled when olc is installed, if there is a C compiler.
+"""The pieces of a Llama layer as C kernels for x86 processors with AMX, compiled when olc is installed if there is a C
+compiler.
 
-Everything that this gives works without it, with torch's operators, more slowly.
+In: contiguous CPU tensors of weights and activations. Out: new tensors. `matmul` has the linear layers, `layer` the rest of a
+decoder layer; `library` says whether the kernels can be used. Everything works without them, on torch's operators, but slower.
+Begin reading with `matmul.py`.
 """
 
-# Inputs of int4 weights that share a scale and a zero: every OpenLLaMA width is divisible by 64 (8640 is not by 128). A row in
-# the kernels' own layout is filled up to a multiple of the block.
+# int4: inputs that share a scale and a zero point (every OpenLLaMA width is divisible by 64; 8640 is not by 128), and the block
+# that a row is padded to in the kernels' own layout.
 INT4_GROUP, INT4_BLOCK = 64, 128

@@ -1,7 +1,7 @@
-"""What a layer does between its products, each in one kernel: only where `library.usable`.
+"""RMS norm, rotary embedding, SiLU and decode attention, each as one kernel. Only where `library.usable`.
 
-Activations are bfloat16 or float32, keys and values bfloat16. Each number is computed in float32 and rounded once, where
-torch's operators round after every step. Rows may lie apart (parts of a stacked product).
+Activations are bfloat16 or float32, keys and values bfloat16. Everything is computed in float32 and rounded once, while torch's
+operators round after every step. Rows may be strided (slices of a fused linear layer's output).
 """
 
 import ctypes
@@ -11,44 +11,44 @@ import torch
 
 from openllama_cli.native.library import call
 
-# Of a head; what the kernels' registers hold.
-MOST_SIZE = 256
+# The largest head that fits into the kernels' registers.
+MAX_HEAD_SIZE = 256
 
 
-def normalize(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMS norm of [n, hidden], times weight [hidden], of the same type. Raises ValueError for others."""
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """RMS norm of x [n, hidden] times weight [hidden], of the same dtype. Raises ValueError for anything else."""
     rows, size = x.shape
     x = _rows(x)
-    _check(weight.shape == (size,) and weight.dtype == x.dtype and weight.is_contiguous(), "normalize", x, weight)
+    _check(weight.shape == (size,) and weight.dtype == x.dtype and weight.is_contiguous(), "rms_norm", x, weight)
     y = torch.empty(rows, size, dtype=x.dtype)
     pointers = (x.data_ptr(), weight.data_ptr(), y.data_ptr())
-    call("normalize", *pointers, rows, size, x.stride(0), eps, _wide(x), work=rows * size)
+    call("rms_norm", *pointers, rows, size, x.stride(0), eps, _is_float32(x), work=rows * size)
     return y
 
 
-def turn(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, size: int) -> torch.Tensor:
-    """Rotary embedding of [n, heads · D] by angles [n, D] of the same type → bfloat16 [n, heads, D].
+def apply_rotary(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, size: int) -> torch.Tensor:
+    """Rotary embedding of x [n, heads · D] with cosine and sine [n, D], of the same dtype → bfloat16 [n, heads, D].
 
-    size: D, even. Raises ValueError for angles that do not fit.
+    size: D, even. Raises ValueError for anything else.
     """
     rows, heads = x.shape[0], x.shape[1] // size
     x = _rows(x)
     for angles in (cosine, sine):
-        _check(angles.shape == (rows, size) and angles.dtype == x.dtype and angles.is_contiguous(), "turn", x, angles)
+        _check(angles.shape == (rows, size) and angles.dtype == x.dtype and angles.is_contiguous(), "apply_rotary", x, angles)
     y = torch.empty(rows, heads, size, dtype=torch.bfloat16)
     pointers = (x.data_ptr(), cosine.data_ptr(), sine.data_ptr(), y.data_ptr())
-    call("turn", *pointers, rows, heads, size, x.stride(0), _wide(x), work=rows * x.shape[1])
+    call("apply_rotary", *pointers, rows, heads, size, x.stride(0), _is_float32(x), work=rows * x.shape[1])
     return y
 
 
-def activate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up of [n, intermediate] each, of the same type. Raises ValueError for others."""
+def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up, [n, intermediate] each, of the same dtype. Raises ValueError for anything else."""
     rows, size = gate.shape
     gate, up = _rows(gate), _rows(up)
-    _check(up.shape == gate.shape and up.dtype == gate.dtype, "activate", gate, up)
+    _check(up.shape == gate.shape and up.dtype == gate.dtype, "silu_mul", gate, up)
     y = torch.empty(rows, size, dtype=gate.dtype)
     pointers = (gate.data_ptr(), up.data_ptr(), y.data_ptr())
-    call("activate", *pointers, rows, size, gate.stride(0), up.stride(0), _wide(gate), work=rows * size)
+    call("silu_mul", *pointers, rows, size, gate.stride(0), up.stride(0), _is_float32(gate), work=rows * size)
     return y
 
 
@@ -61,17 +61,17 @@ def attend(
     scale: float,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """One new token of each row → [n, H · D] of `dtype`, after its key and value were put into its cache.
+    """Attention of one new token per row → [n, H · D] of `dtype`. Its key and value are first appended to the row's cache.
 
-    query: [n, H, D]; key, value: [n, K, D]; caches: for each row keys and values [K, capacity, D]; all contiguous bfloat16.
-    lengths: of the caches before. D: up to MOST_SIZE, and even. Raises ValueError for others, and for a cache that is full.
+    query: [n, H, D]; key, value: [n, K, D]; caches: keys and values of each row, [K, capacity, D]; all contiguous bfloat16.
+    lengths: positions filled before. D: even, at most MAX_HEAD_SIZE. Raises ValueError for anything else, and for a full cache.
     """
     rows, heads, size = query.shape
-    room = len(caches) == len(lengths) == rows
+    valid = len(caches) == len(lengths) == rows
     for (keys, values), length in zip(caches, lengths, strict=False):
-        room &= keys.shape == values.shape == (key.shape[1], keys.shape[1], size) and length < keys.shape[1]
-        room &= keys.dtype == values.dtype == torch.bfloat16 and keys.is_contiguous() and values.is_contiguous()
-    _check(room and size <= MOST_SIZE, "attend", query, *(keys for keys, _ in caches))
+        valid &= keys.shape == values.shape == (key.shape[1], keys.shape[1], size) and length < keys.shape[1]
+        valid &= keys.dtype == values.dtype == torch.bfloat16 and keys.is_contiguous() and values.is_contiguous()
+    _check(valid and size <= MAX_HEAD_SIZE, "attend", query, *(keys for keys, _ in caches))
     for x in (query, key, value):
         shape = (rows, heads if x is query else key.shape[1], size)
         _check(x.shape == shape and x.dtype == torch.bfloat16 and x.is_contiguous(), "attend", query, x)
@@ -98,15 +98,15 @@ def attend(
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
-    """x with the numbers of a row beside each other."""
+    """x with contiguous rows."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _check(sound: bool, kernel: str, *tensors: torch.Tensor) -> None:
-    if not sound or tensors[0].dtype not in (torch.bfloat16, torch.float32):
+def _check(valid: bool, kernel: str, *tensors: torch.Tensor) -> None:
+    if not valid or tensors[0].dtype not in (torch.bfloat16, torch.float32):
         given = ", ".join(f"{x.dtype} {list(x.shape)}" for x in tensors)
-        raise ValueError(f"the kernel {kernel} does not take {given}")
+        raise ValueError(f"the kernel {kernel} does not accept {given}")
 
 
-def _wide(x: torch.Tensor) -> bool:
+def _is_float32(x: torch.Tensor) -> bool:
     return x.dtype == torch.float32

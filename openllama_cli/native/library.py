@@ -1,6 +1,6 @@
-"""The compiled library: whether it is there and runs on this processor, and its functions.
+"""The compiled library: whether it exists and runs on this processor, and how its functions are called.
 
-The threads are those of torch's own OpenMP, since a second set of threads would wait on the same cores.
+It uses the threads of torch's own OpenMP: a second thread pool would compete for the same cores.
 """
 
 import ctypes
@@ -13,26 +13,27 @@ import torch
 
 from openllama_cli.native.sources import LIBRARY, fingerprint
 
-# In torch's names.
+# CPU capabilities, as torch names them.
 _TILES = ("amx_tile", "amx_bf16", "amx_int8")
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "avx512_vnni", *_TILES)
-# Each function's arguments before those of threads: p a pointer, q an int64, i an int, f a float.
+# Argument types of each function, without the threads: p a pointer, q an int64, i an int, f a float.
 _ARGUMENTS = {
-    "product": "ppppqqqii",
-    "normalize": "pppqqqfi",
-    "turn": "ppppqqqqi",
-    "activate": "pppqqqqi",
+    "matmul": "ppppqqqii",
+    "rms_norm": "pppqqqfi",
+    "apply_rotary": "ppppqqqqi",
+    "silu_mul": "pppqqqqi",
     "attend": "pppppppp" + "qqqqfi",
 }
 _TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
-# Numbers to work on up to which a second thread takes longer to wake up than it saves.
+# With fewer elements than this, waking a second thread takes longer than it saves.
 _SMALL = 200_000
 
 
 @dataclass(frozen=True)
 class Functions:
-    """The library's functions, by their names without olc_, and the address of GOMP_parallel in the OpenMP that torch has
-    loaded, if that is GNU's or speaks its language (Intel's and LLVM's do).
+    """The library's functions by name, without the prefix olc_.
+
+    parallel: address of GOMP_parallel in the OpenMP that torch has loaded: GNU's, or Intel's or LLVM's, which provide it too.
     """
 
     by_name: dict[str, Any]
@@ -40,13 +41,13 @@ class Functions:
 
 
 def usable() -> bool:
-    """Whether the kernels are compiled from these sources, and this processor and system run them."""
+    """Whether the kernels were compiled from these sources and run on this processor and system."""
     return _processor_has(*_NEEDED) and functions() is not None
 
 
 @functools.cache
 def has_amx() -> bool:
-    """Whether the processor multiplies tiles of bfloat16 and int8 numbers, and this torch knows it (2.11 or newer)."""
+    """Whether the processor has AMX for bfloat16 and int8, and this torch can tell (2.11 or newer)."""
     return bool(torch.backends.mkldnn.is_available()) and _processor_has(*_TILES)
 
 
@@ -60,7 +61,8 @@ def _processor_has(*names: str) -> bool:
 def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> None:
     """Call a function of the library, which must be `usable`.
 
-    work: numbers it works on; where they are few, one thread does it. threads: as many as torch uses. Raises MemoryError.
+    work: how many elements it processes; one thread is used if they are few. threads: torch's number if None. Raises
+    MemoryError.
     """
     found = functions()
     assert found is not None
@@ -72,8 +74,8 @@ def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> N
 
 @functools.cache
 def functions() -> Functions | None:
-    """The library, or None where it is not compiled, or from other sources, where the system refuses AMX's registers, or where
-    torch has no OpenMP to share.
+    """The library; None if it is not compiled or is of other sources, if the system refuses AMX's registers, or if torch has
+    no OpenMP to share.
     """
     if not sys.platform.startswith("linux") or not LIBRARY.is_file():
         return None
@@ -87,9 +89,9 @@ def functions() -> Functions | None:
         return None
     for name, letters in _ARGUMENTS.items():
         by_name[name].argtypes = [_TYPES[letter] for letter in letters + "ip"]
-        by_name[name].restype = ctypes.c_int if name in ("product", "attend") else None
+        by_name[name].restype = ctypes.c_int if name in ("matmul", "attend") else None
     try:
         parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
-        return None  # A torch without OpenMP. One thread would be slower than torch's many.
+        return None  # A torch without OpenMP: one thread would be slower than torch's own.
     return Functions(by_name, parallel)

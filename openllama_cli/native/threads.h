@@ -1,4 +1,4 @@
-/* Work in pieces that threads share. */
+/* Work split into pieces that threads share, with work stealing. */
 
 #pragma once
 
@@ -7,29 +7,29 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MOST_THREADS = 256 };
+enum { MAX_THREADS = 256 };
 
 /* GOMP_parallel: runs work(argument) in each of `threads` threads. */
 typedef void parallel_function(void (*work)(void *), void *argument, unsigned threads, unsigned flags);
 
-/* Parts of the pieces, one for each thread to begin with. */
+/* Contiguous shares of the pieces; each thread starts with one. */
 struct shares {
     int64_t count;
-    atomic_long joined; /* threads that have begun */
+    atomic_long joined; /* threads that have started */
     struct {
-        _Alignas(64) atomic_long next; /* first piece of the share that no thread has taken */
+        _Alignas(64) atomic_long next; /* first piece of the share that is still free */
         int64_t end;
-    } share[MOST_THREADS];
+    } share[MAX_THREADS];
 };
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* The share that a thread begins with. */
-INLINE int64_t join(struct shares *s) { return atomic_fetch_add(&s->joined, 1) % s->count; }
+/* The share that a thread starts with. */
+INLINE int64_t first_share(struct shares *s) { return atomic_fetch_add(&s->joined, 1) % s->count; }
 
-/* The next piece for a thread: of its own share while there is one, so that it reads memory in one direction, then of
- * others', so that nobody waits for a thread that the system has put aside. -1 where none is left. */
-INLINE int64_t take(struct shares *s, int64_t *share) {
+/* The next piece for a thread: from its own share first, so that it reads memory sequentially, then from the others, so that
+ * no thread waits for one that is not scheduled. -1 if none is left. */
+INLINE int64_t next_piece(struct shares *s, int64_t *share) {
     for (int64_t tried = 0; tried < s->count; tried++, *share = (*share + 1) % s->count) {
         const int64_t piece = atomic_fetch_add(&s->share[*share].next, 1);
         if (piece < s->share[*share].end) return piece;
@@ -37,12 +37,12 @@ INLINE int64_t take(struct shares *s, int64_t *share) {
     return -1;
 }
 
-/* Let work(argument) take `pieces` of work. All threads are called even where pieces are fewer: those that a smaller team
- * leaves out are ended by GNU's OpenMP, and made anew for the next. */
-static void run(struct shares *s, void (*work)(void *), void *argument, int64_t pieces, int64_t threads,
+/* Run work(argument), which processes `pieces` pieces. All threads are started even if there are fewer pieces: GNU's OpenMP
+ * ends the threads that a smaller team leaves out, and creates them again for the next. */
+static void run_parallel(struct shares *s, void (*work)(void *), void *argument, int64_t pieces, int64_t threads,
                 parallel_function *parallel) {
-    threads = least(threads, MOST_THREADS);
-    s->count = parallel && threads > 1 && pieces > 1 ? least(threads, pieces) : 1;
+    threads = minimum(threads, MAX_THREADS);
+    s->count = parallel && threads > 1 && pieces > 1 ? minimum(threads, pieces) : 1;
     atomic_store(&s->joined, 0);
     for (int64_t share = 0; share < s->count; share++) {
         atomic_store(&s->share[share].next, pieces * share / s->count);

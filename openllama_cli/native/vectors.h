@@ -1,4 +1,4 @@
-/* Vectors of 16 numbers. */
+/* Helpers for AVX-512 vectors of 16 floats. */
 
 #pragma once
 
@@ -6,32 +6,32 @@
 
 #include "threads.h"
 
-/* The first `left` of 16. */
-INLINE __mmask16 first_of_16(int64_t left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1 << left) - 1); }
+/* A mask of the first `left` of 16 lanes. */
+INLINE __mmask16 first_lanes(int64_t left) { return left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1 << left) - 1); }
 
-/* A bfloat16 number, in the upper half of the bits, as a vector of the same float. */
-INLINE __m512 everywhere(uint32_t bits) { return _mm512_castsi512_ps(_mm512_set1_epi32((int)bits)); }
+/* Bits of a float in all lanes. A bfloat16 number is the upper half of a float. */
+INLINE __m512 set1_bits(uint32_t bits) { return _mm512_castsi512_ps(_mm512_set1_epi32((int)bits)); }
 
-/* 32 floats in bfloat16. */
+/* 32 floats to bfloat16. */
 INLINE __m512i bfloat16(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
-/* 16 bfloat16 numbers as floats. */
+/* 16 bfloat16 numbers to floats. */
 INLINE __m512 floats(__m256i narrow) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16)); }
 
-/* Numbers in memory from the `at`th on, float32 if wide, else bfloat16; zeros for those that the mask leaves out. */
-INLINE __m512 load(const void *from, int64_t at, int wide, __mmask16 there) {
-    if (wide) return _mm512_maskz_loadu_ps(there, (const float *)from + at);
-    return floats(_mm256_maskz_loadu_epi16(there, (const uint16_t *)from + at));
+/* Elements starting at index `at`, float32 or bfloat16; zeros where the mask is off. */
+INLINE __m512 load(const void *from, int64_t at, int is_float32, __mmask16 mask) {
+    if (is_float32) return _mm512_maskz_loadu_ps(mask, (const float *)from + at);
+    return floats(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)from + at));
 }
 
-INLINE void store(void *to, int64_t at, int wide, __mmask16 there, __m512 values) {
-    if (wide)
-        _mm512_mask_storeu_ps((float *)to + at, there, values);
+INLINE void store(void *to, int64_t at, int is_float32, __mmask16 mask, __m512 values) {
+    if (is_float32)
+        _mm512_mask_storeu_ps((float *)to + at, mask, values);
     else
-        _mm256_mask_storeu_epi16((uint16_t *)to + at, there, (__m256i)_mm512_cvtneps_pbh(values));
+        _mm256_mask_storeu_epi16((uint16_t *)to + at, mask, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-/* 16 rows of 16 words to 16 columns: pairs of words, pairs of these, then quarters of vectors, twice. */
+/* Transpose 16 x 16 words: pairs of words, pairs of these, then quarters of vectors, twice. */
 INLINE void transpose(__m512i rows[16]) {
     __m512i a[16], b[16];
     for (int i = 0; i < 16; i += 2) {
@@ -56,11 +56,11 @@ INLINE void transpose(__m512i rows[16]) {
     }
 }
 
-/* Compilers do not know what the tile instructions read: this keeps stores before them from being left out or moved behind. */
-INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
+/* Compilers do not know what tile instructions read: this keeps earlier stores from being dropped or reordered. */
+INLINE void compiler_barrier(void) { __asm__ volatile("" ::: "memory"); }
 
-/* e to the x, to 2 units in the last place, with the polynomial of Cephes' expf (Moshier 1992). NaN stays NaN. */
-INLINE __m512 exponential(__m512 x) {
+/* exp(x) within 2 units in the last place, with the polynomial of Cephes' expf (Moshier 1992). NaN stays NaN. */
+INLINE __m512 exp16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-104), _mm512_min_ps(_mm512_set1_ps(89), x));
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);

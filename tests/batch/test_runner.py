@@ -15,7 +15,7 @@ from openllama_cli.batch.sizing import auto_rows, cache_bytes_per_position, pars
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Event, Request, decode_rows
-from openllama_cli.generation.decode.prefix import PrefixCache
+from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.session import make_engine
 from openllama_cli.generation.text.stream import Engine
 from openllama_cli.models.tokenizer.base import Tokenizer

@@ -12,8 +12,7 @@ import torch
 
 from openllama_cli.native import library
 from openllama_cli.native.library import call
-from openllama_cli.native.products import Kind
-from tests.native.test_products import ROWS, SIZES, weights
+from tests.native.test_matmul import CASES, weights
 
 pytestmark = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 
@@ -39,17 +38,14 @@ class Guarded:
         return end - tensor.nbytes
 
 
-def products() -> None:
+def matmuls() -> None:
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork.
-    for kind in Kind:
-        for out, inputs in SIZES:
-            weight, scales, _ = weights(kind, out, inputs)
-            for rows in ROWS:
-                for dtype in (torch.float32, torch.bfloat16):
-                    guarded = Guarded()
-                    x, y = torch.ones(rows, inputs, dtype=dtype), torch.ones(rows, out, dtype=dtype)
-                    addresses = [guarded(weight), None if scales is None else guarded(scales), guarded(x), guarded(y)]
-                    call("product", *addresses, rows, out, inputs, kind, dtype == torch.float32, work=1)
+    for kind, (out, inputs), rows, dtype in CASES:
+        weight, scales, _ = weights(kind, out, inputs)
+        guarded = Guarded()
+        x, y = torch.ones(rows, inputs, dtype=dtype), torch.ones(rows, out, dtype=dtype)
+        addresses = [guarded(weight), None if scales is None else guarded(scales), guarded(x), guarded(y)]
+        call("matmul", *addresses, rows, out, inputs, kind, dtype == torch.float32, work=1)
 
 
 def layers() -> None:
@@ -58,9 +54,10 @@ def layers() -> None:
             wide, guarded = dtype == torch.float32, Guarded()
             x, angles = torch.ones(rows, heads * size, dtype=dtype), torch.ones(rows, size, dtype=dtype)
             narrow, row = torch.ones(rows, heads, size).bfloat16(), heads * size
-            call("normalize", guarded(x), guarded(x[0]), guarded(x), rows, row, row, 1e-6, wide, work=1)
-            call("activate", guarded(x), guarded(x), guarded(x), rows, row, row, row, wide, work=1)
-            call("turn", guarded(x), guarded(angles), guarded(angles), guarded(narrow), rows, heads, size, row, wide, work=1)
+            call("rms_norm", guarded(x), guarded(x[0]), guarded(x), rows, row, row, 1e-6, wide, work=1)
+            call("silu_mul", guarded(x), guarded(x), guarded(x), rows, row, row, row, wide, work=1)
+            pointers = (guarded(x), guarded(angles), guarded(angles), guarded(narrow))
+            call("apply_rotary", *pointers, rows, heads, size, row, wide, work=1)
             for length in (0, 1, 17, 40):
                 cache = torch.ones(heads, length + 1, size).bfloat16()
                 caches = [(ctypes.c_void_p * rows)(*(guarded(cache) for _ in range(rows))) for _ in range(2)]
@@ -72,11 +69,11 @@ def layers() -> None:
 def beyond() -> None:
     faulthandler.disable()
     guarded, x = Guarded(), torch.ones(1, 100)
-    call("normalize", guarded(x), guarded(x), guarded(x[:, :10]), 1, 100, 100, 1e-6, True, work=1)
+    call("rms_norm", guarded(x), guarded(x), guarded(x[:, :10]), 1, 100, 100, 1e-6, True, work=1)
 
 
 @pytest.mark.parametrize(
-    ("work", "ends"), [(products, 0), (layers, 0), (beyond, -11)], ids=["products", "layers", "the guard itself"]
+    ("work", "ends"), [(matmuls, 0), (layers, 0), (beyond, -11)], ids=["matmuls", "layers", "the guard itself"]
 )
 def test_nothing_beyond_the_end_is_touched(work: Callable[[], None], ends: int) -> None:
     process = multiprocessing.get_context("fork").Process(target=work)  # What crashes must not be this one.

@@ -1,4 +1,4 @@
-"""The kernels between a layer's products against float64, and a whole model with them against one with torch's operators."""
+"""The kernels of a layer besides matmuls against float64, and a complete model with them against one with torch's operators."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from openllama_cli.generation.forward.cache import KVCache
-from openllama_cli.generation.forward.lean import LeanForward
-from openllama_cli.generation.forward.steps import NativeSteps, TorchSteps
+from openllama_cli.generation.forward.lean import LeanForward, NativeOps, TorchOps
+from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import layer, library
@@ -33,7 +33,7 @@ def test_norms(dtype: torch.dtype, rows: int, size: int) -> None:
     x, weight = (random(rows, size + 7)[:, :size] * 3).to(dtype), random(size, seed=1).to(dtype)
     wide = x.double()
     wanted = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6) * weight.double()
-    found = layer.normalize(x, weight, 1e-6)
+    found = layer.rms_norm(x, weight, 1e-6)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), wanted, rtol=TOLERANCE[dtype], atol=1e-6)
 
@@ -45,17 +45,17 @@ def test_the_activation(dtype: torch.dtype, rows: int, size: int) -> None:
     gate, up = (random(rows, 2 * size) * 30).to(dtype).split(size, dim=-1)
     gate = gate.clone()
     gate[0, 0] = -200
-    found = layer.activate(gate, up)
+    found = layer.silu_mul(gate, up)
     torch.testing.assert_close(found.double(), silu(gate.double()) * up.double(), rtol=TOLERANCE[dtype], atol=1e-30)
 
 
 def test_the_activation_is_right_for_every_bfloat16_number() -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)[None]
     every = every[every.isfinite()][None]
-    found = layer.activate(every.float(), torch.ones_like(every).float())
+    found = layer.silu_mul(every.float(), torch.ones_like(every).float())
     torch.testing.assert_close(found.double(), silu(every.double()), rtol=1e-6, atol=1e-36)  # Beyond e to the 88 is infinity.
     odd = torch.tensor([[torch.nan, torch.inf, -torch.inf]])
-    assert layer.activate(odd, torch.ones(1, 3)).isnan().tolist() == [[True, False, True]]
+    assert layer.silu_mul(odd, torch.ones(1, 3)).isnan().tolist() == [[True, False, True]]
 
 
 @DTYPES
@@ -67,15 +67,17 @@ def test_rotary_embeddings(dtype: torch.dtype, rows: int, heads: int, size: int)
     wide = x.double().unflatten(-1, (heads, size))
     first, second = wide.chunk(2, dim=-1)
     wanted = wide * cosine.double()[:, None] + torch.cat((-second, first), dim=-1) * sine.double()[:, None]
-    found = layer.turn(x, cosine, sine, size)
+    found = layer.apply_rotary(x, cosine, sine, size)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), wanted, rtol=2.0**-8, atol=2e-6)
 
 
-@DTYPES
+@pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(1, 1, 2), (32, 32, 100), (6, 2, 64), (2, 1, 256), (4, 4, 34)])
-@pytest.mark.parametrize("lengths", [[0], [17], [3, 700, 64]], ids=str)
-def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, size: int, lengths: list[int]) -> None:
+def test_attention(heads: int, kv_heads: int, size: int, number: int) -> None:
+    """Every shape of heads with every batch of lengths; both dtypes with each of them."""
+    lengths = ([0], [17], [3, 700, 64])[number]
+    dtype = (torch.float32, torch.bfloat16)[(number + size // 2) % 2]
     rows = len(lengths)
     query, key, value = (random(rows, number, size, seed=number).bfloat16() for number in (heads, kv_heads, kv_heads))
     caches, wanted = [], []
@@ -128,28 +130,28 @@ def full(length: int) -> dict[str, Any]:
 )
 def test_attention_writes_nowhere_else(wrong: dict[str, Any]) -> None:
     layer.attend(**full(3))
-    with pytest.raises(ValueError, match="the kernel attend does not take"):
+    with pytest.raises(ValueError, match="the kernel attend does not accept"):
         layer.attend(**wrong)
 
 
 def test_what_would_be_read_wrongly_is_refused() -> None:
     x, angles = torch.zeros(2, 16), torch.zeros(2, 8)
     for call in (
-        lambda: layer.normalize(x.half(), torch.ones(16).half(), 1e-6),
-        lambda: layer.normalize(x, torch.ones(16).bfloat16(), 1e-6),
-        lambda: layer.normalize(x, torch.ones(15), 1e-6),
-        lambda: layer.activate(x, x.bfloat16()),
-        lambda: layer.activate(x, x[:, :8]),
-        lambda: layer.turn(x, angles, angles, 4),
-        lambda: layer.turn(x, angles, angles.bfloat16(), 8),
+        lambda: layer.rms_norm(x.half(), torch.ones(16).half(), 1e-6),
+        lambda: layer.rms_norm(x, torch.ones(16).bfloat16(), 1e-6),
+        lambda: layer.rms_norm(x, torch.ones(15), 1e-6),
+        lambda: layer.silu_mul(x, x.bfloat16()),
+        lambda: layer.silu_mul(x, x[:, :8]),
+        lambda: layer.apply_rotary(x, angles, angles, 4),
+        lambda: layer.apply_rotary(x, angles, angles.bfloat16(), 8),
     ):
-        with pytest.raises(ValueError, match="does not take"):
+        with pytest.raises(ValueError, match="does not accept"):
             call()
 
 
-def test_rows_may_lie_turned() -> None:
+def test_rows_may_be_transposed() -> None:
     x = random(16, 3).T
-    assert torch.equal(layer.activate(x, x), layer.activate(x.contiguous(), x.contiguous()))
+    assert torch.equal(layer.silu_mul(x, x), layer.silu_mul(x.contiguous(), x.contiguous()))
 
 
 def test_attention_to_large_scores_and_to_what_is_not_a_number() -> None:
@@ -172,20 +174,20 @@ def test_a_model_with_the_kernels_is_as_near_to_float32_as_one_without(
 ) -> None:
     folder = ModelFolder(write_tiny_llama(tmp_path, dtype=stored, kv_heads=kv_heads), "tiny", "folder", None, None, "flag")
 
-    def logits(dtype: Any, usable: bool, steps: type) -> torch.Tensor:
+    def logits(dtype: Any, usable: bool, ops: type) -> torch.Tensor:
         monkeypatch.setattr(library, "usable", lambda: usable)
-        forward = LeanForward(load(folder, ModelSpec(device="cpu", dtype=dtype)).model)
-        assert type(forward._steps) is steps
+        forward = LeanForward(from_transformers(load(folder, ModelSpec(device="cpu", dtype=dtype)).model))
+        assert type(forward._ops) is ops
         caches = [KVCache(90), KVCache(30)]
         found = [forward.prefill([1, *range(50, 50 + count)], cache) for cache, count in zip(caches, (80, 3), strict=True)]
         found += [forward.decode([7 + step, 9], caches) for step in range(5)]
         found += [forward.decode([11], caches[:1])]
         return torch.cat(found)
 
-    exact = logits("float32", True, TorchSteps)
+    exact = logits("float32", True, TorchOps)
     errors = [
-        float((logits(stored, usable, steps) - exact).norm() / exact.norm())
-        for usable, steps in ((True, NativeSteps), (False, TorchSteps))
+        float((logits(stored, usable, ops) - exact).norm() / exact.norm())
+        for usable, ops in ((True, NativeOps), (False, TorchOps))
     ]
     assert errors[0] < 1.2 * errors[1]
     assert math.isfinite(errors[0])

@@ -1,9 +1,11 @@
-"""A model with known logits, so that loop tests take milliseconds."""
+"""A model with known logits, so that loop tests take milliseconds, and what a decode loop's events come to."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from openllama_cli.generation.decode.loop import Event, Scored, Step
 from openllama_cli.generation.forward.cache import KVCache
 
 
@@ -43,7 +45,7 @@ class FakeForward:
 
 
 def counting(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
-    """The likeliest next token is the last one plus one."""
+    """The most likely next token is the last one plus one."""
 
     def next_logits(tokens: Sequence[int]) -> torch.Tensor:
         logits = torch.zeros(vocab)
@@ -56,3 +58,18 @@ def counting(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
 def uniform(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
     """Every token is as likely as every other."""
     return lambda tokens: torch.zeros(vocab)
+
+
+def scored_rows(events: Iterable[Event]) -> dict[int, list[Scored]]:
+    """Each row's tokens, in the order of rows. None may have failed."""
+    rows: dict[int, list[Scored]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Step):
+            assert event.error is None
+            rows[event.row] += [event.scored] if event.scored else []
+    return {row: rows[row] for row in sorted(rows)}
+
+
+def token_rows(events: Iterable[Event]) -> list[list[int]]:
+    """The same as token ids alone."""
+    return [[scored.token for scored in row] for row in scored_rows(events).values()]

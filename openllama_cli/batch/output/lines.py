@@ -4,7 +4,8 @@ import json
 from typing import Any, Protocol
 
 from openllama_cli.batch.input.rows import Row
-from openllama_cli.generation.text.completion import Completion, Spelling, choice, openai_reason, usage
+from openllama_cli.generation.text.completion import Completion, choice, openai_reason, usage
+from openllama_cli.models.tokenizer.base import Tokenizer
 
 # What OpenAI answers a request that cannot be run.
 _BAD_REQUEST = 400
@@ -12,7 +13,7 @@ _SERVER_ERROR = 500
 _ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
 
 
-def success_line(row: Row, completion: Completion, tokenizer: Spelling, model: str) -> bytes:
+def success_line(row: Row, completion: Completion, tokenizer: Tokenizer, model: str) -> bytes:
     """A finished row. model: its name, for OpenAI's shape."""
     if not row.openai:
         return to_line(

@@ -1,1 +1,4 @@
-"""decode."""
+"""Token ids in, one event per token out: the decode loop, sampling, and `model.generate` as the reference for both.
+
+Nothing here knows text. Begin reading with `loop.py`; `config.py` has the settings of a row and the defaults of the program.
+"""

@@ -1,4 +1,4 @@
-"""How tokens are chosen and when a row ends: one frozen, self-checking config; the defaults of the whole program."""
+"""How tokens are chosen and when a row ends: one frozen config that validates itself; the defaults of the program."""
 
 import math
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from typing import Any
 
 from openllama_cli.errors import UsageError
 
-# Given without a temperature, each of these asks for sampling. The repetition penalty does not: it changes greedy
-# output too, as in transformers.
-_ASKS_FOR_SAMPLING = ("top_p", "top_k", "min_p", "seed")
+# Given without a temperature, each of these implies sampling. The repetition penalty does not: it changes greedy output too, as
+# in transformers.
+_IMPLIES_SAMPLING = ("top_p", "top_k", "min_p", "seed")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """Settings of one row.
 
-    max_tokens: new tokens at most, >= 0.
+    max_tokens: maximum number of new tokens, >= 0.
     temperature: >= 0; 0 is greedy, whatever else is set.
     top_p: in (0, 1]; 1 keeps everything. top_k: >= 0; 0 keeps everything. min_p: in [0, 1]; 0 keeps everything.
     repetition_penalty: > 0; 1 changes nothing.
-    seed: any integer; with the row's identity it fixes every draw. None: the caller chooses one.
+    seed: any integer; with the row's identity it determines every random number. None: the caller chooses one.
     stop: texts that end the row; never part of its text.
-    logprobs: None for none, else how many alternatives to report beside each token's log-probability, 0 to 100.
+    logprobs: None, or the number of alternatives to report with each token's log-probability, 0 to 100.
 
     Raises UsageError naming the flag.
     """
@@ -50,12 +50,12 @@ class SamplingConfig:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0
 
     @classmethod
     def from_given(cls, given: Mapping[str, Any]) -> "SamplingConfig":
-        """Build from the options that were given; a sampling option without a temperature samples at 1.0.
+        """Build from the options that were given; a sampling option without a temperature sets it to 1.0.
 
         Raises UsageError for an unknown name or a value of the wrong type.
         """
@@ -64,15 +64,15 @@ class SamplingConfig:
             if name not in _KINDS:
                 raise UsageError(f"unknown sampling option {name!r}", f"use one of {', '.join(sorted(_KINDS))}")
             values[name] = _typed(name, value, _KINDS[name])
-        if "temperature" not in values and any(name in values for name in _ASKS_FOR_SAMPLING):
+        if "temperature" not in values and any(name in values for name in _IMPLIES_SAMPLING):
             values["temperature"] = 1.0
         return cls(**values)
 
 
-# Once, since a batch builds a config for each row that has options of its own.
-_WHOLE = ("max_tokens", "top_k", "seed", "logprobs")
+# Computed once, since a batch builds a config for each row that has options of its own.
+_INTEGERS = ("max_tokens", "top_k", "seed", "logprobs")
 _KINDS: dict[str, type] = {
-    field.name: int if field.name in _WHOLE else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
+    field.name: int if field.name in _INTEGERS else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
 }
 
 
@@ -88,7 +88,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     try:
         return kind(value)
     except OverflowError as error:
-        raise UsageError(f"{flag} is beyond any number that a model knows", "give a smaller one") from error
+        raise UsageError(f"{flag} is too large", "give a smaller number") from error
 
 
 def _require(holds: bool, flag: str, value: object, allowed: str) -> None:

@@ -1,17 +1,20 @@
-"""`model.generate` behind the loop's interface: `--engine transformers`, the reference that the loop is compared with.
+"""`model.generate` as the reference for the decode loop: behind the loop's interface (`--engine transformers`), and compared
+with it (`generate --check`).
 
-One row after another, since `model.generate` has one configuration and one random generator for all of them. Its draws
-differ from the loop's for the same seed; its greedy tokens do not, in float32.
+Rows run one after another, since `model.generate` has one configuration and one random generator for all. For the same seed it
+samples other tokens than the loop; in float32 its greedy tokens are the same.
 """
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from openllama_cli.errors import OlcError
+from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import (
     Event,
     FinishReason,
@@ -19,21 +22,29 @@ from openllama_cli.generation.decode.loop import (
     Request,
     Scored,
     Step,
+    decode_rows,
     ending,
     over_context,
     score,
     score_prompt,
 )
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
+from openllama_cli.generation.forward.transformers_forward import Forward
 
-# Below it transformers' division of the logits overflows float32; the limit is greedy, as in `sampling.warp`.
-_LEAST_TEMPERATURE = 1e-30
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+# Below this, transformers' division of the logits overflows float32; the limit is greedy, as in `sampling.warp`.
+_MIN_TEMPERATURE = 1e-30
+
+# A full forward pass and one with a KV cache differ in the order of additions: about 1e-6 in float32.
+LOGPROB_TOLERANCE = 1e-4
 
 
-def generate_rows(model: Any, input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
-    """Run requests through `model.generate`; the same events as `loop.decode_rows`, rows in order.
+def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
+    """Run requests through `model.generate`; the same events as `loop.decode_rows`, row by row.
 
-    `score_prompt` costs one more forward pass.
+    Scoring a prompt costs one more forward pass.
     """
     for request in requests:
         yield from _generate_row(model, input_device, request)
@@ -41,11 +52,11 @@ def generate_rows(model: Any, input_device: torch.device, requests: Iterable[Req
 
 def _generate_row(model: Any, input_device: torch.device, request: Request) -> Iterator[Event]:
     context = int(model.config.max_position_embeddings)
-    room = context - len(request.prompt)
-    if not request.prompt or room < 0:
-        yield Step(request.row, error=over_context(len(request.prompt), context))
+    room = context - len(request.tokens)
+    if not request.tokens or room < 0:
+        yield Step(request.row, error=over_context(len(request.tokens), context))
         return
-    yield Prefilled(request.row, _score(model, input_device, request) if request.score_prompt else ())
+    yield Prefilled(request.row, _score(model, input_device, request) if request.score else ())
     limit = min(request.sampling.max_tokens, room)
     at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
     if limit == 0:
@@ -56,17 +67,17 @@ def _generate_row(model: Any, input_device: torch.device, request: Request) -> I
 
 def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
     with torch.inference_mode():
-        logits = model(torch.tensor([list(request.prompt)], device=input_device)).logits[0]  # [n, vocab]
+        logits = model(torch.tensor([list(request.tokens)], device=input_device)).logits[0]  # [n, vocab]
     return score_prompt(request, logits)
 
 
 class _Run:
-    """One `model.generate`, in a thread, since it pushes tokens and we are asked for them."""
+    """One call of `model.generate`, in a thread: it pushes tokens, while `steps` is pulled from."""
 
     def __init__(self, model: Any, device: torch.device, request: Request, limit: int, at_limit: FinishReason) -> None:
         self._model, self._device, self._request = model, device, request
         self._limit, self._at_limit = limit, at_limit
-        self._taken = 0
+        self._count = 0
         self._canceled = False
         self._logits: torch.Tensor | None = None
         self._queue: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()
@@ -87,7 +98,7 @@ class _Run:
         from transformers import GenerationConfig
 
         request, sampling = self._request, self._request.sampling
-        greedy = sampling.temperature < _LEAST_TEMPERATURE
+        greedy = sampling.temperature < _MIN_TEMPERATURE
         config = GenerationConfig(
             max_new_tokens=self._limit,
             eos_token_id=sorted(request.eos) or None,
@@ -98,8 +109,8 @@ class _Run:
         )
         if not greedy:
             config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p)
-        prompt = torch.tensor([list(request.prompt)], device=self._device)  # [1, n]
-        # The scores that generate hands out are filtered and tempered; log-probabilities need the logits themselves.
+        prompt = torch.tensor([list(request.tokens)], device=self._device)  # [1, n]
+        # generate passes on filtered and tempered scores; log-probabilities need the logits themselves.
         hook = self._model.register_forward_hook(self._remember_logits)
         try:
             with torch.random.fork_rng(enabled=not greedy):
@@ -115,7 +126,7 @@ class _Run:
         except OlcError as error:
             self._queue.put(Step(request.row, error=error))
             self._queue.put(None)
-        except BaseException as error:  # handed to the thread that asked, which raises it
+        except BaseException as error:  # Raised by `steps`, in the caller's thread.
             self._queue.put(error)
         finally:
             hook.remove()
@@ -125,13 +136,97 @@ class _Run:
         require_finite(self._logits)
 
     def _on_token(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """transformers calls this after every token, with all ids so far, [1, n]; true ends the row."""
+        """Called by transformers after every token, with all ids so far, [1, n]; true ends the row."""
         request, token = self._request, int(ids[0, -1])
-        self._taken += 1
-        wanted = request.sampling.logprobs
+        self._count += 1
+        alternatives = request.sampling.logprobs
         assert self._logits is not None
-        scored = Scored(token) if wanted is None else score(token, log_probabilities(self._logits), wanted)
+        scored = Scored(token) if alternatives is None else score(token, log_probabilities(self._logits), alternatives)
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
-        reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._taken == self._limit else None)
+        reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._count == self._limit else None)
         self._queue.put(Step(request.row, scored, reason))
         return torch.tensor([reason is not None or self._canceled], device=ids.device)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison of one prompt.
+
+    ours, theirs: greedy tokens of the loop and of `model.generate`, EOS included.
+    first_difference: the first position at which they differ, or None.
+    margin: how much more likely (in log-probability) the loop's token was than the other one there; a near tie is rounding.
+    logprob_difference: the largest one between the loop and a full forward pass, over all tokens of ours.
+    """
+
+    row: int
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+    first_difference: int | None
+    margin: float | None
+    logprob_difference: float
+
+    @property
+    def same(self) -> bool:
+        """Whether tokens are equal and log-probabilities differ by at most `LOGPROB_TOLERANCE`."""
+        return self.first_difference is None and self.logprob_difference <= LOGPROB_TOLERANCE
+
+
+def check(
+    model: "LlamaForCausalLM",
+    input_device: torch.device,
+    forward: Forward,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    eos: frozenset[int],
+) -> Iterator[Check]:
+    """Run prompts greedily through the loop, as one batch, then one by one through transformers.
+
+    model: the transformers model that `forward` runs; input_device: where its token ids have to be. Prompts must leave
+    `max_tokens` positions in the context.
+    Raises GenerationError for the first prompt that fails.
+    """
+    config = SamplingConfig(max_tokens, logprobs=0)
+    rows: list[list[Scored]] = [[] for _ in prompts]
+    requests = (Request(row, prompt, config, eos=eos) for row, prompt in enumerate(prompts))
+    for event in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
+        if isinstance(event, Step) and event.error is not None:
+            raise event.error
+        if isinstance(event, Step) and event.scored is not None:
+            rows[event.row].append(event.scored)
+    for row, prompt in enumerate(prompts):
+        yield _compare(model, input_device, row, prompt, rows[row], max_tokens, eos)
+
+
+@torch.inference_mode()
+def _compare(
+    model: Any,
+    device: torch.device,
+    row: int,
+    prompt: Sequence[int],
+    scored: Sequence[Scored],
+    max_tokens: int,
+    eos: frozenset[int],
+) -> Check:
+    ids = torch.tensor([list(prompt)], device=device)  # [1, n]
+    ours = tuple(entry.token for entry in scored)
+    theirs: tuple[int, ...] = ()
+    if max_tokens:
+        output = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=sorted(eos) or None,
+            pad_token_id=0,
+        )
+        theirs = tuple(output[0, len(prompt) :].tolist())
+    complete = torch.tensor([[*prompt, *ours]], device=device)
+    logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
+    gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
+    position = next((position for position, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    if position is None and len(ours) != len(theirs):
+        position = min(len(ours), len(theirs))
+    margin = None
+    if position is not None and position < min(len(ours), len(theirs)):
+        margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
+    return Check(row, ours, theirs, position, margin, max(gaps, default=0.0))

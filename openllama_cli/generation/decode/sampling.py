@@ -1,8 +1,8 @@
-"""From logits to a token: the filters of a row, in the order transformers applies them, and the draw.
+"""From logits to a token: the filters of a row, in the order transformers applies them, and the sampling.
 
-All of it in float32. Order (transformers `_get_logits_processor`): repetition penalty, temperature, top-k, top-p, min-p.
-The draw inverts the cumulative distribution at one uniform number per token from the row's own generator, so what other
-rows do, or how many there are, changes nothing.
+All in float32. Order (transformers `_get_logits_processor`): repetition penalty, temperature, top-k, top-p, min-p. Sampling
+inverts the cumulative distribution at one uniform number per token from the row's own generator, so it does not depend on the
+other rows or on the batch size.
 """
 
 import hashlib
@@ -16,43 +16,43 @@ from openllama_cli.generation.decode.config import SamplingConfig
 
 
 def row_seed(seed: int, row: int) -> int:
-    """Where the random numbers of one row begin, in torch's range (63 bits), for any two whole numbers."""
+    """A row's own seed, in torch's range (63 bits), for any two integers."""
     digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def row_generator(seed: int, row: int) -> torch.Generator:
-    """The random numbers of one row: they depend on the seed and on the row's identity, and on nothing else."""
+    """The random numbers of one row: they depend on the seed and the row's identity alone."""
     return torch.Generator().manual_seed(row_seed(seed, row))
 
 
 def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None) -> int:
-    """Take one token.
+    """Sample one token, or the most likely one if `config` is greedy.
 
     logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty.
-    Raises GenerationError where the logits are not finite.
+    Raises GenerationError if the logits are not finite.
     """
     require_finite(logits)
     if config.repetition_penalty != 1:
         logits = penalize(logits, seen, config.repetition_penalty)
     if config.greedy:
-        return likeliest(logits)
+        return most_likely(logits)
     probabilities = warp(logits, config).cpu()
-    # float64: 32,000 float32 additions could leave the last sum short of the number drawn.
+    # float64: 32,000 float32 additions could leave the last sum below the number drawn.
     cumulative = probabilities.double().cumsum(0)
     drawn = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
     token = int(torch.searchsorted(cumulative, drawn, right=True))
     return min(token, int(probabilities.nonzero()[-1]))
 
 
-def likeliest(logits: torch.Tensor) -> int:
-    """The place of the largest of [vocab] logits, the first of several. On a CPU by NumPy, whose search is vectorized."""
+def most_likely(logits: torch.Tensor) -> int:
+    """Index of the largest of [vocab] logits, the first of several. On a CPU with NumPy, whose argmax is vectorized."""
     return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
 
 
 def require_finite(logits: torch.Tensor) -> None:
-    """Raise GenerationError if any logit is NaN or infinite: nothing sensible can be drawn from such a row."""
-    low, high = torch.aminmax(logits)  # Both NaN if any logit is; an eighth of the time of looking at each.
+    """Raise GenerationError if any logit is NaN or infinite."""
+    low, high = torch.aminmax(logits)  # Both are NaN if any logit is; takes an eighth of the time of isfinite().all().
     if not math.isfinite(float(high) - float(low)):
         raise GenerationError(
             "the model's logits are NaN or infinite",
@@ -62,19 +62,19 @@ def require_finite(logits: torch.Tensor) -> None:
 
 
 def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:
-    """Divide the positive and multiply the negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
+    """Divide positive and multiply negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
     index = torch.tensor(sorted(set(seen)), device=logits.device, dtype=torch.long)
     score = logits[index]
     return logits.index_copy(0, index, torch.where(score < 0, score * penalty, score / penalty))
 
 
 def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
-    """The distribution that is drawn from: [vocab] logits, float32 → [vocab] probabilities, float32.
+    """The distribution that is sampled: [vocab] logits, float32 → [vocab] probabilities, float32.
 
-    Each filter sees the distribution renormalized over what the one before it kept. The likeliest token always stays.
+    Each filter sees the distribution renormalized over what the previous one kept. The most likely token is always kept.
     """
     logits = logits / config.temperature
-    # A temperature near 0 overflows float32; its limit is the likeliest token.
+    # A temperature near 0 overflows float32; the limit is greedy.
     if not bool(torch.isfinite(logits).all()):
         return torch.nn.functional.one_hot(logits.argmax(), logits.numel()).float()
     if 0 < config.top_k < logits.numel():
@@ -88,7 +88,7 @@ def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
 
 
 def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Nucleus sampling (Holtzman et al. 2020): the smallest set of likeliest tokens whose probability reaches top_p."""
+    """Nucleus sampling (Holtzman et al. 2020): the smallest set of most likely tokens whose probability reaches top_p."""
     ascending, order = logits.sort(stable=True)
     cut = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
     cut[-1] = False
@@ -96,5 +96,5 @@ def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Log-softmax in float32 over the last dimension: of the untempered, unfiltered distribution."""
+    """Log-softmax in float32 over the last dimension, of the untempered and unfiltered distribution."""
     return logits.float().log_softmax(-1)

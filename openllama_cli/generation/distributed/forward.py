@@ -1,40 +1,31 @@
-"""Forward passes that several processes run together, each on its part of the model.
+"""Forward passes that all ranks of a group run together, each on its shard of the model.
 
-Rank 0 runs the decode loop. Before each forward pass it tells the other ranks what to run, and they run the same pass beside
-it, each on a KV cache of its own heads. Tokens are chosen on rank 0 alone, so the ranks cannot come apart.
+The leader (rank 0) runs the decode loop. Before each forward pass it broadcasts what to run, and the followers run the same
+pass, each with KV caches of its own heads. Tokens are chosen by the leader alone, so ranks cannot diverge.
 """
 
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 
 _numbers = itertools.count()
 
 
-class Others(Protocol):
-    """The other ranks, as rank 0 sees them."""
+class LeaderForward:
+    """The leader's forward pass: broadcasts what it runs, then runs it. forward: on the leader's shard of the model."""
 
-    def send(self, order: dict[str, Any]) -> None:
-        """Tell them what to do next."""
-
-    def together(self) -> AbstractContextManager[None]:
-        """Around what all ranks do at once."""
-
-
-class LeadingForward:
-    """Rank 0's forward pass: says what it runs, and runs it. forward: on rank 0's part of the model."""
-
-    def __init__(self, forward: Forward, others: Others) -> None:
-        self._forward, self._others = forward, others
+    def __init__(self, forward: Forward, group: Group) -> None:
+        self._forward, self._group = forward, group
         self.name = f"tensor-parallel {forward.name}"
-        self._known: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
+        self._numbers: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
         self._freed: list[int] = []
 
     @property
@@ -45,58 +36,60 @@ class LeadingForward:
         return self._forward.new_cache(capacity)
 
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        order = {"prefill": list(tokens), "rows": [self._row(cache)], "every": every}
-        return self._run(order, lambda: self._forward.prefill(tokens, cache, every=every))
+        command = {"prefill": list(tokens), "rows": [self._row(cache)], "every": every}
+        return self._run(command, lambda: self._forward.prefill(tokens, cache, every=every))
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
-        order = {"decode": list(tokens), "rows": [self._row(cache) for cache in caches]}
-        return self._run(order, lambda: self._forward.decode(tokens, caches))
+        command = {"decode": list(tokens), "rows": [self._row(cache) for cache in caches]}
+        return self._run(command, lambda: self._forward.decode(tokens, caches))
 
-    def _run(self, order: dict[str, Any], work: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _run(self, command: dict[str, Any], run: Callable[[], torch.Tensor]) -> torch.Tensor:
         freed, self._freed[:] = self._freed[:], []
-        with self._others.together():
-            self._others.send({**order, "freed": freed})
-            return work()
+        with self._group.collective():
+            self._group.broadcast({**command, "freed": freed})
+            return run()
 
     def _row(self, cache: KVCache) -> dict[str, Any]:
-        """Which cache, and how it stands: the decode loop also fills and shortens caches by itself."""
-        if cache in self._known:
-            return {"cache": self._known[cache], "length": cache.length}
+        """A cache's number and state: the decode loop also copies prefixes into caches and truncates them."""
+        if cache in self._numbers:
+            return {"cache": self._numbers[cache], "length": cache.length}
         number = next(_numbers)
         row = {"cache": number, "length": cache.length, "capacity": cache.capacity}
         if cache.length:
             source = cache.origin() if cache.origin is not None else None
-            assert source is not None, "a cache that was filled from nowhere"
-            row["like"] = self._known[source]
-        self._known[cache] = number
+            assert source is not None, "a cache that was filled without a forward pass"
+            row["copy_of"] = self._numbers[source]
+        self._numbers[cache] = number
         weakref.finalize(cache, self._freed.append, number)
         return row
 
 
-def follow(forward: Forward, orders: Iterable[dict[str, Any]], together: Callable[[], AbstractContextManager[None]]) -> None:
-    """The other ranks' side: run what rank 0 says, until it has no more to say.
+def follow(
+    forward: Forward, commands: Iterable[dict[str, Any]], collective: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """A follower: run the leader's commands until there are no more.
 
-    forward: on this rank's part of the model. together: see `Others`.
+    forward: on this rank's shard of the model. commands, collective: `Group.commands()` and `Group.collective`.
     """
     caches: dict[int, KVCache] = {}
-    for order in orders:
-        for number in order["freed"]:
+    for command in commands:
+        for number in command["freed"]:
             caches.pop(number, None)
-        with together():
-            # In here too: memory may run out while a prefix is copied.
-            rows = [_cache(forward, caches, row) for row in order["rows"]]
-            if "decode" in order:
-                forward.decode(order["decode"], rows)
+        with collective():
+            # Inside, since memory may also run out while a prefix is copied.
+            rows = [_cache(forward, caches, row) for row in command["rows"]]
+            if "decode" in command:
+                forward.decode(command["decode"], rows)
             else:
-                forward.prefill(order["prefill"], rows[0], every=order["every"])
+                forward.prefill(command["prefill"], rows[0], every=command["every"])
 
 
 def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:
     number, length = row["cache"], row["length"]
     if number not in caches:
         cache = caches[number] = forward.new_cache(row["capacity"])
-        if "like" in row:
-            cache.copy_from(caches[row["like"]], length)
+        if "copy_of" in row:
+            cache.copy_from(caches[row["copy_of"]], length)
     if caches[number].length != length:
         caches[number].truncate(length)
     return caches[number]

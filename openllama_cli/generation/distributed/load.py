@@ -1,47 +1,141 @@
-"""Loading a model of which each rank holds its part: transformers' tensor parallelism.
+"""Loading one model over the ranks of torchrun: the leader announces it, and every rank loads its shard.
 
-transformers divides the attention heads, the MLP and the vocabulary over the ranks and reads from a safetensors or .bin file
-only what a rank holds. Meta's files are given to it in the same way, one weight at a time.
+transformers' tensor parallelism divides attention heads, MLP and vocabulary over the ranks and reads from a safetensors or .bin
+file only what a rank holds. Meta's files are passed to it in the same way, one weight at a time. Importing this module does not
+import torch.
 """
 
 import contextlib
+import hashlib
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.distributed.group import Ranks
-from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
+from openllama_cli.generation.distributed.group import Group
+from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
+from openllama_cli.models.find import find
 from openllama_cli.models.loading.load import LoadedModel, from_pretrained
+from openllama_cli.models.loading.ranks import rank_info
+from openllama_cli.models.loading.startup import prepare_environment, read_ahead
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
 from openllama_cli.system.progress import NullProgress, Progress
 
 
-def choose(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, DtypeName]:
-    """Where the ranks compute, "cuda" or "cpu", and in which type; device "auto" is CUDA where a GPU can be used.
+@dataclass(frozen=True)
+class ShardedModel(LoadedModel):
+    """This rank's shard of a model. group: the ranks that hold all of it."""
 
-    Raises OlcError for a GPU that is not there, and for a torch or transformers that cannot divide a model.
+    group: Group = field(kw_only=True)
+
+
+def load_as_leader(
+    opened: OpenedModel,
+    spec: ModelSpec,
+    *,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> ShardedModel:
+    """Rank 0: form the group and have every rank load its shard of a model. Raises OlcError."""
+    prepare_environment()
+    read_ahead(opened.checkpoint.files)
+    info, folder = rank_info(), opened.folder
+    assert info is not None
+    kind, dtype = choose_device(spec, opened.checkpoint)
+    group = Group(info)
+    group.announce(
+        {
+            "folder": str(folder.path),
+            "model": folder.name if folder.origin == "folder" else folder.repo_id or folder.name,
+            "revision": folder.revision or spec.revision,
+            "offline": spec.offline,
+            "device": kind,
+            "dtype": dtype,
+            "signature": _signature(opened),
+        }
+    )
+    Group.led = group
+    group.join(kind)
+    if notice is not None:
+        notice(f"one model over {info.size} processes: {_backend(group)}")
+    return load_shard(opened, dtype, group, progress=progress)
+
+
+def load_and_follow(group: Group, job: dict[str, Any]) -> None:
+    """A follower: load what the leader announced, and run the forward passes that it commands."""
+    from openllama_cli.generation.distributed.forward import follow
+    from openllama_cli.generation.forward.transformers_forward import TransformersForward
+
+    # First, so that the others notice from here on if this rank ends.
+    group.join(job["device"])
+    loaded = load_shard(_open_announced(job), job["dtype"], group)
+    assert loaded.model is not None
+    follow(TransformersForward(loaded.model, loaded.input_device), group.commands(), group.collective)
+    group.leave()
+
+
+def _open_announced(job: dict[str, Any]) -> OpenedModel:
+    """The model that the leader has opened: the same folder, or on another host perhaps a copy of it elsewhere."""
+    path = Path(job["folder"])
+    if path.is_dir():
+        folder = ModelFolder(path, job["model"], "folder", None, None, "flag")
+    else:
+        folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
+    opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+    if _signature(opened) != job["signature"]:
+        raise OlcError(
+            f"{folder.path} holds a different model than {job['folder']} of rank 0",
+            "give every host the same model",
+        )
+    return opened
+
+
+def _signature(opened: OpenedModel) -> str:
+    """A hash of what must be the same on all ranks for their shards to fit together."""
+    checkpoint = opened.checkpoint
+    tensors = sorted((name, info.dtype, *info.shape) for name, info in checkpoint.tensors.items())
+    content = json.dumps([tensors, checkpoint.config, checkpoint.bytes, opened.tokenizer.sha256], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _backend(group: Group) -> str:
+    """What all_reduce goes through, in words."""
+    if group.backend == "nccl":
+        return "nccl, one GPU each"
+    import torch
+
+    threads = torch.get_num_threads()
+    return f"gloo, on the CPU with {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
+
+
+def choose_device(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, DtypeName]:
+    """Where the ranks compute, "cuda" or "cpu", and the dtype. Device "auto" is CUDA if a GPU can be used.
+
+    Raises OlcError for a missing GPU, and for a torch or transformers that cannot shard a model.
     """
     import torch
     import torch.distributed as dist
 
-    _placement()
+    _tensor_parallel()
     device = main_device(spec.device)
     if device.type != "cuda":
-        device = torch.device("cpu")  # transformers divides no model over Apple GPUs.
+        device = torch.device("cpu")  # transformers does not shard models over Apple GPUs.
     elif not dist.is_nccl_available():
-        raise OlcError("this torch has CUDA but no NCCL, which GPUs talk through", "use --device cpu", code="device")
+        raise OlcError("this torch has CUDA but no NCCL, through which GPUs communicate", "use --device cpu", code="device")
     dtype: Any = str(choose_dtype(spec.dtype, checkpoint.dtype, device)).removeprefix("torch.")
     return device.type, dtype
 
 
-def _placement() -> dict[str, Any]:
-    """The arguments for `from_pretrained`. Raises OlcError where this transformers has no such parallelism."""
+def _tensor_parallel() -> dict[str, Any]:
+    """The arguments for `from_pretrained`. Raises OlcError if this transformers has no tensor parallelism."""
     import transformers
 
     try:
@@ -50,17 +144,17 @@ def _placement() -> dict[str, Any]:
         return {"distributed_config": DistributedConfig(tp_plan="auto")}
     except (ImportError, TypeError) as error:
         raise OlcError(
-            f"transformers {transformers.__version__} cannot divide a model over processes",
+            f"transformers {transformers.__version__} cannot shard a model over processes",
             "pip install -U transformers (5.23 is known to work)",
         ) from error
 
 
 @contextlib.contextmanager
-def _on(kind: str) -> Iterator[None]:
-    """Have transformers divide the model over devices of this kind.
+def _accelerator(kind: str) -> Iterator[None]:
+    """Have transformers shard the model over devices of this kind.
 
-    It asks torch which accelerator it was built for, be one there or not: the usual build for CUDA on a computer without a
-    GPU would be taken for one with GPUs.
+    It asks torch which accelerator it was built for, whether there is one or not: a computer without a GPU, but with the usual
+    CUDA build, would be treated as one with GPUs.
     """
     import torch
 
@@ -75,40 +169,26 @@ def _on(kind: str) -> Iterator[None]:
         torch._C._get_accelerator = built_for
 
 
-@dataclass(frozen=True)
-class ShardedModel(LoadedModel):
-    """This rank's part of a model. ranks: the group that holds the whole of it."""
+def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progress: Progress | None = None) -> ShardedModel:
+    """Load this rank's shard of a model on the group's device; returns once all ranks have theirs.
 
-    ranks: Ranks = field(kw_only=True)
-
-
-def load_sharded(
-    folder: ModelFolder,
-    dtype_name: DtypeName,
-    ranks: Ranks,
-    *,
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    progress: Progress | None = None,
-) -> ShardedModel:
-    """Load this rank's part of a model, on the device of the group; returns once all ranks have theirs.
-
-    dtype_name: the type to compute in, the same on all ranks. progress: counts the stored bytes of the whole weights.
+    dtype_name: the same on all group. progress: counts the stored bytes of all weights.
 
     Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError if a rank is lost meanwhile.
     """
+    folder, checkpoint, tokenizer = opened.folder, opened.checkpoint, opened.tokenizer
     started = time.perf_counter()
     progress = progress or NullProgress()
     check_vocabulary(tokenizer, checkpoint)
     progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
     try:
-        dtype = choose_dtype(dtype_name, checkpoint.dtype, ranks.device)
-        how = _placement()
+        dtype = choose_dtype(dtype_name, checkpoint.dtype, group.device)
+        arguments = _tensor_parallel()
         if checkpoint.format == "meta":
-            how["state_dict"] = lazy_tensors(checkpoint)
-        with explained(checkpoint, ranks.device, dtype), _on(ranks.device.type):
-            model = from_pretrained(checkpoint, tokenizer, dtype, progress, **how)
-        ranks.ready()
+            arguments["state_dict"] = lazy_tensors(checkpoint)
+        with explained(checkpoint, group.device, dtype), _accelerator(group.device.type):
+            model = from_pretrained(checkpoint, tokenizer, dtype, progress, **arguments)
+        group.barrier()
     finally:
         progress.finish()
     return ShardedModel(
@@ -116,9 +196,9 @@ def load_sharded(
         tokenizer=tokenizer,
         folder=folder,
         checkpoint=checkpoint,
-        input_device=ranks.device,
+        input_device=group.device,
         dtype=dtype,
-        device=f"{ranks.info.size} x {ranks.device.type}",
+        device=f"{group.info.size} x {group.device.type}",
         load_seconds=time.perf_counter() - started,
-        ranks=ranks,
+        group=group,
     )

@@ -1,4 +1,4 @@
-"""How a process among several ends: with its parent, at last, and who of the others is gone."""
+"""How a rank ends: with its parent, within a time limit after a signal; and how to see that another process is gone."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def die_with_parent(number: signal.Signals) -> None:
-    """Have this process sent a signal when torchrun ends, however that happens: it would go on by itself."""
+    """Send this process a signal when torchrun ends, however that happens; otherwise it would keep running."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
@@ -27,10 +27,10 @@ def die_with_parent(number: signal.Signals) -> None:
     threading.Thread(target=watch, daemon=True, name="olc-parent").start()
 
 
-def end_at_last(seconds: float, say: Callable[[], None], code: int) -> None:
-    """After SIGINT or SIGTERM end this process within some seconds, even if it hangs in a sum that never comes.
+def end_within(seconds: float, report: Callable[[], None], code: int) -> None:
+    """End this process within some seconds after SIGINT or SIGTERM, even if it hangs in a collective operation.
 
-    say: called before that, in another thread. Needs handlers in Python for these signals; only in the main thread.
+    report: called before that, in another thread. Requires Python handlers for these signals; call it in the main thread.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -42,31 +42,31 @@ def end_at_last(seconds: float, say: Callable[[], None], code: int) -> None:
                 if number[0] in (signal.SIGINT, signal.SIGTERM):
                     break
             time.sleep(seconds)
-            # In a thread of its own: the store may be busy for as long as what hangs.
-            last_words = threading.Thread(target=say, daemon=True)
-            last_words.start()
-            last_words.join(1)
+            # In a thread of its own, since the store may hang as well.
+            reporting = threading.Thread(target=report, daemon=True)
+            reporting.start()
+            reporting.join(1)
             os._exit(code)
 
     threading.Thread(target=watch, daemon=True, name="olc-end").start()
 
 
-def hold_sigterm() -> None:
-    """Take no notice of SIGTERM from here on."""
+def ignore_sigterm() -> None:
+    """Ignore SIGTERM from here on."""
     with contextlib.suppress(ValueError):  # Not in the main thread.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def gone(pid: int) -> str | None:
-    """How a process of this host is no longer at work; None where it is."""
+def how_gone(pid: int) -> str | None:
+    """Whether a process of this host was killed or is stopped, in words; None if it is running."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         if stat.parent.parent.joinpath("self").exists():
             state = stat.read_text().rpartition(")")[2].split()[0]
-            return {"Z": "was killed or broke off", "X": "was killed or broke off", "T": "is stopped"}.get(state)
+            return {"Z": "was killed or crashed", "X": "was killed or crashed", "T": "is stopped"}.get(state)
         os.kill(pid, 0)
     except PermissionError:
         return None
     except OSError:
-        return "was killed or broke off"
+        return "was killed or crashed"
     return None

@@ -1,27 +1,28 @@
-"""The KV cache of one row, and attention over it.
+"""The KV cache of one row, attention over it, and the reuse of common prompt prefixes.
 
 Shapes: n = new tokens of a row, L = positions in its cache after them, H and K = query and key/value heads, D = head size.
 """
 
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-# Long prompts go through in pieces on a fixed grid that starts at position 0: the logits buffer stays small, and a prompt
-# whose first pieces are copied from another row's cache (the same prefix) takes exactly the same path through the rest.
+# Prefill runs in chunks on a fixed grid from position 0: the logits buffer stays small, and a prompt whose first chunks are
+# copied from another row's cache takes exactly the same path through the rest.
 PREFILL_CHUNK = 64
-# Where a pass costs the same for few tokens as for many: on a GPU, which waits for its kernels to be started, and where the
-# weights themselves are fetched from elsewhere.
+# Where a pass costs the same for few tokens as for many: on a GPU, which waits for kernel launches, and with offloaded weights.
 LARGE_PREFILL_CHUNK = 256
+# Rows whose caches are kept for their prefix. Rows of one template follow each other; a few let templates alternate.
+_KEPT_ROWS = 4
 
 
 class KVCache:
-    """Keys and values of one row: per layer two tensors [K, capacity, D], on the layer's device, made when first written.
+    """Keys and values of one row: per layer two tensors [K, capacity, D] on the layer's device, allocated on first write.
 
-    capacity: positions, fixed: prompt plus new tokens. chunk: tokens between the lines of the prefill grid. length: positions
-    filled.
+    capacity: positions, fixed: prompt and new tokens. chunk: the prefill grid's. length: positions filled.
     """
 
     def __init__(self, capacity: int, chunk: int = PREFILL_CHUNK) -> None:
@@ -33,78 +34,116 @@ class KVCache:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write [K, n, D] keys and values after the positions filled so far; return all of them, [K, length + n, D or more].
+        """Write [K, n, D] keys and values after the filled positions; return all of them, [K, length + n, D or more].
 
-        `length` itself moves on once every layer has been through: see `advance`.
+        `length` itself changes once all layers are written: see `advance`.
         """
         heads, count, size = keys.shape
         end = self.length + count
-        cached_keys, cached_values = self.room(layer, heads, size, keys.dtype, keys.device)
+        cached_keys, cached_values = self.allocate(layer, heads, size, keys.dtype, keys.device)
         cached_keys[:, self.length : end] = keys
         cached_values[:, self.length : end] = values
         return cached_keys[:, :end], cached_values[:, :end]
 
-    def room(
+    def allocate(
         self, layer: int, heads: int, size: int, dtype: torch.dtype, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values, [K, capacity, D], made if it has none yet."""
+        """A layer's keys and values, [K, capacity, D], allocated if they are not yet."""
         if layer not in self._layers:
             keys, values = (torch.empty(heads, self.capacity, size, dtype=dtype, device=device) for _ in range(2))
             self._layers[layer] = (keys, values)
         return self._layers[layer]
 
     def copy_from(self, other: "KVCache", count: int) -> None:
-        """Take over the first `count` positions of another row; this cache must be empty."""
+        """Copy the first `count` positions of another row into this empty cache."""
         for layer, (keys, values) in other.layers().items():
             self.append(layer, keys[:, :count], values[:, :count])
         self.origin = weakref.ref(other)
         self.advance(count)
 
     def layers(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of every layer that has any, [K, capacity or more, D]; those beyond `length` mean nothing."""
+        """Keys and values of the layers written so far, [K, capacity or more, D]; undefined beyond `length`."""
         return self._layers
 
     def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on, in every layer."""
+        """Drop the positions from `length` on, in every layer."""
         self.length = length
 
     def advance(self, count: int) -> None:
-        """Count `count` positions as filled, in every layer."""
+        """Count `count` more positions as filled, in every layer."""
         self.length += count
+
+
+class PrefixCache:
+    """The prompts of the last few rows with their caches, so that prompts with a common prefix (few-shot) prefill it once.
+
+    A row's keys and values of its prompt do not change while it decodes, so later rows can copy them. Only complete chunks of
+    the prefill grid are copied: the rest of the prompt then takes the same path as it would alone, and logits are equal to the
+    bit.
+    """
+
+    def __init__(self, kept: int = _KEPT_ROWS) -> None:
+        self._rows: deque[tuple[Sequence[int], KVCache]] = deque(maxlen=kept)
+
+    def restore(self, prompt: Sequence[int], cache: KVCache) -> int:
+        """Copy the longest known prefix of `prompt` into an empty cache; return how many positions that were.
+
+        At least one token is left to run, since its logits are needed.
+        """
+        longest, source = 0, None
+        limit = (len(prompt) - 1) // cache.chunk * cache.chunk
+        for tokens, other in self._rows:
+            common = _common_prefix(prompt, tokens, limit) // cache.chunk * cache.chunk
+            if common > longest:
+                longest, source = common, other
+        if source is not None:
+            cache.copy_from(source, longest)
+        return longest
+
+    def remember(self, prompt: Sequence[int], cache: KVCache) -> None:
+        """Keep a row's cache, after its prefill."""
+        if len(prompt) >= cache.chunk:
+            self._rows.append((prompt, cache))
+
+
+def _common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
+    """Length of the common prefix of two prompts, at most `limit`."""
+    limit = min(limit, len(one), len(other))
+    return next((position for position in range(limit) if one[position] != other[position]), limit)
+
+
+def prefill_chunks(tokens: Sequence[int], cache: KVCache) -> Iterator[tuple[Sequence[int], bool]]:
+    """Split a row's next tokens at the lines of its prefill grid; each chunk with whether it is the last."""
+    done, position = 0, cache.length
+    while done < len(tokens):
+        size = cache.chunk - (position + done) % cache.chunk
+        chunk = tokens[done : done + size]
+        done += len(chunk)
+        yield chunk, done == len(tokens)
 
 
 def attend(
     layer: int, cache: KVCache, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Causal attention of a row's new tokens over all of its positions, the new ones included; these are cached.
+    """Append a row's new tokens to its cache; causal attention of them over all of its positions.
 
     query: [H, n, D]; key, value: [K, n, D]. Returns [H, n, D].
     """
     keys, values = cache.append(layer, key, value)  # [K, L, D or more]
     count, size = query.shape[1:]
-    later = count > 1 and cache.length > 0
+    continues = count > 1 and cache.length > 0
     attended = scaled_dot_product_attention(
         pad(query, (0, keys.shape[2] - size))[None] if keys.shape[2] > size else query[None],
         keys[None],
         values[None],
-        attn_mask=_lower_right(count, keys.shape[1], query.device) if later else None,
-        is_causal=count > 1 and not later,
+        attn_mask=_lower_right_mask(count, keys.shape[1], query.device) if continues else None,
+        is_causal=count > 1 and not continues,
         scale=scale,
         enable_gqa=query.shape[0] != key.shape[0],
     )
     return attended[0, ..., :size]
 
 
-def _lower_right(count: int, length: int, device: torch.device) -> torch.Tensor:
-    """[n, L], true where new token i may look at position j: j <= L - n + i."""
+def _lower_right_mask(count: int, length: int, device: torch.device) -> torch.Tensor:
+    """[n, L], true where new token i may attend to position j: j <= L - n + i."""
     return torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)
-
-
-def prefill_pieces(tokens: Sequence[int], cache: KVCache) -> Iterator[tuple[Sequence[int], bool]]:
-    """Cut a row's next tokens at the lines of its prefill grid; each piece with whether it is the last."""
-    done, position = 0, cache.length
-    while done < len(tokens):
-        size = cache.chunk - (position + done) % cache.chunk
-        piece = tokens[done : done + size]
-        done += len(piece)
-        yield piece, done == len(tokens)

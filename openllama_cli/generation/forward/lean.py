@@ -1,43 +1,47 @@
-"""A lean forward pass for a Llama that lies whole on one device: on the loaded model's own weights, or on quantized ones.
+"""A lean forward pass for a Llama on one device, on the loaded model's own weights or on quantized ones.
 
-The same arithmetic as transformers' `LlamaForCausalLM`, without modules, hooks and masks between the operators: at one row
-these cost a tiny model most of its time. Each row has its own position and cache (`cache.KVCache`); the linear layers see
-all rows at once, attention runs row by row over exactly the positions that the row has.
+The arithmetic of transformers' `LlamaForCausalLM` without modules, hooks and masks, which take most of a tiny model's time with
+one row. Each row has its own positions and KV cache; linear layers see all rows at once, attention runs row by row over exactly
+the positions of each. `TorchOps` and `NativeOps` are two implementations of what lies between the linear layers.
 
-Shapes: n = tokens (of one row in prefill, of one token each for several rows in decode), H and K = query and key/value heads,
-D = head size, L = positions in a row's cache.
+Shapes: n = tokens (of one row in prefill; one of each row in decode), H and K = query and key/value heads, D = head size,
+L = positions in a row's cache.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, rms_norm, silu
 
-from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, prefill_pieces
-from openllama_cli.generation.forward.linear import vector_products
-from openllama_cli.generation.forward.steps import Work, make_steps
-from openllama_cli.generation.forward.transformers_forward import FLOAT32_ROWS
-from openllama_cli.generation.forward.weights import LlamaWeights, of_model
+from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
+from openllama_cli.generation.forward.linear import onednn_disabled
+from openllama_cli.generation.forward.transformers_forward import INVARIANT_ROWS
+from openllama_cli.generation.forward.weights import LlamaWeights
+from openllama_cli.native import layer as native
+from openllama_cli.native import library
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+# Each row's cache and how many of the tokens belong to the row, in order.
+RowTokens = Sequence[tuple[KVCache, int]]
 
 
 class LeanForward:
-    """Forward passes on a Llama's weights.
-
-    source: a transformers Llama in eval mode (see `suits` for which ones), or what describes its weights.
-    """
+    """Forward passes on a Llama's weights: `weights.from_transformers` (see `supports_lean`) or `weights.from_quantized`."""
 
     name = "lean"
 
-    def __init__(self, source: Any) -> None:
-        self._weights = weights = source if isinstance(source, LlamaWeights) else of_model(source)
+    def __init__(self, weights: LlamaWeights) -> None:
+        self._weights = weights
         self._device, self._dtype = weights.device, weights.dtype
-        self._steps = make_steps(weights)
+        self._ops = fastest_ops(weights)
         if weights.method is not None:
             self.name = f"lean {weights.method}"
-        if self._steps.name is not None:
-            self.name += f" {self._steps.name}"
+        if self._ops.name is not None:
+            self.name += f" {self._ops.name}"
 
     @property
     def context(self) -> int:
@@ -49,10 +53,10 @@ class LeanForward:
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
-        for piece, last in prefill_pieces(tokens, cache):
-            positions = torch.arange(cache.length, cache.length + len(piece), device=self._device)
-            hidden = self._run(torch.tensor(piece, device=self._device), positions, [(cache, len(piece))])  # [n, hidden]
-            cache.advance(len(piece))
+        for chunk, last in prefill_chunks(tokens, cache):
+            positions = torch.arange(cache.length, cache.length + len(chunk), device=self._device)
+            hidden = self._run(torch.tensor(chunk, device=self._device), positions, [(cache, len(chunk))])  # [n, hidden]
+            cache.advance(len(chunk))
             if every or last:
                 kept.append(self._weights.head(hidden if every else hidden[-1:]).float())
         return torch.cat(kept)
@@ -60,33 +64,105 @@ class LeanForward:
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         count = len(tokens)
-        filling = -count % FLOAT32_ROWS if self._weights.exact_rows else 0
-        ids = torch.tensor([*tokens, *[0] * filling], device=self._device)  # [n]
-        positions = torch.tensor([*(cache.length for cache in caches), *[0] * filling], device=self._device)
-        with vector_products() if count == 1 and self._weights.vector_products else nullcontext():
+        padding = [0] * (-count % INVARIANT_ROWS) if self._weights.batch_invariant else []
+        ids = torch.tensor([*tokens, *padding], device=self._device)  # [n]
+        positions = torch.tensor([*(cache.length for cache in caches), *padding], device=self._device)
+        with onednn_disabled() if count == 1 and self._weights.gemv_without_onednn else nullcontext():
             hidden = self._run(ids, positions, [(cache, 1) for cache in caches])
             logits = self._weights.head(hidden)[:count]  # [rows, vocab]
         for cache in caches:
             cache.advance(1)
         return logits.float()
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, work: Work) -> torch.Tensor:
-        """[n] ids at [n] positions → [n, hidden] after the last norm. work: each row's cache and how many ids are its own."""
-        weights, steps = self._weights, self._steps
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, rows: RowTokens) -> torch.Tensor:
+        """[n] ids at [n] positions → [n, hidden] after the final norm."""
+        weights, ops = self._weights, self._ops
         hidden = embedding(ids, weights.embedding).to(self._dtype)
         cosine, sine = weights.rotary(positions)  # [n, D]
         for number, layer in enumerate(weights.layers):
-            query, key, value = layer.query_key_value(steps.normalize(hidden, layer.attention_norm))
-            query, key = steps.turn(query, cosine, sine), steps.turn(key, cosine, sine)  # [n, H or K, D]
+            query, key, value = layer.query_key_value(ops.rms_norm(hidden, layer.attention_norm))
+            query, key = ops.apply_rotary(query, cosine, sine), ops.apply_rotary(key, cosine, sine)  # [n, H or K, D]
             value = value.unflatten(-1, (weights.kv_heads, -1))
-            hidden = hidden + layer.output(steps.attend(number, query, key, value, work))
-            gate, up = layer.gate_up(steps.normalize(hidden, layer.mlp_norm))
-            hidden = hidden + layer.down(steps.activate(gate, up))
-        return steps.normalize(hidden, weights.norm)
+            hidden = hidden + layer.output(ops.attend(number, query, key, value, rows))
+            gate, up = layer.gate_up(ops.rms_norm(hidden, layer.mlp_norm))
+            hidden = hidden + layer.down(ops.silu_mul(gate, up))
+        return ops.rms_norm(hidden, weights.norm)
 
 
-def suits(model: Any) -> bool:
+def supports_lean(model: "LlamaForCausalLM") -> bool:
     """Whether `LeanForward` can run a model: all weights on one device, no hooks that move them, the Llama arithmetic."""
     devices = {parameter.device for parameter in model.parameters()}
     hooked = any(hasattr(module, "_hf_hook") for module in model.modules())
     return len(devices) == 1 and not hooked and devices.pop().type != "meta" and model.config.hidden_act == "silu"
+
+
+class TorchOps:
+    """By torch's operators, on every device and in every dtype; in float32 the same arithmetic as transformers'.
+
+    name: what `--stats` adds to the forward pass's name.
+    """
+
+    name: str | None = None
+
+    def __init__(self, weights: LlamaWeights) -> None:
+        self._weights = weights
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """RMS norm (Zhang and Sennrich 2019), in float32 as transformers does it; on a GPU in one kernel."""
+        if self._weights.device.type == "cuda":
+            return rms_norm(x, weight.shape, weight, self._weights.eps)
+        x32 = x.float()
+        scaled = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self._weights.eps)
+        return weight.to(x.dtype) * scaled.to(x.dtype)
+
+    def apply_rotary(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+        """Rotary position embedding (Su et al. 2021): [n, heads · D] by [n, D] → [n, heads, D]; halves of D are paired."""
+        x = x.unflatten(-1, (-1, self._weights.head_size))
+        first, second = x.chunk(2, dim=-1)
+        return x * cosine[:, None] + torch.cat((-second, first), dim=-1) * sine[:, None]
+
+    def silu_mul(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """The gated activation of the MLP, SwiGLU (Shazeer 2020)."""
+        return silu(gate) * up
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: RowTokens) -> torch.Tensor:
+        """query [n, H, D], key and value [n, K, D] → [n, H · D], row by row. Padding tokens, of no row, get zeros."""
+        dtype = self._weights.cache_dtype
+        query, key, value = (x.to(dtype).transpose(0, 1) for x in (query, key, value))  # [H or K, n, D]
+        outputs = query.new_zeros(query.shape)
+        start = 0
+        for cache, count in rows:
+            own = slice(start, start + count)
+            outputs[:, own] = attend(layer, cache, query[:, own], key[:, own], value[:, own], self._weights.scale)
+            start += count
+        return outputs.transpose(0, 1).flatten(1).to(self._weights.dtype)
+
+
+class NativeOps(TorchOps):
+    """By olc's own kernels: one instead of two to eight operators each, and decode attention of all rows at once."""
+
+    name = "AMX"
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return native.rms_norm(x, weight, self._weights.eps)
+
+    def apply_rotary(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+        return native.apply_rotary(x, cosine, sine, self._weights.head_size)
+
+    def silu_mul(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return native.silu_mul(gate, up)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: RowTokens) -> torch.Tensor:
+        if any(count > 1 for _, count in rows):
+            return super().attend(layer, query, key, value, rows)
+        value = value.bfloat16().contiguous()
+        caches = [cache.allocate(layer, value.shape[1], value.shape[2], value.dtype, value.device) for cache, _ in rows]
+        lengths = [cache.length for cache, _ in rows]
+        return native.attend(query, key, value, caches, lengths, self._weights.scale, self._weights.dtype)
+
+
+def fastest_ops(weights: LlamaWeights) -> TorchOps:
+    """The fastest on this machine; always torch's in float32, where a row's bits must not depend on the batch."""
+    narrow = weights.device.type == "cpu" and weights.cache_dtype == torch.bfloat16 and not weights.batch_invariant
+    heads_fit = weights.head_size <= native.MAX_HEAD_SIZE and weights.head_size % 2 == 0
+    return (NativeOps if narrow and heads_fit and library.usable() else TorchOps)(weights)

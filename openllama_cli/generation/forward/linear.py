@@ -1,8 +1,8 @@
-"""Matrix products with a layer's weights, each in the way that is fastest for its type and number of rows on a CPU.
+"""Linear layers with unquantized weights, each in the way that is fastest for its dtype and batch size on a CPU.
 
-At one row a product reads every weight once and computes next to nothing: what counts is memory speed. At many rows the
-arithmetic counts. Which way is fastest depends on the processor; times below are of a 9600 x 3200 layer on 2 cores, and
-`olc bench` measures whole models.
+With one row the layer is bound by memory: every weight is read once and little is computed. With many rows it is bound by
+arithmetic. Which way is fastest depends on the processor; times below are for a 9600 x 3200 layer on 2 cores, and `olc bench`
+measures complete models.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,30 +13,30 @@ import torch
 from torch.nn.functional import linear
 
 from openllama_cli.native import library
-from openllama_cli.native.products import Kind, check, product
+from openllama_cli.native.matmul import Kind, check, matmul
 
-# Weights of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
+# Elements of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
 _BLOCK_WEIGHTS = 400_000
-# Up to so many weights a matrix-vector product takes less time than oneDNN needs to begin.
+# Up to this many weights a matrix-vector product takes less time than oneDNN's overhead.
 _SMALL = 300_000
 
 
 class Linear(Protocol):
-    """A layer's weights, [out, in], as a function: [n, in] → [n, out] of the same type."""
+    """A linear layer, weights [out, in]: [n, in] → [n, out] of the same dtype."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x times the weights' transpose."""
+        """x @ weight.T + bias."""
 
 
 class Linears(Protocol):
-    """Several layers' weights that read the same input: [n, in] → one [n, out] for each."""
+    """Several linear layers with the same input: [n, in] → one [n, out] each."""
 
     def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """x times each of them."""
+        """The output of each."""
 
 
 class Separate:
-    """Matrices as they lie in the checkpoint. Copying them together gains nothing, and needs their memory again."""
+    """One matmul per layer, on the checkpoint's own matrices: on a CPU fusing them gains nothing and needs a copy."""
 
     def __init__(self, *linears: Linear) -> None:
         self._linears = linears
@@ -46,8 +46,8 @@ class Separate:
 
 
 class Fused:
-    """Matrices stacked into one: quantized ones, since activations are then quantized once, and those on a GPU, since one
-    large product reads memory faster than three small ones. sizes: rows of each.
+    """Layers fused into one matmul: with quantized weights, so that activations are quantized once; on a GPU, since one large
+    matmul reads memory faster than three small ones. sizes: rows of each.
     """
 
     def __init__(self, linear: Linear, sizes: Sequence[int]) -> None:
@@ -56,13 +56,13 @@ class Fused:
     def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
         return torch.split(self._linear(x), self._sizes, dim=-1)
 
-    def stacked(self, x: torch.Tensor) -> torch.Tensor:
-        """The products beside each other: [n, in] → [n, sum of sizes]."""
+    def concatenated(self, x: torch.Tensor) -> torch.Tensor:
+        """All outputs concatenated: [n, in] → [n, sum of sizes]."""
         return self._linear(x)
 
 
 class DenseLinear:
-    """Weights in the type that is computed in: float32 and bfloat16 on a CPU, any type on a GPU."""
+    """torch's own linear layer: float32 and bfloat16 on a CPU, any dtype on a GPU."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._weight, self._bias = weight, bias
@@ -70,20 +70,20 @@ class DenseLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self._weight, self._bias)
 
-    def added(self, sum_: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """sum_ + self(x), in one kernel if there is no bias."""
-        total = torch.addmm(sum_, x, self._weight.T)
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """residual + self(x), in one kernel if there is no bias."""
+        total = torch.addmm(residual, x, self._weight.T)
         return total if self._bias is None else total.add_(self._bias)
 
 
 class TileLinear:
-    """bfloat16 weights on a processor with AMX: the weights are the product's left operand, the activations its right one.
+    """bfloat16 weights on a processor with AMX, as the left operand of the matmul instead of the right one.
 
-    oneDNN loads tiles of the left operand from its rows as they lie in the checkpoint, while it first rearranges the right
-    one, at every call. With the weights on the right, as `linear` has them, that is what takes the time: 3.6 ms for 2 rows and
-    9.5 for 64 against 2.7 and 5.9 this way. One row goes through twice, since a single one ends in a matrix-vector kernel
-    that adds up 3 weights a nanosecond and core, half of what memory brings: 4.3 ms. Small matrices take that kernel all the
-    same: oneDNN needs 30 microseconds to begin.
+    oneDNN loads tiles of the left operand directly from row-major memory, but repacks the right one at every call. With the
+    weights on the right, as in `linear`, repacking dominates: 3.6 ms for 2 rows and 9.5 ms for 64, against 2.7 and 5.9 ms this
+    way. A single row is duplicated, since it would be sent to a matrix-vector kernel that processes 3 weights per nanosecond
+    and core, half of memory speed: 4.3 ms. Small matrices use that kernel all the same, since oneDNN has 30 microseconds of
+    overhead.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -91,18 +91,18 @@ class TileLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) == 1 and self._weight.numel() < _SMALL:
-            with vector_products():
+            with onednn_disabled():
                 return linear(x, self._weight, self._bias)
         columns = (torch.cat((x, x)) if len(x) == 1 else x).T  # [in, 2 or n]
-        product = torch.mm(self._weight, columns).T[: len(x)]
-        return product if self._bias is None else product + self._bias
+        y = torch.mm(self._weight, columns).T[: len(x)]
+        return y if self._bias is None else y + self._bias
 
 
 class HalfLinear:
-    """float16 weights on a CPU, as a checkpoint's file holds them: mapped, never copied whole.
+    """float16 weights on a CPU, mapped from the checkpoint's file and never copied as a whole.
 
-    A float16 matrix-vector product runs at memory speed, but float16 matrix products are ten times slower than bfloat16
-    ones; so several rows go through bfloat16 copies of some weight rows at a time. Activations are float32.
+    A float16 matrix-vector product runs at memory speed, but float16 matmuls are ten times slower than bfloat16 ones, so with
+    several rows the weights are converted to bfloat16, block by block. Activations are float32.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
@@ -111,16 +111,15 @@ class HalfLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] == 1:
-            product = linear(x.half(), self._weight).float()
+            y = linear(x.half(), self._weight).float()
         else:
-            narrow = x.bfloat16()
-            blocks = [bfloat16_linear(rows)(narrow) for rows in bfloat16_blocks(self._weight)]
-            product = torch.cat(blocks, dim=1).float()
-        return product if self._bias is None else product + self._bias
+            x = x.bfloat16()
+            y = torch.cat([bfloat16_linear(rows)(x) for rows in bfloat16_blocks(self._weight)], dim=1).float()
+        return y if self._bias is None else y + self._bias
 
 
 class NativeLinear:
-    """Weights for olc's own kernels; see `native.products`. bias: [out]. Raises ValueError for weights of another kind."""
+    """Weights for olc's own kernels; see `native.matmul`. bias: [out]. Raises ValueError for weights that are not of `kind`."""
 
     def __init__(
         self,
@@ -135,40 +134,40 @@ class NativeLinear:
         self._kind, self._weight, self._out, self._scales, self._bias = kind, weight, out, scales, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        y = product(self._kind, self._weight, self._scales, x, self._out)
+        y = matmul(self._kind, self._weight, self._scales, x, self._out)
         return y if self._bias is None else y + self._bias.to(x.dtype)
 
 
 def bfloat16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-    """The fastest product with bfloat16 weights on this processor."""
+    """The fastest linear layer with bfloat16 weights on this processor."""
     if library.usable():
         return NativeLinear(Kind.BFLOAT16, weight, len(weight), bias=bias)
     return TileLinear(weight, bias) if library.has_amx() else DenseLinear(weight, bias)
 
 
 def float16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-    """The fastest product with float16 weights on a CPU, where they are. Activations are float32."""
+    """The fastest linear layer with float16 weights on a CPU, in place. Activations are float32."""
     if library.usable():
         return NativeLinear(Kind.FLOAT16, weight, len(weight), bias=bias)
     return HalfLinear(weight, bias)
 
 
 def bfloat16_blocks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A float16 matrix in bfloat16, some rows at a time; each block is overwritten by the next.
+    """A float16 matrix converted to bfloat16 block by block; each block overwrites the one before.
 
-    By way of float32, since torch converts float16 to bfloat16 one number at a time: 38 ms against 12. Into the same memory
-    again, since fresh memory costs more than the conversion.
+    Through float32, since torch converts float16 to bfloat16 without vector instructions: 38 ms against 12 ms. Memory is
+    reused, since allocating it costs more than the conversion.
     """
     rows = max(1, _BLOCK_WEIGHTS // weight.shape[1])
-    wide = torch.empty(rows, weight.shape[1])
-    narrow = torch.empty(rows, weight.shape[1], dtype=torch.bfloat16)
+    as_float32 = torch.empty(rows, weight.shape[1])
+    as_bfloat16 = torch.empty(rows, weight.shape[1], dtype=torch.bfloat16)
     for block in weight.split(rows):
-        yield narrow[: len(block)].copy_(wide[: len(block)].copy_(block))
+        yield as_bfloat16[: len(block)].copy_(as_float32[: len(block)].copy_(block))
 
 
 @contextmanager
-def vector_products() -> Iterator[None]:
-    """For one row on a CPU: bfloat16 matrix-vector products at memory speed, which oneDNN's run at half of."""
+def onednn_disabled() -> Iterator[None]:
+    """For one row on a CPU: torch's own bfloat16 matrix-vector product runs at memory speed, oneDNN's at half of it."""
     if not torch.backends.mkldnn.is_available():
         yield
         return

@@ -1,12 +1,14 @@
-"""What the lean forward pass works on: a Llama's numbers and its weights as functions, wherever they come from."""
+"""What the lean forward pass runs on: a Llama's sizes and its weights as functions, from transformers or quantized."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from openllama_cli.errors import OlcError
 from openllama_cli.generation.forward.linear import (
     DenseLinear,
     Fused,
@@ -16,15 +18,21 @@ from openllama_cli.generation.forward.linear import (
     bfloat16_linear,
     float16_linear,
 )
+from openllama_cli.generation.forward.quantized_linear import Int4Linear, NativeInt4Linear, int4_works, int8_linear
+from openllama_cli.models.loading.load import LoadedModel
+from openllama_cli.models.quantize.weights import QuantizedModel
 from openllama_cli.native.library import has_amx
 
-# [n] positions → cosines and sines, [n, D] each, in the type of the activations.
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+# [n] positions → cosines and sines, [n, D] each, in the activations' dtype.
 Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One decoder layer: its norms, [hidden], and its matrices; those that read the same input stand together."""
+    """One decoder layer: its norms, [hidden], and its linear layers; those with the same input are grouped."""
 
     attention_norm: torch.Tensor
     query_key_value: Linears
@@ -36,19 +44,18 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class LlamaWeights:
-    """A Llama whose weights lie on one device.
+    """A Llama whose weights are on one device.
 
-    dtype: of the activations between products. cache_dtype: of keys and values. exact_rows: fill up rows so that a row's
-    bits do not depend on its neighbors (float32). vector_products: one row's products are faster with oneDNN off.
-    method: of quantization, if any. scale: what attention scores are multiplied with. context: positions that the
-    model was made for.
+    dtype: of the activations. cache_dtype: of keys and values. batch_invariant: pad the batch so that a row's bits do not
+    depend on the other rows (float32). gemv_without_onednn: with one row, linear layers are faster with oneDNN disabled.
+    method: of quantization, if any. scale: of attention scores. context: positions that the model was trained for.
     """
 
     device: torch.device
     dtype: torch.dtype
     cache_dtype: torch.dtype
-    exact_rows: bool
-    vector_products: bool
+    batch_invariant: bool
+    gemv_without_onednn: bool
     heads: int
     kv_heads: int
     head_size: int
@@ -63,25 +70,27 @@ class LlamaWeights:
     method: str | None = None
 
 
-def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
-    """The weights of a transformers Llama, where they are. model: in eval mode; see `lean.suits`.
+def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> LlamaWeights:
+    """The weights of a transformers Llama in eval mode, in place. See `lean.supports_lean`.
 
-    stacked: put the matrices that read the same input into one, for one product; the model's own become parts of it, so that
-    memory holds them once.
+    fused: concatenate the matrices that read the same input, for one matmul. The model's own become views of the result, so
+    that memory holds them once.
     """
+    parts: Any = model  # Its submodules have attributes of their own, which nn.Module does not declare.
     config = model.config
     on_cpu = model.device.type == "cpu"
-    half = on_cpu and model.dtype == torch.float16
-    narrow = on_cpu and model.dtype == torch.bfloat16
-    # Activations of float16 weights on a CPU are float32 between products, and their keys and values bfloat16.
-    dtype = torch.float32 if half else model.dtype
+    float16_on_cpu = on_cpu and model.dtype == torch.float16
+    bfloat16_on_cpu = on_cpu and model.dtype == torch.bfloat16
+    # Beside float16 weights on a CPU, activations are float32, and keys and values bfloat16.
+    dtype = torch.float32 if float16_on_cpu else model.dtype
 
     def linear(module: Any) -> Linear:
-        kind = DenseLinear if stacked else float16_linear if half else bfloat16_linear if narrow else DenseLinear
-        return kind(module.weight, module.bias)
+        if fused or not (float16_on_cpu or bfloat16_on_cpu):
+            return DenseLinear(module.weight, module.bias)
+        return (float16_linear if float16_on_cpu else bfloat16_linear)(module.weight, module.bias)
 
     def linears(*modules: Any) -> Linears:
-        return _stack(modules) if stacked else Separate(*map(linear, modules))
+        return _fuse(modules) if fused else Separate(*map(linear, modules))
 
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp
@@ -94,39 +103,125 @@ def of_model(model: Any, *, stacked: bool = False) -> LlamaWeights:
             down=linear(mlp.down_proj),
         )
 
+    first_attention = parts.model.layers[0].self_attn
     return LlamaWeights(
         device=model.device,
         dtype=dtype,
-        cache_dtype=torch.bfloat16 if half else model.dtype,
-        exact_rows=model.dtype == torch.float32,
-        vector_products=narrow and not has_amx(),
+        cache_dtype=torch.bfloat16 if float16_on_cpu else model.dtype,
+        batch_invariant=model.dtype == torch.float32,
+        gemv_without_onednn=bfloat16_on_cpu and not has_amx(),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
-        head_size=model.model.layers[0].self_attn.head_dim,
-        scale=model.model.layers[0].self_attn.scaling,
+        head_size=first_attention.head_dim,
+        scale=first_attention.scaling,
         eps=config.rms_norm_eps,
         context=int(config.max_position_embeddings),
-        rotary=partial(_model_rotary, model.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
-        embedding=model.model.embed_tokens.weight,
-        layers=[layer(module) for module in model.model.layers],
-        norm=model.model.norm.weight.to(dtype),
-        head=linear(model.lm_head),
+        rotary=partial(_transformers_rotary, parts.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
+        embedding=parts.model.embed_tokens.weight,
+        layers=[layer(module) for module in parts.model.layers],
+        norm=parts.model.norm.weight.to(dtype),
+        head=linear(parts.lm_head),
     )
 
 
-def _stack(modules: Sequence[Any]) -> Fused:
+def _fuse(modules: Sequence[Any]) -> Fused:
     sizes = [module.weight.shape[0] for module in modules]
     joined: dict[str, torch.Tensor | None] = {"weight": None, "bias": None}
     for name in joined:
         if getattr(modules[0], name) is None:
             continue
-        whole = joined[name] = torch.cat([getattr(module, name).data for module in modules])
-        for module, part in zip(modules, whole.split(sizes), strict=True):
+        tensor = joined[name] = torch.cat([getattr(module, name).data for module in modules])
+        for module, part in zip(modules, tensor.split(sizes), strict=True):
             getattr(module, name).data = part
     assert joined["weight"] is not None
     return Fused(DenseLinear(joined["weight"], joined["bias"]), sizes)
 
 
-def _model_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _transformers_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     cosine, sine = module(like, positions[None])  # [1, n, D]
     return cosine[0], sine[0]
+
+
+@dataclass(frozen=True)
+class ReadyModel(LoadedModel):
+    """A loaded model whose quantized weights are ready for matmuls. They are made ready once per model."""
+
+    weights: LlamaWeights = field(kw_only=True)
+
+
+def make_ready(loaded: LoadedModel) -> LoadedModel:
+    """A `ReadyModel` if the weights are quantized, else the model unchanged. Raises OlcError; see `from_quantized`."""
+    if loaded.quantized is None or isinstance(loaded, ReadyModel):
+        return loaded
+    started = time.perf_counter()
+    weights = from_quantized(loaded.quantized)
+    values = {one.name: getattr(loaded, one.name) for one in fields(LoadedModel)}
+    values["load_seconds"] += time.perf_counter() - started
+    return ReadyModel(**values, weights=weights)
+
+
+def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
+    """Quantized weights, ready for matmuls. Once per model: `take` may hand out a tensor only once.
+
+    Packing int8 weights for oneDNN takes about a second per GB. Raises OlcError if this machine cannot run them.
+    """
+    method, shape, dtype = quantized.method, quantized.checkpoint.shape, quantized.dtype
+    if method == "int4" and not (quantized.native or int4_works()):
+        raise OlcError(
+            f"--quantize int4: torch {torch.__version__} does not compute int4 matmuls correctly on this processor",
+            "use --quantize int8",
+            code="device",
+        )
+    tensor = quantized.take
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+
+    def linear(name: str, out: int, *, bias: bool, method: str = method) -> Linear:
+        offset = tensor(f"{name}.bias").to(dtype) if bias else None
+        if method == "int4":
+            kind = NativeInt4Linear if quantized.native else Int4Linear
+            return kind(tensor(f"{name}.weight"), tensor(f"{name}.parameters"), out, offset)
+        made = int8_linear(tensor(f"{name}.weight"), tensor(f"{name}.scale"), offset)
+        if made.copied:
+            quantized.release(f"{name}.weight")
+        return made
+
+    def layer(number: int) -> LayerWeights:
+        prefix = f"layers.{number}"
+        heads, mlp = shape.attention_bias, shape.mlp_bias
+        return LayerWeights(
+            attention_norm=tensor(f"{prefix}.attention_norm").to(dtype),
+            query_key_value=Fused(linear(f"{prefix}.query_key_value", queries + 2 * keys, bias=heads), (queries, keys, keys)),
+            output=linear(f"{prefix}.output", shape.hidden, bias=heads),
+            mlp_norm=tensor(f"{prefix}.mlp_norm").to(dtype),
+            gate_up=Fused(linear(f"{prefix}.gate_up", 2 * shape.intermediate, bias=mlp), (shape.intermediate,) * 2),
+            down=linear(f"{prefix}.down", shape.hidden, bias=mlp),
+        )
+
+    return LlamaWeights(
+        device=torch.device("cpu"),
+        dtype=dtype,
+        cache_dtype=dtype,
+        batch_invariant=dtype == torch.float32,
+        gemv_without_onednn=False,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_size=shape.head_dim,
+        scale=shape.head_dim**-0.5,
+        eps=shape.rms_norm_eps,
+        context=shape.context,
+        rotary=partial(_rotary, tensor("rotary.frequencies"), float(tensor("rotary.scaling")), dtype),
+        embedding=tensor("embedding"),
+        layers=[layer(number) for number in range(shape.layers)],
+        norm=tensor("norm").to(dtype),
+        head=linear("head", shape.vocab, bias=False, method="int8"),
+        method=method,
+    )
+
+
+def _rotary(
+    frequencies: torch.Tensor, scaling: float, dtype: torch.dtype, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """transformers' LlamaRotaryEmbedding: [n] positions → cosines and sines [n, D], computed in float32."""
+    angles = positions[:, None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)

@@ -1,27 +1,22 @@
-"""What a row came to, and its form in OpenAI's `text_completion` objects."""
+"""The result of a row: its text and tokens, its form in OpenAI's `text_completion` objects, and how long it took."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from openllama_cli.generation.decode.loop import FinishReason, Scored
-from openllama_cli.generation.text.incremental import Decoder, IncrementalDecoder
+from openllama_cli.generation.text.incremental import IncrementalDecoder
 from openllama_cli.generation.text.stream import TextStep
-
-
-class Spelling(Decoder, Protocol):
-    """The part of a tokenizer that names tokens."""
-
-    def piece(self, token: int) -> str:
-        """How the vocabulary spells an id."""
+from openllama_cli.models.tokenizer.base import Tokenizer
 
 
 @dataclass
 class Completion:
-    """A row's prompt and what followed it, gathered step by step.
+    """A row's prompt and its completion, collected step by step.
 
-    prompt: token ids with BOS. scored: the tokens taken, a final EOS and the tokens of a stop string included.
+    prompt: token ids with BOS. scored: the completion's tokens, including a final EOS and the tokens of a stop string.
     """
 
     prompt: Sequence[int]
@@ -31,7 +26,7 @@ class Completion:
     finish_reason: FinishReason | None = None
 
     def add(self, step: TextStep) -> None:
-        """Take the row's next step. Raises the row's error, if that is what the step brings."""
+        """Add the row's next step. Raises the step's error, if it has one."""
         if step.error is not None:
             raise step.error
         self.text += step.text
@@ -42,24 +37,24 @@ class Completion:
 
     @property
     def shown(self) -> list[Scored]:
-        """The tokens taken, without a final EOS."""
+        """The completion's tokens without a final EOS."""
         return self.scored[:-1] if self.finish_reason == "eos" else self.scored
 
 
 def openai_reason(reason: FinishReason | None) -> Literal["stop", "length"]:
-    """OpenAI tells two ends apart: the text ended, or no more was allowed."""
+    """OpenAI has two reasons: the text ended, or a limit was reached."""
     return "stop" if reason in ("eos", "stop") else "length"
 
 
 def usage(completions: Sequence[Completion]) -> dict[str, int]:
-    """OpenAI's `usage`. completion_tokens counts every token the model made, EOS included; a shared prompt counts once."""
+    """OpenAI's `usage`. completion_tokens counts every generated token, EOS included; a shared prompt counts once."""
     prompt = len(completions[0].prompt) if completions else 0
-    made = sum(len(completion.scored) for completion in completions)
-    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
+    generated = sum(len(completion.scored) for completion in completions)
+    return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
-def choice(index: int, completion: Completion, tokenizer: Spelling, *, echo: str | None, logprobs: bool) -> dict[str, Any]:
-    """One entry of `choices`. echo: the prompt's text, if it is to stand in front."""
+def choice(index: int, completion: Completion, tokenizer: Tokenizer, *, echo: str | None, logprobs: bool) -> dict[str, Any]:
+    """One entry of `choices`. echo: the prompt's text, if it is to precede the completion."""
     return {
         "index": index,
         "text": (echo or "") + completion.text,
@@ -68,11 +63,11 @@ def choice(index: int, completion: Completion, tokenizer: Spelling, *, echo: str
     }
 
 
-def logprobs_object(completion: Completion, tokenizer: Spelling, *, echo: str | None) -> dict[str, Any]:
-    """OpenAI's `logprobs`: tokens, their log-probabilities and alternatives, and where each begins in the choice's text.
+def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str | None) -> dict[str, Any]:
+    """OpenAI's `logprobs`: tokens, their log-probabilities and alternatives, and where each starts in the choice's text.
 
-    With an echo the prompt's tokens stand first, BOS included; nothing predicts BOS, so its log-probability is null.
-    Tokens that lie wholly in a cut-off stop string are left out.
+    With an echo the prompt's tokens come first, BOS included; nothing predicts BOS, so its log-probability is null.
+    Tokens that are entirely part of a removed stop string are left out.
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
@@ -91,7 +86,7 @@ def logprobs_object(completion: Completion, tokenizer: Spelling, *, echo: str | 
     }
 
 
-def token_text(tokenizer: Spelling, token: int) -> str:
+def token_text(tokenizer: Tokenizer, token: int) -> str:
     r"""A token as OpenAI spells it: its text; a byte of a longer character as ``bytes:\xe3``."""
     piece = tokenizer.piece(token)
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
@@ -100,19 +95,71 @@ def token_text(tokenizer: Spelling, token: int) -> str:
     return piece.replace("▁", " ")
 
 
-def _by_text(tokenizer: Spelling, top: Sequence[tuple[int, float]]) -> dict[str, float]:
-    # Two ids may have the same text; the likelier one comes first and is kept.
-    named: dict[str, float] = {}
+def _by_text(tokenizer: Tokenizer, top: Sequence[tuple[int, float]]) -> dict[str, float]:
+    # Two ids may have the same text; the more likely one comes first and is kept.
+    by_text: dict[str, float] = {}
     for token, logprob in top:
-        named.setdefault(token_text(tokenizer, token), logprob)
-    return named
+        by_text.setdefault(token_text(tokenizer, token), logprob)
+    return by_text
 
 
-def _offsets(tokenizer: Decoder, prefix: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """Where each token begins in the text of `tokens` after `prefix`, in characters."""
+def _offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Where each token starts in the text of `tokens` after `prefix`, in characters."""
     decoder = IncrementalDecoder(tokenizer, prefix)
     offsets, length = [], 0
     for token in tokens:
         offsets.append(length)
         length += len(decoder.push(token))
     return offsets
+
+
+@dataclass
+class Timings:
+    """Times a run over some rows by its steps as they arrive. Create it right before the first prefill.
+
+    load_s: seconds to load the model. prompt_tokens: of the first row's prompt.
+    """
+
+    load_s: float
+    prompt_tokens: int
+    started: float = field(default_factory=time.perf_counter)
+    prefilled: float | None = None
+    first: float | None = None
+    last: float | None = None
+    decoded: int = 0
+    decode_s: float = 0.0
+    _started_rows: set[int] = field(default_factory=set)
+
+    def add(self, step: TextStep) -> None:
+        """Record a step at the time it arrives."""
+        now = time.perf_counter()
+        if self.prefilled is None and (step.prompt or step.scored is not None):
+            self.prefilled = now
+        if step.scored is not None:
+            if step.row in self._started_rows:
+                self.decoded += 1
+                self.decode_s += now - (self.last or self.started)
+            self._started_rows.add(step.row)
+            self.first = self.first or now
+        self.last = now
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Seconds, and tokens per second; null if nothing was measured.
+
+        time_to_first_token_s is from the start of prefill. prefill_tokens_per_s is of the first row: later rows may reuse its
+        prefix. decode_tokens_per_s is of all rows together, from the second token of each, without the time of other rows'
+        prefills. total_s is loading plus generation.
+        """
+        to_first = None if self.first is None else self.first - self.started
+        prefill = None if self.prefilled is None else self.prefilled - self.started
+        return {
+            "load_s": _rounded(self.load_s),
+            "time_to_first_token_s": _rounded(to_first),
+            "prefill_tokens_per_s": _rounded(self.prompt_tokens / prefill if prefill else None),
+            "decode_tokens_per_s": _rounded(self.decoded / self.decode_s if self.decode_s else None),
+            "total_s": _rounded(self.load_s + (self.last or self.started) - self.started),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,39 +1,27 @@
-"""Token ids → text as it becomes certain: whole characters, right spaces, nothing that a stop string may still take back."""
+"""Token ids to text as it becomes certain: complete characters, correct spaces, nothing that a stop string may still remove."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from openllama_cli.generation.text.stop_strings import StopMatcher
-
-
-class Decoder(Protocol):
-    """The part of a tokenizer that text needs; see `models.tokenizer.Tokenizer`."""
-
-    def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
-        """The text that `ids` add after `prefix`."""
-
-    def unfinished(self, ids: Sequence[int]) -> int:
-        """How many characters at the end of the text of ids, 0 to 3, are bytes of a character that is not whole yet."""
+from openllama_cli.models.tokenizer.base import Tokenizer
 
 
 class IncrementalDecoder:
-    """Turns the tokens that follow a prompt into text, token by token.
+    """Decodes the tokens that follow a prompt, one by one.
 
-    Joined, the pieces are `decode(prompt + tokens)` without `decode(prompt)`. Bytes of a character that is not complete
-    yet are held back.
+    Joined, the pieces are `decode(prompt + tokens)` without `decode(prompt)`. Bytes of an incomplete character are held back.
     """
 
-    def __init__(self, decoder: Decoder, prompt: Sequence[int]) -> None:
-        self._decoder = decoder
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
         self._ids = list(prompt)
         self._held = ""
 
     def push(self, token: int) -> str:
-        """The text that has become certain with this token; empty while a character is incomplete."""
-        # The decoder counts what is unfinished at the end of the ids so far with the new token's text.
-        text = self._decoder.decode_continuation(self._ids, [token])
+        """The text that this token makes certain; empty while a character is incomplete."""
+        # The tokenizer counts what was unfinished at the end of the ids so far as text of the new token.
+        text = self._tokenizer.decode_continuation(self._ids, [token])
         self._ids.append(token)
-        certain = len(text) - self._decoder.unfinished(self._ids[-4:])
+        certain = len(text) - self._tokenizer.unfinished(self._ids[-4:])
         self._held = text[certain:]
         return text[:certain]
 
@@ -43,34 +31,64 @@ class IncrementalDecoder:
         return held
 
 
+class StopStrings:
+    """Finds the first stop string in text that arrives in pieces; holds back only what may still become one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """The text that is now certain, and whether a stop string is complete: it and all after it are dropped.
+
+        If several are complete, the one that ends first counts; of those, the one that starts first.
+        """
+        text = self._held + text
+        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)[1]], True
+        sizes = range(min(self._longest - 1, len(text)), 0, -1)
+        held = next((size for size in sizes if any(stop.startswith(text[-size:]) for stop in self._stops)), 0)
+        certain = len(text) - held
+        self._held = text[certain:]
+        return text[:certain], False
+
+    def finish(self) -> str:
+        """The text held back, once no more can follow."""
+        held, self._held = self._held, ""
+        return held
+
+
 class TextStream:
     """The text of one row: incremental decoding, then stop strings.
 
-    `push` is given every token but EOS; `finished` tells that a stop string was completed. `shown` is all text so far.
+    `watch` is called with every token but EOS. finished: whether a stop string is complete.
     """
 
-    def __init__(self, decoder: Decoder, prompt: Sequence[int], stops: Sequence[str]) -> None:
-        self._decoder = IncrementalDecoder(decoder, prompt)
-        self._matcher = StopMatcher(stops)
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str]) -> None:
+        self._decoder = IncrementalDecoder(tokenizer, prompt)
+        self._stops = StopStrings(stops)
         self._pending = ""
         self.finished = False
 
     def watch(self, token: int) -> bool:
-        """Take a token; true once a stop string is complete. The loop's `Request.watch`."""
-        text, self.finished = self._matcher.push(self._decoder.push(token))
+        """Add a token; true once a stop string is complete. See `loop.Request.watch`."""
+        text, self.finished = self._stops.push(self._decoder.push(token))
         self._pending += text
         return self.finished
 
     def close(self) -> None:
-        """No more tokens come: what was held back is certain now, unless a stop string was completed."""
+        """No more tokens follow: what was held back is certain now, unless a stop string is complete."""
         if self.finished:
             return
-        text, self.finished = self._matcher.push(self._decoder.finish())
+        text, self.finished = self._stops.push(self._decoder.finish())
         self._pending += text
         if not self.finished:
-            self._pending += self._matcher.finish()
+            self._pending += self._stops.finish()
 
-    def take(self) -> str:
+    def pop_text(self) -> str:
         """The text that has become certain since the last call."""
         text, self._pending = self._pending, ""
         return text

@@ -40,13 +40,13 @@ class Int4Layout(ABC):
 
 
 class NativeLayout(Int4Layout):
-    """For `native.products`: rows one after another, with their groups' parameters in the same order."""
+    """For `native.matmul`: rows one after another, with their groups' parameters in the same order."""
 
     rows, columns = 1, INT4_BLOCK
     name = ("native", "1")
 
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
-        from openllama_cli.native.products import pack_int4
+        from openllama_cli.native.matmul import pack_int4
 
         return pack_int4(levels)
 

@@ -14,7 +14,7 @@ stored. One layer is worked on at a time: memory holds the result and that layer
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
@@ -49,7 +49,7 @@ class QuantizedModel:
 
     take: hands a tensor over by its name in the table above; each once, since memory is to hold it once.
     release: told the names of tensors that were copied elsewhere. dtype: of the activations.
-    layout: of int4 weights. prepared: what generation has made of them, so that it is made once.
+    layout: of int4 weights.
     """
 
     method: QuantizeName
@@ -58,7 +58,6 @@ class QuantizedModel:
     take: "Callable[[str], torch.Tensor]"
     release: "Callable[[str], None]"
     layout: Int4Layout
-    prepared: Any = field(default=None, repr=False)
 
     @property
     def native(self) -> bool:

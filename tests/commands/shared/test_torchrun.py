@@ -21,29 +21,30 @@ pytestmark = pytest.mark.slow
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 GREEDY = ("--dtype", "float32", "-n", "24")
 ROWS = 160
-# Loads a rank's part of a model as `olc` does, and prints what this rank holds of it.
+# Loads a rank's shard of a model as `olc` does, and prints how much it holds.
 _HELD = """
 import json, os, sys
 from pathlib import Path
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.spec import ModelFolder
 from openllama_cli.models.loading.ranks import rank_info
-from openllama_cli.generation.distributed.group import Ranks
-from openllama_cli.generation.distributed.load import load_sharded
+from openllama_cli.generation.distributed.group import Group
+from openllama_cli.generation.distributed.load import load_shard
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
 path = Path(sys.argv[1])
-ranks = Ranks(rank_info())
-ranks.join("cpu")
+group = Group(rank_info())
+group.join("cpu")
 folder = ModelFolder(path, "model", "folder", None, None, "flag")
-model = load_sharded(folder, "float32", ranks, checkpoint=inspect(path), tokenizer=open_tokenizer(path)).model
+model = load_shard(OpenedModel(folder, inspect(path), open_tokenizer(path)), "float32", group).model
 parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
 held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
 for name, part in parts.items():
     held["elements"] += part.numel()
     held["norms"] += part.numel() * ("norm" in name)
 os.write(1, (json.dumps(held) + "\\n").encode())
-ranks.ready()
+group.barrier()
 os._exit(0)
 """
 
@@ -120,7 +121,7 @@ class Running:
         assert sorted(self.ranks) == [0, 1]
 
     def done(self) -> int:
-        """Whole rows in the journal."""
+        """Complete rows in the journal."""
         journal = self.output.with_name(self.output.name + ".journal")
         return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
@@ -180,7 +181,7 @@ def test_a_seed_and_a_stop_mean_the_same_on_four_processes_that_divide_nothing_e
 
 
 def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
-    """A model that is too large for one device is not loaded whole by every process."""
+    """A model that is too large for one device is not loaded completely by every process."""
     model = write_tiny_llama(tmp_path / "model", layers=4)
     script = tmp_path / "script.py"
     script.write_text(_HELD)
@@ -191,7 +192,7 @@ def test_each_process_holds_its_part_of_the_weights(tmp_path: Path) -> None:
     held = [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(held) == 2
     for part in held:
-        # The norms are whole everywhere; everything else is halved.
+        # Norms are complete on every rank; everything else is halved.
         assert part["elements"] - part["norms"] == (part["whole"] - part["norms"]) / 2
 
 

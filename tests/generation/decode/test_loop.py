@@ -43,7 +43,7 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
 
 
 def request(prompt: Sequence[int], row: int = 0, **options: object) -> Request:
-    names = ("eos", "watch", "score_prompt", "draws_as")
+    names = ("eos", "watch", "score", "draws_as")
     request_options = {name: options.pop(name) for name in names if name in options}
     return Request(row, prompt, SamplingConfig(**options), **request_options)  # type: ignore[arg-type]
 
@@ -194,7 +194,7 @@ def test_logprobs_and_alternatives_are_of_the_untempered_distribution() -> None:
 
 
 def test_prompt_tokens_are_scored_by_what_stands_before_them() -> None:
-    row = run(FakeForward(counting(4)), [request([0, 1, 3], max_tokens=0, logprobs=1, score_prompt=True)])[0]
+    row = run(FakeForward(counting(4)), [request([0, 1, 3], max_tokens=0, logprobs=1, score=True)])[0]
     likely, unlikely = (float(torch.tensor([5.0, 0, 0, 0]).log_softmax(-1)[place]) for place in (0, 1))
     assert [scored.token for scored in row.prompt] == [0, 1, 3]
     assert row.prompt[0].logprob is None

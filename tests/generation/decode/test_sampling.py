@@ -11,8 +11,8 @@ from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.sampling import (
     choose_token,
-    likeliest,
     log_probabilities,
+    most_likely,
     penalize,
     require_finite,
     row_generator,
@@ -26,7 +26,7 @@ def kept(config: SamplingConfig, probabilities: torch.Tensor = HALVES) -> list[f
     return [round(value, 4) for value in warp(probabilities.log(), config).tolist()]
 
 
-def test_top_k_keeps_the_likeliest() -> None:
+def test_top_k_keeps_the_most_likely() -> None:
     assert kept(SamplingConfig(temperature=1, top_k=2)) == [0.6667, 0.3333, 0, 0]
 
 
@@ -36,7 +36,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert kept(SamplingConfig(temperature=1, top_p=1e-6)) == [1, 0, 0, 0]
 
 
-def test_min_p_is_relative_to_the_likeliest() -> None:
+def test_min_p_is_relative_to_the_most_likely() -> None:
     assert kept(SamplingConfig(temperature=1, min_p=0.4)) == [0.6667, 0.3333, 0, 0]
     assert kept(SamplingConfig(temperature=1, min_p=1)) == [1, 0, 0, 0]
 
@@ -55,7 +55,7 @@ def test_the_repetition_penalty_lowers_what_was_seen_whatever_its_sign() -> None
     assert penalize(torch.tensor([2.0, -2.0, 1.0, -1.0]), [0, 1, 0], 2.0).tolist() == [1.0, -4.0, 1.0, -1.0]
 
 
-def test_greedy_takes_the_likeliest_whatever_else_is_set() -> None:
+def test_greedy_takes_the_most_likely_whatever_else_is_set() -> None:
     config = SamplingConfig(temperature=0, top_p=0.1, top_k=3, min_p=0.5, seed=3)
     assert choose_token(torch.tensor([0.1, 0.9, 0.3]), [], config, None) == 1
 
@@ -141,9 +141,9 @@ def test_a_single_logit_that_is_not_finite_is_noticed(odd: float, place: int) ->
         require_finite(logits)
 
 
-def test_the_likeliest_of_equals_is_the_first() -> None:
+def test_the_most_likely_of_equals_is_the_first() -> None:
     logits = torch.zeros(1000)
     logits[[70, 300, 999]] = 3.0
-    assert likeliest(logits) == 70
+    assert most_likely(logits) == 70
     with torch.inference_mode():
-        assert likeliest(logits + 1) == 70
+        assert most_likely(logits + 1) == 70

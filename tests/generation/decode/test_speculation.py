@@ -1,4 +1,4 @@
-"""Guesses from the row's own text: they save passes and change no result."""
+"""Drafts from the row's own text: they save passes and change no result."""
 
 import random
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Scored, Step, decode_rows
-from openllama_cli.generation.decode.speculation import draft
+from openllama_cli.generation.decode.loop import Request, Scored, decode_rows, draft
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
-from tests.support.fakes import FakeForward
+from openllama_cli.generation.forward.weights import from_transformers
+from tests.support.fakes import FakeForward, scored_rows
 from tests.support.tiny_models import write_tiny_llama
 
 
@@ -35,13 +35,9 @@ def test_drafts_are_what_followed_the_latest_longest_match(tokens: list[int], co
 
 
 def run(forward: Any, prompts: Sequence[Sequence[int]], config: SamplingConfig, speculate: int) -> list[list[Scored]]:
-    rows: list[list[Scored]] = [[] for _ in prompts]
     eos = frozenset({2})
-    requests = [Request(row, prompt, config, eos, speculate=speculate) for row, prompt in enumerate(prompts)]
-    for event in decode_rows(forward, requests, max_rows=4):
-        if isinstance(event, Step) and event.scored is not None:
-            rows[event.row].append(event.scored)
-    return rows
+    requests = [Request(row, prompt, config, eos=eos, speculate=speculate) for row, prompt in enumerate(prompts)]
+    return list(scored_rows(decode_rows(forward, requests, max_rows=4)).values())
 
 
 def repeating(tokens: Sequence[int]) -> torch.Tensor:
@@ -52,21 +48,21 @@ def repeating(tokens: Sequence[int]) -> torch.Tensor:
 
 
 def test_a_text_that_repeats_itself_takes_few_passes() -> None:
-    plain, guessing = FakeForward(repeating), FakeForward(repeating)
+    plain, drafting = FakeForward(repeating), FakeForward(repeating)
 
     # A fake cache has no tokens of its own to forget: tell it what the row is.
     def prefill(tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        guessing.prefilled.append(list(tokens))
+        drafting.prefilled.append(list(tokens))
         cache.advance(len(tokens))
-        guessing._seen.setdefault(id(cache), []).extend(tokens)
+        drafting._seen.setdefault(id(cache), []).extend(tokens)
         ends = range(len(tokens)) if every else [len(tokens) - 1]
         return torch.stack([repeating(tokens[: end + 1]) for end in ends])
 
-    guessing.prefill = prefill  # type: ignore[method-assign]
+    drafting.prefill = prefill  # type: ignore[method-assign]
     config = SamplingConfig(40)
-    assert run(plain, [[3, 4, 5, 6, 7, 3]], config, 0) == run(guessing, [[3, 4, 5, 6, 7, 3]], config, 8)
+    assert run(plain, [[3, 4, 5, 6, 7, 3]], config, 0) == run(drafting, [[3, 4, 5, 6, 7, 3]], config, 8)
     assert len(plain.decoded_rows) == 39
-    assert len(guessing.decoded_rows) + len(guessing.prefilled) < 12
+    assert len(drafting.decoded_rows) + len(drafting.prefilled) < 12
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +75,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("kind", ["lean", "transformers"])
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_guesses_change_no_token_of_any_row(model: Any, kind: str, temperature: float) -> None:
-    forward: Forward = LeanForward(model) if kind == "lean" else TransformersForward(model, torch.device("cpu"))
+def test_drafts_change_no_token_of_any_row(model: Any, kind: str, temperature: float) -> None:
+    lean, device = LeanForward(from_transformers(model)), torch.device("cpu")
+    forward: Forward = lean if kind == "lean" else TransformersForward(model, device)
     rng = random.Random(0)
     words = [[rng.randrange(3, 400) for _ in range(5)] for _ in range(3)]
     prompts = [[1, *(token for _ in range(10) for token in rng.choice(words))] for _ in range(6)]
     config = SamplingConfig(60, temperature=temperature, top_k=3, seed=1, repetition_penalty=1.0)
     plain = run(forward, prompts, config, 0)
     for speculate in (1, 3, 10):
-        guessed = run(forward, prompts, config, speculate)
-        assert [[scored.token for scored in row] for row in guessed] == [[scored.token for scored in row] for row in plain]
+        drafted = run(forward, prompts, config, speculate)
+        assert [[scored.token for scored in row] for row in drafted] == [[scored.token for scored in row] for row in plain]
 
 
-def test_guesses_never_go_beyond_the_context(model: Any) -> None:
+def test_drafts_never_go_beyond_the_context(model: Any) -> None:
     prompt = [1, *[10, 11, 12, 13] * 62]
-    plain = run(LeanForward(model), [prompt], SamplingConfig(50), 0)
-    assert run(LeanForward(model), [prompt], SamplingConfig(50), 20)[0][-1].token == plain[0][-1].token
+    plain = run(LeanForward(from_transformers(model)), [prompt], SamplingConfig(50), 0)
+    assert run(LeanForward(from_transformers(model)), [prompt], SamplingConfig(50), 20)[0][-1].token == plain[0][-1].token
     assert len(plain[0]) == 256 - len(prompt)

@@ -9,14 +9,16 @@ import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
-from openllama_cli.generation.decode.prefix import PrefixCache
 from openllama_cli.generation.decode.reference import generate_rows
-from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache
-from openllama_cli.generation.forward.lean import LeanForward, suits
+from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
+from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+from openllama_cli.generation.forward.weights import from_transformers
+from tests.support.fakes import scored_rows, token_rows
 from tests.support.tiny_models import write_tiny_llama
 
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
 CONTEXT = 384
 
 
@@ -39,7 +41,7 @@ def model(folder: Path) -> Any:
 @pytest.fixture(params=["transformers", "lean"])
 def forward(request: pytest.FixtureRequest, model: Any) -> Forward:
     """Every forward pass there is, on the same weights."""
-    return LeanForward(model) if request.param == "lean" else TransformersForward(model, CPU)
+    return LeanForward(from_transformers(model)) if request.param == "lean" else TransformersForward(model, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -51,37 +53,29 @@ def prompts() -> list[list[int]]:
 
 
 def run(forward: Forward, prompts: list[list[int]], max_rows: int, config: SamplingConfig) -> dict[int, list[Scored]]:
-    requests = [Request(row, prompt, config) for row, prompt in enumerate(prompts)]
-    results: dict[int, list[Scored]] = {row: [] for row in range(len(prompts))}
-    for event in decode_rows(forward, requests, max_rows=max_rows):
-        if isinstance(event, Step) and event.scored is not None:
-            results[event.row].append(event.scored)
-    return results
+    return scored_rows(decode_rows(forward, requests(prompts, config), max_rows=max_rows))
+
+
+def requests(prompts: list[list[int]], config: SamplingConfig, **options: Any) -> list[Request]:
+    return [Request(row, prompt, config, **options) for row, prompt in enumerate(prompts)]
 
 
 def tokens(results: dict[int, list[Scored]]) -> list[list[int]]:
-    return [[scored.token for scored in results[row]] for row in sorted(results)]
+    return [[scored.token for scored in row] for row in results.values()]
 
 
-def test_greedy_equals_generate_token_for_token(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
-    ours = tokens(run(forward, prompts, 16, SamplingConfig(max_tokens=20)))
-    for prompt, row in zip(prompts, ours, strict=True):
-        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
-        assert row == theirs[0, len(prompt) :].tolist()
+@pytest.mark.parametrize("penalty", [1, 1.3])
+def test_greedy_equals_generate_token_for_token(model: Any, forward: Forward, prompts: list[list[int]], penalty: float) -> None:
+    prompts = prompts if penalty == 1 else prompts[:6]
+    ours = tokens(run(forward, prompts, 16 if penalty == 1 else 4, SamplingConfig(20, repetition_penalty=penalty)))
+    assert ours == [greedy(model, prompt, repetition_penalty=penalty) for prompt in prompts]
 
 
-def test_greedy_with_a_repetition_penalty_equals_generate(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
-    ours = tokens(run(forward, prompts[:6], 4, SamplingConfig(max_tokens=12, repetition_penalty=1.3)))
-    for prompt, row in zip(prompts, ours, strict=False):
-        theirs = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=12,
-            do_sample=False,
-            repetition_penalty=1.3,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        assert row == theirs[0, len(prompt) :].tolist()
+def greedy(model: Any, prompt: list[int], **options: Any) -> list[int]:
+    """20 tokens of `model.generate`."""
+    ids = torch.tensor([prompt], device=model.device)
+    made = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+    return list(made[0, len(prompt) :].tolist())
 
 
 @pytest.mark.parametrize(
@@ -97,9 +91,8 @@ def test_rows_are_the_same_at_every_batch_size_to_the_last_bit(
 
 
 def test_logprobs_equal_a_full_forward_pass(model: Any, forward: Forward, prompts: list[list[int]]) -> None:
-    requests = [Request(row, prompt, SamplingConfig(10, logprobs=5), score_prompt=True) for row, prompt in enumerate(prompts)]
     scored: dict[int, list[Scored]] = {}
-    for event in decode_rows(forward, requests):
+    for event in decode_rows(forward, requests(prompts, SamplingConfig(10, logprobs=5), score=True)):
         new = event.scored if isinstance(event, Prefilled) else [event.scored] if event.scored else []
         scored.setdefault(event.row, []).extend(new)
     for row in scored.values():
@@ -144,19 +137,15 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
             ran += len(tokens)
             return forward.prefill(tokens, cache, every=every)
 
-    requests = [Request(row, prompt, config) for row, prompt in enumerate(prompts)]
-    reused: dict[int, list[Scored]] = {row: [] for row in range(len(prompts))}
-    for event in decode_rows(Counting(), requests, max_rows=max_rows, prefixes=PrefixCache()):
-        if isinstance(event, Step) and event.scored is not None:
-            reused[event.row].append(event.scored)
-    assert reused == plain
+    reused = decode_rows(Counting(), requests(prompts, config), max_rows=max_rows, prefixes=PrefixCache())
+    assert scored_rows(reused) == plain
     assert ran < 0.65 * sum(map(len, prompts))
 
 
 def test_a_prompt_that_fills_the_context_is_scored_and_ends(model: Any, forward: Forward) -> None:
     prompt = [1, *range(3, CONTEXT + 2)]
     assert len(prompt) == CONTEXT
-    events = list(decode_rows(forward, [Request(0, prompt, SamplingConfig(5), score_prompt=True)]))
+    events = list(decode_rows(forward, [Request(0, prompt, SamplingConfig(5), score=True)]))
     with torch.no_grad():
         full = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     assert isinstance(events[0], Prefilled)
@@ -171,11 +160,9 @@ def test_generate_keeps_its_own_attention(model: Any, prompts: list[list[int]]) 
 
 
 def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list[list[int]]) -> None:
-    requests = [
-        Request(row, prompt, SamplingConfig(8, logprobs=2), score_prompt=True) for row, prompt in enumerate(prompts[:4])
-    ]
-    ours = list(decode_rows(TransformersForward(model, CPU), requests, max_rows=1))
-    theirs = list(generate_rows(model, CPU, requests))
+    rows = requests(prompts[:4], SamplingConfig(8, logprobs=2), score=True)
+    ours = list(decode_rows(TransformersForward(model, CPU), rows, max_rows=1))
+    theirs = list(generate_rows(model, CPU, rows))
     assert len(ours) == len(theirs) == 4 * 9
     for one, other in zip(ours, theirs, strict=True):
         assert type(one) is type(other)
@@ -188,9 +175,8 @@ def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list
 
 
 def test_the_transformers_engine_samples_the_same_text_for_the_same_seed(model: Any, prompts: list[list[int]]) -> None:
-    def draw(seed: int) -> list[int]:
-        events = generate_rows(model, CPU, [Request(0, prompts[1], SamplingConfig(12, temperature=1.0, seed=seed))])
-        return [event.scored.token for event in events if isinstance(event, Step) and event.scored]
+    def draw(seed: int) -> list[list[int]]:
+        return token_rows(generate_rows(model, CPU, requests(prompts[1:2], SamplingConfig(12, temperature=1.0, seed=seed))))
 
     assert draw(3) == draw(3)
     assert draw(3) != draw(4)
@@ -200,14 +186,11 @@ def test_the_transformers_engine_samples_the_same_text_for_the_same_seed(model: 
 def test_the_transformers_engine_takes_any_seed_and_temperature_that_the_loop_takes(
     model: Any, prompts: list[list[int]], temperature: float, seed: int
 ) -> None:
-    request = Request(0, prompts[1], SamplingConfig(4, temperature=temperature, seed=seed))
-    drawn = [event.scored.token for event in generate_rows(model, CPU, [request]) if isinstance(event, Step) and event.scored]
-    assert len(drawn) == 4
+    config = SamplingConfig(4, temperature=temperature, seed=seed)
+    drawn = token_rows(generate_rows(model, CPU, requests(prompts[1:2], config)))
+    assert len(drawn[0]) == 4
     if temperature < 1:
-        greedy = [Request(0, prompts[1], SamplingConfig(4))]
-        assert drawn == [
-            event.scored.token for event in generate_rows(model, CPU, greedy) if isinstance(event, Step) and event.scored
-        ]
+        assert drawn == token_rows(generate_rows(model, CPU, requests(prompts[1:2], SamplingConfig(4))))
 
 
 def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: list[list[int]]) -> None:
@@ -255,7 +238,7 @@ def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path,
             torch.nn.init.normal_(parameter)
     ids = [1, *(random.Random(0).randrange(200) for _ in range(100))]
     cache = KVCache(len(ids) + 1)
-    lean = LeanForward(model)
+    lean = LeanForward(from_transformers(model))
     ours = [lean.prefill(ids[:-1], cache, every=True), lean.decode(ids[-1:], [cache])]
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0]
@@ -267,7 +250,7 @@ def test_the_lean_pass_in_narrow_types_is_as_close_to_float32_as_transformers(
     folder: Path, model: Any, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
     narrow = load(folder, dtype)
-    lean = LeanForward(narrow)
+    lean = LeanForward(from_transformers(narrow))
     enabled = torch._C._get_mkldnn_enabled()
     prompt = prompts[5]
     cache = KVCache(len(prompt) + 1)
@@ -286,18 +269,18 @@ def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
     from accelerate.hooks import ModelHook, add_hook_to_module
 
     model = load(folder, torch.float32)
-    assert suits(model)
+    assert supports_lean(model)
     add_hook_to_module(model.model.layers[1], ModelHook())
-    assert not suits(model)
+    assert not supports_lean(model)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
     folder: Path, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
     model = load(folder, dtype).to("cuda")
-    results = run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
+    results = run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
     for row, prompt in enumerate(prompts):
         taken = [scored.token for scored in results[row]]
         assert len(taken) == 10
@@ -308,11 +291,8 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
             assert scored.logprob == pytest.approx(expected, abs=0.05 if dtype == torch.float16 else 0.4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none that torch can use")
+@needs_gpu
 def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
     model = load(folder, torch.float32).to("cuda")
-    ours = tokens(run(LeanForward(model), prompts, 8, SamplingConfig(max_tokens=20)))
-    for prompt, row in zip(prompts, ours, strict=True):
-        ids = torch.tensor([prompt], device="cuda")
-        theirs = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
-        assert row == theirs[0, len(prompt) :].tolist()
+    ours = tokens(run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=20)))
+    assert ours == [greedy(model, prompt) for prompt in prompts]

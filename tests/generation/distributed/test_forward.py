@@ -12,9 +12,9 @@ import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, decode_rows
-from openllama_cli.generation.decode.prefix import PrefixCache
-from openllama_cli.generation.distributed.forward import LeadingForward, follow
-from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.distributed.forward import LeaderForward, follow
+from openllama_cli.generation.distributed.group import Group
+from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 
 
@@ -43,21 +43,21 @@ class Recorder:
         return self.logits[-1]
 
 
-class Written:
-    """Other ranks that will read later, as they would from the wire."""
+class Written(Group):
+    """Followers that read later, as they would from the network."""
 
     def __init__(self) -> None:
-        self.orders: list[str] = []
+        self.sent: list[str] = []
 
-    def send(self, order: dict[str, Any]) -> None:
-        self.orders.append(json.dumps(order))
+    def broadcast(self, command: dict[str, Any] | None) -> None:
+        self.sent.append(json.dumps(command))
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def collective(self) -> Iterator[None]:
         yield
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        yield from map(json.loads, self.orders)
+    def commands(self) -> Iterator[dict[str, Any]]:
+        yield from map(json.loads, self.sent)
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +68,24 @@ def forward(tiny_model: Path) -> TransformersForward:
     return TransformersForward(model, torch.device("cpu"))
 
 
-def test_followers_run_what_the_loop_runs_with_shared_prefixes_guesses_and_rows_that_come_and_go(
+def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_that_come_and_go(
     forward: TransformersForward,
 ) -> None:
     wire, leader = Written(), Recorder(forward)
     few_shot = [1, *(7 + number % 50 for number in range(130))]
     prompts = [[*few_shot, 9], [*few_shot, 11, 12], [1, 5], [1, *[20, 21, 22] * 5], [*few_shot, 9]]
     requests = [
-        Request(row, prompt, SamplingConfig(max_tokens=12 + row), score_prompt=row == 2, speculate=4 if row == 3 else 0)
+        Request(row, prompt, SamplingConfig(max_tokens=12 + row), score=row == 2, speculate=4 if row == 3 else 0)
         for row, prompt in enumerate(prompts)
     ]
-    leading = LeadingForward(leader, wire)
+    leading = LeaderForward(leader, wire)
     events = list(decode_rows(leading, requests, max_rows=2, prefixes=PrefixCache()))
-    assert any("like" in order for order in wire.orders)
+    assert any("copy_of" in command for command in wire.sent)
     plain = list(decode_rows(forward, requests, max_rows=2, prefixes=PrefixCache()))
     assert events == plain
 
     follower = Recorder(forward)
-    follow(follower, wire.read(), wire.together)
+    follow(follower, wire.commands(), wire.collective)
     assert len(follower.logits) == len(leader.logits)
     assert all(torch.equal(theirs, ours) for theirs, ours in zip(follower.logits, leader.logits, strict=True))
 
@@ -99,7 +99,7 @@ def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_p
     told: list[str] = []
 
     @contextlib.contextmanager
-    def together() -> Iterator[None]:
+    def collective() -> Iterator[None]:
         try:
             yield
         except MemoryError:
@@ -107,17 +107,17 @@ def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_p
 
     monkeypatch.setattr(KVCache, "copy_from", fail)
     first: dict[str, Any] = {"freed": [], "prefill": [1, 5], "every": False, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
-    copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "like": 0}]}
-    follow(forward, iter([first, copied]), together)
+    copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "copy_of": 0}]}
+    follow(forward, iter([first, copied]), collective)
     assert told == ["out of memory"]
 
 
 def test_followers_forget_the_caches_that_rank_0_forgot(forward: TransformersForward) -> None:
     wire = Written()
-    leading = LeadingForward(forward, wire)
+    leading = LeaderForward(forward, wire)
     for token in range(5):
         leading.prefill([1, token], KVCache(4))
         gc.collect()
-    freed = [number for order in wire.read() for number in order["freed"]]
+    freed = [number for command in wire.commands() for number in command["freed"]]
     assert len(freed) == 4
     assert freed == sorted(set(freed))

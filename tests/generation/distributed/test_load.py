@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.distributed import load as sharded
-from openllama_cli.generation.distributed.group import Ranks
+from openllama_cli.generation.distributed.group import Group
 from openllama_cli.models.checkpoint.inspect import Checkpoint, inspect
 from openllama_cli.models.loading.ranks import RankInfo
 from openllama_cli.models.spec import ModelSpec
@@ -33,7 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr(dist, "new_group", lambda **rest: formed.append((rest["backend"], None)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    monkeypatch.setattr(Ranks, "_meet", lambda _: None)
+    monkeypatch.setattr(Group, "_rendezvous", lambda _: None)
     return formed
 
 
@@ -43,29 +43,29 @@ def test_gpus_are_used_where_there_are_those_of_cuda(
 ) -> None:
     monkeypatch.setattr(sharded, "main_device", lambda _: torch.device(found))
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    assert sharded.choose(ModelSpec(dtype="float32"), checkpoint) == (computes, "float32")
+    assert sharded.choose_device(ModelSpec(dtype="float32"), checkpoint) == (computes, "float32")
 
 
 def test_a_torch_with_cuda_and_without_nccl_is_told(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded, "main_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
     with pytest.raises(OlcError, match="no NCCL") as caught:
-        sharded.choose(ModelSpec(), checkpoint)
+        sharded.choose_device(ModelSpec(), checkpoint)
     assert "--device cpu" in caught.value.remedy
 
 
 def test_gpus_talk_through_nccl_and_processors_through_gloo(started: list[tuple[str, Any]]) -> None:
-    on_gpu, on_cpu = (Ranks(RankInfo(rank=1, size=2, local_rank=1, local_size=2)) for _ in range(2))
+    on_gpu, on_cpu = (Group(RankInfo(rank=1, size=2, local_rank=1, local_size=2)) for _ in range(2))
     on_gpu.join("cuda")
     on_cpu.join("cpu")
     second = torch.device("cuda", 1)
-    assert started == [("nccl", second), ("gloo", None), ("gloo", None), ("gloo", None)], "orders always go through gloo"
+    assert started == [("nccl", second), ("gloo", None), ("gloo", None), ("gloo", None)], "commands always go through gloo"
     assert (on_gpu.backend, on_gpu.device) == ("nccl", second)
     assert (on_cpu.backend, on_cpu.device) == ("gloo", torch.device("cpu"))
 
 
 def test_more_processes_on_a_host_than_gpus_are_told(started: list[tuple[str, Any]]) -> None:
     with pytest.raises(OlcError, match=r"torchrun started 3 processes on .*, which has 2 GPUs") as caught:
-        Ranks(RankInfo(rank=5, size=6, local_rank=2, local_size=3)).join("cuda")
+        Group(RankInfo(rank=5, size=6, local_rank=2, local_size=3)).join("cuda")
     assert caught.value.remedy == "use --nproc-per-node 2, or --device cpu"
     assert started == []

@@ -1,4 +1,4 @@
-"""Products with unquantized weights, each kind against float64, at every number of rows that takes another way."""
+"""Linear layers with unquantized weights, each kind against float64, at every batch size that is computed differently."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from openllama_cli.generation.forward.linear import (
     bfloat16_blocks,
     bfloat16_linear,
     float16_linear,
-    vector_products,
+    onednn_disabled,
 )
 from openllama_cli.native import library
 
@@ -31,20 +31,21 @@ def random(*size: int, seed: int = 0) -> torch.Tensor:
         (HalfLinear, torch.float16, torch.float32, 1e-2),
     ],
 )
-@pytest.mark.parametrize("rows", [1, 2, 5, 64])
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("out", [70, 150])
-def test_products_are_those_of_float64(
+@pytest.mark.parametrize(
+    ("rows", "biased", "out"),
+    [(1, False, 70), (1, True, 150), (2, True, 70), (5, False, 150), (64, True, 150), (64, False, 70)],
+)
+def test_linear_layers_are_those_of_float64(
     kind: Any, stored: torch.dtype, computed: torch.dtype, tolerance: float, rows: int, biased: bool, out: int
 ) -> None:
     weight = random(out, 3000).to(stored)  # More weights than count as few, and than a block of HalfLinear has; or fewer.
     bias = random(out, seed=1).to(stored) if biased else None
     x = random(rows, 3000, seed=2).to(computed)
-    product = kind(weight, bias)(x)
+    y = kind(weight, bias)(x)
     expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
-    assert product.dtype == computed
-    assert product.shape == (rows, out)
-    assert (product.double() - expected).norm() < tolerance * expected.norm()
+    assert y.dtype == computed
+    assert y.shape == (rows, out)
+    assert (y.double() - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_products_are_those_of_float64(
         (False, False, DenseLinear, HalfLinear),
     ],
 )
-def test_the_kind_of_product_follows_the_processor(
+def test_the_kind_of_layer_follows_the_processor(
     monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, bfloat16: type, float16: type
 ) -> None:
     monkeypatch.setattr(library, "usable", lambda: usable)
@@ -75,7 +76,7 @@ def test_onednn_is_as_it_was_after_an_error() -> None:
     before = torch._C._get_mkldnn_enabled()
 
     def fail() -> None:
-        with vector_products():
+        with onednn_disabled():
             assert not torch._C._get_mkldnn_enabled() or not torch.backends.mkldnn.is_available()
             raise ZeroDivisionError
 

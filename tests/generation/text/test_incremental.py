@@ -77,9 +77,9 @@ def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer: Tok
     stream = TextStream(tokenizer, [1], [])
     first = next(token for token in range(tokenizer.vocab_size) if tokenizer.piece(token) == "<0xE6>")
     assert not stream.watch(first)
-    assert stream.take() == ""
+    assert stream.pop_text() == ""
     stream.close()
-    assert stream.take() == "�"
+    assert stream.pop_text() == "�"
 
 
 def test_a_stop_string_of_half_characters_is_found_across_tokens(tokenizer: Tokenizer) -> None:
@@ -89,13 +89,13 @@ def test_a_stop_string_of_half_characters_is_found_across_tokens(tokenizer: Toke
     assert ended[-1]
     assert not any(ended[:-1])
     stream.close()
-    assert stream.take() == "the "
+    assert stream.pop_text() == "the "
 
 
 def test_text_held_back_for_a_stop_string_appears_when_the_row_ends(tokenizer: Tokenizer) -> None:
     stream = TextStream(tokenizer, [1], ["lazy dogs"])
     for token in tokenizer.encode("the lazy dog", bos=False):
         assert not stream.watch(token)
-    assert stream.take() == "the "
+    assert stream.pop_text() == "the "
     stream.close()
-    assert stream.take() == "lazy dog"
+    assert stream.pop_text() == "lazy dog"

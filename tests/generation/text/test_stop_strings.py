@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.generation.text.stop_strings import StopMatcher
+from openllama_cli.generation.text.incremental import StopStrings
 
 
 def feed(stops: Sequence[str], pieces: Sequence[str]) -> tuple[str, bool]:
-    matcher = StopMatcher(stops)
+    matcher = StopStrings(stops)
     shown = ""
     for piece in pieces:
         text, finished = matcher.push(piece)
@@ -39,7 +39,7 @@ def test_text_ends_before_the_stop_string(stops: list[str], pieces: list[str], e
 
 
 def test_text_that_may_become_a_stop_string_waits_and_nothing_more() -> None:
-    matcher = StopMatcher(["\n\n"])
+    matcher = StopStrings(["\n\n"])
     assert matcher.push("one\n") == ("one", False)
     assert matcher.push("two") == ("\ntwo", False)
 
@@ -61,7 +61,7 @@ def test_any_cut_of_the_text_gives_what_a_search_of_the_whole_gives(stops: list[
 @given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.lists(st.text("ab", max_size=3)))
 def test_what_is_shown_is_never_taken_back(stops: list[str], pieces: list[str]) -> None:
     final = naive(stops, "".join(pieces))[0]
-    matcher, shown = StopMatcher(stops), ""
+    matcher, shown = StopStrings(stops), ""
     for piece in pieces:
         text, finished = matcher.push(piece)
         shown += text

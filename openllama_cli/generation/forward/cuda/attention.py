@@ -1,10 +1,9 @@
-"""Attention of one new token of every slot over what its slot holds, in a way that a CUDA graph can repeat.
+"""Decode attention of every slot over its own positions, in a form that a CUDA graph can replay.
 
-The number of positions differs from slot to slot and grows with every step, while a graph repeats the same kernels: so it has
-to come out of memory. Flash attention takes it so; other kernels take a mask.
+The number of positions differs between slots and grows with every step, while a graph replays the same kernels with the same
+arguments: so the lengths have to be read from memory. Flash attention can do that; other kernels need a mask.
 
-Shapes: S = slots, H, K = query and key/value heads, D' = head size with filling, P = positions of a slot,
-L = positions looked at.
+Shapes: S = slots, H, K = query and key/value heads, D' = padded head size, P = positions of a slot, L = positions read.
 """
 
 from collections.abc import Callable
@@ -19,25 +18,25 @@ Attend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class SlotAttention(Protocol):
-    """A way to attend. looks_everywhere: whether its cost does not depend on L, so that L may always be P."""
+    """A kind of attention. any_length: whether its cost does not depend on L, so that L can always be P."""
 
-    looks_everywhere: bool
+    any_length: bool
 
     def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
-        """For one step: positions, int64 [S], of the new tokens, which are in their slots already; L and P."""
+        """For one step: positions, int64 [S], of the new tokens, which are already in their slots; L and P."""
 
 
 class FlashAttention:
-    """FlashAttention-2 (Dao 2023) over as many keys of each slot as a tensor says: private in torch, so it is probed."""
+    """FlashAttention-2 (Dao 2023) with the number of keys per slot in a tensor. Private in torch, so it is probed."""
 
-    looks_everywhere = True
+    any_length = True
 
     def __init__(self, kv_heads: int, scale: float) -> None:
         self._kv_heads, self._scale = kv_heads, scale
 
     def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
         starts = torch.arange(len(positions) + 1, device=positions.device, dtype=torch.int32)
-        # Slots that are not in use stand at the last position: one key each is enough.
+        # Unused slots are at the last position: one key is enough for them.
         used = torch.where(positions == slot_length - 1, 0, positions).int() + 1
 
         def attend(query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
@@ -62,9 +61,9 @@ class FlashAttention:
 
 
 class MaskedAttention:
-    """Any of torch's attention kernels, under a mask."""
+    """Any of torch's attention kernels, with a mask."""
 
-    looks_everywhere = False
+    any_length = False
 
     def __init__(self, kv_heads: int, scale: float) -> None:
         self._kv_heads, self._scale = kv_heads, scale
@@ -75,7 +74,7 @@ class MaskedAttention:
         def attend(query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
             keys, values = memory[:, :length].transpose(1, 2).split(self._kv_heads, dim=1)  # [S, K, L, D'] each
             mask = torch.zeros(later.shape, device=query.device, dtype=query.dtype).masked_fill(later, -torch.inf)
-            # The H / K queries of a key head stand where a prompt's tokens would. Flash attention takes no mask.
+            # The H / K queries of a key head take the place of a prompt's tokens. Flash attention has no mask argument.
             grouped = query.unflatten(1, (self._kv_heads, -1))
             with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
                 attended = scaled_dot_product_attention(grouped, keys, values, mask, scale=self._scale)
@@ -85,7 +84,7 @@ class MaskedAttention:
 
 
 def slot_attention(kv_heads: int, heads: int, width: int, scale: float, like: torch.Tensor) -> SlotAttention:
-    """The fastest way that works on this device. width: D'. like: a tensor of the device and type."""
+    """The fastest kind that works on this device. width: D'. like: a tensor of the device and dtype."""
     masked = MaskedAttention(kv_heads, scale)
     if like.device.type != "cuda":
         return masked
@@ -95,7 +94,7 @@ def slot_attention(kv_heads: int, heads: int, width: int, scale: float, like: to
     query = torch.randn((2, heads, width), generator=generator, device=like.device, dtype=like.dtype)
     positions = torch.tensor([5, 100], device=like.device)
     try:
-        found, expected = (way.prepare(positions, 128, 128)(query, memory).float() for way in (flash, masked))
+        found, expected = (kind.prepare(positions, 128, 128)(query, memory).float() for kind in (flash, masked))
     except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-        return masked  # A GPU before Ampere, or another torch, in which the private operator takes other arguments.
+        return masked  # A GPU before Ampere, or a torch in which the private operator has other arguments.
     return flash if float((found - expected).norm()) < 0.02 * float(expected.norm()) else masked

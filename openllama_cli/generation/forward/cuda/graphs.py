@@ -1,50 +1,52 @@
 """The lean forward pass on an NVIDIA GPU: decode steps captured as CUDA graphs.
 
-At one row a GPU reads the weights of a 3B model in 1.4 ms, while starting the kernels of a step one by one from Python takes
-some 8 ms. A CUDA graph starts them all at once. It repeats the same kernels on the same addresses, so the rows' caches are
-slots of one block of memory, and every slot up to the last one in use takes part in a step. A graph is captured for each
-number of slots that comes up, in some 20 ms; the one for a single row when the model is made ready.
+With one row a GPU reads the weights of a 3B model in 1.4 ms, while launching the kernels of a step one by one from Python takes
+about 8 ms. A CUDA graph launches them all at once. It replays the same kernels on the same addresses, so the rows' KV caches
+are slots of one tensor (`slots`), and every slot up to the last one in use takes part in a step. A graph is captured for each
+number of slots that occurs, in about 20 ms; the one for a single row when the model is loaded.
 
-Matrices that read the same input are stacked, residuals are added by the products themselves, and what lies between them is
-left to `cuda_kernels` and `slot_attention`.
+Linear layers with the same input are fused, matmuls add their residuals, and the rest is in `kernels` and `attention`.
 
-Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = with filling, L = positions looked at, P = of a slot.
+Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = padded, L = positions read, P = positions of a slot.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import embedding
 
+from openllama_cli.errors import first_line
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.cuda.attention import slot_attention
 from openllama_cli.generation.forward.cuda.kernels import step_kernels
-from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, SlotShape, slot_count, up_to
-from openllama_cli.generation.forward.lean import LeanForward, suits
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, SlotShape, round_up, slot_count
+from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.linear import DenseLinear, Fused
-from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, of_model
+from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, from_transformers
 
-# Rotary embeddings whose frequencies change with the length of the text: a graph cannot follow.
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+# Rotary embeddings whose frequencies depend on the length of the text, which a graph cannot replay.
 _VARYING_ROPE = ("dynamic", "longrope")
-_NARROW = (torch.float16, torch.bfloat16)
-# Graphs are kept for so many pairs of sizes.
-_MOST_GRAPHS = 64
+_HALF_DTYPES = (torch.float16, torch.bfloat16)
+# Graphs are kept for at most this many pairs of sizes.
+_MAX_GRAPHS = 64
 
 
 class GraphForward(LeanForward):
     """Prefill as in `LeanForward`; decode in slots, by CUDA graphs.
 
-    model: see `suits_graphs`. notice: told, once, when graphs cannot be captured or have no room; the kernels are
-    then started one by one.
-    capture: False runs every step without graphs, on any device: the same arithmetic, for tests.
+    model: see `supports_graphs`. notice: called once if graphs cannot be captured or do not fit into memory; kernels are then
+    launched one by one. capture: False runs every step without graphs, on any device: the same arithmetic, for tests.
     """
 
     name = "lean, CUDA graphs"
 
-    def __init__(self, model: Any, notice: Callable[[str], None] | None = None, *, capture: bool = True) -> None:
-        weights = of_model(model, stacked=True)
+    def __init__(self, model: "LlamaForCausalLM", notice: Callable[[str], None] | None = None, *, capture: bool = True) -> None:
+        weights = from_transformers(model, fused=True)
         super().__init__(weights)
         self._notice, self._capture = notice, capture
         self._pool = SlotPool(
@@ -58,25 +60,25 @@ class GraphForward(LeanForward):
             )
         )
         self._step = _Step(weights, self._pool)
-        # None: there was no memory for it.
+        # None: it did not fit into memory.
         self._graphs: dict[tuple[int, int], _Graph | None] = {}
         self._full = False
         self._version = 0
         if capture:
-            self._make_ready()
+            self._capture_one_row()
 
     def new_cache(self, capacity: int) -> KVCache:
         try:
-            return self._pool.take(capacity)
+            return self._pool.acquire(capacity)
         except torch.OutOfMemoryError:
             if not self._full and self._notice is not None:
-                self._notice("the GPU's memory is nearly full, so decoding goes on without CUDA graphs, slower")
+                self._notice("the GPU's memory is nearly full, so decoding continues without CUDA graphs, slower")
             self._full = True
             return super().new_cache(capacity)
 
     @torch.inference_mode()
-    def _make_ready(self) -> None:
-        """Run and capture a step of one row, so that the first one of a text is as fast as the others."""
+    def _capture_one_row(self) -> None:
+        """Run and capture a step of one row, so that the first step of a text is as fast as the others."""
         cache = self.new_cache(min(POSITIONS, self.context + 1) - 1)
         self.prefill([0], cache)
         cache.truncate(0)
@@ -85,16 +87,16 @@ class GraphForward(LeanForward):
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         slots = [cache for cache in caches if isinstance(cache, SlotCache) and cache.pool is self._pool]
-        if len(slots) < len(caches):  # One that found no room in the pool.
+        if len(slots) < len(caches):  # One did not fit into the pool.
             return super().decode(tokens, caches)
         if self._version != self._pool.version:
             self._graphs.clear()
             self._version = self._pool.version
         size = min(slot_count(max(cache.slot for cache in slots) + 1), self._pool.slots)
         length = self._pool.positions
-        if not self._step.attention.looks_everywhere:
-            length = min(up_to(max(cache.length for cache in slots) + 1, POSITIONS), length)
-        # Slots that are not in use write to the last position, which no row looks at.
+        if not self._step.attention.any_length:
+            length = min(round_up(max(cache.length for cache in slots) + 1, POSITIONS), length)
+        # Unused slots write to the last position, which no row reads.
         ids, positions = [0] * size, [self._pool.positions - 1] * size
         for token, cache in zip(tokens, slots, strict=True):
             ids[cache.slot], positions[cache.slot] = token, cache.length
@@ -104,11 +106,11 @@ class GraphForward(LeanForward):
         return torch.stack([logits[cache.slot] for cache in slots])
 
     def _run_step(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
-        """[2, S] token ids and positions → [S, vocab] logits, float32; the next step overwrites them.
+        """[2, S] token ids and positions → [S, vocab] float32 logits, which the next step overwrites.
 
-        The first step of a size runs without a graph: it also makes libraries allocate what they need, before the capture.
+        The first step of a size runs without a graph, so that libraries allocate their workspaces before the capture.
         """
-        # Kernels and graphs of our own go to the current device.
+        # Our own kernels and graphs use the current device.
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
             return self._run_on_device(inputs, length)
 
@@ -118,21 +120,20 @@ class GraphForward(LeanForward):
         if graph is not None:
             return graph.replay(inputs)
         logits = self._step(inputs.to(self._device), length)
-        if self._capture and size not in self._graphs and len(self._graphs) < _MOST_GRAPHS:
+        if self._capture and size not in self._graphs and len(self._graphs) < _MAX_GRAPHS:
             try:
                 self._graphs[size] = _Graph(lambda ids: self._step(ids, length), inputs.to(self._device))
             except torch.OutOfMemoryError:
                 self._graphs[size] = None
             except RuntimeError as error:
                 self._capture = False
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 if self._notice is not None:
-                    self._notice(f"CUDA graphs cannot be captured here, so decoding is slower: {reason}")
+                    self._notice(f"CUDA graphs cannot be captured here, so decoding is slower: {first_line(error)}")
         return logits
 
 
 class _Graph:
-    """A captured step, its inputs and its outputs, which stay where they are."""
+    """A captured step with its input and output tensors, whose addresses are fixed."""
 
     def __init__(self, step: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> None:
         self._inputs = inputs.clone()
@@ -147,7 +148,7 @@ class _Graph:
 
 
 class _Step:
-    """One token of every slot through the model: [2, S] ids and positions → [S, vocab] logits, float32."""
+    """One token of every slot through the model: [2, S] ids and positions → [S, vocab] float32 logits."""
 
     def __init__(self, weights: LlamaWeights, pool: SlotPool) -> None:
         self._weights, self._pool = weights, pool
@@ -158,7 +159,7 @@ class _Step:
     def __call__(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
         weights, pool, kernels = self._weights, self._pool, self._kernels
         ids, positions = inputs
-        # Slots that are not in use write behind the context, where no angle is.
+        # Unused slots write beyond the context, where there are no angles.
         known = positions.clamp_max(weights.context - 1)
         cosine, sine = embedding(known, self._cosine), embedding(known, self._sine)  # [S, D]
         attend = self.attention.prepare(positions, length, pool.positions)
@@ -166,18 +167,18 @@ class _Step:
         for number, layer in enumerate(weights.layers):
             memory = pool.memory[number][: len(ids)]
             query_key_value, gate_up, output, down = _dense(layer)
-            together = query_key_value.stacked(kernels.normalize(hidden, layer.attention_norm))
-            together = together.unflatten(-1, (-1, weights.head_size))  # [S, H + 2 K, D]
-            query = kernels.turn(together, cosine, sine, positions, memory)  # [S, H, D']
+            qkv = query_key_value.concatenated(kernels.rms_norm(hidden, layer.attention_norm))
+            qkv = qkv.unflatten(-1, (-1, weights.head_size))  # [S, H + 2 K, D]
+            query = kernels.apply_rotary(qkv, cosine, sine, positions, memory)  # [S, H, D']
             attended = attend(query, memory)[..., : weights.head_size].flatten(1)  # [S, H · D]
-            hidden = output.added(hidden, attended)
-            activated = kernels.activate(gate_up.stacked(kernels.normalize(hidden, layer.mlp_norm)))
-            hidden = down.added(hidden, activated)
-        return weights.head(kernels.normalize(hidden, weights.norm)).float()
+            hidden = output.add_to(hidden, attended)
+            activated = kernels.silu_mul(gate_up.concatenated(kernels.rms_norm(hidden, layer.mlp_norm)))
+            hidden = down.add_to(hidden, activated)
+        return weights.head(kernels.rms_norm(hidden, weights.norm)).float()
 
 
 def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]:
-    """A layer's products, of the kinds that `of_model` makes when it stacks them."""
+    """A layer's linear layers, of the kinds that `from_transformers` makes when it fuses them."""
     query_key_value, gate_up, output, down = layer.query_key_value, layer.gate_up, layer.output, layer.down
     assert isinstance(query_key_value, Fused)
     assert isinstance(gate_up, Fused)
@@ -186,8 +187,8 @@ def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]
     return query_key_value, gate_up, output, down
 
 
-def suits_graphs(model: Any) -> bool:
-    """Whether `GraphForward` can run a model: as `suits`, on a GPU, in 16 bits, with a rotary embedding that is fixed."""
+def supports_graphs(model: "LlamaForCausalLM") -> bool:
+    """Whether `GraphForward` can run a model: as `supports_lean`, on a GPU, in 16 bits, with a fixed rotary embedding."""
     rope = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
     fixed = rope.get("rope_type", rope.get("type", "default")) not in _VARYING_ROPE
-    return suits(model) and model.device.type == "cuda" and model.dtype in _NARROW and fixed
+    return supports_lean(model) and model.device.type == "cuda" and model.dtype in _HALF_DTYPES and fixed

@@ -1,7 +1,7 @@
-"""Rows' KV caches as slots of one block of memory: what a captured CUDA graph needs, since it always reads the same addresses.
+"""KV caches of rows as slots of one tensor: a captured CUDA graph always reads and writes the same addresses.
 
-Shapes: S = slots, K = key/value heads, P = positions of a slot, D' = head size filled up with zeros to a multiple of 8, which
-attention kernels ask for (OpenLLaMA-3B's heads have 100).
+Shapes: S = slots, K = key/value heads, P = positions of a slot, D' = head size zero-padded to a multiple of 8, which attention
+kernels require (OpenLLaMA-3B's heads have 100).
 """
 
 import weakref
@@ -12,14 +12,14 @@ from torch.nn.functional import pad
 
 from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, KVCache
 
-# Positions of a slot, and of what attention looks at, come in multiples of this: few sizes, few graphs.
+# Positions of a slot, and those that attention reads, are multiples of this: few sizes, few graphs.
 POSITIONS = 256
 _ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
 class SlotShape:
-    """Of the model that the slots are for, and of its keys and values. context: positions that it was made for."""
+    """Sizes of a model's keys and values. context: positions that the model was trained for."""
 
     context: int
     layers: int
@@ -31,14 +31,14 @@ class SlotShape:
     @property
     def width(self) -> int:
         """D'."""
-        return up_to(self.head_size, _ALIGNMENT)
+        return round_up(self.head_size, _ALIGNMENT)
 
 
 class SlotPool:
-    """Slots, all of the same size; they grow in number and size as rows ask for it.
+    """Slots of one size; their number and size grow on demand.
 
-    memory: for each layer [S, P, 2 K, D'], the keys of a position before its values. version: another one whenever memory
-    moved, so that graphs which know the old addresses are thrown away.
+    memory: per layer [S, P, 2 K, D'], a position's keys before its values. version: changes whenever memory moves, since graphs
+    captured with the old addresses are invalid then.
     """
 
     def __init__(self, shape: SlotShape) -> None:
@@ -47,7 +47,7 @@ class SlotPool:
         empty = torch.zeros((0, 0, 2 * shape.kv_heads, shape.width), device=shape.device, dtype=shape.dtype)
         self.memory = [empty] * shape.layers
         self._free: list[int] = []
-        # A size that the memory did not suffice for; it is not tried again before a slot has come back.
+        # A size that ran out of memory; not tried again until a slot is released.
         self._too_large: tuple[int, int] | None = None
 
     @property
@@ -57,13 +57,13 @@ class SlotPool:
 
     @property
     def positions(self) -> int:
-        """P. The last one belongs to no row: slots that are not in use write there."""
+        """P. The last one belongs to no row: unused slots write there."""
         return self.memory[0].shape[1]
 
-    def take(self, capacity: int) -> "SlotCache":
+    def acquire(self, capacity: int) -> "SlotCache":
         """An empty cache of at least `capacity` positions, in the lowest free slot.
 
-        Raises torch.OutOfMemoryError where the memory does not suffice; the rows in flight keep theirs.
+        Raises torch.OutOfMemoryError if memory runs out; rows in flight keep their slots.
         """
         if capacity >= self.positions:
             self._lengthen(capacity + 1)
@@ -72,27 +72,27 @@ class SlotPool:
         slot = min(self._free)
         self._free.remove(slot)
         for layer in self.memory:
-            layer[slot].zero_()  # What is not a number in a row that failed would reach through every mask.
+            layer[slot].zero_()  # NaNs of a row that failed would pass through every mask.
         return SlotCache(self, slot, capacity)
 
-    def give_back(self, slot: int) -> None:
-        """Told of a slot whose cache is gone."""
+    def release(self, slot: int) -> None:
+        """Called when a slot's cache is garbage collected."""
         self._free.append(slot)
         self._too_large = None
 
     def _lengthen(self, positions: int) -> None:
-        """Twice as many positions at a time, so that rows of ever new lengths move the memory seldom; fewer if need be."""
-        slots, least = max(1, self.slots), up_to(positions, POSITIONS)
-        twice = up_to(min(2 * self.positions, self.shape.context + 1), POSITIONS)
-        if self.slots > 1 and twice > least:
+        """Double the positions, so that memory seldom moves as rows get longer; only as many as needed if that does not fit."""
+        slots, needed = max(1, self.slots), round_up(positions, POSITIONS)
+        doubled = round_up(min(2 * self.positions, self.shape.context + 1), POSITIONS)
+        if self.slots > 1 and doubled > needed:
             try:
-                return self._resize(slots, twice)
+                return self._resize(slots, doubled)
             except torch.OutOfMemoryError:
                 pass
-        return self._resize(slots, least)
+        return self._resize(slots, needed)
 
     def _resize(self, slots: int, positions: int) -> None:
-        """Move to larger memory, or back where it does not suffice; one layer at a time, so that little more is ever needed."""
+        """Move to larger memory, or back if it runs out; one layer at a time, so that the peak is little above the result."""
         before, known = (self.slots, self.positions), self._too_large
         if known is not None and slots >= known[0] and positions >= known[1]:
             raise torch.OutOfMemoryError("no memory for more slots")
@@ -110,7 +110,7 @@ class SlotPool:
             self.version += moved > 0
         self._free += range(before[0], slots)
 
-    @torch.inference_mode(False)  # Prefixes are copied outside of it, into what was made inside.
+    @torch.inference_mode(False)  # Prefixes are copied into these tensors outside of inference mode.
     def _move(self, layer: int, slots: int, positions: int) -> None:
         old = self.memory[layer]
         if old.shape[:2] == (slots, positions):
@@ -122,12 +122,12 @@ class SlotPool:
 
 
 class SlotCache(KVCache):
-    """A row's KV cache in a slot of a pool; the slot is free again once this is gone."""
+    """A row's KV cache in a slot of a pool; the slot is released with this object."""
 
     def __init__(self, pool: SlotPool, slot: int, capacity: int) -> None:
         super().__init__(capacity, LARGE_PREFILL_CHUNK)
         self.pool, self.slot = pool, slot
-        weakref.finalize(self, pool.give_back, slot)
+        weakref.finalize(self, pool.release, slot)
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         memory = self.pool.memory[layer][self.slot].transpose(0, 1)  # [2 K, P, D']
@@ -142,11 +142,11 @@ class SlotCache(KVCache):
         return {number: (slot[:heads], slot[heads:]) for number, slot in enumerate(slots)}
 
 
-def up_to(number: int, multiple: int) -> int:
-    """The least multiple that is not less."""
+def round_up(number: int, multiple: int) -> int:
+    """The smallest multiple that is not smaller."""
     return -(-number // multiple) * multiple
 
 
 def slot_count(wanted: int) -> int:
-    """The sizes that pools and graphs come in: 1, 2, 4, 8, then multiples of 8."""
-    return next((size for size in (1, 2, 4, 8) if size >= wanted), up_to(wanted, 8))
+    """Sizes of pools and graphs: 1, 2, 4, 8, then multiples of 8."""
+    return next((size for size in (1, 2, 4, 8) if size >= wanted), round_up(wanted, 8))

@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Step, decode_rows
-from openllama_cli.generation.decode.prefix import PrefixCache
-from openllama_cli.generation.forward.cuda import graphs as graphed
+from openllama_cli.generation.forward.cache import PrefixCache
+from openllama_cli.generation.forward.cuda import graphs
 from openllama_cli.generation.forward.cuda.attention import FlashAttention, MaskedAttention
-from openllama_cli.generation.forward.cuda.graphs import GraphForward, suits_graphs
+from openllama_cli.generation.forward.cuda.graphs import GraphForward, supports_graphs
 from openllama_cli.generation.forward.cuda.kernels import CudaKernels, TorchKernels
-from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, up_to
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, round_up
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward
+from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.generation.session import choose_forward, engines
-from openllama_cli.generation.text import stream
+from tests.support.fakes import token_rows
 
 CONTEXT = 1024
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
@@ -51,21 +53,19 @@ def prompts() -> list[list[int]]:
     return [[1, *(rng.randrange(3, 300) for _ in range(length - 1))] for length in lengths]
 
 
+def lean(model: Any) -> LeanForward:
+    return LeanForward(from_transformers(model))
+
+
 def taken(forward: Forward, prompts: Sequence[Sequence[int]], max_rows: int = 4, **options: Any) -> list[list[int]]:
     """Every row's tokens; rows end at different times, so that slots are handed on."""
     requests = [Request(row, prompt, SamplingConfig(5 + row % 7), **options) for row, prompt in enumerate(prompts)]
-    found: list[list[int]] = [[] for _ in prompts]
-    for event in decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()):
-        if isinstance(event, Step):
-            assert event.error is None
-            assert event.scored is not None
-            found[event.row].append(event.scored.token)
-    return found
+    return token_rows(decode_rows(forward, requests, max_rows=max_rows, prefixes=PrefixCache()))
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 16])
 def test_rows_in_slots_take_the_tokens_of_the_lean_pass(model: Any, prompts: list[list[int]], max_rows: int) -> None:
-    assert taken(GraphForward(model, capture=False), prompts, max_rows) == taken(LeanForward(model), prompts, max_rows)
+    assert taken(GraphForward(model, capture=False), prompts, max_rows) == taken(lean(model), prompts, max_rows)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_every_kind_of_llama_runs_in_slots(changes: dict[str, Any], prompts: lis
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)
-    expected = taken(LeanForward(model), prompts[:7])
+    expected = taken(lean(model), prompts[:7])
     assert taken(GraphForward(model, capture=False), prompts[:7]) == expected
 
 
-def test_guesses_are_verified_in_slots_too(model: Any) -> None:
+def test_drafts_are_verified_in_slots_too(model: Any) -> None:
     prompts = [[1, *[20, 21, 22, 23] * 6], [1, 5, 6, 5, 6]]
     forward = GraphForward(model, capture=False)
-    assert taken(forward, prompts, speculate=4) == taken(LeanForward(model), prompts)
+    assert taken(forward, prompts, speculate=4) == taken(lean(model), prompts)
 
 
 def test_stacking_keeps_what_the_model_computes_and_its_memory() -> None:
@@ -128,7 +128,7 @@ def test_rows_without_room_in_the_pool_decode_all_the_same(
     model: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = GraphForward(model, capture=False)
-    real, calls = forward._pool.take, 0
+    real, calls = forward._pool.acquire, 0
 
     def sometimes(capacity: int) -> SlotCache:
         nonlocal calls
@@ -137,8 +137,8 @@ def test_rows_without_room_in_the_pool_decode_all_the_same(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(capacity)
 
-    monkeypatch.setattr(forward._pool, "take", sometimes)
-    assert taken(forward, prompts) == taken(LeanForward(model), prompts)
+    monkeypatch.setattr(forward._pool, "acquire", sometimes)
+    assert taken(forward, prompts) == taken(lean(model), prompts)
 
 
 def test_waves_of_rows_that_end_together_stay_in_the_same_slots(model: Any) -> None:
@@ -158,8 +158,8 @@ def test_graphs_that_cannot_be_captured_are_said_once_and_done_without(
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
 
     said: list[str] = []
-    monkeypatch.setattr(graphed, "_Graph", refuse)
-    assert taken(GraphForward(model, said.append), prompts) == taken(LeanForward(model), prompts)
+    monkeypatch.setattr(graphs, "_Graph", refuse)
+    assert taken(GraphForward(model, said.append), prompts) == taken(lean(model), prompts)
     assert said == [
         "CUDA graphs cannot be captured here, so decoding is slower: "
         "CUDA error: operation not permitted when stream is capturing"
@@ -176,9 +176,9 @@ def test_a_graph_without_room_is_done_without_and_others_are_tried(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     said: list[str] = []
-    monkeypatch.setattr(graphed, "_Graph", no_room)
+    monkeypatch.setattr(graphs, "_Graph", no_room)
     forward = GraphForward(model, said.append)
-    assert taken(forward, prompts[:2] * 4, 2) == taken(LeanForward(model), prompts[:2] * 4, 2)
+    assert taken(forward, prompts[:2] * 4, 2) == taken(lean(model), prompts[:2] * 4, 2)
     assert not said
     assert 1 <= len(tried) <= 4, "each size is tried once"
 
@@ -188,8 +188,8 @@ def test_a_model_whose_graphs_fail_runs_without_them(model: Any, monkeypatch: py
         raise RuntimeError("CUDA error: invalid device function\nCompile with TORCH_USE_CUDA_DSA")
 
     said: list[str] = []
-    monkeypatch.setattr(stream, "suits_graphs", lambda model: True)
-    monkeypatch.setattr(stream, "GraphForward", fail)
+    monkeypatch.setattr(graphs, "supports_graphs", lambda model: True)
+    monkeypatch.setattr(graphs, "GraphForward", fail)
     forward = choose_forward(SimpleNamespace(model=model, input_device=model.device, quantized=None), said.append)
     assert type(forward) is LeanForward
     assert said == ["CUDA graphs cannot be used here, so decoding is slower: CUDA error: invalid device function"]
@@ -199,10 +199,10 @@ def test_decode_loops_share_a_forward_pass_until_memory_ran_out(model: Any, monk
     made: list[Any] = []
 
     def make(*_: Any) -> LeanForward:
-        made.append(LeanForward(model))
+        made.append(lean(model))
         return made[-1]
 
-    monkeypatch.setattr(stream, "choose_forward", make)
+    monkeypatch.setattr(session, "choose_forward", make)
     engine = engines(SimpleNamespace(model=model, input_device=model.device, quantized=None))
     assert not made
     for rows, count in ((8, 1), (8, 1), (4, 2), (4, 2), (8, 2)):
@@ -212,7 +212,7 @@ def test_decode_loops_share_a_forward_pass_until_memory_ran_out(model: Any, monk
 
 
 def test_graphs_suit_gpus_only(model: Any) -> None:
-    assert not suits_graphs(model)
+    assert not supports_graphs(model)
 
 
 @needs_gpu
@@ -220,7 +220,7 @@ def test_graphs_suit_gpus_only(model: Any) -> None:
 @pytest.mark.parametrize("max_rows", [1, 5, 16])
 def test_captured_steps_are_those_that_were_captured(prompts: list[list[int]], dtype: torch.dtype, max_rows: int) -> None:
     model = make_model(dtype, "cuda")
-    assert suits_graphs(model)
+    assert supports_graphs(model)
     said: list[str] = []
     captured = GraphForward(model, said.append)
     assert taken(captured, prompts, max_rows) == taken(GraphForward(model, capture=False), prompts, max_rows)
@@ -254,8 +254,8 @@ def test_captured_steps_are_as_close_to_float32_as_transformers(
 @needs_gpu
 def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    assert not suits_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
-    assert not suits_graphs(make_model(torch.float32, "cuda"))
+    assert not supports_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
+    assert not supports_graphs(make_model(torch.float32, "cuda"))
 
 
 @needs_gpu
@@ -275,15 +275,16 @@ def test_compiled_kernels_and_flash_attention_compute_what_torch_operators_do(
 
     compiled, plain = CudaKernels(dtype, 1e-6, device), TorchKernels(1e-6)
     x, weight, both = random(slots, 3200), random(3200), random(slots, 2 * 8640)
-    close(compiled.normalize(x, weight), plain.normalize(x, weight))
-    close(compiled.activate(both), plain.activate(both))
-    width, length = up_to(size, 8), 512
-    together, cosine, sine = random(slots, heads + 2 * kv_heads, size), random(slots, size), random(slots, size)
+    close(compiled.rms_norm(x, weight), plain.rms_norm(x, weight))
+    close(compiled.silu_mul(both), plain.silu_mul(both))
+    width, length = round_up(size, 8), 512
+    qkv, cosine, sine = random(slots, heads + 2 * kv_heads, size), random(slots, size), random(slots, size)
     positions = torch.randint(0, length, (slots,), generator=generator, device=device)
     memories = [random(slots, length, 2 * kv_heads, width)]
     memories.append(memories[0].clone())
     queries = [
-        kernels.turn(together, cosine, sine, positions, m) for kernels, m in zip((compiled, plain), memories, strict=True)
+        kernels.apply_rotary(qkv, cosine, sine, positions, memory)
+        for kernels, memory in zip((compiled, plain), memories, strict=True)
     ]
     close(*queries)
     close(*memories)

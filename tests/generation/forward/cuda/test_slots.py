@@ -13,7 +13,7 @@ CONTEXT = 1024
 
 def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
-    cache = pool.take(100)
+    cache = pool.acquire(100)
     for layer in range(3):
         cache.append(layer, torch.full((2, 5, 12), 1.0 + layer), torch.full((2, 5, 12), -1.0 - layer))
     cache.advance(5)
@@ -30,21 +30,21 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(SlotPool, "_move", limited)
         with pytest.raises(torch.OutOfMemoryError):
-            pool.take(600)
+            pool.acquire(600)
     assert pool.version != version
     assert (pool.slots, pool.positions) == (1, POSITIONS)
     for layer, (keys, values) in cache.layers().items():
         assert keys[:, :5].eq(1.0 + layer).all()
         assert values[:, :5].eq(-1.0 - layer).all()
-    pool.take(10)  # Another row comes and goes: there may be memory again.
+    pool.acquire(10)  # Another row comes and goes: there may be memory again.
     gc.collect()
-    assert pool.take(600).slot != cache.slot
+    assert pool.acquire(600).slot != cache.slot
     assert cache.layers()[2][0][:, :5].eq(3.0).all()
 
 
 def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
-    caches: list[KVCache] = [pool.take(10)]
+    caches: list[KVCache] = [pool.acquire(10)]
     version, moves = pool.version, 0
 
     def full(*_: object) -> None:
@@ -56,17 +56,17 @@ def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch
         patch.setattr(SlotPool, "_move", full)
         for _ in range(3):
             with pytest.raises(torch.OutOfMemoryError):
-                pool.take(10)
+                pool.acquire(10)
     assert (moves, pool.version) == (1, version), "graphs are thrown away only when memory moved"
     caches.clear()
     gc.collect()
-    caches = [pool.take(10), pool.take(10)]
+    caches = [pool.acquire(10), pool.acquire(10)]
     assert pool.slots == 2
 
 
 def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SlotPool(SlotShape(4 * CONTEXT, 2, 2, 12, torch.device("cpu"), torch.float32))
-    caches: list[KVCache] = [pool.take(2 * POSITIONS - 1), pool.take(10)]
+    caches: list[KVCache] = [pool.acquire(2 * POSITIONS - 1), pool.acquire(10)]
     real = SlotPool._move
 
     def small(pool: SlotPool, layer: int, slots: int, positions: int) -> None:
@@ -75,20 +75,20 @@ def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypa
         real(pool, layer, slots, positions)
 
     monkeypatch.setattr(SlotPool, "_move", small)
-    caches.append(pool.take(2 * POSITIONS))
+    caches.append(pool.acquire(2 * POSITIONS))
     assert pool.positions == 3 * POSITIONS
 
 
 def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
     pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
-    caches: list[KVCache] = [pool.take(10) for _ in range(5)]
+    caches: list[KVCache] = [pool.acquire(10) for _ in range(5)]
     assert (pool.slots, pool.positions) == (8, POSITIONS)
     assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
     del caches[1]
     gc.collect()
-    assert pool.take(10).slot == 1
+    assert pool.acquire(10).slot == 1
     versions = pool.version
     for capacity in range(POSITIONS, CONTEXT + 1):
-        pool.take(capacity)
+        pool.acquire(capacity)
     assert pool.version - versions <= 4
     assert pool.positions == CONTEXT + POSITIONS  # One position more than the context, for slots that are not in use.

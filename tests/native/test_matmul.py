@@ -1,4 +1,4 @@
-"""Products by olc's own kernels against float64: every type of weights, every number of rows and every edge."""
+"""Matmuls by olc's own kernels against float64: every kind of weights, batch size, dtype and edge."""
 
 import threading
 from pathlib import Path
@@ -8,14 +8,19 @@ import torch
 
 from openllama_cli.generation.forward.linear import NativeLinear
 from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library
-from openllama_cli.native.products import Kind, check, pack_int4, product
+from openllama_cli.native.matmul import Kind, check, matmul, pack_int4
 
 needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 
-# Odd numbers of everything, less than one tile, whole blocks, and the widths of OpenLLaMA 3B.
+# Odd sizes, less than one tile, complete blocks, and the widths of OpenLLaMA 3B.
 SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
-# One; a tile of them, fewer and more; all tiles; more than go through at once.
+# One; a tile of them, fewer and more; all tiles; more than one pass over the weights.
 ROWS = [1, 2, 15, 16, 17, 33, 64, 65, 129]
+DTYPES = [torch.float32, torch.bfloat16]
+# Every kind with every size, by gemv (1 row) and by gemm (17 rows), and with every batch size; both dtypes with all of these.
+CASES = [(kind, size, rows, DTYPES[(n + kind) % 2]) for kind in Kind for n, size in enumerate(SIZES) for rows in (1, 17)]
+CASES += [(kind, SIZES[(n + kind) % 5], rows, DTYPES[(n + kind) % 2]) for kind in Kind for n, rows in enumerate(ROWS)]
+CASES += [(kind, SIZES[(n + kind) % 5], rows, DTYPES[(n + kind + 1) % 2]) for kind in Kind for n, rows in enumerate((1, 2, 17))]
 
 
 def random(*size: int, seed: int = 0) -> torch.Tensor:
@@ -36,12 +41,12 @@ def weights(kind: Kind, out: int, inputs: int) -> tuple[torch.Tensor, torch.Tens
         weight = torch.randint(-127, 128, (out, inputs), generator=generator).to(torch.int8)
         scale = torch.rand(out, generator=generator)
         return weight, scale, weight.double() * scale.double()[:, None]
-    filled = inputs + -inputs % INT4_BLOCK
-    levels = torch.randint(0, 16, (out, filled), generator=generator)
-    lines = torch.rand(out, filled // INT4_GROUP, 2, generator=generator).bfloat16()
+    padded = inputs + -inputs % INT4_BLOCK
+    levels = torch.randint(0, 16, (out, padded), generator=generator)
+    lines = torch.rand(out, padded // INT4_GROUP, 2, generator=generator).bfloat16()
     scale, zero = lines.double().unbind(-1)
-    whole = (levels.double().unflatten(1, (-1, INT4_GROUP)) - 8) * scale[..., None] + zero[..., None]
-    return pack_int4(levels), lines, whole.flatten(1)[:, :inputs]
+    expected = (levels.double().unflatten(1, (-1, INT4_GROUP)) - 8) * scale[..., None] + zero[..., None]
+    return pack_int4(levels), lines, expected.flatten(1)[:, :inputs]
 
 
 # Weights that are rounded to bfloat16 on the way differ by a few thousandths; sums are float32 or exact in all kinds.
@@ -49,91 +54,88 @@ TOLERANCE = {Kind.BFLOAT16: 1e-5, Kind.FLOAT16: 3e-3, Kind.INT8: 2e-4, Kind.INT4
 
 
 @needs_kernels
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_products_are_those_of_float64(kind: Kind, size: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
-    weight, scales, whole = weights(kind, *size)
+@pytest.mark.parametrize(("kind", "size", "rows", "dtype"), CASES, ids=str)
+def test_matmuls_are_those_of_float64(kind: Kind, size: tuple[int, int], rows: int, dtype: torch.dtype) -> None:
+    weight, scales, expected = weights(kind, *size)
     x = random(rows, size[1], seed=2).bfloat16().to(dtype)
-    found = product(kind, weight, scales, x, size[0])
+    found = matmul(kind, weight, scales, x, size[0])
     assert found.dtype == dtype
     assert found.shape == (rows, size[0])
-    assert error(found, x.double() @ whole.T) < TOLERANCE[kind] + (4e-3 if dtype == torch.bfloat16 else 0)
+    assert error(found, x.double() @ expected.T) < TOLERANCE[kind] + (4e-3 if dtype == torch.bfloat16 else 0)
 
 
 @needs_kernels
 @pytest.mark.parametrize("rows", [1, 5, 40])
-def test_integer_products_are_exact_and_the_same_at_every_number_of_rows(rows: int) -> None:
+def test_integer_matmuls_are_exact_and_the_same_at_every_number_of_rows(rows: int) -> None:
     weight, scales, _ = weights(Kind.INT8, 70, 8640)
     x = random(rows, 8640, seed=1)
-    together = product(Kind.INT8, weight, scales, x, 70)
-    assert torch.equal(together, torch.cat([product(Kind.INT8, weight, scales, row[None], 70) for row in x]))
-    whole = torch.randint(-127, 128, (rows, 8640), generator=torch.Generator().manual_seed(1)).float()
-    whole[:, 0] = 127  # The largest of each row, so that a unit is a 128th.
-    wanted = (whole.double() @ weight.double().T).float()
-    assert torch.equal(product(Kind.INT8, weight, torch.ones(70), whole, 70), wanted)
+    batch = matmul(Kind.INT8, weight, scales, x, 70)
+    assert torch.equal(batch, torch.cat([matmul(Kind.INT8, weight, scales, row[None], 70) for row in x]))
+    expected = torch.randint(-127, 128, (rows, 8640), generator=torch.Generator().manual_seed(1)).float()
+    expected[:, 0] = 127  # The largest of each row, so that a unit is a 128th.
+    wanted = (expected.double() @ weight.double().T).float()
+    assert torch.equal(matmul(Kind.INT8, weight, torch.ones(70), expected, 70), wanted)
 
 
 @needs_kernels
 @pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_the_largest_activations_do_not_overflow(kind: Kind, value: float) -> None:
-    weight, scales, whole = weights(kind, 16, 20_000)
+    weight, scales, expected = weights(kind, 16, 20_000)
     if kind == Kind.INT8:
-        weight[:], whole[:] = 127, 127 * scales.double()[:, None]  # type: ignore[union-attr]
+        weight[:], expected[:] = 127, 127 * scales.double()[:, None]  # type: ignore[union-attr]
     for rows in (1, 2):
         x = torch.full((rows, 20_000), value)
-        assert torch.allclose(product(kind, weight, scales, x, 16).double(), x.double() @ whole.T, rtol=1e-2)
+        assert torch.allclose(matmul(kind, weight, scales, x, 16).double(), x.double() @ expected.T, rtol=1e-2)
 
 
 @needs_kernels
 @pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_what_is_not_finite_stays_so_in_its_row_alone(kind: Kind, odd: float, rows: int) -> None:
-    weight, scales, whole = weights(kind, 40, 300)
-    x = random(rows, 300)
-    x[0, 7] = odd
-    found = product(kind, weight, scales, x, 40)
-    assert not found[0].isfinite().any()
-    assert error(found[1:], x[1:].double() @ whole.T) < 0.01 if rows > 1 else True
+def test_what_is_not_finite_stays_so_in_its_row_alone(kind: Kind, rows: int) -> None:
+    weight, scales, expected = weights(kind, 40, 300)
+    for odd in (torch.nan, torch.inf, -torch.inf):
+        x = random(rows, 300)
+        x[0, 7] = odd
+        found = matmul(kind, weight, scales, x, 40)
+        assert not found[0].isfinite().any()
+        assert error(found[1:], x[1:].double() @ expected.T) < 0.01 if rows > 1 else True
 
 
 @needs_kernels
 @pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("threads", [1, 2, 3, 64])
 @pytest.mark.parametrize("rows", [1, 50])
-def test_every_number_of_threads_does_the_same(kind: Kind, threads: int, rows: int) -> None:
+def test_every_number_of_threads_does_the_same(kind: Kind, rows: int) -> None:
     weight, scales, _ = weights(kind, 333, 700)
     x = random(rows, 700)
-    assert torch.equal(product(kind, weight, scales, x, 333, threads), product(kind, weight, scales, x, 333, 1))
+    one = matmul(kind, weight, scales, x, 333, 1)
+    assert all(torch.equal(matmul(kind, weight, scales, x, 333, threads), one) for threads in (1, 2, 3, 64))
 
 
 @needs_kernels
 @pytest.mark.parametrize("kind", list(Kind))
 def test_teams_of_changing_size_lose_no_threads_and_no_work(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """17 rows are arranged in two pieces and multiplied in many; GNU's OpenMP ends threads that a team leaves out."""
-    weight, scales, whole = weights(kind, 600, 300)
+    """17 rows are packed in two pieces and multiplied in many; GNU's OpenMP ends threads that a team leaves out."""
+    weight, scales, expected = weights(kind, 600, 300)
     x = random(17, 300)
     tasks, found = [], []
     for _ in range(5):
-        found.append(product(kind, weight, scales, x, 600, 6))
+        found.append(matmul(kind, weight, scales, x, 600, 6))
         tasks.append({entry.name for entry in Path("/proc/self/task").iterdir()})
     assert len(set.union(*tasks[1:])) == len(tasks[1])
-    assert all(error(y, x.double() @ whole.T) < TOLERANCE[kind] + 4e-3 for y in found)
+    assert all(error(y, x.double() @ expected.T) < TOLERANCE[kind] + 4e-3 for y in found)
 
 
 @needs_kernels
 @pytest.mark.parametrize("kind", list(Kind))
 def test_memory_that_begins_anywhere_and_tiny_activations_are_read_rightly(kind: Kind) -> None:
-    weight, scales, whole = weights(kind, 40, 300)
+    weight, scales, expected = weights(kind, 40, 300)
     moved = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape).copy_(weight)
     for rows in (1, 20):
         x = torch.empty(rows * 300 + 1)[1:].view(rows, 300).copy_(random(rows, 300))
-        assert error(product(kind, moved, scales, x, 40), x.double() @ whole.T) < 0.01
+        assert error(matmul(kind, moved, scales, x, 40), x.double() @ expected.T) < 0.01
         for tiny in (1e-25, 1e-38):
-            assert product(kind, weight, scales, x * tiny, 40).abs().max() < tiny * 1e6
+            assert matmul(kind, weight, scales, x * tiny, 40).abs().max() < tiny * 1e6
 
 
 @needs_kernels
@@ -143,7 +145,7 @@ def test_the_longest_int8_rows_do_not_overflow() -> None:
     for rows in (1, 3):
         x = torch.ones(rows, 65_536)
         wanted = (x.double() @ weight.double().T).float()
-        torch.testing.assert_close(product(Kind.INT8, weight, torch.ones(16), x, 16), wanted)
+        torch.testing.assert_close(matmul(Kind.INT8, weight, torch.ones(16), x, 16), wanted)
 
 
 @pytest.mark.parametrize(
@@ -162,45 +164,45 @@ def test_the_longest_int8_rows_do_not_overflow() -> None:
 def test_weights_that_would_be_read_wrongly_are_refused(
     kind: Kind, weight: torch.Tensor, scales: torch.Tensor | None, out: int
 ) -> None:
-    with pytest.raises(ValueError, match="the kernels do not take"):
+    with pytest.raises(ValueError, match="the kernels do not accept"):
         check(kind, weight, scales, out)
 
 
 @pytest.mark.parametrize("x", [torch.zeros(1, 7), torch.zeros(1, 8).half(), torch.zeros(1, 8).double()])
 def test_activations_that_do_not_fit_are_refused(x: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="do not fit BFLOAT16 weights"):
-        product(Kind.BFLOAT16, torch.zeros(4, 8).bfloat16(), None, x, 4)
+        matmul(Kind.BFLOAT16, torch.zeros(4, 8).bfloat16(), None, x, 4)
 
 
 @needs_kernels
 def test_activations_may_be_a_slice_of_others() -> None:
-    weight, _, whole = weights(Kind.BFLOAT16, 64, 100)
+    weight, _, expected = weights(Kind.BFLOAT16, 64, 100)
     x = random(8, 250).bfloat16()[::2, 50:150]
-    assert error(product(Kind.BFLOAT16, weight, None, x, 64), x.double() @ whole.T) < 4e-3
+    assert error(matmul(Kind.BFLOAT16, weight, None, x, 64), x.double() @ expected.T) < 4e-3
 
 
 @needs_kernels
 def test_torchs_own_tiles_are_not_disturbed() -> None:
     """oneDNN keeps its own setting of the processor's tiles."""
-    weight, _, whole = weights(Kind.BFLOAT16, 512, 1024)
+    weight, _, expected = weights(Kind.BFLOAT16, 512, 1024)
     x = random(20, 1024).bfloat16()
     for rows in (20, 1, 7, 20):
         theirs = torch.nn.functional.linear(x[:rows], weight)
-        ours = product(Kind.BFLOAT16, weight, None, x[:rows], 512)
-        assert error(theirs, x[:rows].double() @ whole.T) < 5e-3
-        assert error(ours, x[:rows].double() @ whole.T) < 5e-3
+        ours = matmul(Kind.BFLOAT16, weight, None, x[:rows], 512)
+        assert error(theirs, x[:rows].double() @ expected.T) < 5e-3
+        assert error(ours, x[:rows].double() @ expected.T) < 5e-3
 
 
 @needs_kernels
 def test_two_threads_of_python_may_multiply_at_once() -> None:
     weight, scales, _ = weights(Kind.INT8, 2000, 512)
     inputs = [random(rows, 512, seed=rows) for rows in (3, 1)]
-    wanted = [product(Kind.INT8, weight, scales, x, 2000) for x in inputs]
+    wanted = [matmul(Kind.INT8, weight, scales, x, 2000) for x in inputs]
     wrong = []
 
     def multiply(number: int) -> None:
         for _ in range(100):
-            if not torch.equal(product(Kind.INT8, weight, scales, inputs[number], 2000), wanted[number]):
+            if not torch.equal(matmul(Kind.INT8, weight, scales, inputs[number], 2000), wanted[number]):
                 wrong.append(number)
 
     threads = [threading.Thread(target=multiply, args=(number,)) for number in (0, 1)]
@@ -213,9 +215,9 @@ def test_two_threads_of_python_may_multiply_at_once() -> None:
 
 @needs_kernels
 def test_a_bias_is_added_and_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, _, whole = weights(Kind.BFLOAT16, 30, 60)
+    weight, _, expected = weights(Kind.BFLOAT16, 30, 60)
     bias, x = random(30, seed=3), random(4, 60, seed=4)
-    assert error(NativeLinear(Kind.BFLOAT16, weight, 30, bias=bias)(x), x.double() @ whole.T + bias) < 5e-3
-    monkeypatch.setattr(library, "functions", lambda: library.Functions({"product": lambda *arguments: 1}, None))
-    with pytest.raises(MemoryError, match="no memory for the kernel product"):
-        product(Kind.BFLOAT16, weight, None, x, 30)
+    assert error(NativeLinear(Kind.BFLOAT16, weight, 30, bias=bias)(x), x.double() @ expected.T + bias) < 5e-3
+    monkeypatch.setattr(library, "functions", lambda: library.Functions({"matmul": lambda *arguments: 1}, None))
+    with pytest.raises(MemoryError, match="no memory for the kernel matmul"):
+        matmul(Kind.BFLOAT16, weight, None, x, 30)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from openllama_cli.generation.decode.check import check
-from openllama_cli.generation.decode.generate import generate
+from openllama_cli.generation.decode.reference import check
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
 from tests.support.tiny_models import write_tiny_llama
@@ -65,33 +64,3 @@ def test_a_forward_pass_that_is_slightly_off_is_noticed_by_its_logprobs(model: A
     found = next(check(model, CPU, Off(model, CPU), PROMPTS[2:], 12, frozenset()))
     assert found.first_difference is None
     assert not found.same
-
-
-def test_generate_has_the_published_contract(model: Any) -> None:
-    forward = TransformersForward(model, CPU)
-    tokens, none = generate(forward, PROMPTS, 5, temperature=0)
-    assert none is None
-    assert [len(row) for row in tokens] == [5, 5, 5]
-    echoed, logprobs = generate(forward, PROMPTS, 5, temperature=0, logprobs=True, echo=True)
-    assert echoed == [prompt + row for prompt, row in zip(PROMPTS, tokens, strict=True)]
-    assert logprobs is not None
-    for row, values in zip(echoed, logprobs, strict=True):
-        with torch.no_grad():
-            full = model(torch.tensor([row])).logits[0].log_softmax(-1)
-        assert values[0] is None
-        expected = [float(full[place, token]) for place, token in enumerate(row[1:])]
-        assert values[1:] == pytest.approx(expected, abs=1e-4)
-
-
-def test_generate_cuts_at_eos_but_not_inside_an_echoed_prompt(model: Any) -> None:
-    forward = TransformersForward(model, CPU)
-    whole = generate(forward, PROMPTS[:1], 8, temperature=0)[0][0]
-    eos = frozenset({whole[3], PROMPTS[0][1]})
-    cut = generate(forward, PROMPTS[:1], 8, temperature=0, echo=True, eos=eos)[0][0]
-    assert cut == PROMPTS[0] + whole[: next(place for place, token in enumerate(whole) if token in eos)]
-
-
-def test_generate_draws_the_same_for_the_same_seed(model: Any) -> None:
-    forward = TransformersForward(model, CPU)
-    assert generate(forward, PROMPTS, 8, 1.0, 0.95, seed=3) == generate(forward, PROMPTS, 8, 1.0, 0.95, seed=3)
-    assert generate(forward, PROMPTS, 8, 1.0, 0.95, seed=3) != generate(forward, PROMPTS, 8, 1.0, 0.95, seed=4)

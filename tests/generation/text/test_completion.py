@@ -5,8 +5,8 @@ import time
 import pytest
 
 from openllama_cli.generation.decode.loop import Scored
+from openllama_cli.generation.text.completion import Timings
 from openllama_cli.generation.text.stream import TextStep
-from openllama_cli.generation.text.timings import Timings
 
 
 class Clock:
