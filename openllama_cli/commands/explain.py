@@ -14,7 +14,7 @@ from openllama_cli.commands.shared.options import file_option
 from openllama_cli.commands.shared.prompt_input import stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.explain.catalogue import KnownError, find, known_errors
-from openllama_cli.explain.search import OwnMessage, Unknown, explain
+from openllama_cli.explain.search import Unknown, explain
 from openllama_cli.terminal.streams import out_json
 
 EXAMPLES = """\b
@@ -72,8 +72,6 @@ def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: boo
         return
     diagnosis = explain(_not_empty(_pieces(text, file)))
     documents = [_document(one.error, one.line, one.line_number) for one in diagnosis.explanations]
-    if diagnosis.own is not None:
-        documents.append(_own(diagnosis.own))
     _show(documents, diagnosis.unknown, as_json=as_json)
     if diagnosis.unknown is not None:
         raise _unknown_error(diagnosis.unknown)
@@ -129,14 +127,8 @@ def _not_empty(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _document(error: KnownError, line: str | None = None, line_number: int | None = None) -> dict[str, Any]:
-    told = {name: getattr(error, name) for name in ("code", "title", "cause", "fix", "olc", "link")}
+    told = {name: getattr(error, name) or None for name in ("code", "title", "cause", "fix", "olc", "link")}
     return told | {"line": line, "line_number": line_number}
-
-
-def _own(own: OwnMessage) -> dict[str, Any]:
-    """An error of olc has said itself what to do."""
-    told = {"code": "olc", "title": "An olc error, with its own fix", "cause": own.cause, "fix": own.fix}
-    return told | {"olc": None, "link": None, "line": f"error: {own.cause}", "line_number": own.line_number}
 
 
 def _show(documents: list[dict[str, Any]], unknown: Unknown | None, *, as_json: bool) -> None:

@@ -53,8 +53,8 @@ class KnownError:
     """One known error.
 
     code: a stable name. cause: why it happens. fix: what to change in a plain Python script or on the system. olc: the command
-    that avoids it. link: a public thread. example: a message as it is printed. patterns: in TOML those of source code are in
-    `source_patterns`.
+    that avoids it. link: a public thread. example: a message as it is printed. (An olc error, which says itself what to do, has
+    none of these.) patterns: in TOML those of source code are in `source_patterns`.
     rank: "cause"; "warning" is no failure by itself; "consequence" is reported after the failure that matters.
     leads_to: codes of failures that follow from this one. hides: codes of vaguer entries that the same failure also prints.
     olc_codes: codes of olc's own errors with this meaning.
@@ -65,10 +65,10 @@ class KnownError:
     title: str
     cause: str
     fix: str
-    olc: str
-    link: str
-    example: str
-    patterns: tuple[Pattern, ...]
+    olc: str = ""
+    link: str = ""
+    example: str = ""
+    patterns: tuple[Pattern, ...] = ()
     rank: Rank = "cause"
     leads_to: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()

@@ -38,15 +38,6 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class OwnMessage:
-    """The two lines of an olc error, "error: …" and "  fix: …", which say themselves what to do."""
-
-    cause: str
-    fix: str
-    line_number: int
-
-
-@dataclass(frozen=True)
 class Unknown:
     """What is said last in a text that nothing known explains. library: whose code raised it, if a traceback tells."""
 
@@ -57,10 +48,9 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """explanations: the root cause first. own: an olc error, not explained otherwise. unknown: None if a cause was found."""
+    """explanations: the root cause first. unknown: None if a cause was found."""
 
     explanations: tuple[Explanation, ...]
-    own: OwnMessage | None
     unknown: Unknown | None
 
 
@@ -92,7 +82,8 @@ class _Search:
         # The first find of each entry by its code, apart from those in source code that a traceback quotes.
         self._found: dict[str, Explanation] = {}
         self._quoted: dict[str, Explanation] = {}
-        self._own: OwnMessage | None = None
+        # An olc error, which says itself what to do.
+        self._own: Explanation | None = None
         # The lines of an olc error whose fix has not come yet, and the number of the first.
         self._cause: tuple[int, list[str]] | None = None
         # Number and text of the last line that names an exception, of the last one that is not blank, and the last package.
@@ -143,14 +134,18 @@ class _Search:
                 self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
 
     def _look_for_own(self, number: int, line: str) -> None:
+        """The two lines of an olc error, "error: …" and "  fix: …"."""
         if "rror" in line and (begin := _OLC_ERROR.match(message(line))):
             self._cause = number, [begin[1]]
         elif self._cause is not None:
             first, parts = self._cause
             text = message(line)
             if text.startswith("fix: "):
-                cause, fix = " ".join(parts), text.removeprefix("fix: ")
-                self._own = OwnMessage(without_secrets(cause[:_OVERLAP]), without_secrets(fix[:_OVERLAP]), first)
+                cause = without_secrets(" ".join(parts)[:_OVERLAP])
+                fix = without_secrets(text.removeprefix("fix: ")[:_OVERLAP])
+                self._own = Explanation(
+                    KnownError("olc", "olc", "An olc error, with its own fix", cause, fix), f"error: {cause}", first
+                )
             parts.append(text)
             if not text or len(parts) > _LONGEST_CAUSE:
                 self._cause = None
@@ -166,12 +161,13 @@ class _Search:
 
     def diagnosis(self) -> Diagnosis:
         """What was found, the root cause first."""
-        explanations = _ranked(list((self._found or self._quoted).values()))
-        own = self._own
-        if own is not None and any(one.line_number == own.line_number for one in explanations):
-            own = None
-        explained = own is not None or any(one.error.rank == "cause" for one in explanations)
-        return Diagnosis(explanations, own, None if explained else self._unknown(bool(explanations)))
+        found = list(self._found.values())
+        # A library's message within an olc error has its own entry.
+        if self._own is not None and all(one.line_number != self._own.line_number for one in found):
+            found.append(self._own)
+        explanations = _ranked(found or list(self._quoted.values()))
+        explained = any(one.error.rank == "cause" for one in explanations)
+        return Diagnosis(explanations, None if explained else self._unknown(bool(explanations)))
 
     def _unknown(self, something_found: bool) -> Unknown | None:
         """The exception that nothing explains; with nothing found at all, the last line."""

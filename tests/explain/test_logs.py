@@ -125,7 +125,7 @@ def test_without_any_exception_the_last_line_is_shown() -> None:
 
 
 def test_nothing_to_explain() -> None:
-    assert explain([]) == explain(["\n \n"]) == Diagnosis((), None, None)
+    assert explain([]) == explain(["\n \n"]) == Diagnosis((), None)
 
 
 # -- messages in other languages ------------------------------------------------------------------------------------
