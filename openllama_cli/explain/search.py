@@ -213,5 +213,6 @@ def _quote(text: str, place: int) -> str:
     text = without_secrets(text.strip())
     if len(text) <= _LONGEST_QUOTE:
         return text
-    start = max(0, min(text.find(words) - 100, len(text) - _LONGEST_QUOTE))
+    found = text.find(words)  # Masking has moved them.
+    start = max(0, min((found if found >= 0 else place - begin) - 100, len(text) - _LONGEST_QUOTE))
     return "…" * (start > 0) + text[start : start + _LONGEST_QUOTE] + "…" * (start + _LONGEST_QUOTE < len(text))
