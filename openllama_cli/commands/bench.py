@@ -131,7 +131,7 @@ def _check_context(context: int, jobs: Sequence[Job]) -> None:
 
 
 def _jobs(
-    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, baseline: str | None
+    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, baseline: Any
 ) -> dict[str, Job]:
     """The measurements by name. baseline: the precision of `model.generate`; None does not measure it."""
     jobs: dict[str, Job] = {}

@@ -206,6 +206,7 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
     from openllama_cli.terminal.tables import table
 
     loaded = model.loaded
+    assert loaded.model is not None, "--check refuses --quantize"
     checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, model.tokenizer.eos_ids))
     dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:

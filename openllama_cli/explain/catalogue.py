@@ -99,7 +99,7 @@ def with_olc_code(code: str) -> tuple[KnownError, ...]:
 
 def _entry(topic: str, code: str, fields: dict[str, Any]) -> KnownError:
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         patterns = [Pattern(text) for text in values.pop("patterns")]
         patterns += [Pattern(text, of_source=True) for text in values.pop("source_patterns", ())]
         entry = KnownError(code=code, topic=topic, patterns=tuple(patterns), **values)

@@ -111,7 +111,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         batch_invariant=model.dtype == torch.float32,
         gemv_without_onednn=bfloat16_on_cpu and not has_amx(),
         heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
+        kv_heads=config.num_key_value_heads or config.num_attention_heads,
         head_size=first_attention.head_dim,
         scale=first_attention.scaling,
         eps=config.rms_norm_eps,
