@@ -193,14 +193,19 @@ class Model:
     def complete(self, prompt: str, *, n: int, echo: bool = False, **sampling: Unpack[Sampling]) -> list[Completion]: ...
     @overload
     def complete(
-        self, prompt: Sequence[str], *, n: None = None, echo: bool = False, **sampling: Unpack[Sampling]
+        self, prompt: list[str] | tuple[str, ...], *, n: None = None, echo: bool = False, **sampling: Unpack[Sampling]
     ) -> list[Completion]: ...
     @overload
     def complete(
-        self, prompt: Sequence[str], *, n: int, echo: bool = False, **sampling: Unpack[Sampling]
+        self, prompt: list[str] | tuple[str, ...], *, n: int, echo: bool = False, **sampling: Unpack[Sampling]
     ) -> list[list[Completion]]: ...
     def complete(
-        self, prompt: str | Sequence[str], *, n: int | None = None, echo: bool = False, **sampling: Unpack[Sampling]
+        self,
+        prompt: str | list[str] | tuple[str, ...],
+        *,
+        n: int | None = None,
+        echo: bool = False,
+        **sampling: Unpack[Sampling],
     ) -> Completion | list[Completion] | list[list[Completion]]:
         """Complete a prompt, or several in one batch. A list of prompts gives a list, and so does `n`:
 
