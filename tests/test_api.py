@@ -181,8 +181,9 @@ def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monke
         assert caught.value.code == code
         assert caught.value.remedy
     for wrong in ({"n": 0}, {"n": 2, "temperature": 0}, {"temprature": 1}, {"stop": 3}):
-        with pytest.raises(olc.OlcError, match="n"):
+        with pytest.raises(olc.OlcError) as caught:
             model.complete(PROMPT, **wrong)  # type: ignore[call-overload]
+        assert caught.value.code == "usage"
     with pytest.raises(olc.OlcError):
         model.score(PROMPT * 40)
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():

@@ -1,4 +1,4 @@
-"""`olc complete`: what is read, what is written where, and how it ends. A random model: only the plumbing is judged here."""
+"""`olc complete`: where the prompt comes from, what is written where, exit codes. On a random model: no text is judged."""
 
 import json
 from pathlib import Path

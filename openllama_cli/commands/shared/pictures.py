@@ -1,15 +1,15 @@
-"""Pictures in files: whether one can be written, before the work that it is to show, and writing it."""
+"""Image files that a command writes: checked before the work begins, written after it."""
 
 import os
 from pathlib import Path
 
 from openllama_cli.errors import OlcError, UsageError
 
-_REMEDY = "name a file in a folder that you may write to, such as picture.svg"
+_REMEDY = "name a file in a folder that you can write to, such as picture.svg"
 
 
 def writable(file: str) -> Path:
-    """A picture's file. Raises UsageError if none can be written there."""
+    """The path of an image to write. Raises UsageError if no file can be written there."""
     path = Path(file)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"cannot write {path}", _REMEDY)
@@ -17,7 +17,7 @@ def writable(file: str) -> Path:
 
 
 def save(path: Path, picture: str) -> None:
-    """Write a picture. Raises OlcError where that fails after all, as on a full disk."""
+    """Write an image. Raises OlcError if that fails after all, as on a full disk."""
     try:
         path.write_text(picture, encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a shell may complete after an option, for click's shell completion: a look at this disk, never at the network."""
+"""The values that a shell offers after an option, through click's shell completion; never from the network."""
 
 from collections.abc import Callable, Iterable
 
@@ -11,7 +11,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def choices(*values: str) -> Complete:
-    """One of these words. Unlike click.Choice it checks nothing: that is left to who knows the option's meaning."""
+    """One of these words. Unlike click.Choice it validates nothing: the config object does."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return _beginning(incomplete, (CompletionItem(value) for value in values))
@@ -20,32 +20,32 @@ def choices(*values: str) -> Complete:
 
 
 def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A file's name, which the shell finds itself."""
+    """File names, which the shell finds itself."""
     return [CompletionItem(incomplete, type="file")]
 
 
 def folders(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A folder's name, which the shell finds itself."""
+    """Folder names, which the shell finds itself."""
     return [CompletionItem(incomplete, type="dir")]
 
 
 def models(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """An alias or a folder."""
-    # Folders first: bash throws away what stands before them.
+    """Model aliases and folders."""
+    # Folders first: bash drops what comes before them.
     return [*folders(ctx, parameter, incomplete), *_aliases(incomplete, CATALOGUE)]
 
 
 def models_on_hub(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """An alias of a model that is not part of olc."""
+    """Aliases of models on the Hub: all but the demo model."""
     return _aliases(incomplete, (alias for alias, entry in CATALOGUE.items() if entry.repo_id is not None))
 
 
 def templates(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The name of a ready template, or a file."""
+    """Names of built-in templates, and files."""
     from openllama_cli.prompt_templates import template_names
 
-    ready = (CompletionItem(name) for name in template_names())
-    return [*files(ctx, parameter, incomplete), *_beginning(incomplete, ready)]
+    built_in = (CompletionItem(name) for name in template_names())
+    return [*files(ctx, parameter, incomplete), *_beginning(incomplete, built_in)]
 
 
 def _aliases(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:

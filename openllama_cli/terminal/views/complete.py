@@ -1,4 +1,4 @@
-"""Completions on stdout as they stream, and the figures of a run on stderr."""
+"""What `olc complete` shows: completions on stdout as they stream, and timings on stderr."""
 
 import sys
 from types import TracebackType
@@ -7,10 +7,10 @@ from openllama_cli.terminal.streams import is_terminal, notice, out
 
 
 class CompletionWriter:
-    """Writes one or several completions of a prompt, in the order of their rows, each followed by one newline.
+    """Writes the completions of a prompt in the order of their rows, each followed by one newline.
 
-    On a terminal the prompt is shown dim in front of each. In a pipe only the completion is written, or with `echo` the
-    prompt too. Without `stream` a completion is written once it is whole.
+    On a terminal the prompt is shown dim before each; in a pipe only with `echo`. Without `stream` a completion is written
+    when it is finished.
     """
 
     def __init__(self, prompt: str, rows: int, *, echo: bool, stream: bool) -> None:
@@ -26,12 +26,12 @@ class CompletionWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # Ctrl-C amid a line: the shell's prompt belongs on a line of its own.
+        # After Ctrl-C within a line the shell's prompt goes on a new one.
         if error is not None and self._begun and is_terminal(sys.stdout):
             out("\n")
 
     def write(self, row: int, text: str, *, last: bool) -> None:
-        """Take more of a row's text; what belongs to a later row waits."""
+        """Add to a row's text; that of a later row is held back until the rows before it have ended."""
         self._texts[row] += text
         self._ended[row] |= last
         while self._row < len(self._texts) and (self._stream or self._ended[self._row]):
@@ -54,7 +54,7 @@ class CompletionWriter:
 
 
 def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, forward: str) -> None:
-    """One line of figures on stderr."""
+    """Write one line of timings (see `Timings.as_dict`) to stderr."""
     parts = [f"{forward} on {device} in {dtype}", f"loaded in {_figure(timings['load_s'])} s"]
     parts += [
         f"first token after {_figure(timings['time_to_first_token_s'])} s",

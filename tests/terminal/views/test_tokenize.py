@@ -1,4 +1,4 @@
-"""What a piece looks like on a terminal."""
+"""How a piece of a text is shown on a terminal."""
 
 import pytest
 from hypothesis import given
