@@ -99,6 +99,7 @@ def test_a_terminal_gets_lines_that_fit_and_color_unless_it_is_not_wanted(width:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_measuring_takes_less_than_fifteen_seconds_and_is_shown(olc: Olc) -> None:
     run = olc("devices", "--json")
     devices = json.loads(run.text)["devices"]

@@ -53,7 +53,7 @@ def finished(output: Path) -> int:
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
-def wait_for(condition: Callable[[], bool], run: Run, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], run: Run, seconds: float = 120) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert run.poll() is None, "it ended before"

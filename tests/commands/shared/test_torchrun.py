@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Result
+from tests.support.batches import finished
 from tests.support.forked import fork
 from tests.support.forked_torchrun import launch
 from tests.support.tiny_models import write_meta_llama, write_tiny_llama
@@ -79,17 +80,12 @@ class Running:
         with self.errors.open("wb") as errors:
             self.process = launch(*torchrun(*self.arguments), stderr=errors, before=tell)
         ends = time.monotonic() + 90
-        while self.done() < 20:
+        while finished(self.output) < 20:
             assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < ends
             time.sleep(0.02)
         self.ranks = {int(file.stem): int(file.read_text()) for file in folder.glob("*.rank")}
         assert sorted(self.ranks) == [0, 1]
-
-    def done(self) -> int:
-        """Complete rows in the journal."""
-        journal = self.output.with_name(self.output.name + ".journal")
-        return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
     def ends_within(self, seconds: float) -> int:
         """torchrun's exit code, once it and all of its ranks are gone."""
@@ -182,7 +178,7 @@ def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running:
     assert running.messages.count("error:") == 1
     assert f"error: rank 1 of 2 (process {running.ranks[1]} on " in running.messages
     assert not running.output.exists()
-    done = running.done()
+    done = finished(running.output)
     assert 20 <= done < ROWS
     resumed = alone(*running.arguments)
     assert resumed.code == 0, resumed.messages
