@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
-from openllama_cli.system.device import DtypeName
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
@@ -32,7 +31,7 @@ class Job:
 
     folder: str
     engine: str
-    dtype: DtypeName
+    dtype: str
     device: str
     prompt_tokens: int
     max_tokens: int
@@ -61,7 +60,8 @@ def load_model(job: Job) -> "LoadedModel":
     from openllama_cli.models.loading.load import load
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder, "folder", None, None, "flag")
-    spec = ModelSpec(model=job.folder, device=job.device, dtype=job.dtype, quantize=job.quantize)
+    dtype: Any = job.dtype
+    spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
     return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)
 
 

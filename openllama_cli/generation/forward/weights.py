@@ -77,7 +77,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
     that memory holds them once.
     """
     parts: Any = model  # Its submodules have attributes of their own, which nn.Module does not declare.
-    config = model.config
+    config: Any = model.config
     on_cpu = model.device.type == "cpu"
     float16_on_cpu = on_cpu and model.dtype == torch.float16
     bfloat16_on_cpu = on_cpu and model.dtype == torch.bfloat16
