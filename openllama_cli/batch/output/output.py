@@ -14,8 +14,6 @@ from openllama_cli.batch.journal.format import OutputRecord
 from openllama_cli.batch.journal.journal import Journal
 from openllama_cli.errors import OlcError, UsageError
 
-_READ_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class OutputFiles:
@@ -140,13 +138,10 @@ def _is(path: Path, output: OutputRecord) -> bool:
     try:
         if path.stat().st_size != output.bytes:
             return False
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest() == output.sha256
     except OSError as problem:
         raise OlcError(f"{path} cannot be read: {problem.strerror}", "check it and its permissions") from problem
-    return digest.hexdigest() == output.sha256
 
 
 def _check_kind(path: Path, output: Path) -> None:
