@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -50,47 +51,38 @@ def test_bandwidth_counts_every_byte_once() -> None:
     assert read / 4 < bandwidth("cpu", numbers.nbytes) < read * 4
 
 
+def _off_by_a_third(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+    return product * (4 / 3) if left.dtype == torch.float16 else product
+
+
+def _wrong_in_decode(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+    return -product if left.shape[0] == 1 else product
+
+
+def _one_nan_in_decode(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
+    if left.shape[0] == 1:
+        product[0, 7] = math.nan
+    return product
+
+
 @pytest.mark.usefixtures("small")
-def test_a_product_beyond_the_tolerance_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("broken", "wrong", "finite", "error"),
+    [
+        (_off_by_a_third, {"float16"}, True, pytest.approx(1 / 3, rel=1e-2)),
+        (_wrong_in_decode, set(DTYPES), True, pytest.approx(2, rel=1e-2)),
+        (_one_nan_in_decode, set(DTYPES), False, None),
+    ],
+)
+def test_a_broken_kernel_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Any, wrong: set[str], finite: bool, error: Any
+) -> None:
     plain = torch.Tensor.__matmul__
-
-    def off_by_a_third(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = plain(left, right)
-        return product * (4 / 3) if left.dtype == torch.float16 else product
-
-    monkeypatch.setattr(torch.Tensor, "__matmul__", off_by_a_third)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda left, right: broken(left, plain(left, right)))
     found = measure("cpu", free_bytes=SMALL).dtypes
-    assert {name: result.ok for name, result in found.items()} == {"float32": True, "float16": False, "bfloat16": True}
-    assert found["float16"].relative_error == pytest.approx(1 / 3, rel=1e-2)
-
-
-@pytest.mark.usefixtures("small")
-def test_a_kernel_that_is_wrong_for_one_row_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = torch.Tensor.__matmul__
-
-    def wrong_alone(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = plain(left, right)
-        return -product if left.shape[0] == 1 else product
-
-    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong_alone)
-    for result in measure("cpu", free_bytes=SMALL).dtypes.values():
-        assert not result.ok
-        assert result.relative_error == pytest.approx(2, rel=1e-2)
-
-
-@pytest.mark.usefixtures("small")
-def test_one_nan_in_one_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = torch.Tensor.__matmul__
-
-    def one_nan(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = plain(left, right)
-        if left.shape[0] == 1:  # Only in decode.
-            product[0, 7] = math.nan
-        return product
-
-    monkeypatch.setattr(torch.Tensor, "__matmul__", one_nan)
-    for result in measure("cpu", free_bytes=SMALL).dtypes.values():
-        assert (result.ok, result.finite, result.relative_error) == (False, False, None)
+    assert {name for name, result in found.items() if not result.ok} == wrong
+    for name in wrong:
+        assert (found[name].finite, found[name].relative_error) == (finite, error)
 
 
 @pytest.mark.usefixtures("small")
