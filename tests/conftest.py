@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports huggingface_hub, which reads its environment once.
 _WORLD = tempfile.TemporaryDirectory(prefix="olc-tests-", ignore_cleanup_errors=True)
@@ -33,6 +34,10 @@ os.environ |= {
 os.environ.setdefault("OLC_TESTS_LOCK", f"{_WORLD.name}/lock")
 # What a shell starts in the background (`pytest &`) ignores Ctrl-C, and so would every olc that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no flaw of a property; what hangs, pytest-timeout ends.
+settings.register_profile("olc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("olc")
 
 # Their tests start clusters of processes: one after another on the same worker.
 CLUSTERS = ("tests/commands/shared/test_torchrun.py", "tests/commands/batch/test_ray.py", "tests/batch/ray/test_engine.py")
