@@ -13,7 +13,6 @@ from openllama_cli.errors import UsageError
 from openllama_cli.models import find
 from openllama_cli.models.find import read_default, write_default
 from openllama_cli.models.hub.cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
-from openllama_cli.models.listing import copies_of_folder, copies_of_repository
 from openllama_cli.models.quantize.copies import QuantizedCopy, remove_copies
 from openllama_cli.system.paths import hub_cache_dir
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
@@ -198,6 +197,8 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
     The demo model and local folders are not in the cache: only their quantized copies are removed. To remove a single copy,
     give the name that `olc models list` shows ("demo int8"). With --revision, files that other revisions use are kept.
     """
+    from openllama_cli.models.listing import copies_of_folder, copies_of_repository
+
     copies = copies_of_folder(model) if revision is None else []
     if copies:
         _remove_copies_only(model, copies, yes=yes, as_json=as_json)
