@@ -14,11 +14,11 @@ commands use too; `cli` is the `olc` command, with one module per subcommand in 
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
+from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
     from openllama_cli.api import Completion, Model, Piece, Score, load
 
-__version__ = "0.1.0"
 __all__ = ["Completion", "Model", "OlcError", "Piece", "Score", "__version__", "load"]
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from openllama_cli import __version__
 from openllama_cli.errors import OlcError, Terminated
+from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

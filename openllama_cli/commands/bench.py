@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from openllama_cli import __version__
 from openllama_cli.benchmark.runs import METRICS, Result, Spread, measure_bandwidth, run
 from openllama_cli.benchmark.shapes import SHAPES, random_model
 from openllama_cli.benchmark.worker import Job, prompt_lengths
@@ -23,6 +22,7 @@ from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import note, out, out_json
 from openllama_cli.terminal.tables import figure, size, table
 from openllama_cli.terminal.views.bench import bars_svg, show_bars
+from openllama_cli.version import __version__
 
 BASELINE = "model.generate"
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from openllama_cli import __version__
 from openllama_cli.errors import first_line
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.progress import Progress
+from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
     from openllama_cli.generation.forward.cache import PrefixCache

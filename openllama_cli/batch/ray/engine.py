@@ -19,13 +19,13 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from openllama_cli import __version__
 from openllama_cli.batch.input.rows import Row
 from openllama_cli.batch.output.results import Progress, Result, failure
 from openllama_cli.batch.ray.backlog import MOST_RETRIES, Backlog
 from openllama_cli.batch.ray.options import WorkerPlan
 from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Ready, Reply, Setup, WorkerInfo
 from openllama_cli.errors import OlcError
+from openllama_cli.version import __version__
 
 # Between two looks at signals, clocks and replies.
 _TICK_SECONDS = 0.25

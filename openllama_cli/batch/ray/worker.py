@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli import __version__
 from openllama_cli.batch.input.rows import Row
 from openllama_cli.batch.output.results import Result
 from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
     from openllama_cli.batch.runner import Runner

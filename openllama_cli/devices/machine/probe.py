@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from openllama_cli import __version__
 from openllama_cli.devices.machine import measure as measuring
 from openllama_cli.devices.machine.accelerators import read_accelerators, read_nvidia, read_torch_build
 from openllama_cli.devices.machine.cpu import read_cpu
@@ -23,6 +22,7 @@ from openllama_cli.models.hub.cache import list_cached
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.system.progress import Progress
+from openllama_cli.version import __version__
 
 _BACKENDS = ("nccl", "gloo", "mpi", "ucc", "xccl")
 # What changes how many threads torch uses, which GPUs it sees, or which of its kernels.

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openllama_cli import __version__
 from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.hub.cache import PARTIAL_SUFFIX
 from openllama_cli.models.hub.errors import http_library, timeouts
 from openllama_cli.system.files import write_all
 from openllama_cli.system.progress import Progress, shown
 from openllama_cli.system.words import size
+from openllama_cli.version import __version__
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Waits before the next attempts. An attempt that brought a megabyte starts the count again."""

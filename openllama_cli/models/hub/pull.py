@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from openllama_cli import __version__
 from openllama_cli.errors import HubError, ModelError, UsageError
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.hub.cache import cached, is_safe_revision, repo_folder, snapshot
@@ -23,6 +22,7 @@ from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.system.progress import NullProgress, Progress, shown
 from openllama_cli.system.words import size
+from openllama_cli.version import __version__
 
 
 def no_notice(text: str) -> None:
