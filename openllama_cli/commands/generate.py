@@ -239,6 +239,7 @@ def _check(
 
     forward = choose_forward(loaded, note)
     eos = loaded.tokenizer.eos_ids
+    assert loaded.model is not None  # Quantized weights were refused.
     checks = list(check(loaded.model, loaded.input_device, forward, tokens, sampling.max_tokens, eos))
     exact = str(loaded.dtype) == "torch.float32"
     if as_json:
