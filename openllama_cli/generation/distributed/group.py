@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from openllama_cli.errors import OlcError, Terminated
 from openllama_cli.generation.distributed.processes import how_gone, ignore_sigterm
 from openllama_cli.models.loading.ranks import RankInfo
+from openllama_cli.system.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +210,7 @@ class Group:
     def _explain(self, error: Exception) -> BaseException | None:
         """What an exception inside a collective operation means; None for a bug."""
         text = f"{type(error).__name__}: {error}"
-        if "OutOfMemoryError" in text or "DefaultCPUAllocator" in text or isinstance(error, MemoryError):
+        if is_out_of_memory(error):
             found = OlcError(
                 f"rank {self.info.rank} on {self._host} ran out of memory",
                 "use more processes, a smaller --batch-size, or --dtype bfloat16",
