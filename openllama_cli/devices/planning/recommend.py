@@ -8,13 +8,12 @@ from openllama_cli.devices.machine.facts import Facts
 from openllama_cli.devices.machine.measure import DTYPES
 from openllama_cli.devices.planning.memory import QUANTIZED, DtypePlan, Verdict, auto_dtype, main_device, plan_dtype
 from openllama_cli.devices.planning.placement import KnownModel, catalogue_models
+from openllama_cli.models.loading.load import WORTH_MAPPING
 
 PROMPT = "Q: What is the largest animal?"
 
 _RANK: Mapping[Verdict, int] = {"fits": 0, "fits_with_cpu": 1, "fits_in_part": 2, "fits_with_disk": 3, "does_not_fit": 4}
 _FAIR_CONTEXT = 512
-# As in models.load: `olc complete` keeps float16 weights of larger models as they are.
-_WORTH_MAPPING = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
     """
     target = device if device == "auto" else main_device(facts, device)
     plans = tuple(plan_dtype(known, dtype, facts, target) for dtype in (*DTYPES, *QUANTIZED))
-    large = known.path is None or known.shape.parameters() * 2 > _WORTH_MAPPING
+    large = known.path is None or known.shape.parameters() * 2 > WORTH_MAPPING
     automatic = auto_dtype(known.dtype, facts, device, mapped=large)
     best = _best(plans, automatic, facts)
     flags = [] if device == "auto" else ["--device", device]
@@ -73,7 +72,7 @@ def _command(known: KnownModel, flags: Sequence[str]) -> str:
 
 def _halves(int8: DtypePlan, best: DtypePlan) -> bool:
     """Whether int8 weights are available here and mean fewer bytes per token, in a model large enough to notice."""
-    return int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > _WORTH_MAPPING
+    return int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > WORTH_MAPPING
 
 
 def _best(plans: Sequence[DtypePlan], automatic: str, facts: Facts) -> DtypePlan:

@@ -98,6 +98,10 @@ class LlamaShape:
         """How many numbers the weights hold; a tied output counts once."""
         return sum(math.prod(shape) for shape in self.tensors().values())
 
+    def cache_bytes(self, element_bytes: int) -> int:
+        """Bytes of keys and values of one token, in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * element_bytes
+
     def config(self) -> dict[str, Any]:
         """Keyword arguments for transformers' LlamaConfig."""
         return {

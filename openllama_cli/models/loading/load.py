@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # Bytes of weights. Converting less takes no time that anybody notices.
-_WORTH_MAPPING = 500_000_000
+WORTH_MAPPING = 500_000_000
 # Free memory for each byte of weights that are converted.
 _ROOM = 1.1
 
@@ -117,7 +117,7 @@ def load(
     read_ahead(checkpoint.files)
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
-        mapped = one_row and checkpoint.bytes > _WORTH_MAPPING
+        mapped = one_row and checkpoint.bytes > WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
         converted = _converts_first(checkpoint, dtype, device) and max_memory is None
         # What is in memory already is not to be counted once more against the memory that is free.

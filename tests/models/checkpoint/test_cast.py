@@ -56,7 +56,7 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     monkeypatch.setattr(library, "usable", lambda: kernels)
     monkeypatch.setattr(library, "has_amx", lambda: amx)
     monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
-    monkeypatch.setattr(load_module, "_WORTH_MAPPING", 0)
+    monkeypatch.setattr(load_module, "WORTH_MAPPING", 0)
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx512_bf16"})
     loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu"), one_row=True)
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
