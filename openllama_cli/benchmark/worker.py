@@ -59,7 +59,7 @@ def load_model(job: Job) -> "LoadedModel":
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
     from openllama_cli.models.loading.load import load
 
-    folder = ModelFolder(Path(job.folder), job.model or job.folder, "folder", None, None, "flag")
+    folder = ModelFolder(Path(job.folder), job.model or job.folder)
     dtype: Any = job.dtype
     spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
     return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)

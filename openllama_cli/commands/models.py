@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.errors import UsageError
 from openllama_cli.models import find
 from openllama_cli.models.find import read_default, write_default
-from openllama_cli.models.hub.cache import CachedModel, cached, cached_model, disk_bytes, remove, repo_folder
-from openllama_cli.models.quantize.copies import QuantizedCopy, remove_copies
+from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, remove, repo_folder
+from openllama_cli.models.quantize.copies import remove_copies
 from openllama_cli.system.paths import hub_cache_dir
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
 from openllama_cli.terminal.tables import fields, size, table
@@ -171,15 +170,21 @@ def default(model: str | None, unset: bool) -> None:
     OLC_MODEL takes precedence over it, and --model over both.
     """
     if unset and model is not None:
-        raise UsageError(f"--unset and {model} cannot be used together", "give one of them")
+        raise UsageError(f"--unset and {model} cannot be combined", "give only one of them")
     if unset:
         write_default(None)
     elif model is not None:
-        _set_default(model)
+        target = find.resolve(model)
+        # A folder is found again from wherever olc is run.
+        write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else model)
+        if target.repo_id is not None and cached(target.repo_id) is None:
+            notice(f"{model} is not downloaded yet: olc models pull {model}")
     name, chosen_by = find.choose(None)
     if model is None and not unset:
         out(f"{name}\n")
-        notice(_WHY[chosen_by] if chosen_by == "default" else f"{_WHY[chosen_by]}; {_the_default()}")
+        stored = read_default()
+        hint = f"the default is {stored}" if stored else "set one with `olc models default MODEL`"
+        notice(_WHY[chosen_by] if chosen_by == "default" else f"{_WHY[chosen_by]}; {hint}")
     elif chosen_by == "environment":
         notice(f"OLC_MODEL is set to {name}, which takes precedence over the default")
 
@@ -200,25 +205,29 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
     from openllama_cli.models.listing import copies_of_folder, copies_of_repository
 
     copies = copies_of_folder(model) if revision is None else []
-    if copies:
-        _remove_copies_only(model, copies, yes=yes, as_json=as_json)
-        return
-    repo_id = find.resolve_on_hub(model)
-    held = cached_model(repo_id)
-    copies = copies_of_repository(repo_id, revision)
-    if held is None and copies:
-        _remove_copies_only(model, copies, yes=yes, as_json=as_json)
-        return
-    if not yes and held is not None and not _agreed(held, revision, copies):
-        notice("nothing was removed")
-        return
-    freed = remove(repo_id, revision) + remove_copies(copies)
-    if as_json:
-        out_json({"repo_id": repo_id, "revision": revision, "freed_bytes": freed})
+    repo_id = None if copies else find.resolve_on_hub(model)
+    held = None
+    if repo_id is not None:
+        held, copies = cached_model(repo_id), copies_of_repository(repo_id, revision)
+    counted = f"{len(copies)} quantized cop{'y' if len(copies) == 1 else 'ies'}"
+    from_hub = repo_id if held is not None or not copies else None
+    if from_hub is None:
+        what = f"{counted} of {model}"
     else:
-        out(f"removed {repo_id}{f' at {revision}' if revision else ''}{_with(copies)}: {size(freed)} freed\n")
-    if read_default() in (model, repo_id) and not repo_folder(repo_id).exists():
-        notice(f"{read_default()} is still the default model; change that with `olc models default`")
+        what = f"{from_hub}{f' at {revision}' if revision else ''}" + (f" and {counted}" if copies else "")
+    if not yes and (held is not None or copies):
+        total = sum(copy.bytes for copy in copies) + (held.bytes if held is not None else 0)
+        if not _confirm(what, f"{what} ({size(total)})" if revision is None else what):
+            notice("nothing was removed")
+            return
+    freed = (0 if from_hub is None else remove(from_hub, revision)) + remove_copies(copies)
+    if as_json:
+        out_json({"repo_id": repo_id, "revision": None if from_hub is None else revision, "freed_bytes": freed})
+    else:
+        out(f"removed {what}: {size(freed)} freed\n")
+    default = read_default()
+    if from_hub is not None and default in (model, from_hub) and not repo_folder(from_hub).exists():
+        notice(f"{default} is still the default model; change that with `olc models default`")
 
 
 _WHY = {
@@ -229,48 +238,11 @@ _WHY = {
 }
 
 
-def _the_default() -> str:
-    stored = read_default()
-    return f"the default is {stored}" if stored else "set one with `olc models default MODEL`"
-
-
-def _set_default(name: str) -> None:
-    target = find.resolve(name)
-    # A folder is found again from wherever olc is run.
-    write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else name)
-    if target.repo_id is not None and cached(target.repo_id) is None:
-        notice(f"{name} is not downloaded yet: olc models pull {name}")
-
-
-def _agreed(held: CachedModel, revision: str | None, copies: Sequence[QuantizedCopy]) -> bool:
-    total = held.bytes + sum(copy.bytes for copy in copies)
-    what = f"revision {revision} of {held.repo_id}" if revision else f"{held.repo_id} ({size(total)})"
-    return _confirm(held.repo_id, f"Remove {what}{_with(copies)} from the cache?")
-
-
-def _confirm(what: str, question: str) -> bool:
+def _confirm(what: str, sized: str) -> bool:
     """Ask on the terminal. Raises UsageError where nobody can answer."""
     if not is_terminal(sys.stdin):
         raise UsageError(f"removing {what} needs confirmation", "add --yes")
-    return click.confirm(question, err=True)
-
-
-def _with(copies: Sequence[QuantizedCopy]) -> str:
-    if not copies:
-        return ""
-    return f" and {len(copies)} quantized cop{'y' if len(copies) == 1 else 'ies'}"
-
-
-def _remove_copies_only(name: str, copies: Sequence[QuantizedCopy], *, yes: bool, as_json: bool) -> None:
-    total = size(sum(copy.bytes for copy in copies))
-    if not yes and not _confirm(f"the quantized copies of {name}", f"Remove{_with(copies)[4:]} of {name} ({total})?"):
-        notice("nothing was removed")
-        return
-    freed = remove_copies(copies)
-    if as_json:
-        out_json({"repo_id": copies[0].repo_id, "revision": None, "freed_bytes": freed})
-    else:
-        out(f"removed{_with(copies)[4:]} of {name}: {size(freed)} freed\n")
+    return click.confirm(f"Remove {sized} from the cache?", err=True)
 
 
 def _count(number: int | None) -> str:
@@ -281,34 +253,34 @@ def _count(number: int | None) -> str:
 
 def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     """`olc models info` for people."""
-    tokenizer, shape = document["tokenizer"], document["architecture"] is not None
-    state = document["state"]
+    tokenizer, state = document["tokenizer"], document["state"]
     if document["missing"]:
         state += f" (missing {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
     elif state != "ready":
-        state += f"; get it with: olc models pull {document['model']}"
+        state += f"; download it with: olc models pull {document['model']}"
     lines = [
         ("model", document["model"]),
         ("repository", document["repo_id"]),
         ("state", state),
         ("revision", document["revision"]),
         ("folder", document["path"]),
-        ("architecture", document["architecture"]),
-        ("parameters", f"{document['parameters']:,} ({_count(document['parameters'])})" if shape else None),
-        ("context", f"{document['context']:,} tokens" if shape else None),
-        (
-            "layers",
-            f"{document['layers']} of width {document['hidden_size']}, MLP {document['intermediate_size']}" if shape else None,
-        ),
-        ("heads", f"{document['heads']} ({document['kv_heads']} key/value) of size {document['head_dim']}" if shape else None),
-        ("vocabulary", f"{document['vocabulary']:,}" if shape else None),
-        ("tokenizer", f"{tokenizer['kind']}, sha256 {tokenizer['sha256']}" if tokenizer else None),
-        ("format", f"{document['format']}, {document['dtype']}, {size(document['bytes'])}" if document["format"] else None),
-        *((file["name"], f"{size(file['bytes'])}{_sha(file)}") for file in document["files"] or ()),
-        ("on disk", size(document["bytes_on_disk"]) if document["bytes_on_disk"] else None),
     ]
+    if document["architecture"] is not None:
+        lines += [
+            ("architecture", document["architecture"]),
+            ("parameters", f"{document['parameters']:,} ({_count(document['parameters'])})"),
+            ("context", f"{document['context']:,} tokens"),
+            ("layers", f"{document['layers']} of width {document['hidden_size']}, MLP {document['intermediate_size']}"),
+            ("heads", f"{document['heads']} ({document['kv_heads']} key/value) of size {document['head_dim']}"),
+            ("vocabulary", f"{document['vocabulary']:,}"),
+        ]
+    if tokenizer is not None:
+        lines.append(("tokenizer", f"{tokenizer['kind']}, sha256 {tokenizer['sha256']}"))
+    if document["format"]:
+        lines.append(("format", f"{document['format']}, {document['dtype']}, {size(document['bytes'])}"))
+    for file in document["files"] or ():
+        checksum = f", sha256 {file['sha256']}" if file["sha256"] else ""
+        lines.append((file["name"], f"{size(file['bytes'])}{checksum}"))
+    if document["bytes_on_disk"]:
+        lines.append(("on disk", size(document["bytes_on_disk"])))
     return [(name, value) for name, value in lines if value]
-
-
-def _sha(file: dict[str, Any]) -> str:
-    return f", sha256 {file['sha256']}" if file["sha256"] else ""

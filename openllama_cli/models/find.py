@@ -7,7 +7,6 @@ sent to the Hub.
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from openllama_cli.models.hub.download import Notice
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
 from openllama_cli.system.files import atomic_write
-from openllama_cli.system.paths import config_dir, hub_offline
+from openllama_cli.system.paths import config_dir
 from openllama_cli.system.progress import Progress
 
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
@@ -42,28 +41,28 @@ def demo_folder() -> Path:
     return Path(__file__).parent.parent / "demo_model" / "weights"
 
 
-def choose(model: str | None, env: Mapping[str, str] | None = None) -> tuple[str, ChosenBy]:
+def choose(model: str | None) -> tuple[str, ChosenBy]:
     """The name of the model to use, and what named it. model: the value of --model, or None."""
-    env = os.environ if env is None else env
     if model is not None:
         return model, "flag"
-    if env.get("OLC_MODEL", "").strip():
-        return env["OLC_MODEL"].strip(), "environment"
-    default = read_default(env)
+    named = os.environ.get("OLC_MODEL", "").strip()
+    if named:
+        return named, "environment"
+    default = read_default()
     return (default, "default") if default is not None else (DEMO, "fallback")
 
 
-def default_file(env: Mapping[str, str] | None = None) -> Path:
+def default_file() -> Path:
     """Where the default is kept."""
-    return config_dir(env) / "default-model"
+    return config_dir() / "default-model"
 
 
-def read_default(env: Mapping[str, str] | None = None) -> str | None:
+def read_default() -> str | None:
     """The model set with `olc models default`, or None.
 
     Raises OlcError when the file is there and cannot be read.
     """
-    file = default_file(env)
+    file = default_file()
     try:
         return file.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
@@ -73,12 +72,12 @@ def read_default(env: Mapping[str, str] | None = None) -> str | None:
         raise OlcError(f"cannot read the default model from {file}: {reason}", f"remove {file}") from problem
 
 
-def write_default(model: str | None, env: Mapping[str, str] | None = None) -> None:
+def write_default(model: str | None) -> None:
     """Set the default model, or remove it (None). The name is stored as it is: the caller checks it.
 
     Raises OlcError when the settings folder cannot be written.
     """
-    file = default_file(env)
+    file = default_file()
     try:
         if model is None:
             file.unlink(missing_ok=True)
@@ -88,7 +87,7 @@ def write_default(model: str | None, env: Mapping[str, str] | None = None) -> No
             stream.write(f"{model}\n".encode())
     except OSError as problem:
         raise OlcError(
-            f"cannot write {file}: {problem.strerror}", "set XDG_CONFIG_HOME to a folder you can write, or use OLC_MODEL"
+            f"cannot write {file}: {problem.strerror}", "set XDG_CONFIG_HOME to a writable folder, or use OLC_MODEL"
         ) from problem
 
 
@@ -105,11 +104,11 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     if path is not None and path.is_dir():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
-        raise ModelError(f"{source}{name} is a file, and a model is a folder", "name the folder that holds the model")
+        raise ModelError(f"{source}{name} is a file; a model is a folder", "give the folder that contains it")
     if _looks_like_path(name):
         raise ModelError(
             f"{source}the folder {name} does not exist",
-            "check the path; for a model on the Hub write organization/name, for the ones olc knows see `olc models list`",
+            "check the path; a Hub id is organization/name; `olc models list` shows known models",
         )
     if not _HUB_ID.fullmatch(name):
         raise _unknown(name, source)
@@ -132,49 +131,43 @@ def resolve_on_hub(name: str) -> str:
         return name
     path = _path(name)
     if path is not None and path.exists():
-        raise UsageError(f"{name} is a local folder or file, not a model on the Hub", "name an alias or a Hub id")
+        raise UsageError(f"{name} is a local folder or file, not a model on the Hub", "give an alias or Hub id")
     raise _unknown(name)
 
 
 def find(
-    spec: ModelSpec,
-    *,
-    env: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
-    notice: Notice | None = None,
-    weights: bool = True,
+    spec: ModelSpec, *, progress: Progress | None = None, notice: Notice | None = None, weights: bool = True
 ) -> ModelFolder:
     """The folder of the model that `spec` asks for, downloaded first if it is on the Hub and not in the cache.
 
-    A cached model is found without network and at once. env: for OLC_MODEL and the offline variables (the process's own by
-    default). progress, notice: told about a download. weights: whether they are needed, or the tokenizer alone.
+    A cached model is found without network and immediately. progress, notice: told about a download. weights: whether they are
+    needed, or the tokenizer alone.
 
     Raises ModelError (see `resolve`), HubError (see `hub.pull`) and UsageError (a revision of a folder).
     """
-    name, chosen_by = choose(spec.model, env)
+    name, chosen_by = choose(spec.model)
     target = resolve(name, chosen_by)
     if target.path is not None:
         if spec.revision is not None:
-            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave --revision out")
+            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave out --revision")
         if not target.path.is_dir():
-            raise ModelError("the demo model is not in this installation", "install olc again, or name a model with --model")
-        return ModelFolder(target.path, name, target.origin, None, None, chosen_by)
+            raise ModelError("the demo model is missing from this installation", "reinstall olc, or use another model")
+        return ModelFolder(target.path, name, target.origin, chosen_by=chosen_by)
     repo_id = target.repo_id
     assert repo_id is not None, "a target is a folder or on the Hub"
     path = cached(repo_id, spec.revision) or (None if weights else _with_tokenizer(repo_id, spec.revision))
     if path is None:
-        from openllama_cli.models.hub.pull import no_notice, pull
+        from openllama_cli.models.hub.pull import pull
 
-        offline = spec.offline or hub_offline(env)
-        path = pull(repo_id, spec.revision, offline=offline, weights=weights, progress=progress, notice=notice or no_notice)
+        path = pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
 
 
 def _unknown(name: str, source: str = "") -> ModelError:
     meant = suggest(name)
     return ModelError(
-        f"{source}{name} is not a model that olc knows, a folder or a Hub id",
-        (f"did you mean {meant}? " if meant else "") + "see `olc models list`; a Hub id is organization/name",
+        f"{source}{name} is not a known model, a folder or a Hub id",
+        (f"did you mean {meant}? " if meant else "") + "a Hub id is organization/name; `olc models list` shows known models",
     )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,7 +30,7 @@ _KEYS = (
 State = Literal["ready", "incomplete", "not downloaded", "missing"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListedModel:
     """One line of the list, and one object of its JSON.
 
@@ -40,14 +39,14 @@ class ListedModel:
     downloads. revision, path: of what would be used. default: whether it is used when no model is named.
     """
 
-    alias: str | None
-    repo_id: str | None
+    alias: str | None = None
+    repo_id: str | None = None
     description: str
-    parameters: int | None
-    download_bytes: int | None
-    cached_bytes: int
-    revision: str | None
-    path: str | None
+    parameters: int | None = None
+    download_bytes: int | None = None
+    cached_bytes: int = 0
+    revision: str | None = None
+    path: str | None = None
     state: State
     default: bool
 
@@ -62,9 +61,9 @@ class Listing:
     quantized: tuple[QuantizedCopy, ...] = ()
 
 
-def list_models(env: Mapping[str, str] | None = None) -> Listing:
+def list_models() -> Listing:
     """The catalogue in its order, then other Llama models in the cache, then the default if it is a folder."""
-    default, chosen_by = choose(None, env)
+    default, chosen_by = choose(None)
     models = [_from_catalogue(entry, default) for entry in CATALOGUE.values()]
     known = {entry.repo_id for entry in CATALOGUE.values()}
     models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
@@ -88,11 +87,8 @@ def _from_cache(model: CachedModel, default: str) -> ListedModel:
 
 def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_default: bool) -> ListedModel:
     return ListedModel(
-        alias=None,
         repo_id=repo_id,
         description=description,
-        parameters=None,
-        download_bytes=None,
         cached_bytes=cached.bytes if cached else 0,
         revision=cached.revision if cached else None,
         path=str(cached.path) if cached and cached.path else None,
@@ -105,12 +101,10 @@ def _from_folder(folder: Path, alias: str | None, description: str, is_default: 
     here = folder.is_dir()
     return ListedModel(
         alias=alias,
-        repo_id=None,
         description=description,
         parameters=_parameters(folder) if here else None,
         download_bytes=0,
         cached_bytes=disk_bytes(folder),
-        revision=None,
         path=str(folder),
         state="ready" if here else "missing",
         default=is_default,
@@ -170,7 +164,7 @@ def _incomplete(
     repo_id: str, entry: Entry | None, cache: CachedModel | None, folder: Path | None, revision: str | None
 ) -> dict[str, Any]:
     if cache is None and (entry is None or revision is not None):
-        raise HubError(f"{repo_id} is not in the cache", f"get it with `olc models pull {repo_id}`", code="not_cached")
+        raise HubError(f"{repo_id} is not in the cache", f"download it with `olc models pull {repo_id}`", code="not_cached")
     found: dict[str, Any] = {"state": "incomplete" if cache else "not downloaded"}
     if folder is not None:
         found |= {"revision": folder.name, "path": str(folder), "missing": missing_files(folder)}

@@ -47,7 +47,7 @@ def read_object(path: Path) -> dict[str, Any]:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise damaged(path, f"is not valid JSON{line}") from error
     if not isinstance(value, dict):
-        raise damaged(path, f"holds a JSON {type(value).__name__}, not an object")
+        raise damaged(path, f"contains a JSON {type(value).__name__}, not an object")
     return value
 
 
@@ -62,7 +62,7 @@ def fetch_again(file: Path) -> str:
         if part.startswith("models--"):
             repo = part.removeprefix("models--").replace("--", "/")
             return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
-    return f"copy {file.name} again from where it came from, and compare its size and checksum"
+    return f"copy {file.name} again from its source, and compare size and checksum"
 
 
 def refuse_stand_in(file: Path, start: bytes, wanted: str) -> None:

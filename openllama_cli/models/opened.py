@@ -44,7 +44,7 @@ def open_model(
     folder = find(spec, progress=progress, notice=notice)
     if folder.chosen_by == "fallback" and notice is not None:
         notice(
-            "olc: no model chosen, so the built-in demo answers (tiny, knows a few hundred facts). "
+            "olc: no model chosen, using the built-in demo (tiny, knows a few hundred facts). "
             "For OpenLLaMA: olc models pull 3b-v2, then -m 3b-v2"
         )
     checkpoint = inspect(folder.path)
@@ -57,7 +57,7 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
     context, name = opened.checkpoint.shape.context, opened.folder.name
     if prompt_tokens == 0:
         raise UsageError(
-            f"the prompt is empty, and {name} has no BOS token to begin a text with", "give a prompt", code="empty_prompt"
+            f"the prompt is empty, and {name} has no BOS token to start from", "give a prompt", code="empty_prompt"
         )
     if prompt_tokens + max_tokens <= context:
         return
@@ -65,8 +65,8 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
     sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
     needed = prompt_tokens + max_tokens - context
     raise UsageError(
-        f"the prompt has {prompt_tokens} tokens{sum_}, and {name} has a context of {context}",
-        f"give --max-tokens {room} or fewer" if room > 0 else f"shorten the prompt by at least {needed} tokens",
+        f"the prompt has {prompt_tokens} tokens{sum_}, but {name} has a context of {context}",
+        f"use --max-tokens {room} or less" if room > 0 else f"shorten the prompt by at least {needed} tokens",
         code="context_length_exceeded",
     )
 
@@ -75,6 +75,6 @@ def refuse_quantized(spec: ModelSpec, what: str) -> None:
     """Raise UsageError where quantized weights are asked for together with what runs transformers' own model."""
     if spec.quantize is not None:
         raise UsageError(
-            f"{what} runs transformers' own model, which has no {spec.quantize} weights",
+            f"{what} uses Transformers' own model, which does not support {spec.quantize} weights",
             f"leave out --quantize {spec.quantize}, or {what}",
         )

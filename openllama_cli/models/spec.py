@@ -20,15 +20,15 @@ class ModelFolder:
     """A folder with a model's files.
 
     name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the model; "fallback" is the demo
-    model because nothing did.
+    model, because nothing did.
     """
 
     path: Path
     name: str
-    origin: Origin
-    repo_id: str | None
-    revision: str | None
-    chosen_by: ChosenBy
+    origin: Origin = "folder"
+    repo_id: str | None = None
+    revision: str | None = None
+    chosen_by: ChosenBy = "flag"
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,23 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.model is not None and not self.model.strip():
-            raise UsageError("--model is empty", "name an alias, a Hub id or a folder; see `olc models list`")
+            raise UsageError("--model is empty", "give an alias, a Hub id or a folder; see `olc models list`")
         # Two digits: torch counts devices in a signed byte, and 200 would become -56.
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,2})?", self.device):
-            raise UsageError(f"--device {self.device} is not known", "use auto, cpu, cuda, cuda:N or mps")
+            raise UsageError(f"--device {self.device} is unknown", "use auto, cpu, cuda, cuda:N or mps")
         if self.dtype not in get_args(DtypeName):
-            raise UsageError(f"--dtype {self.dtype} is not known", f"use one of {', '.join(get_args(DtypeName))}")
-        if self.quantize is not None:
-            self._check_quantize()
-
-    def _check_quantize(self) -> None:
+            raise UsageError(f"--dtype {self.dtype} is unknown", f"use one of {', '.join(get_args(DtypeName))}")
+        if self.quantize is None:
+            return
         if self.quantize not in get_args(QuantizeName):
-            raise UsageError(f"--quantize {self.quantize} is not known", f"use {' or '.join(get_args(QuantizeName))}")
+            raise UsageError(f"--quantize {self.quantize} is unknown", f"use {' or '.join(get_args(QuantizeName))}")
         if self.device not in ("auto", "cpu"):
             raise UsageError(
-                f"--quantize {self.quantize} works on the CPU, and --device is {self.device}",
-                "give --device cpu, or leave --quantize out",
+                f"--quantize {self.quantize} runs only on the CPU, but --device is {self.device}",
+                "use --device cpu, or leave out --quantize",
             )
         if self.dtype == "float16":
             raise UsageError(
-                f"--quantize {self.quantize} computes in bfloat16 or float32, and --dtype is float16",
-                "leave --dtype out",
+                f"--quantize {self.quantize} computes in bfloat16 or float32, but --dtype is float16",
+                "leave out --dtype",
             )

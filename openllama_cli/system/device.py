@@ -43,7 +43,7 @@ def _cuda(device: "torch.device") -> "torch.device":
     build = f"torch {torch.__version__}"
     if torch.version.cuda is None and torch.version.hip is None:
         raise OlcError(
-            f"--device {device} needs a CUDA build of torch, and this is {build}",
+            f"--device {device} needs a CUDA build of torch, but this is {build}",
             "install one (https://pytorch.org/get-started/locally/), or use --device auto",
             code="device",
         )
@@ -61,7 +61,7 @@ def _cuda(device: "torch.device") -> "torch.device":
     if index >= count:
         there = "cuda:0 only" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise OlcError(
-            f"--device {device} is not there: torch sees {there}", "name one of these, or use --device auto", code="device"
+            f"--device {device} does not exist: torch sees {there}", "use one of these, or --device auto", code="device"
         )
     return torch.device("cuda", index)
 

@@ -56,8 +56,6 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut, where the system can. Raises OSError when the disk fails."""
-    if os.name == "nt":
-        return  # Windows opens no folders.
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:

@@ -20,7 +20,7 @@ TEXTS = 40
 
 
 def measured(quantize: Any) -> float:
-    folder = ModelFolder(demo_folder(), "demo", "demo", None, None, "flag")
+    folder = ModelFolder(demo_folder(), "demo", "demo")
     loaded = load(folder, ModelSpec(device="cpu", quantize=quantize))
     eos = min(loaded.tokenizer.eos_ids)
     texts = random.Random(0).sample(held_out_texts(), TEXTS)

@@ -70,7 +70,7 @@ def test_offline_and_a_download_to_come_is_an_error(olc: Olc) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--device", "toaster"], 2, "--device toaster is not known"),
+        (["--device", "toaster"], 2, "--device toaster is unknown"),
         (["--model", ""], 2, "--model is empty"),
         (["-m", "./no/such/folder"], 1, "does not exist"),
         (["-m", "somebody/some-llama"], 1, "olc models pull somebody/some-llama"),

@@ -34,11 +34,14 @@ def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["complete", "x", "--quantize", "int7"], "--quantize int7 is not known"),
-        (["complete", "x", "--quantize", "int8", "--device", "cuda"], "--quantize int8 works on the CPU, and --device is cuda"),
+        (["complete", "x", "--quantize", "int7"], "--quantize int7 is unknown"),
+        (
+            ["complete", "x", "--quantize", "int8", "--device", "cuda"],
+            "--quantize int8 runs only on the CPU, but --device is cuda",
+        ),
         (["complete", "x", "--quantize", "int4", "--dtype", "float16"], "--quantize int4 computes in bfloat16 or float32"),
-        (["complete", "x", "--quantize", "int8", "--engine", "transformers"], "--engine transformers runs transformers' own"),
-        (["generate", "x", "--quantize", "int8", "--check"], "--check runs transformers' own model"),
+        (["complete", "x", "--quantize", "int8", "--engine", "transformers"], "--engine transformers uses Transformers' own"),
+        (["generate", "x", "--quantize", "int8", "--check"], "--check uses Transformers' own model"),
     ],
 )
 def test_what_does_not_go_together_is_a_usage_error(olc: Olc, arguments: list[str], cause: str) -> None:

@@ -36,14 +36,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_flag_before_environment_before_default_before_demo() -> None:
-    assert choose(None, os.environ) == ("demo", "fallback")
+def test_flag_before_environment_before_default_before_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(None) == ("demo", "fallback")
     write_default("3b")
-    assert choose(None, os.environ) == ("3b", "default")
-    env = {**os.environ, "OLC_MODEL": " 7b "}
-    assert choose(None, env) == ("7b", "environment")
-    assert choose("13b", env) == ("13b", "flag")
-    assert choose(None, {**os.environ, "OLC_MODEL": ""}) == ("3b", "default")
+    assert choose(None) == ("3b", "default")
+    monkeypatch.setenv("OLC_MODEL", " 7b ")
+    assert choose(None) == ("7b", "environment")
+    assert choose("13b") == ("13b", "flag")
+    monkeypatch.setenv("OLC_MODEL", "")
+    assert choose(None) == ("3b", "default")
 
 
 def test_every_alias_is_understood() -> None:
@@ -99,7 +100,7 @@ def test_file_is_no_model(home: Path) -> None:
     "name", ["gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"], ids=lambda name: name[:8]
 )
 def test_unknown_name_is_refused_without_asking_the_hub(server: HubServer, name: str) -> None:
-    with pytest.raises(ModelError, match="not a model that olc knows"):
+    with pytest.raises(ModelError, match="not a known model"):
         find(ModelSpec(model=name))
     assert server.requests == []
 
@@ -110,23 +111,25 @@ def test_near_miss_gets_a_suggestion() -> None:
     assert "did you mean 3b-v2?" in caught.value.remedy
 
 
-def test_wrong_name_from_elsewhere_says_where_it_is_from() -> None:
-    with pytest.raises(ModelError, match="OLC_MODEL: nonsense"):
-        find(ModelSpec(), env={**os.environ, "OLC_MODEL": "nonsense"})
+def test_wrong_name_from_elsewhere_says_where_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     write_default("./gone")
     with pytest.raises(ModelError, match=r"the default model: the folder \./gone"):
         find(ModelSpec())
+    monkeypatch.setenv("OLC_MODEL", "nonsense")
+    with pytest.raises(ModelError, match="OLC_MODEL: nonsense"):
+        find(ModelSpec())
 
 
-def test_named_hub_model_is_downloaded_once_and_then_needs_no_network(server: HubServer) -> None:
+def test_named_hub_model_is_downloaded_once_and_then_needs_no_network(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = server.add("org/tiny", FILES)
     found = find(ModelSpec(model="org/tiny"))
     assert found == ModelFolder(found.path, "org/tiny", "hub", "org/tiny", commit, "flag")
     assert {file.name for file in found.path.iterdir()} == set(FILES)
     server.requests.clear()
-    assert find(ModelSpec(), env={**os.environ, "OLC_MODEL": "org/tiny"}) == ModelFolder(
-        found.path, "org/tiny", "hub", "org/tiny", commit, "environment"
-    )
+    monkeypatch.setenv("OLC_MODEL", "org/tiny")
+    assert find(ModelSpec()) == ModelFolder(found.path, "org/tiny", "hub", "org/tiny", commit, "environment")
     assert find(ModelSpec(model="org/tiny", offline=True)).path == found.path
     assert find(ModelSpec(model="org/tiny", revision=commit)).path == found.path
     assert server.requests == []
@@ -144,11 +147,12 @@ def test_incomplete_model_is_completed(server: HubServer) -> None:
     assert (find(ModelSpec(model="org/tiny")).path / "tokenizer.model").read_bytes() == b"pieces"
 
 
-@pytest.mark.parametrize("how", ["option", "HF_HUB_OFFLINE"])
-def test_offline_never_downloads(server: HubServer, how: str) -> None:
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"} if how == "HF_HUB_OFFLINE" else None
+@pytest.mark.parametrize("option", [True, False])
+def test_offline_never_downloads(server: HubServer, monkeypatch: pytest.MonkeyPatch, option: bool) -> None:
+    if not option:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubError) as caught:
-        find(ModelSpec(model="3b", offline=how == "option"), env=env)
+        find(ModelSpec(model="3b", offline=option))
     assert caught.value.code == "offline"
     assert server.requests == []
 
@@ -183,36 +187,30 @@ def test_a_tokenizer_alone_needs_no_weights_and_spoils_no_model(server: HubServe
     assert find(ModelSpec(model="org/tiny"), weights=False) == whole
 
 
-def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    assert read_default(env) is None
-    write_default("3b-v2", env)
-    write_default("/models/my llama", env)
-    assert read_default(env) == "/models/my llama"
-    assert list(default_file(env).parent.iterdir()) == [default_file(env)], "no temporary file is left"
-    write_default(None, env)
-    write_default(None, env)
-    assert read_default(env) is None
+def test_default_is_remembered_replaced_and_forgotten() -> None:
+    assert read_default() is None
+    write_default("3b-v2")
+    write_default("/models/my llama")
+    assert read_default() == "/models/my llama"
+    assert list(default_file().parent.iterdir()) == [default_file()], "no temporary file is left"
+    write_default(None)
+    write_default(None)
+    assert read_default() is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n"])
-def test_blank_file_is_no_default(tmp_path: Path, content: bytes) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    default_file(env).parent.mkdir()
-    default_file(env).write_bytes(content)
-    assert read_default(env) is None
-
-
-def test_unreadable_default_names_the_file(tmp_path: Path) -> None:
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    default_file(env).parent.mkdir()
-    default_file(env).write_bytes(b"\xff\xfe\x00")
+def test_a_blank_default_is_none_and_an_unreadable_one_is_named() -> None:
+    default_file().parent.mkdir(parents=True)
+    for content in (b"", b"\n \n"):
+        default_file().write_bytes(content)
+        assert read_default() is None
+    default_file().write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OlcError, match="default-model") as caught:
-        read_default(env)
-    assert str(default_file(env)) in caught.value.remedy
+        read_default()
+    assert str(default_file()) in caught.value.remedy
 
 
-def test_settings_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_settings_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     with pytest.raises(OlcError, match="cannot write"):
-        write_default("3b", {"XDG_CONFIG_HOME": str(tmp_path / "file")})
+        write_default("3b")

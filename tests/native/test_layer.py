@@ -172,7 +172,7 @@ def test_attention_to_large_scores_and_to_what_is_not_a_number() -> None:
 def test_a_model_with_the_kernels_is_as_near_to_float32_as_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Any, kv_heads: int
 ) -> None:
-    folder = ModelFolder(write_tiny_llama(tmp_path, dtype=stored, kv_heads=kv_heads), "tiny", "folder", None, None, "flag")
+    folder = ModelFolder(write_tiny_llama(tmp_path, dtype=stored, kv_heads=kv_heads), "tiny")
 
     def logits(dtype: Any, usable: bool, ops: type) -> torch.Tensor:
         monkeypatch.setattr(library, "usable", lambda: usable)

@@ -4,7 +4,7 @@
         hub.add("org/tiny", {"config.json": b"{}", "model.safetensors": b"…"})
         …  # HF_ENDPOINT=hub.url
 
-Endpoints: GET /api/models/{id}[/revision/{rev}], GET /api/models/{id}/tree/{rev}, HEAD and GET /{id}/resolve/{rev}/{file}.
+Endpoints: GET /api/models/{id}[/revision/{rev}], HEAD and GET /{id}/resolve/{rev}/{file}.
 As on the real Hub, large files are answered with a redirect to a file server on another origin ("localhost" instead of
 "127.0.0.1"), with the file's sha256 and size in X-Linked-Etag and X-Linked-Size; small ones have their git blob sha1 as ETag.
 """
@@ -144,10 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
         if token is not None and hub.tokens | hub.readers and token.removeprefix("Bearer ") not in hub.tokens | hub.readers:
             self._error(401, message="Invalid credentials in Authorization header")
             return
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if api is not None:
-            self._api(api[1], api[2], api[3] or "main", token)
+            self._api(api[1], api[2] or "main", token)
         elif resolve is not None:
             self._resolve(resolve[1], resolve[2], resolve[3], token)
         else:
@@ -166,16 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repo, commit
 
-    def _api(self, repo_id: str, kind: str | None, revision: str, token: str | None) -> None:
+    def _api(self, repo_id: str, revision: str, token: str | None) -> None:
         found = self._repo(repo_id, revision, token)
         if found is None:
             return
         repo, commit = found
         files = repo.revisions[commit]
-        if kind == "tree":
-            entries = [{"type": "file", "path": name, "size": len(data), "oid": _git(data)} for name, data in files.items()]
-            self._json(entries)
-            return
         self._json({"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in sorted(files)], "tags": []})
 
     def _resolve(self, repo_id: str, revision: str, name: str, token: str | None) -> None:

@@ -50,3 +50,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with HubServer() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
+
+
+@pytest.fixture
+def tiny(server: HubServer) -> HubServer:
+    """The server, with the repository org/tiny."""
+    server.add("org/tiny", WHOLE)
+    return server

@@ -49,7 +49,7 @@ def trained(name: str) -> bytes:
     return train(**VARIANTS[name])
 
 
-def train(**options: Any) -> bytes:
+def train(corpus: list[str] = CORPUS, **options: Any) -> bytes:
     model = io.BytesIO()
     defaults = {
         "model_type": "bpe",
@@ -59,7 +59,7 @@ def train(**options: Any) -> bytes:
         "num_threads": 1,
         "minloglevel": 2,
     }
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS), model_writer=model, **(defaults | options))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_writer=model, **(defaults | options))
     return model.getvalue()
 
 

@@ -7,7 +7,6 @@ functions only.
 """
 
 import functools
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,26 +35,10 @@ def tokenizer_model_bytes() -> bytes:
 
     Trained once a process, in 0.05 s, and the same every time.
     """
-    import sentencepiece
+    from tests.support.sentencepiece_models import train
 
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_CORPUS * 4),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=VOCAB,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        split_digits=True,
-        unk_id=0,
-        bos_id=1,
-        eos_id=2,
-        pad_id=-1,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    options = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "split_digits": True}
+    return train(_CORPUS * 4, vocab_size=VOCAB, **options)
 
 
 def tiny_config(
@@ -131,26 +114,19 @@ def tiny_state_dict(config: dict[str, Any], seed: int = 0) -> dict[str, "torch.T
     return state
 
 
-def write_tiny_llama(
-    folder: Path, *, seed: int = 0, safe: bool = True, sharded: bool = False, tokenizer: bool = True, **shape: Any
-) -> Path:
+def write_tiny_llama(folder: Path, *, seed: int = 0, safe: bool = True, sharded: bool = False, **shape: Any) -> Path:
     """Write a Hugging Face folder and return it.
 
-    safe: model.safetensors, else pytorch_model.bin. sharded: two files and an index. tokenizer: with tokenizer.model
-    and tokenizer_config.json. shape: see `tiny_config` (kv_heads, heads, vocab, dtype, layers, context, hidden,
-    intermediate, tie).
+    safe: model.safetensors, else pytorch_model.bin. sharded: two files and an index. shape: see `tiny_config`.
     """
     config = tiny_config(**shape)
     state = tiny_state_dict(config, seed)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
-    if tokenizer:
-        (folder / "tokenizer.model").write_bytes(tokenizer_model_bytes())
-        _write_json(
-            folder / "tokenizer_config.json",
-            {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer", "legacy": True},
-        )
+    (folder / "tokenizer.model").write_bytes(tokenizer_model_bytes())
+    settings = {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer", "legacy": True}
+    _write_json(folder / "tokenizer_config.json", settings)
     stem, suffix = ("model", "safetensors") if safe else ("pytorch_model", "bin")
     if not sharded:
         _save(state, folder / f"{stem}.{suffix}")
@@ -167,13 +143,20 @@ def write_tiny_llama(
     return folder
 
 
+def change_config(folder: Path, **changes: Any) -> Path:
+    """Write other values into config.json; None removes a key. Returns the folder."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | changes
+    _write_json(file, {key: value for key, value in config.items() if value is not None})
+    return folder
+
+
 def write_meta_llama(
     folder: Path,
     *,
     shards: int = 1,
     seed: int = 0,
     split_vocabulary: bool = False,
-    rope_freqs: bool = True,
     params: dict[str, Any] | None = None,
     **shape: Any,
 ) -> Path:
@@ -182,7 +165,7 @@ def write_meta_llama(
     The files are consolidated.NN.pth, params.json and tokenizer.model.
 
     split_vocabulary: the embedding is split over the vocabulary, as in Llama 3, instead of over the hidden size.
-    rope_freqs: with the constant `rope.freqs` that Llama 1 and 2 hold. params: entries added to params.json.
+    The files have the constant `rope.freqs` of Llama 1 and 2. params: entries added to params.json.
     """
     import torch
 
@@ -220,8 +203,7 @@ def write_meta_llama(
             f"{target}.attention_norm.weight": (hf[f"{source}.input_layernorm.weight"], None),
             f"{target}.ffn_norm.weight": (hf[f"{source}.post_attention_layernorm.weight"], None),
         }
-    if rope_freqs:
-        whole["rope.freqs"] = (1.0 / 10000.0 ** (torch.arange(0, head_dim, 2) / head_dim), None)
+    whole["rope.freqs"] = (1.0 / 10000.0 ** (torch.arange(0, head_dim, 2) / head_dim), None)
 
     folder.mkdir(parents=True, exist_ok=True)
     for rank in range(shards):

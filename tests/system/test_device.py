@@ -57,7 +57,7 @@ def test_asking_for_cuda_without_a_gpu_names_this_torch(device: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
     assert main_device("cuda") == GPU
-    with pytest.raises(OlcError, match="cuda:99 is not there: torch sees cuda:0"):
+    with pytest.raises(OlcError, match="cuda:99 does not exist: torch sees cuda:0"):
         main_device("cuda:99")
 
 

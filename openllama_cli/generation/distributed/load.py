@@ -87,7 +87,7 @@ def _open_announced(job: dict[str, Any]) -> OpenedModel:
     """The model that the leader has opened: the same folder, or on another host perhaps a copy of it elsewhere."""
     path = Path(job["folder"])
     if path.is_dir():
-        folder = ModelFolder(path, job["model"], "folder", None, None, "flag")
+        folder = ModelFolder(path, job["model"])
     else:
         folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
     opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))

@@ -39,57 +39,54 @@ def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], Llama
     Raises ModelError if it asks for remote code, is not a Llama, is quantized already, or has numbers that make no model.
     """
     _refuse(file, raw)
-    config: dict[str, Any] = {}
-    for key, default in _SIZES.items():
-        config[key] = _size(file, raw, key, default)
-    heads = config["num_attention_heads"]
-    config["num_key_value_heads"] = _size(file, raw, "num_key_value_heads", heads)
-    if config["hidden_size"] % heads:
-        raise damaged(file, f"says {heads} heads for a hidden size of {config['hidden_size']}, which they do not divide")
-    config["head_dim"] = _size(file, raw, "head_dim", config["hidden_size"] // heads)
-    if config["head_dim"] % 2:
-        raise damaged(file, f"gives heads of size {config['head_dim']}; rotary embeddings need an even one")
-    if heads % config["num_key_value_heads"]:
-        raise damaged(file, f"says {config['num_key_value_heads']} key/value heads, which do not divide {heads} heads")
-    config["rms_norm_eps"] = _positive(file, raw, "rms_norm_eps", 1e-6)
-    for key in _FLAGS:
-        config[key] = raw.get(key) or False
-        if not isinstance(config[key], bool):
-            raise damaged(file, f"has {key} {raw[key]!r}, which is neither true nor false")
-    config["hidden_act"] = raw.get("hidden_act") or "silu"
-    if config["hidden_act"] not in _ACTIVATIONS:
-        raise damaged(file, f"has the activation {config['hidden_act']!r}, which no Llama has")
-    config |= _rope(file, raw)
-    config |= {key: raw[key] for key in ("bos_token_id", "eos_token_id") if raw.get(key) is not None}
+    sizes = {key: _size(file, raw, key, default) for key, default in _SIZES.items()}
+    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    kv_heads = _size(file, raw, "num_key_value_heads", heads)
+    if hidden % heads:
+        raise damaged(file, f"has {heads} heads, which do not divide the hidden size {hidden}")
+    head_dim = _size(file, raw, "head_dim", hidden // heads)
+    if head_dim % 2:
+        raise damaged(file, f"has head size {head_dim}; rotary embeddings need an even size")
+    if heads % kv_heads:
+        raise damaged(file, f"has {kv_heads} key/value heads, which do not divide {heads} heads")
+    epsilon = positive(file, raw, "rms_norm_eps", 1e-6)
+    flags = {key: raw.get(key) or False for key in _FLAGS}
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise damaged(file, f"has {key} {value!r}, which is neither true nor false")
+    activation = raw.get("hidden_act") or "silu"
+    if activation not in _ACTIVATIONS:
+        raise damaged(file, f"has the activation {activation!r}, which is not a Llama's")
     shape = LlamaShape(
-        hidden=config["hidden_size"],
-        intermediate=config["intermediate_size"],
-        layers=config["num_hidden_layers"],
+        hidden=hidden,
+        intermediate=sizes["intermediate_size"],
+        layers=sizes["num_hidden_layers"],
         heads=heads,
-        kv_heads=config["num_key_value_heads"],
-        head_dim=config["head_dim"],
-        vocab=config["vocab_size"],
-        context=config["max_position_embeddings"],
-        rms_norm_eps=config["rms_norm_eps"],
-        tie=config["tie_word_embeddings"],
-        attention_bias=config["attention_bias"],
-        mlp_bias=config["mlp_bias"],
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=sizes["vocab_size"],
+        context=sizes["max_position_embeddings"],
+        rms_norm_eps=epsilon,
+        tie=flags["tie_word_embeddings"],
+        attention_bias=flags["attention_bias"],
+        mlp_bias=flags["mlp_bias"],
     )
-    return config, shape
+    special = {key: raw[key] for key in ("bos_token_id", "eos_token_id") if raw.get(key) is not None}
+    return shape.config() | {"hidden_act": activation} | _rope(file, raw) | special, shape
 
 
 def _refuse(file: Path, raw: dict[str, Any]) -> None:
     """Raise ModelError for what olc does not load, before looking at any number."""
     if raw.get("auto_map"):
         raise ModelError(
-            f"{file} asks to run code that comes with the model (auto_map)",
-            "olc never runs such code: use the model's Llama-format version, or another model",
+            f"{file} would run code from the model repository (auto_map)",
+            "olc never does that: use the model's Llama-format version, or another model",
             code="remote_code",
         )
     kind = raw.get("model_type")
     classes = raw.get("architectures") or ["LlamaForCausalLM"]
     if kind != "llama":
-        what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type, and a Llama has"
+        what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
     if not isinstance(classes, list) or "LlamaForCausalLM" not in classes:
         raise ModelError(
@@ -100,7 +97,7 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
-            f"{file} says that the weights are quantized already ({method or 'quantization_config'})",
+            f"{file} describes weights that are already quantized ({method or 'quantization_config'})",
             "use the model's float16 or bfloat16 version",
         )
 
@@ -112,14 +109,15 @@ def _size(file: Path, raw: dict[str, Any], key: str, default: int | None) -> int
     if value is None:
         value = default
     if value is None:
-        raise damaged(file, f"does not say {key}")
+        raise damaged(file, f"has no {key}")
     largest = _LARGEST.get(key, 1 << 24)
     if type(value) is not int or not 1 <= value <= largest:
         raise damaged(file, f"has {key} {_short(value)}, not a number from 1 to {largest}")
     return value
 
 
-def _positive(file: Path, raw: dict[str, Any], key: str, default: float) -> float:
+def positive(file: Path, raw: dict[str, Any], key: str, default: float) -> float:
+    """A number above 0 of a JSON object; the default where it has none. Raises ModelError for anything else."""
     value = raw.get(key)
     if value is None:
         return default
@@ -132,16 +130,16 @@ def _rope(file: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """The rotary embedding's keys: rope_theta and rope_scaling, or transformers 5's rope_parameters, which has both."""
     found: dict[str, Any] = {}
     if raw.get("rope_theta") is not None:
-        found["rope_theta"] = _positive(file, raw, "rope_theta", 10_000.0)
+        found["rope_theta"] = positive(file, raw, "rope_theta", 10_000.0)
     for key in ("rope_scaling", "rope_parameters"):
         value = raw.get(key)
         if value is None:
             continue
         kind = value.get("rope_type", value.get("type", "default")) if isinstance(value, dict) else value
         if not isinstance(value, dict) or kind not in _ROPE_TYPES:
-            raise damaged(file, f"has the {key} {_short(kind)}; olc knows {', '.join(_ROPE_TYPES)}")
+            raise damaged(file, f"has the {key} {_short(kind)}; olc supports {', '.join(_ROPE_TYPES)}")
         for name in ("factor", "rope_theta"):
-            _positive(file, value, name, 1.0)
+            positive(file, value, name, 1.0)
         found[key] = value
     return found
 

@@ -42,7 +42,7 @@ def convert(src: Path, dst: Path, *, progress: Progress | None = None, shard_byt
     _check_destination(src, dst)
     checkpoint = inspect(src)
     if checkpoint.format == "safetensors":
-        raise UsageError(f"{src} is in safetensors format already", f"use it as it is: olc complete -m {src}")
+        raise UsageError(f"{src} is already in safetensors format", f"use it directly: olc complete -m {src}")
     tokenizer = open_tokenizer(src, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     free, needed = shutil.disk_usage(dst.parent).free, checkpoint.bytes + _SMALL_FILES
@@ -76,11 +76,11 @@ def plan_shards(tensors: dict[str, TensorInfo], shard_bytes: int) -> list[dict[s
 
 def _check_destination(src: Path, dst: Path) -> None:
     if dst.exists() and src.exists() and dst.samefile(src):
-        raise UsageError(f"{dst} is both source and destination", "name a new folder for the converted model")
+        raise UsageError(f"{dst} is both source and destination", "choose a new folder for the converted model")
     if dst.exists() or dst.is_symlink():
-        raise UsageError(f"{dst} exists already", "name a new folder, or remove this one first")
+        raise UsageError(f"{dst} already exists", "choose a new folder, or remove this one first")
     if not dst.parent.is_dir():
-        raise UsageError(f"{dst.parent} is not a folder", f"make it first: mkdir -p {dst.parent}")
+        raise UsageError(f"{dst.parent} is not a folder", f"create it first: mkdir -p {dst.parent}")
 
 
 def _no_space(dst: Path, how: str) -> ModelError:
@@ -142,7 +142,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
-    # Without it transformers adds no BOS, and a Llama without BOS answers rubbish.
+    # Without it transformers adds no BOS, and a Llama without BOS writes nonsense.
     write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
 
 

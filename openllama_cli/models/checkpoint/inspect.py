@@ -103,11 +103,11 @@ def _inspect_hugging_face(folder: Path) -> Checkpoint:
         header = read(file)
         twice = header.keys() & tensors.keys()
         if twice:
-            raise damaged(file, f"holds {min(twice)}, as another shard does")
+            raise damaged(file, f"contains {min(twice)}, which another shard contains too")
         tensors |= header
         layout |= {name: StoredTensor(name, (file,)) for name in header}
     if named - tensors.keys():
-        raise damaged(index, f"names {min(named - tensors.keys())}, which is in none of its files")
+        raise damaged(index, f"lists {min(named - tensors.keys())}, which none of its files contains")
     return _checked(folder, format_, config, config_json, shape, StoredWeights(files, tensors, layout))
 
 
@@ -123,7 +123,7 @@ def _weight_files(folder: Path) -> tuple[Format, tuple[Path, ...], Path, set[str
         if index.is_file():
             return format_, *_indexed(index)
         if single.is_symlink():
-            raise damaged(single, "is a link to a file that is gone")
+            raise damaged(single, "is a broken symlink")
         stem, _, suffix = name.rpartition(".")
         shards = sorted(file.name for file in folder.glob(f"{stem}-*-of-*.{suffix}"))
         if shards:
@@ -144,7 +144,7 @@ def _indexed(index: Path) -> tuple[tuple[Path, ...], Path, set[str]]:
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
         raise ModelError(
-            f"{index.name} names {len(names)} files, of which {len(absent)} are not in {index.parent}: {absent[0]}",
+            f"{index.name} lists {len(names)} files, {len(absent)} of them missing in {index.parent}: {absent[0]}",
             fetch_again(index.parent / absent[0]),
         )
     return tuple(index.parent / name for name in names), index, set(weight_map)
@@ -169,27 +169,29 @@ def _checked(
     source = "params.json" if format_ == "meta" else "config.json"
     packed = [name for name in stored if name.endswith(_PACKED)]
     if packed:
-        raise ModelError(f"{where} holds quantized weights, such as {packed[0]}", "use the model's float16 or bfloat16 version")
+        raise ModelError(
+            f"{where} contains quantized weights, such as {packed[0]}", "use the model's float16 or bfloat16 version"
+        )
     if missing:
         raise ModelError(
-            f"{where} lacks {len(missing)} of the {len(expected)} weights that {source} asks for: {_first(missing)}",
+            f"{where} is missing {len(missing)} of the {len(expected)} weights that {source} describes: {_first(missing)}",
             "use a complete checkpoint: olc does not fill gaps with random numbers",
         )
     if unexpected:
         raise ModelError(
-            f"{where} holds {len(unexpected)} weights that {source} does not ask for: {_first(unexpected)}",
-            f"use {source} and the weights of the same model; an adapter has to be merged into its model first",
+            f"{where} contains {len(unexpected)} weights that {source} does not describe: {_first(unexpected)}",
+            f"use {source} and weights of the same model; merge an adapter into its model first",
         )
     for name, tensor in stored.items():
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
         if tensor.shape != wanted:
             raise ModelError(
-                f"{where}: {name} is {_times(tensor.shape)}, but {source} makes it {_times(wanted)}",
-                f"use {source} and the weights of the same model",
+                f"{where}: {name} has shape {_times(tensor.shape)}, but {source} implies {_times(wanted)}",
+                f"use {source} and weights of the same model",
             )
         if tensor.dtype not in DTYPES:
             raise ModelError(
-                f"{where}: {name} is stored as {tensor.dtype}, and olc loads {', '.join(DTYPES)}",
+                f"{where}: {name} is stored as {tensor.dtype}; olc supports {', '.join(DTYPES)}",
                 "use the model's float16 or bfloat16 version",
             )
     sizes: Counter[str] = Counter()
@@ -236,13 +238,13 @@ def _refuse_other_paths(path: Path) -> None:
     if path.is_dir():
         return
     if not path.exists():
-        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows the models that are here")
+        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
     if path.suffix == ".gguf":
         raise ModelError(
             f"{path} is a GGUF file of llama.cpp, which olc does not read",
             "use the model's Hugging Face folder (config.json, safetensors, tokenizer.model)",
         )
-    raise ModelError(f"{path} is a file, and a model is a folder", f"name the folder that holds it: {path.parent}")
+    raise ModelError(f"{path} is a file; a model is a folder", f"give the folder that contains it: {path.parent}")
 
 
 def _listing(folder: Path) -> str:
@@ -250,13 +252,13 @@ def _listing(folder: Path) -> str:
     names = sorted(file.name for file in folder.iterdir())
     if not names:
         return "the folder is empty"
-    return f"it holds {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"it contains {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _advice(folder: Path) -> str:
     """What to name in place of a folder that holds no model."""
     if (folder / "adapter_config.json").is_file():
-        return "this is an adapter (LoRA): merge it into its base model, and name the merged folder"
+        return "this is an adapter (LoRA): merge it into its base model, and give the merged folder"
     if any(folder.glob("*.gguf")):
         return "GGUF files are llama.cpp's: use the model's Hugging Face folder"
     nested = sorted(
@@ -264,7 +266,7 @@ def _advice(folder: Path) -> str:
     ) or sorted(child.parent for child in folder.glob("snapshots/*/config.json"))
     if nested:
         return f"did you mean {nested[0]}?"
-    return "name the folder that holds config.json, the weights and tokenizer.model"
+    return "give the folder with config.json, the weights and tokenizer.model"
 
 
 def _first(names: set[str]) -> str:

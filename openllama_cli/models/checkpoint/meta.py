@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.config import positive
 from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from openllama_cli.models.model_files import damaged, read_object
@@ -40,7 +41,7 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
         if file.name != f"consolidated.{number:02d}.pth":
             raise ModelError(
                 f"{folder} has {files[-1].name} but no consolidated.{number:02d}.pth",
-                "copy the missing file into it; every one of them holds a slice of each matrix",
+                "copy the missing file into it; each file holds a slice of every matrix",
             )
     return tuple(files)
 
@@ -62,15 +63,17 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
     if hidden % heads or (hidden // heads) % 2 or heads % kv_heads:
         raise damaged(params_file, f"has {heads} heads and {kv_heads} key/value heads for a dim of {hidden}")
     layout = _layout(files, layers, heads, kv_heads, tie="output.weight" not in headers[0])
-    embedding = _first_shape(files[0], headers[0], "tok_embeddings.weight")
+    embedding = headers[0].get("tok_embeddings.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise damaged(files[0], "has no matrix tok_embeddings.weight: it is not a Llama in Meta's format")
     # Llama 1 and 2 cut the embedding along the hidden size, Llama 3 along the vocabulary.
-    if len(files) > 1 and embedding[1] == hidden:
+    if len(files) > 1 and embedding.shape[1] == hidden:
         layout["model.embed_tokens.weight"] = StoredTensor("tok_embeddings.weight", files, 0)
     tensors = {name: _joined(files, headers, part) for name, part in layout.items()}
     unknown = headers[0].keys() - {part.name for part in layout.values()} - {"rope.freqs"}
     if unknown:
         raise ModelError(
-            f"{files[0]} holds {len(unknown)} weights that no Llama has, such as {min(unknown)}",
+            f"{files[0]} contains {len(unknown)} weights that are not a Llama's, such as {min(unknown)}",
             "olc loads Llama models only; see `olc models list`",
         )
     shape = LlamaShape(
@@ -82,7 +85,7 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
         head_dim=hidden // heads,
         vocab=tensors["model.embed_tokens.weight"].shape[0],
         context=_context(params_file, params),
-        rms_norm_eps=_real(params_file, params, "norm_eps", 1e-5),
+        rms_norm_eps=positive(params_file, params, "norm_eps", 1e-5),
         tie="lm_head.weight" not in layout,
     )
     return _config(params_file, params, shape), shape, StoredWeights(files, tensors, layout)
@@ -124,16 +127,10 @@ def _joined(files: tuple[Path, ...], headers: list[dict[str, TensorInfo]], part:
         for slice_ in slices
     }
     if len(alike) > 1 or len(first.shape) != 2:
-        raise damaged(files[0], f"and the other shards do not fit together: {part.name} has other shapes in them")
+        raise damaged(files[0], f"does not match the other shards: {part.name} has different shapes")
     shape = list(first.shape)
     shape[part.dim] = sum(slice_.shape[part.dim] for slice_ in slices)
     return TensorInfo(first.dtype, tuple(shape))
-
-
-def _first_shape(file: Path, header: dict[str, TensorInfo], name: str) -> tuple[int, ...]:
-    if name not in header or len(header[name].shape) != 2:
-        raise damaged(file, f"has no matrix {name}: it is not a Llama in Meta's format")
-    return header[name].shape
 
 
 def _config(file: Path, params: dict[str, Any], shape: LlamaShape) -> dict[str, Any]:
@@ -141,7 +138,7 @@ def _config(file: Path, params: dict[str, Any], shape: LlamaShape) -> dict[str, 
     config: dict[str, Any] = {
         **shape.config(),
         "hidden_act": "silu",
-        "rope_theta": _real(file, params, "rope_theta", 10_000.0),
+        "rope_theta": positive(file, params, "rope_theta", 10_000.0),
     }
     if params.get("use_scaled_rope"):
         if params.get("rope_scaling_factor") is None:
@@ -151,7 +148,7 @@ def _config(file: Path, params: dict[str, Any], shape: LlamaShape) -> dict[str, 
             )
         config["rope_scaling"] = {
             "rope_type": "llama3",
-            "factor": _real(file, params, "rope_scaling_factor", 8.0),
+            "factor": positive(file, params, "rope_scaling_factor", 8.0),
             "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
@@ -167,23 +164,16 @@ def _context(file: Path, params: dict[str, Any]) -> int:
     """
     if params.get("max_seq_len") is not None:
         return _number(file, params, "max_seq_len")
-    theta = _real(file, params, "rope_theta", 10_000.0)
+    theta = positive(file, params, "rope_theta", 10_000.0)
     if params.get("use_scaled_rope"):
         return 131_072
     if theta > 10_000:
         return 8192 if theta == 500_000 else 16_384
-    return 4096 if _real(file, params, "norm_eps", 1e-5) == 1e-5 else 2048
+    return 4096 if positive(file, params, "norm_eps", 1e-5) == 1e-5 else 2048
 
 
 def _number(file: Path, params: dict[str, Any], key: str) -> int:
     value = params.get(key)
     if type(value) is not int or not 1 <= value <= 1 << 24 or (key == "n_layers" and value > 2000):
-        raise damaged(file, f"has {key} {value!r}, which is not a size of a Llama")
+        raise damaged(file, f"has {key} {value!r}, which is not a valid size")
     return value
-
-
-def _real(file: Path, params: dict[str, Any], key: str, default: float) -> float:
-    value = params.get(key, default)
-    if type(value) not in (int, float) or not 0 < value < 1e12:
-        raise damaged(file, f"has {key} {value!r}, not a number above 0")
-    return float(value)

@@ -34,38 +34,34 @@ def explained(
     except OSError as error:
         if not os_errors or isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
-        raise _explain_os_error(error, checkpoint) from error
+        text = error.strerror or first_line(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(text) from error
+        where = error.filename or _where(checkpoint)
+        raise ModelError(f"{where} cannot be read: {text}", "check the file and its disk") from error
     except Exception as error:
-        known = explain(error, checkpoint, device, dtype)
+        known = _explain(error, checkpoint, device, dtype)
         if known is None:
             raise
         raise known from error
 
 
-def explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> ModelError | None:
+def _explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", dtype: "torch.dtype") -> ModelError | None:
     """The ModelError for an exception raised while loading, or None if it is a bug."""
     import torch
     from safetensors import SafetensorError
 
-    text = str(error)
     if isinstance(error, ModelError):
         return None
     if is_out_of_memory(error):
         return _no_memory(checkpoint, str(device) if isinstance(error, torch.OutOfMemoryError) else "the CPU", dtype)
-    if isinstance(error, SafetensorError) and "No space left" in text:
+    if isinstance(error, SafetensorError) and "No space left" in str(error):
         return _no_space(first_line(error))
     if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (
-        isinstance(error, RuntimeError) and any(words in text for words in _DAMAGED)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _DAMAGED)
     ):
-        return damaged(_where(checkpoint), f"is damaged, or changed while it was read ({first_line(error)})")
+        return damaged(_where(checkpoint), f"is damaged, or changed during reading ({first_line(error)})")
     return None
-
-
-def _explain_os_error(error: OSError, checkpoint: Checkpoint) -> ModelError:
-    text = error.strerror or first_line(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _no_space(text)
-    return ModelError(f"{error.filename or _where(checkpoint)} cannot be read: {text}", "check the file and its disk")
 
 
 def _no_space(text: str) -> ModelError:
@@ -86,4 +82,4 @@ def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> Mode
     remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
     if dtype.itemsize > 2:
         remedy = "use --dtype bfloat16, which halves it, or a smaller model"
-    return ModelError(f"{where} has no memory for the model: its {kind} weights take {needed}", remedy, code="memory")
+    return ModelError(f"{where} has too little memory: the model's {kind} weights need {needed}", remedy, code="memory")

@@ -41,7 +41,7 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of a .safetensors file, by name.
 
     The format: 8 bytes with the header's length (little endian), the header as JSON, then the tensors without gaps. Every
-    offset is checked against the file's size. Raises ModelError for a file that is cut short, damaged or something else,
+    offset is checked against the file's size. Raises ModelError for a file that is truncated, damaged or something else,
     OSError where it cannot be read.
     """
     size = file.stat().st_size
@@ -49,12 +49,12 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
         start = stream.read(8)
         refuse_stand_in(file, start + stream.read(56), "weights")
         if len(start) < 8:
-            raise damaged(file, f"is cut short: {size} bytes, less than a header")
+            raise damaged(file, f"is truncated: {size} bytes, less than a header")
         length = struct.unpack("<Q", start)[0]
         if length > LONGEST_HEADER:
-            raise damaged(file, "is not a safetensors file: its first 8 bytes give no header length")
+            raise damaged(file, "is not a safetensors file: its first 8 bytes are not a header length")
         if 8 + length > size:
-            raise damaged(file, f"is cut short: {size:,} bytes, and its header alone needs {8 + length:,}")
+            raise damaged(file, f"is truncated: {size:,} bytes, and its header alone needs {8 + length:,}")
         stream.seek(8)
         text = stream.read(length)
     try:
@@ -69,11 +69,11 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     position = 0
     for begin, end, name, tensor in entries:
         if begin != position or end - begin != tensor.nbytes:
-            raise damaged(file, f"has a damaged header: {name} lies at {begin}..{end} and needs {tensor.nbytes:,} bytes")
+            raise damaged(file, f"has a damaged header: {name} is at {begin}..{end} but needs {tensor.nbytes:,} bytes")
         position = end
     expected = 8 + length + position
     if size < expected:
-        raise damaged(file, f"is cut short: {size:,} of {expected:,} bytes")
+        raise damaged(file, f"is truncated: {size:,} of {expected:,} bytes")
     if size > expected:
         raise damaged(file, f"is {size - expected:,} bytes longer than its header says ({expected:,})")
     return {name: tensor for _, _, name, tensor in entries}

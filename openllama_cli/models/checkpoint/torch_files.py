@@ -61,7 +61,7 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of a .bin or .pth file, by name.
 
     Every tensor is checked to lie inside its storage, and every storage inside the file. Raises ModelError for a file that is
-    cut short, damaged, something else, in the format before torch 1.6, or that asks to run code; OSError where it cannot
+    truncated, damaged, something else, in the format before torch 1.6, or that asks to run code; OSError where it cannot
     be read.
     """
     with file.open("rb") as stream:
@@ -69,21 +69,21 @@ def read_torch_header(file: Path) -> dict[str, TensorInfo]:
     refuse_stand_in(file, start, "weights")
     if start.startswith(_LEGACY_MAGIC):
         raise ModelError(
-            f"{file} is in the format of torch before 1.6, which cannot be read safely in parts",
-            f"save it again with any newer torch: torch.save(torch.load('{file.name}', weights_only=True), '{file.name}')",
+            f"{file} uses the format of torch before 1.6, which cannot be read safely",
+            f"save it again with a newer torch: torch.save(torch.load('{file.name}', weights_only=True), '{file.name}')",
         )
     if not start.startswith(b"PK\x03\x04"):
         raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")
     size = file.stat().st_size
     try:
         if not zipfile.is_zipfile(file):
-            raise damaged(file, f"is cut short: {size:,} bytes, without the list of contents that a PyTorch file ends with")
+            raise damaged(file, f"is truncated: {size:,} bytes, without the directory at the end of a PyTorch file")
         with zipfile.ZipFile(file) as archive:
             return _read_archive(file, archive)
     except (ModelError, OSError):
         raise
     except Exception as error:  # zipfile and pickle fail in any way on damaged or hostile bytes; none of them is a bug here.
-        raise damaged(file, f"is cut short or damaged ({size:,} bytes: {first_line(error)})") from error
+        raise damaged(file, f"is truncated or damaged ({size:,} bytes: {first_line(error)})") from error
 
 
 def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:
@@ -103,7 +103,7 @@ def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]
     ):
         raise ModelError(
             f"{file} does not hold a plain dict of tensors",
-            "olc reads state dicts, as in pytorch_model.bin; take the weights out of a training checkpoint first",
+            "olc reads state dicts, as in pytorch_model.bin; extract the weights from a training checkpoint first",
         )
     for storage in {tensor.storage for tensor in state.values()}:
         entry = entries.get(f"{folder}data/{storage.key}")
@@ -146,8 +146,8 @@ class _Unpickler(pickle.Unpickler):
         if module == "torch" and name in _STORAGE_DTYPES:
             return _STORAGE_DTYPES[name]
         raise ModelError(
-            f"{self.file} asks for {module}.{name}, which plain weights do not need",
-            "do not load it: it may run code. Take the model from its publisher, in safetensors format if there is one",
+            f"{self.file} refers to {module}.{name}, which plain weights do not need",
+            "do not load it: it may run code. Get the model from its publisher, in safetensors format if there is one",
         )
 
     def persistent_load(self, pid: Any) -> _Storage:

@@ -48,14 +48,14 @@ class CachedModel:
         return self.path is not None and not self.missing
 
 
-def repo_folder(repo_id: str, cache: Path | None = None) -> Path:
+def repo_folder(repo_id: str) -> Path:
     """The folder of a repository in the cache, whether or not it is there."""
-    return (hub_cache_dir() if cache is None else cache) / f"models--{repo_id.replace('/', '--')}"
+    return hub_cache_dir() / f"models--{repo_id.replace('/', '--')}"
 
 
-def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
+def snapshot(repo_id: str, revision: str | None = None) -> Path | None:
     """The folder of a revision (branch, tag or commit; None is "main") if it was pulled, complete or not."""
-    repo = repo_folder(repo_id, cache)
+    repo = repo_folder(repo_id)
     name = revision or "main"
     if not is_safe_revision(name):
         return None
@@ -65,9 +65,9 @@ def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = Non
     return folder if is_safe_revision(commit) and folder.is_dir() else None
 
 
-def cached(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
+def cached(repo_id: str, revision: str | None = None) -> Path | None:
     """The folder of a revision if it was pulled and is complete, else None. No network, no import, milliseconds."""
-    folder = snapshot(repo_id, revision, cache)
+    folder = snapshot(repo_id, revision)
     return folder if folder is not None and not missing_files(folder) else None
 
 
@@ -76,14 +76,14 @@ def is_safe_revision(revision: str) -> bool:
     return bool(revision) and not Path(revision).is_absolute() and not {"..", ".", ""} & set(revision.split("/"))
 
 
-def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
+def cached_model(repo_id: str) -> CachedModel | None:
     """What the cache holds of one repository, whatever its architecture; None when it holds nothing."""
-    repo = repo_folder(repo_id, cache)
+    repo = repo_folder(repo_id)
     if not repo.is_dir():
         return None
     snapshots = [folder for folder in _folders(repo / "snapshots") if any(folder.iterdir())]
     snapshots.sort(key=lambda folder: folder.stat().st_mtime)
-    path = snapshot(repo_id, None, cache) or (snapshots[-1] if snapshots else None)
+    path = snapshot(repo_id) or (snapshots[-1] if snapshots else None)
     size = disk_bytes(repo)
     if path is None and not size:
         return None
@@ -97,13 +97,12 @@ def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
     )
 
 
-def list_cached(cache: Path | None = None) -> list[CachedModel]:
+def list_cached() -> list[CachedModel]:
     """The Llama models in the cache, by name, incomplete ones too. Other architectures are left out."""
-    root = hub_cache_dir() if cache is None else cache
     found = []
-    for folder in _folders(root):
+    for folder in _folders(hub_cache_dir()):
         if folder.name.startswith("models--"):
-            model = cached_model(folder.name.removeprefix("models--").replace("--", "/"), root)
+            model = cached_model(folder.name.removeprefix("models--").replace("--", "/"))
             # Without a snapshot it is a pull of ours that did not end: pull checks the architecture before the weights.
             if model is not None and (model.path is None or _is_llama(model.path)):
                 found.append(model)
@@ -123,19 +122,19 @@ def disk_bytes(folder: Path) -> int:
     return sum(sizes.values())
 
 
-def remove(repo_id: str, revision: str | None = None, cache: Path | None = None) -> int:
+def remove(repo_id: str, revision: str | None = None) -> int:
     """Remove a model from the cache and return the bytes that became free.
 
     revision None removes all of it, with unfinished downloads; a revision removes that one, and keeps the files that other
     revisions use. Raises HubError when it is not in the cache or cannot be removed.
     """
-    repo = repo_folder(repo_id, cache)
+    repo = repo_folder(repo_id)
     before = disk_bytes(repo)
     if not repo.is_dir():
         raise HubError(f"{repo_id} is not in the cache", "see `olc models list`", code="not_cached")
-    folder = snapshot(repo_id, revision, cache)
+    folder = snapshot(repo_id, revision)
     if revision is not None and folder is None:
-        raise HubError(f"{repo_id} is cached, but not its revision {revision}", "see `olc models info`", code="not_cached")
+        raise HubError(f"revision {revision} of {repo_id} is not in the cache", "see `olc models info`", code="not_cached")
     try:
         commits = [entry.name for entry in _folders(repo / "snapshots")]
         if revision is not None and folder is not None and len(commits) > 1:
@@ -150,7 +149,7 @@ def remove(repo_id: str, revision: str | None = None, cache: Path | None = None)
                 shutil.rmtree(repo)
             shutil.rmtree(repo.parent / ".locks" / repo.name, ignore_errors=True)
     except OSError as problem:
-        raise HubError(f"cannot remove {repo}: {problem.strerror}", "check who owns the folder") from problem
+        raise HubError(f"cannot remove {repo}: {problem.strerror}", "check the folder's owner and permissions") from problem
     return before - disk_bytes(repo)
 
 

@@ -116,7 +116,7 @@ def _receive_all(file: RemoteFile, partial: Path, progress: Progress, notice: No
             reached = max(have, now, reached)
             if failures > len(RETRY_SECONDS):
                 raise HubError(
-                    f"the connection was cut {failures} times at {size(now)} of {size(file.size)} of {file.name}",
+                    f"the connection broke {failures} times at {size(now)} of {size(file.size)} of {file.name}",
                     "run the same command again: it continues where it stopped",
                     code="connection_cut",
                 ) from problem
@@ -174,7 +174,7 @@ def _write(file: RemoteFile, partial: Path, have: int, chunks: Iterator[bytes], 
                 have += len(chunk)
                 if have > file.size:
                     target.truncate(0)
-                    raise _mismatch(file, f"more than the {file.size} bytes that the Hub says")
+                    raise _mismatch(file, f"more than the {file.size} bytes that the Hub announced")
                 write_all(target.fileno(), chunk)
                 progress.advance(len(chunk))
     except OSError as problem:
@@ -188,7 +188,7 @@ def _disk_error(problem: OSError, file: RemoteFile, partial: Path) -> HubError:
             "free some space and run the same command again: it continues where it stopped; or set HF_HOME to a larger disk",
             code="disk_full",
         )
-    return HubError(f"cannot write {partial}: {problem.strerror}", "set HF_HOME to a folder you can write", code="disk")
+    return HubError(f"cannot write {partial}: {problem.strerror}", "set HF_HOME to a writable folder", code="disk")
 
 
 def _check(file: RemoteFile, partial: Path, progress: Progress) -> None:
@@ -216,7 +216,7 @@ def _check(file: RemoteFile, partial: Path, progress: Progress) -> None:
 
 def _mismatch(file: RemoteFile, what: str) -> HubError:
     return HubError(
-        f"what was downloaded as {file.name} is not what the Hub announced: {what}",
-        "it was removed; run the same command again, and check any proxy if it happens again",
+        f"the download of {file.name} does not match the Hub: {what}",
+        "it was deleted; run the same command again, and check your proxy if it happens again",
         code="checksum",
     )

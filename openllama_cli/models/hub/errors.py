@@ -55,18 +55,25 @@ def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubErro
     match problem:
         case errors.GatedRepoError():
             return HubError(
-                f"{repo_id} is gated, and {_token()} gives no access to it",
+                f"{repo_id} is gated, and {_token()} has no access to it",
                 f"accept its terms at {hub_endpoint()}/{repo_id}, then set HF_TOKEN or run `hf auth login`",
                 code="gated",
             )
         case errors.RevisionNotFoundError():
             return HubError(
                 f"{repo_id} has no revision {revision or 'main'}",
-                f"leave --revision out for main, or see {hub_endpoint()}/{repo_id}/tree/main",
+                f"leave out --revision for main, or see {hub_endpoint()}/{repo_id}/tree/main",
                 code="revision_not_found",
             )
         case errors.RepositoryNotFoundError():
-            return _not_found(repo_id, host)
+            # The Hub answers alike for what does not exist and for what one may not see.
+            alias = suggest(repo_id)
+            remedy = f"did you mean {alias}? " if alias else "check the spelling; "
+            return HubError(
+                f"{host} has no model {repo_id}, or it is private and {_token()} has no access",
+                remedy + "for a private model set HF_TOKEN or run `hf auth login`",
+                code="repo_not_found",
+            )
         case errors.OfflineModeIsEnabled():
             return offline_error(repo_id, revision)
         case errors.HfHubHTTPError():
@@ -79,7 +86,7 @@ def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubErro
             return HubError(f"{repo_id} is not a Hub id", "write it as organization/name", code="repo_id")
         case _:
             return HubError(
-                f"{host} did not answer as a Hub does: {first_line(problem, 120)}",
+                f"{host} did not respond like a Hub: {first_line(problem, 120)}",
                 "check HF_ENDPOINT and any proxy",
                 code="not_a_hub",
             )
@@ -93,17 +100,6 @@ def offline_error(repo_id: str, revision: str | None, missing: tuple[str, ...] =
         f"{name} {state}, and --offline or HF_HUB_OFFLINE forbids the network",
         f"run `olc models pull {repo_id}` with network access, or see `olc models list`",
         code=OFFLINE,
-    )
-
-
-def _not_found(repo_id: str, host: str) -> HubError:
-    # The Hub answers alike for what does not exist and for what one may not see.
-    alias = suggest(repo_id)
-    remedy = f"did you mean {alias}? " if alias else "check the spelling; "
-    return HubError(
-        f"{host} has no model {repo_id}, or it is private and {_token()} gives no access",
-        remedy + "for a private model set HF_TOKEN or run `hf auth login`",
-        code="repo_not_found",
     )
 
 
@@ -121,13 +117,13 @@ def _refused(status: int, repo_id: str, host: str) -> HubError:
             code="forbidden",
         )
     if status == 429:
-        return HubError(f"{host} says there were too many requests (429)", "wait a few minutes; set HF_TOKEN", code="busy")
+        return HubError(f"{host} is limiting requests (429)", "wait a few minutes, or set HF_TOKEN", code="busy")
     return HubError(f"{host} answered {status} for {repo_id}", "run the same command again later", code="hub_status")
 
 
 def _unreachable(cause: str) -> HubError:
     return HubError(
-        cause, "check the network, proxy and HF_ENDPOINT; cached models work without: see `olc models list`", code=UNREACHABLE
+        cause, "check the network, proxy and HF_ENDPOINT; cached models work offline: see `olc models list`", code=UNREACHABLE
     )
 
 

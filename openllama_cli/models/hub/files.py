@@ -32,7 +32,7 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
     """
     kind = weight_format(names)
     if kind is None:
-        raise _no_model(repo_id, f"has no model weights that olc reads ({_what_else(names)})")
+        raise _no_model(repo_id, f"has no model weights that olc supports ({_what_else(names)})")
     config = "params.json" if kind == "meta" else "config.json"
     if config not in names:
         raise _no_model(repo_id, f"has weights but no {config}")
@@ -58,7 +58,7 @@ def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> l
         raise _no_model(repo_id, "has a damaged weights index")
     absent = [name for name in shards if name not in names]
     if absent:
-        raise _no_model(repo_id, f"lacks {absent[0]}, which its weights index names")
+        raise _no_model(repo_id, f"is missing {absent[0]}, which its weights index lists")
     return shards
 
 
@@ -101,7 +101,7 @@ def _index(file: str) -> str:
 
 
 def _no_model(repo_id: str, what: str) -> HubError:
-    return HubError(f"{repo_id} {what}", "name a repository with safetensors or .bin weights of a Llama", code="no_model_files")
+    return HubError(f"{repo_id} {what}", "use a repository with safetensors or .bin weights of a Llama", code="no_model_files")
 
 
 def _what_else(names: Collection[str]) -> str:

@@ -5,11 +5,10 @@ pulled (see `hub.files`). The weights are linked into the snapshot, and "main" p
 that was killed never leaves a model that looks complete, nor spoils the one that was there before.
 """
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError, UsageError
@@ -25,10 +24,6 @@ from openllama_cli.system.words import size
 from openllama_cli.version import __version__
 
 
-def no_notice(text: str) -> None:
-    """For callers that show no notices."""
-
-
 def pull(
     repo_id: str,
     revision: str | None = None,
@@ -36,7 +31,7 @@ def pull(
     offline: bool = False,
     weights: bool = True,
     progress: Progress | None = None,
-    notice: Notice = no_notice,
+    notice: Notice | None = None,
 ) -> Path:
     """Get a model from the Hub, or what is missing of it, and return the folder of its snapshot.
 
@@ -49,7 +44,7 @@ def pull(
     than Llama, before its weights are pulled, and UsageError for a revision that cannot be one.
     """
     if revision is not None and not is_safe_revision(revision):
-        raise UsageError(f"--revision {revision} cannot be a revision", "name a branch, a tag or a commit")
+        raise UsageError(f"--revision {revision} is not a valid revision", "use a branch, tag or commit")
     folder = cached(repo_id, revision)
     if offline or hub_offline():
         if folder is not None:
@@ -58,14 +53,21 @@ def pull(
         raise offline_error(repo_id, revision, tuple(missing_files(part)) if part else ())
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
+    notice = notice or (lambda text: None)
     try:
-        with _explained(repo_id, revision):
-            return _pull(repo_id, revision, NullProgress() if progress is None else progress, notice, weights=weights)
-    except HubError as problem:
-        if problem.code != UNREACHABLE or folder is None:
-            raise
-        notice(f"{problem.cause}; using {repo_id} as it is in the cache, commit {folder.name[:12]}")
+        return _pull(repo_id, revision, progress or NullProgress(), notice, weights=weights)
+    except expected_errors() as problem:
+        error = hub_error(problem, repo_id, revision)
+        if error.code != UNREACHABLE or folder is None:
+            raise error from problem
+        notice(f"{error.cause}; using {repo_id} from the cache, commit {folder.name[:12]}")
         return folder
+    except OSError as problem:
+        raise HubError(
+            f"cannot write to the cache {hub_cache_dir()}: {problem.strerror or problem}",
+            "set HF_HOME to a writable folder",
+            code="disk",
+        ) from problem
 
 
 def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
@@ -81,7 +83,7 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
         if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
             store.point(revision or "main")
         return store.link()
-    index = next((store.read(name) for name in small if name.endswith(".index.json")), None)
+    index = next(((store.link() / name).read_bytes() for name in small if name.endswith(".index.json")), None)
     large = store.look_up(weight_files(names, index, repo_id))
     need = store.require_space(large)
     if need:
@@ -105,9 +107,9 @@ def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as problem:
         # Not JSON, or JSON of another kind.
-        raise NotAHubError(f"no description of {repo_id} in the answer") from problem
+        raise NotAHubError(f"the response has no description of {repo_id}") from problem
     if not re.fullmatch(r"\w{7,64}", info.sha or ""):
-        raise NotAHubError(f"no commit of {repo_id} in the answer")
+        raise NotAHubError(f"the response has no commit of {repo_id}")
     return str(info.sha), {sibling.rfilename for sibling in info.siblings or ()}
 
 
@@ -133,7 +135,7 @@ class _Store:
         found = get_hf_file_metadata(url, timeout=timeouts(), endpoint=hub_endpoint())
         # The checksum becomes a file name.
         if found.size is None or not re.fullmatch(r"[\w-]+", found.etag or ""):
-            raise NotAHubError(f"no size or checksum of {name} in the answer")
+            raise NotAHubError(f"the response has no size or checksum of {name}")
         return RemoteFile(name=name, url=url, checksum=str(found.etag), size=found.size)
 
     def get(self, file: RemoteFile) -> None:
@@ -142,10 +144,6 @@ class _Store:
         if not blob.exists():
             download(file, blob, self._locks / f"{file.checksum}.lock", self._progress, self._notice)
         self._blobs[file.name] = blob
-
-    def read(self, name: str) -> bytes:
-        """The content of a file that `link` has put into the snapshot."""
-        return (self._snapshot / name).read_bytes()
 
     def require_space(self, files: Sequence[RemoteFile]) -> int:
         """The bytes that the files still need. Raises HubError when the disk has less room."""
@@ -200,18 +198,3 @@ def _require_llama(repo_id: str, folder: Path) -> None:
         read_config(folder)
     except ModelError as problem:
         raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
-
-
-@contextlib.contextmanager
-def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub, its HTTP library and the disk raise into errors of two lines."""
-    try:
-        yield
-    except expected_errors() as problem:
-        raise hub_error(problem, repo_id, revision) from problem
-    except OSError as problem:
-        raise HubError(
-            f"cannot write to the cache {hub_cache_dir()}: {problem.strerror or problem}",
-            "set HF_HOME to a folder that you can write",
-            code="disk",
-        ) from problem

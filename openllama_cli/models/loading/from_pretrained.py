@@ -60,8 +60,8 @@ def from_pretrained(
         names = sorted(map(str, info[what]))
         if names:
             raise ModelError(
-                f"{checkpoint.path}: transformers finds {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
-                "use config.json and the weights of the same model",
+                f"{checkpoint.path}: Transformers reports {len(names)} {what.replace('_', ' ')}, such as {names[0]}",
+                "use config.json and weights of the same model",
             )
     assert isinstance(model, LlamaForCausalLM)
     return model.requires_grad_(False)
@@ -77,7 +77,7 @@ def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
         LlamaRotaryEmbedding(config)
     except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
         reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
-        raise damaged(checkpoint.path / "config.json", f"is refused by transformers: {reason}") from error
+        raise damaged(checkpoint.path / "config.json", f"is rejected by Transformers: {reason}") from error
     return config
 
 

@@ -5,7 +5,6 @@ Nothing here imports torch: a number of processes that does not fit a model is r
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openllama_cli.errors import UsageError
@@ -30,12 +29,11 @@ class RankInfo:
         return self.size == self.local_size
 
 
-def rank_info(env: Mapping[str, str] | None = None) -> RankInfo | None:
+def rank_info() -> RankInfo | None:
     """What torchrun says in the environment; None in an ordinary run, and where torchrun started one process only."""
-    env = os.environ if env is None else env
     try:
-        rank, size, local_rank = (int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        local_size = int(env.get("LOCAL_WORLD_SIZE", size))
+        rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     except (KeyError, ValueError):
         return None
     return RankInfo(rank, size, local_rank, local_size) if size > 1 else None
@@ -54,15 +52,15 @@ def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
         return
     if spec.device not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"--device {spec.device}: under torchrun each process takes the GPU of its own number, or all use the CPU",
+            f"--device {spec.device}: under torchrun each process uses the GPU of its local rank, or all use the CPU",
             "use --device auto, cuda or cpu",
         )
     possible = sizes(shape)
     if here.size not in possible:
         heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} key/value heads" if shape.kv_heads != shape.heads else "")
         raise UsageError(
-            f"{name} cannot be divided over {here.size} processes: it has {heads}, and each process needs equally many",
-            f"start {_either(possible)} in all (torchrun's --nproc-per-node times --nnodes)",
+            f"{name} cannot be split over {here.size} processes: its {heads} must divide evenly",
+            f"start {_either(possible)} in total (torchrun's --nproc-per-node times --nnodes)",
             code="world_size",
         )
 
@@ -71,7 +69,7 @@ def one_process_only(what: str) -> None:
     """Raise UsageError for an option or command that runs in one process, if torchrun started several."""
     here = rank_info()
     if here is not None:
-        raise UsageError(f"{what} runs in one process, and torchrun started {here.size}", f"leave out {what}, or torchrun")
+        raise UsageError(f"{what} needs a single process, but torchrun started {here.size}", f"leave out {what}, or torchrun")
 
 
 def _either(numbers: list[int]) -> str:

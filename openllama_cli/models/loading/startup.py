@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from openllama_cli.system.memory import free_memory
@@ -16,15 +16,14 @@ _CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 _BLOCK = 64 << 20
 
 
-def prepare_environment(env: MutableMapping[str, str] | None = None) -> None:
+def prepare_environment() -> None:
     """Set what torch reads when it is imported, unless the user did: how OpenMP threads wait, and large pages.
 
     Large pages (of the system's, on Linux) make filling fresh memory with weights cheaper: 2 MB at a time, not 4 KB.
     """
-    env = os.environ if env is None else env
-    if not any(name in env for name in _CHOSEN_BY_USER):
-        env["GOMP_SPINCOUNT"] = _SPIN_COUNT
-    env.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if not any(name in os.environ for name in _CHOSEN_BY_USER):
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def read_ahead(files: Iterable[Path]) -> threading.Thread | None:

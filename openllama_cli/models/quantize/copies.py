@@ -11,13 +11,12 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.hub.cache import disk_bytes
-from openllama_cli.models.model_files import new_folder, write_json
 from openllama_cli.system.files import file_fingerprint
 from openllama_cli.system.paths import cache_dir
 
@@ -93,21 +92,7 @@ def read_about(folder: Path) -> About | None:
     return about if complete and isinstance(about.size, int) else None
 
 
-@contextlib.contextmanager
-def new_copy(folder: Path) -> Iterator[Path]:
-    """A folder to write weights and `write_about` into; it takes its place after the block, see `new_folder`."""
-    _sweep()
-    # A copy that is in the way is damaged, or another process has just made the same one.
-    with new_folder(folder, replace=True) as partial:
-        yield partial
-
-
-def write_about(folder: Path, about: About) -> None:
-    """Write about.json. Raises OSError."""
-    write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
-
-
-def _sweep() -> None:
+def sweep() -> None:
     """Remove what killed builds left."""
     for partial in root().glob(".*.partial"):
         with contextlib.suppress(OSError):
@@ -146,6 +131,8 @@ def remove_copies(copies: Sequence[QuantizedCopy]) -> int:
         except FileNotFoundError:
             continue  # Another process removed it.
         except OSError as error:
-            raise OlcError(f"cannot remove {copy.path}: {error.strerror}", "check who owns the folder") from error
+            raise OlcError(
+                f"cannot remove {copy.path}: {error.strerror}", "check the folder's owner and permissions"
+            ) from error
         freed += copy.bytes
     return freed

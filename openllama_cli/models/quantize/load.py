@@ -5,8 +5,8 @@ import hashlib
 import mmap
 import shutil
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,8 @@ from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
-from openllama_cli.models.quantize.copies import WEIGHTS, About, copy_folder, new_copy, read_about, write_about
+from openllama_cli.models.model_files import new_folder, write_json
+from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, About, copy_folder, read_about, sweep
 from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
@@ -111,8 +112,8 @@ def load_quantized(
     device = main_device(spec.device)
     if device.type != "cpu":
         raise OlcError(
-            f"--quantize {method} works on the CPU, and --device {spec.device} is {device} here",
-            "give --device cpu, or leave --quantize out",
+            f"--quantize {method} runs only on the CPU, but --device {spec.device} is {device} here",
+            "use --device cpu, or leave out --quantize",
             code="device",
         )
     check_quantizable(checkpoint, method)
@@ -120,25 +121,18 @@ def load_quantized(
     with explained(checkpoint, device, dtype):
         layout = int4_layout()
         contents = plan(checkpoint, method, layout)
-        home = copy_folder(_identifying(checkpoint), *_settings(method, layout))
+        configs = (checkpoint.path / name for name in ("config.json", "params.json"))
+        files = [*checkpoint.files, *(file for file in configs if file.is_file())]
+        # What the bytes depend on, apart from the model.
+        settings = (method, *layout.name) if method == "int4" else (method,)
+        home = copy_folder(files, *settings)
         quantizing = partial(_quantizing, checkpoint, method, layout, progress)
         file = _open(home, contents, notice) or _build(home, folder, method, contents, quantizing, notice)
         if file is not None:
             return QuantizedModel(method, checkpoint, dtype, file.get, file.release, layout)
-        with quantizing() as tensors:
-            in_memory = dict(tensors)  # What is a view of the original's file stays one.
+        in_memory = dict(quantizing())  # What is a view of the original's file stays one.
         # Memory of a tensor goes when it is no longer used: there is nothing to release.
         return QuantizedModel(method, checkpoint, dtype, in_memory.pop, lambda name: None, layout)
-
-
-def _identifying(checkpoint: Checkpoint) -> list[Path]:
-    names = ("config.json", "params.json")
-    return [*checkpoint.files, *(path for name in names if (path := checkpoint.path / name).is_file())]
-
-
-def _settings(method: QuantizeName, layout: Int4Layout) -> tuple[object, ...]:
-    """What the bytes depend on beside the model."""
-    return (method, *layout.name) if method == "int4" else (method,)
 
 
 def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], None]) -> QuantizedFile | None:
@@ -153,24 +147,22 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
                 return file
         except (OlcError, OSError, ValueError):
             pass
-    notice("the quantized copy of the model is damaged; quantizing again")
+    notice("the quantized copy of the model is damaged; creating it again")
     return None
 
 
-@contextlib.contextmanager
 def _quantizing(
     checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout, progress: Progress
-) -> "Iterator[Iterator[tuple[str, torch.Tensor]]]":
-    """The quantized weights, one after another, beside a bar that counts the original's bytes."""
+) -> "Generator[tuple[str, torch.Tensor]]":
+    """The quantized weights, one after another, next to a bar that counts the original's bytes."""
     import torch
 
-    def tensors() -> "Iterator[tuple[str, torch.Tensor]]":
-        # What cannot be read of the model is a ModelError, not an OSError of the copy.
-        with explained(checkpoint, torch.device("cpu"), torch.float32):
-            yield from quantized(checkpoint, method, layout, progress.advance)
-
-    with shown(progress, f"quantizing to {method}", checkpoint.tensor_bytes):
-        yield tensors()
+    # What cannot be read of the model is a ModelError, not an OSError of the copy.
+    with (
+        shown(progress, f"quantizing to {method}", checkpoint.tensor_bytes),
+        explained(checkpoint, torch.device("cpu"), torch.float32),
+    ):
+        yield from quantized(checkpoint, method, layout, progress.advance)
 
 
 def _build(
@@ -178,7 +170,7 @@ def _build(
     folder: ModelFolder,
     method: QuantizeName,
     contents: dict[str, TensorInfo],
-    quantizing: "Callable[[], AbstractContextManager[Iterator[tuple[str, torch.Tensor]]]]",
+    quantizing: "Callable[[], Generator[tuple[str, torch.Tensor]]]",
     notice: Callable[[str], None],
 ) -> QuantizedFile | None:
     """Quantize into a new copy; None where it cannot be kept, which `notice` is told."""
@@ -189,7 +181,9 @@ def _build(
         if free < needed:
             notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
             return None
-        with new_copy(home) as unfinished, quantizing() as tensors:
+        sweep()
+        # A copy that is in the way is damaged, or another process has just made the same one.
+        with new_folder(home, replace=True) as unfinished, contextlib.closing(quantizing()) as tensors:
             write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
             file = QuantizedFile(unfinished / WEIGHTS)
             about = About(
@@ -201,7 +195,7 @@ def _build(
                 size=(unfinished / WEIGHTS).stat().st_size,
                 checksum=file.checksum(),
             )
-            write_about(unfinished, about)
+            write_json(unfinished / ABOUT, {"format": FORMAT, **asdict(about)})
         return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
@@ -211,4 +205,4 @@ def _build(
 
 
 def _cannot_keep(home: Path, reason: str) -> str:
-    return f"cannot keep the quantized model in {home.parent}: {reason}; the next start will quantize again"
+    return f"cannot save the quantized model in {home.parent}: {reason}; it will be quantized again next time"

@@ -76,7 +76,7 @@ def check_quantizable(checkpoint: Checkpoint, method: QuantizeName) -> None:
     elif kind in _VARYING_ROPE:
         odd = f"{kind} rotary embeddings"
     if odd is not None:
-        raise ModelError(f"--quantize {method} does not run models with {odd}", "leave --quantize out")
+        raise ModelError(f"--quantize {method} does not support models with {odd}", "leave out --quantize")
 
 
 def plan(checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout) -> dict[str, TensorInfo]:

@@ -56,10 +56,6 @@ class Tokenizer(ABC):
     def piece(self, token: int) -> str:
         """How the vocabulary spells an id: `▁the`, `<0x0A>`, `</s>`. Raises ModelError if the id is outside it."""
 
-    @abstractmethod
-    def id_of(self, piece: str) -> int | None:
-        """The id that the vocabulary spells `piece`, or None."""
-
     def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
         """The text that `ids` add to the certain text of `prefix`.
 
@@ -88,7 +84,7 @@ def utf8(text: str) -> bytes:
         what = f"the byte 0x{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
         raise UsageError(
             f"the text is not valid UTF-8: {what} at character {error.start + 1}",
-            "give the text in UTF-8; `iconv -f latin1 -t utf-8 FILE` converts an older file",
+            "use UTF-8; `iconv -f latin1 -t utf-8 FILE` converts a Latin-1 file",
             code="invalid_unicode",
         ) from None
 

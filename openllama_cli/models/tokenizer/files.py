@@ -4,7 +4,6 @@ and added tokens of the model's configuration.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,6 @@ from openllama_cli.models.model_files import damaged, fetch_again, read_object, 
 _TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 2, 3, 5
 _MODEL_TYPE_FIELD = 3
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
-
-
-@dataclass(frozen=True)
-class ModelProto:
-    """What the top level of a SentencePiece model file says.
-
-    algorithm: "bpe", "unigram", "word" or "char".
-    denormalizes: text is rewritten after decoding, so that the text of a token may depend on all tokens before it.
-    """
-
-    algorithm: str
-    denormalizes: bool
 
 
 def configured_ids(folder: Path, key: str, config_json: Mapping[str, Any] | None = None) -> frozenset[int]:
@@ -60,11 +47,14 @@ def added_pieces(folder: Path, first_id: int) -> dict[int, str]:
     return {token: text for token, text in sorted(found.items()) if token >= first_id}
 
 
-def parse_model(data: bytes, path: Path) -> ModelProto:
-    """Read the top level of a SentencePiece model without protobuf, whose import costs as much as the rest of a start.
+def parse_model(data: bytes, path: Path) -> tuple[str, bool]:
+    """The algorithm of a SentencePiece model ("bpe", "unigram", "word" or "char"), and whether it denormalizes: rewrites text
+    after decoding, so that the text of a token may depend on all tokens before it.
+
+    Without protobuf, whose import costs as much as the rest of a start.
 
     A file cut between two pieces still parses, but has lost the specifications that follow them: that is reported here.
-    Raises ModelError naming what the file is instead, or that it is cut short.
+    Raises ModelError naming what the file is instead, or that it is truncated.
     """
     specs: dict[int, bytes] = {}
     try:
@@ -82,7 +72,7 @@ def parse_model(data: bytes, path: Path) -> ModelProto:
                 model_type = _varint(specs[_TRAINER_SPEC], start)[0]
     except ValueError:
         raise not_a_model(data, path) from None
-    return ModelProto(_MODEL_TYPES.get(model_type, "unknown"), bool(specs.get(_DENORMALIZER_SPEC)))
+    return _MODEL_TYPES.get(model_type, "unknown"), bool(specs.get(_DENORMALIZER_SPEC))
 
 
 def not_a_model(data: bytes, path: Path) -> ModelError:
@@ -100,12 +90,13 @@ def not_a_model(data: bytes, path: Path) -> ModelError:
         )
     if head[:1] in b"{[":
         return ModelError(
-            f"{path} is JSON text, not a SentencePiece model", f"name it tokenizer.json if it is one; else {fetch_again(path)}"
+            f"{path} is JSON text, not a SentencePiece model",
+            f"rename it to tokenizer.json if it is one; otherwise {fetch_again(path)}",
         )
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x1f\x8b")):
         return damaged(path, f"is an archive or PyTorch file ({size}), not a SentencePiece model")
     if data.startswith(b"\n"):  # field 1, length-delimited: the first piece
-        return damaged(path, f"is cut short or damaged ({size}): SentencePiece cannot read it")
+        return damaged(path, f"is truncated or damaged ({size}): SentencePiece cannot read it")
     return damaged(path, f"is not a SentencePiece model ({size})")
 
 
@@ -123,7 +114,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * length
         if byte < 0x80:
             return value, position + length + 1
-    raise ValueError("no end of a number")
+    raise ValueError("an unterminated number")
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -38,7 +38,7 @@ def locate(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows the models that are here")
+        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
     model, fast = path / "tokenizer.model", path / "tokenizer.json"
     if model.is_file():
         return fast if fast.is_file() and is_tiktoken(_start(model)) else model
@@ -48,10 +48,10 @@ def locate(path: Path) -> Path:
     if shared.is_file() and ((path / "params.json").is_file() or any(path.glob("consolidated.*.pth"))):
         return shared
     if model.is_symlink() or fast.is_symlink():
-        raise damaged(model if model.is_symlink() else fast, "is a link to a file that is gone")
+        raise damaged(model if model.is_symlink() else fast, "is a broken symlink")
     raise ModelError(
         f"{path} has no tokenizer: neither tokenizer.model nor tokenizer.json",
-        "copy the model's tokenizer.model into it, or name the folder that holds the complete model",
+        "copy the model's tokenizer.model into it, or give the folder of the complete model",
     )
 
 

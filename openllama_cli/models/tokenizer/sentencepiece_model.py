@@ -29,7 +29,7 @@ class SentencePieceTokenizer(Tokenizer):
         from sentencepiece import SentencePieceProcessor
 
         data = read(file)
-        proto = tokenizer_files.parse_model(data, file)
+        algorithm, denormalizes = tokenizer_files.parse_model(data, file)
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(data)
@@ -39,8 +39,8 @@ class SentencePieceTokenizer(Tokenizer):
             raise tokenizer_files.not_a_model(data, file) from error
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self.kind = f"sentencepiece {proto.algorithm}"
-        self.local = not proto.denormalizes
+        self.kind = f"sentencepiece {algorithm}"
+        self.local = not denormalizes
         self._size = len(self._pieces)
         self._added: Mapping[int, str] = tokenizer_files.added_pieces(folder, self._size)
         self.bos_id = _known(self._processor.bos_id())
@@ -89,12 +89,6 @@ class SentencePieceTokenizer(Tokenizer):
             return self._added[token]
         check_ids([token], self._size)
         return self._pieces[token]
-
-    def id_of(self, piece: str) -> int | None:
-        token: int = self._processor.piece_to_id(piece)
-        if 0 <= token < self._size and self._pieces[token] == piece:
-            return token
-        return next((token for token, text in self._added.items() if text == piece), None)
 
 
 def _known(token: int) -> int | None:

@@ -4,8 +4,10 @@ Two kinds are common among Llama-architecture models: SentencePiece's vocabulary
 and byte-level BPE (Llama 3), whose pieces are bytes written with stand-in letters.
 """
 
+import codecs
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,7 @@ class JsonTokenizer(Tokenizer):
 
     def unfinished(self, ids: Sequence[int]) -> int:
         missing = unfinished_bytes(b"".join(self._piece_bytes(token) for token in ids[-3:]))
-        # The library's byte-level decoder writes one U+FFFD for all of them, `_characters` one for each.
+        # The library's byte-level decoder writes one U+FFFD for all of them, `_join_bytes` one for each.
         return min(missing, 1) if self.byte_level else missing
 
     def piece(self, token: int) -> str:
@@ -82,9 +84,6 @@ class JsonTokenizer(Tokenizer):
             check_ids([token], self.vocab_size)
             raise ModelError(f"token id {token} has no piece in {self.path}", fetch_again(self.path))
         return piece
-
-    def id_of(self, piece: str) -> int | None:
-        return self._id(piece)
 
     def _piece_bytes(self, token: int) -> bytes:
         """The bytes of a token as far as they could belong to a character that is incomplete; b"|" stands for complete text."""
@@ -123,12 +122,15 @@ def _special_text(folder: Path, name: str) -> object:
 
 
 def _byte_value(piece: str) -> int | None:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        try:
-            return int(piece[3:5], 16)
-        except ValueError:
-            return None
-    return None
+    return int(piece[3:5], 16) if re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece) else None
+
+
+def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("olc-replace-each-byte", _replace_each_byte)
 
 
 def _join_bytes(pieces: Sequence[str]) -> list[str]:
@@ -144,26 +146,10 @@ def _join_bytes(pieces: Sequence[str]) -> list[str]:
         if value is not None:
             run.append(value)
             continue
-        joined += _characters(bytes(run))
+        joined += run.decode(errors="olc-replace-each-byte")
         run.clear()
         joined.append(piece)
     return joined
-
-
-def _characters(run: bytes) -> list[str]:
-    found: list[str] = []
-    while run:
-        for length in (1, 2, 3, 4):
-            try:
-                found.append(run[:length].decode())
-            except UnicodeDecodeError:
-                continue
-            break
-        else:
-            length = 1
-            found.append("\ufffd")
-        run = run[length:]
-    return found
 
 
 def _byte_level_stand_ins() -> dict[str, int]:

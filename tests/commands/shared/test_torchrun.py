@@ -40,7 +40,7 @@ from openllama_cli.models.tokenizer.open import open_tokenizer
 path = Path(sys.argv[1])
 group = Group(rank_info())
 group.join("cpu")
-folder = ModelFolder(path, "model", "folder", None, None, "flag")
+folder = ModelFolder(path, "model")
 model = load_shard(OpenedModel(folder, inspect(path), open_tokenizer(path)), "float32", group).model
 parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
 held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
@@ -168,8 +168,8 @@ def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Pat
     assert refused.code != 0
     assert refused.out == b""
     assert refused.messages.count("error:") == 1
-    assert "cannot be divided over 3 processes: it has 4 heads and 2 key/value heads" in refused.messages
-    assert "start 1 or 2 processes in all" in refused.messages
+    assert "cannot be split over 3 processes: its 4 heads and 2 key/value heads" in refused.messages
+    assert "start 1 or 2 processes in total" in refused.messages
 
 
 def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running) -> None:

@@ -50,7 +50,7 @@ def test_weights_and_cache_of_the_published_models(
 
 
 def test_the_cache_of_the_demo_has_the_size_that_generating_takes() -> None:
-    folder = ModelFolder(demo_folder(), "demo", "demo", None, None, "flag")
+    folder = ModelFolder(demo_folder(), "demo", "demo")
     model = load(folder, ModelSpec(dtype="float32", device="cpu")).model
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():

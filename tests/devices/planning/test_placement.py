@@ -30,7 +30,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def loaded(folder: Path, dtype: DtypeName, limit: int, offload: Path) -> LoadedModel:
-    found = ModelFolder(folder, folder.name, "folder", None, None, "flag")
+    found = ModelFolder(folder, folder.name)
     return load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}, offload_folder=offload)
 
 

@@ -162,7 +162,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_folder(path: Path, **options: Any) -> LoadedModel:
-    return load(ModelFolder(path, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu", **options))
+    return load(ModelFolder(path, "tiny"), ModelSpec(device="cpu", **options))
 
 
 # Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.

@@ -37,7 +37,7 @@ def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, safe: bool) 
     found = {}
     for dtype in ("float16", "bfloat16"):
         spec = ModelSpec(device="cpu", dtype=dtype)  # type: ignore[arg-type]
-        loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), spec)
+        loaded = load(ModelFolder(folder, "tiny"), spec)
         assert loaded.model is not None
         found[dtype] = loaded.model.state_dict()
     assert found["float16"].keys() == found["bfloat16"].keys()
@@ -58,7 +58,7 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
     monkeypatch.setattr(load_module, "WORTH_MAPPING", 0)
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx512_bf16"})
-    loaded = load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), ModelSpec(device="cpu"), one_row=True)
+    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu"), one_row=True)
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
 
 
@@ -79,7 +79,7 @@ def test_what_has_room_is_converted_and_placed_at_once_and_all_else_is_left_to_a
 
     monkeypatch.setattr(load_module, "from_pretrained", spy)
     spec = ModelSpec(device=device, dtype="float32")
-    load(ModelFolder(folder, "tiny", "folder", None, None, "flag"), spec)
+    load(ModelFolder(folder, "tiny"), spec)
     assert told["cast_first"] is converted
     # Memory that the converted weights fill already would be counted once more.
     assert told["device_map"] == ("auto" if device == "auto" and not converted else {"": torch.device("cpu")})

@@ -18,6 +18,7 @@ from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.conftest import Result
 from tests.support.forked import Forked
+from tests.support.progress import Recorder
 from tests.support.tiny_models import tiny_config, tiny_state_dict, tokenizer_model_bytes, write_meta_llama, write_tiny_llama
 
 SHAPE: dict[str, Any] = {"heads": 4, "kv_heads": 2, "layers": 2, "seed": 9}
@@ -54,7 +55,7 @@ def test_the_folder_loads_in_transformers_alone_and_answers_the_same(tmp_path: P
     source = write_source(kind, tmp_path / "src", **SHAPE)
     convert(source, tmp_path / "dst")
     ids = torch.tensor([[1, 5, 9, 77]])
-    ours = load(ModelFolder(source, "src", "folder", None, None, "flag"), ModelSpec(dtype="float32")).model(ids).logits
+    ours = load(ModelFolder(source, "src"), ModelSpec(dtype="float32")).model(ids).logits
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "dst", local_files_only=True, output_loading_info=True)
     assert not any(info.values())
     torch.testing.assert_close(model(ids).logits, ours, atol=1e-5, rtol=0)
@@ -133,21 +134,10 @@ def test_a_tied_output_matrix_is_written_once(tmp_path: Path) -> None:
 
 
 def test_progress_counts_the_bytes_written(tmp_path: Path) -> None:
-    events: list[Any] = []
-
-    class Recorder:
-        def start(self, label: str, total_bytes: int | None) -> None:
-            events.append((label, total_bytes))
-
-        def advance(self, count: int) -> None:
-            events.append(count)
-
-        def finish(self) -> None:
-            events.append("finished")
-
-    convert(write_meta_llama(tmp_path / "src"), tmp_path / "dst", progress=Recorder())
-    (label, total), *counts, end = events
-    assert (label, end, sum(counts)) == ("converting src", "finished", total)
+    progress = Recorder()
+    convert(write_meta_llama(tmp_path / "src"), tmp_path / "dst", progress=progress)
+    assert progress.labels == ["converting src"]
+    assert (progress.finished, sum(progress.counts["converting src"])) == (1, progress.totals["converting src"])
 
 
 def test_an_existing_destination_the_source_itself_and_safetensors_are_refused(tmp_path: Path) -> None:
@@ -155,11 +145,11 @@ def test_an_existing_destination_the_source_itself_and_safetensors_are_refused(t
     (tmp_path / "there").mkdir()
     standard = write_tiny_llama(tmp_path / "standard")
     for src, dst, said in [
-        (source, tmp_path / "there", "exists already"),
-        (source, source / "params.json", "exists already"),
+        (source, tmp_path / "there", "already exists"),
+        (source, source / "params.json", "already exists"),
         (source, source, "is both source and destination"),
         (source, tmp_path / "no" / "dst", "is not a folder"),
-        (standard, tmp_path / "dst", "is in safetensors format already"),
+        (standard, tmp_path / "dst", "is already in safetensors format"),
     ]:
         with pytest.raises(UsageError, match=said):
             convert(src, dst)
@@ -169,7 +159,7 @@ def test_an_existing_destination_the_source_itself_and_safetensors_are_refused(t
 def test_a_source_that_cannot_be_used_leaves_nothing(tmp_path: Path) -> None:
     source = write_meta_llama(tmp_path / "src", shards=2)
     (source / "consolidated.01.pth").write_bytes((source / "consolidated.01.pth").read_bytes()[:-1000])
-    with pytest.raises(ModelError, match="cut short"):
+    with pytest.raises(ModelError, match="truncated"):
         convert(source, tmp_path / "dst")
     assert [file.name for file in tmp_path.iterdir()] == ["src"]
 

@@ -16,7 +16,16 @@ from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.tiny_models import SHAPE, VOCAB, WRITERS, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+from tests.support.tiny_models import (
+    SHAPE,
+    VOCAB,
+    WRITERS,
+    change_config,
+    tiny_config,
+    tiny_state_dict,
+    write_meta_llama,
+    write_tiny_llama,
+)
 
 
 def refusal(folder: Path) -> str:
@@ -27,14 +36,6 @@ def refusal(folder: Path) -> str:
     assert "\n" not in caught.value.remedy
     assert caught.value.remedy
     return f"{caught.value.cause}\n{caught.value.remedy}"
-
-
-def change_config(folder: Path, **changes: Any) -> Path:
-    """Write other values into config.json; None removes a key."""
-    file = folder / "config.json"
-    config = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-    return folder
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -86,7 +87,7 @@ def test_biases_are_expected_where_config_json_has_them(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path, layers=1)
     state = load_file(folder / "model.safetensors")
     change_config(folder, attention_bias=True, mlp_bias=True)
-    assert "lacks 7 of the" in refusal(folder)
+    assert "is missing 7 of the" in refusal(folder)
     for name in [name for name in state if "proj" in name]:
         state[name.replace("weight", "bias")] = torch.zeros(state[name].shape[0])
     save_file(state, folder / "model.safetensors")
@@ -140,10 +141,10 @@ def test_refuses_what_is_no_folder_of_a_model(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "nothing")
     assert "the folder is empty" in refusal(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    assert "it holds notes.txt" in refusal(tmp_path)
+    assert "it contains notes.txt" in refusal(tmp_path)
     model = write_tiny_llama(tmp_path / "model")
     assert f"did you mean {model}?" in refusal(tmp_path)
-    assert f"name the folder that holds it: {model}" in refusal(model / "model.safetensors")
+    assert f"give the folder that contains it: {model}" in refusal(model / "model.safetensors")
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"GGUF")
     assert "llama.cpp" in refusal(gguf)
@@ -154,25 +155,21 @@ def test_refuses_what_is_no_folder_of_a_model(tmp_path: Path) -> None:
     assert "merge it" in refusal(adapter)
 
 
-def test_refuses_a_folder_with_a_part_missing(tmp_path: Path) -> None:
-    folder = write_tiny_llama(tmp_path / "a")
-    (folder / "config.json").unlink()
-    assert "has weights but no config.json" in refusal(folder)
-    folder = write_tiny_llama(tmp_path / "b")
-    (folder / "tokenizer.model").unlink()
-    assert "tokenizer" in refusal(folder)
-    folder = write_tiny_llama(tmp_path / "c")
-    (folder / "model.safetensors").unlink()
-    assert "has a config.json but no weights" in refusal(folder)
-    folder = write_meta_llama(tmp_path / "d")
-    (folder / "params.json").unlink()
-    assert "no params.json" in refusal(folder)
-    folder = write_meta_llama(tmp_path / "e", shards=4)
-    (folder / "consolidated.02.pth").unlink()
-    assert "no consolidated.02.pth" in refusal(folder)
-    folder = write_meta_llama(tmp_path / "f")
-    (folder / "consolidated.00.pth").unlink()
-    assert "no consolidated.00.pth" in refusal(folder)
+@pytest.mark.parametrize(
+    ("kind", "file", "said"),
+    [
+        ("safetensors", "config.json", "has weights but no config.json"),
+        ("safetensors", "tokenizer.model", "tokenizer"),
+        ("safetensors", "model.safetensors", "has a config.json but no weights"),
+        ("meta", "params.json", "no params.json"),
+        ("meta in two files", "consolidated.00.pth", "no consolidated.00.pth"),
+        ("meta", "consolidated.00.pth", "no consolidated.00.pth"),
+    ],
+)
+def test_refuses_a_folder_with_a_part_missing(tmp_path: Path, kind: str, file: str, said: str) -> None:
+    folder = WRITERS[kind](tmp_path)
+    (folder / file).unlink()
+    assert said in refusal(folder)
 
 
 def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -> None:
@@ -180,7 +177,7 @@ def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").symlink_to(tmp_path / "blob")
     said = refusal(folder)
-    assert "is a link to a file that is gone" in said
+    assert "is a broken symlink" in said
     assert "olc models rm openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
 
 
@@ -190,15 +187,15 @@ def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -
         ({"model_type": "gpt2"}, "a gpt2 model, not a Llama"),
         ({"model_type": None}, "has no model_type"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "not a LlamaForCausalLM"),
-        ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "asks to run code"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already (gptq)"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "would run code"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "already quantized (gptq)"),
         ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers '2'"),
         ({"num_hidden_layers": True}, "num_hidden_layers True"),
-        ({"hidden_size": None}, "does not say hidden_size"),
-        ({"num_attention_heads": 5}, "5 heads for a hidden size of 32"),
-        ({"num_attention_heads": 32}, "heads of size 1"),
+        ({"hidden_size": None}, "has no hidden_size"),
+        ({"num_attention_heads": 5}, "5 heads, which do not divide the hidden size 32"),
+        ({"num_attention_heads": 32}, "head size 1"),
         ({"num_key_value_heads": 3}, "3 key/value heads"),
         ({"vocab_size": -1}, "vocab_size -1"),
         ({"max_position_embeddings": 0}, "max_position_embeddings 0"),
@@ -211,7 +208,7 @@ def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -
         ({"tie_word_embeddings": "yes"}, "neither true nor false"),
         ({"hidden_act": "banana"}, "activation 'banana'"),
         ({"hidden_size": 64}, "64"),
-        ({"vocab_size": VOCAB + 8}, f"{VOCAB} × 32, but config.json makes it {VOCAB + 8} × 32"),
+        ({"vocab_size": VOCAB + 8}, f"{VOCAB} × 32, but config.json implies {VOCAB + 8} × 32"),
     ],
 )
 def test_refuses_a_config_json_that_makes_no_llama(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -230,15 +227,15 @@ def test_refuses_missing_left_over_and_other_weights(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path)
     file = folder / "model.safetensors"
     save_file({name: tensor for name, tensor in state.items() if "layers.1.mlp" not in name}, file)
-    assert "lacks 3 of the 21 weights that config.json asks for: model.layers.1.mlp.down_proj.weight" in refusal(folder)
+    assert "is missing 3 of the 21 weights that config.json describes: model.layers.1.mlp.down_proj.weight" in refusal(folder)
     save_file({**state, "model.layers.0.lora_A": torch.ones(2)}, file)
-    assert "1 weights that config.json does not ask for: model.layers.0.lora_A" in refusal(folder)
+    assert "1 weights that config.json does not describe: model.layers.0.lora_A" in refusal(folder)
     save_file({**state, "lm_head.weight": torch.ones(VOCAB, 16)}, file)
-    assert f"lm_head.weight is {VOCAB} × 16, but config.json makes it {VOCAB} × 32" in refusal(folder)
+    assert f"lm_head.weight has shape {VOCAB} × 16, but config.json implies {VOCAB} × 32" in refusal(folder)
     save_file({**state, "lm_head.weight": torch.ones(VOCAB, 32, dtype=torch.int8)}, file)
     assert "stored as int8" in refusal(folder)
     save_file({**state, "model.layers.0.mlp.up_proj.qweight": torch.ones(2, dtype=torch.int32)}, file)
-    assert "holds quantized weights" in refusal(folder)
+    assert "contains quantized weights" in refusal(folder)
 
 
 def test_refuses_shards_that_do_not_match_their_index(tmp_path: Path) -> None:
@@ -253,16 +250,16 @@ def test_refuses_shards_that_do_not_match_their_index(tmp_path: Path) -> None:
 
     assert "names a file outside its folder: ../x.safetensors" in with_map(**{"lm_head.weight": "../x.safetensors"})
     assert "x.safetensors" in with_map(**{"lm_head.weight": "x.safetensors"})
-    assert "names extra, which is in none of its files" in with_map(extra=second.name)
+    assert "lists extra, which none of its files contains" in with_map(extra=second.name)
     index.write_text("{}")
     assert "has no weight_map" in refusal(folder)
     index.unlink()
     assert "no model.safetensors.index.json" in refusal(folder)
     index.write_text(json.dumps(sound))
     second.rename(tmp_path / "away")
-    assert "names 2 files, of which 1 are not in" in refusal(folder)
+    assert "lists 2 files, 1 of them missing in" in refusal(folder)
     second.write_bytes((folder / "model-00001-of-00002.safetensors").read_bytes())
-    assert "as another shard does" in refusal(folder)
+    assert "which another shard contains too" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

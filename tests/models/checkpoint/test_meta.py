@@ -19,7 +19,7 @@ IDS = torch.tensor([[1, 5, 9, 77, 200, 5, 5, 399, 31]])
 
 
 def load_float32(path: Path) -> LoadedModel:
-    return load(ModelFolder(path, path.name, "folder", None, None, "flag"), ModelSpec(dtype="float32", device="cpu"))
+    return load(ModelFolder(path, path.name), ModelSpec(dtype="float32", device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_the_context_is_that_of_the_release(tmp_path: Path, params: dict[str, An
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"n_layers": 1}, "weights that no Llama has"),
+        ({"n_layers": 1}, "weights that are not a Llama's"),
         ({"n_layers": 3}, "has no weight layers.2.attention.wq.weight"),
         ({"n_layers": 0}, "n_layers 0"),
         ({"dim": 33}, "4 heads and 2 key/value heads for a dim of 33"),
-        ({"dim": 64}, "32, but params.json makes it"),
-        ({"n_kv_heads": 4}, "self_attn.k_proj.weight is 16 × 32, but params.json makes it 32 × 32"),
+        ({"dim": 64}, "32, but params.json implies"),
+        ({"n_kv_heads": 4}, "self_attn.k_proj.weight has shape 16 × 32, but params.json implies 32 × 32"),
         ({"norm_eps": "small"}, "norm_eps 'small'"),
         ({"use_scaled_rope": True}, "no rope_scaling_factor"),
         ({"quantization_args": {"scheme": "int4"}}, "quantized"),
@@ -108,7 +108,7 @@ def test_files_that_are_not_of_one_model_are_refused(tmp_path: Path) -> None:
     folder = write_meta_llama(tmp_path / "a", shards=2)
     other = write_meta_llama(tmp_path / "b", shards=2, hidden=64, kv_heads=4)
     (folder / "consolidated.01.pth").write_bytes((other / "consolidated.01.pth").read_bytes())
-    with pytest.raises(ModelError, match="do not fit together"):
+    with pytest.raises(ModelError, match="does not match the other shards"):
         inspect(folder)
 
 

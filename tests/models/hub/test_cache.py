@@ -173,7 +173,7 @@ def test_removing_what_is_not_there(revision: str | None) -> None:
     with pytest.raises(HubError, match="not in the cache"):
         remove("org/a", revision)
     put("org/a", OLD, WHOLE)
-    with pytest.raises(HubError, match="not its revision v9"):
+    with pytest.raises(HubError, match="revision v9 of org/a is not in the cache"):
         remove("org/a", "v9")
 
 

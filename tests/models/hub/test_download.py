@@ -15,6 +15,7 @@ from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, disk_bytes, remove, repo_folder
 from tests.support.hub_server import HubServer
 from tests.support.hubs import SMALL, cache, server
+from tests.support.progress import Recorder
 
 WEIGHTS = os.urandom(3_000_000)
 FILE = "model.safetensors"
@@ -48,25 +49,6 @@ def ranges(server: HubServer) -> list[str | None]:
     return [seen.range for seen in server.downloads(FILE)]
 
 
-class Recorder:
-    """Progress that is remembered: label → (total, sum of what was advanced)."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, tuple[int | None, int]] = {}
-        self._label = ""
-
-    def start(self, label: str, total_bytes: int | None) -> None:
-        self._label = label
-        self.seen[label] = (total_bytes, 0)
-
-    def advance(self, count: int) -> None:
-        total, done = self.seen[self._label]
-        self.seen[self._label] = (total, done + count)
-
-    def finish(self) -> None:
-        pass
-
-
 def test_killed_download_continues_where_it_stopped(server: HubServer) -> None:
     server.throttle = 3_000_000
     first = pull_in_another_process()
@@ -82,7 +64,7 @@ def test_killed_download_continues_where_it_stopped(server: HubServer) -> None:
     folder = hub.pull("org/tiny", progress=progress)
     assert (folder / FILE).read_bytes() == WEIGHTS
     assert ranges(server) == [None, f"bytes={kept}-"]
-    assert progress.seen[FILE] == (len(WEIGHTS), len(WEIGHTS))
+    assert progress.totals[FILE] == sum(progress.counts[FILE]) == len(WEIGHTS)
     assert not list(repo_folder("org/tiny").rglob("*.incomplete"))
 
 
@@ -147,7 +129,7 @@ def test_server_without_range_support_sends_it_all_again(server: HubServer) -> N
     progress = Recorder()
     folder = hub.pull("org/tiny", progress=progress)
     assert (folder / FILE).read_bytes() == WEIGHTS
-    assert progress.seen[FILE] == (len(WEIGHTS), len(WEIGHTS))
+    assert progress.totals[FILE] == sum(progress.counts[FILE]) == len(WEIGHTS)
 
 
 def test_damaged_download_is_refused_and_fetched_anew(server: HubServer) -> None:

@@ -12,9 +12,9 @@ from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import repo_folder
 from openllama_cli.models.hub.errors import http_library
 from tests.support.hub_server import HubServer, Seen
-from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server
+from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 
-__all__ = ["cache", "server"]
+__all__ = ["cache", "server", "tiny"]
 
 
 def failure(repo_id: str = "org/tiny", revision: str | None = None) -> OlcError:
@@ -55,9 +55,8 @@ def test_what_the_hub_refuses_is_named(
     assert all(words in f"{error.cause}\n{error.remedy}" for words in says)
 
 
-def test_forbidden_file(server: HubServer) -> None:
-    server.add("org/tiny", WHOLE)
-    server.status["model.safetensors"] = [403]
+def test_forbidden_file(tiny: HubServer) -> None:
+    tiny.status["model.safetensors"] = [403]
     assert failure().code == "forbidden"
 
 
@@ -101,8 +100,7 @@ def test_address_of_the_hub_that_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "HF_ENDPOINT" in failure().remedy
 
 
-def test_unreachable_hub_does_not_spoil_a_cached_model(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.add("org/tiny", WHOLE)
+def test_unreachable_hub_does_not_spoil_a_cached_model(tiny: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = hub.pull("org/tiny")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     notices: list[str] = []
@@ -111,10 +109,9 @@ def test_unreachable_hub_does_not_spoil_a_cached_model(server: HubServer, monkey
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_offline_uses_the_cache_or_fails_without_a_request(server: HubServer, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-    server.add("org/tiny", WHOLE)
+def test_offline_uses_the_cache_or_fails_without_a_request(tiny: HubServer, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     folder = hub.pull("org/tiny")
-    server.requests.clear()
+    tiny.requests.clear()
     if by == "environment":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     offline = by == "option"
@@ -122,11 +119,10 @@ def test_offline_uses_the_cache_or_fails_without_a_request(server: HubServer, mo
     with pytest.raises(HubError) as caught:
         hub.pull("org/other", offline=offline)
     assert (caught.value.code, "olc models pull org/other" in caught.value.remedy) == ("offline", True)
-    assert server.requests == []
+    assert tiny.requests == []
 
 
-def test_offline_with_half_a_model_names_what_is_missing(server: HubServer) -> None:
-    server.add("org/tiny", WHOLE)
+def test_offline_with_half_a_model_names_what_is_missing(tiny: HubServer) -> None:
     (hub.pull("org/tiny") / "model.safetensors").unlink()
     with pytest.raises(HubError, match=r"is incomplete in the cache \(missing the weights\)"):
         hub.pull("org/tiny", offline=True)
@@ -140,7 +136,7 @@ def test_offline_with_half_a_model_names_what_is_missing(server: HubServer) -> N
         ({"llama.Q4_K_M.gguf": b"", "config.json": CONFIG}, ".gguf"),
         ({"model.safetensors": b"w", "tokenizer.model": b"t"}, "no config.json"),
         ({"model.safetensors": b"w", "config.json": CONFIG}, "tokenizer.model"),
-        (SMALL | {"model.safetensors.index.json": index("model-1.safetensors")}, "lacks model-1.safetensors"),
+        (SMALL | {"model.safetensors.index.json": index("model-1.safetensors")}, "is missing model-1.safetensors"),
         (SMALL | {"model.safetensors.index.json": b"{"}, "damaged"),
         (SMALL | {"model.safetensors.index.json": index("../../../.bashrc")}, "damaged"),
     ],
@@ -161,18 +157,16 @@ def test_another_architecture_is_refused_before_its_weights(server: HubServer) -
     assert "model.safetensors" not in asked(server)
 
 
-def test_model_larger_than_the_disk_is_refused_with_both_numbers(server: HubServer) -> None:
-    server.add("org/tiny", WHOLE)
-    server.declared["model.safetensors"] = 10**18
+def test_model_larger_than_the_disk_is_refused_with_both_numbers(tiny: HubServer) -> None:
+    tiny.declared["model.safetensors"] = 10**18
     error = failure()
     assert error.code == "disk_full"
     assert "1000000000 GB" in error.cause
     assert "GB free" in error.cause
-    assert server.downloads("model.safetensors") == []
+    assert tiny.downloads("model.safetensors") == []
 
 
-def test_disk_that_fills_up_while_pulling(server: HubServer) -> None:
-    server.add("org/tiny", WHOLE)
+def test_disk_that_fills_up_while_pulling(tiny: HubServer) -> None:
     import hashlib
 
     # Every write to /dev/full fails as on a full disk.
@@ -187,8 +181,7 @@ def test_disk_that_fills_up_while_pulling(server: HubServer) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_cache_that_cannot_be_written(server: HubServer, tmp_path: Path) -> None:
-    server.add("org/tiny", WHOLE)
+def test_cache_that_cannot_be_written(tiny: HubServer, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         assert failure().code == "disk"
@@ -196,8 +189,7 @@ def test_cache_that_cannot_be_written(server: HubServer, tmp_path: Path) -> None
         tmp_path.chmod(0o700)
 
 
-def test_cache_folder_that_is_a_file(server: HubServer, cache: Path) -> None:
-    server.add("org/tiny", WHOLE)
+def test_cache_folder_that_is_a_file(tiny: HubServer, cache: Path) -> None:
     cache.write_text("")
     error = failure()
     assert (error.code, "HF_HOME" in error.remedy) == ("disk", True)
@@ -215,8 +207,7 @@ def test_checksum_that_leads_out_of_the_cache(server: HubServer, monkeypatch: py
     assert failure().code == "not_a_hub"
 
 
-def test_requests_name_no_file_outside_the_plan(server: HubServer) -> None:
-    server.add("org/tiny", WHOLE)
+def test_requests_name_no_file_outside_the_plan(tiny: HubServer) -> None:
     hub.pull("org/tiny")
-    assert server.requests[0] == Seen("GET", "/api/models/org/tiny", None, None)
-    assert len([seen for seen in server.requests if seen.method == "HEAD"]) == len(WHOLE)
+    assert tiny.requests[0] == Seen("GET", "/api/models/org/tiny", None, None)
+    assert len([seen for seen in tiny.requests if seen.method == "HEAD"]) == len(WHOLE)

@@ -7,9 +7,9 @@ import pytest
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
 from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server
+from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 
-__all__ = ["cache", "server"]
+__all__ = ["cache", "server", "tiny"]
 
 
 def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:

@@ -12,12 +12,17 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
 
 
 def under_torchrun(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
-    for name, value in {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(processes)}.items():
+    set_environment(monkeypatch, {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(processes)})
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+    for name, value in env.items():
         monkeypatch.setenv(name, value)
 
 
-def test_the_place_is_what_torchrun_says() -> None:
-    assert rank_info(TORCHRUN) == RankInfo(rank=1, size=4, local_rank=1, local_size=2)
+def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, TORCHRUN)
+    assert rank_info() == RankInfo(rank=1, size=4, local_rank=1, local_size=2)
     assert not RankInfo(1, 4, 1, 2).one_host
     assert RankInfo(1, 2, 1, 2).one_host
 
@@ -31,8 +36,11 @@ def test_the_place_is_what_torchrun_says() -> None:
         {**TORCHRUN, "WORLD_SIZE": "many"},
     ],
 )
-def test_without_torchrun_or_with_one_process_it_is_an_ordinary_run(env: dict[str, str]) -> None:
-    assert rank_info(env) is None
+def test_without_torchrun_or_with_one_process_it_is_an_ordinary_run(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    set_environment(monkeypatch, env)
+    assert rank_info() is None
 
 
 @pytest.mark.parametrize(
@@ -47,15 +55,15 @@ def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(m
     under_torchrun(monkeypatch, 3)
     with pytest.raises(UsageError) as caught:
         check_ranks(dataclasses.replace(LLAMA, heads=32, kv_heads=8), ModelSpec(), "llama-3")
-    assert "llama-3 cannot be divided over 3 processes: it has 32 heads and 8 key/value heads" in caught.value.cause
-    assert "start 1, 2, 4 or 8 processes in all" in caught.value.remedy
+    assert "llama-3 cannot be split over 3 processes: its 32 heads and 8 key/value heads" in caught.value.cause
+    assert "start 1, 2, 4 or 8 processes in total" in caught.value.remedy
 
 
 def test_a_model_with_one_key_value_head_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     under_torchrun(monkeypatch, 2)
     with pytest.raises(UsageError) as caught:
         check_ranks(dataclasses.replace(LLAMA, kv_heads=1), ModelSpec(), "small")
-    assert "start 1 process in all" in caught.value.remedy
+    assert "start 1 process in total" in caught.value.remedy
 
 
 @pytest.mark.parametrize("processes", [1, 2, 32])
@@ -75,7 +83,7 @@ def test_one_device_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_what_runs_in_one_process_is_refused_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
     under_torchrun(monkeypatch, 2)
-    with pytest.raises(UsageError, match="--check runs in one process, and torchrun started 2"):
+    with pytest.raises(UsageError, match="--check needs a single process, but torchrun started 2"):
         one_process_only("--check")
     under_torchrun(monkeypatch, 1)
     one_process_only("--check")

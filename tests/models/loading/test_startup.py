@@ -10,14 +10,13 @@ import pytest
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 
 
-def test_spinning_is_bounded_unless_the_user_chose() -> None:
-    env: dict[str, str] = {}
-    prepare_environment(env)
-    assert env == {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
-        chosen = {name: "as I like", "THP_MEM_ALLOC_ENABLE": "0"}
-        prepare_environment(chosen)
-        assert chosen == {name: "as I like", "THP_MEM_ALLOC_ENABLE": "0"}
+@pytest.mark.parametrize("chosen", [None, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
+def test_spinning_is_bounded_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch, chosen: str | None) -> None:
+    env = {} if chosen is None else {chosen: "as I like", "THP_MEM_ALLOC_ENABLE": "0"}
+    monkeypatch.setattr(os, "environ", env)
+    prepare_environment()
+    expected = {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}
+    assert env == (expected if chosen is None else {chosen: "as I like", "THP_MEM_ALLOC_ENABLE": "0"})
 
 
 @pytest.mark.parametrize("command", ["complete", "generate", "batch"])

@@ -18,7 +18,8 @@ from openllama_cli.models.quantize import copies as quantize_cache
 from openllama_cli.models.quantize.copies import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.forked import Forked
-from tests.support.tiny_models import write_meta_llama, write_tiny_llama
+from tests.support.progress import Recorder
+from tests.support.tiny_models import change_config, write_meta_llama, write_tiny_llama
 
 
 @pytest.fixture(autouse=True)
@@ -27,28 +28,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "olc" / "quantised"
 
 
-class Recorder:
-    """Progress, and notices, as they came."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-        self.done, self.total = 0, 0
-        self.notices: list[str] = []
-
-    def start(self, label: str, total_bytes: int | None) -> None:
-        self.labels.append(label)
-        self.done, self.total = 0, total_bytes or 0
-
-    def advance(self, count: int) -> None:
-        self.done += count
-
-    def finish(self) -> None:
-        """Nothing to see."""
-
-
 def opened(path: Path, method: Any = "int8", seen: Recorder | None = None) -> LoadedModel:
     seen = seen or Recorder()
-    folder = ModelFolder(path, "tiny", "folder", None, None, "flag")
+    folder = ModelFolder(path, "tiny")
     return load(folder, ModelSpec(device="cpu", quantize=method), progress=seen, notice=seen.notices.append)
 
 
@@ -70,8 +52,9 @@ def test_the_second_start_quantizes_nothing(tiny_model: Path, cache: Path, metho
     first, second = Recorder(), Recorder()
     expected = logits(opened(tiny_model, method, first))
     assert first.labels == [f"quantizing to {method}"]
-    # Norms are too small to be counted.
-    assert 0.97 * first.total < first.done <= first.total
+    total, done = first.totals[first.labels[0]], sum(first.counts[first.labels[0]])
+    assert total is not None
+    assert 0.97 * total < done <= total, "norms are too small to be counted"
     assert logits(opened(tiny_model, method, second)) == expected
     assert second.labels == first.notices == second.notices == []
     assert {file.name for file in only_copy(cache).iterdir()} == {WEIGHTS, ABOUT}
@@ -120,49 +103,38 @@ def test_another_model_method_or_edit_has_a_copy_of_its_own(tmp_path: Path, tmp_
     assert len(list(cache.iterdir())) == 3
 
 
-def flip_a_bit(folder: Path) -> None:
-    data = bytearray((folder / WEIGHTS).read_bytes())
-    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
-    (folder / WEIGHTS).write_bytes(bytes(data))
+def flip_a_bit(data: bytes) -> bytes:
+    changed = bytearray(data)
+    changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    return bytes(changed)
 
 
-def cut_short(folder: Path) -> None:
-    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 5000)
+# What happens to which file; None: it is removed.
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
+    **{f"flipped bit {n}": (WEIGHTS, flip_a_bit) for n in range(8)},
+    "truncated": (WEIGHTS, lambda data: data[:-5000]),
+    "blocks swapped": (WEIGHTS, lambda data: data[:8192] + data[12288:16384] + data[8192:12288] + data[16384:]),
+    "empty": (WEIGHTS, lambda data: b""),
+    "no weights": (WEIGHTS, None),
+    "no description": (ABOUT, None),
+    "another description": (ABOUT, lambda data: json.dumps({"format": quantize_cache.FORMAT, "model": []}).encode()),
+}
 
 
-def swap_blocks(folder: Path) -> None:
-    data = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(data[:8192] + data[12288:16384] + data[8192:12288] + data[16384:])
-
-
-def empty(folder: Path) -> None:
-    (folder / WEIGHTS).write_bytes(b"")
-
-
-def lose_about(folder: Path) -> None:
-    (folder / ABOUT).unlink()
-
-
-def odd_about(folder: Path) -> None:
-    (folder / ABOUT).write_text(json.dumps({"format": quantize_cache.FORMAT, "model": []}))
-
-
-def lose_weights(folder: Path) -> None:
-    (folder / WEIGHTS).unlink()
-
-
-@pytest.mark.parametrize(
-    "damage", [*[flip_a_bit] * 8, cut_short, swap_blocks, empty, lose_about, odd_about, lose_weights], ids=lambda d: d.__name__
-)
-def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path, damage: str) -> None:
     opened(tiny_model)
-    whole = (only_copy(cache) / WEIGHTS).read_bytes()
-    damage(only_copy(cache))
-    seen = Recorder()
+    complete = (only_copy(cache) / WEIGHTS).read_bytes()
+    name, change = DAMAGE[damage]
+    file = only_copy(cache) / name
+    if change is None:
+        file.unlink()
+    else:
+        file.write_bytes(change(file.read_bytes()))
+    seen, again = Recorder(), Recorder()
     opened(tiny_model, seen=seen)
-    assert seen.notices == ["the quantized copy of the model is damaged; quantizing again"]
-    assert (only_copy(cache) / WEIGHTS).read_bytes() == whole
-    again = Recorder()
+    assert seen.notices == ["the quantized copy of the model is damaged; creating it again"]
+    assert (only_copy(cache) / WEIGHTS).read_bytes() == complete
     opened(tiny_model, seen=again)
     assert again.notices == again.labels == []
 
@@ -174,7 +146,8 @@ def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: 
     code = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from tests.models.quantize.test_quantize import Recorder, logits, opened\n"
+        "from tests.models.quantize.test_quantize import logits, opened\n"
+        "from tests.support.progress import Recorder\n"
         "seen = Recorder()\n"
         f"print(json.dumps([logits(opened(Path({str(tiny_model)!r}), {method!r}, seen)), seen.notices]))\n"
         "sys.exit()\n"
@@ -184,7 +157,7 @@ def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: 
     found, notices = json.loads(run.out)
     assert found == expected
     assert len(notices) == 1
-    assert "cannot keep the quantized model" in notices[0]
+    assert "cannot save the quantized model" in notices[0]
     assert "File too large" in notices[0]
     assert list(cache.iterdir()) == []
 
@@ -255,11 +228,10 @@ def test_a_file_of_the_hubs_cache_is_known_by_its_checksum(tmp_path: Path) -> No
     ],
 )
 def test_models_of_another_arithmetic_are_refused(tmp_model: Path, change: dict[str, Any], what: str, cache: Path) -> None:
-    config = json.loads((tmp_model / "config.json").read_text())
-    (tmp_model / "config.json").write_text(json.dumps(config | change))
+    change_config(tmp_model, **change)
     with pytest.raises(ModelError, match=what) as refused:
         opened(tmp_model)
-    assert refused.value.remedy == "leave --quantize out"
+    assert refused.value.remedy == "leave out --quantize"
     assert not cache.exists()
 
 
@@ -269,7 +241,7 @@ def test_weights_that_changed_since_they_were_inspected_are_an_error(tmp_model: 
     checkpoint = inspect(tmp_model)
     weights = tmp_model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    folder = ModelFolder(tmp_model, "tiny", "folder", None, None, "flag")
+    folder = ModelFolder(tmp_model, "tiny")
     with pytest.raises(OlcError):
         load(folder, ModelSpec(device="cpu", quantize="int8"), checkpoint=checkpoint)
     assert list(cache.iterdir()) == []
