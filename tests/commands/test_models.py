@@ -55,6 +55,9 @@ class Home:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.olc(*arguments, "--json").stdout)
 
+    def pull(self, name: str) -> Path:
+        return Path(self.olc("pull", name).stdout.strip())
+
     def listed(self, name: str) -> Any:
         return next(model for model in self.json("list")["models"] if name in (model["alias"], model["repo_id"]))
 
@@ -127,7 +130,7 @@ def test_pull_list_and_remove_a_model(home: Home, server: HubServer) -> None:
 @pytest.mark.parametrize(("answer", "left"), [("y", False), ("n", True), ("", True)])
 def test_rm_asks_on_a_terminal(home: Home, server: HubServer, answer: str, left: bool) -> None:
     server.add("org/tiny", FILES)
-    folder = Path(home.olc("pull", "org/tiny").stdout.strip())
+    folder = home.pull("org/tiny")
     mine, theirs = pty.openpty()
     with subprocess.Popen([*OLC, "rm", "org/tiny"], env=home.env, stdin=theirs, stderr=subprocess.PIPE, text=True) as asking:
         os.write(mine, f"{answer}\n".encode())
@@ -143,7 +146,7 @@ def test_rm_of_one_revision_keeps_the_other(home: Home, server: HubServer) -> No
     old = server.add("org/tiny", FILES | {"model.safetensors": b"old" * 1000})
     home.olc("pull", "org/tiny")
     server.add("org/tiny", FILES)
-    folder = Path(home.olc("pull", "org/tiny").stdout.strip())
+    folder = home.pull("org/tiny")
     assert home.json("rm", "org/tiny", "--revision", old, "--yes")["freed_bytes"] == 3000
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
 
@@ -173,7 +176,7 @@ def test_killed_pull_continues_where_it_stopped(home: Home, server: HubServer) -
     assert (listed["state"], listed["cached_bytes"] >= kept) == ("incomplete", True)
 
     server.throttle = None
-    folder = Path(home.olc("pull", "org/tiny").stdout.strip())
+    folder = home.pull("org/tiny")
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert folder.name == commit
     assert [seen.range for seen in server.downloads("model.safetensors")] == [None, f"bytes={kept}-"]
@@ -258,7 +261,7 @@ def test_info_of_a_folder_and_of_the_same_model_on_the_hub(home: Home, server: H
 
 def test_info_of_an_incomplete_model_names_what_is_missing(home: Home, server: HubServer, llama: Path) -> None:
     server.add("org/llama", llama)
-    folder = Path(home.olc("pull", "org/llama").stdout.strip())
+    folder = home.pull("org/llama")
     (folder / "model-00002-of-00002.safetensors").unlink()
     document = home.json("info", "org/llama")
     assert (document["state"], document["missing"]) == ("incomplete", ["model-00002-of-00002.safetensors"])

@@ -1,9 +1,7 @@
 """Progress that remembers."""
 
-from openllama_cli.system.progress import NullProgress
 
-
-class Recorder(NullProgress):
+class Recorder:
     """What work reported, and the notices it gave.
 
     totals, counts: label → the bytes it announced, and those it advanced by. finished: pieces of work that have ended.

@@ -227,6 +227,13 @@ def write_meta_llama(
 
 
 SHAPE: dict[str, Any] = {"kv_heads": 2, "heads": 4, "layers": 2}
+LLAMA3_ROPE: dict[str, Any] = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "safetensors": lambda folder: write_tiny_llama(folder, **SHAPE),

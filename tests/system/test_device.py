@@ -10,21 +10,17 @@ from openllama_cli.errors import OlcError
 from openllama_cli.system import device as system
 from openllama_cli.system import memory
 from openllama_cli.system.cgroup import Limits
-from openllama_cli.system.device import auto_dtype, choose_dtype, cpu_instructions, has_bfloat16, main_device
+from openllama_cli.system.device import DtypeName, auto_dtype, choose_dtype, cpu_instructions, has_bfloat16, main_device
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
-def test_auto_type_is_the_stored_one_on_a_gpu_and_the_fast_one_on_a_cpu(stored: str) -> None:
-    assert choose_dtype("auto", stored, GPU) == getattr(torch, stored)
-    assert choose_dtype("auto", stored, CPU) == (torch.bfloat16 if has_bfloat16(cpu_instructions()) else torch.float32)
-
-
-@pytest.mark.parametrize("requested", ["float32", "float16", "bfloat16"])
-def test_a_type_that_was_asked_for_is_used(requested: str) -> None:
-    assert choose_dtype(requested, "bfloat16", CPU) == choose_dtype(requested, "bfloat16", GPU) == getattr(torch, requested)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_auto_type_is_the_stored_one_on_a_gpu_and_the_fast_one_on_a_cpu_and_another_is_used_as_it_is(name: DtypeName) -> None:
+    assert choose_dtype("auto", name, GPU) == getattr(torch, name)
+    assert choose_dtype("auto", name, CPU) == (torch.bfloat16 if has_bfloat16(cpu_instructions()) else torch.float32)
+    assert choose_dtype(name, "bfloat16", CPU) == choose_dtype(name, "bfloat16", GPU) == getattr(torch, name)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")

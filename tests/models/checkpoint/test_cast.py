@@ -13,22 +13,22 @@ from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import library
 from tests.support.tiny_models import write_tiny_llama
 
+EVERY = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+
+
+def random(*shape: int) -> torch.Tensor:
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 100).half()
+
 
 @pytest.mark.parametrize("shape", [(3, 5), (700, 800), (1,), (0,), ()])
 def test_float16_becomes_bfloat16_as_in_torch(shape: tuple[int, ...]) -> None:
-    numbers = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 100).half()
-    assert torch.equal(cast(numbers, torch.bfloat16), numbers.bfloat16())
+    assert torch.equal(cast(random(*shape), torch.bfloat16), random(*shape).bfloat16())
 
 
-def test_every_float16_number_is_converted_right() -> None:
-    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
-    assert torch.equal(cast(numbers, torch.bfloat16).float().nan_to_num(7), numbers.bfloat16().float().nan_to_num(7))
-
-
-def test_a_transposed_weight_is_converted_in_its_order() -> None:
-    numbers = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).half().T
-    assert torch.equal(cast(numbers, torch.bfloat16), numbers.bfloat16())
-    assert torch.equal(cast(numbers, torch.float32), numbers.float())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("numbers", [EVERY, random(40, 30).T], ids=["every number", "transposed"])
+def test_every_number_is_converted_right_and_in_its_order(numbers: torch.Tensor, dtype: torch.dtype) -> None:
+    assert torch.equal(cast(numbers, dtype).float().nan_to_num(7), numbers.to(dtype).float().nan_to_num(7))
 
 
 @pytest.mark.parametrize("safe", [True, False])

@@ -17,6 +17,7 @@ from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.tiny_models import (
+    LLAMA3_ROPE,
     SHAPE,
     VOCAB,
     WRITERS,
@@ -99,15 +100,7 @@ def test_biases_are_expected_where_config_json_has_them(tmp_path: Path) -> None:
     [
         {"rope_theta": 500000.0},
         {"rope_theta": 10000, "rope_scaling": {"type": "linear", "factor": 2.0}},
-        {
-            "rope_scaling": {
-                "rope_type": "llama3",
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64,
-            }
-        },
+        {"rope_scaling": LLAMA3_ROPE},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
     ],
 )

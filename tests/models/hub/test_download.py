@@ -45,21 +45,26 @@ def wait_for_bytes(file: Path, count: int) -> None:
         time.sleep(0.005)
 
 
+def pull_and_kill(server: HubServer, content: bytes, count: int) -> int:
+    """Pull in another process that is killed when it has so many bytes of the weights; returns how many were kept."""
+    server.throttle = 3_000_000
+    process = pull_in_another_process()
+    wait_for_bytes(partial(content), count)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    server.throttle = None
+    return partial(content).stat().st_size
+
+
 def ranges(server: HubServer) -> list[str | None]:
     return [seen.range for seen in server.downloads(FILE)]
 
 
 def test_killed_download_continues_where_it_stopped(server: HubServer) -> None:
-    server.throttle = 3_000_000
-    first = pull_in_another_process()
-    wait_for_bytes(partial(), 500_000)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    kept = partial().stat().st_size
+    kept = pull_and_kill(server, WEIGHTS, 500_000)
     assert 500_000 <= kept < len(WEIGHTS)
     assert cached("org/tiny") is None
 
-    server.throttle = None
     progress = Recorder()
     folder = hub.pull("org/tiny", progress=progress)
     assert (folder / FILE).read_bytes() == WEIGHTS
@@ -72,14 +77,9 @@ def test_killed_update_leaves_the_older_model_usable(server: HubServer) -> None:
     old = hub.pull("org/tiny")
     new_weights = os.urandom(2_000_000)
     new = server.add("org/tiny", FILES | {FILE: new_weights})
-    server.throttle = 3_000_000
-    update = pull_in_another_process()
-    wait_for_bytes(partial(new_weights), 200_000)
-    update.send_signal(signal.SIGKILL)
-    update.communicate()
+    pull_and_kill(server, new_weights, 200_000)
     assert cached("org/tiny") == old
     assert (old / FILE).read_bytes() == WEIGHTS
-    server.throttle = None
     assert hub.pull("org/tiny").name == new
 
 

@@ -24,6 +24,7 @@ from openllama_cli.system.device import DtypeName
 from tests.support.forked import Forked
 from tests.support.progress import Recorder
 from tests.support.tiny_models import (
+    LLAMA3_ROPE,
     VOCAB,
     WRITERS,
     change_config,
@@ -153,14 +154,7 @@ def test_a_type_that_was_asked_for_is_what_the_weights_get(tmp_path: Path) -> No
 
 def test_tied_biased_and_rescaled_llamas_load(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path, layers=1, tie=True)
-    rope = {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    }
-    change_config(folder, attention_bias=True, mlp_bias=True, rope_scaling=rope, rope_theta=500000.0)
+    change_config(folder, attention_bias=True, mlp_bias=True, rope_scaling=LLAMA3_ROPE, rope_theta=500000.0)
     state = load_file(folder / "model.safetensors")
     for name in [name for name in state if "proj" in name]:
         state[name.replace("weight", "bias")] = torch.ones(state[name].shape[0])
@@ -168,7 +162,7 @@ def test_tied_biased_and_rescaled_llamas_load(tmp_path: Path) -> None:
     model = load_folder(folder).model
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     assert model.model.layers[0].mlp.up_proj.bias.sum() == 48
-    assert model.config.rope_parameters == rope | {"rope_theta": 500000.0}
+    assert model.config.rope_parameters == LLAMA3_ROPE | {"rope_theta": 500000.0}
 
 
 def test_generation_settings_that_come_with_a_checkpoint_do_not_reach_generate(tmp_path: Path) -> None:
@@ -255,20 +249,19 @@ def test_a_flipped_bit_in_a_header_never_ends_in_a_traceback(tmp_path: Path, saf
 def test_files_that_change_under_the_loader_are_explained(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path / "a")
     found = inspect(folder)
-    content = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(content[:-100])
-    with pytest.raises(ModelError, match="changed during reading"), explained(found, CPU, torch.float32):
-        safe_open(folder / "model.safetensors", framework="pt")
-    binary = write_tiny_llama(tmp_path / "b", safe=False) / "pytorch_model.bin"
-    binary.write_bytes(binary.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="changed during reading"), explained(found, CPU, torch.float32):
-        torch.load(binary, weights_only=True, mmap=True)
-    binary.write_bytes(pickle.dumps(object(), protocol=2))
-    with pytest.raises(ModelError, match="changed during reading"), explained(found, CPU, torch.float32):
-        torch.load(binary, weights_only=True)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be read"), explained(found, CPU, torch.float32):
-        (folder / "model.safetensors").read_bytes()
+    safe, binary = folder / "model.safetensors", write_tiny_llama(tmp_path / "b", safe=False) / "pytorch_model.bin"
+    for file in (safe, binary):
+        file.write_bytes(file.read_bytes()[:-100])
+    pickled = tmp_path / "pickled.bin"
+    pickled.write_bytes(pickle.dumps(object(), protocol=2))
+    for read, said in (
+        (lambda: safe_open(safe, framework="pt"), "changed during reading"),
+        (lambda: torch.load(binary, weights_only=True, mmap=True), "changed during reading"),
+        (lambda: torch.load(pickled, weights_only=True), "changed during reading"),
+        ((tmp_path / "gone").read_bytes, "cannot be read"),
+    ):
+        with pytest.raises(ModelError, match=said), explained(found, CPU, torch.float32):
+            read()
 
 
 def test_memory_that_is_not_there_is_explained_and_bugs_are_not(tmp_path: Path) -> None:

@@ -51,19 +51,27 @@ def test_every_process_needs_whole_heads_and_key_value_heads(heads: int, kv_head
     assert sizes(dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads)) == expected
 
 
-def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    under_torchrun(monkeypatch, 3)
+@pytest.mark.parametrize(
+    ("processes", "heads", "kv_heads", "cause", "remedy"),
+    [
+        (
+            3,
+            32,
+            8,
+            "llama cannot be split over 3 processes: its 32 heads and 8 key/value heads",
+            "start 1, 2, 4 or 8 processes in",
+        ),
+        (2, 32, 1, "over 2 processes", "start 1 process in total"),
+    ],
+)
+def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(
+    monkeypatch: pytest.MonkeyPatch, processes: int, heads: int, kv_heads: int, cause: str, remedy: str
+) -> None:
+    under_torchrun(monkeypatch, processes)
     with pytest.raises(UsageError) as caught:
-        check_ranks(dataclasses.replace(LLAMA, heads=32, kv_heads=8), ModelSpec(), "llama-3")
-    assert "llama-3 cannot be split over 3 processes: its 32 heads and 8 key/value heads" in caught.value.cause
-    assert "start 1, 2, 4 or 8 processes in total" in caught.value.remedy
-
-
-def test_a_model_with_one_key_value_head_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    under_torchrun(monkeypatch, 2)
-    with pytest.raises(UsageError) as caught:
-        check_ranks(dataclasses.replace(LLAMA, kv_heads=1), ModelSpec(), "small")
-    assert "start 1 process in total" in caught.value.remedy
+        check_ranks(dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads), ModelSpec(), "llama")
+    assert cause in caught.value.cause
+    assert remedy in caught.value.remedy
 
 
 @pytest.mark.parametrize("processes", [1, 2, 32])

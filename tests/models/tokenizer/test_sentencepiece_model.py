@@ -27,6 +27,11 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer
     return found
 
 
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Tokenizer:
+    return open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
+
+
 SPACES = [" ", "  ", "    ", "\n", "\t", "\r\n", "\0", "▁", "\u3000", "\u200b", "\ufeff"]
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x0A>", "<sep>", "\ufffd"]
 WORDS = ["the", "whale", "10,000", "é", "e\u0301", "ﬁ", "Ｆ", "①", "İ", "ß", "日本", "हिन्दी", "👩\u200d👩\u200d👧", "🏳️\u200d🌈"]
@@ -146,8 +151,7 @@ def test_special_tokens_in_text_are_text(tmp_path: Path) -> None:
     assert tokenizer.decode(ids) == "<s></s><unk><0x0A>"
 
 
-def test_bos_and_eos_have_no_text(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
+def test_bos_and_eos_have_no_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.special_ids == {1, 2}
     assert tokenizer.decode([1, *tokenizer.encode("whale", bos=False), 2]) == "whale"
 
@@ -202,8 +206,7 @@ def test_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 420, 10**6, 2**40])
-def test_ids_outside_the_vocabulary_are_named(tmp_path: Path, token: int) -> None:
-    tokenizer = open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
+def test_ids_outside_the_vocabulary_are_named(tokenizer: Tokenizer, token: int) -> None:
     for attempt in (lambda: tokenizer.decode([5, token]), lambda: tokenizer.piece(token)):
         with pytest.raises(ModelError, match=f"token id {token} ") as caught:
             attempt()
@@ -211,8 +214,7 @@ def test_ids_outside_the_vocabulary_are_named(tmp_path: Path, token: int) -> Non
         assert caught.value.code == "token_id_out_of_range"
 
 
-def test_a_byte_that_is_not_utf8_is_a_usage_error(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
+def test_a_byte_that_is_not_utf8_is_a_usage_error(tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="0xE9 at character 4"):
         tokenizer.encode(os.fsdecode(b"caf\xe9"))
     with pytest.raises(UsageError, match=r"U\+D800 at character 1"):
