@@ -2,7 +2,7 @@
 
 The weights go from file to file one at a time, with their bits as they are: memory holds about one tensor and the part of the
 source that is mapped (`tensors.READ_BEFORE_REOPENING`). The folder appears under its name only when it is complete; a
-conversion that is killed leaves `.NAME.*.partial` beside it, which may be removed.
+conversion that is killed leaves `.NAME.*.partial` next to it, which may be removed.
 """
 
 import errno
@@ -110,7 +110,7 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, sha
 
 
 def _plan(checkpoint: Checkpoint, source: TensorSource) -> dict[str, TensorInfo]:
-    """The weights to write. A tied output matrix, which .bin files hold beside the embedding, is left out if it is the same."""
+    """The weights to write. A tied output matrix, which .bin files hold too, is left out if it is the same."""
     import torch
 
     plan = dict(checkpoint.tensors)

@@ -22,7 +22,7 @@ from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import locate
 
 DTYPES = ("float32", "float16", "bfloat16")
-# What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold beside or in place of a weight.
+# What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold next to a weight or in its place.
 _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
 
 
@@ -215,7 +215,7 @@ def _checked(
 
 
 def _is_meta(folder: Path) -> bool:
-    """Whether a folder is in Meta's format; Hugging Face weights beside it win. Raises ModelError for half of either."""
+    """Whether a folder is in Meta's format; Hugging Face weights next to it win. Raises ModelError for half of either."""
     shards = shard_files(folder)
     has_weights = any((folder / f"{name}{end}").is_file() for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
     has_config, has_params = (folder / "config.json").is_file(), (folder / "params.json").is_file()
@@ -256,7 +256,7 @@ def _listing(folder: Path) -> str:
 
 
 def _advice(folder: Path) -> str:
-    """What to name in place of a folder that holds no model."""
+    """What to give in place of a folder without a model."""
     if (folder / "adapter_config.json").is_file():
         return "this is an adapter (LoRA): merge it into its base model, and give the merged folder"
     if any(folder.glob("*.gguf")):
@@ -271,12 +271,8 @@ def _advice(folder: Path) -> str:
 
 def _first(names: set[str]) -> str:
     """The first two of many names, layers in order of number."""
-    ordered = sorted(names, key=lambda name: [(int(part), "") if part.isdecimal() else (0, part) for part in _parts(name)])
+    ordered = sorted(names, key=lambda name: re.sub("[0-9]{1,9}", lambda number: number[0].zfill(9), name))
     return ", ".join(ordered[:2]) + (", …" if len(ordered) > 2 else "")
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"([0-9]{1,9})", name)
 
 
 def _times(shape: tuple[int, ...]) -> str:

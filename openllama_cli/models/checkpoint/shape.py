@@ -1,4 +1,4 @@
-"""The numbers that make a Llama, the weights that follow from them, and how a weight lies in its files."""
+"""The numbers that make a Llama, the weights that follow from them, and where a weight is in its files."""
 
 import math
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one weight lies. name: in the files. files: one, or all that hold a slice of it, in the order of the slices.
+    """Where one weight is stored. name: in the files. files: one, or all that hold a slice of it, in the order of the slices.
 
     dim: the dimension it is cut along, None if it is not. heads: how many rotary heads its rows make up where they are in
     Meta's order, else 0.

@@ -32,7 +32,7 @@ class TensorSource:
         self._read = 0
 
     def get(self, name: str) -> "torch.Tensor":
-        """One weight: where it lies in the mapped file as it is, a view, which keeps that file mapped for as long as it lives.
+        """One weight: a view of the mapped file where that holds it as it is, which keeps the file mapped as long as it lives.
 
         Raises what torch and safetensors raise for files that changed since they were inspected.
         """

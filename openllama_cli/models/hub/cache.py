@@ -1,4 +1,4 @@
-"""huggingface_hub's cache as it lies on disk: finding, listing and removing what is there. Nothing here uses the network.
+"""huggingface_hub's cache on disk: finding, listing and removing what is there. Nothing here uses the network.
 
 The layout is huggingface_hub's own (https://huggingface.co/docs/huggingface_hub/guides/manage-cache):
 

@@ -1,7 +1,7 @@
 """One file from the Hub into the cache, resumed across cut connections and killed processes.
 
 huggingface_hub begins a file anew when its process was killed, which hurts with files of many GB. Here the bytes go to
-`<checksum>.olc.incomplete` beside the blob, unbuffered, and the next attempt, in this process or another, asks only for the
+`<checksum>.olc.incomplete` next to the blob, unbuffered, and the next attempt, in this process or another, asks only for the
 rest (HTTP Range). The checksum is in the name, so a partial file of another version is never continued. A file becomes a
 blob only when its checksum is right.
 """

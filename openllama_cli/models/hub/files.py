@@ -63,7 +63,7 @@ def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> l
 
 
 def shards_of(index: bytes) -> list[str] | None:
-    """The file names in a weights index, sorted; None when it is damaged or names anything but files beside it."""
+    """The file names in a weights index, sorted; None when it is damaged or names anything but files in its folder."""
     try:
         files = set(json.loads(index)["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -46,7 +46,7 @@ class LoadedModel:
 
     model: in eval mode, without gradients; None where the weights are quantized. Its generation_config holds the special ids
     and nothing else, so that `model.generate` adds nothing to what it is told. input_device: where token ids have to be.
-    dtype: of the weights, or of the activations beside quantized weights. device: where the weights are, in words: "cpu",
+    dtype: of the weights, or of the activations with quantized weights. device: where the weights are, in words: "cpu",
     "cuda:0", "cuda:0,cpu,disk". load_seconds: of the call of `load`, importing torch and transformers included.
     quantized: the weights, if they are.
     """
@@ -172,7 +172,7 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
 
 @contextlib.contextmanager
 def _offload_folder(given: Path | None) -> Iterator[Path]:
-    """The folder for offloaded weights. A temporary one goes at once if nothing was written, else when the process ends."""
+    """The folder for offloaded weights. A temporary one is removed after the block if it is empty, else at exit."""
     if given is not None:
         yield given
         return

@@ -60,7 +60,7 @@ def root() -> Path:
 
 
 def copy_folder(files: Sequence[Path], *settings: object) -> Path:
-    """Where the copy of a model belongs, whether or not it is there. settings: all that the bytes depend on beside its files.
+    """Where the copy of a model belongs, if there is one or not. settings: what the bytes depend on apart from its files.
 
     A file of the Hub's cache is known by its checksum, which is its name there. Any other one is known by the time of its last
     change and its fingerprint: a model of many gigabytes is not read through before every start. Raises OSError or OlcError

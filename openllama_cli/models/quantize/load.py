@@ -55,7 +55,7 @@ class QuantizedFile:
         return {name: info for name, (_, info) in self._layout.items()}
 
     def get(self, name: str) -> "torch.Tensor":
-        """One tensor, not copied unless it lies where its type cannot be read."""
+        """One tensor, copied only where its offset is not aligned for its dtype."""
         import torch
 
         offset, info = self._layout[name]

@@ -1,7 +1,7 @@
 """Rounding weights to 8 and 4 bits, and the two orders in which int4 weights are stored: the one of olc's own kernels, and that
 of torch's operator. Nothing here knows models, and torch is imported when a function is called.
 
-Blocks of rows at a time: their float32 copies stay in the processor's cache, and memory holds little beside the result.
+Blocks of rows at a time: their float32 copies stay in the processor's cache, and memory holds little besides the result.
 """
 
 from abc import ABC, abstractmethod
@@ -136,8 +136,8 @@ def fit_groups(groups: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, tor
     """float32 [out, n, INT4_GROUP] → levels 0 … 15 of the same shape, scales and zeros [out, n]; w = scale * (q - 8) + zero.
 
     Minimises the squared error of the weights: the range of a group is narrowed as far as that helps (clipping a few outliers
-    for finer steps), then levels and line are fitted in turn, each to the other, as half-quadratic quantization does
-    (Badri and Shaji 2023) with the fit of llama.cpp's k-quants: least squares for scale and zero at once. Scales and zeros are
+    for finer steps), then levels and line are fitted alternately, each to the other, as half-quadratic quantization does
+    (Badri and Shaji 2023) with the fit of llama.cpp's k-quants: least squares for scale and zero together. Scales and zeros are
     rounded to bfloat16, as they are stored, before the levels are chosen for the last time.
     """
     import torch

@@ -70,13 +70,13 @@ def check_quantizable(checkpoint: Checkpoint, method: QuantizeName) -> None:
     activation = checkpoint.config.get("hidden_act", "silu")
     rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    odd = None
+    unsupported = None
     if activation not in ("silu", "swish"):
-        odd = f"the activation {activation}"
+        unsupported = f"the activation {activation}"
     elif kind in _VARYING_ROPE:
-        odd = f"{kind} rotary embeddings"
-    if odd is not None:
-        raise ModelError(f"--quantize {method} does not support models with {odd}", "leave out --quantize")
+        unsupported = f"{kind} rotary embeddings"
+    if unsupported is not None:
+        raise ModelError(f"--quantize {method} does not support models with {unsupported}", "leave out --quantize")
 
 
 def plan(checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout) -> dict[str, TensorInfo]:

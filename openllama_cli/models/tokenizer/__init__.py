@@ -2,5 +2,5 @@
 tokenizers.
 
 Begin with `open.open_tokenizer`, which makes a `base.Tokenizer` of a model's folder. `files` tells what is wrong with a file;
-`compare` holds a tokenizer against transformers'.
+`compare` compares a tokenizer with transformers'.
 """

@@ -84,7 +84,7 @@ def load_llama_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     try:
         with quiet_transformers():
             loaded: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # whatever an odd file makes it raise: the comparison cannot be made
+    except Exception as error:  # Of any kind, by the file: the comparison cannot be made.
         raise ModelError(
             f"transformers cannot load the tokenizer in {path}: {first_line(error)}",
             "leave out --check; olc itself does not need it",

@@ -14,7 +14,7 @@ from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceToke
 def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) -> Tokenizer:
     """The tokenizer of a model folder (or of a tokenizer file): `tokenizer.model`, else `tokenizer.json`.
 
-    In Meta's download layout tokenizer.model may lie in the parent folder. config_json: what the folder's config.json holds, if
+    In Meta's download layout tokenizer.model may be in the parent folder. config_json: what the folder's config.json holds, if
     the caller has read it (`Checkpoint.config_json`). Raises ModelError naming what is wrong with a file.
     """
     file = locate(path)
@@ -29,9 +29,9 @@ def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) 
 def locate(path: Path) -> Path:
     """The tokenizer file of a model folder: tokenizer.model, else tokenizer.json.
 
-    Meta's downloads keep one tokenizer.model beside the folders of the sizes (llama/tokenizer.model,
+    Meta's downloads keep one tokenizer.model next to the folders of the sizes (llama/tokenizer.model,
     llama/7B/params.json), so for a folder in Meta's format the parent is looked at too. A tokenizer.model that is
-    Llama 3's tiktoken file is passed over for a tokenizer.json beside it, which holds the same tokenizer.
+    Llama 3's tiktoken file is passed over for a tokenizer.json next to it, which holds the same tokenizer.
 
     path may also be a tokenizer file itself. Raises ModelError when there is none.
     """
@@ -41,7 +41,8 @@ def locate(path: Path) -> Path:
         raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
     model, fast = path / "tokenizer.model", path / "tokenizer.json"
     if model.is_file():
-        return fast if fast.is_file() and is_tiktoken(_start(model)) else model
+        with model.open("rb") as file:
+            return fast if fast.is_file() and is_tiktoken(file.read(4096)) else model
     if fast.is_file():
         return fast
     shared = path.resolve().parent / "tokenizer.model"
@@ -53,8 +54,3 @@ def locate(path: Path) -> Path:
         f"{path} has no tokenizer: neither tokenizer.model nor tokenizer.json",
         "copy the model's tokenizer.model into it, or give the folder of the complete model",
     )
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
