@@ -126,17 +126,19 @@ class _Store:
 
     def look_up(self, names: Sequence[str]) -> list[RemoteFile]:
         """The size and checksum of those files that the snapshot does not have. Both come in headers; nothing is downloaded."""
-        return [self._look_up(name) for name in names if not (self._snapshot / name).exists()]
-
-    def _look_up(self, name: str) -> RemoteFile:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        url = hf_hub_url(self._repo_id, name, revision=self._commit, endpoint=hub_endpoint())
-        found = get_hf_file_metadata(url, timeout=timeouts(), endpoint=hub_endpoint())
-        # The checksum becomes a file name.
-        if found.size is None or not re.fullmatch(r"[\w-]+", found.etag or ""):
-            raise NotAHubError(f"the response has no size or checksum of {name}")
-        return RemoteFile(name=name, url=url, checksum=str(found.etag), size=found.size)
+        files = []
+        for name in names:
+            if (self._snapshot / name).exists():
+                continue
+            url = hf_hub_url(self._repo_id, name, revision=self._commit, endpoint=hub_endpoint())
+            found = get_hf_file_metadata(url, timeout=timeouts(), endpoint=hub_endpoint())
+            # The checksum becomes a file name.
+            if found.size is None or not re.fullmatch(r"[\w-]+", found.etag or ""):
+                raise NotAHubError(f"the response has no size or checksum of {name}")
+            files.append(RemoteFile(name=name, url=url, checksum=str(found.etag), size=found.size))
+        return files
 
     def get(self, file: RemoteFile) -> None:
         """Have the file as a blob."""

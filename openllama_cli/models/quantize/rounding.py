@@ -21,30 +21,27 @@ _REFITS = 2
 
 
 class Int4Layout(ABC):
-    """An order of bytes. rows, columns: to multiples of which a matrix is padded. name: tells it from other ones on disk."""
+    """An order of bytes. rows, columns: to multiples of which a matrix is padded. name: tells it from other ones on disk.
+
+    groups_first: scales and zeros are stored as [in' / INT4_GROUP, out', 2], else as [out', in' / INT4_GROUP, 2].
+    """
 
     rows: int
     columns: int
     name: tuple[str, ...]
+    groups_first: bool
 
     @abstractmethod
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
         """int32 levels 0 … 15, [out', in'] → uint8 [out', in' / 2]."""
 
-    @abstractmethod
-    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
-        """Scales and zeros, [out', in' / INT4_GROUP, 2], in the layout's order."""
-
-    @abstractmethod
-    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
-        """The shape of what `arrange` returns."""
-
     def plan(self, name: str, out: int, columns: int) -> dict[str, TensorInfo]:
         """Types and shapes of a matrix's tensors."""
         out += -out % self.rows
         columns += -columns % self.columns
+        groups = columns // INT4_GROUP
         return {
-            f"{name}.parameters": TensorInfo("bfloat16", self._parameters(out, columns // INT4_GROUP)),
+            f"{name}.parameters": TensorInfo("bfloat16", (groups, out, 2) if self.groups_first else (out, groups, 2)),
             f"{name}.weight": TensorInfo("uint8", (out, columns // 2)),
         }
 
@@ -54,23 +51,19 @@ class NativeLayout(Int4Layout):
 
     rows, columns = 1, INT4_BLOCK
     name = ("native", "1")
+    groups_first = False
 
     def pack(self, levels: "torch.Tensor") -> "torch.Tensor":
         from openllama_cli.native.matmul import pack_int4
 
         return pack_int4(levels)
 
-    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
-        return parameters
-
-    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
-        return (out, groups, 2)
-
 
 class TorchLayout(Int4Layout):
     """For torch's operator: rows in 16s, and in 64s in the order that it reads fastest, which depends on the processor."""
 
     rows, columns = 64, INT4_GROUP
+    groups_first = True
 
     @property
     def name(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -84,12 +77,6 @@ class TorchLayout(Int4Layout):
 
         packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
         return packed
-
-    def arrange(self, parameters: "torch.Tensor") -> "torch.Tensor":
-        return parameters.transpose(0, 1).contiguous()
-
-    def _parameters(self, out: int, groups: int) -> tuple[int, ...]:
-        return (groups, out, 2)
 
 
 def int4_layout() -> Int4Layout:
@@ -129,7 +116,8 @@ def int4_groups(weight: "torch.Tensor", layout: Int4Layout) -> "tuple[torch.Tens
         levels, scale, zero = fit_groups(rows.unflatten(1, (-1, INT4_GROUP)))
         packed.append(layout.pack(levels.flatten(1).int()))
         parameters.append(torch.stack([scale, zero], dim=-1).bfloat16())
-    return torch.cat(packed), layout.arrange(torch.cat(parameters))
+    stacked = torch.cat(parameters)
+    return torch.cat(packed), stacked.transpose(0, 1).contiguous() if layout.groups_first else stacked
 
 
 def fit_groups(groups: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
