@@ -99,14 +99,9 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
     from openllama_cli.terminal.progress import TerminalProgress
 
     repo_id = find.resolve_on_hub(model)
-    progress = TerminalProgress()
-    try:
-        folder = hub.pull(repo_id, revision, progress=progress, notice=notice)
-    finally:
-        progress.finish()
+    folder = hub.pull(repo_id, revision, progress=TerminalProgress(), notice=notice)
     if as_json:
-        document = {"repo_id": repo_id, "revision": folder.name, "path": str(folder), "bytes": disk_bytes(folder)}
-        out_json(document)
+        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(folder), "bytes": disk_bytes(folder)})
     else:
         out(f"{folder}\n")
 
@@ -149,11 +144,8 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
     from openllama_cli.terminal.progress import TerminalProgress
 
     progress = TerminalProgress()
-    try:
-        source = find.find(ModelSpec(model=src), progress=progress, notice=notice)
-        checkpoint = convert_model(source.path, dst, progress=progress)
-    finally:
-        progress.finish()
+    source = find.find(ModelSpec(model=src), progress=progress, notice=notice)
+    checkpoint = convert_model(source.path, dst, progress=progress)
     if as_json:
         files = [file.name for file in checkpoint.files]
         out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.parameters, "files": files})

@@ -21,7 +21,7 @@ _SIZES: dict[str, int | None] = {
     "vocab_size": None,
     "max_position_embeddings": 2048,
 }
-_LARGEST = {"num_hidden_layers": 2_000, "max_position_embeddings": 1 << 31}
+_LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 _ACTIVATIONS = ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
@@ -39,12 +39,12 @@ def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], Llama
     Raises ModelError if it asks for remote code, is not a Llama, is quantized already, or has numbers that make no model.
     """
     _refuse(file, raw)
-    sizes = {key: _size(file, raw, key, default) for key, default in _SIZES.items()}
+    sizes = {key: integer(file, raw, key, default) for key, default in _SIZES.items()}
     hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    kv_heads = _size(file, raw, "num_key_value_heads", heads)
+    kv_heads = integer(file, raw, "num_key_value_heads", heads)
     if hidden % heads:
         raise damaged(file, f"has {heads} heads, which do not divide the hidden size {hidden}")
-    head_dim = _size(file, raw, "head_dim", hidden // heads)
+    head_dim = integer(file, raw, "head_dim", hidden // heads)
     if head_dim % 2:
         raise damaged(file, f"has head size {head_dim}; rotary embeddings need an even size")
     if heads % kv_heads:
@@ -102,10 +102,11 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
         )
 
 
-def _size(file: Path, raw: dict[str, Any], key: str, default: int | None) -> int:
-    value = raw.get(key, default)
+def integer(file: Path, raw: dict[str, Any], key: str, default: int | None = None) -> int:
+    """A size in a JSON object; the default where it has none, None: it must be there. Raises ModelError for anything else."""
+    value = raw.get(key)
     if key == "max_position_embeddings" and key not in raw:
-        value = raw.get("max_sequence_length", default)  # The name in the first conversions of Llama 1.
+        value = raw.get("max_sequence_length")  # The name in the first conversions of Llama 1.
     if value is None:
         value = default
     if value is None:

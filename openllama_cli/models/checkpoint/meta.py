@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.config import positive
+from openllama_cli.models.checkpoint.config import integer, positive
 from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from openllama_cli.models.model_files import damaged, read_object
@@ -58,8 +58,8 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
     if params.get("quantization_args") or params.get("lora_args"):
         raise ModelError(f"{params_file} describes quantized weights", "use the model's bfloat16 version")
     headers = [read_torch_header(file) for file in files]
-    hidden, layers, heads = (_number(params_file, params, key) for key in ("dim", "n_layers", "n_heads"))
-    kv_heads = heads if params.get("n_kv_heads") is None else _number(params_file, params, "n_kv_heads")
+    hidden, layers, heads = (integer(params_file, params, key) for key in ("dim", "n_layers", "n_heads"))
+    kv_heads = integer(params_file, params, "n_kv_heads", heads)
     if hidden % heads or (hidden // heads) % 2 or heads % kv_heads:
         raise damaged(params_file, f"has {heads} heads and {kv_heads} key/value heads for a dim of {hidden}")
     layout = _layout(files, layers, heads, kv_heads, tie="output.weight" not in headers[0])
@@ -163,17 +163,10 @@ def _context(file: Path, params: dict[str, Any]) -> int:
     1,000,000, Llama 2 by norm_eps 1e-5, and Llama 1, as OpenLLaMA, has 2048.
     """
     if params.get("max_seq_len") is not None:
-        return _number(file, params, "max_seq_len")
+        return integer(file, params, "max_seq_len")
     theta = positive(file, params, "rope_theta", 10_000.0)
     if params.get("use_scaled_rope"):
         return 131_072
     if theta > 10_000:
         return 8192 if theta == 500_000 else 16_384
     return 4096 if positive(file, params, "norm_eps", 1e-5) == 1e-5 else 2048
-
-
-def _number(file: Path, params: dict[str, Any], key: str) -> int:
-    value = params.get(key)
-    if type(value) is not int or not 1 <= value <= 1 << 24 or (key == "n_layers" and value > 2000):
-        raise damaged(file, f"has {key} {value!r}, which is not a valid size")
-    return value
