@@ -12,7 +12,7 @@ from openllama_cli.devices.machine.facts import DtypeResult, Facts, Problem, Sev
 from openllama_cli.devices.planning.memory import auto_dtype, main_device
 from openllama_cli.devices.planning.recommend import PROMPT, ModelPlan
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.system.words import size
+from openllama_cli.system.memory import size
 
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 _ON_CPU = f'`olc complete --device cpu "{PROMPT}"`'

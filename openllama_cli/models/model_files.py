@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
 from openllama_cli.system.files import atomic_write, sync_folder
-from openllama_cli.system.words import size
+from openllama_cli.system.memory import size
 
 Format = Literal["safetensors", "bin", "meta"]
 

@@ -1,4 +1,7 @@
-"""How much memory is free, and whether an exception says that it ran out: Python, CUDA and torch's CPU allocator differ."""
+"""How much memory is free, and whether an exception says that it ran out: Python, CUDA and torch's CPU allocator differ.
+
+And `size`, which writes bytes for people (`terminal`, which imports no other package, has its own).
+"""
 
 from openllama_cli.system.cgroup import limits
 
@@ -23,3 +26,12 @@ def free_memory() -> int:
     if granted.memory is None or granted.memory_used is None:
         return free
     return max(0, min(free, granted.memory - granted.memory_used))
+
+
+def size(count: float) -> str:
+    """A number of bytes in powers of 1000, as disks and the Hub count them: "999 B", "16.2 MB", "6.9 GB", "123 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

@@ -17,7 +17,7 @@ from openllama_cli.devices.planning.placement import (
 )
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.system import device as system
-from openllama_cli.system.words import size
+from openllama_cli.system.memory import size
 
 Verdict = Literal["fits", "fits_with_cpu", "fits_in_part", "fits_with_disk", "does_not_fit"]
 QUANTIZED = ("int8", "int4")

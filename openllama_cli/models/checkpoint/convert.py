@@ -20,8 +20,8 @@ from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
+from openllama_cli.system.memory import size
 from openllama_cli.system.progress import NullProgress, Progress, shown
-from openllama_cli.system.words import size
 
 SHARD_BYTES = 5_000_000_000
 # Room for config.json, the tokenizer and the headers.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.model_files import damaged
-from openllama_cli.system.memory import is_out_of_memory
-from openllama_cli.system.words import size
+from openllama_cli.system.memory import is_out_of_memory, size
 
 if TYPE_CHECKING:
     import torch

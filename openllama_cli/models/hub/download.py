@@ -21,8 +21,8 @@ from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.hub.cache import PARTIAL_SUFFIX
 from openllama_cli.models.hub.errors import http_library, timeouts
 from openllama_cli.system.files import write_all
+from openllama_cli.system.memory import size
 from openllama_cli.system.progress import Progress, shown
-from openllama_cli.system.words import size
 from openllama_cli.version import __version__
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)

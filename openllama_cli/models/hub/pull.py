@@ -18,9 +18,9 @@ from openllama_cli.models.hub.download import Notice, RemoteFile, download, part
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error, timeouts
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
 from openllama_cli.system.files import atomic_write
+from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.system.progress import NullProgress, Progress, shown
-from openllama_cli.system.words import size
 from openllama_cli.version import __version__
 
 

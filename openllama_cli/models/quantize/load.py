@@ -22,8 +22,8 @@ from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
 from openllama_cli.system.device import choose_dtype, main_device
+from openllama_cli.system.memory import size
 from openllama_cli.system.progress import NullProgress, Progress, shown
-from openllama_cli.system.words import size
 
 if TYPE_CHECKING:
     import torch
