@@ -135,7 +135,7 @@ def test_a_model_of_the_hub_goes_with_its_copies_which_can_also_be_removed_after
     assert not repo.exists()
 
 
-def test_quality_is_measured_by_a_command(olc: Olc, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quality_is_measured_by_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     from openllama_cli.benchmark.quality import main
 
     arguments = ["--quantize", "int8", "-m", "demo", "--device", "cpu", "--sample", "8", "--json"]
