@@ -2,11 +2,11 @@
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from openllama_cli.batch.input.lines import Line, limit_text, open_input, read_lines
+from openllama_cli.batch.input.lines import Line, limit_text, read_lines
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -122,33 +122,11 @@ def _invalid(source: _Source, reason: str) -> RowError:
     return RowError("invalid_csv", f"line {source.first} is not valid CSV: {reason}")
 
 
-def read_csv(
-    path: Path,
-    delimiter: str,
-    settings: RowSettings,
-    skip: Callable[[int], bool] | None,
-    on_bytes: Callable[[memoryview], object] | None,
-) -> Iterator[Row]:
-    """The rows of the file; those that are skipped are not rendered.
-
-    Raises UsageError if the file cannot be opened, or its header is wrong or lacks a column that is needed.
-    """
-    with open_input(path, on_bytes) as file:
-        records = read_records(file, delimiter, settings.max_line_bytes)
-        header = next(records, None)
-        if header is None:
-            return
-        columns = _columns(path, header, delimiter, settings)
-        for index, record in enumerate(records):
-            if skip is None or not skip(index):
-                yield _row(index, record, columns, settings)
-
-
-def _columns(path: Path, header: Record, delimiter: str, settings: RowSettings) -> list[str]:
-    """The names of the columns."""
+def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings) -> list[str]:
+    """The names of the columns. Raises UsageError if the header is wrong or lacks a column that is needed."""
     _, fields = header
     if isinstance(fields, RowError):
-        raise UsageError(f"the header of {path} is wrong: {fields.message}", "begin the file with a line of column names")
+        raise UsageError(f"the header of {path} is invalid: {fields.message}", "start the file with a line of column names")
     columns = [name.strip() for name in fields]
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
     if twice is not None:
@@ -168,13 +146,14 @@ def _columns(path: Path, header: Record, delimiter: str, settings: RowSettings) 
 def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
     if columns[0].startswith("{"):
         return "for JSON Lines, use --format jsonl"
-    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it with commas"}.items():
+    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it as comma-separated"}.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             return f"its columns are separated by {'a tab' if other == chr(9) else other!r}: {remedy}"
     return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")
 
 
-def _row(index: int, record: Record, columns: Sequence[str], settings: RowSettings) -> Row:
+def csv_row(columns: Sequence[str], settings: RowSettings, index: int, record: Record) -> Row:
+    """The row of a record, or its error row."""
     line, values = record
     if isinstance(values, RowError):
         return error_row(index, line, values)

@@ -26,7 +26,6 @@ _LONGEST_HEADER = 1 << 24
 LONGEST_LINE = 1 << 30
 
 _ABSENT = -1
-_SUCCEEDED = 0  # the place of "no code" in _codes
 
 
 class BadHeaderError(Exception):
@@ -78,7 +77,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or "olc_journal" not in header:
-        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is not a journal of olc"
+        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is not an olc journal"
         raise BadHeaderError(what)
     version = header["olc_journal"]
     if type(version) is int and version > VERSION:
@@ -167,9 +166,8 @@ class FinishedRows:
 
     def __init__(self, rows: int) -> None:
         self._offsets = array("q", [_ABSENT]) * rows
-        self._codes = array("H", [_SUCCEEDED]) * rows
-        self._places: dict[str | None, int] = {None: _SUCCEEDED}
-        self._counts: Counter[str | None] = Counter()
+        self._codes = array("H", [0]) * rows  # places in _names; 0 for rows that succeeded or are not finished
+        self._names: dict[str | None, int] = {None: 0}
 
     def __contains__(self, index: int) -> bool:
         return self._offsets[index] != _ABSENT
@@ -181,29 +179,18 @@ class FinishedRows:
 
     def set(self, index: int, code: str | None, offset: int) -> None:
         """Note a finished row; what was known of it is superseded."""
-        self.remove(index)
         self._offsets[index] = offset
-        self._codes[index] = self._places.setdefault(code, len(self._places))
-        self._counts[code] += 1
-
-    def remove(self, index: int) -> None:
-        """Forget a row, if it is finished."""
-        if index in self:
-            self._counts[self._code(index)] -= 1
-            self._offsets[index] = _ABSENT
+        self._codes[index] = self._names.setdefault(code, len(self._names))
 
     def remove_failed(self) -> None:
         """Forget the rows that failed."""
         for index, place in enumerate(self._codes):
-            if place != _SUCCEEDED:
-                self.remove(index)
+            if place:
+                self._offsets[index], self._codes[index] = _ABSENT, 0
 
     @property
     def counts(self) -> Counts:
         """How many rows are finished, and how many of them failed with which codes."""
-        by_code = {code: count for code, count in self._counts.items() if code is not None and count}
-        return Counts(self._counts.total(), sum(by_code.values()), by_code)
-
-    def _code(self, index: int) -> str | None:
-        # There are few codes, and a row is rarely superseded.
-        return next(code for code, place in self._places.items() if place == self._codes[index])
+        places = Counter(self._codes)
+        by_code = {code: places[place] for code, place in self._names.items() if code is not None and places[place]}
+        return Counts(len(self._offsets) - self._offsets.count(_ABSENT), sum(by_code.values()), by_code)

@@ -72,7 +72,7 @@ def model_fingerprint(files: Iterable[Path], *, revision: str | None = None) -> 
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two journal headers, in words that name it: "--temperature was 0, is 0.8".
+    """What changed between two journal headers, in words that name it: "--temperature was 0, now 0.8".
 
     Empty if nothing did; a setting that is None is one that is not there.
     """
@@ -106,7 +106,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if before.get("rows") != now.get("rows"):
-        return [f"the input had {before.get('rows')} rows, has {now.get('rows')}"]
+        return [f"the input had {before.get('rows')} rows, now {now.get('rows')}"]
     old, new = before.get("input"), now.get("input")
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
         return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
@@ -119,7 +119,7 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     found = []
     if isinstance(old_files, dict) and isinstance(new_files, dict):
         for name in _changed(old_files, new_files):
-            what = "is new" if name not in old_files else "is gone" if name not in new_files else "changed"
+            what = "was added" if name not in old_files else "was removed" if name not in new_files else "changed"
             found.append(f"the model's file {name} {what}")
     return found or [_was(f"the model's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
 
@@ -127,7 +127,7 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 def _named_difference(what: str, old: Any, new: Any) -> str:
     """A template or tokenizer: another name, or another content under the same name."""
     if old is None or new is None:
-        return f"a {what} was {'not used, is' if old is None else 'used, is not'}"
+        return f"{'no' if old is None else 'a'} {what} was used, now {'one' if old is None else 'none'} is"
     names = [value.get("name") if isinstance(value, dict) else None for value in (old, new)]
     if names[0] == names[1]:
         return f"the {what} changed"
@@ -135,7 +135,7 @@ def _named_difference(what: str, old: Any, new: Any) -> str:
 
 
 def _was(name: str, old: Any, new: Any) -> str:
-    return f"{name} was {_value(old)}, is {_value(new)}"
+    return f"{name} was {_value(old)}, now {_value(new)}"
 
 
 def _value(value: Any) -> str:

@@ -236,8 +236,8 @@ class Journal:
 
     def _gone(self) -> OlcError:
         return OlcError(
-            f"{self.path} is gone: it or its folder was removed, moved or replaced during the run",
-            f"put it back if it was moved, then {AGAIN}",
+            f"{self.path} no longer exists: it or its folder was removed, moved or replaced during the run",
+            f"move it back if you can, then {AGAIN}",
             code="folder_gone",
         )
 
@@ -268,7 +268,7 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     if len(changed) > _SHOWN_DIFFERENCES:
         shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
     raise UsageError(
-        f"the rows in {path} belong to another run: {shown}",
+        f"the rows in {path} belong to a different run: {shown}",
         "use the earlier settings to resume, start over with --restart, or choose another -o",
         code="journal_mismatch",
     )

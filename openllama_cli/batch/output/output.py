@@ -155,7 +155,7 @@ def _check_kind(path: Path, output: Path) -> None:
         raise UsageError(f"{path} is a folder", f"name a file in it, such as -o {path / 'output.jsonl'}", code="output_kind")
     if output.exists() and not stat.S_ISREG(output.stat().st_mode):
         raise UsageError(
-            f"{path} is a device or a pipe, and OUTPUT has to be a file",
+            f"{path} is a device or a pipe; OUTPUT must be a file",
             "give -o a file name",
             code="output_kind",
         )

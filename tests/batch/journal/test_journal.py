@@ -114,9 +114,9 @@ def test_restart_begins_anew_whatever_is_there(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"options": HEADER["options"] | {"temperature": 0.8}}, "--temperature was 0.0, is 0.8"),
-        ({"input": {"sha256": "aa", "format": "txt"}}, "the input's format was jsonl, is txt"),
-        ({"template": {"name": "qa", "sha256": "00"}}, "a template was not used, is"),
+        ({"options": HEADER["options"] | {"temperature": 0.8}}, "--temperature was 0.0, now 0.8"),
+        ({"input": {"sha256": "aa", "format": "txt"}}, "the input's format was jsonl, now txt"),
+        ({"template": {"name": "qa", "sha256": "00"}}, "no template was used, now one is"),
     ],
 )
 def test_rows_of_another_run_are_refused_by_the_name_of_what_changed(path: Path, change: dict[str, Any], named: str) -> None:
@@ -132,7 +132,7 @@ def test_rows_of_another_run_are_refused_by_the_name_of_what_changed(path: Path,
 
 def test_another_number_of_rows_is_refused(path: Path) -> None:
     write(path, 3, {2: None})
-    with pytest.raises(UsageError, match="the input had 3 rows, has 2"):
+    with pytest.raises(UsageError, match="the input had 3 rows, now 2"):
         Journal.open(path, HEADER, 2)
 
 
@@ -163,9 +163,9 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b'{"prompt": "a user\'s own file"}\n', "is not a journal of olc"),
-        (b"\x00" * 5000, "is not a journal of olc"),
-        (b"[" * 100_000, "is not a journal of olc"),
+        (b'{"prompt": "a user\'s own file"}\n', "is not an olc journal"),
+        (b"\x00" * 5000, "is not an olc journal"),
+        (b"[" * 100_000, "is not an olc journal"),
         (b'{"olc_journal": 1, "rows": 3\n', "has a damaged first line"),
         (b'{"olc_journal": 1, "rows": 3}\n', "has a damaged first line"),
         (b'{"olc_journal": "1", "rows": 3, "crc32": "00000000"}\n', "has a damaged first line"),
@@ -203,7 +203,7 @@ def test_finish_replaces_the_rows_by_one_line(path: Path) -> None:
         assert journal.output == output
         assert done(journal) == list(range(50))
         assert (journal.counts.done, journal.counts.failed) == (50, 0)
-    with pytest.raises(UsageError, match="belong to another run"):
+    with pytest.raises(UsageError, match="belong to a different run"):
         Journal.open(path, HEADER | {"template": "x"}, 50)
 
 

@@ -311,4 +311,4 @@ def test_every_refusal_of_a_disk_says_what_to_do(tmp_path: Path) -> None:
         assert "\n" not in error.cause + error.remedy
     gone = write_error(FileNotFoundError(errno.ENOENT, "No such file"), tmp_path / "gone" / "out.jsonl")
     assert gone.code == "folder_gone"
-    assert f"the folder {tmp_path}/gone is gone" in gone.cause
+    assert f"the folder {tmp_path}/gone no longer exists" in gone.cause

@@ -64,7 +64,7 @@ def test_the_same_command_again_does_nothing_once_all_is_done(olc: Olc, model: s
     before = output.stat()
     again = olc(*command)
     assert again.code == 0
-    assert "complete already" in again.messages
+    assert "already complete" in again.messages
     assert output.stat() == before
     changed = olc(*command, "--temperature", "1")
     assert changed.code == 2
@@ -75,7 +75,7 @@ def test_the_same_command_again_does_nothing_once_all_is_done(olc: Olc, model: s
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("options", "--max-tokens was 6, is 7"),
+        ("options", "--max-tokens was 6, now 7"),
         ("input", "the input"),
         ("model", "model.safetensors changed"),
         ("tokenizer", "tokenizer"),

@@ -130,7 +130,7 @@ def test_a_dead_address_is_told_at_once(tiny_model: Path, tmp_path: Path) -> Non
     result = run_process("batch", str(source), "-m", str(tiny_model), "--engine", "ray", "--ray-address", address)
     assert time.monotonic() - started < 20
     assert result.code == 1
-    assert f"nothing answers at {address}" in result.messages
+    assert f"no response from {address}" in result.messages
     assert "--ray-address" in result.messages
 
 
