@@ -57,6 +57,7 @@ def read_rows(
     """
     limit = settings.max_line_bytes
     records: Iterator[Any]
+    row_of: Callable[[int, Any], Row]
     with open_input(path, on_bytes) as file:
         if fmt == "txt":
             records, row_of = read_lines(file, limit), partial(_text_row, _line_variable(settings), settings)
