@@ -14,8 +14,11 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
+
+from openllama_cli.errors import UsageError
 
 VERSION = 1
 COMPLETE = b"complete"
@@ -26,14 +29,6 @@ _LONGEST_HEADER = 1 << 24
 LONGEST_LINE = 1 << 30
 
 _ABSENT = -1
-
-
-class BadHeaderError(Exception):
-    """The first line is damaged, or the file is not a journal. str(): what is wrong, to follow the file's name."""
-
-
-class NewerVersionError(BadHeaderError):
-    """The journal is of a later version of olc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,44 +64,51 @@ def encode_header(header: Mapping[str, object]) -> bytes:
     return json.dumps({**header, "crc32": _header_checksum(header)}).encode() + b"\n"
 
 
-def read_header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a journal that is open at its start. Raises BadHeaderError."""
+def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """The header of a journal that is open at its start.
+
+    Raises UsageError: code "journal_damaged" if the first line is damaged or the file is not a journal, "journal_newer" if it
+    is one of a later version of olc.
+    """
     line = file.readline(_LONGEST_HEADER)
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or "olc_journal" not in header:
-        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is not an olc journal"
-        raise BadHeaderError(what)
+        raise _bad_header(path, "has a damaged first line" if b"olc_journal" in line[:64] else "is not an olc journal")
     version = header["olc_journal"]
     if type(version) is int and version > VERSION:
-        raise NewerVersionError(f"was written by a newer olc (journal version {version}; this olc reads {VERSION})")
+        raise UsageError(
+            f"{path} was written by a newer olc (journal version {version}; this olc reads {VERSION})",
+            "update olc, or start over with --restart",
+            code="journal_newer",
+        )
     if header.pop("crc32", None) != _header_checksum(header) or version != VERSION or not line.endswith(b"\n"):
-        raise BadHeaderError("has a damaged first line")
+        raise _bad_header(path, "has a damaged first line")
     return header
 
 
+def _bad_header(path: Path, what: str) -> UsageError:
+    remedy = "start over with --restart, which overwrites it, or choose another -o"
+    return UsageError(f"{path} {what}", remedy, code="journal_damaged")
+
+
 def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
-    """A line of the journal. index None: the line that marks OUTPUT as complete. Raises ValueError for a line with newlines."""
+    """A line of the journal. index None: the line that marks OUTPUT as complete.
+
+    Raises ValueError for what would break the format.
+    """
     if b"\n" in line:
         raise ValueError("a journal's line cannot hold a newline")
     key = COMPLETE if index is None else b"%d" % index
-    code_bytes = _NO_CODE if code is None else _checked_code(code)
+    if code is not None and not (code.isascii() and code.replace("_", "").isalnum()):
+        raise ValueError(f"not an error code: {code!r}")
+    code_bytes = _NO_CODE if code is None else code.encode()
     record = b"%b %08x %b %b\n" % (key, _checksum(key, code_bytes, line), code_bytes, line)
     if len(record) >= LONGEST_LINE:
         raise ValueError(f"a journal's line cannot be {len(record)} bytes long")
     return record
-
-
-def encode_output(output: OutputRecord) -> bytes:
-    """The line that marks OUTPUT as complete."""
-    return encode_record(None, None, json.dumps(asdict(output)).encode())
-
-
-def decode_output(record: Record) -> OutputRecord:
-    """What `encode_output` wrote, of a record without index."""
-    return OutputRecord(**json.loads(record.line))
 
 
 def decode_record(line: bytes, offset: int) -> Record | None:
@@ -144,12 +146,6 @@ def _checksum(key: bytes, code: bytes, line: bytes) -> int:
 
 def _header_checksum(header: Mapping[str, object]) -> str:
     return f"{zlib.crc32(json.dumps(header, sort_keys=True, separators=(',', ':')).encode()):08x}"
-
-
-def _checked_code(code: str) -> bytes:
-    if not code.isascii() or not code.replace("_", "").isalnum():
-        raise ValueError(f"not an error code: {code!r}")
-    return code.encode()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
 
 _LONGEST_VALUE = 40
+# In which differences are told: what was given first comes first.
+_ORDER = ("rows", "input", "model", "tokenizer", "template", "options")
 
 
 def batch_header(
@@ -77,7 +79,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Empty if nothing did; a setting that is None is one that is not there.
     """
     found = []
-    for name in sorted(before.keys() | now.keys(), key=_input_first):
+    for name in dict.fromkeys((*_ORDER, *before, *now)):
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
@@ -92,11 +94,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         else:
             found.append(_was(name, old, new))
     return list(dict.fromkeys(found))
-
-
-def _input_first(name: str) -> tuple[int, str]:
-    order = ("rows", "input", "model", "tokenizer", "template", "options")
-    return (order.index(name) if name in order else len(order), name)
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

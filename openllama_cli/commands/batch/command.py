@@ -14,7 +14,7 @@ from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.journal.header import batch_header
 from openllama_cli.batch.ray.options import parse_engine
 from openllama_cli.batch.stopping import GracefulStop
-from openllama_cli.commands.batch.run import Batch, BatchAnnotations
+from openllama_cli.commands.batch.run import Batch, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.model import open_model
@@ -110,7 +110,7 @@ def command(
     ray_options = parse_engine(engine, ray_address, workers)
     if ray_options is not None:
         one_process_only("--engine ray")
-    annotations = BatchAnnotations.parse(annotated, chosen)
+    annotator = RowAnnotator.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart cannot be combined", "give only one of them")
     if escape:
@@ -140,8 +140,8 @@ def command(
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
         header = batch_header(opened, spec, settings, fmt, summary)
-        annotator = annotations.open() if annotations is not None else None
         if annotator is not None:
+            annotator.open()
             header["options"] |= annotator.options
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:

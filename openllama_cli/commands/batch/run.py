@@ -5,7 +5,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 _PROBE = "Berlin 2024."
 
 
-@dataclass(frozen=True)
-class BatchAnnotations:
-    """What is asked for, checked as far as that goes without spaCy."""
+@dataclass
+class RowAnnotator:
+    """Annotates the texts of rows, once it is open; `batch.output.results.Results` calls it. It is made without spaCy."""
 
     kinds: tuple[str, ...]
     chosen: PipelineOptions
+    pipeline: "Pipeline" = field(init=False)
 
     @classmethod
-    def parse(cls, kinds: str | None, chosen: PipelineOptions) -> "BatchAnnotations | None":
+    def parse(cls, kinds: str | None, chosen: PipelineOptions) -> "RowAnnotator | None":
         """None where nothing is to be annotated. Raises UsageError."""
         if kinds is not None:
             return cls(parse_kinds(kinds, flag="--annotate"), chosen)
@@ -51,23 +52,14 @@ class BatchAnnotations:
             raise UsageError(f"{chosen.given} is for annotations", "add --annotate, such as --annotate entities")
         return None
 
-    def open(self) -> "RowAnnotator":
+    def open(self) -> None:
         """Load the pipeline. Raises OlcError for one that gives nothing of what is asked for."""
         from openllama_cli.annotation.annotate import annotate_completions
         from openllama_cli.annotation.documents import lacking
 
-        pipeline = self.chosen.open()
-        probed = annotate_completions(pipeline, [_PROBE], self.kinds)[0]
-        tell_lacking(pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
-        return RowAnnotator(self.kinds, pipeline)
-
-
-@dataclass(frozen=True)
-class RowAnnotator:
-    """Annotates the texts of rows; `batch.output.results.Results` calls it."""
-
-    kinds: tuple[str, ...]
-    pipeline: "Pipeline"
+        self.pipeline = self.chosen.open()
+        probed = annotate_completions(self.pipeline, [_PROBE], self.kinds)[0]
+        tell_lacking(self.pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
 
     def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
         from openllama_cli.annotation.annotate import annotate_rows
