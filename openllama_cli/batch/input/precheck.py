@@ -66,7 +66,6 @@ class InputSummary:
 
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
-    openai_rows: those that are answered in OpenAI's shape.
     """
 
     rows: int
@@ -74,7 +73,6 @@ class InputSummary:
     longest_prompt_bytes: int
     longest_prompt_tokens: int
     errors: Counter[str]
-    openai_rows: int
 
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
@@ -85,13 +83,12 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     """
     head = _head(path)
     digest = hashlib.sha256()
-    rows = longest_bytes = longest_tokens = openai_rows = 0
+    rows = longest_bytes = longest_tokens = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
-        openai_rows += row.openai
         ids.add(row.custom_id)
         if row.error is not None:
             errors[row.error.code] += 1
@@ -105,7 +102,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
     _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
     _refuse_duplicates(path, fmt, settings, ids)
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, openai_rows)
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors)
 
 
 def _head(path: Path) -> bytes:

@@ -13,8 +13,7 @@ from openllama_cli.batch.input.readers import FormatName, input_format, read_row
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.journal.header import batch_header
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.batch.stopping import GracefulStop
-from openllama_cli.commands.batch.run import Batch, RowAnnotator
+from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.model import open_model
@@ -133,7 +132,7 @@ def command(
         check_input(Path(source))
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
-    with output_lock(files.output), GracefulStop(notice) as stop:
+    with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
         if from_stdin:
             _keep_stdin(path, restart=restart)

@@ -1,19 +1,20 @@
-"""One run of a batch: its annotations, rows from a runner into the journal, and the messages about it."""
+"""One run of a batch: its annotations, rows from a runner into the journal, signals that stop it, and the messages about it."""
 
 import contextlib
 import hashlib
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from openllama_cli.annotation.documents import parse_kinds
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.output.results import Results
 from openllama_cli.batch.ray.options import RayOptions
-from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.commands.shared.model import load_model
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # A sentence of any language, to see what a pipeline gives before a night's work.
 _PROBE = "Berlin 2024."
+# A row may take minutes. Whoever stops a batch wants it stopped; rows that are not finished by then are run again on resuming.
+GRACE_SECONDS = 1.5
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Batch:
 
     journal: "Journal"
     summary: "InputSummary"
-    stop: GracefulStop
+    stop: "GracefulStop"
     opened: OpenedModel
     spec: ModelSpec
     settings: RowSettings
@@ -187,3 +190,45 @@ class Batch:
         if self.spooled is not None:
             command += f" < {shlex.quote(str(self.spooled))}"
         notice(f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; to resume:\n  {command}")
+
+
+class GracefulStop:
+    """Handles SIGINT and SIGTERM while its context lasts; only in the main thread.
+
+    requested: whether to begin no more rows. After the first signal the context's work has `GRACE_SECONDS`; then, or at a
+    second signal, KeyboardInterrupt (SIGINT) or Terminated (SIGTERM) is raised in it. If the work ends before that, `finish`
+    raises it.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._number = signal.SIGINT
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "GracefulStop":
+        handlers = {signal.SIGINT: self._first, signal.SIGTERM: self._first, signal.SIGALRM: lambda *_: self._raise()}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def finish(self) -> None:
+        """Raise what the signal stands for, if there was one."""
+        if self.requested:
+            self._raise()
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        self._number = signal.Signals(number)
+        if self.requested:
+            self._raise()
+        self.requested = True
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+        notice("stopping: rows in flight have a moment to finish; repeat to stop at once")
+
+    def _raise(self) -> NoReturn:
+        # Nothing may interrupt what is closed and written on the way out.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Terminated if self._number == signal.SIGTERM else KeyboardInterrupt
