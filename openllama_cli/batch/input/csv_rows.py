@@ -23,7 +23,6 @@ from openllama_cli.errors import UsageError
 # Lines of one record: each costs memory beyond its bytes until the record is complete.
 _MAX_LINES = 100_000
 
-
 # A record: the line on which it begins, from 1, and its values or what is wrong with it.
 Record = tuple[int, list[str] | RowError]
 
@@ -64,36 +63,31 @@ class _Source:
         self._lines, self._limit = lines, limit
         self._again: deque[Line] = deque()
         self._size = 0
-        self._lines_read: list[Line] = []
+        self.lines_read: list[Line] = []  # of the record
         self.invalid_utf8: str | None = None
 
     def begin(self) -> None:
         """Begin the next record."""
-        self._lines_read, self._size, self.invalid_utf8 = [], 0, None
+        self.lines_read, self._size, self.invalid_utf8 = [], 0, None
 
     @property
     def first(self) -> int:
         """The number of the record's first line."""
-        return self._lines_read[0].number
-
-    @property
-    def count(self) -> int:
-        """How many lines of the record were read."""
-        return len(self._lines_read)
+        return self.lines_read[0].number
 
     def resume_after_first(self) -> None:
         """Give all lines of the record but its first again."""
-        self._again.extendleft(reversed(self._lines_read[1:]))
+        self._again.extendleft(reversed(self.lines_read[1:]))
 
     def __iter__(self) -> "_Source":
         return self
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
-        self._lines_read.append(line)
+        self.lines_read.append(line)
         self._size += len(line.data)
         # A line break more or less does not matter for a record of several lines.
-        if not line.complete or (self.count > 1 and self._size > self._limit) or self.count > _MAX_LINES:
+        if not line.complete or (len(self.lines_read) > 1 and self._size > self._limit) or len(self.lines_read) > _MAX_LINES:
             raise _TooLongError
         try:
             return line.data.decode()
@@ -106,14 +100,14 @@ class _Source:
 
 def _too_long(source: _Source, limit: int) -> RowError:
     line = source.first
-    if source.count == 1:
+    if len(source.lines_read) == 1:
         return RowError("line_too_long", f"line {line} is longer than {limit_text(limit)}")
     return RowError("invalid_csv", f"line {line} opens a quote that is not closed within {limit_text(limit)}")
 
 
 def _invalid(source: _Source, reason: str) -> RowError:
     """reason: the csv module's, reworded for someone who never saw the code that reads the file."""
-    if source.count > 1 or "unexpected end" in reason:
+    if len(source.lines_read) > 1 or "unexpected end" in reason:
         reason = "it opens a quote that is never closed"
     elif "expected after" in reason:
         reason = "text after the closing quote of a field; double the quotes inside a quoted field"

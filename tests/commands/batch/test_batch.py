@@ -127,7 +127,10 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing.txt", "-o", "out.jsonl"], ["nothing.txt"]),
+        *[
+            (["no/in.txt", *output], ["cannot read no/in.txt: No such file or directory"])
+            for output in ([], ["-o", "out.jsonl"], ["-o", "no/such/folder/out.jsonl"])
+        ],
         (["in.md", "-o", "out.jsonl"], ["--format"]),
         (["in.txt", "-o", "no/such/folder/out.jsonl"], ["no/such/folder"]),
         (["in.txt", "-o", "in.txt"], ["in.txt"]),
@@ -196,10 +199,3 @@ def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Pat
     last = json.loads(result.text.splitlines()[-1])
     assert (last["rows"], last["total"], last["done"]) == (2, 2, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
-
-
-@pytest.mark.parametrize("output", [[], ["-o", "out.jsonl"], ["-o", "no/such/folder/out.jsonl"]])
-def test_an_input_that_is_not_there_is_named_whatever_the_output_is(olc: Olc, model: str, output: list[str]) -> None:
-    result = olc("batch", "no/such/in.txt", *output, "-m", model)
-    assert result.code == 2
-    assert "cannot read no/such/in.txt: No such file or directory" in result.messages
