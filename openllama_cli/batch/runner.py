@@ -78,7 +78,7 @@ class Runner:
             # Outside of the except block, where the traceback would keep the tensors alive.
             unfinished = [row for row, _ in in_flight.values()]
             if len(unfinished) == 1 and allowed == 1:
-                self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit into memory, even alone"))
+                self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit in memory even at batch size 1"))
                 yield self.progress
                 allowed = max(1, self.batch_size // 2)
             else:
@@ -183,7 +183,7 @@ def open_runner(
         on_cpu = loaded.input_device.type == "cpu"
         batch_size = auto_batch_size(
             free_bytes(loaded.input_device) // (share if on_cpu else 1),
-            cache_bytes_per_position(shape.layers, shape.kv_heads, shape.head_dim, loaded.dtype.itemsize),
+            2 * shape.layers * shape.kv_heads * shape.head_dim * loaded.dtype.itemsize,
             min(shape.context, positions),
             on_cpu=on_cpu,
         )
@@ -201,24 +201,13 @@ def open_runner(
 
 
 def auto_batch_size(free_bytes: int, bytes_per_position: int, positions: int, *, on_cpu: bool) -> int:
-    """As many rows as fit into the free memory, up to where more stops helping. For the numbers see `rows_that_fit`."""
-    if on_cpu:
-        return rows_that_fit(free_bytes, bytes_per_position, positions, MOST_ON_CPU)
-    slot = positions // _GPU_POSITIONS * _GPU_POSITIONS + _GPU_POSITIONS
-    slots = rows_that_fit(free_bytes, bytes_per_position, slot, MOST_ON_GPU + _GPU_SLOTS)
-    return slots if slots <= _GPU_SLOTS else min(slots // _GPU_SLOTS * _GPU_SLOTS - _GPU_KEPT, MOST_ON_GPU)
-
-
-def rows_that_fit(free_bytes: int, bytes_per_position: int, positions: int, most: int) -> int:
-    """Rows whose caches fit, at least one.
+    """As many rows as fit into the free memory, at least one, up to where more stops helping.
 
     free_bytes: memory free once the model is loaded. bytes_per_position: keys and values of one token in all layers.
     positions: of the longest row.
     """
-    fitting = int(free_bytes * _CACHE_SHARE) // max(1, bytes_per_position * positions)
-    return max(1, min(most, fitting))
-
-
-def cache_bytes_per_position(layers: int, kv_heads: int, head_dim: int, element_bytes: int) -> int:
-    """Bytes of keys and values of one token in all layers."""
-    return 2 * layers * kv_heads * head_dim * element_bytes
+    cells = int(free_bytes * _CACHE_SHARE) // bytes_per_position
+    if on_cpu:
+        return max(1, min(MOST_ON_CPU, cells // positions))
+    slots = max(1, min(MOST_ON_GPU + _GPU_SLOTS, cells // (positions // _GPU_POSITIONS * _GPU_POSITIONS + _GPU_POSITIONS)))
+    return slots if slots <= _GPU_SLOTS else min(slots // _GPU_SLOTS * _GPU_SLOTS - _GPU_KEPT, MOST_ON_GPU)

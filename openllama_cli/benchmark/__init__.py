@@ -2,5 +2,5 @@
 
 Begin with `runs` (jobs in turn, each in a fresh process, as a command line always starts cold; medians, ranges, paired ratios)
 and `worker` (one measurement). `shapes` writes models with random weights. The other modules are run by themselves with
-`python -m` and print JSON: `quality` (quantized weights), `journal`, `ray` and `ray_scaling` (batches), `sgd`.
+`python -m` and print JSON: `quality` (quantized weights), `journal` and `ray` (batches), `sgd`.
 """

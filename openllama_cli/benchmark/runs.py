@@ -125,7 +125,7 @@ def _measure(command: list[str], name: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if process.returncode != 0:
         last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        raise OlcError(f"measuring {name} failed: {last[0]}", "run the same model with `olc complete --debug` to see more")
+        raise OlcError(f"measuring {name} failed: {last[0]}", "run `olc complete --debug` with the same model for details")
     answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     if "error" in answer:
         raise OlcError(f"measuring {name} failed: {answer['error'][0]}", answer["error"][1])

@@ -154,24 +154,20 @@ def main() -> None:
     from openllama_cli.errors import OlcError
 
     request = json.loads(sys.argv[1])
+    bandwidth, only_load = request.pop("bandwidth", False), request.pop("only_load", False)
     try:
-        answer = _bandwidth(request["device"]) if request.pop("bandwidth", False) else _answer(request)
+        if bandwidth:
+            from openllama_cli.devices.machine.measure import bandwidth as measure_bandwidth
+            from openllama_cli.system.device import main_device
+
+            answer: dict[str, Any] = {"bandwidth_gb_per_s": measure_bandwidth(str(main_device(request["device"])))}
+        elif only_load:
+            answer = {"loaded": str(load_model(Job(**request)).dtype)}
+        else:
+            answer = measure(Job(**request))
     except OlcError as error:
         answer = {"error": [error.cause, error.remedy]}
     print(json.dumps(answer))
-
-
-def _bandwidth(device: str) -> dict[str, Any]:
-    from openllama_cli.devices.machine.measure import bandwidth
-    from openllama_cli.system.device import main_device
-
-    return {"bandwidth_gb_per_s": bandwidth(str(main_device(device)))}
-
-
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    only_load = request.pop("only_load", False)
-    job = Job(**request)
-    return {"loaded": str(load_model(job).dtype)} if only_load else measure(job)
 
 
 def arguments(job: Job, *, only_load: bool = False) -> list[str]:

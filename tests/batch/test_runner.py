@@ -10,7 +10,7 @@ import torch
 
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.output.results import Result
-from openllama_cli.batch.runner import Runner, auto_batch_size, cache_bytes_per_position, rows_that_fit
+from openllama_cli.batch.runner import Runner, auto_batch_size
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Event, Request, decode_rows
@@ -238,19 +238,20 @@ def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
         list(work.run([row(0)]))
 
 
-def test_as_many_rows_as_fit() -> None:
-    # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100.
-    per_position = cache_bytes_per_position(26, 32, 100, 2)
-    assert per_position == 332_800
-    assert rows_that_fit(24 * 10**9, per_position, 2048, 64) == 21
-    assert rows_that_fit(24 * 10**9, per_position, 128, 16) == 16
-    assert rows_that_fit(10, per_position, 2048, 16) == 1
-    assert auto_batch_size(24 * 10**9, per_position, 128, on_cpu=True) == 16
-    # A GPU's rows take memory in steps of 256 positions.
-    assert auto_batch_size(24 * 10**9, per_position, 100, on_cpu=False) == 64
-    assert rows_that_fit(3 * 10**9, per_position, 256, 64) == 21
-    assert auto_batch_size(3 * 10**9, per_position, 100, on_cpu=False) == 12  # 16 slots, four of them for known prefixes
-    assert (
-        auto_batch_size(10**9, per_position, 255, on_cpu=False) == auto_batch_size(10**9, per_position, 100, on_cpu=False) == 7
-    )
-    assert [auto_batch_size(10**9, per_position, positions, on_cpu=False) for positions in (100, 255, 256)] == [7, 7, 3]
+@pytest.mark.parametrize(
+    ("free_gb", "positions", "on_cpu", "rows"),
+    [
+        (24, 2048, True, 16),
+        (12, 2048, True, 10),
+        (1e-8, 2048, True, 1),
+        (24, 100, False, 64),
+        (3, 100, False, 12),  # 16 slots of 256 positions, four of them for known prefixes
+        (1, 100, False, 7),
+        (1, 255, False, 7),
+        (1, 256, False, 3),
+        (1e-8, 256, False, 1),
+    ],
+)
+def test_as_many_rows_as_fit(free_gb: float, positions: int, on_cpu: bool, rows: int) -> None:
+    per_position = 2 * 26 * 32 * 100 * 2  # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100
+    assert auto_batch_size(int(free_gb * 1e9), per_position, positions, on_cpu=on_cpu) == rows

@@ -1,4 +1,4 @@
-"""Rivals in turn, paired ratios, and what a failed measurement says; the measurements themselves are made up here."""
+"""Jobs in turn, paired ratios, and what a failed measurement says; the measurements themselves are made up here."""
 
 import json
 import time
@@ -33,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return asked
 
 
-def test_rivals_run_in_turn_and_ratios_are_paired(measured: list[dict[str, Any]]) -> None:
+def test_jobs_run_in_turn_and_ratios_are_paired(measured: list[dict[str, Any]]) -> None:
     begun: list[tuple[str, int]] = []
     ours, theirs = run({"a": job(), "b": job("transformers")}, 3, begin=lambda name, done: begun.append((name, done)))
     assert [entry["engine"] for entry in measured] == ["loop", "transformers"] * 3

@@ -1,8 +1,7 @@
 """A process that journals rows and writes OUTPUT, and kills itself at a chosen point (or is killed by its parent).
 
 python -m tests.support.dying_writer OUTPUT ROWS SEED POINT AT: journals the rows that are not finished, in an order that
-depends on SEED, printing each index once `append` has returned; then writes OUTPUT. POINT says where to die, AT at which
-append or row.
+depends on SEED, printing each index once `append` has returned; then writes OUTPUT. POINT and AT: as of `arm`.
 """
 
 import os
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from openllama_cli.batch.journal import journal as journal_module
 from openllama_cli.batch.journal.journal import Journal
 from openllama_cli.batch.output.output import OutputFiles, write_output
 
@@ -35,54 +35,50 @@ def die() -> NoReturn:
     raise AssertionError("still alive")
 
 
-class DyingJournal(Journal):
-    """A journal whose process dies "before append", "amid append", "after append" or "amid output"."""
-
-    point = "never"
-    at = 0
+def arm(point: str, at: int = 0) -> None:
+    """Make this process die "before append", "amid append" or "after append" number `at`, "amid output" at its row `at`, or
+    "before rename of .jsonl" (or "after"), when a file of that name takes its place.
+    """
+    write, lines, rename = journal_module.write_all, Journal.lines, Path.replace
     appends = 0
 
-    def _write(self, record: bytes) -> None:
-        self.appends += 1
-        if self.appends == self.at:
-            if self.point == "before append":
-                die()
-            if self.point == "amid append":
-                os.write(self._usable(), record[: random.randrange(1, len(record))])
-                die()
-        super()._write(record)
-        if self.appends == self.at and self.point == "after append":
+    def write_all(descriptor: int, record: bytes) -> None:
+        nonlocal appends
+        appends += 1
+        here = point if appends == at else ""
+        if here == "before append":
+            die()
+        if here == "amid append":
+            os.write(descriptor, record[: random.randrange(1, len(record))])
+            die()
+        write(descriptor, record)
+        if here == "after append":
             die()
 
-    def lines(self) -> Iterator[bytes]:
-        for count, row in enumerate(super().lines(), start=1):
-            if self.point == "amid output" and count == self.at:
+    def dying_lines(self: Journal) -> Iterator[bytes]:
+        for count, row in enumerate(lines(self), start=1):
+            if point == "amid output" and count == at:
                 die()
             yield row
 
-
-def die_at_rename(point: str) -> None:
-    """Make this process die at "before rename of .jsonl", or "after": when a file of that name takes its place."""
     when, _, suffix = point.partition(" rename of ")
-    rename = Path.replace
 
     def replace(self: Path, target: Path) -> Path:
-        if when == "before" and target.name.endswith(suffix):
+        named = bool(suffix) and target.name.endswith(suffix)
+        if named and when == "before":
             die()
         moved = rename(self, target)
-        if when == "after" and target.name.endswith(suffix):
+        if named and when == "after":
             die()
         return moved
 
-    Path.replace = replace  # type: ignore[method-assign,assignment]
+    journal_module.write_all, Journal.lines, Path.replace = write_all, dying_lines, replace  # type: ignore
 
 
 def main(output: str, rows: str, seed: str, point: str, at: str) -> None:
     files, count = OutputFiles.of(Path(output)), int(rows)
-    DyingJournal.point, DyingJournal.at = point, int(at)
-    if " rename of " in point:
-        die_at_rename(point)
-    with DyingJournal.open(files.journal, HEADER, count) as journal:
+    arm(point, int(at))
+    with Journal.open(files.journal, HEADER, count) as journal:
         order = [index for index in range(count) if not journal.done(index)]
         random.Random(int(seed)).shuffle(order)
         for index in order:

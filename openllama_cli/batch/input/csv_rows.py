@@ -2,11 +2,11 @@
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from openllama_cli.batch.input.lines import Line, limit_text, open_input, read_lines
+from openllama_cli.batch.input.lines import Line, limit_text, read_lines
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -22,7 +22,6 @@ from openllama_cli.errors import UsageError
 
 # Lines of one record: each costs memory beyond its bytes until the record is complete.
 _MAX_LINES = 100_000
-
 
 # A record: the line on which it begins, from 1, and its values or what is wrong with it.
 Record = tuple[int, list[str] | RowError]
@@ -64,36 +63,31 @@ class _Source:
         self._lines, self._limit = lines, limit
         self._again: deque[Line] = deque()
         self._size = 0
-        self._lines_read: list[Line] = []
+        self.lines_read: list[Line] = []  # of the record
         self.invalid_utf8: str | None = None
 
     def begin(self) -> None:
         """Begin the next record."""
-        self._lines_read, self._size, self.invalid_utf8 = [], 0, None
+        self.lines_read, self._size, self.invalid_utf8 = [], 0, None
 
     @property
     def first(self) -> int:
         """The number of the record's first line."""
-        return self._lines_read[0].number
-
-    @property
-    def count(self) -> int:
-        """How many lines of the record were read."""
-        return len(self._lines_read)
+        return self.lines_read[0].number
 
     def resume_after_first(self) -> None:
         """Give all lines of the record but its first again."""
-        self._again.extendleft(reversed(self._lines_read[1:]))
+        self._again.extendleft(reversed(self.lines_read[1:]))
 
     def __iter__(self) -> "_Source":
         return self
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
-        self._lines_read.append(line)
+        self.lines_read.append(line)
         self._size += len(line.data)
         # A line break more or less does not matter for a record of several lines.
-        if not line.complete or (self.count > 1 and self._size > self._limit) or self.count > _MAX_LINES:
+        if not line.complete or (len(self.lines_read) > 1 and self._size > self._limit) or len(self.lines_read) > _MAX_LINES:
             raise _TooLongError
         try:
             return line.data.decode()
@@ -106,14 +100,14 @@ class _Source:
 
 def _too_long(source: _Source, limit: int) -> RowError:
     line = source.first
-    if source.count == 1:
+    if len(source.lines_read) == 1:
         return RowError("line_too_long", f"line {line} is longer than {limit_text(limit)}")
     return RowError("invalid_csv", f"line {line} opens a quote that is not closed within {limit_text(limit)}")
 
 
 def _invalid(source: _Source, reason: str) -> RowError:
     """reason: the csv module's, reworded for someone who never saw the code that reads the file."""
-    if source.count > 1 or "unexpected end" in reason:
+    if len(source.lines_read) > 1 or "unexpected end" in reason:
         reason = "it opens a quote that is never closed"
     elif "expected after" in reason:
         reason = "text after the closing quote of a field; double the quotes inside a quoted field"
@@ -122,33 +116,11 @@ def _invalid(source: _Source, reason: str) -> RowError:
     return RowError("invalid_csv", f"line {source.first} is not valid CSV: {reason}")
 
 
-def read_csv(
-    path: Path,
-    delimiter: str,
-    settings: RowSettings,
-    skip: Callable[[int], bool] | None,
-    on_bytes: Callable[[memoryview], object] | None,
-) -> Iterator[Row]:
-    """The rows of the file; those that are skipped are not rendered.
-
-    Raises UsageError if the file cannot be opened, or its header is wrong or lacks a column that is needed.
-    """
-    with open_input(path, on_bytes) as file:
-        records = read_records(file, delimiter, settings.max_line_bytes)
-        header = next(records, None)
-        if header is None:
-            return
-        columns = _columns(path, header, delimiter, settings)
-        for index, record in enumerate(records):
-            if skip is None or not skip(index):
-                yield _row(index, record, columns, settings)
-
-
-def _columns(path: Path, header: Record, delimiter: str, settings: RowSettings) -> list[str]:
-    """The names of the columns."""
+def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings) -> list[str]:
+    """The names of the columns. Raises UsageError if the header is wrong or lacks a column that is needed."""
     _, fields = header
     if isinstance(fields, RowError):
-        raise UsageError(f"the header of {path} is wrong: {fields.message}", "begin the file with a line of column names")
+        raise UsageError(f"the header of {path} is invalid: {fields.message}", "start the file with a line of column names")
     columns = [name.strip() for name in fields]
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
     if twice is not None:
@@ -168,13 +140,14 @@ def _columns(path: Path, header: Record, delimiter: str, settings: RowSettings) 
 def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
     if columns[0].startswith("{"):
         return "for JSON Lines, use --format jsonl"
-    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it with commas"}.items():
+    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it as comma-separated"}.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             return f"its columns are separated by {'a tab' if other == chr(9) else other!r}: {remedy}"
     return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")
 
 
-def _row(index: int, record: Record, columns: Sequence[str], settings: RowSettings) -> Row:
+def csv_row(columns: Sequence[str], settings: RowSettings, index: int, record: Record) -> Row:
+    """The row of a record, or its error row."""
     line, values = record
     if isinstance(values, RowError):
         return error_row(index, line, values)

@@ -1,51 +1,42 @@
 """JSON Lines: an object per line, with a prompt or the template's variables; blank lines are skipped."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, NoReturn
 
-from openllama_cli.batch.input.lines import Line, content, limit_text, open_input, read_lines
+from openllama_cli.batch.input.lines import Line, read_lines
 from openllama_cli.batch.input.row_options import read_options
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
     check_text,
-    decode,
     default_id,
     error_row,
     kind,
     names,
     render,
+    text_of,
 )
 
 
-def read_jsonl(
-    path: Path, settings: RowSettings, skip: Callable[[int], bool] | None, on_bytes: Callable[[memoryview], object] | None
-) -> Iterator[Row]:
-    """The rows of the file; those that are skipped are not parsed. Raises UsageError if it cannot be opened."""
-    index = -1
-    with open_input(path, on_bytes) as file:
-        for line in read_lines(file, settings.max_line_bytes):
-            if line.data.isspace() and line.complete:
-                continue
-            index += 1
-            if skip is None or not skip(index):
-                yield _row(index, line, settings)
+def read_objects(file: BinaryIO, limit: int) -> Iterator[Line]:
+    """The lines of a file that are not blank. limit: bytes of a line."""
+    return (line for line in read_lines(file, limit) if not (line.data.isspace() and line.complete))
 
 
-def _row(index: int, line: Line, settings: RowSettings) -> Row:
+def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
+    """The row that a line asks for, or its error row."""
     try:
         fields = _parse(line, settings.max_line_bytes)
     except RowError as error:
-        return error_row(index, line.number, error, openai=may_be_openai_line(line.data))
+        return error_row(index, line.number, error, openai=_may_be_openai_line(line.data))
     variables = () if settings.template is None else settings.template.variables
-    openai, custom_id = is_openai_line(fields, variables), None
+    openai, custom_id = _is_openai_line(fields, variables), None
     try:
         custom_id = _custom_id(index, fields)
         if openai:
-            return openai_row(index, line.number, custom_id, fields, settings)
+            return _openai_row(index, line.number, custom_id, fields, settings)
         sampling, own_seed = read_options(fields, settings, variables=variables)
         prompt = _prompt(fields) if settings.template is None else render(settings.template, fields)
         return Row(index, custom_id, check_text(prompt, "prompt"), None, sampling, own_seed, line=line.number)
@@ -61,9 +52,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _parse(line: Line, limit: int) -> dict[str, Any]:
-    if not line.complete:
-        raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
-    text = decode(content(line.data), line.number)
+    text = text_of(line, limit)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -100,21 +89,17 @@ def _prompt(fields: Mapping[str, Any]) -> str:
 _URL = "/v1/completions"
 
 
-def is_openai_line(fields: Mapping[str, Any], variables: tuple[str, ...]) -> bool:
+def _is_openai_line(fields: Mapping[str, Any], variables: tuple[str, ...]) -> bool:
     """Whether an object is such a line. variables: of the template, whose fields are its own whatever their names."""
     return "body" in fields and ("url" in fields or "method" in fields) and not ({"body", "url", "method"} & set(variables))
 
 
-def may_be_openai_line(data: bytes) -> bool:
+def _may_be_openai_line(data: bytes) -> bool:
     """Whether a line that cannot be parsed looks like one, so that its error is answered in the same shape."""
     return b'"body"' in data and (b'"url"' in data or b'"method"' in data)
 
 
-def openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any], settings: RowSettings) -> Row:
-    """The row that a line asks for.
-
-    Raises RowError.
-    """
+def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any], settings: RowSettings) -> Row:
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields["body"]
     if method != "POST" or url != _URL:
         hint = "; base models complete a prompt and have no chat messages" if isinstance(url, str) and "chat" in url else ""
@@ -122,7 +107,7 @@ def openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any],
     if not isinstance(body, dict):
         raise RowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
     if settings.template is not None:
-        raise RowError("template_error", "an OpenAI batch line has a complete prompt; run it without a template")
+        raise RowError("template_error", "an OpenAI batch line already has its prompt; leave out the template")
     prompt, tokens = _openai_prompt(body)
     sampling, own_seed = read_options(body, settings, openai=True)
     echo = body.get("echo")

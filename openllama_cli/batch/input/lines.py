@@ -49,11 +49,9 @@ def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = Non
     Raises UsageError if it cannot be opened, OlcError if reading it fails later on.
     """
     try:
-        raw: io.RawIOBase = path.open("rb", buffering=0)
+        raw = io.FileIO(path) if on_bytes is None else _Observed(path, on_bytes)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _cannot_read(path, error) from error
-    if on_bytes is not None:
-        raw = _Observed(raw, on_bytes)
     try:
         with io.BufferedReader(raw, _BUFFER) as file:
             if file.peek(len(BOM)).startswith(BOM):
@@ -100,23 +98,17 @@ def limit_text(limit: int) -> str:
     return f"{limit} bytes"
 
 
-class _Observed(io.RawIOBase):
-    """Hands on what it reads, and shows it to a function on the way."""
+class _Observed(io.FileIO):
+    """A file that shows a function what a buffered reader reads of it."""
 
-    def __init__(self, raw: io.RawIOBase, on_bytes: Callable[[memoryview], object]) -> None:
-        self._raw, self._on_bytes = raw, on_bytes
+    def __init__(self, path: Path, on_bytes: Callable[[memoryview], object]) -> None:
+        super().__init__(path)
+        self._on_bytes = on_bytes
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        count = self._raw.readinto(buffer)
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
         self._on_bytes(memoryview(buffer)[:count])
         return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def spool(stream: BinaryIO, path: Path) -> int:

@@ -1,14 +1,13 @@
 """Reads an input once before any model is loaded: how much work it is, and whether it can be done."""
 
 import hashlib
-import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from openllama_cli.batch.input.lines import BOM
+from openllama_cli.batch.input.lines import check_input, open_input
 from openllama_cli.batch.input.readers import FormatName, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
@@ -55,8 +54,8 @@ _NOT_TEXT = [
 # Errors that, if every row has them, show that the input or the template is not what was meant.
 _REMEDIES = {
     "missing_prompt": "name the field prompt, or use a template that has the fields as variables: -t NAME",
-    "template_error": "give the rows what the template needs, or use another template",
-    "unsupported_endpoint": "make the lines requests to /v1/completions, with a prompt",
+    "template_error": "add the missing fields, or use another template",
+    "unsupported_endpoint": "use requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
 
@@ -67,7 +66,6 @@ class InputSummary:
 
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
-    openai_rows: those that are answered in OpenAI's shape.
     """
 
     rows: int
@@ -75,7 +73,6 @@ class InputSummary:
     longest_prompt_bytes: int
     longest_prompt_tokens: int
     errors: Counter[str]
-    openai_rows: int
 
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
@@ -86,13 +83,12 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     """
     head = _head(path)
     digest = hashlib.sha256()
-    rows = longest_bytes = longest_tokens = openai_rows = 0
+    rows = longest_bytes = longest_tokens = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
-        openai_rows += row.openai
         ids.add(row.custom_id)
         if row.error is not None:
             errors[row.error.code] += 1
@@ -106,26 +102,24 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
     _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
     _refuse_duplicates(path, fmt, settings, ids)
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, openai_rows)
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors)
 
 
 def _head(path: Path) -> bytes:
-    """How the file begins."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{path} is not a regular file, and is read twice", "pipe it in: olc batch - --format FORMAT")
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path and its permissions") from error
+    """How the file begins, past its byte order mark."""
+    check_input(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not a regular file, and it has to be read twice", "pipe it in: olc batch - --format FORMAT"
+        )
+    with open_input(path) as file:
+        head = file.read(_HEAD)
     for begin, what, remedy in _NOT_TEXT:
         if head.startswith(begin):
             raise UsageError(f"{path} {what}", remedy, code="not_text")
-    return head.removeprefix(BOM)
+    return head
 
 
 def _refuse_what_cannot_be_meant(
@@ -156,7 +150,7 @@ def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: 
     if found is not None:
         first, second = found
         raise UsageError(
-            f"custom_id {first.custom_id!r} is on line {first.line} and on line {second.line} of {path}",
-            "make each different; a row without one is named row-NUMBER, from row-0 on",
+            f"custom_id {first.custom_id!r} is used on lines {first.line} and {second.line} of {path}",
+            "make each unique; rows without one are named row-0, row-1, …",
             code="duplicate_custom_id",
         )

@@ -1,13 +1,14 @@
 """The rows of an input file, whatever its format: .txt, .jsonl, .csv or .tsv."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-from openllama_cli.batch.input.csv_rows import read_csv
-from openllama_cli.batch.input.jsonl_rows import read_jsonl
-from openllama_cli.batch.input.lines import Line, content, limit_text, open_input, read_lines
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, decode, default_id, error_row, render
+from openllama_cli.batch.input.csv_rows import columns_of, csv_row, read_records
+from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
+from openllama_cli.batch.input.lines import Line, open_input, read_lines
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, default_id, error_row, render, text_of
 from openllama_cli.errors import UsageError
 
 FormatName = Literal["txt", "jsonl", "csv", "tsv"]
@@ -51,35 +52,32 @@ def read_rows(
     skip: rows for whose index it is true are skipped, without parsing them where possible. on_bytes: called with
     the file's bytes as they are read, such as a hash's `update`.
 
-    A row that is wrong comes as an error row. Raises UsageError for a file that cannot be opened, a header that is wrong,
-    and a template that does not fit the format; OlcError where reading fails.
+    A row that is wrong comes as an error row. Raises UsageError for a file that cannot be opened, a header that is wrong or
+    lacks a column that is needed, and a template that does not fit the format; OlcError where reading fails.
     """
-    if fmt == "txt":
-        return _read_text(path, settings, _line_variable(settings), skip, on_bytes)
-    if fmt == "jsonl":
-        return read_jsonl(path, settings, skip, on_bytes)
-    return read_csv(path, "," if fmt == "csv" else "\t", settings, skip, on_bytes)
-
-
-def _read_text(
-    path: Path,
-    settings: RowSettings,
-    variable: str | None,
-    skip: Callable[[int], bool] | None,
-    on_bytes: Callable[[memoryview], object] | None,
-) -> Iterator[Row]:
-    """A prompt per line. An empty line is an empty prompt, so that line n + 1 is row n."""
+    limit = settings.max_line_bytes
+    records: Iterator[Any]
+    row_of: Callable[[int, Any], Row]
     with open_input(path, on_bytes) as file:
-        for index, line in enumerate(read_lines(file, settings.max_line_bytes)):
+        if fmt == "txt":
+            records, row_of = read_lines(file, limit), partial(_text_row, _line_variable(settings), settings)
+        elif fmt == "jsonl":
+            records, row_of = read_objects(file, limit), partial(jsonl_row, settings)
+        else:
+            delimiter = "," if fmt == "csv" else "\t"
+            records = read_records(file, delimiter, limit)
+            if (header := next(records, None)) is None:
+                return
+            row_of = partial(csv_row, columns_of(path, header, delimiter, settings), settings)
+        for index, record in enumerate(records):
             if skip is None or not skip(index):
-                yield _text_row(index, line, variable, settings)
+                yield row_of(index, record)
 
 
-def _text_row(index: int, line: Line, variable: str | None, settings: RowSettings) -> Row:
+def _text_row(variable: str | None, settings: RowSettings, index: int, line: Line) -> Row:
+    """A line as a prompt. An empty one is an empty prompt, so that line n + 1 is row n."""
     try:
-        if not line.complete:
-            raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(settings.max_line_bytes)}")
-        prompt = decode(content(line.data), line.number)
+        prompt = text_of(line, settings.max_line_bytes)
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
         return Row(index, default_id(index), prompt, None, settings.sampling, line=line.number)

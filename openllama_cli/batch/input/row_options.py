@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -33,17 +33,6 @@ _OTHER_FIELDS = ("custom_id", "prompt")
 # From this length on, a name that differs from an option's by a letter or two is a typo; below it, a word of its own.
 _LONG_NAME = 8
 _LONGEST_NAME = 40
-# Rows of a file mostly have the same fields; more characters of names than this are not worth remembering.
-_NAMES_REMEMBERED = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the names of a row's fields mean. options: (field, option). unsupported: fields. typo: (field, what was meant)."""
-
-    options: tuple[tuple[str, str], ...]
-    unsupported: tuple[str, ...]
-    typo: tuple[str, str] | None
 
 
 def read_options(
@@ -57,19 +46,22 @@ def read_options(
     Raises RowError: bad_option for a value that is wrong and for a name that is nearly an option's,
     unsupported_option for what other programs have.
     """
-    names = tuple(given)
-    plan = _plan(names, openai, variables) if len("".join(names)) <= _NAMES_REMEMBERED else _make_plan(names, openai, variables)
-    if plan.typo is not None:
-        name, meant = plan.typo
-        raise RowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
-    for name in plan.unsupported:
-        _refuse_unsupported(name, given[name])
+    unsupported = _UNSUPPORTED_IN_OPENAI if openai else _UNSUPPORTED
+    names = [name for name in given if name not in variables and name not in _OTHER_FIELDS]
+    for name in names:
+        if name in _OPTIONS or name in unsupported or len(name) > _LONGEST_NAME:
+            continue
+        if (meant := _meant(name)) is not None:
+            raise RowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
+    for name in names:
+        if name in unsupported:
+            _refuse_unsupported(name, given[name])
     own: dict[str, Any] = {}
-    for name, option in plan.options:
-        if given[name] is not None:
-            if option in own:
-                raise RowError("bad_option", f"{option} is given twice, under two names")
-            own[option] = given[name]
+    for name in names:
+        if name in _OPTIONS and given[name] is not None:
+            if _OPTIONS[name] in own:
+                raise RowError("bad_option", f"{_OPTIONS[name]} is given twice, under two names")
+            own[_OPTIONS[name]] = given[name]
     if not own:
         return settings.sampling, False
     if "stop" in own:
@@ -103,26 +95,11 @@ def _check_stop(stop: Any) -> None:
             check_text(text, "stop")
 
 
-def _make_plan(names: tuple[str, ...], openai: bool, variables: tuple[str, ...]) -> _Plan:
-    own = [name for name in names if name not in variables and name not in _OTHER_FIELDS]
-    unsupported = _UNSUPPORTED_IN_OPENAI if openai else _UNSUPPORTED
-    unknown = [name for name in own if name not in _OPTIONS and name not in unsupported]
-    return _Plan(
-        tuple((name, _OPTIONS[name]) for name in own if name in _OPTIONS),
-        tuple(name for name in own if name in unsupported),
-        next(((name, meant) for name in unknown if (meant := _meant(name)) is not None), None),
-    )
-
-
-_plan = lru_cache(maxsize=64)(_make_plan)
-
-
+@lru_cache(maxsize=1024)
 def _meant(name: str) -> str | None:
     """The option that an unknown name is a typo for: other case or dashes, or nearly the same letters."""
     import difflib
 
-    if len(name) > _LONGEST_NAME:
-        return None
     plain = re.sub(r"[-_ ]", "", name).lower()
     known = {option.replace("_", ""): option for option in (*_OPTIONS, *_OTHER_FIELDS)}
     if plain in known:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from openllama_cli.batch.input.lines import Line, content, limit_text
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.prompt_templates import PromptTemplate
@@ -98,12 +99,18 @@ def default_id(index: int) -> str:
 _NAMES_SHOWN = 8
 
 
-def decode(data: bytes, line: int) -> str:
-    """The text of a line. line: its number, for the message. Raises RowError if it is not UTF-8."""
+def text_of(line: Line, limit: int) -> str:
+    """The text of a line, without its line break.
+
+    limit: in bytes, for the message. Raises RowError if the line is longer, or not UTF-8.
+    """
+    if not line.complete:
+        raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
+    data = content(line.data)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise RowError("invalid_utf8", not_utf8(data, line, error)) from None
+        raise RowError("invalid_utf8", not_utf8(data, line.number, error)) from None
 
 
 def not_utf8(data: bytes, line: int, error: UnicodeDecodeError) -> str:
@@ -121,7 +128,7 @@ def check_text(text: str, name: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        message = f"{name} has half of a surrogate pair, {text[error.start]!r}, at character {error.start + 1}"
+        message = f"{name} has an unpaired surrogate, {text[error.start]!r}, at character {error.start + 1}"
         raise RowError("invalid_unicode", message) from None
     return text
 
@@ -143,7 +150,7 @@ def names(fields: Iterable[str]) -> str:
     """Which fields or columns there are, for a message."""
     found = [repr(name) for name in fields]
     more = ", …" if len(found) > _NAMES_SHOWN else ""
-    return f"there is {', '.join(found[:_NAMES_SHOWN])}{more}" if found else "there is nothing else"
+    return f"it has {', '.join(found[:_NAMES_SHOWN])}{more}" if found else "it has no other fields"
 
 
 def kind(value: Any) -> str:

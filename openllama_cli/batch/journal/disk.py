@@ -14,34 +14,30 @@ AGAIN = "run the same command again: finished rows are kept"
 
 def write_error(problem: OSError, path: Path) -> OlcError:
     """The error for a write to `path` that the system refused; code "disk_full", "folder_gone" or "disk_error"."""
-    reason = problem.strerror or str(problem)
-    if problem.errno == errno.ENOSPC:
-        return OlcError(f"no space left in {path.parent} for {path.name}", f"free some space, then {AGAIN}", code="disk_full")
-    if problem.errno == errno.EDQUOT:
-        return OlcError(
-            f"your disk quota in {path.parent} is used up; {path.name} cannot grow",
+    reason, folder = problem.strerror or str(problem), path.parent
+    known = {
+        errno.ENOSPC: (f"no space left in {folder} for {path.name}", f"free some space, then {AGAIN}", "disk_full"),
+        errno.EDQUOT: (
+            f"your disk quota in {folder} is used up; {path.name} cannot grow",
             f"remove some of your files, then {AGAIN}",
-            code="disk_full",
-        )
-    if problem.errno == errno.EFBIG:
-        return OlcError(
+            "disk_full",
+        ),
+        errno.EFBIG: (
             f"{path} cannot grow: it has reached the largest file size allowed here (ulimit -f, or the file system's limit)",
             f"raise the limit (ulimit -f unlimited), then {AGAIN}",
-            code="disk_full",
-        )
-    if _is_gone(path.parent):
-        return OlcError(
-            f"the folder {path.parent} is gone; {path.name} cannot be written",
-            f"restore it (move or mount it back), then {AGAIN}",
-            code="folder_gone",
-        )
-    if problem.errno == errno.EIO:
-        return OlcError(f"the disk failed to write {path} ({reason})", f"check the disk, then {AGAIN}", code="disk_error")
-    if problem.errno == errno.ENAMETOOLONG:
-        return OlcError(f"the file name {path.name} is too long", "choose a shorter name for -o", code="disk_error")
-    return OlcError(
-        f"{path} cannot be written: {reason}", f"check it, its folder and their permissions, then {AGAIN}", code="disk_error"
+            "disk_full",
+        ),
+        errno.EIO: (f"the disk failed to write {path} ({reason})", f"check the disk, then {AGAIN}", "disk_error"),
+        errno.ENAMETOOLONG: (f"the file name {path.name} is too long", "choose a shorter name for -o", "disk_error"),
+    }
+    cause, remedy, code = known.get(
+        problem.errno or 0,
+        (f"{path} cannot be written: {reason}", f"check it, its folder and their permissions, then {AGAIN}", "disk_error"),
     )
+    if code != "disk_full" and _is_gone(folder):
+        cause = f"the folder {folder} no longer exists; {path.name} cannot be written"
+        remedy, code = f"restore it (move or mount it back), then {AGAIN}", "folder_gone"
+    return OlcError(cause, remedy, code=code)
 
 
 def _is_gone(folder: Path) -> bool:

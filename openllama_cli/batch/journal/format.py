@@ -14,8 +14,11 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
+
+from openllama_cli.errors import UsageError
 
 VERSION = 1
 COMPLETE = b"complete"
@@ -26,15 +29,6 @@ _LONGEST_HEADER = 1 << 24
 LONGEST_LINE = 1 << 30
 
 _ABSENT = -1
-_SUCCEEDED = 0  # the place of "no code" in _codes
-
-
-class BadHeaderError(Exception):
-    """The first line is damaged, or the file is not a journal. str(): what is wrong, to follow the file's name."""
-
-
-class NewerVersionError(BadHeaderError):
-    """The journal is of a later version of olc."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,44 +64,51 @@ def encode_header(header: Mapping[str, object]) -> bytes:
     return json.dumps({**header, "crc32": _header_checksum(header)}).encode() + b"\n"
 
 
-def read_header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a journal that is open at its start. Raises BadHeaderError."""
+def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """The header of a journal that is open at its start.
+
+    Raises UsageError: code "journal_damaged" if the first line is damaged or the file is not a journal, "journal_newer" if it
+    is one of a later version of olc.
+    """
     line = file.readline(_LONGEST_HEADER)
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or "olc_journal" not in header:
-        what = "has a damaged first line" if b"olc_journal" in line[:64] else "is not a journal of olc"
-        raise BadHeaderError(what)
+        raise _bad_header(path, "has a damaged first line" if b"olc_journal" in line[:64] else "is not an olc journal")
     version = header["olc_journal"]
     if type(version) is int and version > VERSION:
-        raise NewerVersionError(f"was written by a newer olc (journal version {version}; this olc reads {VERSION})")
+        raise UsageError(
+            f"{path} was written by a newer olc (journal version {version}; this olc reads {VERSION})",
+            "update olc, or start over with --restart",
+            code="journal_newer",
+        )
     if header.pop("crc32", None) != _header_checksum(header) or version != VERSION or not line.endswith(b"\n"):
-        raise BadHeaderError("has a damaged first line")
+        raise _bad_header(path, "has a damaged first line")
     return header
 
 
+def _bad_header(path: Path, what: str) -> UsageError:
+    remedy = "start over with --restart, which overwrites it, or choose another -o"
+    return UsageError(f"{path} {what}", remedy, code="journal_damaged")
+
+
 def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
-    """A line of the journal. index None: the line that marks OUTPUT as complete. Raises ValueError for a line with newlines."""
+    """A line of the journal. index None: the line that marks OUTPUT as complete.
+
+    Raises ValueError for what would break the format.
+    """
     if b"\n" in line:
         raise ValueError("a journal's line cannot hold a newline")
     key = COMPLETE if index is None else b"%d" % index
-    code_bytes = _NO_CODE if code is None else _checked_code(code)
+    if code is not None and not (code.isascii() and code.replace("_", "").isalnum()):
+        raise ValueError(f"not an error code: {code!r}")
+    code_bytes = _NO_CODE if code is None else code.encode()
     record = b"%b %08x %b %b\n" % (key, _checksum(key, code_bytes, line), code_bytes, line)
     if len(record) >= LONGEST_LINE:
         raise ValueError(f"a journal's line cannot be {len(record)} bytes long")
     return record
-
-
-def encode_output(output: OutputRecord) -> bytes:
-    """The line that marks OUTPUT as complete."""
-    return encode_record(None, None, json.dumps(asdict(output)).encode())
-
-
-def decode_output(record: Record) -> OutputRecord:
-    """What `encode_output` wrote, of a record without index."""
-    return OutputRecord(**json.loads(record.line))
 
 
 def decode_record(line: bytes, offset: int) -> Record | None:
@@ -147,12 +148,6 @@ def _header_checksum(header: Mapping[str, object]) -> str:
     return f"{zlib.crc32(json.dumps(header, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
-def _checked_code(code: str) -> bytes:
-    if not code.isascii() or not code.replace("_", "").isalnum():
-        raise ValueError(f"not an error code: {code!r}")
-    return code.encode()
-
-
 @dataclass(frozen=True)
 class Counts:
     """done: finished rows, the failed ones among them. failed: those. by_code: how many failed with each code."""
@@ -167,9 +162,8 @@ class FinishedRows:
 
     def __init__(self, rows: int) -> None:
         self._offsets = array("q", [_ABSENT]) * rows
-        self._codes = array("H", [_SUCCEEDED]) * rows
-        self._places: dict[str | None, int] = {None: _SUCCEEDED}
-        self._counts: Counter[str | None] = Counter()
+        self._codes = array("H", [0]) * rows  # places in _names; 0 for rows that succeeded or are not finished
+        self._names: dict[str | None, int] = {None: 0}
 
     def __contains__(self, index: int) -> bool:
         return self._offsets[index] != _ABSENT
@@ -181,29 +175,18 @@ class FinishedRows:
 
     def set(self, index: int, code: str | None, offset: int) -> None:
         """Note a finished row; what was known of it is superseded."""
-        self.remove(index)
         self._offsets[index] = offset
-        self._codes[index] = self._places.setdefault(code, len(self._places))
-        self._counts[code] += 1
-
-    def remove(self, index: int) -> None:
-        """Forget a row, if it is finished."""
-        if index in self:
-            self._counts[self._code(index)] -= 1
-            self._offsets[index] = _ABSENT
+        self._codes[index] = self._names.setdefault(code, len(self._names))
 
     def remove_failed(self) -> None:
         """Forget the rows that failed."""
         for index, place in enumerate(self._codes):
-            if place != _SUCCEEDED:
-                self.remove(index)
+            if place:
+                self._offsets[index], self._codes[index] = _ABSENT, 0
 
     @property
     def counts(self) -> Counts:
         """How many rows are finished, and how many of them failed with which codes."""
-        by_code = {code: count for code, count in self._counts.items() if code is not None and count}
-        return Counts(self._counts.total(), sum(by_code.values()), by_code)
-
-    def _code(self, index: int) -> str | None:
-        # There are few codes, and a row is rarely superseded.
-        return next(code for code, place in self._places.items() if place == self._codes[index])
+        places = Counter(self._codes)
+        by_code = {code: places[place] for code, place in self._names.items() if code is not None and places[place]}
+        return Counts(len(self._offsets) - self._offsets.count(_ABSENT), sum(by_code.values()), by_code)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
 
 _LONGEST_VALUE = 40
+# In which differences are told: what was given first comes first.
+_ORDER = ("rows", "input", "model", "tokenizer", "template", "options")
 
 
 def batch_header(
@@ -72,12 +74,12 @@ def model_fingerprint(files: Iterable[Path], *, revision: str | None = None) -> 
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two journal headers, in words that name it: "--temperature was 0, is 0.8".
+    """What changed between two journal headers, in words that name it: "--temperature was 0, now 0.8".
 
     Empty if nothing did; a setting that is None is one that is not there.
     """
     found = []
-    for name in sorted(before.keys() | now.keys(), key=_input_first):
+    for name in dict.fromkeys((*_ORDER, *before, *now)):
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
@@ -94,11 +96,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _input_first(name: str) -> tuple[int, str]:
-    order = ("rows", "input", "model", "tokenizer", "template", "options")
-    return (order.index(name) if name in order else len(order), name)
-
-
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The keys whose values differ, in the order of the newer mapping."""
     return [key for key in {**new, **old} if old.get(key) != new.get(key)]
@@ -106,7 +103,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if before.get("rows") != now.get("rows"):
-        return [f"the input had {before.get('rows')} rows, has {now.get('rows')}"]
+        return [f"the input had {before.get('rows')} rows, now {now.get('rows')}"]
     old, new = before.get("input"), now.get("input")
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
         return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
@@ -119,7 +116,7 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     found = []
     if isinstance(old_files, dict) and isinstance(new_files, dict):
         for name in _changed(old_files, new_files):
-            what = "is new" if name not in old_files else "is gone" if name not in new_files else "changed"
+            what = "was added" if name not in old_files else "was removed" if name not in new_files else "changed"
             found.append(f"the model's file {name} {what}")
     return found or [_was(f"the model's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
 
@@ -127,7 +124,7 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 def _named_difference(what: str, old: Any, new: Any) -> str:
     """A template or tokenizer: another name, or another content under the same name."""
     if old is None or new is None:
-        return f"a {what} was {'not used, is' if old is None else 'used, is not'}"
+        return f"{'no' if old is None else 'a'} {what} was used, now {'one' if old is None else 'none'} is"
     names = [value.get("name") if isinstance(value, dict) else None for value in (old, new)]
     if names[0] == names[1]:
         return f"the {what} changed"
@@ -135,7 +132,7 @@ def _named_difference(what: str, old: Any, new: Any) -> str:
 
 
 def _was(name: str, old: Any, new: Any) -> str:
-    return f"{name} was {_value(old)}, is {_value(new)}"
+    return f"{name} was {_value(old)}, now {_value(new)}"
 
 
 def _value(value: Any) -> str:

@@ -6,16 +6,18 @@ more than what came after.
 """
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from openllama_cli.batch.journal import format as journal_format
 from openllama_cli.batch.journal.disk import AGAIN, replacing, write_error
-from openllama_cli.batch.journal.format import BadHeaderError, Counts, FinishedRows, NewerVersionError, OutputRecord
+from openllama_cli.batch.journal.format import Counts, FinishedRows, OutputRecord
 from openllama_cli.batch.journal.header import differences
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.system.files import write_all
@@ -159,7 +161,7 @@ class Journal:
         self.close()
         with replacing(self.path, _temporary(self.path)) as file:
             file.write(journal_format.encode_header(self._header))
-            file.write(journal_format.encode_output(output))
+            file.write(journal_format.encode_record(None, None, json.dumps(asdict(output)).encode()))
         self.output = output
 
     def close(self) -> None:
@@ -185,14 +187,14 @@ class Journal:
     def _read(self) -> None:
         """Read the file: the header, which rows are finished, and where the complete lines end."""
         with self.path.open("rb") as file:
-            self._header = journal_format.read_header(file)
+            self._header = journal_format.read_header(file, self.path)
             self._size = file.tell()
             for end, record in journal_format.read_records(file):
                 self._size = end
                 if record is None or (record.index is not None and record.index >= self.rows):
                     self.damaged += 1
                 elif record.index is None:
-                    self.output = journal_format.decode_output(record)
+                    self.output = OutputRecord(**json.loads(record.line))
                 else:
                     self._finished.set(record.index, record.code, record.offset)
 
@@ -236,8 +238,8 @@ class Journal:
 
     def _gone(self) -> OlcError:
         return OlcError(
-            f"{self.path} is gone: it or its folder was removed, moved or replaced during the run",
-            f"put it back if it was moved, then {AGAIN}",
+            f"{self.path} no longer exists: it or its folder was removed, moved or replaced during the run",
+            f"move it back if you can, then {AGAIN}",
             code="folder_gone",
         )
 
@@ -249,16 +251,7 @@ def _temporary(path: Path) -> Path:
 def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a journal's rows are those of this run; False if it has none. Raises UsageError if they are another run's."""
     with path.open("rb") as file:
-        try:
-            header = journal_format.read_header(file)
-        except NewerVersionError as problem:
-            raise UsageError(f"{path} {problem}", "update olc, or start over with --restart", code="journal_newer") from problem
-        except BadHeaderError as problem:
-            raise UsageError(
-                f"{path} {problem}",
-                "start over with --restart, which overwrites it, or choose another -o",
-                code="journal_damaged",
-            ) from problem
+        header = journal_format.read_header(file, path)
         changed = differences(header, wanted)
         if not changed:
             return True
@@ -268,7 +261,7 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     if len(changed) > _SHOWN_DIFFERENCES:
         shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
     raise UsageError(
-        f"the rows in {path} belong to another run: {shown}",
+        f"the rows in {path} belong to a different run: {shown}",
         "use the earlier settings to resume, start over with --restart, or choose another -o",
         code="journal_mismatch",
     )

@@ -101,7 +101,7 @@ def _acquire(lock: Path, output: Path) -> int:
             raise
         # It was removed, by its holder or by us as a dead one's, since it was opened: again.
         os.close(descriptor)
-    raise FileNotFoundError(errno.ENOENT, "it comes and goes", str(lock))
+    raise FileNotFoundError(errno.ENOENT, "it keeps appearing and disappearing", str(lock))
 
 
 def _create_or_open(lock: Path) -> tuple[int, bool]:
@@ -182,12 +182,12 @@ def _held(holder: Holder | None, lock: Path, output: Path) -> UsageError:
     if holder is None:
         return UsageError(
             f"another process is writing {output}",
-            f"wait until it has ended, or choose another -o; if no olc is running, remove {lock}",
+            f"wait until it finishes, or choose another -o; if no olc is running, remove {lock}",
             code="output_locked",
         )
     cause = f"{output} is being written by process {holder.pid} on {holder.host}, since {holder.started}"
     if holder.host == socket.gethostname():
-        remedy = f"wait until it has ended, stop it (kill {holder.pid}), or choose another -o"
+        remedy = f"wait until it finishes, stop it (kill {holder.pid}), or choose another -o"
     else:
-        remedy = f"wait until it has ended, or choose another -o; if {holder.host} is down, remove {lock}"
+        remedy = f"wait until it finishes, or choose another -o; if {holder.host} is down, remove {lock}"
     return UsageError(cause, remedy, code="output_locked")

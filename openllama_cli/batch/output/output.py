@@ -20,37 +20,21 @@ class OutputFiles:
     """OUTPUT and the files that olc keeps beside it.
 
     output: where OUTPUT is after following links, so that two names of one file share one journal and one lock.
+    journal: the rows finished so far; afterwards one line that marks OUTPUT as complete. lock: who is writing OUTPUT.
+    spool: a copy of the input that came through stdin. temporary: OUTPUT until it is complete.
     """
 
     output: Path
+    journal: Path
+    lock: Path
+    spool: Path
+    temporary: Path
 
     @classmethod
     def of(cls, path: Path) -> "OutputFiles":
         """The files of the OUTPUT that the user named."""
-        return cls(Path(os.path.realpath(path)))
-
-    @property
-    def journal(self) -> Path:
-        """The rows finished so far; afterwards one line that marks OUTPUT as complete."""
-        return self._beside(".journal")
-
-    @property
-    def lock(self) -> Path:
-        """Who is writing OUTPUT."""
-        return self._beside(".lock")
-
-    @property
-    def spool(self) -> Path:
-        """A copy of the input that came through stdin."""
-        return self._beside(".input")
-
-    @property
-    def temporary(self) -> Path:
-        """OUTPUT until it is complete."""
-        return self._beside(".tmp")
-
-    def _beside(self, suffix: str) -> Path:
-        return self.output.with_name(self.output.name + suffix)
+        output = Path(os.path.realpath(path))
+        return cls(output, *(output.with_name(output.name + suffix) for suffix in (".journal", ".lock", ".input", ".tmp")))
 
 
 def check_output(path: Path, input_path: Path | None, *, restart: bool = False) -> OutputFiles:
@@ -155,7 +139,7 @@ def _check_kind(path: Path, output: Path) -> None:
         raise UsageError(f"{path} is a folder", f"name a file in it, such as -o {path / 'output.jsonl'}", code="output_kind")
     if output.exists() and not stat.S_ISREG(output.stat().st_mode):
         raise UsageError(
-            f"{path} is a device or a pipe, and OUTPUT has to be a file",
+            f"{path} is a device or a pipe; OUTPUT must be a file",
             "give -o a file name",
             code="output_kind",
         )
@@ -163,19 +147,14 @@ def _check_kind(path: Path, output: Path) -> None:
 
 def _check_input(path: Path, files: OutputFiles, input_path: Path) -> None:
     ours = {
-        files.output: "OUTPUT",
-        files.journal: "OUTPUT's journal",
-        files.lock: "OUTPUT's lock",
-        files.temporary: "OUTPUT's draft",
+        files.output: "the same file as OUTPUT",
+        files.journal: "the journal of OUTPUT",
+        files.lock: "the lock of OUTPUT",
+        files.temporary: "the draft of OUTPUT",
     }
     for file, what in ours.items():
         if _same(file, input_path):
-            message = (
-                f"INPUT {input_path} and OUTPUT {path} are the same file"
-                if file == files.output
-                else f"the input {input_path} is {what}"
-            )
-            raise UsageError(message, "choose another -o", code="output_is_input")
+            raise UsageError(f"INPUT {input_path} is {what} {path}", "choose another -o", code="output_is_input")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -131,25 +131,21 @@ def _reachable(address: str) -> str:
     host, port = host_and_port(address)
     try:
         with socket.create_connection((host, port), timeout=_PROBE_SECONDS) as connection:
-            known = _with_tls() or _speaks_http2(connection)
+            known = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true") or _speaks_http2(connection)
     except OSError as error:
         raise OlcError(
-            f"nothing answers at {address}: {error.strerror or error}",
+            f"no response from {address}: {error.strerror or error}",
             "check --ray-address with `ray status` on the cluster, or leave it out to use this machine alone",
             code="ray_address",
         ) from error
     if not known:
         raise OlcError(
-            f"what answers at {address} is not Ray",
-            "give HOST:PORT as `ray start --head` prints it; 6379 is usual (8265 is the dashboard)",
+            f"the service at {address} is not Ray",
+            "give HOST:PORT as `ray start --head` prints it; usually port 6379 (8265 is the dashboard)",
             code="ray_address",
         )
     _use_token()
     return address
-
-
-def _with_tls() -> bool:
-    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def _speaks_http2(connection: socket.socket) -> bool:
@@ -188,9 +184,13 @@ def _failed(options: RayOptions, error: BaseException) -> OlcError:
     words = " ".join(str(error).split())
     words = words if len(words) <= 300 else words[:299] + "…"
     if options.address is None:
-        return OlcError(f"Ray did not start: {words}", "free memory or disk in the temporary folder; or leave --engine ray out")
+        return OlcError(
+            f"Ray did not start: {words}", "free memory, or disk space in the temporary folder; or leave out --engine ray"
+        )
     if "ersion mismatch" in words:
-        return OlcError(words, f"use the cluster's versions here; this is Python {sys.version.split()[0]}", code="ray_address")
+        return OlcError(
+            words, f"use the same versions as the cluster; this is Python {sys.version.split()[0]}", code="ray_address"
+        )
     return OlcError(
         f"joining the cluster at {options.address} failed: {words}",
         f"this machine must be part of it: run `ray start --address {options.address}` here first",

@@ -156,12 +156,14 @@ class RayRunner:
     def _handle_info(self, worker: _Worker, info: WorkerInfo) -> None:
         worker.info = info
         if info.version != __version__:
-            raise _other_version(f"the worker on {info.host} has olc {info.version}, and this is {__version__}")
+            raise _other_version(f"the worker on {info.host} has olc {info.version}, this machine {__version__}")
         with contextlib.suppress(metadata.PackageNotFoundError):
             here = metadata.version("torch")
             if info.torch != here and not self._warned_of_torch:
                 self._warned_of_torch = True
-                self.notice(f"the worker on {info.host} has torch {info.torch}, this machine {here}: numbers may differ")
+                self.notice(
+                    f"the worker on {info.host} has torch {info.torch}, this machine {here}: results may differ slightly"
+                )
         worker.step, worker.call = "load", worker.actor.load.remote(self.setup)
 
     def _handle_load_failure(self, worker: _Worker, failed: LoadFailure) -> None:
@@ -179,8 +181,8 @@ class RayRunner:
             self._dtype = ready.dtype
         elif ready.dtype != self._dtype:
             raise OlcError(
-                f"the worker on {worker.host} chose --dtype {ready.dtype}, the first one {self._dtype}",
-                f"name the type: --dtype {self._dtype}, with --restart",
+                f"the worker on {worker.host} chose --dtype {ready.dtype}, but the first worker chose {self._dtype}",
+                f"set --dtype {self._dtype}, with --restart",
                 code="worker_dtype",
             )
         worker.ready, worker.step = ready, "exchange"
@@ -239,14 +241,14 @@ class RayRunner:
         placed = sum(other.step != "info" for other in self._workers)
         if not placed:
             raise OlcError(
-                f"Ray placed no worker within {self.timeouts.place:.0f} s: {shortage}",
-                "free or add machines (`ray status` shows them), or give fewer --workers",
+                f"no worker could be scheduled within {self.timeouts.place:.0f} s: {shortage}",
+                "free or add machines (`ray status` shows them), or use fewer --workers",
                 code="no_place_for_workers",
             )
         worker.replied = time.monotonic()
         if not self._warned_of_place:
             self._warned_of_place = True
-            self.notice(f"Ray placed {placed} of {self.wanted} workers: {shortage}")
+            self.notice(f"{placed} of {self.wanted} workers could be scheduled: {shortage}")
 
     def _lose(self, worker: _Worker, reason: str, backlog: Backlog, *, hangs: bool = False) -> None:
         """Give up a worker; its rows are retried elsewhere, those that were tried too often become error rows."""
@@ -254,9 +256,9 @@ class RayRunner:
         rows, worker.rows = list(worker.rows.values()), {}
         if self.stopping():
             return
-        self.notice(f"the worker on {worker.host} was lost ({reason}); retrying {len(rows)} rows")
+        self.notice(f"lost the worker on {worker.host} ({reason}); retrying {len(rows)} rows")
         for row in backlog.lose(rows):
-            message = f"{MOST_RETRIES + 1} workers were lost with this row; the last one: {reason}"
+            message = f"this row was lost with {MOST_RETRIES + 1} workers; the last one: {reason}"
             result = failure(row, "worker_lost", message)
             self.keep(result)
             self.progress.count(result)
@@ -264,8 +266,8 @@ class RayRunner:
         self._failed_starts += worker.ready is None
         if self._losses > 16 + 4 * self.wanted or self._failed_starts > 3 + self.wanted:
             raise OlcError(
-                f"{self._losses} workers were lost without finishing a row; the last one: {reason}",
-                "look into the workers' logs and the machines' memory; the same command resumes the batch",
+                f"lost {self._losses} workers without finishing a row; the last one: {reason}",
+                "check the workers' logs and memory; the same command resumes the batch",
                 code="workers_lost",
             )
 
@@ -286,14 +288,14 @@ def _reason(error: ray.exceptions.RayError) -> str:
     """Why Ray says a worker is gone, in a few words; it says it in many lines. Raises OlcError where olc is missing there."""
     text = str(error)
     if "No module named 'openllama_cli" in text or ("openllama_cli" in text and "failed to import" in text):
-        raise _other_version("a worker's machine has no openllama_cli, or another version of it")
+        raise _other_version("openllama_cli is missing on a worker's machine, or has a different version")
     if isinstance(error, ray.exceptions.OutOfMemoryError) or "memory on the node" in text:
         return "Ray killed it: its machine ran out of memory"
     if "node has died" in text or "node was" in text or "node failure" in text:
-        return "its machine was lost"
+        return "lost its machine"
     return "its process ended"
 
 
 def _other_version(cause: str) -> OlcError:
-    remedy = f"install the same on every machine: pip install openllama-cli=={__version__}"
+    remedy = f"install the same version on every machine: pip install openllama-cli=={__version__}"
     return OlcError(cause, remedy, code="worker_version")

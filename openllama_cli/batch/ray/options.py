@@ -24,7 +24,7 @@ class RayOptions:
 
     def __post_init__(self) -> None:
         if self.workers is not None and not 1 <= self.workers <= _MOST_WORKERS:
-            raise UsageError(f"--workers {self.workers} is not possible", f"give a number from 1 to {_MOST_WORKERS}")
+            raise UsageError(f"--workers {self.workers} is out of range", f"give a number from 1 to {_MOST_WORKERS}")
         if self.address is not None and self.address != "auto":
             host_and_port(self.address)
 
@@ -36,7 +36,7 @@ def parse_engine(engine: str, address: str | None, workers: int | None) -> RayOp
     if engine == "local":
         for flag, value in (("--ray-address", address), ("--workers", workers)):
             if value is not None:
-                raise UsageError(f"{flag} {value} is for the Ray engine", f"give --engine ray too, or leave {flag} out")
+                raise UsageError(f"{flag} {value} needs --engine ray", f"add it, or leave out {flag}")
         return None
     options = RayOptions(address, workers)
     if importlib.util.find_spec("ray") is None:
@@ -82,7 +82,7 @@ class WorkerPlan:
         asked = {name: value for name, value in asked.items() if value}
         needs = ", ".join(_amount(name, value) for name, value in asked.items())
         offers = ", ".join(f"{_amount(name, free.get(name, 0))} of {_amount(name, have.get(name, 0))} free" for name in asked)
-        return f"one needs {needs}; the cluster has {offers}"
+        return f"each needs {needs}; the cluster has {offers}"
 
 
 def _amount(name: str, value: float) -> str:

@@ -242,7 +242,7 @@ def open_and_load(setup: Setup) -> "LoadedModel":
         changed = ["the tokenizer changed"]
     if changed:
         raise ModelError(
-            f"{folder.path} is not the model that the driver has: {changed[0]}",
+            f"{folder.path} differs from the driver's model: {changed[0]}",
             "copy the driver's folder to the same path on every machine",
             code="model_mismatch",
         )

@@ -13,8 +13,7 @@ from openllama_cli.batch.input.readers import FormatName, input_format, read_row
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.journal.header import batch_header
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.batch.stopping import GracefulStop
-from openllama_cli.commands.batch.run import Batch, BatchAnnotations
+from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.model import open_model
@@ -65,12 +64,16 @@ Examples:
     default="local",
     show_default=True,
     metavar="local|ray",
-    help="ray: workers on one or many machines.",
+    help="local, or ray: workers on one or more machines.",
     shell_complete=suggest.choices("local", "ray"),
 )
-@click.option("--ray-address", metavar="auto|HOST:PORT", show_default="a new one", help="Ray cluster to join.")
+@click.option("--ray-address", metavar="auto|HOST:PORT", show_default="a new local one", help="Ray cluster to join.")
 @click.option(
-    "--workers", type=int, metavar="N", show_default="as many as fit", help="Number of Ray workers, each with a model."
+    "--workers",
+    type=int,
+    metavar="N",
+    show_default="as many as fit",
+    help="Number of Ray workers, each with its own copy of the model.",
 )
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
@@ -95,9 +98,9 @@ def command(
     given: dict[str, Any],
     spec: ModelSpec,
 ) -> None:
-    """Complete every prompt of INPUT into OUTPUT.
+    """Complete every prompt in INPUT and write the results to OUTPUT.
 
-    INPUT is .txt (a prompt per line), .jsonl (prompts or template variables, custom_id, sampling options; or OpenAI batch
+    INPUT is .txt (one prompt per line), .jsonl (prompts or template variables, custom_id, sampling options; or OpenAI batch
     lines), .csv or .tsv with a header; - is stdin. Finished rows go to a journal beside OUTPUT, which appears when it is
     complete: run the same command again to resume after a crash; once all is done, it does nothing. Rows that sample
     without a seed use --seed, or 0.
@@ -106,9 +109,9 @@ def command(
     ray_options = parse_engine(engine, ray_address, workers)
     if ray_options is not None:
         one_process_only("--engine ray")
-    annotations = BatchAnnotations.parse(annotated, chosen)
+    annotator = RowAnnotator.parse(annotated, chosen)
     if retry_errors and restart:
-        raise UsageError("--retry-errors and --restart contradict each other", "give only one of them")
+        raise UsageError("--retry-errors and --restart cannot be combined", "give only one of them")
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
@@ -124,25 +127,25 @@ def command(
 
     fmt = input_format(Path(source), format_name)
     if output == "-":
-        raise UsageError("-o - is not a file", "OUTPUT appears when it is complete: name a file, and cat it afterwards")
+        raise UsageError("OUTPUT cannot be stdout", "name a file: it appears when it is complete")
     if not from_stdin:
         check_input(Path(source))
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
-    with output_lock(files.output), GracefulStop(notice) as stop:
+    with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
         if from_stdin:
             _keep_stdin(path, restart=restart)
         summary = precheck(path, fmt, settings)
         opened = open_model(spec)
         header = batch_header(opened, spec, settings, fmt, summary)
-        annotator = annotations.open() if annotations is not None else None
         if annotator is not None:
+            annotator.open()
             header["options"] |= annotator.options
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:
                 files.spool.unlink(missing_ok=True)
-                notice(f"olc: {target} is complete already: {summary.rows} rows, none failed")
+                notice(f"olc: {target} is already complete: {summary.rows} rows, none failed")
                 return
             batch = Batch(
                 journal,
@@ -164,7 +167,7 @@ def command(
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
                         f"{source} was changed during the run",
-                        "rows may come from either version; start over with --restart",
+                        "results may mix both versions; start over with --restart",
                         code="input_changed",
                     )
             write_output(journal, files.output)
@@ -177,7 +180,7 @@ def _parse_batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise UsageError(f"--batch-size {text} is not possible", "give auto, or a number from 1 to 1024")
+        raise UsageError(f"--batch-size {text} is not a batch size", "give auto, or a number from 1 to 1024")
     return int(text)
 
 
@@ -197,7 +200,7 @@ def _keep_stdin(path: Path, *, restart: bool) -> None:
         path.unlink(missing_ok=True)
     if sys.stdin is None or is_terminal(sys.stdin):
         if sys.stdin is None and not path.exists():
-            raise UsageError("INPUT is stdin, which is closed", "give a file, or pipe the rows in")
+            raise UsageError("INPUT is stdin, but stdin is closed", "give a file, or pipe the rows in")
         if path.exists():
             return
     spool(sys.stdin.buffer, path)

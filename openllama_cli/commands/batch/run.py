@@ -1,19 +1,20 @@
-"""One run of a batch: its annotations, rows from a runner into the journal, and the messages about it."""
+"""One run of a batch: its annotations, rows from a runner into the journal, signals that stop it, and the messages about it."""
 
 import contextlib
 import hashlib
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from openllama_cli.annotation.documents import parse_kinds
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.output.results import Results
 from openllama_cli.batch.ray.options import RayOptions
-from openllama_cli.batch.stopping import GracefulStop
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.commands.shared.model import load_model
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
@@ -33,17 +34,20 @@ if TYPE_CHECKING:
 
 # A sentence of any language, to see what a pipeline gives before a night's work.
 _PROBE = "Berlin 2024."
+# A row may take minutes. Whoever stops a batch wants it stopped; rows that are not finished by then are run again on resuming.
+GRACE_SECONDS = 1.5
 
 
-@dataclass(frozen=True)
-class BatchAnnotations:
-    """What is asked for, checked as far as that goes without spaCy."""
+@dataclass
+class RowAnnotator:
+    """Annotates the texts of rows, once it is open; `batch.output.results.Results` calls it. It is made without spaCy."""
 
     kinds: tuple[str, ...]
     chosen: PipelineOptions
+    pipeline: "Pipeline" = field(init=False)
 
     @classmethod
-    def parse(cls, kinds: str | None, chosen: PipelineOptions) -> "BatchAnnotations | None":
+    def parse(cls, kinds: str | None, chosen: PipelineOptions) -> "RowAnnotator | None":
         """None where nothing is to be annotated. Raises UsageError."""
         if kinds is not None:
             return cls(parse_kinds(kinds, flag="--annotate"), chosen)
@@ -51,23 +55,14 @@ class BatchAnnotations:
             raise UsageError(f"{chosen.given} is for annotations", "add --annotate, such as --annotate entities")
         return None
 
-    def open(self) -> "RowAnnotator":
+    def open(self) -> None:
         """Load the pipeline. Raises OlcError for one that gives nothing of what is asked for."""
         from openllama_cli.annotation.annotate import annotate_completions
         from openllama_cli.annotation.documents import lacking
 
-        pipeline = self.chosen.open()
-        probed = annotate_completions(pipeline, [_PROBE], self.kinds)[0]
-        tell_lacking(pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
-        return RowAnnotator(self.kinds, pipeline)
-
-
-@dataclass(frozen=True)
-class RowAnnotator:
-    """Annotates the texts of rows; `batch.output.results.Results` calls it."""
-
-    kinds: tuple[str, ...]
-    pipeline: "Pipeline"
+        self.pipeline = self.chosen.open()
+        probed = annotate_completions(self.pipeline, [_PROBE], self.kinds)[0]
+        tell_lacking(self.pipeline, lacking(probed.pieces, self.kinds), self.kinds, asked=True)
 
     def __call__(self, texts: list[str]) -> list[dict[str, Any]]:
         from openllama_cli.annotation.annotate import annotate_rows
@@ -98,7 +93,7 @@ class Batch:
 
     journal: "Journal"
     summary: "InputSummary"
-    stop: GracefulStop
+    stop: "GracefulStop"
     opened: OpenedModel
     spec: ModelSpec
     settings: RowSettings
@@ -195,3 +190,45 @@ class Batch:
         if self.spooled is not None:
             command += f" < {shlex.quote(str(self.spooled))}"
         notice(f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; to resume:\n  {command}")
+
+
+class GracefulStop:
+    """Handles SIGINT and SIGTERM while its context lasts; only in the main thread.
+
+    requested: whether to begin no more rows. After the first signal the context's work has `GRACE_SECONDS`; then, or at a
+    second signal, KeyboardInterrupt (SIGINT) or Terminated (SIGTERM) is raised in it. If the work ends before that, `finish`
+    raises it.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._number = signal.SIGINT
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "GracefulStop":
+        handlers = {signal.SIGINT: self._first, signal.SIGTERM: self._first, signal.SIGALRM: lambda *_: self._raise()}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def finish(self) -> None:
+        """Raise what the signal stands for, if there was one."""
+        if self.requested:
+            self._raise()
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        self._number = signal.Signals(number)
+        if self.requested:
+            self._raise()
+        self.requested = True
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+        notice("stopping: rows in flight have a moment to finish; repeat to stop at once")
+
+    def _raise(self) -> NoReturn:
+        # Nothing may interrupt what is closed and written on the way out.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Terminated if self._number == signal.SIGTERM else KeyboardInterrupt

@@ -32,7 +32,7 @@ GREETING = PromptTemplate(
         ("7", "invalid_type", "a number"),
         ("null", "invalid_type", "null"),
         ('["prompt"]', "invalid_type", "a list"),
-        ("{}", "missing_prompt", "nothing"),
+        ("{}", "missing_prompt", "no other fields"),
         ('{"text": "a", "id": 1}', "missing_prompt", "'text', 'id'"),
         ('{"prompt": null}', "missing_prompt", "'prompt'"),
         ('{"prompt": 7}', "invalid_type", "a number"),

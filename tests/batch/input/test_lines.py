@@ -1,6 +1,12 @@
-"""Lines of a file: where they end, and that neither a long file nor a long line fills the memory."""
+"""Lines of a file: where they end, and that neither a long file nor a long line fills the memory; stdin kept in a file."""
 
 import hashlib
+import io
+import os
+import resource
+import signal
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -8,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.batch.input.lines import BOM, Line, content, limit_text, open_input, read_lines
+from openllama_cli.batch.input.lines import BOM, Line, content, limit_text, open_input, read_lines, spool
 from openllama_cli.errors import OlcError, UsageError
 
 
@@ -104,3 +110,47 @@ def test_a_file_that_fails_while_it_is_read_is_no_bug() -> None:
 
 def test_limits_are_written_for_people() -> None:
     assert [limit_text(limit) for limit in (16 * 2**20, 4096, 1000)] == ["16 MiB", "4 KiB", "1000 bytes"]
+
+
+# -- standard input, kept in a file ------------------------------------------------------------------------------------
+
+
+def test_an_input_is_kept_to_the_byte_and_replaces_an_earlier_one_unless_it_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl.input"
+    for data, kept in ((b"", b""), (b"first", b"first"), (big := os.urandom(3_000_001), big), (b"", big), (b"last", b"last")):
+        assert spool(io.BytesIO(data), path) == len(data)
+        assert path.read_bytes() == kept
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_missing_is_no_bug(tmp_path: Path) -> None:
+    with pytest.raises(OlcError, match="No such file") as failure:
+        spool(io.BytesIO(b"x"), tmp_path / "missing" / "input")
+    assert failure.value.exit_code == 1
+
+
+def test_an_input_larger_than_may_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"earlier")
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OlcError, match="File too large"):
+            spool(io.BytesIO(b"x" * 200_000), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from openllama_cli.batch.input.lines import spool;"
+        "print(spool(sys.stdin.buffer, Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "input"]
+    run = subprocess.run(command, input=b"a\n" * 200_000, capture_output=True, timeout=60)
+    assert run.stdout == b"400000\n"
+    assert (tmp_path / "input").read_bytes() == b"a\n" * 200_000

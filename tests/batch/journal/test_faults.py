@@ -283,7 +283,7 @@ def test_a_folder_that_vanishes_is_told_at_the_next_flush(tmp_path: Path, fate: 
             shutil.copytree(tmp_path / "elsewhere", folder)
         gone = append_all(journal, line(0))
     assert gone.code == "folder_gone"
-    assert f"{files.journal} is gone" in gone.cause
+    assert f"{files.journal} no longer exists" in gone.cause
     assert "run the same command again" in gone.remedy
     if fate == "moved":
         (tmp_path / "elsewhere").rename(folder)

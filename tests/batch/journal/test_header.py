@@ -40,11 +40,11 @@ HEADER: dict[str, Any] = {
     ("change", "said"),
     [
         ({}, []),
-        ({"rows": 4, "input": {"sha256": "ab", "rows": 4}}, ["the input had 3 rows, has 4"]),
+        ({"rows": 4, "input": {"sha256": "ab", "rows": 4}}, ["the input had 3 rows, now 4"]),
         ({"input": {"sha256": "ab", "rows": 3}}, ["the input's rows changed"]),
         (
             {"model": HEADER["model"] | {"files": {}}},
-            ["the model's file a.safetensors is gone", "the model's file b.safetensors is gone"],
+            ["the model's file a.safetensors was removed", "the model's file b.safetensors was removed"],
         ),
         (
             {"model": {"revision": "r2", "files": FILES | {"b.safetensors": {"bytes": 1, "sha256": "z"}}}},
@@ -52,23 +52,23 @@ HEADER: dict[str, Any] = {
         ),
         (
             {"model": {"revision": "r2", "dtype": "bfloat16", "files": FILES}},
-            ["the model's revision was r1, is r2", "the model's dtype was float32, is bfloat16"],
+            ["the model's revision was r1, now r2", "the model's dtype was float32, now bfloat16"],
         ),
         ({"tokenizer": "ce"}, ["the tokenizer changed"]),
-        ({"template": None}, ["a template was used, is not"]),
+        ({"template": None}, ["a template was used, now none is"]),
         ({"template": {"name": "qa", "sha256": "de"}}, ["the template changed"]),
-        ({"template": {"name": "code", "sha256": "de"}}, ["the template was qa, is code"]),
+        ({"template": {"name": "code", "sha256": "de"}}, ["the template was qa, now code"]),
         (
             {"options": {"temperature": 0.8, "stop": ["\n", "Q:"], "seed": 7, "max_tokens": 64, "ignore_eos": True}},
             [
-                "--temperature was 0, is 0.8",
-                '--stop was [], is ["\\n", "Q:"]',
-                "--seed was not given, is 7",
-                "--ignore-eos was off, is on",
+                "--temperature was 0, now 0.8",
+                '--stop was [], now ["\\n", "Q:"]',
+                "--seed was not given, now 7",
+                "--ignore-eos was off, now on",
             ],
         ),
-        ({"options": HEADER["options"] | {"dtype": "auto"}}, ["--dtype was not given, is auto"]),
-        ({"olc": "0.2"}, ["olc was 0.1, is 0.2"]),
+        ({"options": HEADER["options"] | {"dtype": "auto"}}, ["--dtype was not given, now auto"]),
+        ({"olc": "0.2"}, ["olc was 0.1, now 0.2"]),
     ],
 )
 def test_what_changed_is_said_by_name(change: dict[str, Any], said: list[str]) -> None:

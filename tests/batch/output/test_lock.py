@@ -94,11 +94,21 @@ def write_holder(lock: Path, pid: int, host: str | None = None) -> None:
     lock.write_text(json.dumps(holder))
 
 
-def no_flock(patch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_flock(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file system without flock, in this process; the code that makes it so in another one."""
+
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    patch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    return NO_FLOCK
+
+
+@pytest.fixture(params=["flock", "no flock"])
+def before(request: pytest.FixtureRequest) -> str:
+    """Either kind of file system."""
+    return "" if request.param == "flock" else str(request.getfixturevalue("no_flock"))
 
 
 def test_the_lock_says_who_holds_it_and_goes_when_released(output: Path) -> None:
@@ -112,11 +122,8 @@ def test_the_lock_says_who_holds_it_and_goes_when_released(output: Path) -> None
         pass
 
 
-@pytest.mark.parametrize("flock", [True, False])
-def test_a_second_process_is_told_who_holds_the_lock(output: Path, flock: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not flock:
-        no_flock(monkeypatch)
-    with holder(output, "" if flock else NO_FLOCK) as process:
+def test_a_second_process_is_told_who_holds_the_lock(output: Path, before: str) -> None:
+    with holder(output, before) as process:
         error = refused(output)
         assert f"{output} is being written by process {process.pid} on " in error.cause
         assert ", since 20" in error.cause
@@ -126,11 +133,8 @@ def test_a_second_process_is_told_who_holds_the_lock(output: Path, flock: bool, 
         pass
 
 
-@pytest.mark.parametrize("flock", [True, False])
-def test_the_lock_of_a_killed_process_is_taken_over(output: Path, flock: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not flock:
-        no_flock(monkeypatch)
-    with holder(output, "" if flock else NO_FLOCK) as process:
+def test_the_lock_of_a_killed_process_is_taken_over(output: Path, before: str) -> None:
+    with holder(output, before) as process:
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -165,8 +169,8 @@ def test_a_lock_file_that_nobody_holds_means_nothing_whatever_it_says(output: Pa
         pass
 
 
-def test_without_flock_a_nameless_lock_is_not_taken_over(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_flock(monkeypatch)
+@pytest.mark.usefixtures("no_flock")
+def test_without_flock_a_nameless_lock_is_not_taken_over(output: Path) -> None:
     lock = OutputFiles.of(output).lock
     lock.write_text("{")
     assert f"if no olc is running, remove {lock}" in refused(output).remedy
@@ -184,8 +188,8 @@ def test_without_flock_a_lock_that_changed_hands_meanwhile_is_left_alone(output:
     assert list(output.parent.iterdir()) == []
 
 
-def test_without_flock_a_takeover_that_was_killed_is_told(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_flock(monkeypatch)
+@pytest.mark.usefixtures("no_flock")
+def test_without_flock_a_takeover_that_was_killed_is_told(output: Path) -> None:
     files = OutputFiles.of(output)
     write_holder(files.lock, pid=dead_process())
     claim = files.lock.with_name(files.lock.name + ".claim")
@@ -197,8 +201,8 @@ def test_without_flock_a_takeover_that_was_killed_is_told(output: Path, monkeypa
     assert list(output.parent.iterdir()) == []
 
 
-def test_without_flock_a_holder_on_another_machine_is_believed(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_flock(monkeypatch)
+@pytest.mark.usefixtures("no_flock")
+def test_without_flock_a_holder_on_another_machine_is_believed(output: Path) -> None:
     lock = OutputFiles.of(output).lock
     pid = dead_process()
     write_holder(lock, pid=pid, host="node17.example")
@@ -219,19 +223,15 @@ def test_a_lock_that_was_removed_by_hand_does_not_take_the_next_one_with_it(outp
 
 def test_a_lock_that_is_a_broken_link_or_a_folder_is_told(output: Path) -> None:
     lock = OutputFiles.of(output).lock
-    lock.symlink_to(output.with_name("nowhere") / "at all")
-    with pytest.raises(UsageError, match="cannot be written"), output_lock(output):
-        pytest.fail("locked")
-    lock.unlink()
-    lock.mkdir()
-    with pytest.raises(UsageError, match="cannot be written"), output_lock(output):
-        pytest.fail("locked")
+    for make in (lambda: lock.symlink_to(output.with_name("nowhere") / "at all"), lambda: (lock.unlink(), lock.mkdir())):
+        make()
+        with pytest.raises(UsageError, match="cannot be written"), output_lock(output):
+            pytest.fail("locked")
 
 
-@pytest.mark.parametrize("flock", [True, False])
-def test_of_many_processes_only_one_is_ever_inside(output: Path, flock: bool) -> None:
+def test_of_many_processes_only_one_is_ever_inside(output: Path, before: str) -> None:
     write_holder(OutputFiles.of(output).lock, pid=dead_process())
-    command = [sys.executable, "-c", ("" if flock else NO_FLOCK) + RACE, str(output), "300"]
+    command = [sys.executable, "-c", before + RACE, str(output), "300"]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
     ends = [racer.communicate(timeout=60) for racer in racers]
     assert [errors for _, errors in ends] == [""] * 4

@@ -1,5 +1,6 @@
 """OUTPUT: what is refused before anything is done, and the file that appears in one step."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -77,20 +78,24 @@ def test_the_input_cannot_be_a_file_that_olc_keeps_beside_the_output(tmp_path: P
     assert refused(tmp_path / "out.jsonl", beside, restart=True).code == "output_is_input"
 
 
-def test_a_missing_folder_is_named(tmp_path: Path, source: Path) -> None:
-    error = refused(tmp_path / "no such" / "out.jsonl", source)
-    assert error.cause.endswith("does not exist")
-    assert error.remedy == f"create it first: mkdir -p '{tmp_path}/no such'"
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("no such/out.jsonl", "no_folder", "no such, does not exist"),
+        ("link.jsonl", "no_folder", "gone, does not exist"),
+        ("in.jsonl/out.jsonl", "no_folder", "is not a folder"),
+        (".", "output_kind", "is a folder"),
+        ("pipe", "output_kind", "is a device or a pipe"),
+        ("/dev/null", "output_kind", "is a device or a pipe"),
+    ],
+)
+def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, source: Path, name: str, code: str, said: str) -> None:
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone" / "out.jsonl")
-    assert f"{tmp_path}/gone, does not exist" in refused(tmp_path / "link.jsonl", source).cause
-    assert "is not a folder" in refused(source / "out.jsonl", source).cause
-
-
-def test_a_folder_or_a_device_is_no_output(tmp_path: Path, source: Path) -> None:
-    assert refused(tmp_path, source).code == "output_kind"
     os.mkfifo(tmp_path / "pipe")
-    assert "is a device or a pipe" in refused(tmp_path / "pipe", source).cause
-    assert "is a device or a pipe" in refused(Path("/dev/null"), source, restart=True).cause
+    error = refused(tmp_path / name, source, restart=name == "/dev/null")
+    assert error.code == code
+    assert said in error.cause
+    assert "no such" not in name or error.remedy == f"create it first: mkdir -p '{tmp_path}/no such'"
 
 
 def test_a_file_that_olc_did_not_make_is_not_overwritten_without_restart(files: OutputFiles, source: Path) -> None:
@@ -290,25 +295,23 @@ def test_an_interrupted_write_leaves_the_older_output(files: OutputFiles, monkey
     assert not files.temporary.exists()
 
 
-def test_every_refusal_of_a_disk_says_what_to_do(tmp_path: Path) -> None:
-    import errno
-
-    file = tmp_path / "out.jsonl"
-    told = {
-        errno.ENOSPC: ("disk_full", "free some space"),
-        errno.EDQUOT: ("disk_full", "remove some of your files"),
-        errno.EFBIG: ("disk_full", "ulimit -f unlimited"),
-        errno.EIO: ("disk_error", "check the disk"),
-        errno.ENAMETOOLONG: ("disk_error", "shorter name"),
-        errno.EROFS: ("disk_error", "permissions"),
-        errno.EACCES: ("disk_error", "permissions"),
-    }
-    for number, (code, advice) in told.items():
-        error = write_error(OSError(number, os.strerror(number)), file)
-        assert error.code == code
-        assert advice in error.remedy
-        assert "out.jsonl" in error.cause
-        assert "\n" not in error.cause + error.remedy
-    gone = write_error(FileNotFoundError(errno.ENOENT, "No such file"), tmp_path / "gone" / "out.jsonl")
-    assert gone.code == "folder_gone"
-    assert f"the folder {tmp_path}/gone is gone" in gone.cause
+@pytest.mark.parametrize(
+    ("number", "folder", "code", "advice"),
+    [
+        (errno.ENOSPC, ".", "disk_full", "free some space"),
+        (errno.EDQUOT, ".", "disk_full", "remove some of your files"),
+        (errno.EFBIG, ".", "disk_full", "ulimit -f unlimited"),
+        (errno.EIO, ".", "disk_error", "check the disk"),
+        (errno.ENAMETOOLONG, ".", "disk_error", "shorter name"),
+        (errno.EROFS, ".", "disk_error", "permissions"),
+        (errno.EACCES, ".", "disk_error", "permissions"),
+        (errno.ENOENT, "gone", "folder_gone", "move or mount it back"),
+        (errno.EIO, "gone", "folder_gone", "move or mount it back"),
+    ],
+)
+def test_every_refusal_of_a_disk_says_what_to_do(tmp_path: Path, number: int, folder: str, code: str, advice: str) -> None:
+    error = write_error(OSError(number, os.strerror(number)), tmp_path / folder / "out.jsonl")
+    assert error.code == code
+    assert advice in error.remedy
+    assert "out.jsonl" in error.cause
+    assert "\n" not in error.cause + error.remedy

@@ -118,7 +118,7 @@ def test_a_machine_that_goes_is_done_without_and_one_that_comes_is_used(machines
     assert len(seen) == 3, "the machine that came was not used"
     assert sorted(kept.results) == list(range(given))
     assert not kept.failed
-    assert any("was lost" in notice and "retrying" in notice for notice in notices)
+    assert any("lost the worker" in notice and "retrying" in notice for notice in notices)
 
 
 def test_a_poison_row_becomes_an_error_row_and_spares_the_others(machines: Machines) -> None:
@@ -128,9 +128,9 @@ def test_a_poison_row_becomes_an_error_row_and_spares_the_others(machines: Machi
     assert kept.failed == {7: "worker_lost"}
     document = kept.document(7)
     assert document["error"]["code"] == "worker_lost"
-    assert "4 workers were lost" in document["error"]["message"]
+    assert "lost with 4 workers" in document["error"]["message"]
     assert "its process ended" in document["error"]["message"]
-    assert sum("was lost" in notice for notice in notices) == 4
+    assert sum("lost the worker" in notice for notice in notices) == 4
 
 
 def test_a_worker_that_hangs_is_noticed_and_replaced(machines: Machines, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_workers_that_find_no_place_are_an_error_that_says_what_there_is(machine
     with pytest.raises(OlcError) as caught:
         run(machines, rows("a"), plan=replace(ONE_CPU, cpus=64), place=1)
     assert time.monotonic() - started < 20
-    assert "one needs 64 CPU" in caught.value.cause
+    assert "each needs 64 CPU" in caught.value.cause
     assert "CPU free" in caught.value.cause
     assert "ray status" in caught.value.remedy
 
@@ -184,4 +184,4 @@ def test_a_killed_actor_costs_no_row(machines: Machines) -> None:
     assert killed
     assert sorted(kept.results) == list(range(100))
     assert not kept.failed
-    assert sum("was lost" in notice for notice in notices) == 1
+    assert sum("lost the worker" in notice for notice in notices) == 1

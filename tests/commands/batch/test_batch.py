@@ -2,15 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openllama_cli.commands.batch.command import _parse_batch_size
-from openllama_cli.errors import UsageError
-from tests.conftest import Olc
+from tests.conftest import Olc, Result
 from tests.support.batches import GREEDY, read
+
+Batch = Callable[..., Result]
 
 
 @pytest.fixture
@@ -18,11 +19,26 @@ def model(tiny_model: Path) -> str:
     return str(tiny_model)
 
 
-def test_a_text_file_becomes_completions_in_order(olc: Olc, model: str, tmp_path: Path) -> None:
-    source = tmp_path / "in.txt"
-    source.write_bytes(b"\xef\xbb\xbfone\r\n\r\nthree [b]")
-    output = tmp_path / "out.jsonl"
-    result = olc("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def batch(olc: Olc, model: str, tmp_path: Path, output: Path) -> Batch:
+    """`batch("in.txt", "one", "--restart")`: a batch of this input, which is only written if it is given."""
+
+    def run(name: str, content: str | bytes | None, *arguments: str, model: str = model) -> Result:
+        source = tmp_path / name
+        if content is not None:
+            source.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return olc("batch", str(source), "-o", str(output), *GREEDY, "-m", model, *arguments)
+
+    return run
+
+
+def test_a_text_file_becomes_completions_in_order(olc: Olc, batch: Batch, model: str, output: Path) -> None:
+    result = batch("in.txt", b"\xef\xbb\xbfone\r\n\r\nthree [b]")
     assert result.code == 0, result.messages
     assert result.out == b""
     rows = read(output)
@@ -35,95 +51,74 @@ def test_a_text_file_becomes_completions_in_order(olc: Olc, model: str, tmp_path
     assert "3 rows, 0 failed" in result.messages
 
 
-def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path) -> None:
+def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
     template = tmp_path / "ask.toml"
     template.write_text('description = "Asks."\ntemplate = "Q: {{ question }}\\nA:"\nstop = ["\\n"]\nmax_tokens = 7\n')
     source = tmp_path / "in.csv"
     source.write_text('custom_id,question,unused\na,"What, now?",x\nb,Größe 🐋,y\n')
-    output = tmp_path / "out.jsonl"
     assert olc("batch", str(source), "-t", str(template), "-o", str(output), "-m", model).code == 0
     rows = read(output)
     assert [(row["custom_id"], row["prompt"]) for row in rows] == [("a", "Q: What, now?\nA:"), ("b", "Q: Größe 🐋\nA:")]
     assert all("\n" not in row["text"] and row["usage"]["completion_tokens"] <= 7 for row in rows)
 
 
-def test_escapes_in_stops_become_characters_on_request(olc: Olc, tmp_path: Path) -> None:
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+def test_escapes_in_stops_become_characters_on_request(batch: Batch, output: Path) -> None:
     rows = [{"prompt": "Q: What is the capital of France?\nA:"}, {"prompt": r"\n", "max_tokens": 0}]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert olc("batch", str(source), "-o", str(output), "-e", "--stop", r"\n", "--dtype", "float32", "-m", "demo").code == 0
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    assert batch("in.jsonl", content, "-e", "--stop", r"\n", "-n", "64", model="demo").code == 0
     assert [row["text"] for row in read(output)] == [" Paris.", ""]
     assert read(output)[1]["prompt"] == r"\n", "a file can hold the characters themselves"
 
 
-def test_the_same_command_again_does_nothing_once_all_is_done(olc: Olc, model: str, tmp_path: Path) -> None:
-    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
-    source.write_text("one\ntwo\n")
-    command = ("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
-    assert olc(*command).code == 0
+def test_the_same_command_again_does_nothing_once_all_is_done(batch: Batch, output: Path) -> None:
+    assert batch("in.txt", "one\ntwo\n").code == 0
     before = output.stat()
-    again = olc(*command)
+    again = batch("in.txt", None)
     assert again.code == 0
-    assert "complete already" in again.messages
+    assert "already complete" in again.messages
     assert output.stat() == before
-    changed = olc(*command, "--temperature", "1")
+    changed = batch("in.txt", None, "--temperature", "1")
     assert changed.code == 2
     assert "--temperature" in changed.messages
-    assert olc(*command, "--temperature", "1", "--restart").code == 0
+    assert batch("in.txt", None, "--temperature", "1", "--restart").code == 0
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("options", "--max-tokens was 6, is 7"),
+        ("options", "--max-tokens was 6, now 7"),
         ("input", "the input"),
         ("model", "model.safetensors changed"),
         ("tokenizer", "tokenizer"),
     ],
 )
 def test_a_journal_of_another_run_is_refused_by_name(
-    olc: Olc, tmp_model: Path, tmp_path: Path, change: str, named: str
+    batch: Batch, tmp_model: Path, tmp_path: Path, change: str, named: str
 ) -> None:
     from tests.support.tiny_models import write_tiny_llama
 
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"prompt": "one"}\nbad\n')
-    command = ["batch", str(source), "-o", str(output), *GREEDY, "-m", str(tmp_model)]
-    assert olc(*command).code == 3
-    if change == "options":
-        command += ["-n", "7"]
-    elif change == "input":
-        source.write_text('{"prompt": "two"}\nbad\n')
-    elif change == "model":
+    assert batch("in.jsonl", '{"prompt": "one"}\nbad\n', model=str(tmp_model)).code == 3
+    if change == "model":
         other = write_tiny_llama(tmp_path / "other", seed=9)
         shutil.copy(other / "model.safetensors", tmp_model)
-    else:
-        file = tmp_model / "tokenizer_config.json"
+    elif change == "tokenizer":
         (tmp_model / "tokenizer.model").write_bytes((tmp_model / "tokenizer.model").read_bytes() + b"\x82\x01\x00")
-        assert file.parent.is_dir()
-    result = olc(*command)
+    content = '{"prompt": "two"}\nbad\n' if change == "input" else None
+    result = batch("in.jsonl", content, *["-n", "7"] * (change == "options"), model=str(tmp_model))
     assert result.code == 2
     assert named in result.messages
     assert "--restart" in result.messages
 
 
-def test_failed_rows_are_counted_by_code_and_run_again_on_request(olc: Olc, model: str, tmp_path: Path) -> None:
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"prompt": "one"}\nbad\n{"prompt": 5}\n{"prompt": "x", "max_tokens": 9999}\n{"prompt": "last"}\n')
-    command = ("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
-    first = olc(*command)
+def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, output: Path) -> None:
+    rows = '{"prompt": "one"}\nbad\n{"prompt": 5}\n{"prompt": "x", "max_tokens": 9999}\n{"prompt": "last"}\n'
+    first = batch("in.jsonl", rows)
     assert first.code == 3
     assert "1 context_length_exceeded, 1 invalid_json, 1 invalid_type" in first.messages
-    rows = read(output)
-    assert [row["error"] and row["error"]["code"] for row in rows] == [
-        None,
-        "invalid_json",
-        "invalid_type",
-        "context_length_exceeded",
-        None,
-    ]
+    codes = [row["error"] and row["error"]["code"] for row in read(output)]
+    assert codes == [None, "invalid_json", "invalid_type", "context_length_exceeded", None]
     whole = output.read_bytes()
-    again = olc(*command, "--retry-errors")
+    again = batch("in.jsonl", None, "--retry-errors")
     assert again.code == 3
     assert "2 of 5 rows are done" in again.messages
     assert output.read_bytes() == whole
@@ -132,7 +127,10 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(olc: Olc, mode
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing.txt", "-o", "out.jsonl"], ["nothing.txt"]),
+        *[
+            (["no/in.txt", *output], ["cannot read no/in.txt: No such file or directory"])
+            for output in ([], ["-o", "out.jsonl"], ["-o", "no/such/folder/out.jsonl"])
+        ],
         (["in.md", "-o", "out.jsonl"], ["--format"]),
         (["in.txt", "-o", "no/such/folder/out.jsonl"], ["no/such/folder"]),
         (["in.txt", "-o", "in.txt"], ["in.txt"]),
@@ -143,7 +141,7 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(olc: Olc, mode
         (["twice.jsonl", "-o", "out.jsonl"], ["custom_id", "same"]),
         (["in.csv", "-t", "qa", "-o", "out.jsonl"], ["question"]),
         (["in.txt", "-t", "nonsense", "-o", "out.jsonl"], ["nonsense"]),
-        (["in.txt", "-o", "out.jsonl", "--batch-size", "0"], ["--batch-size"]),
+        *[(["in.txt", "-o", "out.jsonl", "--batch-size", n], ["--batch-size"]) for n in ("0", "-1", "many", "1.5", "5000", "")],
         (["in.txt", "-o", "out.jsonl", "--retry-errors", "--restart"], ["--retry-errors"]),
         (["in.txt", "-o", "out.jsonl", "--top-p", "3"], ["--top-p"]),
         (["-", "-o", "out.jsonl"], ["--format"]),
@@ -176,27 +174,24 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
 
 
 def test_an_input_that_changes_under_way_is_noticed(
-    olc: Olc, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from openllama_cli.commands.batch import run as batch_run
 
-    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
-    source.write_text("one\ntwo\n")
     load = batch_run.load_model
 
     def change_and_load(*arguments: Any) -> Any:
-        source.write_text("one\nTWO\n")
+        (tmp_path / "in.txt").write_text("one\nTWO\n")
         return load(*arguments)
 
     monkeypatch.setattr(batch_run, "load_model", change_and_load)
-    result = olc("batch", str(source), "-o", str(output), *GREEDY, "-m", model)
+    result = batch("in.txt", "one\ntwo\n")
     assert result.code == 1
     assert "was changed" in result.messages
     assert not output.exists()
 
 
-def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path) -> None:
-    output = tmp_path / "out.jsonl"
+def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
     arguments = ("batch", "-", "--format", "txt", "-o", str(output), *GREEDY, "-m", model, "--json-progress")
     result = olc(*arguments, stdin="ñ\n🐋\n".encode())
     assert result.code == 0, result.messages
@@ -204,21 +199,3 @@ def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path) -> None:
     last = json.loads(result.text.splitlines()[-1])
     assert (last["rows"], last["total"], last["done"]) == (2, 2, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
-
-
-@pytest.mark.parametrize("output", [[], ["-o", "out.jsonl"], ["-o", "no/such/folder/out.jsonl"]])
-def test_an_input_that_is_not_there_is_named_whatever_the_output_is(olc: Olc, model: str, output: list[str]) -> None:
-    result = olc("batch", "no/such/in.txt", *output, "-m", model)
-    assert result.code == 2
-    assert "cannot read no/such/in.txt: No such file or directory" in result.messages
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "5000", ""])
-def test_batch_sizes_that_cannot_be(text: str) -> None:
-    with pytest.raises(UsageError, match="--batch-size"):
-        _parse_batch_size(text)
-
-
-def test_batch_sizes_that_can_be() -> None:
-    assert _parse_batch_size("auto") is None
-    assert _parse_batch_size("16") == 16

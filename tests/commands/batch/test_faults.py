@@ -17,6 +17,7 @@ from tests.support.batches import GREEDY, finished, read, wait_for
 from tests.support.forked import Forked
 
 ROWS = 60
+Command = tuple[str, ...]
 
 
 @pytest.fixture
@@ -43,12 +44,24 @@ def rows_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def assert_whole(olc: Olc, model: str, rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Checks an output: every row once, in order, the bytes of a run that nothing disturbed, and nothing beside it but the
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def command(rows_file: Path, output: Path, model: str) -> Command:
+    return ("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
+
+
+@pytest.fixture
+def assert_whole(
+    olc: Olc, model: str, rows_file: Path, output: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], None]:
+    """Checks the output: every row once, in order, the bytes of a run that nothing disturbed, and nothing beside it but the
     journal.
     """
 
-    def check(output: Path) -> None:
+    def check() -> None:
         whole = tmp_path_factory.mktemp("whole") / "out.jsonl"
         assert olc("batch", str(rows_file), "-o", str(whole), *GREEDY, "-m", model, "--batch-size", "3").code == 3
         assert [row["index"] for row in read(output)] == list(range(ROWS))
@@ -61,10 +74,8 @@ def assert_whole(olc: Olc, model: str, rows_file: Path, tmp_path_factory: pytest
 
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
-    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+    olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
-    output = tmp_path / "out.jsonl"
-    command = ("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "4")
     rng = random.Random(1)
     before = 0
     for _ in range(3):
@@ -79,56 +90,28 @@ def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
     end = olc(*command)
     assert end.code == 3
     assert f"{before} of {ROWS} rows are done" in end.messages
-    assert_whole(output)
-
-
-ARMED = """
-import os, signal
-from openllama_cli.batch.journal import journal; from openllama_cli.batch.output import output
-point, count = {point!r}, {count}
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-write = journal.write_all
-appends = 0
-def write_all(descriptor, data):
-    global appends
-    appends += 1
-    if appends == count and point == "before an append": die()
-    if appends == count and point == "amid an append":
-        os.write(descriptor, data[: len(data) // 2]); die()
-    write(descriptor, data)
-    if appends == count and point == "after an append": die()
-journal.write_all = write_all
-if point == "before the rename":
-    from openllama_cli.batch.output.output import OutputFiles
-    def write_output(journal, path):
-        OutputFiles.of(path).temporary.write_bytes(b"half of it"); die()
-    output.write_output = write_output
-"""
+    assert_whole()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["before an append", "amid an append", "after an append", "before the rename"])
+@pytest.mark.parametrize("point", ["before append", "amid append", "after append", "amid output", "before rename of .jsonl"])
 def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
-    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None], point: str
+    olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None], point: str
 ) -> None:
-    output = tmp_path / "out.jsonl"
-    arguments = ["batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model]
-    killed = Forked(*arguments, code=ARMED.format(point=point, count=35))
+    killed = Forked(*command, code=f"from tests.support.dying_writer import arm; arm({point!r}, 35)")
     assert killed.wait() == -signal.SIGKILL, killed.err.decode()
     assert not output.exists()
     assert finished(output) > 30
-    assert olc(*arguments).code == 3
-    assert_whole(output)
+    assert olc(*command).code == 3
+    assert_whole()
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
-    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None], number: int, code: int
+    olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None], number: int, code: int
 ) -> None:
-    output = tmp_path / "out.jsonl"
-    command = ("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
     with Forked(*command) as run:
         wait_for(lambda: finished(output) >= 10, run)
         signalled = time.monotonic()
@@ -140,15 +123,14 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
     assert f"olc batch {rows_file}" in said
     assert not output.with_name("out.jsonl.lock").exists()
     assert olc(*command).code == 3
-    assert_whole(output)
+    assert_whole()
 
 
 @pytest.mark.slow
 def test_an_interrupted_stdin_is_kept_and_gone_on_with(
-    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+    olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
-    output = tmp_path / "out.jsonl"
-    arguments = ("batch", "-", "--format", "jsonl", "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2")
+    arguments = ("batch", "-", "--format", "jsonl", *command[2:])
     with rows_file.open("rb") as rows, Forked(*arguments, stdin=rows) as run:
         wait_for(lambda: finished(output) >= 10, run)
         run.send_signal(signal.SIGTERM)
@@ -156,11 +138,11 @@ def test_an_interrupted_stdin_is_kept_and_gone_on_with(
     assert f"< {output}.input" in run.err.decode()
     # The same command without its pipe: an empty stdin.
     assert olc(*arguments, stdin=b"").code == 3
-    assert_whole(output)
+    assert_whole()
 
 
-def test_a_reader_of_the_progress_that_leaves_does_not_end_the_batch(model: str, tmp_path: Path) -> None:
-    source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
+def test_a_reader_of_the_progress_that_leaves_does_not_end_the_batch(model: str, tmp_path: Path, output: Path) -> None:
+    source = tmp_path / "in.txt"
     source.write_text("one\ntwo\n")
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -171,9 +153,8 @@ def test_a_reader_of_the_progress_that_leaves_does_not_end_the_batch(model: str,
     assert len(read(output)) == 2
 
 
-def test_two_runs_at_once_are_refused_with_the_holder_named(olc: Olc, model: str, tmp_path: Path, rows_file: Path) -> None:
-    output = tmp_path / "out.jsonl"
-    arguments = ("batch", str(rows_file), "-o", str(output), "-n", "100", "--dtype", "float32", "-m", model)
+def test_two_runs_at_once_are_refused_with_the_holder_named(olc: Olc, command: Command, tmp_path: Path) -> None:
+    arguments = (*command, "-n", "100")
     with Forked(*arguments) as run:
         lock = tmp_path / "out.jsonl.lock"
         wait_for(lambda: lock.exists() and lock.stat().st_size > 0, run)
@@ -185,28 +166,26 @@ def test_two_runs_at_once_are_refused_with_the_holder_named(olc: Olc, model: str
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_journal_and_the_run_goes_on_with_room(
-    olc: Olc, model: str, tmp_path: Path, rows_file: Path, assert_whole: Callable[[Path], None]
+    olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
-    output = tmp_path / "out.jsonl"
-    arguments = ["batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model]
-    full = Forked(*arguments, file_size=6_000)
+    full = Forked(*command, file_size=6_000)
     assert full.wait() == 1
     assert len(full.err.decode().splitlines()[-2:]) == 2
     assert b"Traceback" not in full.err
     kept = finished(output)
     assert 5 < kept < ROWS
-    again = olc(*arguments)
+    again = olc(*command)
     assert again.code == 3
     assert f"{kept} of {ROWS} rows are done" in again.messages
-    assert_whole(output)
+    assert_whole()
 
 
 @pytest.mark.slow
-def test_a_folder_that_vanishes_is_two_lines(model: str, tmp_path: Path, rows_file: Path) -> None:
+def test_a_folder_that_vanishes_is_two_lines(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     output = folder / "out.jsonl"
-    with Forked("batch", str(rows_file), "-o", str(output), *GREEDY, "-m", model, "--batch-size", "2") as run:
+    with Forked(*command, "-o", str(output)) as run:
         wait_for(lambda: finished(output) >= 3, run)
         shutil.rmtree(folder)
         assert run.wait(60) == 1
