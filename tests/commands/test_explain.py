@@ -74,7 +74,7 @@ def test_an_unknown_error_is_said_to_be_unknown(olc: Olc) -> None:
     [
         ("openllama_cli", "--debug"),
         ("transformers", "huggingface/transformers/issues"),
-        ("my_package", "the whole log"),
+        ("my_package", "the full log"),
     ],
 )
 def test_what_to_do_about_an_unknown_error(olc: Olc, library: str, says: str) -> None:

@@ -175,7 +175,7 @@ def test_the_problems_of_a_machine(name: str) -> None:
         ("disk too small for this one", ["9.0 GB", "13.5 GB", "7b"]),
         ("layers on the CPU", ["10 of 32 layers", "cuda:0"]),
         ("layers on disk", ["of 40 layers on disk"]),
-        ("memory too small", ["7b", "cuda:0 lacks"]),
+        ("memory too small", ["7b", "cuda:0 is"]),
     ],
 )
 def test_names_and_numbers_are_in_the_message(name: str, words: list[str]) -> None:
