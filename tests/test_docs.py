@@ -5,6 +5,7 @@ A page's blocks are run in order in one folder. The README's first uses the `olc
 `tests.support.forked`.
 """
 
+import doctest
 import importlib.util
 import os
 import re
@@ -141,3 +142,14 @@ def test_every_command_has_its_row(name: str) -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     text = README.read_text()
     assert not [page.name for page in PAGES if page != README and f"(docs/{page.name})" not in text]
+
+
+@pytest.mark.slow
+def test_the_python_page_is_what_python_prints() -> None:
+    """Its blocks are run as doctests, in order."""
+    page = ROOT / "docs/python.md"
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks(page, "python")), {}, page.name, str(page), 0)
+    assert len(test.examples) > 10
+    report: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
+    assert not report, "".join(report)

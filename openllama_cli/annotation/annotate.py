@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.annotation.documents import TOKEN_KINDS, Annotated, Piece
-from openllama_cli.annotation.pipeline import Pipeline, first_line, noted
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.annotation.pipeline import Pipeline, noted
+from openllama_cli.errors import OlcError, UsageError, first_line
 
 # Code points processed at a time. While it runs, a parser or entity recognizer needs some kilobytes for each.
 PIECE = 20_000

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import OlcError, UsageError, first_line
 
 INSTALL_SPACY = 'pip install "spacy>=3.8,<4"'
 # The smallest pipeline that is published for each language. Others, such as Hindi, have none of their own.
@@ -67,7 +67,7 @@ def find_pipeline(name: str | None, language: str | None = None) -> Choice:
     elif name and path.exists():
         cause, remedy = f"{name} is a file; a pipeline is a folder", "install it as a package, or unpack it"
     elif "/" in name or name.startswith("."):
-        cause = f"there is no folder {name}"
+        cause = f"the folder {name} does not exist"
     raise OlcError(cause, remedy, code="pipeline_missing")
 
 
@@ -237,10 +237,5 @@ def noted(notes: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            lines = (first_line(warning.message) for warning in caught)
+            lines = (first_line(warning.message, 1000) for warning in caught)
             notes += [line for line in dict.fromkeys(lines) if line not in notes]
-
-
-def first_line(problem: BaseException | str) -> str:
-    """What an exception or warning says, shortened to its first line."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0].strip()

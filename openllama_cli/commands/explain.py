@@ -63,7 +63,7 @@ def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: boo
     """
     if as_list:
         if text or file is not None:
-            raise UsageError("--list takes no text", "leave out the text or --list")
+            raise UsageError("--list and a text cannot be combined", "give only one of them")
         _list(as_json=as_json)
         return
     known = find(text[0]) if len(text) == 1 and file is None else None
@@ -80,7 +80,7 @@ def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: boo
 def _pieces(text: tuple[str, ...], file: str | None) -> Iterator[str]:
     """The text to explain, in pieces. Raises UsageError if there is none or it cannot be read."""
     if text and file is not None:
-        raise UsageError("both a text and --file were given", "leave one of them out")
+        raise UsageError("both a text and --file were given", "give only one of them")
     if file == "-" or text == ("-",) or (not text and file is None and stdin_has_input()):
         if sys.stdin is None:
             raise UsageError("stdin is closed", "give the text as an argument")
@@ -91,7 +91,7 @@ def _pieces(text: tuple[str, ...], file: str | None) -> Iterator[str]:
                 yield from _decoded(stream)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise UsageError(f"cannot read {file}: {reason}", "check the path; --file takes a text file") from error
+            raise UsageError(f"cannot read {file}: {reason}", "check the path; --file expects a text file") from error
     elif text:
         given = " ".join(text)
         # Longer than a file name can be: asking would be an error.
@@ -123,7 +123,7 @@ def _not_empty(pieces: Iterator[str]) -> Iterator[str]:
         empty = empty and not piece.strip()
         yield piece
     if empty:
-        raise UsageError("the text is empty", "give the error message, or the whole log: command 2>&1 | olc explain")
+        raise UsageError("the text is empty", "give the error message, or the full log: command 2>&1 | olc explain")
 
 
 def _document(error: KnownError, line: str | None = None, line_number: int | None = None) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def _unknown_error(unknown: Unknown) -> OlcError:
     if unknown.library == "openllama_cli":
         fix = "run the olc command again with --debug and report the traceback that it prints"
     elif unknown.library in _ISSUES:
-        fix = f"search for it, or report it with the whole traceback, at https://github.com/{_ISSUES[unknown.library]}/issues"
+        fix = f"search for it, or report it with the full traceback, at https://github.com/{_ISSUES[unknown.library]}/issues"
     else:
-        fix = "give the whole log, not only its last line; or report it with its traceback to the project that raised it"
+        fix = "give the full log, not only its last line; or report it with its traceback to the project that raised it"
     return OlcError(cause, fix, code="unknown_error")
 
 

@@ -131,38 +131,27 @@ def _facts_of(document: Mapping[str, Any], wordings: Mapping[str, Any]) -> Itera
     topic: str = document["topic"]
     stop: str = document.get("full_stop", ".")
     joint: str = "" if topic == "Japanese" else " "
+    found: list[tuple[str, Mapping[str, Any], str, str]] = []  # name, entry, answer, subject
     relations = {relation["name"]: relation for relation in document.get("relation", ())}
     for relation in relations.values():
         inverse = relation.get("inverse_of")
         pairs = [(answer, subject) for subject, answer in relations[inverse]["pairs"]] if inverse else relation["pairs"]
-        for subject, answer in pairs:
-            yield _fact(topic, f"{relation['name']}/{subject}", relation, answer, subject, stop, joint, wordings)
+        found += [(f"{relation['name']}/{subject}", relation, answer, subject) for subject, answer in pairs]
     for entry in document.get("fact", ()):
         name = entry.get("np") or [*entry["ask"], *entry.get("openings", ())][0]
-        yield _fact(topic, name, entry, entry["answer"], "", stop, joint, wordings)
-
-
-def _fact(
-    topic: str,
-    name: str,
-    entry: Mapping[str, Any],
-    answer: str,
-    subject: str,
-    stop: str,
-    joint: str,
-    wordings: Mapping[str, Any],
-) -> Fact:
-    ending = answer if answer.endswith(stop) else answer + stop
-    fact_id = f"{topic}/{name}"
-    return Fact(
-        id=fact_id,
-        topic=topic,
-        answer=ending if entry.get("keep_case") else capitalized(ending),
-        ending=joint + ending,
-        phrasings=tuple(_phrasings(fact_id, entry, subject, wordings)),
-        restates="inverse_of" in entry,
-        weight=float(entry.get("weight", 1)),
-    )
+        found.append((name, entry, entry["answer"], ""))
+    for name, entry, answer, subject in found:
+        ending = answer if answer.endswith(stop) else answer + stop
+        fact_id = f"{topic}/{name}"
+        yield Fact(
+            id=fact_id,
+            topic=topic,
+            answer=ending if entry.get("keep_case") else capitalized(ending),
+            ending=joint + ending,
+            phrasings=tuple(_phrasings(fact_id, entry, subject, wordings)),
+            restates="inverse_of" in entry,
+            weight=float(entry.get("weight", 1)),
+        )
 
 
 def _phrasings(fact_id: str, entry: Mapping[str, Any], subject: str, wordings: Mapping[str, Any]) -> Iterator[Phrasing]:

@@ -21,8 +21,7 @@ _ON_CPU = f'`olc complete --device cpu "{PROMPT}"`'
 def diagnose(facts: Facts, plan: ModelPlan | None = None, device: str = "auto") -> tuple[Problem, ...]:
     """Everything that is wrong, errors first. plan: of the named model. device: what `--device` says."""
     found = [
-        *_torch(facts),
-        *_requested(facts, device),
+        *_torch(facts, device),
         *_nvidia(facts),
         *_gpus(facts),
         *_smoke(facts, plan, device),
@@ -45,16 +44,13 @@ def has_device(facts: Facts, device: str) -> bool:
     return device in ("auto", "cpu") or main_device(facts, device) in {gpu.device for gpu in facts.accelerators}
 
 
-def _torch(facts: Facts) -> Iterator[Problem]:
+def _torch(facts: Facts, device: str) -> Iterator[Problem]:
     if facts.torch.version is None:
         message = f"torch cannot be imported: {facts.torch.trouble}"
         yield Problem("error", "torch_broken", message, "`pip install --force-reinstall torch`")
-
-
-def _requested(facts: Facts, device: str) -> Iterator[Problem]:
-    if facts.torch.version is not None and not has_device(facts, device):
+    elif not has_device(facts, device):
         there = ", ".join(["cpu", *(gpu.device for gpu in facts.accelerators)])
-        message = f"--device {device}: torch {facts.torch.version} finds no such device, only {there}"
+        message = f"--device {device}: torch {facts.torch.version} does not see this device, only {there}"
         yield Problem("error", "device_missing", message, f'`olc complete --device auto "{PROMPT}"`')
 
 
@@ -66,7 +62,7 @@ def _nvidia(facts: Facts) -> Iterator[Problem]:
     name = nvidia.gpus[0] if nvidia.gpus else "an NVIDIA GPU"
     if nvidia.driver is None:
         message = f"{name} is installed, but its driver is not loaded"
-        fix = "install NVIDIA's driver (https://www.nvidia.com/drivers); `nvidia-smi` then lists the GPU"
+        fix = "install NVIDIA's driver (https://www.nvidia.com/drivers); afterwards `nvidia-smi` lists the GPU"
         yield Problem("warning", "no_driver", message, fix)
     if build.kind != "cuda":
         message = f"{name} is installed, but torch {build.version} is built without CUDA, so olc uses the CPU"
@@ -85,7 +81,7 @@ def _nvidia(facts: Facts) -> Iterator[Problem]:
         yield Problem("warning", "gpu_hidden", message, "`unset CUDA_VISIBLE_DEVICES`")
     else:
         why = f" ({build.trouble})" if build.trouble else ""
-        message = f"torch {build.version} is built for CUDA {build.toolkit}, but finds no GPU{why}"
+        message = f"torch {build.version} is built for CUDA {build.toolkit}, but does not find a GPU{why}"
         yield Problem("warning", "gpu_not_found", message, f"check whether `nvidia-smi` does; until then {_ON_CPU}")
 
 
@@ -130,8 +126,8 @@ def _symptom(result: DtypeResult) -> str:
     if result.error is not None:
         return f"torch does not support matmul ({result.error})"
     if not result.finite:
-        return "matmul returns NaN or infinite values"
-    return f"matmul has a relative error of {result.relative_error:.1%}"
+        return "a matmul gives NaN or infinite values"
+    return f"a matmul has a relative error of {result.relative_error:.1%}"
 
 
 def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
@@ -140,7 +136,7 @@ def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
     variable = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in facts.variables), None)
     if cpu.threads is not None and cpu.cpu_limit is not None and cpu.threads > cpu.cpu_limit + 0.99:
         message = (
-            f"torch uses {cpu.threads} threads, but this container has {cpu.cpu_limit:g} processors: they wait for each other"
+            f"torch uses {cpu.threads} threads, but this container may use only {cpu.cpu_limit:g} processors, so they compete"
         )
         yield Problem("warning", "too_many_threads", message, limited)
     elif cpu.threads is not None and cpu.threads < cores and (variable or cpu.threads * 2 <= cores):
@@ -152,7 +148,7 @@ def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
             message = f"ATEN_CPU_CAPABILITY={facts.variables['ATEN_CPU_CAPABILITY']} keeps torch from using AVX2"
             yield Problem("warning", "no_avx2", message, "`unset ATEN_CPU_CAPABILITY`")
         else:
-            fix = f'expect it to be slow; the smallest OpenLLaMA is `olc complete -m 3b-v2 "{PROMPT}"`'
+            fix = f'expect low speed; the smallest OpenLLaMA is `olc complete -m 3b-v2 "{PROMPT}"`'
             yield Problem("warning", "no_avx2", f"{cpu.name} has no AVX2, so torch uses its slowest kernels", fix)
     if main_device(facts, device) == "cpu" and cpu.own_kernels is False:
         message = (
@@ -175,7 +171,7 @@ def _float16(facts: Facts) -> Iterator[Problem]:
             message = f"torch's float16 matmul takes {other / half:.0f} times as long as {best} on this processor"
             yield Problem("info", "float16_slow", message, fix)
     elif not FLOAT16 & set(facts.cpu.instruction_sets):
-        message = "this processor has no float16 arithmetic: torch's float16 matmul is slow"
+        message = "this processor has no float16 arithmetic, so torch's float16 matmul is slow"
         yield Problem("info", "float16_slow", message, fix)
 
 
@@ -185,7 +181,7 @@ def _memory(facts: Facts) -> Iterator[Problem]:
         return
     message = f"this container is limited to {size(cpu.memory_limit)} of the machine's {size(cpu.memory_total)} of memory"
     if cpu.memory_left < cpu.memory_available:
-        message += f", and has {size(cpu.memory_left)} left; transformers counts on {size(cpu.memory_available)}"
+        message += f", and has {size(cpu.memory_left)} left; Transformers assumes {size(cpu.memory_available)}"
         fix = "check whether a model fits before loading it: `olc devices --model 3b-v2`"
         yield Problem("warning", "container_memory", message, fix)
 
@@ -212,12 +208,12 @@ def _hub(facts: Facts, plan: ModelPlan | None) -> Iterator[Problem]:
     known = plan.known if plan is not None and plan.known.path is None else None
     severity: Severity = "error" if known else "warning"
     name = known.name if known else "3b-v2"
-    elsewhere = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder that you can write to"
+    elsewhere = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a writable folder"
     needed = known.download_bytes if known else min(entry.download_bytes for entry in CATALOGUE.values() if entry.shape)
     if not cache.writable:
         yield Problem(severity, "cache_not_writable", f"the model cache {cache.path} is not writable", elsewhere)
     elif cache.free_bytes is not None and cache.free_bytes < needed * 1.02:
-        message = f"{size(cache.free_bytes)} are free for the model cache ({cache.path}), but {name} needs {size(needed)}"
+        message = f"{size(cache.free_bytes)} are free in the model cache ({cache.path}), but {name} needs {size(needed)}"
         fix = f"`HF_HOME=~/models olc models pull {shlex.quote(name)}`, with a folder on a larger disk"
         if cache.largest is not None:
             fix = f"`olc models rm {shlex.quote(cache.largest[0])}` frees {size(cache.largest[1])}; or {fix}"
@@ -226,9 +222,9 @@ def _hub(facts: Facts, plan: ModelPlan | None) -> Iterator[Problem]:
         message = f"{repo_id} is incomplete in the cache: a download did not finish"
         yield Problem("warning", "model_incomplete", message, f"`olc models pull {shlex.quote(repo_id)}`")
     if cache.offline is not None:
-        message = f"{cache.offline} is set: only downloaded models can be used"
+        message = f"{cache.offline} is set: only cached models can be used"
         if known:
-            message = f"{cache.offline} is set, and {name} is not downloaded"
+            message = f"{cache.offline} is set, but {name} is not in the cache"
         yield Problem("error" if known else "info", "hub_offline", message, f"`unset {cache.offline}`")
 
 
@@ -243,7 +239,7 @@ def _model(plan: ModelPlan) -> Iterator[Problem]:
         yield Problem("warning", "layers_on_disk", message, smaller)
     elif best.verdict == "fits_in_part":
         tokens = f"{best.tokens:,} of {plan.known.shape.context:,} tokens of context"
-        message = f"only {tokens} fit beside the weights of {name} in {best.dtype}"
+        message = f"only {tokens} fit next to the weights of {name} in {best.dtype}"
         yield Problem("warning", "context_cut", message, smaller)
     elif best.verdict == "fits_with_cpu":
         message = f"{name} in {best.dtype} {best.verdict_text}: they are copied to {best.main_device} for every token"

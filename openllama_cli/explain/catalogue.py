@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Rank = Literal["cause", "warning", "consequence"]
 
@@ -77,7 +77,7 @@ class KnownError:
 
 @cache
 def known_errors() -> tuple[KnownError, ...]:
-    """All entries, in the order of the files. Raises ValueError if an entry is not of this form."""
+    """All entries, in the order of the files."""
     folder = resources.files("openllama_cli.explain") / "errors"
     entries = []
     for topic in TOPICS:
@@ -98,13 +98,7 @@ def with_olc_code(code: str) -> tuple[KnownError, ...]:
 
 
 def _entry(topic: str, code: str, fields: dict[str, Any]) -> KnownError:
-    try:
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        patterns = [Pattern(text) for text in values.pop("patterns")]
-        patterns += [Pattern(text, of_source=True) for text in values.pop("source_patterns", ())]
-        entry = KnownError(code=code, topic=topic, patterns=tuple(patterns), **values)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{topic}.toml: {code}: {error}") from error
-    if entry.rank not in get_args(Rank) or not entry.patterns:
-        raise ValueError(f"{topic}.toml: {code} has rank {entry.rank} and {len(entry.patterns)} patterns")
-    return entry
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    patterns = [Pattern(text) for text in values.pop("patterns")]
+    patterns += [Pattern(text, of_source=True) for text in values.pop("source_patterns", ())]
+    return KnownError(code=code, topic=topic, patterns=tuple(patterns), **values)

@@ -123,7 +123,7 @@ def _every_fifth(labels: bytes) -> frozenset[int]:
 def _find_pairs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """(images, labels) to train on and to test with; a single pair is to be split.
 
-    paths: folders, whose files are recognized by MNIST's names, or files; the counterpart of a single file is found beside it.
+    paths: folders, whose files are recognized by MNIST's names, or files; the counterpart of a single file is found next to it.
     Test files have `t10k` or `test` in their names. Raises UsageError.
     """
     found = [file for path in paths for file in (_in_folder(path) if path.is_dir() else [path])]
@@ -136,7 +136,7 @@ def _find_pairs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
         return [(images[0], labels[0])]
     pairs = [pair for test in (False, True) if (pair := _pair(images, labels, test=test)) is not None]
     if not pairs:
-        raise UsageError(f"{paths[0]} holds no images in MNIST's format", f"its files are {_MNIST}")
+        raise UsageError(f"{paths[0]} has no images in MNIST's format", f"its files are {_MNIST}")
     return pairs
 
 
@@ -146,7 +146,7 @@ def _in_folder(folder: Path) -> list[Path]:
         # Archives have folders of these names too.
         names = sorted(file.name for file in folder.iterdir() if _NAME.search(file.name) and file.is_file())
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}", "give a folder that you may read") from error
+        raise UsageError(f"cannot read {folder}: {error.strerror}", "give a readable folder") from error
     chosen = [name for name in names if not (name.endswith(".gz") and name.removesuffix(".gz") in names)]
     if not chosen:
         raise UsageError(f"no IDX files are in {folder}", f"MNIST's are {_MNIST}")
@@ -154,7 +154,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _counterpart(file: Path) -> list[Path]:
-    """By name, the labels beside a file of images, or the images beside labels, if there are any."""
+    """By name, the labels next to a file of images, or the images next to labels, if there are any."""
     plain = file.name.removesuffix(".gz")
     if "images" in plain:
         name = plain.replace("images", "labels").replace("idx3", "idx1")

@@ -73,12 +73,12 @@ def _opened(path: Path) -> Iterator[Callable[[int], bytes]]:
         # By content, since browsers and archives rename files.
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "give a file that you may read") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give a readable file") from error
     with raw, gzip.GzipFile(fileobj=raw) if packed else raw as file:
         try:
             yield file.read
         except EOFError:
-            raise damaged(path, "cut short: the compressed data does not end") from None
+            raise damaged(path, "truncated: the compressed data does not end") from None
         except (gzip.BadGzipFile, zlib.error) as error:
             raise damaged(path, f"damaged: {error}") from error
         except OSError as error:
@@ -98,7 +98,7 @@ def _header(path: Path, read: Callable[[int], bytes]) -> Sequence[int]:
         raise damaged(path, cause, "save grayscale images as (images, rows, columns), labels as (images,)")
     sizes = read(4 * count)
     if len(sizes) < 4 * count:
-        raise damaged(path, f"cut short within its header, after {4 + len(sizes)} bytes")
+        raise damaged(path, f"truncated within its header, after {4 + len(sizes)} bytes")
     return struct.unpack(f">{count}I", sizes)
 
 
@@ -118,7 +118,7 @@ def _read(path: Path, wanted: int) -> tuple[Sequence[int], bytes]:
         # One more than there should be and no more, however large a compressed file would become.
         values = read(total + 1)
         if len(values) < total:
-            raise damaged(path, f"cut short: its header says {shape} = {total:,} bytes, {len(values):,} are there")
+            raise damaged(path, f"truncated: its header says {shape} = {total:,} bytes, but it has {len(values):,}")
         if len(values) > total:
             raise damaged(path, f"longer than the {shape} = {total:,} bytes that its header says")
     return sizes, values

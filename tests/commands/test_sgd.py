@@ -148,7 +148,7 @@ def test_damaged_files_are_an_error(olc: Olc, tmp_path: Path) -> None:
     images.write_bytes(images.read_bytes()[:-1])
     result = olc("sgd", "--data", str(tmp_path))
     assert (result.code, result.out) == (1, b"")
-    assert "cut short: its header says 100×28×28 = 78,400 bytes, 78,399 are there" in result.messages
+    assert "truncated: its header says 100×28×28 = 78,400 bytes, but it has 78,399" in result.messages
 
 
 @pytest.mark.parametrize(

@@ -36,23 +36,17 @@ def test_has_at_least_250_facts_in_the_promised_topics():
     assert min(topics.values()) >= 9
 
 
-def test_no_fact_is_stated_twice():
+def test_no_fact_is_stated_twice_and_no_question_has_two_answers():
     assert [name for name, count in Counter(fact.id for fact in CORPUS.facts).items() if count > 1] == []
-    askers = defaultdict(set)
+    askers, answers = defaultdict(set), defaultdict(set)
     for fact in CORPUS.facts:
         for phrasing in fact.phrasings:
             askers[plain(phrasing.text)].add(fact.id)
-    assert {text: ids for text, ids in askers.items() if len(ids) > 1} == {}
-
-
-def test_no_question_has_two_answers():
-    answers = defaultdict(set)
-    for fact in CORPUS.facts:
-        for phrasing in fact.phrasings:
             answers[plain(phrasing.text)].add(fact.answer)
     for unknown in CORPUS.unknown:
         answers[plain(unknown.question)].add(unknown.answer)
-    assert {text: given for text, given in answers.items() if len(given) > 1} == {}
+    for found in (askers, answers):
+        assert {text: several for text, several in found.items() if len(several) > 1} == {}
 
 
 def test_every_fact_is_trained_in_two_wordings_or_more():
@@ -160,9 +154,6 @@ def test_the_main_formats_all_end_in_the_same_text():
 )
 def test_a_question_without_its_mark_gets_it_while_it_is_open(form, expected):
     assert without_mark("Why?", "Because.", form) == expected
-
-
-def test_a_wide_question_mark_comes_back_wide():
     assert without_mark("何？", "木星です。", "Q") == ("Q: 何", "？\nA: 木星です。")
 
 

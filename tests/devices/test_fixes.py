@@ -56,6 +56,7 @@ def test_every_problem_there_is_has_its_machine() -> None:
         "olc nonsense",
         "olc complete --device toaster",
         "olc models nonsense",
+        "olc batch x --batch-size",
         "--quantize",
         "rm -rf",
     ],

@@ -40,15 +40,12 @@ def test_the_devices_that_are_measured(machine: Facts, device: str, measured: li
     assert probe.measured == measured == list(found.facts.measured)
 
 
-def test_quick_measures_nothing() -> None:
+def test_nothing_is_measured_when_it_is_quick_or_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = FakeProbe(facts(gpu(free=11)))
     assert examine(probe, measure=False).facts.measured == {}
-    assert probe.measured == []
-
-
-def test_no_device_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "MEASURING_S", -1)
-    assert examine(FakeProbe(facts(gpu(free=11)))).facts.measured == {}
+    assert examine(probe).facts.measured == {}
+    assert probe.measured == []
 
 
 def test_the_document_of_two_gpus_and_a_model() -> None:

@@ -6,11 +6,11 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
-import click
 import pytest
 
-from openllama_cli.explain.catalogue import TOPICS, KnownError, find, known_errors, with_olc_code
+from openllama_cli.explain.catalogue import TOPICS, KnownError, Rank, find, known_errors, with_olc_code
 from tests.support.raising import codes, parse
 
 PACKAGE = Path(__file__).parents[2] / "openllama_cli"
@@ -28,6 +28,8 @@ def test_codes_are_unique_and_many() -> None:
 @by_code
 def test_an_entry_is_complete_and_recognizes_its_example(entry: KnownError) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", entry.code)
+    assert entry.rank in get_args(Rank)
+    assert entry.patterns
     for text in (entry.title, entry.cause, entry.fix, entry.olc):
         assert text == text.strip() != ""
         assert "\n" not in text + entry.example
@@ -47,12 +49,6 @@ def test_patterns_are_looked_for_by_words_rare_enough() -> None:
         for pattern in entry.patterns:
             assert len(pattern.words.strip()) >= 6, (entry.code, pattern.text)
             assert pattern.words not in ("Error", "error: ", "Exception"), (entry.code, pattern.text)
-
-
-def test_the_check_of_commands_finds_wrong_ones() -> None:
-    for wrong in ("olc complete x --nonsense", "olc nonsense", "olc models nonsense", "olc batch x --batch-size"):
-        with pytest.raises(click.UsageError):
-            parse(shlex.split(wrong)[1:])
 
 
 def quoted() -> Iterator[tuple[str, str, str]]:

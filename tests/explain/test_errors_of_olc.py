@@ -66,9 +66,6 @@ def test_the_hub_refuses(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> 
     server.tokens.add("hf_valid")
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     recognized(failing(lambda: hub.pull("org/absent")), "hub_refused")
-
-
-def test_no_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     recognized(failing(lambda: hub.pull("org/any")), "hub_unreachable")
 
@@ -94,7 +91,7 @@ def test_tokens_logits_and_devices(tmp_path: Path) -> None:
         recognized(failing(lambda: main_device("cuda")), "torch_without_cuda")
 
 
-def test_errors_while_weights_are_read(tmp_path: Path) -> None:
+def test_errors_while_a_checkpoint_is_read(tmp_path: Path) -> None:
     import torch
 
     from openllama_cli.models.checkpoint import read_errors
@@ -115,12 +112,7 @@ def test_errors_while_weights_are_read(tmp_path: Path) -> None:
             raise full
 
     recognized(failing(fill), "disk_full")
-
-
-def test_code_that_comes_with_a_model(tmp_path: Path) -> None:
-    from openllama_cli.models.checkpoint.inspect import inspect
-
-    folder = write_tiny_llama(tmp_path / "model")
+    folder = checkpoint.path
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "m.M"}}))
     recognized(failing(lambda: inspect(folder)), "remote_code")
@@ -168,9 +160,7 @@ def test_a_traceback_of_debug_mode() -> None:
 
 
 def test_a_message_of_a_library_within_is_explained_by_its_entry() -> None:
-    diagnosis = explain(["error: cannot write x: [Errno 28] No space left on device\n  fix: do\n"])
-    assert [one.error.code for one in diagnosis.explanations] == ["disk_full"]
-    assert diagnosis.unknown is None
+    assert codes("error: cannot write x: [Errno 28] No space left on device\n  fix: do\n") == ["disk_full"]
 
 
 def test_fix_lines_of_others_are_not_olc() -> None:

@@ -55,21 +55,15 @@ def test_arguments_of_generate(model: Any) -> None:
     assert first(lambda: model.generate(ids.repeat(1, 20), max_length=10)) == "context_too_long"
 
 
-def test_padding_without_a_padding_token(tiny_model: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.pad_token = None
-    assert first(lambda: tokenizer(["a", "b c"], padding=True)) == "pad_token_missing"
-
-
-def test_too_many_tokens(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_padding_without_a_padding_token_and_too_many_tokens(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, model_max_length=4)
     with logged(caplog):
         tokenizer("one two three four five six seven")
     assert codes(caplog.text) == ["context_too_long"]
+    tokenizer.pad_token = None
+    assert first(lambda: tokenizer(["a", "b c"], padding=True)) == "pad_token_missing"
 
 
 @contextmanager
@@ -166,6 +160,7 @@ def test_repositories_that_cannot_be_had(hub: HubServer, tmp_path: Path) -> None
     hub.add("org/private", {"config.json": b"{}"}, private=True)
     hub.add("org/there", {"README.md": b"x"})
     assert codes(raised(from_hub("org/absent", tmp_path))) == ["hub_repo_missing"]
+    assert codes(raised(from_hub("org/absent", tmp_path, local_files_only=True))) == ["hub_offline"]
     assert codes(raised(from_hub("org/private", tmp_path))) == ["hub_repo_missing"]
     assert codes(raised(from_hub("org/gated", tmp_path))) == ["hub_gated"]
     assert codes(raised(from_hub("org/there", tmp_path, revision="v9"))) == ["hub_revision_missing"]
@@ -180,10 +175,6 @@ def test_too_many_requests(hub: HubServer, tmp_path: Path) -> None:
     hub.status["config.json"] = [429]
     text = raised(lambda: hf_raise_for_status(get_session().get(f"{hub.url}/org/busy/resolve/main/config.json")))
     assert codes(text) == ["hub_rate_limit"]
-
-
-def test_offline(hub: HubServer, tmp_path: Path) -> None:
-    assert codes(raised(from_hub("org/absent", tmp_path, local_files_only=True))) == ["hub_offline"]
 
 
 @pytest.mark.slow

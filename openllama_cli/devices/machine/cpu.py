@@ -39,7 +39,16 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
     granted = limits()
     limited = granted.memory is not None and granted.memory < memory.total
     logical = os.cpu_count() or 1
-    threads, kernels = _torch_threads() if with_torch else (None, None)
+    threads: int | None = None
+    kernels: str | None = None
+    own_kernels: bool | None = None
+    if with_torch:
+        import torch
+
+        from openllama_cli.native import library
+
+        threads, kernels = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+        own_kernels = library.usable() if library.has_amx() and platform.system() == "Linux" else None
     return Cpu(
         name=_name(),
         architecture=platform.machine(),
@@ -54,20 +63,8 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         memory_available=memory.available,
         memory_limit=granted.memory if limited else None,
         memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
-        own_kernels=_own_kernels() if with_torch else None,
+        own_kernels=own_kernels,
     )
-
-
-def _torch_threads() -> tuple[int, str]:
-    import torch
-
-    return torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-
-
-def _own_kernels() -> bool | None:
-    from openllama_cli.native import library
-
-    return library.usable() if library.has_amx() and platform.system() == "Linux" else None
 
 
 def _instruction_sets(with_torch: bool) -> tuple[str, ...]:

@@ -30,8 +30,7 @@ _BLOCKS = 9
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 
 # Large beside the last cache of a server's processor, and long beside the start of a GPU's kernel.
-_WORKING_SET = {"cpu": 600_000_000}
-_WORKING_SET_GPU = 2_000_000_000
+_WORKING_SET, _WORKING_SET_GPU = 600_000_000, 2_000_000_000
 _SLOW_S = 1.0
 
 
@@ -42,7 +41,7 @@ def measure(device: str, *, free_bytes: int, progress: Progress | None = None, d
     """
     progress = progress or NullProgress()
     started = time.perf_counter()
-    working_set = min(_WORKING_SET.get(device, _WORKING_SET_GPU), free_bytes // 3)
+    working_set = min(_WORKING_SET if device == "cpu" else _WORKING_SET_GPU, free_bytes // 3)
     results: dict[str, DtypeResult] = {}
     speed = None
     try:
@@ -60,7 +59,7 @@ def measure(device: str, *, free_bytes: int, progress: Progress | None = None, d
     return Measurement(speed, ordered, time.perf_counter() - started)
 
 
-def bandwidth(device: str, working_set: int = 600_000_000, *, runs: int = 5, deadline: float = math.inf) -> float:
+def bandwidth(device: str, working_set: int = _WORKING_SET, *, runs: int = 5, deadline: float = math.inf) -> float:
     """GB/s that the device reads (or reads and writes) at best, over `working_set` bytes, the best of several runs.
 
     Raises RuntimeError where torch does, as for no memory.

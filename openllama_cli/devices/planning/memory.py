@@ -196,7 +196,7 @@ def _in_words(verdict: Verdict, placed: Sequence[Part], loads: Sequence[DeviceLo
             if load.free_bytes is not None
         }
         device = max(lacking, key=lambda name: lacking[name])
-        return f"does not fit: {device} lacks {size(lacking[device])}"
+        return f"does not fit: {device} is {size(lacking[device])} short"
     away = []
     for device, name in (("cpu", "the CPU"), ("disk", "disk")):
         if device == loads[0].device or not any(part.device == device for part in placed):

@@ -16,19 +16,21 @@ def outcomes() -> dict[str, bool]:
     return {check.name: check.ok for check in read_checks()}
 
 
-def test_this_installation_is_whole() -> None:
-    assert outcomes() == {"sentencepiece": True, "protobuf": True, "demo model": True}
-
-
-def test_a_missing_tokenizer_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    assert not outcomes()["sentencepiece"]
-    assert any("sentencepiece" in check.detail for check in read_checks() if not check.ok)
-
-
-def test_a_broken_protobuf_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "google.protobuf", None)
-    assert outcomes() == {"sentencepiece": True, "protobuf": False, "demo model": True}
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (None, {"sentencepiece": True, "protobuf": True, "demo model": True}),
+        ("sentencepiece", {"sentencepiece": False, "protobuf": True, "demo model": True}),
+        ("google.protobuf", {"sentencepiece": True, "protobuf": False, "demo model": True}),
+    ],
+)
+def test_libraries_that_cannot_be_imported_are_named(
+    monkeypatch: pytest.MonkeyPatch, broken: str | None, expected: dict[str, bool]
+) -> None:
+    if broken is not None:
+        monkeypatch.setitem(sys.modules, broken, None)
+    assert outcomes() == expected
+    assert all(str(broken) in check.detail for check in read_checks() if not check.ok)
 
 
 def test_a_cut_demo_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

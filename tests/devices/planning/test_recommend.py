@@ -48,19 +48,30 @@ def test_the_best_command(name: str, machine: Facts, device: str, command: str) 
     assert plan(name, machine, device).command == command + TAIL
 
 
-def test_what_does_not_fit_has_no_command_but_a_smaller_model() -> None:
-    container = facts(cpu=dataclasses.replace(CPU, memory_limit=8 * GB, memory_left=int(7.5 * GB)))
-    found = plan("13b", container)
-    assert found.command is None
-    assert found.first is None
-    assert found.smaller == "3b-v2"
-    assert plan("3b-v2", facts(cpu=cpu(1))).smaller == "demo"
-    assert plan("7b", facts(gpu(free=11))).smaller is None
-
-
-def test_a_model_that_is_not_here_is_pulled_first() -> None:
-    assert plan("7b-v2", facts()).first == "olc models pull 7b-v2"
-    assert plan("demo", facts()).first is None
+@pytest.mark.parametrize(
+    ("name", "machine", "device", "told"),
+    [
+        ("7b-v2", facts(), "auto", {"first": "olc models pull 7b-v2"}),
+        ("demo", facts(), "auto", {"first": None, "faster": None, "auto_dtype": "bfloat16"}),
+        # A large float16 model keeps its type on a processor with bfloat16, as loading does.
+        ("7b", facts(), "auto", {"faster": "olc complete -m 7b --quantize int8" + TAIL, "auto_dtype": "float16"}),
+        ("7b", facts(), "cpu", {"faster": "olc complete -m 7b --device cpu --quantize int8" + TAIL}),
+        ("7b", facts(cpu=OLD_CPU), "auto", {"auto_dtype": "float32"}),
+        # Quantized models run on the CPU only.
+        ("7b", facts(gpu(free=24)), "auto", {"faster": None}),
+        ("3b-v2", facts(cpu=cpu(1)), "auto", {"smaller": "demo"}),
+        ("7b", facts(gpu(free=11)), "auto", {"smaller": None}),
+        (
+            "13b",
+            facts(cpu=dataclasses.replace(CPU, memory_limit=8 * GB, memory_left=int(7.5 * GB))),
+            "auto",
+            {"command": None, "first": None, "smaller": "3b-v2"},
+        ),
+    ],
+)
+def test_what_a_plan_tells_besides_its_command(name: str, machine: Facts, device: str, told: dict[str, str | None]) -> None:
+    found = plan(name, machine, device)
+    assert {key: getattr(found, key) for key in told} == told
 
 
 def test_a_folder_with_a_space_is_quoted(tmp_path: Path) -> None:
@@ -80,20 +91,6 @@ def test_quantized_types_are_recommended_only_where_nothing_else_fits_and_olc_ha
     assert [found.available for found in plan("7b", machine).dtypes] == [True] * 5
     # Quantized models run on the CPU only.
     assert [found.available for found in plan("7b", facts(gpu(free=24))).dtypes] == [True, True, True, False, False]
-
-
-def test_eight_bits_are_named_as_faster_where_they_run() -> None:
-    assert plan("7b", facts()).faster == "olc complete -m 7b --quantize int8" + TAIL
-    assert plan("7b", facts(), "cpu").faster == "olc complete -m 7b --device cpu --quantize int8" + TAIL
-    # Quantized models run on the CPU only, and a small one is fast enough.
-    assert plan("7b", facts(gpu(free=24))).faster is None
-    assert plan("demo", facts()).faster is None
-
-
-def test_a_large_float16_model_keeps_its_type_on_a_processor_with_bfloat16_as_loading_does() -> None:
-    assert plan("7b", facts()).auto_dtype == "float16"
-    assert plan("demo", facts()).auto_dtype == "bfloat16"
-    assert plan("7b", facts(cpu=OLD_CPU)).auto_dtype == "float32"
 
 
 @pytest.mark.parametrize(
