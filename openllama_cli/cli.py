@@ -134,7 +134,6 @@ def main(args: list[str] | None = None) -> NoReturn:
         torchrun = _torchrun(args)
         # click returns the code of ctx.exit() here, and None where a command just ends.
         returned = olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
-        _flush()
         code = returned if isinstance(returned, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -163,7 +162,7 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
         return None
     from openllama_cli.commands.shared import torchrun
 
-    return torchrun if torchrun.is_placed() and torchrun.begin(sys.argv[1:] if args is None else args) else None
+    return torchrun if torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
 def _show_usage(problem: click.ClickException) -> None:
@@ -186,14 +185,10 @@ def _quiet_pipe() -> int:
     return 0
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # None where the caller closed it
-        sys.stdout.flush()
-
-
 def _exit(code: int) -> NoReturn:
     try:
-        _flush()
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         _quiet_pipe()
     sys.exit(code)

@@ -12,7 +12,9 @@ sandbox keeps it from Python's internals and from changing values, its loops and
 memory of every expression.
 """
 
+import os
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -75,7 +77,7 @@ def load_template(name_or_path: str) -> PromptTemplate:
     if name in built_in:
         return _read(name, built_in[name])
     path = Path(name_or_path)
-    if _is_file(path):
+    if os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name that is too long
         return _read(name_or_path, path)
     remedy = f"use one of {', '.join(built_in)}, or the path of a file"
     if "/" in name_or_path or "\\" in name_or_path or path.suffix == ".toml":
@@ -98,13 +100,6 @@ def prompts_folder() -> Path:
 
 def _built_in() -> dict[str, Path]:
     return {path.stem: path for path in sorted(prompts_folder().glob("*.toml"))}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for a file, or with a NUL in it
-        return False
 
 
 def _read(name: str, path: Path) -> PromptTemplate:
@@ -219,12 +214,8 @@ def _render(name: str, source: str, values: Mapping[str, object]) -> str:
 
 def _where(error: Exception) -> str:
     """ ", line 3": where in the template an error was raised; Jinja maps its lines into the traceback."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return "" if line is None else f", line {line}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

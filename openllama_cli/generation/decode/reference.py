@@ -207,19 +207,10 @@ def _compare(
     max_tokens: int,
     eos: frozenset[int],
 ) -> Check:
-    ids = torch.tensor([list(prompt)], device=device)  # [1, n]
     ours = tuple(entry.token for entry in scored)
-    theirs: tuple[int, ...] = ()
-    if max_tokens:
-        output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            eos_token_id=sorted(eos) or None,
-            pad_token_id=0,
-        )
-        theirs = tuple(output[0, len(prompt) :].tolist())
+    request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
+    steps = (event for event in generate_rows(model, device, [request]) if isinstance(event, Step))
+    theirs = tuple(step.scored.token for step in steps if step.scored is not None)
     complete = torch.tensor([[*prompt, *ours]], device=device)
     logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
     gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
