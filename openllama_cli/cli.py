@@ -40,7 +40,7 @@ def _write_error(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return ClosedPipe()
     if error.errno == errno.ENOSPC and error.filename is None:
-        return OlcError("cannot write to stdout: the disk is full", "free some space, or write somewhere else")
+        return OlcError("cannot write to stdout: the disk is full", "free some space, or redirect it elsewhere")
     return error
 
 
@@ -96,7 +96,7 @@ def _suggestion(name: str) -> str:
     close = get_close_matches(name, COMMANDS, n=1)
     if close:
         return f" Did you mean `olc {close[0]}`?"
-    return ' To complete a text: olc complete "…"' if " " in name else ""
+    return ' To complete a prompt: olc complete "…"' if " " in name else ""
 
 
 def _add_debug(command: click.Command) -> None:

@@ -83,7 +83,7 @@ def load_template(name_or_path: str) -> PromptTemplate:
     if "/" in name_or_path or "\\" in name_or_path or path.suffix == ".toml":
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"the template file {name_or_path} {what}", remedy)
-    raise UsageError(f"there is no template {name_or_path}", remedy + _closest(name_or_path, built_in))
+    raise UsageError(f"unknown template {name_or_path}", remedy + _closest(name_or_path, built_in))
 
 
 def template_names() -> list[str]:
@@ -124,10 +124,10 @@ def _check(name: str, path: Path, content: dict[str, Any]) -> PromptTemplate:
     stop, max_tokens, defaults = content.get("stop", []), content.get("max_tokens"), content.get("defaults", {})
     stop = [stop] if isinstance(stop, str) else stop
     checks = [
-        ("template", isinstance(template, str) and template != "", "a string that is not empty"),
+        ("template", isinstance(template, str) and template != "", "a non-empty string"),
         ("description", isinstance(description, str), "a string"),
         ("stop", isinstance(stop, list) and all(isinstance(text, str) and text for text in stop), "a list of strings"),
-        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer of 1 or more"),
+        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer from 1"),
         ("defaults", isinstance(defaults, dict), "a table of variables and values"),
     ]
     for key, fits, wanted in checks:
@@ -201,7 +201,7 @@ def _render(name: str, source: str, values: Mapping[str, object]) -> str:
         missing = re.match(r"'(\w+)' is undefined", error.message or "")
         if missing:
             raise UsageError(
-                f"template {name} needs a value for {missing[1]}", f'give it: -p {missing[1]} "…"', code="template_variable"
+                f"template {name} needs a value for {missing[1]}", f'add -p {missing[1]} "…"', code="template_variable"
             ) from error
         raise UsageError(
             f"template {name}{_where(error)}: {error.message}", "give a value that has it, or change the template"

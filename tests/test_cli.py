@@ -75,7 +75,7 @@ def test_a_reader_of_stderr_that_has_gone_changes_neither_result_nor_exit_code()
     ("arguments", "cause", "remedy"),
     [
         (["compleet", "x"], "No such command 'compleet'. Did you mean `olc complete`?", "see `olc --help`"),
-        (["The whale is"], "No such command 'The whale is'. To complete a text: olc complete \"…\"", "see `olc --help`"),
+        (["The whale is"], "No such command 'The whale is'. To complete a prompt: olc complete \"…\"", "see `olc --help`"),
         (["complete", "x", "--temprature", "1"], "No such option", "see `olc complete --help`"),
         (["models", "pull"], "Missing argument 'MODEL'", "see `olc models pull --help`"),
     ],

@@ -15,11 +15,6 @@ PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
 GREEDY = ("--temperature", "0", "--dtype", "float32")
 
 
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
 def completions(olc: Olc, model: str, *arguments: str) -> list[dict[str, Any]]:
     result = olc("generate", *arguments, "--json", "-m", model)
     assert result.code == 0, result.messages
@@ -154,12 +149,10 @@ def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str
 
 @pytest.mark.parametrize("file", ["no/x.svg", "."])
 def test_a_picture_that_cannot_be_written_is_reported_before_the_model_is_loaded(
-    olc: Olc, model: str, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
+    refused: Olc, model: str, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openllama_cli.commands.generate.load_model", None)
-    result = olc("generate", "a", "-n", "1", "--svg", str(tmp_path / file), "-m", model)
-    assert result.code == 2
-    assert len(result.messages.splitlines()) == 2
+    refused("generate", "a", "-n", "1", "--svg", str(tmp_path / file), "-m", model)
 
 
 def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str) -> None:
@@ -173,7 +166,7 @@ def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["a prompt is missing", "`olc generate --help`"]),
+        ([], ["no prompt was given", "`olc generate --help`"]),
         (["x", "--json", "--trace"], ["--json", "--trace"]),
         (["x", "--check", "--trace"], ["--check", "--trace"]),
         (["x", "--check", "--svg", "x.svg"], ["--check", "--svg"]),
@@ -183,12 +176,9 @@ def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str)
         (["-f", "/no/such"], ["/no/such"]),
     ],
 )
-def test_wrong_usage_is_exit_2(olc: Olc, model: str, arguments: list[str], words: list[str]) -> None:
-    result = olc("generate", *arguments, "-m", model)
-    assert result.code == 2
-    assert len(result.messages.splitlines()) == 2
-    for word in words:
-        assert word in result.messages
+def test_wrong_usage_is_refused(refused: Olc, model: str, arguments: list[str], words: list[str]) -> None:
+    result = refused("generate", *arguments, "-m", model)
+    assert all(word in result.messages for word in words)
 
 
 def test_prompts_come_from_stdin_on_request(olc: Olc, model: str) -> None:
