@@ -123,16 +123,8 @@ def command(
 def _documents(run: Run, texts: Sequence[str], echo: bool, logprobs: bool) -> list[dict[str, Any]]:
     """tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
     made = [run.result(text, row, echo=echo) for text, row in zip(texts, run.rows, strict=True)]
-    return [
-        {
-            "prompt": one.prompt,
-            "text": one.text,
-            "tokens": one.tokens,
-            "logprobs": one.logprobs if logprobs else None,
-            "finish_reason": one.finish_reason,
-        }
-        for one in made
-    ]
+    names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
+    return [{name: getattr(one, name) if name != "logprobs" or logprobs else None for name in names} for one in made]
 
 
 def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:

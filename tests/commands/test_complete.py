@@ -9,6 +9,7 @@ import pytest
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc
 from tests.support.sentencepiece_models import train
+from tests.support.tiny_models import greedy, load_llama
 
 PROMPT = "Q: What is the largest animal?"
 
@@ -34,13 +35,9 @@ def test_a_pipe_gets_the_completion_one_newline_and_nothing_else(olc: Olc, model
 
 
 def test_the_text_is_what_model_generate_makes(olc: Olc, model: str, tiny_model: Path) -> None:
-    import torch
-    from transformers import LlamaForCausalLM
-
     tokenizer = open_tokenizer(tiny_model)
     ids = tokenizer.encode(PROMPT)
-    reference = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    made = reference.generate(torch.tensor([ids]), max_new_tokens=30, do_sample=False, pad_token_id=0)[0].tolist()
+    made = [*ids, *greedy(load_llama(tiny_model), ids, 30)]
     expected = tokenizer.decode(made).removeprefix(tokenizer.decode(ids))
     assert text_of(olc, model, PROMPT, "-n", "30") == expected
     assert text_of(olc, model, PROMPT, "-n", "30", "--engine", "transformers") == expected

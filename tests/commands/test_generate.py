@@ -28,6 +28,8 @@ def test_prompts_side_by_side_give_what_each_gives_alone(olc: Olc, model: str) -
     together = completions(olc, model, *PROMPTS, "--max-gen-len", "9", *GREEDY)
     assert [row["prompt"] for row in together] == PROMPTS
     assert [set(row) for row in together] == [{"prompt", "text", "tokens", "logprobs", "finish_reason"}] * 3
+    in_a_pipe = olc("generate", *PROMPTS, "-n", "9", *GREEDY, "-m", model)
+    assert (in_a_pipe.text, in_a_pipe.messages) == ("".join(row["text"] + "\n" for row in together), "")
     for row in together:
         assert completions(olc, model, row["prompt"], "-n", "9", *GREEDY) == [row]
         assert (len(row["tokens"]), row["logprobs"], row["finish_reason"]) == (9, None, "length")
@@ -56,9 +58,6 @@ def test_escapes_become_characters_on_request(olc: Olc, model: str, tmp_path: Pa
     file.write_text(r"a\tb" + "\n")
     from_file = completions(olc, model, "-e", "-f", str(file), "-n", "0")
     assert [row["prompt"] for row in from_file] == [r"a\tb"], "a file can hold the characters themselves"
-
-
-def test_a_literal_backslash_n_earns_a_hint(olc: Olc, model: str) -> None:
     assert "--escape" in olc("generate", "x", r"Q:\nA:", "-n", "0", "-m", model).messages
     assert olc("generate", "x", "Q: A:", "-n", "0", "-m", model).messages == ""
 
@@ -69,13 +68,6 @@ def test_a_file_has_a_prompt_per_line(olc: Olc, model: str, tmp_path: Path) -> N
     rows = completions(olc, model, "zero", "-f", str(file), "-n", "1", *GREEDY)
     assert [row["prompt"] for row in rows] == ["zero", "one", "", "three\u2028still three"]
     assert completions(olc, model, "zero", "--prompts-file", str(file), "-n", "1", *GREEDY) == rows
-
-
-def test_a_pipe_gets_the_texts(olc: Olc, model: str) -> None:
-    rows = completions(olc, model, *PROMPTS, "-n", "5", *GREEDY)
-    result = olc("generate", *PROMPTS, "-n", "5", *GREEDY, "-m", model)
-    assert result.text == "".join(row["text"] + "\n" for row in rows)
-    assert result.messages == ""
 
 
 def test_nothing_is_shown_of_a_stop_string_and_its_tokens(olc: Olc, model: str) -> None:

@@ -265,6 +265,15 @@ def load_llama(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
     return LlamaForCausalLM.from_pretrained(folder, dtype=dtype or torch.float32).eval().requires_grad_(False)
 
 
+def greedy(model: Any, prompt: list[int], count: int = 20, **options: Any) -> list[int]:
+    """`count` tokens of `model.generate`."""
+    import torch
+
+    ids = torch.tensor([prompt], device=model.device)
+    made = model.generate(ids, max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+    return list(made[0, len(prompt) :].tolist())
+
+
 def random_llama(**changes: Any) -> Any:
     """A small Llama of transformers with 3 layers and random weights, biases too. changes: of its `LlamaConfig`."""
     import torch

@@ -16,7 +16,7 @@ from openllama_cli.generation.forward.transformers_forward import Forward, Trans
 from openllama_cli.generation.forward.weights import from_transformers
 from tests.support.fakes import scored_rows, token_rows
 from tests.support.marks import needs_gpu
-from tests.support.tiny_models import load_llama, random_llama, write_tiny_llama
+from tests.support.tiny_models import greedy, load_llama, random_llama, write_tiny_llama
 
 CPU = torch.device("cpu")
 CONTEXT = 384
@@ -63,13 +63,6 @@ def test_greedy_equals_generate_token_for_token(model: Any, forward: Forward, pr
     prompts = prompts if penalty == 1 else prompts[:6]
     ours = tokens(run(forward, prompts, 16 if penalty == 1 else 4, SamplingConfig(20, repetition_penalty=penalty)))
     assert ours == [greedy(model, prompt, repetition_penalty=penalty) for prompt in prompts]
-
-
-def greedy(model: Any, prompt: list[int], **options: Any) -> list[int]:
-    """20 tokens of `model.generate`."""
-    ids = torch.tensor([prompt], device=model.device)
-    made = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
-    return list(made[0, len(prompt) :].tolist())
 
 
 @pytest.mark.parametrize(
