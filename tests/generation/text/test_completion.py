@@ -46,7 +46,7 @@ def test_figures_are_of_what_ran(
     """steps: seconds after the one before, and what happened. The prompt has 100 tokens; loading took 3 seconds."""
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    timings = Timings(3.0, 100)
+    timings = Timings(3.0, 100, started=now)
     for seconds, step in steps:
         now += seconds
         timings.add(step)
