@@ -257,7 +257,7 @@ class Model:
         before = self.tokenizer.encode(context or "")
         start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, before, strict=False)))
         if start == len(tokens):
-            raise UsageError("the text to score has no tokens", "give a text that is not empty", code="empty_prompt")
+            raise UsageError("the text to score has no tokens", "give a non-empty text", code="empty_prompt")
         run = Run(self, [tokens], SamplingConfig(max_tokens=0, logprobs=0), score_prompt=True).finish()
         return Score(tokens[start:], [scored.logprob for scored in run.rows[0].prompt_scored[start:]])
 
@@ -351,7 +351,8 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1) -> SamplingCo
     if samples < 1:
         raise UsageError(f"--num-samples {samples} is out of range", "give 1 or more")
     if samples > 1 and settings.setdefault("temperature", 1.0) == 0:
-        raise UsageError(f"--num-samples {samples} at temperature 0 gives {samples} equal texts", "give --temperature 0.8")
+        cause = f"--num-samples {samples} at temperature 0 would give {samples} identical texts"
+        raise UsageError(cause, "give --temperature 0.8")
     config = SamplingConfig.from_given(settings)
     return config if config.greedy or config.seed is not None else replace(config, seed=secrets.randbits(31))
 

@@ -40,7 +40,7 @@ def _write_error(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return ClosedPipe()
     if error.errno == errno.ENOSPC and error.filename is None:
-        return OlcError("cannot write to stdout: the disk is full", "free some space, or write somewhere else")
+        return OlcError("cannot write to stdout: the disk is full", "free some space, or redirect it elsewhere")
     return error
 
 
@@ -96,7 +96,7 @@ def _suggestion(name: str) -> str:
     close = get_close_matches(name, COMMANDS, n=1)
     if close:
         return f" Did you mean `olc {close[0]}`?"
-    return ' To complete a text: olc complete "…"' if " " in name else ""
+    return ' To complete a prompt: olc complete "…"' if " " in name else ""
 
 
 def _add_debug(command: click.Command) -> None:
@@ -134,7 +134,6 @@ def main(args: list[str] | None = None) -> NoReturn:
         torchrun = _torchrun(args)
         # click returns the code of ctx.exit() here, and None where a command just ends.
         returned = olc.main(args, prog_name="olc", standalone_mode=False, obj=state)
-        _flush()
         code = returned if isinstance(returned, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -163,7 +162,7 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
         return None
     from openllama_cli.commands.shared import torchrun
 
-    return torchrun if torchrun.is_placed() and torchrun.begin(sys.argv[1:] if args is None else args) else None
+    return torchrun if torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
 def _show_usage(problem: click.ClickException) -> None:
@@ -186,14 +185,10 @@ def _quiet_pipe() -> int:
     return 0
 
 
-def _flush() -> None:
-    if sys.stdout is not None:  # None where the caller closed it
-        sys.stdout.flush()
-
-
 def _exit(code: int) -> NoReturn:
     try:
-        _flush()
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         _quiet_pipe()
     sys.exit(code)

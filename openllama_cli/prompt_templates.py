@@ -12,7 +12,9 @@ sandbox keeps it from Python's internals and from changing values, its loops and
 memory of every expression.
 """
 
+import os
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -75,13 +77,13 @@ def load_template(name_or_path: str) -> PromptTemplate:
     if name in built_in:
         return _read(name, built_in[name])
     path = Path(name_or_path)
-    if _is_file(path):
+    if os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name that is too long
         return _read(name_or_path, path)
     remedy = f"use one of {', '.join(built_in)}, or the path of a file"
     if "/" in name_or_path or "\\" in name_or_path or path.suffix == ".toml":
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"the template file {name_or_path} {what}", remedy)
-    raise UsageError(f"there is no template {name_or_path}", remedy + _closest(name_or_path, built_in))
+    raise UsageError(f"unknown template {name_or_path}", remedy + _closest(name_or_path, built_in))
 
 
 def template_names() -> list[str]:
@@ -98,13 +100,6 @@ def prompts_folder() -> Path:
 
 def _built_in() -> dict[str, Path]:
     return {path.stem: path for path in sorted(prompts_folder().glob("*.toml"))}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for a file, or with a NUL in it
-        return False
 
 
 def _read(name: str, path: Path) -> PromptTemplate:
@@ -129,10 +124,10 @@ def _check(name: str, path: Path, content: dict[str, Any]) -> PromptTemplate:
     stop, max_tokens, defaults = content.get("stop", []), content.get("max_tokens"), content.get("defaults", {})
     stop = [stop] if isinstance(stop, str) else stop
     checks = [
-        ("template", isinstance(template, str) and template != "", "a string that is not empty"),
+        ("template", isinstance(template, str) and template != "", "a non-empty string"),
         ("description", isinstance(description, str), "a string"),
         ("stop", isinstance(stop, list) and all(isinstance(text, str) and text for text in stop), "a list of strings"),
-        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer of 1 or more"),
+        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer from 1"),
         ("defaults", isinstance(defaults, dict), "a table of variables and values"),
     ]
     for key, fits, wanted in checks:
@@ -206,7 +201,7 @@ def _render(name: str, source: str, values: Mapping[str, object]) -> str:
         missing = re.match(r"'(\w+)' is undefined", error.message or "")
         if missing:
             raise UsageError(
-                f"template {name} needs a value for {missing[1]}", f'give it: -p {missing[1]} "…"', code="template_variable"
+                f"template {name} needs a value for {missing[1]}", f'add -p {missing[1]} "…"', code="template_variable"
             ) from error
         raise UsageError(
             f"template {name}{_where(error)}: {error.message}", "give a value that has it, or change the template"
@@ -219,12 +214,8 @@ def _render(name: str, source: str, values: Mapping[str, object]) -> str:
 
 def _where(error: Exception) -> str:
     """ ", line 3": where in the template an error was raised; Jinja maps its lines into the traceback."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return "" if line is None else f", line {line}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from openllama_cli.api import Sampling, TqdmProgress
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.conftest import Olc
 from tests.support.sentencepiece_models import train
+from tests.support.tiny_models import greedy, load_llama
 
 PROMPT = "Q: What is the largest animal?"
 
@@ -25,10 +26,7 @@ def model(tiny_model: Path) -> olc.Model:
 
 @pytest.fixture(scope="module")
 def reference(tiny_model: Path) -> Any:
-    import torch
-    from transformers import LlamaForCausalLM
-
-    return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    return load_llama(tiny_model)
 
 
 def test_importing_it_costs_no_heavy_import() -> None:
@@ -58,13 +56,11 @@ def test_sampling_options_are_those_of_the_config() -> None:
 
 
 def test_a_greedy_completion_is_what_model_generate_makes(model: olc.Model, reference: Any) -> None:
-    import torch
-
     ids = model.tokenizer.encode(PROMPT)
-    made = reference.generate(torch.tensor([ids]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0].tolist()
     completion = model.complete(PROMPT, max_tokens=20)
-    assert completion.tokens == made[len(ids) :]
-    assert str(completion) == completion.text == model.tokenizer.decode(made).removeprefix(model.tokenizer.decode(ids))
+    assert completion.tokens == greedy(reference, ids)
+    whole = model.tokenizer.decode([*ids, *completion.tokens])
+    assert str(completion) == completion.text == whole.removeprefix(model.tokenizer.decode(ids))
     assert (completion.prompt, completion.finish_reason, completion.seed) == (PROMPT, "length", None)
     assert completion.logprobs is completion.top_logprobs is None
 

@@ -36,10 +36,25 @@ def unread(arguments: Sequence[str], stream: str) -> tuple[int, bytes, bytes]:
     return run.returncode, run.stdout or b"", run.stderr or b""
 
 
-def test_a_closed_stdout_is_two_lines(tiny_model: Path) -> None:
-    run = shell(">&-", [*TOKENIZE, str(tiny_model)])
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "cause"),
+    [
+        (">&-", TOKENIZE, b"stdout is closed"),
+        pytest.param(">/dev/full", TOKENIZE, b"the result cannot be written to stdout: No space left on", marks=needs_full),
+        pytest.param(">/dev/full", ["--help"], b"cannot write to stdout: the disk is full", marks=needs_full),
+        pytest.param(">/dev/full", ["--version"], b"cannot write to stdout: the disk is full", marks=needs_full),
+        pytest.param(">/dev/full", ["complete", "--help"], b"cannot write to stdout: the disk is full", marks=needs_full),
+    ],
+)
+def test_a_closed_or_full_stdout_is_two_lines(
+    tiny_model: Path, redirection: str, arguments: Sequence[str], cause: bytes
+) -> None:
+    run = shell(redirection, [*TOKENIZE, str(tiny_model)] if arguments is TOKENIZE else arguments)
     assert run.returncode == 1
-    assert run.stderr.startswith(b"error: stdout is closed")
+    assert run.stderr.startswith(b"error: " + cause)
     assert run.stderr.count(b"\n") == 2
 
 
@@ -51,13 +66,6 @@ def test_a_closed_or_full_stderr_costs_the_result_nothing(redirection: str) -> N
     run = shell(redirection, DEFAULT)
     assert (run.returncode, run.stdout) == (0, whole.stdout)
     assert shell(redirection, WRONG).returncode == 2
-
-
-def test_a_full_disk_under_stdout_is_two_lines(tiny_model: Path) -> None:
-    run = shell(">/dev/full", [*TOKENIZE, str(tiny_model)])
-    assert run.returncode == 1
-    assert run.stderr.startswith(b"error: the result cannot be written to stdout: No space left on device")
-    assert run.stderr.count(b"\n") == 2
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["complete", "--help"], ["models", "list"]], ids=" ".join)
@@ -75,7 +83,7 @@ def test_a_reader_of_stderr_that_has_gone_changes_neither_result_nor_exit_code()
     ("arguments", "cause", "remedy"),
     [
         (["compleet", "x"], "No such command 'compleet'. Did you mean `olc complete`?", "see `olc --help`"),
-        (["The whale is"], "No such command 'The whale is'. To complete a text: olc complete \"…\"", "see `olc --help`"),
+        (["The whale is"], "No such command 'The whale is'. To complete a prompt: olc complete \"…\"", "see `olc --help`"),
         (["complete", "x", "--temprature", "1"], "No such option", "see `olc complete --help`"),
         (["models", "pull"], "Missing argument 'MODEL'", "see `olc models pull --help`"),
     ],
@@ -93,12 +101,3 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")
     assert result.code == 0
     assert f"olc {command}" in result.text.split("Example", 1)[1]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["complete", "--help"]])
-def test_help_into_a_full_disk_is_two_lines(arguments: list[str]) -> None:
-    run = shell(">/dev/full", arguments)
-    assert run.returncode == 1
-    assert run.stderr.startswith(b"error: cannot write to stdout: the disk is full")
-    assert run.stderr.count(b"\n") == 2

@@ -172,7 +172,7 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, content: str, 
 
 
 def test_unknown_names_and_paths(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no template sumarize") as caught:
+    with pytest.raises(UsageError, match="unknown template sumarize") as caught:
         load_template("sumarize")
     assert "did you mean summarize?" in caught.value.remedy
     for path in (tmp_path, tmp_path / "absent.toml", "no/such/place", "x" * 5000, "a\0b"):

@@ -20,7 +20,7 @@ from openllama_cli.commands.shared.annotations import (
 )
 from openllama_cli.commands.shared.options import file_option
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import read_prompt, stdin_has_input
+from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models.tokenizer.base import utf8
 from openllama_cli.terminal.streams import note, out, out_json
@@ -78,7 +78,7 @@ def command(
     if svg is not None and only is not None and not {"entities", "dependencies"} & set(kinds):
         raise UsageError(f"--svg draws dependencies or entities, and --only has {','.join(kinds)}", "add one of them to --only")
     if text is None and file is None and not stdin_has_input():
-        raise UsageError("no text was given", 'give it as an argument, such as "Whales eat krill.", or on stdin')
+        raise missing("text", 'give it as an argument, such as "Whales eat krill.", or on stdin')
     if svg is not None:
         writable(svg)
     content = read_prompt(text, file, None, (), escape=False).text
@@ -112,15 +112,15 @@ def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: b
     pieces = annotate(pipeline, [text], kinds if svg is None else [*kinds, "pos"])
     # The first piece shows what the pipeline provides, before anything is written.
     first = next(pieces)
-    missing = lacking([first], kinds)
-    tell_lacking(pipeline, missing, kinds, asked=asked)
+    absent = lacking([first], kinds)
+    tell_lacking(pipeline, absent, kinds, asked=asked)
     if svg is not None:
         _draw(pipeline, text, first, kinds, Path(svg), asked=asked)
     every = chain([first], pieces)
     if as_json:
-        _write_json(text, every, kinds, {**pipeline.identity, "lacks": list(missing)})
+        _write_json(text, every, kinds, {**pipeline.identity, "lacks": list(absent)})
         return
-    view = annotation_view(kinds, missing)
+    view = annotation_view(kinds, absent)
     for piece in every:
         show_piece(view, text, piece)
 

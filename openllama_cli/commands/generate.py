@@ -17,7 +17,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.streams import hint, is_terminal, note, notice, out, out_json
+from openllama_cli.terminal.streams import hint, is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.generation.decode.reference import Check
@@ -97,7 +97,7 @@ def command(
         unescape_stops(given)
     texts = [*prompts, *(read_lines(file) if file is not None else [])]
     if not texts:
-        raise missing("a prompt", 'give one or more, such as "The largest animal is", or a file of prompts with -f')
+        raise missing("prompt", 'give one or more, such as "The largest animal is", or a file of prompts with -f')
     # Log-probabilities are always computed: they shade the tokens.
     settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
     sampling = choose_sampling({**settings, **given, "logprobs": TRACED if trace else 0})
@@ -123,16 +123,8 @@ def command(
 def _documents(run: Run, texts: Sequence[str], echo: bool, logprobs: bool) -> list[dict[str, Any]]:
     """tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
     made = [run.result(text, row, echo=echo) for text, row in zip(texts, run.rows, strict=True)]
-    return [
-        {
-            "prompt": one.prompt,
-            "text": one.text,
-            "tokens": one.tokens,
-            "logprobs": one.logprobs if logprobs else None,
-            "finish_reason": one.finish_reason,
-        }
-        for one in made
-    ]
+    names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
+    return [{name: getattr(one, name) if name != "logprobs" or logprobs else None for name in names} for one in made]
 
 
 def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:
@@ -145,7 +137,7 @@ def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logpro
     shades = [(text, _shaded(run.model.tokenizer, row)) for text, row in zip(texts, run.rows, strict=True)]
     if svg is not None:
         save(Path(svg), view.svg(shades, title=f"olc generate · {run.model.name}"))
-        notice(f"olc: wrote {svg}")
+        note(f"wrote {svg}")
     terminal = is_terminal(sys.stdout)
     for (text, pieces), row in zip(shades, run.rows, strict=True):
         if terminal:
@@ -194,7 +186,7 @@ def _trace(run: Run, texts: Sequence[str]) -> None:
             writer.step(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
-            notice(f"olc: ended by {_ENDS[step.finish_reason]}")
+            note(f"stopped by {_ENDS[step.finish_reason]}")
 
 
 _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}
@@ -222,12 +214,12 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
             code="check_failed",
         )
     if differing:
-        hint(f"{differing} of {len(checks)} differ in {dtype}, where rounding decides near ties; add --dtype float32")
+        hint(f"{differing} of {len(checks)} differ in {dtype}, where rounding decides close calls; try --dtype float32")
 
 
 def _verdict(one: "Check") -> str:
     place, margin = one.first_difference, one.margin
-    verdict = "equal" if place is None else f"differ from token {place + 1} on"
+    verdict = "equal" if place is None else f"differ from token {place + 1}"
     return verdict if margin is None else f"{verdict} (margin {margin:.2g})"
 
 

@@ -13,7 +13,7 @@ from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_llama_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
+from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 EXAMPLES = """\b
 Examples:
@@ -49,11 +49,11 @@ def command(
     line, separated by spaces. Neither torch nor transformers is imported, except for --check.
     """
     if text is None and file is None and not stdin_has_input():
-        raise missing("a text", 'give it as an argument, such as "hello world", or on stdin')
+        raise missing("text", 'give it as an argument, such as "hello world", or on stdin')
     prompt = read_prompt(text, file, None, (), escape=False).text
     folder = find_tokenizer(ModelSpec(model=model, revision=revision, offline=offline))
     if folder.chosen_by == "fallback":
-        notice("olc: no model chosen, so these are the tokens of the built-in demo model. For OpenLLaMA's: -m 3b-v2")
+        note("no model chosen, so these are the tokens of the built-in demo model. For OpenLLaMA's: -m 3b-v2")
     tokenizer = open_tokenizer(folder.path)
     ids = tokenizer.encode(prompt, bos=not no_bos)
     document: dict[str, Any] = {"model": folder.name, "ids": ids, "pieces": [tokenizer.piece(token) for token in ids]}

@@ -55,8 +55,6 @@ def load_model(
         progress=progress,
         notice=notice,
     )
-    if loaded.quantized is None:
-        return loaded
     from openllama_cli.generation.forward.weights import make_ready
 
     return make_ready(loaded)

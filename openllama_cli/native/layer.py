@@ -22,7 +22,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     _check(weight.shape == (size,) and weight.dtype == x.dtype and weight.is_contiguous(), "rms_norm", x, weight)
     y = torch.empty(rows, size, dtype=x.dtype)
     pointers = (x.data_ptr(), weight.data_ptr(), y.data_ptr())
-    call("rms_norm", *pointers, rows, size, x.stride(0), eps, _is_float32(x), work=rows * size)
+    call("rms_norm", *pointers, rows, size, x.stride(0), eps, x.dtype == torch.float32, work=rows * size)
     return y
 
 
@@ -37,7 +37,7 @@ def apply_rotary(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, size
         _check(angles.shape == (rows, size) and angles.dtype == x.dtype and angles.is_contiguous(), "apply_rotary", x, angles)
     y = torch.empty(rows, heads, size, dtype=torch.bfloat16)
     pointers = (x.data_ptr(), cosine.data_ptr(), sine.data_ptr(), y.data_ptr())
-    call("apply_rotary", *pointers, rows, heads, size, x.stride(0), _is_float32(x), work=rows * x.shape[1])
+    call("apply_rotary", *pointers, rows, heads, size, x.stride(0), x.dtype == torch.float32, work=rows * x.shape[1])
     return y
 
 
@@ -48,7 +48,7 @@ def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     _check(up.shape == gate.shape and up.dtype == gate.dtype, "silu_mul", gate, up)
     y = torch.empty(rows, size, dtype=gate.dtype)
     pointers = (gate.data_ptr(), up.data_ptr(), y.data_ptr())
-    call("silu_mul", *pointers, rows, size, gate.stride(0), up.stride(0), _is_float32(gate), work=rows * size)
+    call("silu_mul", *pointers, rows, size, gate.stride(0), up.stride(0), gate.dtype == torch.float32, work=rows * size)
     return y
 
 
@@ -106,7 +106,3 @@ def _check(valid: bool, kernel: str, *tensors: torch.Tensor) -> None:
     if not valid or tensors[0].dtype not in (torch.bfloat16, torch.float32):
         given = ", ".join(f"{x.dtype} {list(x.shape)}" for x in tensors)
         raise ValueError(f"the kernel {kernel} does not accept {given}")
-
-
-def _is_float32(x: torch.Tensor) -> bool:
-    return x.dtype == torch.float32

@@ -15,11 +15,6 @@ from tests.support.tiny_models import write_tiny_llama
 PROMPT = "Q: What is the largest animal?"
 
 
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
 def test_stdin_is_the_prompt_when_it_is_a_pipe_or_a_file(olc: Olc, model: str, tmp_path: Path) -> None:
     arguments = ("complete", "--echo", "-n", "0", "-m", model)
     assert olc(*arguments, stdin="  ñ 🐋\n".encode()).out == "  ñ 🐋\n\n".encode()

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from openllama_cli.native import library
 from openllama_cli.native.library import call
 from tests.native.test_matmul import CASES, weights
+from tests.support.marks import needs_kernels
 
-pytestmark = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+pytestmark = needs_kernels
 
 _NO_ACCESS = 0
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -14,17 +14,14 @@ from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import layer, library
+from tests.support.marks import needs_kernels, random
 from tests.support.tiny_models import write_tiny_llama
 
-pytestmark = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+pytestmark = needs_kernels
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 # Half a unit in the last place of bfloat16; float32 sums in another order.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2.0**-8}
-
-
-def random(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
 @DTYPES

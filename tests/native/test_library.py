@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.native import library, sources
-
-needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+from tests.support.marks import needs_kernels
 
 
 @pytest.mark.parametrize("break_it", [Path.unlink, lambda file: file.write_bytes(b"no library")], ids=["none", "damaged"])

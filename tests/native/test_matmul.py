@@ -9,8 +9,7 @@ import torch
 from openllama_cli.generation.forward.linear import NativeLinear
 from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library
 from openllama_cli.native.matmul import Kind, check, matmul, pack_int4
-
-needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+from tests.support.marks import needs_kernels, random
 
 # Odd sizes, less than one tile, complete blocks, and the widths of OpenLLaMA 3B.
 SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
@@ -21,10 +20,6 @@ DTYPES = [torch.float32, torch.bfloat16]
 CASES = [(kind, size, rows, DTYPES[(n + kind) % 2]) for kind in Kind for n, size in enumerate(SIZES) for rows in (1, 17)]
 CASES += [(kind, SIZES[(n + kind) % 5], rows, DTYPES[(n + kind) % 2]) for kind in Kind for n, rows in enumerate(ROWS)]
 CASES += [(kind, SIZES[(n + kind) % 5], rows, DTYPES[(n + kind + 1) % 2]) for kind in Kind for n, rows in enumerate((1, 2, 17))]
-
-
-def random(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
 def error(found: torch.Tensor, wanted: torch.Tensor) -> float:

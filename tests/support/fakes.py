@@ -28,18 +28,18 @@ class FakeForward:
         return KVCache(capacity)
 
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        assert cache.capacity >= len(tokens)
+        assert cache.capacity >= cache.length + len(tokens)
         self.prefilled.append(list(tokens))
-        self._seen[id(cache)] = list(tokens)
+        seen = self._seen[id(cache)] = [*self._seen.get(id(cache), [])[: cache.length], *tokens]
+        ends = range(cache.length + 1, len(seen) + 1) if every else [len(seen)]
         cache.advance(len(tokens))
-        ends = range(1, len(tokens) + 1) if every else [len(tokens)]
-        return torch.stack([self._next_logits(tokens[:end]) for end in ends])
+        return torch.stack([self._next_logits(seen[:end]) for end in ends])
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         self.decoded_rows.append(len(tokens))
         for token, cache in zip(tokens, caches, strict=True):
             assert cache.length < cache.capacity, "a position beyond the cache"
-            self._seen[id(cache)].append(token)
+            self._seen[id(cache)][cache.length :] = [token]
             cache.advance(1)
         return torch.stack([self._next_logits(self._seen[id(cache)]) for cache in caches])
 

@@ -246,6 +246,37 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 """The same model in every format."""
 
 
+def load_llama(folder: Path, dtype: "torch.dtype | None" = None) -> Any:
+    """transformers' model of a folder, in float32 or another dtype."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype or torch.float32).eval().requires_grad_(False)
+
+
+def greedy(model: Any, prompt: list[int], count: int = 20, **options: Any) -> list[int]:
+    """`count` tokens of `model.generate`."""
+    import torch
+
+    ids = torch.tensor([prompt], device=model.device)
+    made = model.generate(ids, max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+    return list(made[0, len(prompt) :].tolist())
+
+
+def random_llama(**changes: Any) -> Any:
+    """A small Llama of transformers with 3 layers and random weights, biases too. changes: of its `LlamaConfig`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**{**sizes, "initializer_range": 0.2, **changes})).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    return model
+
+
 def _save(state: dict[str, "torch.Tensor"], file: Path) -> None:
     import torch
     from safetensors.torch import save_file

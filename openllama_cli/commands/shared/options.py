@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, get_args
 
 import click
@@ -68,18 +69,9 @@ def model_options(function: Command) -> Command:
     @quantize_option
     @offline_option
     @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        model: str | None,
-        revision: str | None,
-        device: str,
-        dtype: Any,
-        quantize: Any,
-        offline: bool,
-        **rest: Any,
-    ) -> Any:
-        spec = ModelSpec(model=model, revision=revision, device=device, dtype=dtype, offline=offline, quantize=quantize)
-        return function(*args, spec=spec, **rest)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        spec = ModelSpec(**{field.name: values.pop(field.name) for field in fields(ModelSpec)})
+        return function(*args, spec=spec, **values)
 
     return wrapper
 

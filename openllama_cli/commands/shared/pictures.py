@@ -5,7 +5,7 @@ from pathlib import Path
 
 from openllama_cli.errors import OlcError, UsageError
 
-_REMEDY = "name a file in a folder that you can write to, such as picture.svg"
+_REMEDY = "choose a file in a writable folder, such as picture.svg"
 
 
 def writable(file: str) -> Path:

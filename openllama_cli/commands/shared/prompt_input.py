@@ -42,7 +42,7 @@ def read_prompt(
     if template is None:
         if values:
             raise UsageError("-p requires a template", "name one with -t, such as -t qa; see prompts/README.md")
-        return PromptInput(_text(prompt, file, escape=escape, wanted="a prompt"))
+        return PromptInput(_text(prompt, file, escape=escape, wanted="prompt"))
     return _fill(load_template(template), prompt, file, values, escape=escape)
 
 
@@ -86,7 +86,7 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
 
 def missing(what: str, remedy: str) -> UsageError:
     """The error of an argument that was not given, with the command whose help says more."""
-    return UsageError(f"{what} is missing", f"{remedy}; see `{click.get_current_context().command_path} --help`")
+    return UsageError(f"no {what} was given", f"{remedy}; see `{click.get_current_context().command_path} --help`")
 
 
 def stdin_has_input() -> bool:
@@ -121,7 +121,7 @@ def _read_file(path: Path) -> str:
         return _decode(path.read_bytes(), str(path))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path; --file takes a text file") from error
+        raise UsageError(f"cannot read {path}: {reason}", "check the path; --file expects a text file") from error
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -144,6 +144,6 @@ def unescape_stops(given: dict[str, Any]) -> None:
 
 
 def hint_escape(prompts: Iterable[str]) -> None:
-    r"""Mention --escape if a prompt holds a literal ``\n``, which a shell passes on as two characters."""
+    r"""Mention --escape if a prompt contains a literal ``\n``, which a shell passes on as two characters."""
     if any("\\n" in prompt for prompt in prompts):
-        hint(r"the prompt holds a literal \n; with --escape (-e) it becomes a line break")
+        hint(r"the prompt contains a literal \n; add --escape (-e) to make it a newline")

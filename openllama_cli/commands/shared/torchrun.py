@@ -28,11 +28,6 @@ _COMMANDS = ("complete", "generate", "batch")
 _LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
 
 
-def is_placed() -> bool:
-    """Whether torchrun started this process as one of several."""
-    return rank_info() is not None
-
-
 def begin(arguments: Sequence[str]) -> bool:
     """The start of every rank. Returns true on rank 0, false in an ordinary run; followers end in here.
 

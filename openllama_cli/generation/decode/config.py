@@ -46,7 +46,7 @@ class SamplingConfig:
         _require(0 < self.repetition_penalty < math.inf, "--repetition-penalty", self.repetition_penalty, "more than 0")
         _require(self.logprobs is None or 0 <= self.logprobs <= 100, "--logprobs", self.logprobs, "between 0 and 100")
         if any(not text for text in self.stop):
-            raise UsageError("--stop is empty", "give the text to end at, such as --stop 'Q:'")
+            raise UsageError("--stop is empty", "give a text to stop at, such as --stop 'Q:'")
 
     @property
     def greedy(self) -> bool:
@@ -81,10 +81,10 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{flag} is {value!r}", "give a text or a list of texts")
+            raise UsageError(f"{flag} is {value!r}", "give a string or a list of strings")
         return tuple(texts)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise UsageError(f"{flag} is {value!r}", f"give {'a whole number' if kind is int else 'a number'}")
+        raise UsageError(f"{flag} is {value!r}", f"give {'an integer' if kind is int else 'a number'}")
     try:
         return kind(value)
     except OverflowError as error:

@@ -201,9 +201,9 @@ def _prefill(forward: Forward, request: Request, cache: KVCache, prefixes: Prefi
 def over_context(length: int, context: int) -> GenerationError:
     """The error of a prompt that cannot run: empty, or longer than the context."""
     if length == 0:
-        return GenerationError("the prompt has no tokens", "begin it with BOS", code="empty_prompt")
+        return GenerationError("the prompt has no tokens", "start it with BOS", code="empty_prompt")
     return GenerationError(
-        f"the prompt has {length} tokens, the model's context {context}",
+        f"the prompt has {length} tokens, but the model's context is {context}",
         f"shorten the prompt by at least {length - context + 1} tokens",
         code="context_length_exceeded",
     )

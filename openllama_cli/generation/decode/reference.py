@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,23 +47,19 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
 
     Scoring a prompt costs one more forward pass.
     """
-    for request in requests:
-        yield from _generate_row(model, input_device, request)
-
-
-def _generate_row(model: Any, input_device: torch.device, request: Request) -> Iterator[Event]:
     context = int(model.config.max_position_embeddings)
-    room = context - len(request.tokens)
-    if not request.tokens or room < 0:
-        yield Step(request.row, error=over_context(len(request.tokens), context))
-        return
-    yield Prefilled(request.row, _score(model, input_device, request) if request.score else ())
-    limit = min(request.sampling.max_tokens, room)
-    at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
-    if limit == 0:
-        yield Step(request.row, finish_reason=at_limit)
-        return
-    yield from _Run(model, input_device, request, limit, at_limit).steps()
+    for request in requests:
+        room = context - len(request.tokens)
+        if not request.tokens or room < 0:
+            yield Step(request.row, error=over_context(len(request.tokens), context))
+            continue
+        yield Prefilled(request.row, _score(model, input_device, request) if request.score else ())
+        limit = min(request.sampling.max_tokens, room)
+        at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
+        if limit == 0:
+            yield Step(request.row, finish_reason=at_limit)
+        else:
+            yield from _Run(model, input_device, request, limit, at_limit).steps()
 
 
 def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
@@ -207,25 +204,15 @@ def _compare(
     max_tokens: int,
     eos: frozenset[int],
 ) -> Check:
-    ids = torch.tensor([list(prompt)], device=device)  # [1, n]
     ours = tuple(entry.token for entry in scored)
-    theirs: tuple[int, ...] = ()
-    if max_tokens:
-        output = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            eos_token_id=sorted(eos) or None,
-            pad_token_id=0,
-        )
-        theirs = tuple(output[0, len(prompt) :].tolist())
+    request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
+    steps = (event for event in generate_rows(model, device, [request]) if isinstance(event, Step))
+    theirs = tuple(step.scored.token for step in steps if step.scored is not None)
     complete = torch.tensor([[*prompt, *ours]], device=device)
     logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
     gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
-    position = next((position for position, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
-    if position is None and len(ours) != len(theirs):
-        position = min(len(ours), len(theirs))
+    pairs = enumerate(zip_longest(ours, theirs))
+    position = next((position for position, (one, other) in pairs if one != other), None)
     margin = None
     if position is not None and position < min(len(ours), len(theirs)):
         margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])

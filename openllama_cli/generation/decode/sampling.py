@@ -56,7 +56,7 @@ def require_finite(logits: torch.Tensor) -> None:
     if not math.isfinite(float(high) - float(low)):
         raise GenerationError(
             "the model's logits are NaN or infinite",
-            "try --dtype float32; if that fails too the weights are damaged",
+            "try --dtype float32; if that fails too, the weights are damaged",
             code="non_finite_logits",
         )
 

@@ -99,7 +99,7 @@ class Group:
                 if time.monotonic() > ends:
                     raise OlcError(
                         f"rank {rank} of {self.info.size} did not connect within {minutes:.0f} minutes",
-                        "look at torchrun's messages on its host, and run the same command again",
+                        "check torchrun's output on its host, then run the same command again",
                         code="rank_lost",
                     )
                 time.sleep(0.05)
@@ -236,7 +236,7 @@ class Group:
         hosts = sorted({host for host, _ in self._pids.values() if host != self._host})
         where = f"a rank on {', '.join(hosts)}" if hosts else f"a rank on {self._host}"
         how = f"has not answered for {COLLECTIVE_TIMEOUT.total_seconds():.0f} s" if late else "was lost"
-        return OlcError(f"{where} {how}", "look at torchrun's messages there, and run the same command again", code="rank_lost")
+        return OlcError(f"{where} {how}", "check torchrun's output there, then run the same command again", code="rank_lost")
 
 
 def _stay_on_loopback() -> None:

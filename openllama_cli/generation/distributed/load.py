@@ -66,7 +66,7 @@ def load_as_leader(
     Group.led = group
     group.join(kind)
     if notice is not None:
-        notice(f"one model over {info.size} processes: {_backend(group)}")
+        notice(f"model split over {info.size} processes: {_backend(group)}")
     return load_shard(opened, dtype, group, progress=progress)
 
 
@@ -93,8 +93,8 @@ def _open_announced(job: dict[str, Any]) -> OpenedModel:
     opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
     if _signature(opened) != job["signature"]:
         raise OlcError(
-            f"{folder.path} holds a different model than {job['folder']} of rank 0",
-            "give every host the same model",
+            f"{folder.path} is a different model from {job['folder']} on rank 0",
+            "use the same model on every host",
         )
     return opened
 
@@ -110,11 +110,11 @@ def _signature(opened: OpenedModel) -> str:
 def _backend(group: Group) -> str:
     """What all_reduce goes through, in words."""
     if group.backend == "nccl":
-        return "nccl, one GPU each"
+        return "NCCL, one GPU each"
     import torch
 
     threads = torch.get_num_threads()
-    return f"gloo, on the CPU with {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
+    return f"Gloo, on the CPU, {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
 
 
 def choose_device(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, DtypeName]:

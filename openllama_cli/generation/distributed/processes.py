@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -59,14 +58,11 @@ def ignore_sigterm() -> None:
 
 def how_gone(pid: int) -> str | None:
     """Whether a process of this host was killed or is stopped, in words; None if it is running."""
-    stat = Path(f"/proc/{pid}/stat")
+    import psutil
+
     try:
-        if stat.parent.parent.joinpath("self").exists():
-            state = stat.read_text().rpartition(")")[2].split()[0]
-            return {"Z": "was killed or crashed", "X": "was killed or crashed", "T": "is stopped"}.get(state)
-        os.kill(pid, 0)
-    except PermissionError:
-        return None
-    except OSError:
-        return "was killed or crashed"
-    return None
+        state = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        state = psutil.STATUS_DEAD
+    gone = "was killed or crashed"
+    return {psutil.STATUS_ZOMBIE: gone, psutil.STATUS_DEAD: gone, psutil.STATUS_STOPPED: "is stopped"}.get(state)

@@ -131,19 +131,18 @@ def attend(
     """
     keys, values = cache.append(layer, key, value)  # [K, L, D or more]
     count, size = query.shape[1:]
-    continues = count > 1 and cache.length > 0
+    mask = None
+    if count > 1 and cache.length > 0:
+        # [n, L], true where new token i may attend to position j: j <= L - n + i.
+        length = keys.shape[1]
+        mask = torch.ones(count, length, dtype=torch.bool, device=query.device).tril(length - count)
     attended = scaled_dot_product_attention(
         pad(query, (0, keys.shape[2] - size))[None] if keys.shape[2] > size else query[None],
         keys[None],
         values[None],
-        attn_mask=_lower_right_mask(count, keys.shape[1], query.device) if continues else None,
-        is_causal=count > 1 and not continues,
+        attn_mask=mask,
+        is_causal=count > 1 and mask is None,
         scale=scale,
         enable_gqa=query.shape[0] != key.shape[0],
     )
     return attended[0, ..., :size]
-
-
-def _lower_right_mask(count: int, length: int, device: torch.device) -> torch.Tensor:
-    """[n, L], true where new token i may attend to position j: j <= L - n + i."""
-    return torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)

@@ -5,9 +5,8 @@ arithmetic. Which way is fastest depends on the processor; times below are for a
 measures complete models.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch.nn.functional import linear
@@ -21,18 +20,10 @@ _BLOCK_WEIGHTS = 400_000
 _SMALL = 300_000
 
 
-class Linear(Protocol):
-    """A linear layer, weights [out, in]: [n, in] → [n, out] of the same dtype."""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x @ weight.T + bias."""
-
-
-class Linears(Protocol):
-    """Several linear layers with the same input: [n, in] → one [n, out] each."""
-
-    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The output of each."""
+# A linear layer with weights [out, in]: [n, in] → [n, out] of the same dtype, x @ weight.T + bias.
+Linear = Callable[[torch.Tensor], torch.Tensor]
+# Several linear layers with the same input: [n, in] → one [n, out] each.
+Linears = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
 class Separate:

@@ -30,18 +30,8 @@ _BLOCK = 256
 _MAX_SLOWDOWN = 4.0
 
 
-def int8_linear(weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> "Int8Linear":
-    """The fastest correct layer on this machine. weight: int8 [out, in]; scale: float32 [out]; bias: [out].
-
-    Its `copied` says that the weight was copied into oneDNN's layout, and that the one given is not used again.
-    """
-    return int8_kind()(weight, scale, bias)
-
-
 class NativeInt8Linear(NativeLinear):
     """int8 weights for olc's own kernels, as stored in their file."""
-
-    copied = False
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         super().__init__(Kind.INT8, weight, len(weight), scale.float().contiguous(), bias)
@@ -53,8 +43,6 @@ class TileInt8Linear:
     As in `linear.TileLinear`, the left operand needs no repacking. On 2 cores a 9600 x 3200 layer takes 1.9 ms for 1 row, 2.3
     ms for 16 and 4.4 ms for 64; `OnednnInt8Linear` takes 3.7, 3.7 and 5.4 ms, and copies the weights.
     """
-
-    copied = False
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._weight, self._scale, self._bias = weight.contiguous(), scale.float(), bias
@@ -68,14 +56,12 @@ class TileInt8Linear:
 
 
 class OnednnInt8Linear:
-    """int8 weights packed for oneDNN's matmul with unsigned activations: for processors with VNNI.
+    """int8 weights, copied into the layout of oneDNN's matmul with unsigned activations: for processors with VNNI.
 
     Activations are unsigned bytes around 128. This runs at memory speed for one row and twice as fast as bfloat16 for many,
     while signed activations end in a scalar loop. The operator is the x86 back end of torch's quantized models, but private,
     and without VNNI it may saturate.
     """
-
-    copied = True
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._scale = scale.float().contiguous()
@@ -101,8 +87,6 @@ class OnednnInt8Linear:
 
 class PlainInt8Linear:
     """int8 weights with unquantized activations, for processors on which integer matmuls are wrong or slow."""
-
-    copied = False
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         self._weight, self._scale, self._bias = weight.contiguous(), scale, bias
@@ -135,7 +119,7 @@ Int8Linear = NativeInt8Linear | TileInt8Linear | OnednnInt8Linear | PlainInt8Lin
 
 @functools.cache
 def int8_kind() -> type[Int8Linear]:
-    """The first kind that is correct and fast on this processor."""
+    """The first kind that is correct and fast on this processor, made of int8 [out, in], float32 scales [out] and a bias."""
     candidates: list[type[Any]] = [OnednnInt8Linear]
     if library.has_amx():
         candidates.insert(0, TileInt8Linear)

@@ -55,11 +55,14 @@ class TransformersForward:
     name = "transformers"
 
     def __init__(self, model: "LlamaForCausalLM", input_device: torch.device) -> None:
+        from transformers import AttentionInterface
+
         self._model: Any = model  # Called with an argument of ours, `row_caches`.
         self._device = input_device
         self._batch_invariant = model.dtype == torch.float32
         self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-        _register_attention()
+        # transformers builds no mask for a name without a mask function.
+        AttentionInterface.register(_ATTENTION, _attend_rows)
 
     @property
     def context(self) -> int:
@@ -123,13 +126,6 @@ def _attend_rows(
     for row, cache in enumerate(row_caches):
         outputs[row] = attend(module.layer_idx, cache, query[row], key[row], value[row], scaling)
     return outputs.transpose(1, 2), None
-
-
-def _register_attention() -> None:
-    from transformers import AttentionInterface
-
-    # transformers builds no mask for a name without a mask function.
-    AttentionInterface.register(_ATTENTION, _attend_rows)
 
 
 @contextmanager

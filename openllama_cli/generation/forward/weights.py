@@ -18,7 +18,13 @@ from openllama_cli.generation.forward.linear import (
     bfloat16_linear,
     float16_linear,
 )
-from openllama_cli.generation.forward.quantized_linear import Int4Linear, NativeInt4Linear, int4_works, int8_linear
+from openllama_cli.generation.forward.quantized_linear import (
+    Int4Linear,
+    NativeInt4Linear,
+    OnednnInt8Linear,
+    int4_works,
+    int8_kind,
+)
 from openllama_cli.models.loading.load import LoadedModel
 from openllama_cli.models.quantize.weights import QuantizedModel
 from openllama_cli.native.library import has_amx
@@ -180,8 +186,8 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
         if method == "int4":
             kind = NativeInt4Linear if quantized.native else Int4Linear
             return kind(tensor(f"{name}.weight"), tensor(f"{name}.parameters"), out, offset)
-        made = int8_linear(tensor(f"{name}.weight"), tensor(f"{name}.scale"), offset)
-        if made.copied:
+        made = int8_kind()(tensor(f"{name}.weight"), tensor(f"{name}.scale"), offset)
+        if isinstance(made, OnednnInt8Linear):
             quantized.release(f"{name}.weight")
         return made
 

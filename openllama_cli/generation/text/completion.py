@@ -152,14 +152,11 @@ class Timings:
         """
         to_first = None if self.first is None else self.first - self.started
         prefill = None if self.prefilled is None else self.prefilled - self.started
-        return {
-            "load_s": _rounded(self.load_s),
-            "time_to_first_token_s": _rounded(to_first),
-            "prefill_tokens_per_s": _rounded(self.prompt_tokens / prefill if prefill else None),
-            "decode_tokens_per_s": _rounded(self.decoded / self.decode_s if self.decode_s else None),
-            "total_s": _rounded(self.load_s + (self.last or self.started) - self.started),
+        figures = {
+            "load_s": self.load_s,
+            "time_to_first_token_s": to_first,
+            "prefill_tokens_per_s": self.prompt_tokens / prefill if prefill else None,
+            "decode_tokens_per_s": self.decoded / self.decode_s if self.decode_s else None,
+            "total_s": self.load_s + (self.last or self.started) - self.started,
         }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+        return {name: None if value is None else round(value, 4) for name, value in figures.items()}

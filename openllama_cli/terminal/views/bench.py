@@ -1,16 +1,13 @@
 """Bars of `olc bench`, on a terminal and as a picture."""
 
-import io
-import re
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, one_line, stdout_console
 from openllama_cli.terminal.tables import figure
-from openllama_cli.terminal.views.generate import bar
+from openllama_cli.terminal.views.generate import bar, text_svg
 
 _WIDTH = 30
 
@@ -35,8 +32,4 @@ def show_bars(title: str, values: Sequence[tuple[str, float]]) -> None:
 
 def bars_svg(charts: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, title: str) -> str:
     """The charts as a self-contained SVG picture."""
-    console = Console(record=True, width=76, file=io.StringIO(), highlight=False, markup=False, color_system="truecolor")
-    for name, values in charts:
-        console.print(bars(name, values))
-    # rich's SVG loads its font from the network.
-    return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title=title))
+    return text_svg([bars(name, values) for name, values in charts], title=title, width=76)

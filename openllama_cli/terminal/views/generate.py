@@ -59,13 +59,17 @@ def show_legend() -> None:
         console.print(legend())
 
 
-def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str, width: int = 80) -> str:
-    """Completions (prompt, pieces) in shades as an SVG that loads no font or file."""
+def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str) -> str:
+    """Completions (prompt, pieces) in shades as an SVG."""
+    texts = [part for prompt, pieces in completions for part in (shaded_text(prompt, pieces), Text())]
+    return text_svg([*texts, legend()], title=title, width=80)
+
+
+def text_svg(texts: Sequence[Text], *, title: str, width: int) -> str:
+    """Texts below each other as an SVG that loads no font or file. width: in characters."""
     console = Console(record=True, width=width, file=io.StringIO(), highlight=False, markup=False, color_system="truecolor")
-    for prompt, pieces in completions:
-        console.print(shaded_text(prompt, pieces))
-        console.print()
-    console.print(legend())
+    for text in texts:
+        console.print(text)
     # rich's SVG loads its font from the network.
     return re.sub(r"@font-face\s*\{[^}]*\}", "", console.export_svg(title=title))
 

@@ -124,7 +124,7 @@ def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tm
     messages = shared.stderr.decode()
     assert shared.returncode == single.code == 0, messages
     assert shared.stdout == single.out
-    assert messages.count("olc: one model over 2 processes: gloo, on the CPU with 1 thread each") == 1
+    assert messages.count("olc: model split over 2 processes: Gloo, on the CPU, 1 thread each") == 1
 
 
 def test_the_demo_model_on_two_processes_equals_one() -> None:

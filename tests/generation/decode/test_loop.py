@@ -4,6 +4,7 @@ import random
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -48,36 +49,22 @@ def request(prompt: Sequence[int], row: int = 0, **options: object) -> Request:
     return Request(row, prompt, SamplingConfig(**options), **request_options)  # type: ignore[arg-type]
 
 
-def test_a_row_takes_as_many_tokens_as_it_may() -> None:
-    row = run(FakeForward(counting()), [request([3], max_tokens=4)])[0]
-    assert (row.tokens, row.reason) == ([4, 5, 6, 7], "length")
-
-
-def test_max_tokens_zero_takes_none_and_runs_nothing() -> None:
+@pytest.mark.parametrize(
+    ("prompt", "options", "tokens", "reason", "passes"),
+    [
+        pytest.param([3], {"max_tokens": 4}, [4, 5, 6, 7], "length", (1, 3), id="max tokens"),
+        pytest.param([3], {"max_tokens": 0}, [], "length", (0, 0), id="no tokens, nothing runs"),
+        pytest.param([3], {"max_tokens": 1}, [4], "length", (1, 0), id="one token, no decode step"),
+        pytest.param([1], {"eos": frozenset({2})}, [2], "eos", (1, 0), id="EOS as the first token"),
+        pytest.param([1], {"eos": frozenset({9, 4})}, [2, 3, 4], "eos", (1, 2), id="any of several EOS ids"),
+        pytest.param([2, 5], {"eos": frozenset({2}), "max_tokens": 2}, [6, 7], "length", (1, 1), id="EOS in the prompt"),
+    ],
+)
+def test_where_a_row_ends(prompt: list[int], options: Any, tokens: list[int], reason: str, passes: tuple[int, int]) -> None:
     forward = FakeForward(counting())
-    row = run(forward, [request([3], max_tokens=0)])[0]
-    assert (row.tokens, row.reason, forward.prefilled) == ([], "length", [])
-
-
-def test_max_tokens_one_needs_no_decode_step() -> None:
-    forward = FakeForward(counting())
-    row = run(forward, [request([3], max_tokens=1)])[0]
-    assert (row.tokens, row.reason, forward.decoded_rows) == ([4], "length", [])
-
-
-def test_eos_as_the_first_token_ends_the_row() -> None:
-    row = run(FakeForward(counting()), [request([1], eos=frozenset({2}))])[0]
-    assert (row.tokens, row.reason) == ([2], "eos")
-
-
-def test_any_of_several_eos_ids_ends_the_row() -> None:
-    row = run(FakeForward(counting()), [request([1], eos=frozenset({9, 4}))])[0]
-    assert (row.tokens, row.reason) == ([2, 3, 4], "eos")
-
-
-def test_an_eos_inside_the_prompt_is_an_ordinary_token() -> None:
-    row = run(FakeForward(counting()), [request([2, 5], eos=frozenset({2}), max_tokens=2)])[0]
-    assert (row.tokens, row.reason) == ([6, 7], "length")
+    row = run(forward, [request(prompt, **options)])[0]
+    assert (row.tokens, row.reason) == (tokens, reason)
+    assert (len(forward.prefilled), len(forward.decoded_rows)) == passes
 
 
 def test_the_watcher_ends_the_row_and_is_not_told_of_eos() -> None:

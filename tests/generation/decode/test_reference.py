@@ -9,21 +9,15 @@ import torch
 from openllama_cli.generation.decode.reference import check
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_models import load_llama, write_tiny_llama
 
 CPU = torch.device("cpu")
 PROMPTS = [[1, 50, 60, 70], [1], [1, *range(40, 100)]]
 
 
-def load(folder: Path) -> Any:
-    from transformers import LlamaForCausalLM
-
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load(write_tiny_llama(tmp_path_factory.mktemp("check") / "model"))
+    return load_llama(write_tiny_llama(tmp_path_factory.mktemp("check") / "model"))
 
 
 def test_the_loop_passes(model: Any) -> None:
@@ -47,7 +41,7 @@ def test_no_tokens_are_equal(model: Any) -> None:
 
 
 def test_another_model_is_noticed(model: Any, tmp_path: Path) -> None:
-    other = load(write_tiny_llama(tmp_path / "other", seed=1))
+    other = load_llama(write_tiny_llama(tmp_path / "other", seed=1))
     found = next(check(model, CPU, TransformersForward(other, CPU), PROMPTS[:1], 12, frozenset()))
     assert not found.same
     assert found.first_difference is not None

@@ -1,6 +1,7 @@
 """Filters on hand-written distributions and against transformers' own; draws against the distribution."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,33 +23,23 @@ from openllama_cli.generation.decode.sampling import (
 HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
 
-def kept(config: SamplingConfig, probabilities: torch.Tensor = HALVES) -> list[float]:
-    return [round(value, 4) for value in warp(probabilities.log(), config).tolist()]
-
-
-def test_top_k_keeps_the_most_likely() -> None:
-    assert kept(SamplingConfig(temperature=1, top_k=2)) == [0.6667, 0.3333, 0, 0]
-
-
-def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
-    assert kept(SamplingConfig(temperature=1, top_p=0.5)) == [1, 0, 0, 0]
-    assert kept(SamplingConfig(temperature=1, top_p=0.6)) == [0.6667, 0.3333, 0, 0]
-    assert kept(SamplingConfig(temperature=1, top_p=1e-6)) == [1, 0, 0, 0]
-
-
-def test_min_p_is_relative_to_the_most_likely() -> None:
-    assert kept(SamplingConfig(temperature=1, min_p=0.4)) == [0.6667, 0.3333, 0, 0]
-    assert kept(SamplingConfig(temperature=1, min_p=1)) == [1, 0, 0, 0]
-
-
-def test_temperature_comes_before_the_filters() -> None:
-    sharp = (HALVES**2) / (HALVES**2).sum()
-    expected = sharp[:2] / sharp[:2].sum()
-    assert kept(SamplingConfig(temperature=0.5, top_p=0.8)) == [round(value, 4) for value in expected.tolist()] + [0, 0]
-
-
-def test_a_vanishing_temperature_is_greedy() -> None:
-    assert kept(SamplingConfig(temperature=1e-42)) == [1, 0, 0, 0]
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"top_k": 2}, [0.6667, 0.3333, 0, 0]),
+        ({"top_p": 0.5}, [1, 0, 0, 0]),
+        ({"top_p": 0.6}, [0.6667, 0.3333, 0, 0]),
+        ({"top_p": 1e-6}, [1, 0, 0, 0]),
+        ({"min_p": 0.4}, [0.6667, 0.3333, 0, 0]),
+        ({"min_p": 1}, [1, 0, 0, 0]),
+        ({"temperature": 0.5, "top_p": 0.8}, [0.8, 0.2, 0, 0]),  # Temperature comes before the filters.
+        ({"temperature": 1e-42}, [1, 0, 0, 0]),  # Greedy is its limit.
+    ],
+    ids=str,
+)
+def test_filters_keep_the_most_likely(options: dict[str, Any], expected: list[float]) -> None:
+    config = SamplingConfig(**{"temperature": 1, **options})
+    assert [round(value, 4) for value in warp(HALVES.log(), config).tolist()] == expected
 
 
 def test_the_repetition_penalty_lowers_what_was_seen_whatever_its_sign() -> None:

@@ -9,12 +9,11 @@ import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Scored, decode_rows, draft
-from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers
 from tests.support.fakes import FakeForward, scored_rows
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_models import load_llama, write_tiny_llama
 
 
 @pytest.mark.parametrize(
@@ -49,16 +48,6 @@ def repeating(tokens: Sequence[int]) -> torch.Tensor:
 
 def test_a_text_that_repeats_itself_takes_few_passes() -> None:
     plain, drafting = FakeForward(repeating), FakeForward(repeating)
-
-    # A fake cache has no tokens of its own to forget: tell it what the row is.
-    def prefill(tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        drafting.prefilled.append(list(tokens))
-        cache.advance(len(tokens))
-        drafting._seen.setdefault(id(cache), []).extend(tokens)
-        ends = range(len(tokens)) if every else [len(tokens) - 1]
-        return torch.stack([repeating(tokens[: end + 1]) for end in ends])
-
-    drafting.prefill = prefill  # type: ignore[method-assign]
     config = SamplingConfig(40)
     assert run(plain, [[3, 4, 5, 6, 7, 3]], config, 0) == run(drafting, [[3, 4, 5, 6, 7, 3]], config, 8)
     assert len(plain.decoded_rows) == 39
@@ -67,10 +56,7 @@ def test_a_text_that_repeats_itself_takes_few_passes() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from transformers import LlamaForCausalLM
-
-    folder = write_tiny_llama(tmp_path_factory.mktemp("speculation") / "model", context=256)
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return load_llama(write_tiny_llama(tmp_path_factory.mktemp("speculation") / "model", context=256))
 
 
 @pytest.mark.parametrize("kind", ["lean", "transformers"])

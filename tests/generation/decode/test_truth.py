@@ -15,17 +15,11 @@ from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers
 from tests.support.fakes import scored_rows, token_rows
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.marks import needs_gpu
+from tests.support.tiny_models import greedy, load_llama, random_llama, write_tiny_llama
 
 CPU = torch.device("cpu")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
 CONTEXT = 384
-
-
-def load(folder: Path, dtype: torch.dtype) -> Any:
-    from transformers import LlamaForCausalLM
-
-    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Any:
-    return load(folder, torch.float32)
+    return load_llama(folder)
 
 
 @pytest.fixture(params=["transformers", "lean"])
@@ -69,13 +63,6 @@ def test_greedy_equals_generate_token_for_token(model: Any, forward: Forward, pr
     prompts = prompts if penalty == 1 else prompts[:6]
     ours = tokens(run(forward, prompts, 16 if penalty == 1 else 4, SamplingConfig(20, repetition_penalty=penalty)))
     assert ours == [greedy(model, prompt, repetition_penalty=penalty) for prompt in prompts]
-
-
-def greedy(model: Any, prompt: list[int], **options: Any) -> list[int]:
-    """20 tokens of `model.generate`."""
-    ids = torch.tensor([prompt], device=model.device)
-    made = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
-    return list(made[0, len(prompt) :].tolist())
 
 
 @pytest.mark.parametrize(
@@ -206,9 +193,7 @@ def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: 
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied", "biased", "llama 3 rope"])
-def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path, kind: str) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(kind: str) -> None:
     scaling = {
         "rope_type": "llama3",
         "rope_theta": 5e5,
@@ -217,25 +202,13 @@ def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     }
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=200,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=kind == "tied",
-        attention_bias=kind == "biased",
-        mlp_bias=kind == "biased",
-        initializer_range=0.2,
-        **({"rope_parameters": scaling} if kind == "llama 3 rope" else {}),
-    )
-    model = LlamaForCausalLM(config).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter)
+    changes: dict[str, Any] = {
+        "plain": {},
+        "tied": {"tie_word_embeddings": True},
+        "biased": {"attention_bias": True, "mlp_bias": True},
+        "llama 3 rope": {"rope_parameters": scaling},
+    }[kind]
+    model = random_llama(hidden_size=64, intermediate_size=96, max_position_embeddings=CONTEXT, **changes)
     ids = [1, *(random.Random(0).randrange(200) for _ in range(100))]
     cache = KVCache(len(ids) + 1)
     lean = LeanForward(from_transformers(model))
@@ -249,7 +222,7 @@ def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(tmp_path: Path,
 def test_the_lean_pass_in_narrow_types_is_as_close_to_float32_as_transformers(
     folder: Path, model: Any, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
-    narrow = load(folder, dtype)
+    narrow = load_llama(folder, dtype)
     lean = LeanForward(from_transformers(narrow))
     enabled = torch._C._get_mkldnn_enabled()
     prompt = prompts[5]
@@ -268,7 +241,7 @@ def test_the_lean_pass_in_narrow_types_is_as_close_to_float32_as_transformers(
 def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
     from accelerate.hooks import ModelHook, add_hook_to_module
 
-    model = load(folder, torch.float32)
+    model = load_llama(folder)
     assert supports_lean(model)
     add_hook_to_module(model.model.layers[1], ModelHook())
     assert not supports_lean(model)
@@ -279,7 +252,7 @@ def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
 def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
     folder: Path, prompts: list[list[int]], dtype: torch.dtype
 ) -> None:
-    model = load(folder, dtype).to("cuda")
+    model = load_llama(folder, dtype).to("cuda")
     results = run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=10, logprobs=1))
     for row, prompt in enumerate(prompts):
         taken = [scored.token for scored in results[row]]
@@ -293,6 +266,6 @@ def test_rows_run_on_a_gpu_and_stay_close_to_a_full_forward_pass(
 
 @needs_gpu
 def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
-    model = load(folder, torch.float32).to("cuda")
+    model = load_llama(folder).to("cuda")
     ours = tokens(run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=20)))
     assert ours == [greedy(model, prompt) for prompt in prompts]

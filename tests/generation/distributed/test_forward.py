@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,23 @@ from openllama_cli.generation.decode.loop import Request, decode_rows
 from openllama_cli.generation.distributed.forward import LeaderForward, follow
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
-from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
+from openllama_cli.generation.forward.transformers_forward import TransformersForward
+from tests.support.tiny_models import load_llama
 
 
-class Recorder:
-    """A forward pass that remembers what came out, and how many caches are alive."""
+class Recorder(TransformersForward):
+    """A forward pass that remembers what came out."""
 
-    name = "recorder"
-
-    def __init__(self, forward: Forward) -> None:
-        self._forward = forward
+    def __init__(self, forward: TransformersForward) -> None:
+        super().__init__(forward._model, forward._device)
         self.logits: list[torch.Tensor] = []
 
-    @property
-    def context(self) -> int:
-        return self._forward.context
-
-    def new_cache(self, capacity: int) -> KVCache:
-        return self._forward.new_cache(capacity)
-
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        self.logits.append(self._forward.prefill(tokens, cache, every=every))
+    def prefill(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        self.logits.append(super().prefill(*arguments, **options))
         return self.logits[-1]
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
-        self.logits.append(self._forward.decode(tokens, caches))
+    def decode(self, *arguments: Any) -> torch.Tensor:
+        self.logits.append(super().decode(*arguments))
         return self.logits[-1]
 
 
@@ -62,10 +54,7 @@ class Written(Group):
 
 @pytest.fixture(scope="module")
 def forward(tiny_model: Path) -> TransformersForward:
-    from transformers import LlamaForCausalLM
-
-    model = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval().requires_grad_(False)
-    return TransformersForward(model, torch.device("cpu"))
+    return TransformersForward(load_llama(tiny_model), torch.device("cpu"))
 
 
 def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_that_come_and_go(

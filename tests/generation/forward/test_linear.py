@@ -16,10 +16,7 @@ from openllama_cli.generation.forward.linear import (
     onednn_disabled,
 )
 from openllama_cli.native import library
-
-
-def random(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+from tests.support.marks import random
 
 
 @pytest.mark.parametrize(

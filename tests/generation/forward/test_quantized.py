@@ -28,6 +28,7 @@ from openllama_cli.models.quantize import load as quantize_load
 from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import INT4_GROUP, library
+from tests.support.marks import needs_kernels, random
 from tests.support.tiny_models import write_tiny_llama
 
 # Every batch size with two sizes, the widest of which alone suits torch's weight-only operator, up to 8 rows.
@@ -37,7 +38,6 @@ ROWS_AND_SIZES = [
 ]
 needs_onednn = pytest.mark.skipif(not works(OnednnInt8Linear), reason="oneDNN's int8 matmul does not work on this processor")
 needs_tiles = pytest.mark.skipif(not works(TileInt8Linear), reason="torch's int8 matmul is slow on this processor")
-needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
 INTEGER = [
     pytest.param(OnednnInt8Linear, marks=needs_onednn),
     pytest.param(TileInt8Linear, marks=needs_tiles),
@@ -46,10 +46,6 @@ INTEGER = [
 needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 matmul does not work on this processor")
 
 needs_any_int4 = pytest.mark.skipif(not (library.usable() or int4_works()), reason="no int4 matmul works on this processor")
-
-
-def random(*size: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -233,7 +229,7 @@ def test_a_fallback_for_one_kind_of_layer_goes_with_the_kernels_between_them(
     """Torch's integer matmuls return transposed memory, column by column."""
     prompt = [1, *range(50, 80)]
     wanted = choose_forward(open_folder(tiny_model, dtype="float32")).prefill(prompt, KVCache(40))
-    monkeypatch.setattr(weights, "int8_linear", TileInt8Linear)
+    monkeypatch.setattr(weights, "int8_kind", lambda: TileInt8Linear)
     found = choose_forward(open_folder(tiny_model, dtype="bfloat16", quantize="int8")).prefill(prompt, KVCache(40))
     assert error(found, wanted) < 0.2
 

@@ -1,6 +1,7 @@
 """The figures of a run, by a clock that the test sets."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -9,74 +10,50 @@ from openllama_cli.generation.text.completion import Timings
 from openllama_cli.generation.text.stream import TextStep
 
 
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
-
-    def after(self, seconds: float, timings: Timings, step: TextStep) -> None:
-        self.now += seconds
-        timings.add(step)
+def prefilled(row: int = 0, *prompt: Scored) -> TextStep:
+    return TextStep(row, prefilled=True, prompt=prompt)
 
 
-def token(row: int) -> TextStep:
+def token(row: int = 0) -> TextStep:
     return TextStep(row, scored=Scored(5))
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+ROWS = range(3)
 
 
-def test_one_row(clock: Clock) -> None:
-    timings = Timings(3.0, 100, started=clock.now)
-    clock.after(2.0, timings, TextStep(0, prefilled=True))
-    clock.after(0.0, timings, token(0))
-    for _ in range(4):
-        clock.after(0.25, timings, token(0))
+@pytest.mark.parametrize(
+    ("steps", "first", "prefill", "decode", "total"),
+    [
+        pytest.param([(2, prefilled()), (0, token()), *[(0.25, token())] * 4], 2, 50, 4, 6, id="one row"),
+        # The prefills of later rows are neither decoding nor a faster prefill; then three rows take half a second a step.
+        pytest.param(
+            [
+                *(step for row in ROWS for step in ((2, prefilled(row)), (0, token(row)))),
+                *[(0.5, token(0)), (0, token(1)), (0, token(2))] * 5,
+            ],
+            *(2, 50, 6, 11.5),
+            id="several rows",
+        ),
+        # As --engine transformers does: the prefill is told of before it runs.
+        pytest.param([(0.001, prefilled()), (1.999, token())], 2, 50, None, 5, id="timed by the first token"),
+        pytest.param([(1, prefilled()), (0, TextStep(0, finish_reason="length"))], None, None, None, 4, id="nothing ran"),
+        pytest.param([(2, prefilled(0, Scored(1)))], None, 50, None, 5, id="only scored"),
+    ],
+)
+def test_figures_are_of_what_ran(
+    monkeypatch: pytest.MonkeyPatch, steps: list[tuple[float, TextStep]], first: Any, prefill: Any, decode: Any, total: float
+) -> None:
+    """steps: seconds after the one before, and what happened. The prompt has 100 tokens; loading took 3 seconds."""
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    timings = Timings(3.0, 100, started=now)
+    for seconds, step in steps:
+        now += seconds
+        timings.add(step)
     assert timings.as_dict() == {
         "load_s": 3.0,
-        "time_to_first_token_s": 2.0,
-        "prefill_tokens_per_s": 50.0,
-        "decode_tokens_per_s": 4.0,
-        "total_s": 6.0,
+        "time_to_first_token_s": first,
+        "prefill_tokens_per_s": prefill,
+        "decode_tokens_per_s": decode,
+        "total_s": total,
     }
-
-
-def test_the_prefills_of_later_rows_are_neither_decoding_nor_a_faster_prefill(clock: Clock) -> None:
-    timings = Timings(0.0, 100, started=clock.now)
-    for row in range(3):
-        clock.after(2.0, timings, TextStep(row, prefilled=True))
-        clock.after(0.0, timings, token(row))
-    for _ in range(5):  # three rows side by side, half a second a step
-        clock.after(0.5, timings, token(0))
-        clock.after(0.0, timings, token(1))
-        clock.after(0.0, timings, token(2))
-    figures = timings.as_dict()
-    assert figures["time_to_first_token_s"] == 2.0
-    assert figures["prefill_tokens_per_s"] == 50.0
-    assert figures["decode_tokens_per_s"] == 6.0
-
-
-def test_a_prefill_that_is_told_of_before_it_runs_is_timed_by_its_first_token(clock: Clock) -> None:
-    # As --engine transformers does.
-    timings = Timings(0.0, 100, started=clock.now)
-    clock.after(0.001, timings, TextStep(0, prefilled=True))
-    clock.after(1.999, timings, token(0))
-    assert timings.as_dict()["prefill_tokens_per_s"] == 50.0
-
-
-def test_what_did_not_run_has_no_figure(clock: Clock) -> None:
-    timings = Timings(1.0, 100, started=clock.now)
-    clock.after(0.001, timings, TextStep(0, prefilled=True))
-    clock.after(0.0, timings, TextStep(0, finish_reason="length"))
-    figures = timings.as_dict()
-    assert figures["prefill_tokens_per_s"] is None
-    assert figures["decode_tokens_per_s"] is None
-    assert figures["time_to_first_token_s"] is None
-
-
-def test_a_prompt_that_is_only_scored_was_prefilled(clock: Clock) -> None:
-    timings = Timings(0.0, 100, started=clock.now)
-    clock.after(2.0, timings, TextStep(0, prefilled=True, prompt=(Scored(1),)))
-    assert timings.as_dict()["prefill_tokens_per_s"] == 50.0

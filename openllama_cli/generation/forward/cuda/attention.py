@@ -7,7 +7,6 @@ Shapes: S = slots, H, K = query and key/value heads, D' = padded head size, P = 
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,22 +16,37 @@ from torch.nn.functional import scaled_dot_product_attention
 Attend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class SlotAttention(Protocol):
-    """A kind of attention. any_length: whether its cost does not depend on L, so that L can always be P."""
+class MaskedAttention:
+    """Any of torch's attention kernels, with a mask.
 
-    any_length: bool
+    any_length: whether the cost does not depend on L, so that L can always be P.
+    """
 
-    def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
-        """For one step: positions, int64 [S], of the new tokens, which are already in their slots; L and P."""
-
-
-class FlashAttention:
-    """FlashAttention-2 (Dao 2023) with the number of keys per slot in a tensor. Private in torch, so it is probed."""
-
-    any_length = True
+    any_length = False
 
     def __init__(self, kv_heads: int, scale: float) -> None:
         self._kv_heads, self._scale = kv_heads, scale
+
+    def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
+        """For one step: positions, int64 [S], of the new tokens, which are already in their slots; L and P."""
+        later = (torch.arange(length, device=positions.device) > positions[:, None])[:, None, None]  # [S, 1, 1, L]
+
+        def attend(query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+            keys, values = memory[:, :length].transpose(1, 2).split(self._kv_heads, dim=1)  # [S, K, L, D'] each
+            mask = torch.zeros(later.shape, device=query.device, dtype=query.dtype).masked_fill(later, -torch.inf)
+            # The H / K queries of a key head take the place of a prompt's tokens. Flash attention has no mask argument.
+            grouped = query.unflatten(1, (self._kv_heads, -1))
+            with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+                attended = scaled_dot_product_attention(grouped, keys, values, mask, scale=self._scale)
+            return attended.flatten(1, 2)
+
+        return attend
+
+
+class FlashAttention(MaskedAttention):
+    """FlashAttention-2 (Dao 2023) with the number of keys per slot in a tensor. Private in torch, so it is probed."""
+
+    any_length = True
 
     def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
         starts = torch.arange(len(positions) + 1, device=positions.device, dtype=torch.int32)
@@ -60,30 +74,7 @@ class FlashAttention:
         return attend
 
 
-class MaskedAttention:
-    """Any of torch's attention kernels, with a mask."""
-
-    any_length = False
-
-    def __init__(self, kv_heads: int, scale: float) -> None:
-        self._kv_heads, self._scale = kv_heads, scale
-
-    def prepare(self, positions: torch.Tensor, length: int, slot_length: int) -> Attend:
-        later = (torch.arange(length, device=positions.device) > positions[:, None])[:, None, None]  # [S, 1, 1, L]
-
-        def attend(query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-            keys, values = memory[:, :length].transpose(1, 2).split(self._kv_heads, dim=1)  # [S, K, L, D'] each
-            mask = torch.zeros(later.shape, device=query.device, dtype=query.dtype).masked_fill(later, -torch.inf)
-            # The H / K queries of a key head take the place of a prompt's tokens. Flash attention has no mask argument.
-            grouped = query.unflatten(1, (self._kv_heads, -1))
-            with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-                attended = scaled_dot_product_attention(grouped, keys, values, mask, scale=self._scale)
-            return attended.flatten(1, 2)
-
-        return attend
-
-
-def slot_attention(kv_heads: int, heads: int, width: int, scale: float, like: torch.Tensor) -> SlotAttention:
+def slot_attention(kv_heads: int, heads: int, width: int, scale: float, like: torch.Tensor) -> MaskedAttention:
     """The fastest kind that works on this device. width: D'. like: a tensor of the device and dtype."""
     masked = MaskedAttention(kv_heads, scale)
     if like.device.type != "cuda":

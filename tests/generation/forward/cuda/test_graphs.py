@@ -26,18 +26,15 @@ from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.generation.session import choose_forward, engines
 from tests.support.fakes import token_rows
+from tests.support.marks import needs_gpu
+from tests.support.tiny_models import random_llama
 
 CONTEXT = 1024
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
 
 
 def make_model(dtype: torch.dtype = torch.float32, device: str = "cpu", **changes: Any) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 96, "intermediate_size": 80, "num_attention_heads": 8, "num_key_value_heads": 2} | changes
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=300, num_hidden_layers=3, max_position_embeddings=CONTEXT, initializer_range=0.2, **sizes)
-    return LlamaForCausalLM(config).eval().requires_grad_(False).to(device, dtype)
+    sizes = {"hidden_size": 96, "intermediate_size": 80, "max_position_embeddings": CONTEXT}
+    return random_llama(**sizes | changes).to(device, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +78,6 @@ def test_rows_in_slots_take_the_tokens_of_the_lean_pass(model: Any, prompts: lis
 )
 def test_every_kind_of_llama_runs_in_slots(changes: dict[str, Any], prompts: list[list[int]]) -> None:
     model = make_model(**changes)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter)
     expected = taken(lean(model), prompts[:7])
     assert taken(GraphForward(model, capture=False), prompts[:7]) == expected
 
