@@ -39,7 +39,7 @@ WITH_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this is
         (lambda: attend(ones(1, 1, 2, 2), ones(1, 1, 2, 2, device="meta")), "mixed_devices"),
         (lambda: ones(2, device="meta").to("cpu"), "meta_tensor"),
         (lambda: torch.nn.Linear(2, 2, device="meta").to("cpu"), "meta_tensor"),
-        (lambda: ones(device="meta").item(), "meta_tensor"),
+        (lambda: torch.ones((), device="meta").item(), "meta_tensor"),
         pytest.param(lambda: ones(1).cuda(), "torch_without_cuda", marks=WITH_GPU),
         pytest.param(lambda: torch.cuda.set_device(0), "torch_without_cuda", marks=WITH_GPU),
         pytest.param(lambda: ones(1, device="mps"), "mps_unsupported", marks=WITH_MPS),
