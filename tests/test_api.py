@@ -184,7 +184,7 @@ def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monke
         model.score(PROMPT * 40)
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(olc.OlcError, match="one process"):
+    with pytest.raises(olc.OlcError, match="single process"):
         olc.load("demo")
 
 

@@ -58,7 +58,7 @@ def test_a_batch_of_another_quantization_is_not_gone_on_with(olc: Olc, tiny_mode
     assert olc(*command, "--quantize", "int8").code == 0
     again = olc(*command, "--quantize", "int4")
     assert again.code != 0
-    assert "--quantize was int8, is int4" in again.messages
+    assert "--quantize was int8, now int4" in again.messages
 
 
 def test_copies_of_a_folder_are_listed_and_removed(olc: Olc, tmp_model: Path) -> None:

@@ -102,7 +102,7 @@ def test_errors_while_a_checkpoint_is_read(tmp_path: Path) -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), "cuda:0", "cuda_out_of_memory"),
         (MemoryError(), "cpu", "cpu_out_of_memory"),
     ):
-        error = read_errors.explain(problem, checkpoint, torch.device(device), torch.float32)
+        error = read_errors._explain(problem, checkpoint, torch.device(device), torch.float32)
         assert error is not None
         recognized(error, code)
     full = OSError(28, "Auf dem Gerät ist kein Speicherplatz mehr verfügbar")

@@ -216,8 +216,9 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    if "OMP_NUM_THREADS" in os.environ:  # It has been read already.
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    # OMP_NUM_THREADS has been read already. And a fork gets its own thread pool at the first call: before several threads ask.
+    torch = sys.modules["torch"]
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     # As Python makes them at its start.

@@ -59,6 +59,8 @@ def _be_python(arguments: Sequence[str], env: Mapping[str, str], before: str) ->
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(env)
+        # Here, before several threads ask at once: a fork gets its own thread pool at the first call.
+        sys.modules["torch"].set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
         exec(before)
         if arguments[0] == "-m":
             sys.argv = list(arguments[1:])
