@@ -272,7 +272,7 @@ class Run:
     """Prompts, each completed `samples` times, in one batch of at most `batch_size` at a time: what the commands run on too.
 
     prompts: token ids with BOS. engine: olc's decode loop, or transformers' `model.generate`. score_prompt: also score the
-    prompts' tokens. speculate: see `generation.decode.speculation`.
+    prompts' tokens. speculate: see `generation.decode.loop.draft`.
 
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """

@@ -190,7 +190,7 @@ def _exit(code: int) -> NoReturn:
         if sys.stdout is not None:  # None where the caller closed it
             sys.stdout.flush()
     except BrokenPipeError:
-        _quiet_pipe()
+        code = _quiet_pipe()
     sys.exit(code)
 
 

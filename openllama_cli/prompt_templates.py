@@ -21,7 +21,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.errors import UsageError
+from openllama_cli.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     import jinja2
@@ -156,6 +156,8 @@ def _variables(path: Path, source: str) -> tuple[str, ...]:
         raise UsageError(f"{path}: line {error.lineno} of the template: {message}", "correct the Jinja syntax there") from error
     except RecursionError as error:
         raise UsageError(f"{path}: the template is nested too deeply", "simplify it") from error
+    except Exception as error:  # Jinja computes filters of constants here, and they can raise anything
+        raise UsageError(f"{path}: the template: {first_line(error)}", "change the template") from error
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         raise UsageError(f"{path}: line {node.lineno} of the template includes another template", "put its text into this one")
     undeclared = meta.find_undeclared_variables(tree)
@@ -167,7 +169,25 @@ def _environment() -> "jinja2.Environment":
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
+    class Environment(ImmutableSandboxedEnvironment):
+        # Checked before they are computed: a few characters can ask for gigabytes. What is intercepted, Jinja does not compute
+        # while it compiles either, where no limit holds.
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "%" and isinstance(left, str):
+                raise TypeError("% on a text is not available; write variables as {{ name }}")
+            sizes = [len(side) if hasattr(side, "__len__") else abs(side) for side in (left, right)]
+            repeated = operator == "*" and (hasattr(left, "__len__") or hasattr(right, "__len__"))
+            if (
+                max(sizes) > MAX_PROMPT
+                or (operator == "**" and sizes[1] > 64)
+                or (repeated and sizes[0] * sizes[1] > MAX_PROMPT)
+            ):
+                raise OverflowError(f"the result of {operator} would be too large")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Environment(
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # a prompt is not HTML
         keep_trailing_newline=True,
@@ -176,7 +196,8 @@ def _environment() -> "jinja2.Environment":
     )
     # A variable may be called like another of Jinja's globals (dict, cycler, …), and equal values must give equal prompts.
     environment.globals = {"range": environment.globals["range"]}
-    del environment.filters["random"]
+    for name in ("center", "format", "indent", "random"):  # they take a width
+        del environment.filters[name]
     return environment
 
 

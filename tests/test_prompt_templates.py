@@ -191,7 +191,16 @@ def test_unknown_names_and_paths(tmp_path: Path) -> None:
         "{{ self.__init__ }}",
         "{{ ('{0.__class__}').format(x) }}",
         "{{ x | attr('__class__') }}",
+        "{{ ''.__class__.__mro__ }}",
         "{{ x * 10 ** 7 }}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 9 * 'a' }}",
+        "{{ [0] * 10 ** 9 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ 10 ** 5000 }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ 'x' | center(10 ** 8) }}",
+        "{{ 'x' | center(100000000) }}",
         "{{ '{:9999999}'.format(1) }}",
         "{% for i in range(10 ** 8) %}{% endfor %}",
         "{% for i in range(90000) %}{% for i in range(90000) %}a{% endfor %}{% endfor %}",
@@ -203,9 +212,12 @@ def test_unknown_names_and_paths(tmp_path: Path) -> None:
     ],
 )
 def test_hostile_and_failing_templates_end_in_a_usage_error(tmp_path: Path, source: str) -> None:
-    found = template(tmp_path, source)
-    with pytest.raises(UsageError) as caught:
+    def run() -> None:
+        found = template(tmp_path, source)
         found.render({name: {"x": "text", "l": [1]}[name] for name in found.variables})
+
+    with pytest.raises(UsageError) as caught:
+        run()
     assert "t.toml" in caught.value.cause
 
 

@@ -151,6 +151,8 @@ def _unknown_error(unknown: Unknown) -> OlcError:
     cause = f"not one of the {len(known_errors())} known errors: line {unknown.line_number}: {unknown.line}"
     if unknown.library == "openllama_cli":
         fix = "run the olc command again with --debug and report the traceback that it prints"
+    elif unknown.line.startswith("error: "):
+        fix = "if olc printed it, its next line, “fix: …”, says what to do; else give the full log"
     elif unknown.library in _ISSUES:
         fix = f"search for it, or report it with the full traceback, at https://github.com/{_ISSUES[unknown.library]}/issues"
     else:

@@ -34,7 +34,7 @@ class OutputFiles:
     def of(cls, path: Path) -> "OutputFiles":
         """The files of the OUTPUT that the user named."""
         output = Path(os.path.realpath(path))
-        return cls(output, *(output.with_name(output.name + suffix) for suffix in (".journal", ".lock", ".input", ".tmp")))
+        return cls(output, *(output.parent / (output.name + suffix) for suffix in (".journal", ".lock", ".input", ".tmp")))
 
 
 def check_output(path: Path, input_path: Path | None, *, restart: bool = False) -> OutputFiles:

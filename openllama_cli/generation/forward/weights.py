@@ -167,7 +167,7 @@ def make_ready(loaded: LoadedModel) -> LoadedModel:
 
 
 def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
-    """Quantized weights, ready for matmuls. Once per model: `take` may hand out a tensor only once.
+    """Quantized weights, ready for matmuls. Once per model: `get` may hand out a tensor only once.
 
     Packing int8 weights for oneDNN takes about a second per GB. Raises OlcError if this machine cannot run them.
     """

@@ -177,11 +177,11 @@ def _build(
     needed = sum(info.nbytes for info in contents.values()) + _SMALL_FILES
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
+        sweep()  # First: what killed processes left may be what fills the disk.
         free = shutil.disk_usage(home.parent).free
         if free < needed:
             notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
             return None
-        sweep()
         # A copy that is in the way is damaged, or another process has just made the same one.
         with new_folder(home, replace=True) as unfinished, contextlib.closing(quantizing()) as tensors:
             write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())

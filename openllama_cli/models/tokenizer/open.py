@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import damaged
+from openllama_cli.models.model_files import damaged, read
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.files import is_tiktoken
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
@@ -41,8 +41,7 @@ def locate(path: Path) -> Path:
         raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
     model, fast = path / "tokenizer.model", path / "tokenizer.json"
     if model.is_file():
-        with model.open("rb") as file:
-            return fast if fast.is_file() and is_tiktoken(file.read(4096)) else model
+        return fast if fast.is_file() and is_tiktoken(read(model)[:4096]) else model
     if fast.is_file():
         return fast
     shared = path.resolve().parent / "tokenizer.model"

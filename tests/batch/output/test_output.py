@@ -87,6 +87,7 @@ def test_the_input_cannot_be_a_file_that_olc_keeps_beside_the_output(tmp_path: P
         (".", "output_kind", "is a folder"),
         ("pipe", "output_kind", "is a device or a pipe"),
         ("/dev/null", "output_kind", "is a device or a pipe"),
+        ("/", "output_kind", "is a folder"),
     ],
 )
 def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path, source: Path, name: str, code: str, said: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -174,7 +175,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     assert "Not a directory" in seen.notices[0]
 
 
-def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path) -> None:
+def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = cache / ".old.partial", cache / ".new.partial"
     for partial in (old, new):
         partial.mkdir(parents=True)
@@ -182,6 +183,9 @@ def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path) -
     hours_ago = time.time() - 7200
     for path in (old / WEIGHTS, old):
         os.utime(path, (hours_ago, hours_ago))
+    # The disk is full until it goes.
+    usage = shutil.disk_usage(cache)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=0 if old.exists() else usage.free))
     opened(tiny_model)
     assert not old.exists()
     assert new.exists()
