@@ -61,7 +61,7 @@ Examples:
     type=click.Choice(["loop", "transformers"]),
     default="loop",
     show_default=True,
-    help="What decodes: olc's own loop, or transformers' model.generate, its reference.",
+    help="olc's own decode loop, or transformers' model.generate, the reference.",
 )
 @click.option(
     "--speculate",
