@@ -10,9 +10,10 @@ import click
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.options import device_option
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.system.memory import size
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import is_terminal, out, out_json
-from openllama_cli.terminal.tables import fields, size, table
+from openllama_cli.terminal.tables import fields, table
 from openllama_cli.terminal.views.findings import show_findings
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from openllama_cli.models import find
 from openllama_cli.models.find import read_default, write_default
 from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, remove, repo_folder
 from openllama_cli.models.quantize.copies import remove_copies
+from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir
 from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
-from openllama_cli.terminal.tables import fields, size, table
+from openllama_cli.terminal.tables import fields, table
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.  [default: main]")

@@ -62,15 +62,6 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
     stdout_console().print(view, soft_wrap=False)
 
 
-def size(count: float) -> str:
-    """A number of bytes for people, in powers of 1000, like disks and the Hub."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
-
-
 def figure(value: float) -> str:
     """A measured number with three digits, never in scientific notation: "0.0123", "47.1", "1,250"."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

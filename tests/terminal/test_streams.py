@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openllama_cli.system.memory import size
 from openllama_cli.terminal.streams import error, notice, one_line, out, out_json, stdout_console, visible
-from openllama_cli.terminal.tables import fields, size, table
+from openllama_cli.terminal.tables import fields, table
 
 
 @given(st.text())
