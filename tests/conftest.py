@@ -39,13 +39,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("olc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("olc")
 
-# Their tests start clusters of processes: one after another on the same worker.
-CLUSTERS = ("tests/commands/shared/test_torchrun.py", "tests/commands/batch/test_ray.py", "tests/batch/ray/test_engine.py")
+# What takes longest, and waits for other processes meanwhile.
+LONGEST = tuple(
+    f"tests/{path}" for path in ("commands/batch/test_ray", "test_docs", "batch/ray", "commands/shared/test_torchrun")
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One process that forks (see `tests.support.forked`) for all workers, which inherit where it listens."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        from tests.support import forked
+
+        os.environ[forked.ADDRESS] = forked.server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that both workers end at about the same time."""
-    items.sort(key=lambda item: (not item.nodeid.startswith(CLUSTERS), not item.nodeid.startswith("tests/test_")))
+    """What takes longest comes first, so that all workers end at about the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_sessionfinish() -> None:
@@ -54,12 +64,12 @@ def pytest_sessionfinish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """As `--dist loadfile`: a file's tests stay on one worker, where its fixtures are made once. CLUSTERS count as one file."""
+    """As `--dist loadfile`: a file's tests stay on one worker, where its fixtures are made once. Not the docs' pages."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduler(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "clusters" if nodeid.startswith(CLUSTERS) else super()._split_scope(nodeid)
+            return nodeid if "::test_examples_print" in nodeid else super()._split_scope(nodeid)
 
     return Scheduler(config, log)
 

@@ -4,7 +4,8 @@ A fresh process spends most of its time on imports. A fork of one that is done w
 arguments, streams, an environment, a working folder and limits of its own, and it can be signalled and killed. What depends on
 how a process begins (what is imported and when, closed streams) is tested with fresh ones: see `tests.conftest.olc_command`.
 
-The process that forks is started when a test module imports this one, to be ready when a test needs it, and ends with them.
+The process that forks is started when a test module imports this one, to be ready when a test needs it, and ends with them. It
+is one for all workers of pytest-xdist.
 """
 
 import atexit
@@ -30,6 +31,7 @@ from tests.support.fork_request import ask
 if TYPE_CHECKING:
     from tests.conftest import Result
 
+ADDRESS = "OLC_TESTS_FORKS"  # The variable that says where it listens.
 _DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
 
 
@@ -123,7 +125,9 @@ def run_module(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[
 
 @functools.cache
 def server() -> str:
-    """Where the process that forks listens."""
+    """Where the process that forks listens. It is started unless there is one."""
+    if address := os.environ.get(ADDRESS):
+        return address
     folder = tempfile.TemporaryDirectory(prefix="olc-forks-")
     address = f"{folder.name}/socket"
     with socket.socket(socket.AF_UNIX) as listener:
