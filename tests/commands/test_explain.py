@@ -12,7 +12,6 @@ import pytest
 
 from tests.conftest import Olc, olc_command, run_process
 from tests.support.terminals import Terminal, on_a_terminal, without_color
-from tests.test_imports import HEAVY, modules_after
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 UNKNOWN = (
@@ -162,12 +161,6 @@ def test_a_known_error_by_its_name_or_that_of_olc(olc: Olc) -> None:
     run = olc("explain", "mixed_devices")
     assert run.text.startswith("error\tmixed_devices: Tensors on two devices\ncause\t")
     assert olc("explain", "gated").text == olc("explain", "hub_gated").text
-
-
-def test_it_needs_neither_torch_nor_transformers() -> None:
-    modules, code = modules_after("explain", "Killed")
-    assert code == 0
-    assert not {name.split(".")[0] for name in modules} & (HEAVY | {"huggingface_hub"})
 
 
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:

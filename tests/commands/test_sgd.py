@@ -10,7 +10,6 @@ import pytest
 from tests.conftest import Olc
 from tests.support.idx_files import write_set
 from tests.support.terminals import on_a_terminal
-from tests.test_imports import HEAVY, modules_after
 
 FIELDS = ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
 
@@ -146,22 +145,6 @@ def test_damaged_files_are_an_error(olc: Olc, tmp_path: Path) -> None:
     result = olc("sgd", "--data", str(tmp_path))
     assert (result.code, result.out) == (1, b"")
     assert "truncated: its header says 100×28×28 = 78,400 bytes, but it has 78,399" in result.messages
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(["--help"], 0), (["--eta", "x"], 2), (["--sizes", "784,10"], 2), (["--data", "nowhere"], 2)],
-)
-def test_help_and_wrong_usage_import_neither_numpy_nor_torch(arguments: list[str], code: int) -> None:
-    modules, returned = modules_after("sgd", *arguments)
-    assert returned == code
-    assert not {name.split(".")[0] for name in modules} & HEAVY
-
-
-def test_training_imports_no_torch() -> None:
-    modules, returned = modules_after("sgd", "--epochs", "1", "--json")
-    assert returned == 0
-    assert not {name.split(".")[0] for name in modules} & (HEAVY - {"numpy"})
 
 
 def plain(text: str) -> list[str]:
