@@ -210,7 +210,9 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
         what = f"{from_hub}{f' at {revision}' if revision else ''}" + (f" and {counted}" if copies else "")
     if not yes and (held is not None or copies):
         total = sum(copy.bytes for copy in copies) + (held.bytes if held is not None else 0)
-        if not _confirm(what, f"{what} ({size(total)})" if revision is None else what):
+        if not is_terminal(sys.stdin):
+            raise UsageError(f"removing {what} needs confirmation", "add --yes")
+        if not click.confirm(f"Remove {what}{f' ({size(total)})' if revision is None else ''} from the cache?", err=True):
             notice("nothing was removed")
             return
     freed = (0 if from_hub is None else remove(from_hub, revision)) + remove_copies(copies)
@@ -229,13 +231,6 @@ _WHY = {
     "default": "set with `olc models default`",
     "fallback": "the built-in demo, because no default is set",
 }
-
-
-def _confirm(what: str, sized: str) -> bool:
-    """Ask on the terminal. Raises UsageError where nobody can answer."""
-    if not is_terminal(sys.stdin):
-        raise UsageError(f"removing {what} needs confirmation", "add --yes")
-    return click.confirm(f"Remove {sized} from the cache?", err=True)
 
 
 def _count(number: int | None) -> str:

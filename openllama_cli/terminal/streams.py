@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from openllama_cli.errors import OlcError
@@ -100,8 +100,8 @@ def out_json(document: Any) -> None:
     out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def message(text: Text) -> None:
-    """A line on stderr, wrapped at words on a terminal, not in a pipe. If stderr cannot be written the work continues."""
+def message(text: RenderableType) -> None:
+    """A line or a table on stderr, wrapped at words on a terminal only. If stderr cannot be written the work continues."""
     try:
         stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
     except OSError:

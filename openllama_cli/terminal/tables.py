@@ -1,7 +1,8 @@
 """Tables on stdout: rich on a terminal, tab-separated lines in a pipe, for cut and awk."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -49,8 +50,8 @@ def _fitted(
     return columns, rows
 
 
-def fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Show names and values, one pair per line."""
+def fields(pairs: Sequence[tuple[str, str]], styles: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Show names and values, one pair per line. styles: name → rich style of its value on a terminal."""
     if not is_terminal(sys.stdout):
         out("".join(f"{name}\t{one_line(value)}\n" for name, value in pairs))
         return
@@ -58,10 +59,17 @@ def fields(pairs: Sequence[tuple[str, str]]) -> None:
     view.add_column(style="dim", no_wrap=True)
     view.add_column(overflow="fold")
     for name, value in pairs:
-        view.add_row(Text(name), Text(one_line(value)))
+        view.add_row(Text(name), Text(one_line(value), style=styles.get(name, "")))
     stdout_console().print(view, soft_wrap=False)
 
 
 def figure(value: float) -> str:
     """A measured number with three digits, never in scientific notation: "0.0123", "47.1", "1,250"."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """A time to wait: "0:07", "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
