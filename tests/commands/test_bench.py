@@ -8,7 +8,6 @@ import pytest
 from tests.conftest import Olc
 from tests.support.forked import run_module
 
-
 SMALL = ("--runs", "1", "--prompt-tokens", "8", "-n", "4")
 
 

@@ -81,17 +81,18 @@ def test_logprobs_name_each_token_and_where_it_begins(olc: Olc, model: str) -> N
 
 
 def test_the_same_seed_gives_the_same_text_and_is_reported(olc: Olc, model: str) -> None:
-    first = document(olc, model, PROMPT, "--temperature", "1")
-    again = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"]))
-    other = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"] + 1))
+    arguments = (PROMPT, "-n", "12", "--temperature", "1")
+    first = document(olc, model, *arguments)
+    again, other = (document(olc, model, *arguments, "--seed", str(first["olc"]["seed"] + more)) for more in (0, 1))
     assert again["choices"] == first["choices"]
     assert other["choices"] != first["choices"]
 
 
 def test_a_sampling_option_without_a_temperature_samples_at_one(olc: Olc, model: str) -> None:
-    assert text_of(olc, model, PROMPT, "--seed", "3") == text_of(olc, model, PROMPT, "--seed", "3", "--temp", "1")
-    assert text_of(olc, model, PROMPT, "--seed", "3") != text_of(olc, model, PROMPT)
-    assert text_of(olc, model, PROMPT, "--seed", "3", "--top-p", "0.9", "--temp", "0") == text_of(olc, model, PROMPT)
+    arguments = (PROMPT, "-n", "12", "--seed", "3")
+    sampled, greedy = text_of(olc, model, *arguments), text_of(olc, model, PROMPT, "-n", "12")
+    assert text_of(olc, model, *arguments, "--temp", "1") == sampled != greedy
+    assert text_of(olc, model, *arguments, "--top-p", "0.9", "--temp", "0") == greedy
 
 
 def test_samples_share_the_prefill_of_their_prompt_and_differ(olc: Olc, model: str) -> None:
@@ -160,12 +161,6 @@ def test_prompt_and_tokens_up_to_the_context_and_not_one_more(olc: Olc, refused:
     assert document(olc, model, PROMPT, "-n", str(room))["usage"]["total_tokens"] <= 256
     messages = refused("complete", PROMPT, "-n", str(room + 1), "-m", model).messages
     assert all(word in messages for word in ("257", "256", f"--max-tokens {room}"))
-
-
-def test_a_file_is_the_prompt_byte_for_byte(olc: Olc, model: str, tmp_path: Path) -> None:
-    file = tmp_path / "prompt.txt"
-    file.write_bytes(b"  two\r\nlines \n\n")
-    assert text_of(olc, model, "-f", str(file), "--echo", "-n", "0") == "  two\r\nlines \n\n"
 
 
 def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_path: Path) -> None:

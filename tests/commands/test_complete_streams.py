@@ -15,14 +15,15 @@ from tests.support.tiny_models import write_tiny_llama
 PROMPT = "Q: What is the largest animal?"
 
 
-def test_stdin_is_the_prompt_when_it_is_a_pipe_or_a_file(olc: Olc, model: str, tmp_path: Path) -> None:
+def test_the_prompt_comes_from_stdin_or_a_file_byte_for_byte(olc: Olc, model: str, tmp_path: Path) -> None:
     arguments = ("complete", "--echo", "-n", "0", "-m", model)
     assert olc(*arguments, stdin="  ñ 🐋\n".encode()).out == "  ñ 🐋\n\n".encode()
     assert olc(*arguments, "-", stdin=b"x").out == b"x\n"
     file = tmp_path / "in.txt"
-    file.write_bytes(b"from a file")
+    file.write_bytes(b"  two\r\nlines \n\n")
+    assert olc(*arguments, "-f", str(file)).out == b"  two\r\nlines \n\n\n"
     with file.open("rb") as stream:
-        assert olc(*arguments, stdin=stream.fileno()).out == b"from a file\n"
+        assert olc(*arguments, stdin=stream.fileno()).out == b"  two\r\nlines \n\n\n"
 
 
 def test_with_a_prompt_stdin_is_left_alone(model: str) -> None:

@@ -35,16 +35,6 @@ def test_prompts_side_by_side_give_what_each_gives_alone(olc: Olc, model: str) -
         assert (len(row["tokens"]), row["logprobs"], row["finish_reason"]) == (9, None, "length")
 
 
-def test_echo_and_logprobs_line_up_with_the_tokens(olc: Olc, model: str, tiny_model: Path) -> None:
-    row = completions(olc, model, PROMPTS[0], "-n", "4", "--echo", "--logprobs", *GREEDY)[0]
-    prompt = open_tokenizer(tiny_model).encode(PROMPTS[0])
-    assert row["tokens"][: len(prompt)] == prompt
-    assert row["text"].startswith(PROMPTS[0])
-    assert len(row["logprobs"]) == len(row["tokens"]) == len(prompt) + 4
-    assert row["logprobs"][0] is None
-    assert all(value < 0 for value in row["logprobs"][1:])
-
-
 def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> None:
     default = completions(olc, model, PROMPTS[0], "-s", "5")
     assert default == completions(olc, model, PROMPTS[0], "-s", "5", "--temperature", "0.6", "--top-p", "0.9", "-n", "64")

@@ -40,12 +40,13 @@ def test_json_has_the_fields_that_are_promised(olc: Olc) -> None:
 
 
 def test_the_check_passes_and_shows_each_largest_difference(olc: Olc) -> None:
-    result = olc("sgd", "--check", "--epochs", "2", "--mini-batch-size", "50", "--seed", "1")
+    small = ("sgd", "--check", "--sizes", "64,10", "--mini-batch-size", "50")
+    result = olc(*small, "--epochs", "2", "--seed", "1")
     assert result.code == 0, result.messages
     rows = [line.split("\t") for line in result.text.splitlines()]
     assert [row[1] for row in rows] == ["against", "finite differences", "torch autograd", "torch.optim.SGD"]
     assert all(row[-1] == "yes" and float(row[3]) < 1e-6 for row in rows[1:])
-    result = olc("sgd", "--check", "--epochs", "1", "--mini-batch-size", "50", "--cost", "cross-entropy", "--json")
+    result = olc(*small, "--epochs", "1", "--cost", "cross-entropy", "--json")
     document = json.loads(result.text)
     assert [one["ok"] for one in document["checks"]] == [True] * 3
 
@@ -54,7 +55,7 @@ def test_a_check_that_fails_ends_with_1(olc: Olc, monkeypatch: pytest.MonkeyPatc
     from openllama_cli.sgd.network import QuadraticCost
 
     monkeypatch.setattr(QuadraticCost, "delta", staticmethod(lambda a, y: a - y))
-    command = ["sgd", "--check", "--epochs", "1", "--mini-batch-size", "50", "--seed", "1"]
+    command = ["sgd", "--check", "--sizes", "64,10", "--epochs", "1", "--mini-batch-size", "50", "--seed", "1"]
     result = olc(*command)
     assert result.code == 1
     assert "NO" in result.text

@@ -11,6 +11,7 @@ from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.report import document, examine
 from openllama_cli.errors import ModelError
 from tests.support.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
+from tests.support.progress import Recorder
 
 KEYS = {"versions", "devices", "backends", "checks", "cache", "model", "problems"}
 
@@ -101,20 +102,10 @@ def test_progress_ends_whatever_happens() -> None:
         def facts(self) -> Facts:
             raise RuntimeError("a bug")
 
-    events: list[str] = []
-
-    class Recorder:
-        def start(self, label: str, total_bytes: int | None) -> None:
-            events.append(label)
-
-        def advance(self, count: int) -> None: ...
-
-        def finish(self) -> None:
-            events.append("finished")
-
+    progress = Recorder()
     with pytest.raises(RuntimeError):
-        examine(Broken(facts()), progress=Recorder())
-    assert events == ["examining this machine", "finished"]
+        examine(Broken(facts()), progress=progress)
+    assert (progress.labels, progress.finished) == (["examining this machine"], 1)
 
 
 def test_this_machine_is_looked_at_without_an_error() -> None:
