@@ -239,14 +239,14 @@ def _count(number: int | None) -> str:
     return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
 
 
-def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """`olc models info` for people."""
     tokenizer, state = document["tokenizer"], document["state"]
     if document["missing"]:
         state += f" (missing {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
     elif state != "ready":
         state += f"; download it with: olc models pull {document['model']}"
-    lines = [
+    lines: list[tuple[str, str | None]] = [
         ("model", document["model"]),
         ("repository", document["repo_id"]),
         ("state", state),
@@ -271,4 +271,4 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((file["name"], f"{size(file['bytes'])}{checksum}"))
     if document["bytes_on_disk"]:
         lines.append(("on disk", size(document["bytes_on_disk"])))
-    return [(name, value) for name, value in lines if value]
+    return lines

@@ -24,11 +24,13 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def visible(text: str) -> str:
     r"""Show control characters as escapes (ESC becomes ``\x1b``); newline and tab stay."""
-    return _UNSAFE.sub(lambda match: _escape(ord(match.group())), text)
+    return _UNSAFE.sub(lambda match: escaped(match.group()), text)
 
 
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+def escaped(character: str) -> str:
+    r"""As Python spells it: ``\x1b``, ``\u200d``, ``\U000e0001``."""
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,7 @@
 """Tables on stdout: rich on a terminal, tab-separated lines in a pipe, for cut and awk."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from rich.cells import cell_len
@@ -50,16 +50,17 @@ def _fitted(
     return columns, rows
 
 
-def fields(pairs: Sequence[tuple[str, str]], styles: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Show names and values, one pair per line. styles: name → rich style of its value on a terminal."""
+def fields(pairs: Iterable[tuple[str, str | None]], styles: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Show names and values, one pair per line, without those that have no value. styles: name → of its value on a terminal."""
+    known = [(name, one_line(value)) for name, value in pairs if value]
     if not is_terminal(sys.stdout):
-        out("".join(f"{name}\t{one_line(value)}\n" for name, value in pairs))
+        out("".join(f"{name}\t{value}\n" for name, value in known))
         return
     view = Table.grid(padding=(0, 2))
     view.add_column(style="dim", no_wrap=True)
     view.add_column(overflow="fold")
-    for name, value in pairs:
-        view.add_row(Text(name), Text(one_line(value), style=styles.get(name, "")))
+    for name, value in known:
+        view.add_row(Text(name), Text(value, style=styles.get(name, "")))
     stdout_console().print(view, soft_wrap=False)
 
 

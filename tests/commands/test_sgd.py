@@ -124,11 +124,7 @@ def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
     ("arguments", "words"),
     [
         (["--sizes", "784,30,10"], "give --sizes 64,30,10"),
-        (["--sizes", "64,30,7"], "give --sizes 64,30,10"),
-        (["--sizes", "many"], "--sizes 'many'"),
-        (["--eta", "-1"], "--eta -1"),
         (["--mini-batch-size", "5000"], "1,438 images"),
-        (["--data", "no/such/folder"], "does not exist"),
         (["--plot", "no/such/folder/x.svg"], "cannot write"),
         (["--explain", "--json"], "--json"),
         (["--explain", "--check"], "--check"),
@@ -137,15 +133,6 @@ def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
 )
 def test_wrong_usage_is_refused(refused: Olc, arguments: list[str], words: str) -> None:
     assert words in refused("sgd", *arguments).messages
-
-
-def test_damaged_files_are_an_error(olc: Olc, tmp_path: Path) -> None:
-    write_set(tmp_path, "t10k", 100)
-    images = tmp_path / "t10k-images-idx3-ubyte"
-    images.write_bytes(images.read_bytes()[:-1])
-    result = olc("sgd", "--data", str(tmp_path))
-    assert (result.code, result.out) == (1, b"")
-    assert "truncated: its header says 100×28×28 = 78,400 bytes, but it has 78,399" in result.messages
 
 
 def plain(text: str) -> list[str]:

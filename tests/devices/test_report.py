@@ -68,24 +68,16 @@ def test_the_document_of_two_gpus_and_a_model() -> None:
     assert all(problem.keys() == {"severity", "code", "message", "fix"} for problem in found["problems"])
 
 
-def test_the_document_without_a_model_and_without_measurements() -> None:
+def test_the_document_without_a_model_a_measurement_a_device_or_torch() -> None:
     found = as_json(FakeProbe(facts()), measure=False)
     assert found.keys() == KEYS
-    assert found["model"] is None
-    assert found["devices"][0]["dtypes"] is None
-
-
-def test_a_machine_whose_torch_is_broken_still_gets_its_document() -> None:
-    found = as_json(FakeProbe(facts(torch=TorchBuild(None, trouble="ImportError: libcudart.so.12"))), model="7b")
-    assert found["model"] is None
-    assert found["problems"][0]["code"] == "torch_broken"
-    assert "libcudart" in found["problems"][0]["message"]
-
-
-def test_a_device_that_is_not_there_is_a_problem_and_the_plan_is_for_what_is() -> None:
+    assert (found["model"], found["devices"][0]["dtypes"]) == (None, None)
     found = as_json(FakeProbe(facts(torch=CPU_BUILD)), model="3b", device="cuda")
     assert found["problems"][0]["code"] == "device_missing"
-    assert found["model"]["best"]["devices"][0]["device"] == "cpu"
+    assert found["model"]["best"]["devices"][0]["device"] == "cpu", "the plan is for what is there"
+    found = as_json(FakeProbe(facts(torch=TorchBuild(None, trouble="ImportError: libcudart.so.12"))), model="7b")
+    assert (found["model"], found["problems"][0]["code"]) == (None, "torch_broken")
+    assert "libcudart" in found["problems"][0]["message"]
 
 
 def test_a_wrong_model_is_said_before_the_machine_is_looked_at() -> None:

@@ -1,10 +1,10 @@
 """GPUs: those that torch can use, and NVIDIA's whether or not torch can."""
 
 import re
-import subprocess
 import warnings
 from pathlib import Path
 
+from openllama_cli.devices.machine.cpu import answer
 from openllama_cli.devices.machine.facts import Accelerator, BuildKind, Nvidia, TorchBuild
 from openllama_cli.errors import first_line
 
@@ -80,9 +80,9 @@ def _mps() -> list[Accelerator]:
 
 def read_nvidia(root: Path = Path("/")) -> Nvidia | None:
     """What the system knows of NVIDIA GPUs, without torch; None if there is none. root: where /proc, /dev and /sys are."""
-    answer = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader") if root == Path("/") else None
-    if answer:
-        return parse_nvidia_smi(answer, _nvidia_smi() or "")
+    asked = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if root == Path("/") and (listing := answer(*asked)):
+        return parse_nvidia_smi(listing, answer("nvidia-smi"))
     driver = None
     version = root / "proc/driver/nvidia/version"
     if version.is_file():
@@ -100,14 +100,6 @@ def parse_nvidia_smi(listing: str, banner: str) -> Nvidia:
     driver = next((row[2].strip() for row in rows), None)
     newest = re.search(r"CUDA Version:\s*(\d+\.\d+)", banner)
     return Nvidia(driver, newest[1] if newest else None, tuple(row[0].strip() for row in rows))
-
-
-def _nvidia_smi(*options: str) -> str | None:
-    try:
-        run = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout if run.returncode == 0 else None
 
 
 def _on_the_bus(root: Path) -> bool:

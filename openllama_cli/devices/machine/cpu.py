@@ -73,15 +73,19 @@ def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
     return tuple(name for name, aliases in _INSTRUCTIONS.items() if not aliases.isdisjoint(found))
 
 
+def answer(*command: str) -> str:
+    """What a program prints; "" if it is not there, fails, or takes more than ten seconds."""
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""
+
+
 def _name() -> str:
     """What the processor calls itself."""
     if platform.system() == "Darwin":
-        try:
-            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            run = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return platform.processor()
-        return run.stdout.strip() or platform.processor()
+        return answer("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
 
 

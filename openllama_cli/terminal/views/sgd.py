@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Group
 from rich.live import Live
@@ -46,7 +45,7 @@ class TrainingView:
             self._live.start(refresh=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
