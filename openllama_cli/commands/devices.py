@@ -214,11 +214,8 @@ def _placement(plan: "ModelPlan") -> list[Sequence[str]]:
     for device, neighbors in groupby(parts, key=lambda part: part.device):
         names = _names([part.module.removeprefix("model.") for part in neighbors])
         load = loads.pop(device, None)
-        cells = ["", "", ""]
-        if load is not None:
-            free = "" if load.free_bytes is None else size(load.free_bytes)
-            cells = [size(load.weights_bytes), size(load.cache_bytes), free]
-        rows.append((device, names, *cells))
+        held = (None, None, None) if load is None else (load.weights_bytes, load.cache_bytes, load.free_bytes)
+        rows.append((device, names, *("" if count is None else size(count) for count in held)))
     return rows
 
 
