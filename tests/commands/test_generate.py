@@ -33,6 +33,9 @@ def test_prompts_side_by_side_give_what_each_gives_alone(olc: Olc, model: str) -
     for row in together:
         assert completions(olc, model, row["prompt"], "-n", "9", *GREEDY) == [row]
         assert (len(row["tokens"]), row["logprobs"], row["finish_reason"]) == (9, None, "length")
+    (echoed,) = completions(olc, model, PROMPTS[0], "-n", "9", *GREEDY, "--echo", "--logprobs")
+    assert echoed["text"] == PROMPTS[0] + together[0]["text"]
+    assert len(echoed["logprobs"]) == len(echoed["tokens"]) > 9
 
 
 def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> None:
