@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +84,13 @@ def _by_language(language: str, spacy: Path) -> Choice:
         remedy = "use one of spaCy's codes: en, de, es, hi, ja, …; xx is any language"
         raise UsageError(f"--lang {language}: spaCy does not have this language", remedy)
     trained = [name for name in _installed() if name.startswith(f"{language}_")]
-    return Choice(package=min(trained, key=_smallest_first, default=None), language=language)
+    smallest = min(trained, key=lambda name: (*(not name.endswith(f"_{size}") for size in _SIZES), name), default=None)
+    return Choice(package=smallest, language=language)
 
 
 def _installed() -> list[str]:
     """Names of installed packages that are pipelines."""
     return sorted({point.name for point in entry_points(group="spacy_models")})
-
-
-def _smallest_first(name: str) -> tuple[int, str]:
-    size = name.rsplit("_", 1)[-1]
-    return (_SIZES.index(size) if size in _SIZES else len(_SIZES), name)
 
 
 def _folder_of(package: str) -> Path | None:
@@ -170,12 +166,12 @@ def open_pipeline(choice: Choice) -> Pipeline:
             # A pipeline is other people's files and code: whatever it raises is about it.
             raise OlcError(
                 f"the pipeline {named} cannot be loaded: {first_line(error)}",
-                f"install what it names, or download or train it again for spaCy {version_of_spacy()}",
+                f"install what it names, or download or train it again for spaCy {version('spacy')}",
                 code="pipeline",
             ) from error
-    name, version = f"{nlp.meta['lang']}_{nlp.meta['name']}", str(nlp.meta["version"])
-    identity = {"pipeline": name, "version": version, "spacy": version_of_spacy()}
-    return Pipeline(nlp, f"{name} {version}", identity, trained=True, notes=notes)
+    name, of = f"{nlp.meta['lang']}_{nlp.meta['name']}", str(nlp.meta["version"])
+    identity = {"pipeline": name, "version": of, "spacy": version("spacy")}
+    return Pipeline(nlp, f"{name} {of}", identity, trained=True, notes=notes)
 
 
 def _blank(language: str, notes: list[str]) -> Pipeline:
@@ -200,7 +196,7 @@ def _blank(language: str, notes: list[str]) -> Pipeline:
     # First, into the list that the caller still adds to.
     told = f"no trained pipeline for {language} is installed; a blank one finds {found}. For more: {install_command(language)}"
     notes.insert(0, told)
-    identity = {"pipeline": f"blank:{language}", "version": version_of_spacy(), "spacy": version_of_spacy()}
+    identity = {"pipeline": f"blank:{language}", "version": version("spacy"), "spacy": version("spacy")}
     return Pipeline(nlp, f"the blank pipeline for {language}", identity, trained=False, notes=notes)
 
 
@@ -217,13 +213,6 @@ def _add_lookup_lemmas(nlp: Any) -> None:
             nlp.get_pipe("lemmatizer").initialize(nlp=nlp)
         except ValueError:
             nlp.remove_pipe("lemmatizer")
-
-
-def version_of_spacy() -> str:
-    """Such as "3.8.18"."""
-    from spacy.about import __version__
-
-    return __version__
 
 
 @contextmanager

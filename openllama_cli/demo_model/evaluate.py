@@ -8,34 +8,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import sentencepiece
 import torch
 from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.corpus import Corpus, Fact, Phrasing, held_out_texts, load_corpus
+from openllama_cli.demo_model.corpus import Corpus, Split, held_out_texts, load_corpus
 from openllama_cli.demo_model.examples import MAIN_FORMATS, lay_out, with_lead_in
 from openllama_cli.demo_model.files import BOS, EOS, WEIGHTS
 
 ROWS = 128
-Group = Literal[
-    "trained",
-    "held_out_pair",
-    "held_out_wording",
-    "held_out_lead_in",
-    "continuation",
-    "unknown_trained",
-    "unknown_held_out",
-]
-GROUPS: tuple[Group, ...] = get_args(Group)
+GROUPS: tuple[str, ...] = (*get_args(Split), "held_out_lead_in", "continuation", "unknown_trained", "unknown_held_out")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt and the completion it should get, up to and without EOS."""
+    """A prompt and the completion it should get, up to and without EOS. group: one of GROUPS."""
 
-    group: Group
+    group: str
     topic: str
     prompt: str
     completion: str
@@ -49,27 +40,24 @@ def cases(corpus: Corpus, *, seed: int = 0, every_format: bool = False) -> list[
     """
     rng = random.Random(seed)
 
-    def questions(group: Group, topic: str, question: str, answer: str) -> Iterator[Case]:
+    def questions(group: str, topic: str, question: str, answer: str) -> Iterator[Case]:
         forms: Iterable[str] = MAIN_FORMATS if every_format else [rng.choice(list(MAIN_FORMATS))]
         for form in forms:
             yield Case(group, topic, *lay_out(question, answer, form))
 
-    def of_phrasing(fact: Fact, phrasing: Phrasing) -> Iterator[Case]:
-        if phrasing.kind == "opening":
-            yield Case(phrasing.split, fact.topic, phrasing.text, fact.ending)
-        else:
-            yield from questions(phrasing.split, fact.topic, phrasing.text, fact.answer)
-
     found: list[Case] = []
     for fact in corpus.facts:
         for phrasing in fact.phrasings:
-            found += of_phrasing(fact, phrasing)
+            if phrasing.kind == "opening":
+                found.append(Case(phrasing.split, fact.topic, phrasing.text, fact.ending))
+            else:
+                found += questions(phrasing.split, fact.topic, phrasing.text, fact.answer)
         asked = [phrasing.text for phrasing in fact.of_split("trained") if phrasing.text.endswith("?")]
         if asked:
             question = with_lead_in(asked[0], rng.choice(corpus.held_out_lead_ins))
             found += questions("held_out_lead_in", fact.topic, question, fact.answer)
     for unknown in corpus.unknown:
-        group: Group = "unknown_held_out" if unknown.held_out else "unknown_trained"
+        group = "unknown_held_out" if unknown.held_out else "unknown_trained"
         found += questions(group, "unknown", unknown.question, unknown.answer)
     for continuation in corpus.continuations:
         found.append(Case("continuation", "continuations", continuation.opening, continuation.then))
@@ -190,12 +178,9 @@ def _by_length(rows: Sequence[list[int]]) -> dict[int, list[tuple[int, list[int]
 
 
 def _score(outcomes: Sequence[Outcome]) -> Score:
+    right, stopped = sum(one.right for one in outcomes), sum(one.stopped for one in outcomes)
     count = max(1, len(outcomes))
-    return Score(
-        asked=len(outcomes),
-        right=sum(outcome.right for outcome in outcomes) / count,
-        stopped=sum(outcome.stopped for outcome in outcomes) / count,
-    )
+    return Score(len(outcomes), right / count, stopped / count)
 
 
 def report(evaluation: Evaluation) -> str:

@@ -143,14 +143,15 @@ class ExampleStream:
         kind -= FEW_SHOT
         if kind < LONG:
             return self._few_shot(rng.randint(8, 24))
-        fact = self._fact()
-        questions, openings = self._trained[fact.id]
+        fact, questions, openings = self._fact()
         if openings and (not questions or rng.random() < OPENING):
             return (Part(rng.choice(openings), answer=False), Part(fact.ending, answer=True))
         return self._single(rng.choice(questions), fact.answer)
 
-    def _fact(self) -> Fact:
-        return self.rng.choices(self.corpus.facts, cum_weights=self._weights)[0]
+    def _fact(self) -> tuple[Fact, list[str], list[str]]:
+        """A fact, with its trained questions and openings."""
+        fact = self.rng.choices(self.corpus.facts, cum_weights=self._weights)[0]
+        return fact, *self._trained[fact.id]
 
     def _shot(self, *, sentences: bool) -> Shot:
         """A question and its answer, with `sentences` as a full sentence: people write examples so, the model does not."""
@@ -159,8 +160,7 @@ class ExampleStream:
             unknown = rng.choice(self._unknown)
             return Shot(unknown.question, unknown.answer, learned=True)
         while True:
-            fact = self._fact()
-            questions, openings = self._trained[fact.id]
+            fact, questions, openings = self._fact()
             if sentences and questions and openings:
                 return Shot(rng.choice(questions), rng.choice(openings) + fact.ending, learned=False)
             if questions:

@@ -38,7 +38,7 @@ def training_lines(corpus: Corpus) -> Iterator[str]:
         yield from (continuation.opening + continuation.then).split(NEWLINE)
 
 
-def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int, character_coverage: float) -> None:
+def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int) -> None:
     """Write a `tokenizer.model` to path.
 
     unk 0, bos 1, eos 2, no pad, digits split, as in OpenLLaMA's. The text is not normalized and no space is dropped. Characters
@@ -50,7 +50,7 @@ def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int, character_co
         model_writer=model,
         model_type="bpe",
         vocab_size=vocab_size,
-        character_coverage=character_coverage,
+        character_coverage=0.999,
         required_chars=ASCII,
         byte_fallback=True,
         split_digits=True,

@@ -19,8 +19,9 @@ def training_data() -> Samples:
 def walk(data: Samples, sizes: tuple[int, ...], cost: str, count: int, eta: float = 3.0) -> tuple[list[str], Network]:
     network = Network(sizes, cost, seed=1)
     steps = explain(network, next(network.mini_batches(data, count)), eta)
-    assert all("\n" not in line for step in steps for line in step.lines)
-    return [line for step in steps for line in (step.title, *step.lines)], network
+    lines = [line for title, lines in steps for line in (title, *lines)]
+    assert "\n" not in "".join(lines)
+    return lines, network
 
 
 @pytest.mark.parametrize("cost", ["quadratic", "cross-entropy"])
