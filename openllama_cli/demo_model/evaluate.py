@@ -12,6 +12,8 @@ from typing import get_args
 
 import sentencepiece
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from openllama_cli.demo_model.corpus import Corpus, Split, held_out_texts, load_corpus
@@ -117,9 +119,10 @@ class DemoModel:
 
     @torch.inference_mode()
     def complete(self, prompts: Sequence[list[int]], limit: int) -> list[list[int]]:
-        """Greedy continuations of prompts of equal length, each up to and including EOS or `limit` tokens long."""
-        ids = torch.tensor(prompts)
-        mask = torch.ones_like(ids)
+        """Greedy continuations of prompts, each up to and including EOS or `limit` tokens long."""
+        length = max(map(len, prompts))
+        ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         out = self.model.generate(ids, attention_mask=mask, max_new_tokens=limit, do_sample=False)
         rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
@@ -127,26 +130,28 @@ class DemoModel:
     @torch.inference_mode()
     def perplexity(self, texts: Sequence[str]) -> float:
         """exp of the mean negative log-likelihood of every token after BOS, including EOS."""
-        nats, count = 0.0, 0
-        for group in _by_length([[*self.encode(text), EOS] for text in texts]).values():
-            ids = torch.tensor([row for _, row in group])
-            logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-            nats += torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
-            count += ids[:, 1:].numel()
-        return math.exp(nats / count)
+        rows = sorted((torch.tensor([*self.encode(text), EOS]) for text in texts), key=len)
+        nats = 0.0
+        for start in range(0, len(rows), ROWS):
+            # Padding is on the right, where causal attention does not look.
+            ids = pad_sequence(rows[start : start + ROWS], batch_first=True, padding_value=-1)
+            logits = self.model(input_ids=ids[:, :-1].clamp(min=0), use_cache=False).logits.float()
+            nats += cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum", ignore_index=-1).item()
+        return math.exp(nats / sum(len(row) - 1 for row in rows))
 
 
 def answer(model: DemoModel, asked: Sequence[Case]) -> list[Outcome]:
-    """The model's completion of every case, in order. Rows of equal length are batched, so that nothing is padded."""
+    """The model's completion of every case, in order. Prompts of about the same length are completed together."""
+    prompts = [model.encode(case.prompt) for case in asked]
+    order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
     outcomes: dict[int, Outcome] = {}
-    for group in _by_length([model.encode(case.prompt) for case in asked]).values():
-        for start in range(0, len(group), ROWS):
-            rows = group[start : start + ROWS]
-            limit = 8 + max(len(model.tokenizer.encode(asked[index].completion)) for index, _ in rows)
-            for (index, prompt), new in zip(rows, model.complete([row for _, row in rows], limit), strict=True):
-                stopped = new[-1] == EOS
-                text = model.tokenizer.decode(prompt[1:] + new[: len(new) - stopped])
-                outcomes[index] = Outcome(asked[index], text[len(asked[index].prompt) :], stopped)
+    for start in range(0, len(order), ROWS):
+        some = order[start : start + ROWS]
+        limit = 8 + max(len(model.tokenizer.encode(asked[index].completion)) for index in some)
+        for index, new in zip(some, model.complete([prompts[index] for index in some], limit), strict=True):
+            stopped = new[-1] == EOS
+            text = model.tokenizer.decode(prompts[index][1:] + new[: len(new) - stopped])
+            outcomes[index] = Outcome(asked[index], text[len(asked[index].prompt) :], stopped)
     return [outcomes[index] for index in range(len(asked))]
 
 
@@ -167,14 +172,6 @@ def evaluate(model: DemoModel, asked: Sequence[Case], *, texts: Sequence[str]) -
         held_out_perplexity=model.perplexity(texts),
     )
     return evaluation, outcomes
-
-
-def _by_length(rows: Sequence[list[int]]) -> dict[int, list[tuple[int, list[int]]]]:
-    """Rows with their index, grouped by length."""
-    groups: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[len(row)].append((index, row))
-    return groups
 
 
 def _score(outcomes: Sequence[Outcome]) -> Score:

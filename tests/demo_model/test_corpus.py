@@ -49,12 +49,9 @@ def test_no_fact_is_stated_twice_and_no_question_has_two_answers():
         assert {text: several for text, several in found.items() if len(several) > 1} == {}
 
 
-def test_every_fact_is_trained_in_two_wordings_or_more():
-    assert [fact.id for fact in CORPUS.facts if len(fact.of_split("trained")) < 2] == []
-
-
-def test_answers_are_short_and_end_with_a_full_stop():
+def test_every_fact_has_two_trained_wordings_and_a_short_answer_with_a_full_stop():
     for fact in CORPUS.facts:
+        assert len(fact.of_split("trained")) >= 2, fact.id
         assert fact.answer.endswith((".", "।", "。")), fact.id
         assert not fact.answer.endswith(".."), fact.id
         assert len(fact.answer) <= 80, fact.id
@@ -76,23 +73,18 @@ def phrasings(*splits):
     return {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split(*splits)}
 
 
-def test_held_out_phrasings_are_not_among_the_trained_ones():
+def test_training_examples_contain_nothing_held_out():
     held_out = phrasings("held_out_pair", "held_out_wording")
     assert len(held_out) > 2000
     assert phrasings("trained") & held_out == set()
-
-
-def test_training_examples_contain_nothing_held_out():
-    held_out = phrasings("held_out_pair", "held_out_wording") | {
-        plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out
-    }
+    held_out |= {plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out}
     stream = ExampleStream(CORPUS, seed=3)
     seen = set()
-    for _ in range(30_000):
+    for _ in range(15_000):
         for part in stream.draw():
             for line in part.text.split("\n"):
                 seen.add(plain(line.removeprefix("Q: ").removeprefix("Question: ").removesuffix(" A:")))
-    assert len(seen) > 10_000
+    assert len(seen) > 5_000
     assert seen & held_out == set()
 
 
@@ -129,18 +121,14 @@ def test_a_sample_of_cases_is_the_same_for_the_same_seed():
 # -- formats --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [*MAIN_FORMATS, *RARE_FORMATS])
-def test_prompt_and_completion_together_ask_and_answer(form):
-    prompt, completion = lay_out("Why?", "Because.", form)
-    assert "Why?" in prompt
-    assert "Because." not in prompt
-    assert completion.endswith("Because.")
-    assert (prompt + completion).count("A:") + (prompt + completion).count("Answer:") == 1
-
-
-def test_the_main_formats_all_end_in_the_same_text():
-    texts = {"".join(lay_out("Why?", "Because.", form)).removeprefix("Q: ") for form in MAIN_FORMATS}
-    assert texts == {"Why?\nA: Because."}
+def test_prompt_and_completion_together_ask_and_answer():
+    for form in (*MAIN_FORMATS, *RARE_FORMATS):
+        prompt, completion = lay_out("Why?", "Because.", form)
+        assert "Why?" in prompt
+        assert "Because." not in prompt
+        assert completion.endswith("Because.")
+        assert (prompt + completion).count("A:") + (prompt + completion).count("Answer:") == 1
+        assert form in RARE_FORMATS or (prompt + completion).removeprefix("Q: ") == "Why?\nA: Because."
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,10 @@ def test_files_of_any_name_are_told_apart_by_their_content(tmp_path: Path) -> No
     assert read_digits([one, other]).train.images.count == 30
 
 
-def test_large_sets_are_kept_in_half_the_memory(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (200, 256, 256), dtype=np.uint8)
-    paths = [write_idx(tmp_path / "a", images), write_idx(tmp_path / "b", np.arange(200, dtype=np.uint8) % 10)]
-    training_data, _ = prepare(read_digits(paths))
-    assert training_data.x.dtype == np.float32
+def test_large_sets_are_kept_in_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare(read_digits())[0].x.dtype == np.float64
+    monkeypatch.setattr("openllama_cli.sgd.digits._WIDE", 8 * 1797 * 64 - 1)
+    assert prepare(read_digits())[0].x.dtype == np.float32
 
 
 def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
