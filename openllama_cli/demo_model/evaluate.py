@@ -190,11 +190,8 @@ def report(evaluation: Evaluation) -> str:
         cells = [f"{by[name].right:.1%}" if name in by else "-" for name in ("trained", "held_out_pair", "held_out_wording")]
         if cells != ["-", "-", "-"]:
             lines.append(f"{topic:20}{cells[0]:>9}{cells[1]:>15}{cells[2]:>18}")
-    lines += [
-        "",
-        f"perplexity of held-out questions and answers, per token: {evaluation.held_out_perplexity:.2f} ({evaluation.dtype})",
-    ]
-    return "\n".join(lines)
+    perplexity = f"{evaluation.held_out_perplexity:.2f} ({evaluation.dtype})"
+    return "\n".join([*lines, "", f"perplexity of held-out questions and answers, per token: {perplexity}"])
 
 
 def main() -> None:

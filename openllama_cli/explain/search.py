@@ -108,7 +108,10 @@ class _Search:
                 if pattern.words in line and entry.code not in self._found:
                     self._compare(entry, pattern, number, line, before)
             if '"code"' in line:
-                self._look_for_codes(number, line)
+                # Of olc's errors, in error rows of `olc batch` and in other JSON.
+                for code in _OLC_CODE.finditer(line):
+                    for entry in with_olc_code(code[1]):
+                        self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
             if self._own is None:
                 self._look_for_own(number, line)
             if "-packages" in line and (packages := _PACKAGE.findall(line)):
@@ -127,12 +130,6 @@ class _Search:
             found = self._quoted if quoted else self._found
             found.setdefault(entry.code, Explanation(entry, _quote(text, text.find(pattern.words)), number))
 
-    def _look_for_codes(self, number: int, line: str) -> None:
-        """The codes of olc's errors, in error rows of `olc batch` and in other JSON."""
-        for code in _OLC_CODE.finditer(line):
-            for entry in with_olc_code(code[1]):
-                self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
-
     def _look_for_own(self, number: int, line: str) -> None:
         """The two lines of an olc error, "error: …" and "  fix: …"."""
         if "rror" in line and (begin := _OLC_ERROR.match(message(line))):
@@ -143,9 +140,8 @@ class _Search:
             if text.startswith("fix: "):
                 cause = without_secrets(" ".join(parts)[:_OVERLAP])
                 fix = without_secrets(text.removeprefix("fix: ")[:_OVERLAP])
-                self._own = Explanation(
-                    KnownError("olc", "olc", "An olc error, with its own fix", cause, fix), f"error: {cause}", first
-                )
+                own = KnownError("olc", "olc", "An olc error, with its own fix", cause, fix)
+                self._own = Explanation(own, f"error: {cause}", first)
             parts.append(text)
             if not text or len(parts) > _LONGEST_CAUSE:
                 self._cause = None

@@ -45,29 +45,21 @@ def test_mnist_is_found_in_its_folder(tmp_path: Path, packed: bool) -> None:
     assert len(test_data) == 20
 
 
-def test_only_the_test_files_are_split(tmp_path: Path) -> None:
+def test_only_the_test_files_are_split_and_the_plain_ones_taken(tmp_path: Path) -> None:
     write_set(tmp_path, "t10k", 100)
+    write_set(tmp_path, "t10k", 50, packed=True)
     training_data, test_data = prepare(read_digits([tmp_path]))
     assert (len(training_data), len(test_data)) == (80, 20)
     assert test_data.y.sum(axis=0).tolist() == [2] * 10
 
 
-def test_of_a_plain_and_a_compressed_file_the_plain_one_is_taken(tmp_path: Path) -> None:
-    write_set(tmp_path, "t10k", 50)
-    write_set(tmp_path, "t10k", 100, packed=True)
-    assert read_digits([tmp_path]).train.images.count == 50
-
-
-def test_the_counterpart_of_a_single_file_is_found_beside_it(tmp_path: Path) -> None:
+def test_the_counterpart_of_a_single_file_is_found_beside_it_and_others_by_their_content(tmp_path: Path) -> None:
     write_set(tmp_path, "train", 30, packed=True)
     write_set(tmp_path, "t10k", 40)
     by_images = read_digits([tmp_path / "train-images-idx3-ubyte.gz"])
     by_labels = read_digits([tmp_path / "train-labels-idx1-ubyte.gz"])
     assert by_images.train == by_labels.train
     assert (by_images.train.images.count, by_images.test) == (30, None)
-
-
-def test_files_of_any_name_are_told_apart_by_their_content(tmp_path: Path) -> None:
     images, labels = digit_images(30)
     one, other = write_idx(tmp_path / "a", labels), write_idx(tmp_path / "b", images)
     assert read_digits([one, other]).train.images.count == 30
