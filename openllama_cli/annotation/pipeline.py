@@ -32,10 +32,9 @@ _OWN_TOKENIZER = {"ja": "Japanese", "ko": "Korean", "th": "Thai"}
 
 @dataclass(frozen=True)
 class Choice:
-    """An available pipeline. package, folder: one of them, or neither for the blank pipeline of `language`."""
+    """An available pipeline. source: an installed package or a folder, or None for the blank pipeline of `language`."""
 
-    package: str | None = None
-    folder: Path | None = None
+    source: str | Path | None = None
     language: str = "en"
 
 
@@ -58,11 +57,11 @@ def find_pipeline(name: str | None, language: str | None = None) -> Choice:
         return _by_language("en" if language is None else language, spacy)
     path = Path(name)
     if name and path.is_dir():
-        return Choice(folder=_with_config(path))
+        return Choice(_with_config(path))
     cause, remedy = f"no spaCy pipeline of that name is installed: {name or repr(name)}", _alternatives(name)
     if name.isidentifier() and (package := _folder_of(name)) is not None:
         if (package / "meta.json").is_file():
-            return Choice(package=name)
+            return Choice(name)
         cause = f"{name} is an installed package, but not a spaCy pipeline"
     elif name and path.exists():
         cause, remedy = f"{name} is a file; a pipeline is a folder", "install it as a package, or unpack it"
@@ -85,7 +84,7 @@ def _by_language(language: str, spacy: Path) -> Choice:
         raise UsageError(f"--lang {language}: spaCy does not have this language", remedy)
     trained = [name for name in _installed() if name.startswith(f"{language}_")]
     smallest = min(trained, key=lambda name: (*(not name.endswith(f"_{size}") for size in _SIZES), name), default=None)
-    return Choice(package=smallest, language=language)
+    return Choice(smallest, language)
 
 
 def _installed() -> list[str]:
@@ -157,15 +156,14 @@ def open_pipeline(choice: Choice) -> Pipeline:
         except (ImportError, ValueError) as error:  # ValueError: built for another numpy
             cause = f"spaCy is installed but cannot be imported: {first_line(error)}"
             raise OlcError(cause, f"{INSTALL_SPACY} --force-reinstall", code="spacy_missing") from error
-        if choice.package is None and choice.folder is None:
+        if choice.source is None:
             return _blank(choice.language, notes)
-        named = choice.package or choice.folder or ""
         try:
-            nlp = spacy.load(named)
+            nlp = spacy.load(choice.source)
         except Exception as error:
             # A pipeline is other people's files and code: whatever it raises is about it.
             raise OlcError(
-                f"the pipeline {named} cannot be loaded: {first_line(error)}",
+                f"the pipeline {choice.source} cannot be loaded: {first_line(error)}",
                 f"install what it names, or download or train it again for spaCy {version('spacy')}",
                 code="pipeline",
             ) from error

@@ -124,7 +124,7 @@ class _Search:
 
     def _compare(self, entry: KnownError, pattern: Pattern, number: int, line: str, before: str) -> None:
         text = message(line)
-        if pattern.matches(text):
+        if pattern.regex.search(text):
             # Quoted code may hold the message of another branch than the one that failed.
             quoted = not pattern.of_source and is_quoted_code(line, before)
             found = self._quoted if quoted else self._found
@@ -170,7 +170,9 @@ class _Search:
         number, line = self._exception if self._exception[0] else self._last
         text = message(line)
         if self._exception[0]:
-            if any(pattern.matches(text) for entry in known_errors() for pattern in entry.patterns if not pattern.of_source):
+            if any(
+                pattern.regex.search(text) for entry in known_errors() for pattern in entry.patterns if not pattern.of_source
+            ):
                 return None
         elif something_found or not text:
             return None

@@ -41,22 +41,17 @@ class _Walk:
         for layer in range(self.last - 1, 0, -1):
             a = self.activations[layer]
             self.deltas[layer] = network.weights[layer].T @ self.deltas[layer + 1] * a * (1 - a)
-        self.digit = int(self.y[:, 0].argmax())
         # The neuron followed in each layer: in the last the digit's, before it the one with the largest gradient.
-        self.followed = [0] * self.last + [self.digit]
+        self.followed = [0] * self.last + [int(self.y[:, 0].argmax())]
         for layer in range(self.last - 1, -1, -1):
             self.followed[layer] = int(np.abs(self.nabla_w[layer][self.followed[layer + 1]]).argmax())
 
     def mini_batch(self) -> Step:
         digits = " ".join(str(digit) for digit in self.y.argmax(axis=0)[: 2 * _TERMS])
         more = " …" if self.n > 2 * _TERMS else ""
-        return (
-            f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}",
-            (
-                f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}",
-                f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere",
-            ),
-        )
+        x = f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}"
+        y = f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere"
+        return f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}", (x, y)
 
     def forwards(self) -> Iterator[Step]:
         for layer in range(1, self.last + 1):
@@ -101,10 +96,8 @@ class _Walk:
             wanted = self.y[j, 0]
             squash = "" if self.network.cost is CrossEntropyCost else f"·{_n(value)}·(1 - {_n(value)})"
             formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), elementwise"
-            lines = [
-                f"{formula} {_shape(delta)}",
-                f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}",
-            ]
+            lines = [f"{formula} {_shape(delta)}"]
+            lines.append(f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}")
         else:
             w, after = self.network.weights[layer], self.deltas[layer + 1]
             products = [_product(x, d) for x, d in zip(w[:_TERMS, j], after[:_TERMS, 0], strict=True)]

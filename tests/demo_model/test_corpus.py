@@ -3,8 +3,6 @@
 import random
 from collections import Counter, defaultdict
 
-import pytest
-
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
 from openllama_cli.demo_model.evaluate import GROUPS, cases, sample
 from openllama_cli.demo_model.examples import (
@@ -58,17 +56,6 @@ def test_every_fact_has_two_trained_wordings_and_a_short_answer_with_a_full_stop
         assert "{" not in fact.answer + "".join(phrasing.text for phrasing in fact.phrasings), fact.id
 
 
-def test_the_example_question_is_there_in_five_languages():
-    trained = {phrasing.text for fact in CORPUS.facts for phrasing in fact.of_split("trained")}
-    assert trained >= {
-        "What is the largest animal?",
-        "Was ist das größte Tier?",
-        "¿Cuál es el animal más grande?",
-        "सबसे बड़ा जानवर कौन सा है?",
-        "一番大きい動物は何ですか？",
-    }
-
-
 def phrasings(*splits):
     return {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split(*splits)}
 
@@ -102,17 +89,13 @@ def test_held_out_texts_are_questions_with_their_answers():
     assert "Q: What is the largest animal?\nA: The blue whale." not in texts
 
 
-@pytest.mark.parametrize("every_format", [False, True])
-def test_cases_ask_every_phrasing_of_every_fact(every_format):
-    found = cases(CORPUS, every_format=every_format)
-    assert {case.group for case in found} == set(GROUPS)
+def test_cases_ask_every_phrasing_of_every_fact_and_samples_of_a_seed_are_equal():
     kinds = Counter(phrasing.kind for fact in CORPUS.facts for phrasing in fact.phrasings)
-    asked = [case for case in found if case.group in ("trained", "held_out_pair", "held_out_wording")]
-    assert len(asked) == kinds["question"] * (4 if every_format else 1) + kinds["opening"]
-
-
-def test_a_sample_of_cases_is_the_same_for_the_same_seed():
-    found = cases(CORPUS)
+    for every_format, formats in ((True, 4), (False, 1)):
+        found = cases(CORPUS, every_format=every_format)
+        assert {case.group for case in found} == set(GROUPS)
+        asked = [case for case in found if case.group in ("trained", "held_out_pair", "held_out_wording")]
+        assert len(asked) == kinds["question"] * formats + kinds["opening"]
     assert sample(found, 5, seed=1) == sample(found, 5, seed=1)
     assert sample(found, 5, seed=1) != sample(found, 5, seed=2)
     assert max(Counter(case.group for case in sample(found, 5, seed=1)).values()) == 5
@@ -131,17 +114,11 @@ def test_prompt_and_completion_together_ask_and_answer():
         assert form in RARE_FORMATS or (prompt + completion).removeprefix("Q: ") == "Why?\nA: Because."
 
 
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("Q", ("Q: Why", "?\nA: Because.")),
-        ("bare", ("Why", "?\nA: Because.")),
-        ("Q A", ("Q: Why\nA:", " Because.")),
-        ("Q newline", ("Q: Why\n", "A: Because.")),
-    ],
-)
-def test_a_question_without_its_mark_gets_it_while_it_is_open(form, expected):
-    assert without_mark("Why?", "Because.", form) == expected
+def test_a_question_without_its_mark_gets_it_while_it_is_open():
+    assert without_mark("Why?", "Because.", "Q") == ("Q: Why", "?\nA: Because.")
+    assert without_mark("Why?", "Because.", "bare") == ("Why", "?\nA: Because.")
+    assert without_mark("Why?", "Because.", "Q A") == ("Q: Why\nA:", " Because.")
+    assert without_mark("Why?", "Because.", "Q newline") == ("Q: Why\n", "A: Because.")
     assert without_mark("何？", "木星です。", "Q") == ("Q: 何", "？\nA: 木星です。")
 
 

@@ -43,11 +43,15 @@ def tokenizer():
     return sentencepiece.SentencePieceProcessor(model_file=str(WEIGHTS / "tokenizer.model"))
 
 
-def test_the_folder_holds_the_files_that_openllama_ships_and_at_most_8_mb():
+def test_the_folder_holds_the_files_that_openllama_ships_with_all_weights_in_8_mb():
     sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
     shared = {"config.json", "generation_config.json", "model.safetensors"}
     assert sizes.keys() == shared | {"special_tokens_map.json", "tokenizer.model", "tokenizer_config.json"}
     assert sum(sizes.values()) <= 8_000_000
+    model, info = LlamaForCausalLM.from_pretrained(WEIGHTS, output_loading_info=True, local_files_only=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert 3_000_000 <= model.num_parameters() <= 3_800_000
 
 
 def test_the_config_is_a_llama_of_openllamas_kind(tokenizer):
@@ -61,13 +65,6 @@ def test_the_config_is_a_llama_of_openllamas_kind(tokenizer):
     assert config["hidden_size"] % config["num_attention_heads"] == 0
     assert config["max_position_embeddings"] >= 512
     assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
-
-
-def test_the_weights_are_complete():
-    model, info = LlamaForCausalLM.from_pretrained(WEIGHTS, output_loading_info=True, local_files_only=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    assert 3_000_000 <= model.num_parameters() <= 3_800_000
 
 
 def test_the_tokenizer_keeps_every_space_and_character_and_splits_digits(tokenizer):

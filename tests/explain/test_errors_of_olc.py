@@ -1,7 +1,7 @@
 """Errors of olc itself, recognized by their form: two lines, which are given back, or the code in JSON, which is looked up."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from openllama_cli.explain.search import Diagnosis, explain
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.spec import ModelSpec
 from tests.support.hub_server import HubServer
+from tests.support.hubs import cache, server
 from tests.support.raising import codes, raised
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_models import change_config, write_tiny_llama
+
+__all__ = ["cache", "server"]
 
 
 def failing(function: Callable[[], Any]) -> OlcError:
@@ -43,16 +46,6 @@ def recognized(error: OlcError, code: str) -> None:
     row = {"custom_id": "1", "error": {"code": error.code, "message": error.cause}}
     for separators in (None, (",", ":")):
         assert code in codes(json.dumps(row, separators=separators))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with HubServer() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
 
 
 def test_the_hub_refuses(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +105,7 @@ def test_errors_while_a_checkpoint_is_read(tmp_path: Path) -> None:
             raise full
 
     recognized(failing(fill), "disk_full")
-    folder = checkpoint.path
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "m.M"}}))
+    folder = change_config(checkpoint.path, auto_map={"AutoModelForCausalLM": "m.M"})
     recognized(failing(lambda: inspect(folder)), "remote_code")
 
 

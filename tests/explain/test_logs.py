@@ -146,7 +146,7 @@ def test_what_stands_in_front_of_a_message_is_left_out(prefix: str) -> None:
 
 def test_progress_that_rewrites_its_line_does_not_hide_the_message() -> None:
     log = "Loading:  0%|   | 0/2\rLoading: 50%|█  | 1/2\rKilled\nnext\n"
-    assert [(one.error.code, one.line, one.line_number) for one in explain([log]).explanations] == [("killed", "Killed", 1)]
+    assert [(one.line, one.line_number) for one in explain([log]).explanations] == [("Killed", 1)]
 
 
 def test_words_inside_other_words_are_not_taken_for_the_message() -> None:

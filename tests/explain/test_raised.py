@@ -4,7 +4,7 @@ import ctypes
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,18 +68,10 @@ def test_two_devices_with_a_gpu_that_is_not_there() -> None:
     assert codes(text)[0] == "mixed_devices"
 
 
-@pytest.fixture
-def no_process_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.mark.filterwarnings("ignore")
+def test_processes_that_do_not_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_process_group")
-def test_processes_that_do_not_come_together() -> None:
     start, store = torch.distributed.init_process_group, torch.distributed.TCPStore
     assert first(lambda: start("gloo")) == "rank_not_set"
     with socket.socket() as one:

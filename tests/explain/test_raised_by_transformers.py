@@ -1,6 +1,5 @@
 """Errors that transformers and the Hub's library really raise here, each explained by its own entry."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.hub_server import HubServer
 from tests.support.raising import codes, first, raised
+from tests.support.tiny_models import change_config
 
 torch = pytest.importorskip("torch")
 
@@ -69,42 +69,33 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         logger.removeHandler(caplog.handler)
 
 
-def changed(model_folder: Path, target: Path, **changes: Any) -> Path:
-    """A copy of a model folder with other values in its config.json; None removes the file."""
-    shutil.copytree(model_folder, target)
-    config = target / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
-    return target
-
-
 def test_weights_that_are_missing_or_of_another_shape(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import LlamaForCausalLM
 
-    layers = json.loads((tiny_model / "config.json").read_text())["num_hidden_layers"]
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    change_config(copy, num_hidden_layers=5)
     with logged(caplog):
-        LlamaForCausalLM.from_pretrained(changed(tiny_model, tmp_path / "more", num_hidden_layers=layers + 1))
+        LlamaForCausalLM.from_pretrained(copy)
     assert codes(caplog.text) == ["weights_missing"]
-    wider = changed(tiny_model, tmp_path / "wider", vocab_size=1000)
-    assert first(lambda: LlamaForCausalLM.from_pretrained(wider)) == "size_mismatch"
+    change_config(copy, vocab_size=1000)
+    assert first(lambda: LlamaForCausalLM.from_pretrained(copy)) == "size_mismatch"
 
 
 def test_folders_that_are_no_model(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     load = AutoModelForCausalLM.from_pretrained
-    unknown = changed(tiny_model, tmp_path / "unknown", model_type="llama9")
-    assert first(lambda: load(unknown)) == "transformers_too_old"
-    own_code = changed(
-        tiny_model, tmp_path / "code", model_type="x", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"}
-    )
-    assert first(lambda: load(own_code, trust_remote_code=False)) == "remote_code"
-    bare = changed(tiny_model, tmp_path / "bare")
-    (bare / "model.safetensors").unlink()
-    assert first(lambda: load(bare)) == "not_hugging_face_format"
-    (bare / "config.json").unlink()
-    assert first(lambda: load(bare)) == "config_missing"
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    assert first(lambda: load(copy)) == "not_hugging_face_format"
+    change_config(copy, model_type="llama9")
+    assert first(lambda: load(copy)) == "transformers_too_old"
+    change_config(copy, auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"})
+    assert first(lambda: load(copy, trust_remote_code=False)) == "remote_code"
+    (copy / "config.json").unlink()
+    assert first(lambda: load(copy)) == "config_missing"
     assert first(lambda: load("./no/such/folder")) == "hub_bad_repo_id"
 
 

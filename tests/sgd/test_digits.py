@@ -10,17 +10,13 @@ from openllama_cli.sgd.digits import prepare, read_digits
 from tests.support.idx_files import digit_images, write_idx, write_set
 
 
-def test_the_uci_digits_are_shipped_complete() -> None:
+def test_the_uci_digits_are_shipped_complete_and_every_fifth_image_of_each_is_held_out() -> None:
     digits = read_digits()
     assert (digits.train.images.count, digits.shape) == (1797, (8, 8))
     assert (min(digits.train.images.pixels), max(digits.train.images.pixels)) == (0, 16)
     counts = np.bincount(np.frombuffer(digits.train.labels, np.uint8)).tolist()
     # As the documentation of the data set counts them.
     assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-
-
-def test_every_fifth_image_of_each_digit_is_held_out() -> None:
-    digits = read_digits()
     labels = digits.train.labels
     for digit in range(10):
         places = [place for place, label in enumerate(labels) if label == digit]

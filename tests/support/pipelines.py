@@ -105,4 +105,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pipeline(trained: Path) -> Pipeline:
     """The pipeline, loaded."""
-    return open_pipeline(Choice(folder=trained))
+    return open_pipeline(Choice(trained))
