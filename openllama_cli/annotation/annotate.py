@@ -84,10 +84,8 @@ def annotate_rows(pipeline: Pipeline, texts: Sequence[str], kinds: Sequence[str]
 
 @dataclass(frozen=True)
 class Similarity:
-    """cosine: of the mean vectors of the words of `a` and `b`, between -1 and 1. unknown: their words without a vector."""
+    """cosine: of the mean vectors of the words of two texts, between -1 and 1. unknown: their words without a vector."""
 
-    a: str
-    b: str
     cosine: float
     unknown: tuple[str, ...]
 
@@ -114,7 +112,7 @@ def similarity(pipeline: Pipeline, a: str, b: str) -> Similarity:
             raise OlcError(cause, "compare other words", code="no_vectors")
     # The mean includes the zeros of unknown words, which make it shorter but do not change its direction.
     unknown = dict.fromkeys(token.text for doc in docs for token in doc if not token.has_vector and not token.is_space)
-    return Similarity(a, b, round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
+    return Similarity(round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
 
 
 def cut(text: str, most: int) -> Iterator[tuple[int, str]]:

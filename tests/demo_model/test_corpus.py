@@ -11,7 +11,6 @@ from openllama_cli.demo_model.examples import (
     RARE_FORMATS,
     ExampleStream,
     Part,
-    Shot,
     few_shot,
     lay_out,
     mistyped,
@@ -123,7 +122,7 @@ def test_a_question_without_its_mark_gets_it_while_it_is_open():
 
 
 def test_few_shot_prompts_set_the_shots_apart_and_mark_what_is_learned():
-    shots = [Shot("One?", "Yes.", learned=True), Shot("Two?", "It is so.", learned=False)]
+    shots = [("One?", "Yes.", True), ("Two?", "It is so.", False)]
     assert few_shot(shots, "Three?", "No.", "Q", "\n\n") == (
         Part("Q: One?\nA:", answer=False),
         Part(" Yes.", answer=True),
