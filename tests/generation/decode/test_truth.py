@@ -74,9 +74,7 @@ def test_greedy_equals_generate_token_for_token(
     assert model.config._attn_implementation == own_attention, "generate keeps its own attention"
 
 
-@pytest.mark.parametrize(
-    "config", [SamplingConfig(max_tokens=8, logprobs=3), SamplingConfig(8, 0.8, 0.9, seed=4, logprobs=3)]
-)
+@pytest.mark.parametrize("config", [SamplingConfig(max_tokens=8, logprobs=3), SamplingConfig(8, 0.8, 0.9, seed=4, logprobs=3)])
 def test_rows_are_the_same_at_every_batch_size_to_the_last_bit(
     forward: Forward, prompts: list[list[int]], config: SamplingConfig
 ) -> None:

@@ -1,7 +1,5 @@
 """Slots of one block of memory: handed on, grown in few steps, and kept where memory runs out."""
 
-import gc
-
 import pytest
 import torch
 
@@ -37,7 +35,6 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
         assert keys[:, :5].eq(1.0 + layer).all()
         assert values[:, :5].eq(-1.0 - layer).all()
     pool.acquire(10)  # Another row comes and goes: there may be memory again.
-    gc.collect()
     assert pool.acquire(600).slot != cache.slot
     assert cache.layers()[2][0][:, :5].eq(3.0).all()
 
@@ -59,7 +56,6 @@ def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch
                 pool.acquire(10)
     assert (moves, pool.version) == (1, version), "graphs are thrown away only when memory moved"
     caches.clear()
-    gc.collect()
     caches = [pool.acquire(10), pool.acquire(10)]
     assert pool.slots == 2
 
@@ -85,7 +81,6 @@ def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
     assert (pool.slots, pool.positions) == (8, POSITIONS)
     assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
     del caches[1]
-    gc.collect()
     assert pool.acquire(10).slot == 1
     versions = pool.version
     for capacity in range(POSITIONS, CONTEXT + 1):
