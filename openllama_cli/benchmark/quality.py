@@ -10,7 +10,7 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -78,14 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offline", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        spec = ModelSpec(
-            options.model,
-            revision=options.revision,
-            device=options.device,
-            dtype=options.dtype,
-            offline=options.offline,
-            quantize=options.quantize,
-        )
+        spec = ModelSpec(**{field.name: getattr(options, field.name) for field in fields(ModelSpec)})
         print(_compare(spec, options.file, options.sample, options.seed, as_json=options.json))
     except OlcError as error:
         print(f"error: {error.cause}\n  fix: {error.remedy}", file=sys.stderr)

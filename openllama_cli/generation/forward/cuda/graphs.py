@@ -100,7 +100,9 @@ class GraphForward(LeanForward):
         ids, positions = [0] * size, [self._pool.positions - 1] * size
         for token, cache in zip(tokens, slots, strict=True):
             ids[cache.slot], positions[cache.slot] = token, cache.length
-        logits = self._run_step(torch.tensor([ids, positions]), length)
+        # Our own kernels and graphs use the current device.
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            logits = self._run_step(torch.tensor([ids, positions]), length)
         for cache in slots:
             cache.advance(1)
         return torch.stack([logits[cache.slot] for cache in slots])
@@ -110,11 +112,6 @@ class GraphForward(LeanForward):
 
         The first step of a size runs without a graph, so that libraries allocate their workspaces before the capture.
         """
-        # Our own kernels and graphs use the current device.
-        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
-            return self._run_on_device(inputs, length)
-
-    def _run_on_device(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
         size = (inputs.shape[1], length)
         graph = self._graphs.get(size)
         if graph is not None:
