@@ -137,9 +137,9 @@ def test_all_rows_ending_at_once_leaves_nothing_behind() -> None:
     assert [row.tokens for row in rows.values()] == [[2, 3, 4]] * 8
 
 
-def test_draws_depend_on_seed_and_row_alone() -> None:
-    def tokens(order: Sequence[int], max_rows: int, seed: int = 5) -> dict[int, list[int]]:
-        requests = [request([1], row, max_tokens=12, temperature=1.0, seed=seed) for row in order]
+def test_draws_depend_on_seed_and_row_alone_or_another_row_that_is_named() -> None:
+    def tokens(order: Sequence[int], max_rows: int, seed: int = 5, **options: object) -> dict[int, list[int]]:
+        requests = [request([1], row, max_tokens=12, temperature=1.0, seed=seed, **options) for row in order]
         return {row: result.tokens for row, result in run(FakeForward(uniform()), requests, max_rows).items()}
 
     together = tokens(range(16), 16)
@@ -148,13 +148,7 @@ def test_draws_depend_on_seed_and_row_alone() -> None:
     assert tokens([7], 16)[7] == together[7]
     assert len({tuple(row) for row in together.values()}) == 16
     assert tokens([7], 16, seed=6)[7] != together[7]
-
-
-def test_a_row_may_draw_as_another_one_does() -> None:
-    drawing = {"max_tokens": 12, "temperature": 1.0, "seed": 5}
-    first = run(FakeForward(uniform()), [request([1], 0, **drawing)])[0]
-    assert run(FakeForward(uniform()), [request([1], 9, **drawing, draws_as=0)])[9].tokens == first.tokens
-    assert run(FakeForward(uniform()), [request([1], 9, **drawing)])[9].tokens != first.tokens
+    assert tokens([9], 16, draws_as=0)[9] == together[0]
 
 
 def test_rows_of_different_settings_run_side_by_side() -> None:

@@ -11,6 +11,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
 from openllama_cli.generation.decode.reference import generate_rows
 from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
+from openllama_cli.generation.forward.cuda.graphs import GraphForward
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers
@@ -186,30 +187,31 @@ def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: 
     assert len(told) < 200
 
 
-@pytest.mark.parametrize("kind", ["plain", "tied", "biased", "llama 3 rope"])
-def test_the_lean_pass_has_the_arithmetic_of_every_kind_of_llama(kind: str) -> None:
-    scaling = {
-        "rope_type": "llama3",
-        "rope_theta": 5e5,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    }
-    changes: dict[str, Any] = {
-        "plain": {},
-        "tied": {"tie_word_embeddings": True},
-        "biased": {"attention_bias": True, "mlp_bias": True},
-        "llama 3 rope": {"rope_parameters": scaling},
-    }[kind]
-    model = random_llama(hidden_size=64, intermediate_size=96, max_position_embeddings=CONTEXT, **changes)
+LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tie_word_embeddings": True},
+        {"attention_bias": True, "mlp_bias": True},
+        {"num_key_value_heads": 8},
+        {"head_dim": 10},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"rope_parameters": {**LLAMA_3, "rope_theta": 5e5, "original_max_position_embeddings": 64}},
+    ],
+    ids=str,
+)
+def test_the_lean_pass_and_slots_have_the_arithmetic_of_every_kind_of_llama(changes: dict[str, Any]) -> None:
+    model = random_llama(hidden_size=96, intermediate_size=80, max_position_embeddings=CONTEXT, **changes)
     ids = [1, *(random.Random(0).randrange(200) for _ in range(100))]
-    cache = KVCache(len(ids) + 1)
-    lean = LeanForward(from_transformers(model))
-    ours = [lean.prefill(ids[:-1], cache, every=True), lean.decode(ids[-1:], [cache])]
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0]
-    torch.testing.assert_close(torch.cat(ours), expected, atol=1e-4, rtol=1e-4)
+    for forward in (LeanForward(from_transformers(model)), GraphForward(model, capture=False)):
+        cache = forward.new_cache(len(ids))
+        ours = [forward.prefill(ids[:-3], cache, every=True), *(forward.decode([token], [cache]) for token in ids[-3:])]
+        torch.testing.assert_close(torch.cat(ours), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -72,23 +72,6 @@ def test_rows_in_slots_take_the_tokens_of_the_lean_pass(
     assert taken(GraphForward(model, capture=False), prompts, max_rows) == expected
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attention_bias": True, "mlp_bias": True},
-        {"num_key_value_heads": 8},
-        {"tie_word_embeddings": True},
-        {"head_dim": 10},
-        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_every_kind_of_llama_runs_in_slots(changes: dict[str, Any], prompts: list[list[int]]) -> None:
-    model = make_model(**changes)
-    expected = taken(lean(model), prompts[:4], max_rows=3)
-    assert taken(GraphForward(model, capture=False), prompts[:4], max_rows=3) == expected
-
-
 def test_drafts_are_verified_in_slots_too(model: Any) -> None:
     prompts = [[1, *[20, 21, 22, 23] * 6], [1, 5, 6, 5, 6]]
     forward = GraphForward(model, capture=False)

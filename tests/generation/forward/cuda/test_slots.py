@@ -9,8 +9,12 @@ from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotPool, Slo
 CONTEXT = 1024
 
 
+def make_pool(context: int = CONTEXT, layers: int = 1) -> SlotPool:
+    return SlotPool(SlotShape(context, layers, 2, 12, torch.device("cpu"), torch.float32))
+
+
 def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(layers=3)
     cache = pool.acquire(100)
     for layer in range(3):
         cache.append(layer, torch.full((2, 5, 12), 1.0 + layer), torch.full((2, 5, 12), -1.0 - layer))
@@ -40,7 +44,7 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
 
 
 def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(layers=3)
     caches: list[KVCache] = [pool.acquire(10)]
     version, moves = pool.version, 0
 
@@ -61,7 +65,7 @@ def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch
 
 
 def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(4 * CONTEXT, 2, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(4 * CONTEXT)
     caches: list[KVCache] = [pool.acquire(2 * POSITIONS - 1), pool.acquire(10)]
     real = SlotPool._move
 
@@ -76,7 +80,7 @@ def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypa
 
 
 def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool()
     caches: list[KVCache] = [pool.acquire(10) for _ in range(5)]
     assert (pool.slots, pool.positions) == (8, POSITIONS)
     assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
