@@ -12,9 +12,11 @@ from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub
 
 def test_folders_follow_the_environment_or_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config_dir({}) == tmp_path / ".config/olc"
-    assert cache_dir({}) == tmp_path / ".cache/olc"
-    assert cache_dir({"XDG_CACHE_HOME": "/c"}) == Path("/c/olc")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert cache_dir() == Path("/c/olc")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert (cache_dir(), config_dir()) == (tmp_path / ".cache/olc", tmp_path / ".config/olc")
 
 
 @pytest.mark.parametrize(

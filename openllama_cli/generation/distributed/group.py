@@ -45,7 +45,6 @@ class Group:
         from torch.distributed.rendezvous import rendezvous
 
         self.info = info
-        self.backend = ""
         self.device: torch.device
         # Inside a collective operation: this rank cannot leave the group in order, only end.
         self.busy = False
@@ -74,14 +73,11 @@ class Group:
         import torch.distributed as dist
 
         info = self.info
-        self.backend = "nccl" if kind == "cuda" else "gloo"
-        self.device = torch.device("cpu")
-        if kind == "cuda":
-            self.device = _own_gpu(info, self._host)
+        self.device = _own_gpu(info, self._host) if kind == "cuda" else torch.device("cpu")
         with self.collective():
             self._rendezvous()
             dist.init_process_group(
-                self.backend,
+                "nccl" if kind == "cuda" else "gloo",
                 store=self._store,
                 rank=info.rank,
                 world_size=info.size,

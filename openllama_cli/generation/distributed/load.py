@@ -109,7 +109,7 @@ def _signature(opened: OpenedModel) -> str:
 
 def _backend(group: Group) -> str:
     """What all_reduce goes through, in words."""
-    if group.backend == "nccl":
+    if group.device.type == "cuda":
         return "NCCL, one GPU each"
     import torch
 

@@ -26,14 +26,9 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
-class Separate:
+def separate(*linears: Linear) -> Linears:
     """One matmul per layer, on the checkpoint's own matrices: on a CPU fusing them gains nothing and needs a copy."""
-
-    def __init__(self, *linears: Linear) -> None:
-        self._linears = linears
-
-    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return [linear(x) for linear in self._linears]
+    return lambda x: [linear(x) for linear in linears]
 
 
 class Fused:

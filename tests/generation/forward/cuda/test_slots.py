@@ -1,16 +1,20 @@
 """Slots of one block of memory: handed on, grown in few steps, and kept where memory runs out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from openllama_cli.generation.forward.cache import KVCache
-from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotPool, SlotShape
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotPool
 
 CONTEXT = 1024
 
 
 def make_pool(context: int = CONTEXT, layers: int = 1) -> SlotPool:
-    return SlotPool(SlotShape(context, layers, 2, 12, torch.device("cpu"), torch.float32))
+    """Of two key/value heads of 12 numbers."""
+    sizes = {"context": context, "layers": [None] * layers, "kv_heads": 2, "head_size": 12}
+    return SlotPool(SimpleNamespace(**sizes, device=torch.device("cpu"), dtype=torch.float32))
 
 
 def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
