@@ -25,12 +25,8 @@ class Recorder(TransformersForward):
         super().__init__(forward._model, forward._device)
         self.logits: list[torch.Tensor] = []
 
-    def prefill(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        self.logits.append(super().prefill(*arguments, **options))
-        return self.logits[-1]
-
-    def decode(self, *arguments: Any) -> torch.Tensor:
-        self.logits.append(super().decode(*arguments))
+    def _run(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        self.logits.append(super()._run(*arguments, **options))
         return self.logits[-1]
 
 

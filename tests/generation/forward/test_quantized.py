@@ -166,13 +166,6 @@ def open_folder(path: Path, **options: Any) -> LoadedModel:
     return load(ModelFolder(path, "tiny"), ModelSpec(device="cpu", **options))
 
 
-# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.
-@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_any_int4)], ids=["int8", "int4"])
-def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
-    found: tuple[Any, float] = request.param
-    return found
-
-
 @pytest.fixture(params=[pytest.param(True, marks=needs_kernels), False], ids=["kernels", "torch"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """With olc's own kernels and without."""
@@ -183,22 +176,24 @@ def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_own_cache", "_kernels")
+# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.
+@pytest.mark.parametrize(("method", "largest"), [("int8", 0.1), pytest.param("int4", 0.7, marks=needs_any_int4)])
 @pytest.mark.parametrize(("dtype", "tie"), [("float32", True), ("bfloat16", False)])
 def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
-    tmp_path: Path, method: tuple[Any, float], dtype: Any, tie: bool
+    tmp_path: Path, method: Any, largest: float, dtype: Any, tie: bool
 ) -> None:
     folder = write_tiny_llama(tmp_path / "model", heads=6, kv_heads=2, intermediate=100, tie=tie)
     expected = choose_forward(open_folder(folder, dtype="float32"))
-    loaded = open_folder(folder, dtype=dtype, quantize=method[0])
+    loaded = open_folder(folder, dtype=dtype, quantize=method)
     ours = choose_forward(loaded)
     kernels = " AMX" if library.usable() and dtype == "bfloat16" else ""
-    assert ours.name == f"lean {method[0]}{kernels}"
-    assert loaded.precision == f"{method[0]} weights, {dtype} activations"
+    assert ours.name == f"lean {method}{kernels}"
+    assert loaded.precision == f"{method} weights, {dtype} activations"
     prompt = [1, *range(50, 120)]
     cache, reference = KVCache(80), KVCache(80)
     logits, wanted = ours.prefill(prompt, cache, every=True), expected.prefill(prompt, reference, every=True)
-    assert error(logits, wanted) < method[1]
-    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < method[1]
+    assert error(logits, wanted) < largest
+    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < largest
 
 
 @pytest.mark.usefixtures("_own_cache")
