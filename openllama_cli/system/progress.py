@@ -18,8 +18,17 @@ class Progress(Protocol):
         """The piece of work has ended, well or not."""
 
 
-class NullProgress(Progress):
-    """Progress that nobody looks at: nothing is shown."""
+class NullProgress:
+    """Progress that nobody looks at."""
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        """Nothing is shown."""
+
+    def advance(self, count: int) -> None:
+        """Nothing is shown."""
+
+    def finish(self) -> None:
+        """Nothing is shown."""
 
 
 @contextlib.contextmanager
