@@ -5,8 +5,8 @@ before torch is imported, config.json reaches transformers only in the keys that
 is asked of the network, and a missing weight is never filled with random numbers.
 """
 
+import atexit
 import contextlib
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -176,15 +176,10 @@ def _offload_folder(given: Path | None) -> Iterator[Path]:
     if given is not None:
         yield given
         return
-    folder = Path(tempfile.mkdtemp(prefix="olc-offload-"))
-    used = False
-    try:
-        yield folder
-        used = any(folder.iterdir())
-    finally:
-        if used:
-            import atexit
-
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix="olc-offload-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    with contextlib.ExitStack() as unless_used:
+        unless_used.callback(folder.cleanup)
+        yield Path(folder.name)
+        if any(Path(folder.name).iterdir()):
+            unless_used.pop_all()

@@ -6,7 +6,6 @@ import mmap
 import shutil
 import struct
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.model_files import new_folder, write_json
-from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, About, copy_folder, read_about, sweep
+from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, copy_folder, read_about, sweep
 from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
@@ -143,7 +142,7 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     if about is not None:
         try:
             file = QuantizedFile(home / WEIGHTS)
-            if file.tensors() == wanted and file.checksum() == about.checksum:
+            if file.tensors() == wanted and file.checksum() == about["checksum"]:
                 return file
         except (OlcError, OSError, ValueError):
             pass
@@ -186,16 +185,17 @@ def _build(
         with new_folder(home, replace=True) as unfinished, contextlib.closing(quantizing()) as tensors:
             write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
             file = QuantizedFile(unfinished / WEIGHTS)
-            about = About(
-                model=folder.name,
-                method=method,
-                repo_id=folder.repo_id,
-                revision=folder.revision,
-                folder=str(folder.path.resolve()),
-                size=(unfinished / WEIGHTS).stat().st_size,
-                checksum=file.checksum(),
-            )
-            write_json(unfinished / ABOUT, {"format": FORMAT, **asdict(about)})
+            about = {
+                "format": FORMAT,
+                "model": folder.name,
+                "method": method,
+                "repo_id": folder.repo_id,
+                "revision": folder.revision,
+                "folder": str(folder.path.resolve()),
+                "size": (unfinished / WEIGHTS).stat().st_size,
+                "checksum": file.checksum(),
+            }
+            write_json(unfinished / ABOUT, about)
         return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
