@@ -124,7 +124,7 @@ def _parameters(folder: Path) -> int | None:
     try:
         if (folder / "config.json").is_file():
             return read_config(folder)[1].parameters()
-        return inspect(folder).parameters
+        return inspect(folder).shape.parameters()
     except OlcError:
         return None
 

@@ -76,7 +76,7 @@ def _where(checkpoint: Checkpoint) -> Path:
 
 
 def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> ModelError:
-    needed = size(checkpoint.parameters * dtype.itemsize)
+    needed = size(checkpoint.shape.parameters() * dtype.itemsize)
     kind = str(dtype).removeprefix("torch.")
     remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
     if dtype.itemsize > 2:

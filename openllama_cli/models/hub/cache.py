@@ -48,14 +48,14 @@ class CachedModel:
         return self.path is not None and not self.missing
 
 
-def repo_folder(repo_id: str) -> Path:
+def repo_folder(repo_id: str, cache: Path | None = None) -> Path:
     """The folder of a repository in the cache, whether or not it is there."""
-    return hub_cache_dir() / f"models--{repo_id.replace('/', '--')}"
+    return (cache or hub_cache_dir()) / f"models--{repo_id.replace('/', '--')}"
 
 
-def snapshot(repo_id: str, revision: str | None = None) -> Path | None:
+def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
     """The folder of a revision (branch, tag or commit; None is "main") if it was pulled, complete or not."""
-    repo = repo_folder(repo_id)
+    repo = repo_folder(repo_id, cache)
     name = revision or "main"
     if not is_safe_revision(name):
         return None
@@ -76,14 +76,14 @@ def is_safe_revision(revision: str) -> bool:
     return bool(revision) and not Path(revision).is_absolute() and not {"..", ".", ""} & set(revision.split("/"))
 
 
-def cached_model(repo_id: str) -> CachedModel | None:
+def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
     """What the cache holds of one repository, whatever its architecture; None when it holds nothing."""
-    repo = repo_folder(repo_id)
+    repo = repo_folder(repo_id, cache)
     if not repo.is_dir():
         return None
     snapshots = [folder for folder in _folders(repo / "snapshots") if any(folder.iterdir())]
     snapshots.sort(key=lambda folder: folder.stat().st_mtime)
-    path = snapshot(repo_id) or (snapshots[-1] if snapshots else None)
+    path = snapshot(repo_id, None, cache) or (snapshots[-1] if snapshots else None)
     size = disk_bytes(repo)
     if path is None and not size:
         return None
@@ -97,12 +97,12 @@ def cached_model(repo_id: str) -> CachedModel | None:
     )
 
 
-def list_cached() -> list[CachedModel]:
+def list_cached(cache: Path | None = None) -> list[CachedModel]:
     """The Llama models in the cache, by name, incomplete ones too. Other architectures are left out."""
     found = []
-    for folder in _folders(hub_cache_dir()):
+    for folder in _folders(cache or hub_cache_dir()):
         if folder.name.startswith("models--"):
-            model = cached_model(folder.name.removeprefix("models--").replace("--", "/"))
+            model = cached_model(folder.name.removeprefix("models--").replace("--", "/"), cache)
             # Without a snapshot it is a pull of ours that did not end: pull checks the architecture before the weights.
             if model is not None and (model.path is None or _is_llama(model.path)):
                 found.append(model)

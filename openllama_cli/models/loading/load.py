@@ -119,7 +119,9 @@ def load(
         device = main_device(spec.device)
         mapped = one_row and checkpoint.bytes > WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
-        converted = _converts_first(checkpoint, dtype, device) and max_memory is None
+        converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
+        # On the CPU before transformers gets them, whose way takes several times as long.
+        converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
         with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
@@ -154,13 +156,6 @@ def _keep_mapped(checkpoint: Checkpoint) -> bool:
     from openllama_cli.native import library
 
     return library.usable() or not library.has_amx() or not _fits(checkpoint, torch.bfloat16)
-
-
-def _converts_first(checkpoint: Checkpoint, dtype: "torch.dtype", device: "torch.device") -> bool:
-    """Whether to convert float16 weights for the CPU before transformers gets them, whose way takes several times as long."""
-    import torch
-
-    return device.type == "cpu" and checkpoint.dtype == "float16" and dtype != torch.float16 and _fits(checkpoint, dtype)
 
 
 def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:

@@ -94,7 +94,7 @@ def list_copies() -> list[QuantizedCopy]:
     for folder in sorted(root().iterdir()) if root().is_dir() else []:
         about = None if folder.name.startswith(".") else read_about(folder)
         if about is not None:
-            original = {key: about.get(key) for key in ("model", "method", "repo_id", "revision", "folder")}
+            original: dict[str, Any] = {key: about.get(key) for key in ("model", "method", "repo_id", "revision", "folder")}
             copies.append(QuantizedCopy(**original, bytes=disk_bytes(folder), path=str(folder)))
     return sorted(copies, key=lambda copy: (copy.model, copy.method))
 

@@ -107,8 +107,9 @@ def test_files_that_came_with_a_bin_checkpoint_are_kept(tmp_path: Path) -> None:
     }
 
 
-def test_weights_beyond_the_limit_go_to_shards_with_an_index(tmp_path: Path) -> None:
-    found = convert(write_meta_llama(tmp_path / "src", shards=2, **SHAPE), tmp_path / "dst", shard_bytes=60_000)
+def test_weights_beyond_the_limit_go_to_shards_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openllama_cli.models.checkpoint.convert.SHARD_BYTES", 60_000)
+    found = convert(write_meta_llama(tmp_path / "src", shards=2, **SHAPE), tmp_path / "dst")
     names = [file.name for file in found.files]
     assert names == [f"model-{n:05d}-of-{len(names):05d}.safetensors" for n in range(1, len(names) + 1)]
     assert len(names) == 3
