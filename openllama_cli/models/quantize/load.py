@@ -179,8 +179,7 @@ def _build(
         sweep()  # First: what killed processes left may be what fills the disk.
         free = shutil.disk_usage(home.parent).free
         if free < needed:
-            notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
-            return None
+            raise OSError(f"{size(needed)} are needed and {size(free)} are free")
         # A copy that is in the way is damaged, or another process has just made the same one.
         with new_folder(home, replace=True) as unfinished, contextlib.closing(quantizing()) as tensors:
             write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
@@ -200,9 +199,6 @@ def _build(
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
-        notice(_cannot_keep(home, error.strerror or str(error)))
+        reason = error.strerror or str(error)
+        notice(f"cannot save the quantized model in {home.parent}: {reason}; it will be quantized again next time")
         return None
-
-
-def _cannot_keep(home: Path, reason: str) -> str:
-    return f"cannot save the quantized model in {home.parent}: {reason}; it will be quantized again next time"
