@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.tensors import cast_weights
+from openllama_cli.models.checkpoint.tensors import TensorSource, cast
 from openllama_cli.models.model_files import damaged
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.progress import Progress
@@ -43,9 +43,9 @@ def from_pretrained(
         if "state_dict" in placement:
             source = {"pretrained_model_name_or_path": None}
         elif cast_first or checkpoint.format == "meta":
-            state = {}
-            for name, tensor in cast_weights(checkpoint, dtype):
-                state[name] = tensor
+            stored, state = TensorSource(checkpoint), {}
+            for name in checkpoint.tensors:  # One after another: the checkpoint's pages do not pile up in memory.
+                state[name] = cast(stored.get(name), dtype)
                 progress.advance(sizes.pop(name))
             source = {"pretrained_model_name_or_path": None, "state_dict": state}
         loaded: Any = LlamaForCausalLM.from_pretrained(

@@ -36,22 +36,21 @@ _PIECE = 64 << 20
 
 
 class QuantizedFile:
-    """A .safetensors file whose tensors are views of the mapped file. Raises ModelError or OSError if it cannot be read."""
+    """A .safetensors file whose tensors are views of the mapped file. Raises ModelError or OSError if it cannot be read.
+
+    header: what the file holds, by name.
+    """
 
     def __init__(self, file: Path) -> None:
         self._layout: dict[str, tuple[int, TensorInfo]] = {}
-        header = read_safetensors_header(file)
+        self.header = read_safetensors_header(file)
         with file.open("rb") as stream:
             position = 8 + int(struct.unpack("<Q", stream.read(8))[0])
             # Private and writable: torch warns of memory that cannot be written.
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        for name, info in header.items():
+        for name, info in self.header.items():
             self._layout[name] = (position, info)
             position += info.nbytes
-
-    def tensors(self) -> dict[str, TensorInfo]:
-        """What the file holds."""
-        return {name: info for name, (_, info) in self._layout.items()}
 
     def get(self, name: str) -> "torch.Tensor":
         """One tensor, copied only where its offset is not aligned for its dtype."""
@@ -142,7 +141,7 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     if about is not None:
         try:
             file = QuantizedFile(home / WEIGHTS)
-            if file.tensors() == wanted and file.checksum() == about["checksum"]:
+            if file.header == wanted and file.checksum() == about["checksum"]:
                 return file
         except (OlcError, OSError, ValueError):
             pass

@@ -116,9 +116,7 @@ def test_weights_beyond_the_limit_go_to_shards_with_an_index(tmp_path: Path, mon
     index = json.loads((tmp_path / "dst" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in stored(tmp_path / "dst").values())
     assert all(name in load_file(tmp_path / "dst" / file) for name, file in index["weight_map"].items())
-
-
-def test_a_weight_larger_than_a_shard_has_a_file_of_its_own() -> None:
+    # A weight larger than a shard has a file of its own.
     sizes = {"a": 10, "b": 50, "c": 100, "d": 1, "e": 59}
     shards = plan_shards({name: TensorInfo("int8", (size,)) for name, size in sizes.items()}, 60)
     assert [list(shard) for shard in shards] == [["a", "b"], ["c"], ["d", "e"]]

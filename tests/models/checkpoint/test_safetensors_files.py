@@ -1,5 +1,6 @@
 """The headers of weight files, compared with what the libraries read, and damaged in every way."""
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -59,12 +60,9 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, weights: dict[str, bytes
         (tmp_path / name).write_bytes(content[:length])
         with pytest.raises(ModelError, match=r"truncated|damaged|not a"):
             READERS[name](tmp_path / name)
-
-
-def test_a_safetensors_file_with_bytes_too_many_is_refused(tmp_path: Path, weights: dict[str, bytes]) -> None:
-    (tmp_path / "model.safetensors").write_bytes(weights["model.safetensors"] + b"\n")
-    with pytest.raises(ModelError, match="1 bytes longer"):
-        read_safetensors_header(tmp_path / "model.safetensors")
+    (tmp_path / name).write_bytes(content + b"\n")
+    with pytest.raises(ModelError, match="1 bytes longer") if name == "model.safetensors" else contextlib.nullcontext():
+        READERS[name](tmp_path / name)
 
 
 @pytest.mark.parametrize("name", READERS)

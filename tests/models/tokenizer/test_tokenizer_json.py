@@ -47,13 +47,10 @@ def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "fast"
 
 
-def test_llama_tokenizer_is_loaded_from_a_folder(tmp_path: Path) -> None:
+def test_llama_tokenizer_is_loaded_from_a_folder_or_that_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ours = open_tokenizer(write(tmp_path, trained("bpe-openllama-v2")))
     theirs = load_llama_tokenizer(ours.path.parent)
     assert theirs.encode("the blue whale", add_special_tokens=False) == ours.encode("the blue whale", bos=False)
-
-
-def test_a_folder_that_transformers_cannot_load_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="transformers cannot load the tokenizer"):
         load_llama_tokenizer(tmp_path)
