@@ -153,12 +153,11 @@ def test_a_poison_row_becomes_an_error_row_and_spares_the_others(
 
 def test_workers_that_hang_or_do_not_get_on_are_replaced(machines: Machines, tmp_path: Path) -> None:
     todo = rows("a", f"stop once:{tmp_path / 'stopped'}", "b", f"stall once:{tmp_path / 'stalled'}", "c")
-    kept, notices = run(machines, todo, plan=replace(ONE_CPU, workers=1), reply=1.5, token=3)
+    kept, notices = run(machines, todo, plan=replace(ONE_CPU, workers=1), reply=2, token=3)
     assert sorted(kept.results) == list(range(5))
     assert not kept.failed
-    first, second = (notice for notice in notices if "lost the worker" in notice)
-    assert "no reply for 2 s" in first
-    assert "no token for 3 s" in second
+    assert any("no reply for 2 s" in notice for notice in notices)
+    assert any("no token for 3 s" in notice for notice in notices)
 
 
 def test_workers_that_find_no_place_are_an_error_that_says_what_there_is(machines: Machines) -> None:

@@ -78,27 +78,6 @@ def assert_whole(whole: bytes, rows_file: Path, output: Path) -> Callable[[], No
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
-    olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None]
-) -> None:
-    rng = random.Random(1)
-    before = 0
-    for _ in range(2):
-        with Forked(*command) as run:
-            goal = before + rng.randrange(4, 12)
-            wait_for(lambda goal=goal: finished(output) >= goal, run)  # type: ignore[misc]
-            time.sleep(rng.random() * 0.02)
-            run.kill()
-        assert not output.exists()
-        assert finished(output) >= before, "finished rows were lost"
-        before = finished(output)
-    end = olc(*command)
-    assert end.code == 3
-    assert f"{before} of {ROWS} rows are done" in end.messages
-    assert_whole()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("point", ["amid append", "amid output"])
 def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
     olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None], point: str
