@@ -16,7 +16,7 @@ Rank = Literal["cause", "general", "warning", "consequence"]
 # Files of the catalogue, in the order of `olc explain --list`.
 TOPICS = (
     "devices", "memory", "distributed", "weights", "config", "hub", "downloads", "tokenizer",
-    "generation", "versions", "imports", "installation", "training", "annotation", "general",
+    "generation", "versions", "imports", "installation", "training", "packages", "general",
 )  # fmt: skip
 
 # An entry's header, and its patterns, one a line: all that has to be read of most entries.
