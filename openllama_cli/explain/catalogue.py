@@ -6,7 +6,7 @@ first, since parsing TOML is slow beside the rest of a start: an entry is parsed
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Literal
@@ -31,16 +31,16 @@ _WILDCARD = r".{0,160}?"
 class Pattern:
     """The fixed words of a library's message. `*` is anything on the same line; `^` in front and `$` at the end are its ends.
 
-    Case counts. of_source: the pattern is of source code that a traceback quotes, not of a message.
+    Case counts. of_source: the pattern is of source code that a traceback quotes, not of a message. words: the longest part
+    without `*`, which is looked for first: it should be rare in other text.
     """
 
     text: str
     of_source: bool = False
+    words: str = field(init=False, compare=False)
 
-    @cached_property
-    def words(self) -> str:
-        """The longest part without `*`, which is looked for first: it should be rare in other text."""
-        return max(self._parts, key=len)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", max(self._parts, key=len))
 
     @property
     def _parts(self) -> list[str]:
