@@ -14,7 +14,9 @@ from openllama_cli.explain.catalogue import KnownError, known_errors
 _WORD = re.compile(r"[a-z_][a-z0-9_]{2,40}")
 # What says that something is wrong, not what.
 _EMPTY = frozenset(
-    ("error", "exception", "the", "and", "for", "with", "not", "was", "are", "has", "this", "that", "from", "you")
+    """all and any are argument but call can cannot does each error exception expected failed false for found from get got had has have
+    into its may more must none not one only other out set than that the them then there this too true try two use used value was were
+    what when which while will with you your""".split()
 )
 _LONGEST_TEXT = 2000
 _MOST_WORDS = 4

@@ -20,6 +20,7 @@ ENTRIES = known_errors()
 THREAD = r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+"
 # Their messages are those of the libraries' sources.
 FROM_SOURCES = {
+    "accelerator_argument_removed",
     "apply_chat_template_missing",
     "cache_form_changed",
     "cuda_toolkit_missing",
