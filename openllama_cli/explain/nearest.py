@@ -14,9 +14,11 @@ from openllama_cli.explain.catalogue import KnownError, known_errors
 _WORD = re.compile(r"[a-z_][a-z0-9_]{2,40}")
 # What says that something is wrong, not what.
 _EMPTY = frozenset(
-    """all and any are argument but call can cannot does each error exception expected failed false for found from get got had has have
-    into its may more must none not one only other out set than that the them then there this too true try two use used value was were
-    what when which while will with you your""".split()
+    _WORD.findall(
+        "and any are argument but call can cannot does each error exception expected failed false for found from get got has "
+        "have its may more must none not one only other out set than that the them then there this too true two use used "
+        "value was were what when which while will with you your"
+    )
 )
 _LONGEST_TEXT = 2000
 _MOST_WORDS = 4
