@@ -108,25 +108,6 @@ def test_similar_compares_two_texts(olc: Olc, trained: Path) -> None:
     assert olc("annotate", "--similar", "whale", "dog", "--lang", "en").code == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["x", "-f", "y"],
-        ["-f", "absent"],
-        ["x", "--only", "pos", "--svg", "y.svg"],
-        ["x", "--similar", "a", "b"],
-        ["--similar", "a", "b", "--only", "vectors"],
-        ["--similar", "a"],
-        ["x", "--svg", "no/such/folder/y.svg", "--lang", "xx", "--only", "entities", "--debug", "--nonsense"],
-        ["\udcff"],
-    ],
-    ids=lambda arguments: ascii(" ".join(arguments)),
-)
-def test_wrong_usage_is_refused(refused: Olc, arguments: list[str]) -> None:
-    refused("annotate", *arguments)
-
-
 # -- pictures -------------------------------------------------------------------------------------------------------
 
 

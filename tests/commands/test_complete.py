@@ -195,38 +195,6 @@ def test_a_template_with_a_default_for_everything_runs_without_a_prompt(
     assert "no variables" in olc("complete", "wet", *run).messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["no prompt was given", "`olc complete --help`"]),
-        (["x", "-f", "y"], ["--file"]),
-        (["-f", "/no/such/file"], ["/no/such/file", "No such file"]),
-        (["x", "-p", "a", "b"], ["-p requires a template", "-t"]),
-        (["x", "-t", "nonsense"], ["nonsense"]),
-        (["x", "--logprobs", "2"], ["--json"]),
-        (["x", "--json", "--logprobs", "101"], ["--logprobs", "100"]),
-        (["x", "--temperature", "-1"], ["--temperature"]),
-        (["x", "--temperature", "nan"], ["--temperature"]),
-        (["x", "--top-p", "0"], ["--top-p"]),
-        (["x", "--top-k", "-1"], ["--top-k"]),
-        (["x", "--min-p", "1.5"], ["--min-p"]),
-        (["x", "--repetition-penalty", "0"], ["--repetition-penalty"]),
-        (["x", "--max-tokens", "-5"], ["--max-tokens"]),
-        (["x", "--stop", ""], ["--stop"]),
-        (["x", "--num-samples", "0"], ["--num-samples"]),
-        (["x", "--num-samples", "2", "--temperature", "0"], ["--num-samples", "--temperature"]),
-        (["x", "--speculate", "4", "--engine", "transformers"], ["--speculate", "--engine"]),
-        (["x", "--engine", "steam"], ["loop", "transformers"]),
-        (["x", "--dtype", "float8"], ["--dtype"]),
-        (["x", "y"], ["unexpected extra argument"]),
-        (["bad \udcff byte"], ["UTF-8"]),
-    ],
-)
-def test_wrong_usage_is_refused(refused: Olc, model: str, arguments: list[str], words: list[str]) -> None:
-    result = refused("complete", *arguments, env={"OLC_MODEL": model})
-    assert all(word in result.messages for word in words)
-
-
 # -- streams and signals ---------------------------------------------------------------------------------------------
 
 

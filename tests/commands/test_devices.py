@@ -53,23 +53,6 @@ def test_offline_and_a_download_to_come_is_an_error(olc: Olc) -> None:
     assert {"hub_offline"} <= {problem["code"] for problem in json.loads(run.text)["problems"]}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--device", "toaster"], 2, "--device toaster is unknown"),
-        (["--model", ""], 2, "--model is empty"),
-        (["-m", "./no/such/folder"], 1, "does not exist"),
-        (["-m", "somebody/some-llama"], 1, "olc models pull somebody/some-llama"),
-    ],
-)
-def test_wrong_use_is_two_lines(olc: Olc, arguments: list[str], code: int, words: str) -> None:
-    run = olc("devices", *arguments)
-    assert run.code == code
-    assert run.out == b""
-    assert words in run.messages
-    assert len(run.messages.splitlines()) == 2
-
-
 @pytest.mark.parametrize(("width", "environment"), [(60, {"NO_COLOR": "1"}), (100, {})])
 def test_a_terminal_gets_lines_that_fit_and_color_unless_it_is_not_wanted(width: int, environment: dict[str, str]) -> None:
     text = on_a_terminal("devices", "--quick", "-m", "13b", columns=width, **environment)

@@ -115,27 +115,6 @@ def test_a_message_that_is_not_utf8(olc: Olc) -> None:
     assert "cuda_out_of_memory" in run.text
 
 
-def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
-    (tmp_path / "train.log").write_text(OOM)
-    for arguments, says in (
-        ([], "no error message"),
-        (["x", "-f", "y"], "both a text and --file"),
-        (["-f", str(tmp_path / "absent")], "cannot read"),
-        (["-f", str(tmp_path)], "cannot read"),
-        (["--list", "x"], "--list"),
-        ([""], "empty"),
-        ([" \n"], "empty"),
-        ([str(tmp_path / "train.log")], "olc explain -f"),
-        (["--nonsense"], "--nonsense"),
-    ):
-        run = olc("explain", *arguments)
-        assert run.code == 2, arguments
-        assert run.out == b""
-        assert len(run.messages.splitlines()) == 2
-        assert says in run.messages
-    assert olc("explain", stdin=b"").code == 2
-
-
 def test_secrets_do_not_reach_the_output(olc: Olc) -> None:
     secret = "hf_" + "abcDEF123456" * 3
     for arguments in ([f"{OOM} token={secret}"], [f"OddError: {secret}"], [f"error: no {secret}\n  fix: use {secret}\n"]):

@@ -132,38 +132,12 @@ def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str
     assert "url(http" not in drawn
 
 
-@pytest.mark.parametrize("file", ["no/x.svg", "."])
-def test_a_picture_that_cannot_be_written_is_reported_before_the_model_is_loaded(
-    refused: Olc, model: str, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("openllama_cli.commands.generate.load_model", None)
-    refused("generate", "a", "-n", "1", "--svg", str(tmp_path / file), "-m", model)
-
-
 def test_a_picture_for_which_the_disk_is_full_is_two_lines(olc: Olc, model: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     result = olc("generate", "a", "-n", "1", "--svg", "/dev/full", "-m", model)
     assert result.code == 1
     assert result.messages.splitlines()[0] == "error: cannot write /dev/full: No space left on device"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["no prompt was given", "`olc generate --help`"]),
-        (["x", "--json", "--trace"], ["--json", "--trace"]),
-        (["x", "--check", "--trace"], ["--check", "--trace"]),
-        (["x", "--check", "--svg", "x.svg"], ["--check", "--svg"]),
-        (["x", "--check", "-n", "1000"], ["1000", "256"]),
-        (["x" * 2000], ["context", "256"]),
-        (["x", "--top-p", "7"], ["--top-p"]),
-        (["-f", "/no/such"], ["/no/such"]),
-    ],
-)
-def test_wrong_usage_is_refused(refused: Olc, model: str, arguments: list[str], words: list[str]) -> None:
-    result = refused("generate", *arguments, "-m", model)
-    assert all(word in result.messages for word in words)
 
 
 def test_prompts_come_from_stdin_on_request(olc: Olc, model: str) -> None:

@@ -31,26 +31,6 @@ def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None
     assert f"int8 weights, {made_with['activation_dtype']} activations" in run.messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "cause"),
-    [
-        (["complete", "x", "--quantize", "int7"], "--quantize int7 is unknown"),
-        (
-            ["complete", "x", "--quantize", "int8", "--device", "cuda"],
-            "--quantize int8 runs only on the CPU, but --device is cuda",
-        ),
-        (["complete", "x", "--quantize", "int4", "--dtype", "float16"], "--quantize int4 computes in bfloat16 or float32"),
-        (["complete", "x", "--quantize", "int8", "--engine", "transformers"], "--engine transformers uses Transformers' own"),
-        (["generate", "x", "--quantize", "int8", "--check"], "--check uses Transformers' own model"),
-    ],
-)
-def test_what_does_not_go_together_is_a_usage_error(olc: Olc, arguments: list[str], cause: str) -> None:
-    run = olc(*arguments)
-    assert run.code == 2
-    assert cause in run.messages
-    assert "  fix: " in run.messages
-
-
 def test_a_batch_of_another_quantization_is_not_gone_on_with(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
     rows, output = tmp_path / "rows.txt", tmp_path / "out.jsonl"
     rows.write_text("one\ntwo\n")

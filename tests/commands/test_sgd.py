@@ -120,21 +120,6 @@ def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
     assert "try --eta 3" in result.messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--sizes", "784,30,10"], "give --sizes 64,30,10"),
-        (["--mini-batch-size", "5000"], "1,438 images"),
-        (["--plot", "no/such/folder/x.svg"], "cannot write"),
-        (["--explain", "--json"], "--json"),
-        (["--explain", "--check"], "--check"),
-        (["--check", "--plot", "x.svg"], "--svg"),
-    ],
-)
-def test_wrong_usage_is_refused(refused: Olc, arguments: list[str], words: str) -> None:
-    assert words in refused("sgd", *arguments).messages
-
-
 def plain(text: str) -> list[str]:
     # A carriage return alone begins to draw anew.
     return [line.rstrip() for line in re.split(r"\r?\n|\r", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))]

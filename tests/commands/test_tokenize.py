@@ -56,21 +56,6 @@ def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, v2: str, tmp_path: Pa
     assert olc("tokenize", "the", "-m", v2, stdin=b"ignored").text == " ".join(map(str, ids_of(v2, "the"))) + "\n"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "`olc tokenize --help`"),
-        (["x", "-f", "y"], "--file"),
-        (["-f", "/no/such/file"], "/no/such/file"),
-        (["x", "--temperature", "1"], "--temperature"),
-        ([os.fsdecode(b"caf\xe9")], "0xE9 at character 4"),
-    ],
-    ids=ascii,
-)
-def test_wrong_usage_is_refused(refused: Olc, v2: str, arguments: list[str], words: str) -> None:
-    assert words in refused("tokenize", "-m", v2, *arguments).messages
-
-
 def test_a_tokenizer_that_cannot_be_read_is_two_lines(olc: Olc, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     run = olc("tokenize", "x", "-m", str(tmp_path))
