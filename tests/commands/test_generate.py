@@ -74,24 +74,19 @@ def test_nothing_is_shown_of_a_stop_string_and_its_tokens(olc: Olc, model: str) 
 
 
 def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
-    result = olc("generate", *PROMPTS, "--check", "-n", "10", "--dtype", "float32", "-m", model)
-    assert result.code == 0
-    assert result.text.count("equal") == 3
-    made = olc("generate", *PROMPTS, "--check", "-n", "10", "--dtype", "float32", "-m", model, "--json")
-    checks = json.loads(made.text)["checks"]
+    arguments = ("generate", *PROMPTS, "--check", "-n", "10", "--dtype", "float32", "-m", model)
+    result = olc(*arguments)
+    assert (result.code, result.text.count("equal")) == (0, 3)
+    checks = json.loads(olc(*arguments, "--json").text)["checks"]
     assert all(check["same"] and check["tokens"] == check["generate_tokens"] for check in checks)
 
 
 def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from openllama_cli.generation.forward.lean import LeanForward
 
-    # A loop that is wrong: every decode step runs one position late.
-    right = LeanForward._run
-
-    def late(self: Any, ids: Any, positions: Any, work: Any) -> Any:
-        return right(self, ids, positions + (work[0][1] == 1), work)
-
-    monkeypatch.setattr(LeanForward, "_run", late)
+    # A loop that is wrong: every decode step takes the least likely token.
+    right = LeanForward.decode
+    monkeypatch.setattr(LeanForward, "decode", lambda *arguments: -right(*arguments))
     result = olc("generate", PROMPTS[0], "--check", "-n", "10", "--dtype", "float32", "-m", model)
     assert result.code == 1
     assert "differ" in result.messages
