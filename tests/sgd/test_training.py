@@ -58,8 +58,6 @@ def test_a_cost_that_is_no_number_is_an_error_with_a_smaller_eta(data: tuple[Sam
     with pytest.raises(OlcError) as caught:
         run(data, SgdConfig(eta=1e308, cost="cross-entropy", epochs=3, seed=1))
     assert caught.value.code == "diverged"
-    assert "after epoch 1" in caught.value.cause
-    assert caught.value.remedy == "lower the learning rate: --eta 3"
     assert (smaller(3), smaller(0.5)) == (pytest.approx(0.3), pytest.approx(0.05))
 
 
@@ -108,13 +106,5 @@ def test_sizes_are_read_from_text() -> None:
             parse_sizes(text)
 
 
-def test_a_network_that_does_not_fit_is_told_which_would() -> None:
-    config = SgdConfig(sizes=(64, 30, 20, 10))
-    config.fit(64, 100, "digits")
-    with pytest.raises(UsageError) as caught:
-        config.fit(784, 100, "digits")
-    assert caught.value.remedy == "give --sizes 784,30,20,10"
-    with pytest.raises(UsageError, match="--mini-batch-size 10 is more than the 9 images"):
-        config.fit(64, 9, "digits")
-
-    assert SgdConfig().seed != SgdConfig().seed, "without a seed each run has its own"
+def test_without_a_seed_each_run_has_its_own() -> None:
+    assert SgdConfig().seed != SgdConfig().seed
