@@ -4,12 +4,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Olc
-from tests.support.forked import Forked
+from tests.conftest import Olc, olc_command
 from tests.support.terminals import Terminal, on_a_terminal, without_color
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -169,12 +169,13 @@ def test_text_pasted_on_a_terminal_is_read_to_its_end() -> None:
 
 
 def test_ctrl_c_while_it_reads() -> None:
-    read_end, write_end = os.pipe()
-    run = Forked("explain", "-", stdin=read_end)
-    os.close(read_end)
-    with os.fdopen(write_end, "wb") as pipe:
-        pipe.write(b"x\n" * 100_000)  # More than a pipe holds: once it is written, olc reads.
-        pipe.flush()
-        run.send_signal(signal.SIGINT)
-        assert run.wait() == 130
-    assert b"Traceback" not in run.err
+    process = subprocess.Popen(
+        olc_command("explain", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"x\n" * 100_000)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
