@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking, parse_kinds, spans
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, Annotated, lacking, parse_kinds, spans
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import (
     PipelineOptions,
     annotation_view,
     pipeline_options,
-    show_piece,
     tell_lacking,
     tell_notes,
 )
@@ -122,11 +121,11 @@ def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: b
         return
     view = annotation_view(kinds, absent)
     for piece in every:
-        show_piece(view, text, piece)
+        view.show(text, piece.start, piece.tokens, piece.ents, piece.sents)
 
 
 def _write_json(text: str, pieces: Iterator["Piece"], kinds: Sequence[str], about: dict[str, Any]) -> None:
-    """Write `documents.document` as it comes, tokens first: they are many, so they are not kept."""
+    """Write `Annotated.document` as it comes, tokens first: they are many, so they are not kept."""
     kept: list[Piece] = []
     out(f'{{"text": {_json(text)}, "tokens": [')
     separator = ""
@@ -156,7 +155,7 @@ def _draw(pipeline: "Pipeline", text: str, piece: "Piece", kinds: Sequence[str],
     end = piece.tokens[-1]["end"] if piece.tokens else 0
     limit = "" if piece.last else f", of the first {end} characters only"
     if drawable[0] == "dependencies":
-        picture, omitted = dependency_svg(pipeline, document(text[:end], [piece], KINDS))
+        picture, omitted = dependency_svg(pipeline, Annotated(text[:end], [piece]).document(KINDS))
         limit = f", of the first {MOST_SENTENCES} sentences only" if omitted else limit
     else:
         picture = entity_svg(text[:end], piece.ents)

@@ -1,6 +1,7 @@
 """`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,9 +203,12 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
     checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, model.tokenizer.eos_ids))
     dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:
-        out_json({"model": model.name, "dtype": dtype, "checks": [_as_json(texts[one.row], one) for one in checks]})
+        documents = [{"prompt": texts[one.row], "same": one.same, **asdict(one)} for one in checks]
+        for document in documents:
+            del document["row"]
+        out_json({"model": model.name, "dtype": dtype, "checks": documents})
     else:
-        rows = [[texts[one.row], str(len(one.ours)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
+        rows = [[texts[one.row], str(len(one.tokens)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
         table(["prompt", "tokens", "against model.generate", "largest logprob difference"], rows, right=["tokens"])
     differing = sum(not one.same for one in checks)
     if differing and dtype == "float32":
@@ -221,15 +225,3 @@ def _verdict(one: "Check") -> str:
     place, margin = one.first_difference, one.margin
     verdict = "equal" if place is None else f"differ from token {place + 1}"
     return verdict if margin is None else f"{verdict} (margin {margin:.2g})"
-
-
-def _as_json(prompt: str, one: "Check") -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "same": one.same,
-        "tokens": list(one.ours),
-        "generate_tokens": list(one.theirs),
-        "first_difference": one.first_difference,
-        "margin": one.margin,
-        "logprob_difference": one.logprob_difference,
-    }

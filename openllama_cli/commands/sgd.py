@@ -193,29 +193,22 @@ def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> Non
 
     comparisons = list(check(training_data, config))
     if as_json:
-        documents = [
-            {
-                "what": one.what,
-                "against": one.against,
-                "numbers": one.count,
-                # JSON has no NaN.
-                "largest_difference": one.difference if one.difference < float("inf") else None,
-                "tolerance": one.tolerance,
-                "ok": one.ok,
-            }
-            for one in comparisons
-        ]
+        documents = [{**asdict(one), "ok": one.ok} for one in comparisons]
+        for document in documents:
+            if not document["largest_difference"] < float("inf"):
+                document["largest_difference"] = None  # JSON has no NaN.
         out_json({"checks": documents})
     else:
         columns = ["what", "against", "numbers", "largest difference", "tolerance", "equal"]
         rows = []
         for one in comparisons:
-            figures = (f"{one.count:,}", f"{one.difference:.1e}", f"{one.tolerance:.0e}")
+            figures = (f"{one.numbers:,}", f"{one.largest_difference:.1e}", f"{one.tolerance:.0e}")
             rows.append([one.what, one.against, *figures, "yes" if one.ok else "NO"])
         table(columns, rows, right=columns[2:5], optional=["numbers", "tolerance"])
     worst = next((one for one in comparisons if not one.ok), None)
     if worst is not None:
-        cause = f"{worst.what} and {worst.against} differ by up to {worst.difference:.1e}, more than {worst.tolerance:.0e}"
+        by = f"{worst.largest_difference:.1e}, more than {worst.tolerance:.0e}"
+        cause = f"{worst.what} and {worst.against} differ by up to {by}"
         raise OlcError(cause, "please report this with the command and its seed", code="check_failed")
 
 

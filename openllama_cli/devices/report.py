@@ -11,7 +11,7 @@ from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.planning.memory import DtypePlan, free_memory, main_device
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 # For all devices together; no measurement starts after it.
 MEASURING_S = 10.0
@@ -40,19 +40,16 @@ def examine(
     model that is missing or broken.
     """
     progress = progress or NullProgress()
+    plan = None
     known = look_up(model) if model is not None else None  # Before torch is imported: a wrong name fails at once.
-    try:
-        progress.start("examining this machine", None)
+    with shown(progress, "examining this machine", None):
         facts = probe.facts()
-        usable = facts.torch.version is not None
-        if measure and usable:
-            facts = _measured(facts, probe, device, progress)
-        plan = None
-        if known is not None and usable:
-            progress.start(f"planning {known.name}", None)
+    usable = facts.torch.version is not None
+    if measure and usable:
+        facts = _measured(facts, probe, device, progress)
+    if known is not None and usable:
+        with shown(progress, f"planning {known.name}", None):
             plan = plan_model(known, facts, device if has_device(facts, device) else "auto")
-    finally:
-        progress.finish()
     return Report(facts, plan, diagnose(facts, plan, device))
 
 
@@ -87,13 +84,8 @@ def document(report: Report) -> dict[str, Any]:
 
 def _measurement(facts: Facts, device: str) -> dict[str, Any]:
     measured = facts.measured.get(device)
-    if measured is None:
-        return {"bandwidth_gb_per_s": None, "dtypes": None, "measured_s": None}
-    return {
-        "bandwidth_gb_per_s": measured.bandwidth_gb_per_s,
-        "dtypes": {name: dataclasses.asdict(result) for name, result in measured.dtypes.items()},
-        "measured_s": measured.seconds,
-    }
+    names = ("bandwidth_gb_per_s", "dtypes", "measured_s")
+    return dict.fromkeys(names) if measured is None else dataclasses.asdict(measured)
 
 
 def _model(plan: ModelPlan) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 import os
 import platform
 import subprocess
-from pathlib import Path
 
 from openllama_cli.devices.machine.facts import Cpu
 from openllama_cli.system.cgroup import limits
-from openllama_cli.system.device import cpu_instructions
+from openllama_cli.system.device import cpu_instructions, cpuinfo
 
 # Instruction sets that matter for matmul.
 _INSTRUCTIONS = (
@@ -59,7 +58,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
 
 def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
     """Those of `_INSTRUCTIONS` that this processor has."""
-    found = cpu_instructions() if with_torch else _cpuinfo("flags", "Features").split()
+    found = cpu_instructions() if with_torch else cpuinfo("flags", "Features").split()
     known = {_ALIASES.get(name, name) for name in found}
     return tuple(name for name in _INSTRUCTIONS if name in known)
 
@@ -77,14 +76,4 @@ def _name() -> str:
     """What the processor calls itself."""
     if platform.system() == "Darwin":
         return answer("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
-    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(*keys: str) -> str:
-    """The value of the first line of /proc/cpuinfo that has one of these keys."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    pairs = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
+    return cpuinfo("model name", "Model") or platform.processor() or platform.machine()
