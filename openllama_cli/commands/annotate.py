@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, Annotated, lacking, parse_kinds, spans
-from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import (
     PipelineOptions,
     annotation_view,
@@ -17,7 +16,7 @@ from openllama_cli.commands.shared.annotations import (
     tell_lacking,
     tell_notes,
 )
-from openllama_cli.commands.shared.options import file_option
+from openllama_cli.commands.shared.options import file_option, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
@@ -45,12 +44,7 @@ Examples:
 @click.option("--only", metavar="KINDS", show_default="all except vectors", help=f"Comma-separated: any of {', '.join(KINDS)}.")
 @click.option("--similar", nargs=2, metavar="A B", help="Similarity of two words or sentences, by their word vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the shape of spaCy's Doc.to_json.")
-@click.option(
-    "--svg",
-    metavar="FILE",
-    help="Save a picture of the dependencies, or of the entities with --only entities.",
-    shell_complete=suggest.files,
-)
+@svg_option("Save a picture of the dependencies, or of the entities with --only entities.")
 @pipeline_options
 def command(
     text: str | None,

@@ -10,7 +10,7 @@ import click
 from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options
+from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
@@ -61,9 +61,7 @@ Examples:
     "--check", "checking", is_flag=True, help="Compare with model.generate and a full forward pass; exit 1 if they differ."
 )
 @click.option("--trace", is_flag=True, help="Print every decode step: candidates, chosen token, entropy.")
-@click.option(
-    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as an SVG image.", shell_complete=suggest.files
-)
+@svg_option("Save the completions, shaded by probability, as an SVG image.")
 @sampling_options(DEFAULTS)
 @model_options
 def command(
@@ -173,18 +171,17 @@ def _shaded(tokenizer: "Tokenizer", row: "Completion") -> "list[Shaded]":
 
 def _trace(run: Run, texts: Sequence[str]) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
-    from openllama_cli.terminal.views.generate import TraceWriter
+    from openllama_cli.terminal.views.generate import begin_trace, trace
 
-    writer, tokenizer = TraceWriter(), run.model.tokenizer
-    position = 0
+    tokenizer, position = run.model.tokenizer, 0
     for step in run.steps():
         if step.prefilled:
-            writer.begin(texts[step.row])
+            begin_trace(texts[step.row])
             position = len(run.rows[step.row].prompt)
         elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
             top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
-            writer.step(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
+            trace(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
             note(f"stopped by {_ENDS[step.finish_reason]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.options import svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
@@ -64,13 +65,7 @@ Handwritten Digits, UCI, 1998, https://doi.org/10.24432/C50P49 (CC BY 4.0).
     shell_complete=suggest.files,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every epoch and the confusion matrix.")
-@click.option(
-    "--svg",
-    "--plot",
-    metavar="FILE",
-    help="Save the curves and the weights of the first layer as a picture.",
-    shell_complete=suggest.files,
-)
+@svg_option("Save the curves and the weights of the first layer as a picture.", "--plot")
 @click.option("--check", "checking", is_flag=True, help="Compare gradients and weights with finite differences and torch.")
 @click.option("--explain", "explaining", is_flag=True, help="Walk through the update of one mini-batch, number by number.")
 def command(

@@ -14,7 +14,7 @@ from pathlib import Path
 from openllama_cli.devices.machine import measure as measuring
 from openllama_cli.devices.machine.accelerators import read_accelerators, read_nvidia, read_torch_build
 from openllama_cli.devices.machine.cpu import read_cpu
-from openllama_cli.devices.machine.facts import Cache, Check, Facts, Measurement, TorchBuild
+from openllama_cli.devices.machine.facts import Cache, Check, Facts, Measurement
 from openllama_cli.errors import OlcError, first_line
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import demo_folder
@@ -36,10 +36,13 @@ class MachineProbe:
     def facts(self) -> Facts:
         """Everything that is found without measuring. Never raises for a broken installation: that is a fact too."""
         build = read_torch_build()
+        built_for = {"cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU", "metal": "CPU and Metal"}[build.kind]
         nvidia = read_nvidia()
         with_torch = build.version is not None
         return Facts(
-            versions=read_versions(build.version, _build_name(build), nvidia.driver if nvidia else None),
+            versions=read_versions(
+                build.version, f"{built_for} {build.toolkit or ''}".rstrip(), nvidia.driver if nvidia else None
+            ),
             torch=build,
             cpu=read_cpu(with_torch=with_torch),
             accelerators=read_accelerators() if with_torch else (),
@@ -56,7 +59,10 @@ class MachineProbe:
 
 
 def read_versions(torch_version: str | None, toolkit: str, driver: str | None) -> dict[str, str | None]:
-    """Versions of the packages that a completion needs, without importing them; None for what is not installed."""
+    """Versions of the packages that a completion needs, without importing them; None for what is not installed.
+
+    toolkit: what torch was built for: "CPU", "CUDA 12.8", "ROCm 6.4".
+    """
     found: dict[str, str | None] = {
         "olc": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -71,12 +77,6 @@ def read_versions(torch_version: str | None, toolkit: str, driver: str | None) -
     return found | {"driver": driver}
 
 
-def _build_name(build: TorchBuild) -> str:
-    """What a torch was built for: "CPU", "CUDA 12.8", "ROCm 6.4"."""
-    name = {"cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU", "metal": "CPU and Metal"}[build.kind]
-    return f"{name} {build.toolkit}" if build.toolkit else name
-
-
 def _backends() -> dict[str, bool]:
     """Which backends of torch.distributed this torch has."""
     from torch import distributed
@@ -88,11 +88,8 @@ def _backends() -> dict[str, bool]:
 
 def read_checks() -> tuple[Check, ...]:
     """Try the tokenizer library, protobuf and the demo model. Nothing is raised: a failure is a Check that is not ok."""
-    return (
-        _check("sentencepiece", _sentencepiece),
-        _check("protobuf", _protobuf),
-        _check("demo model", _demo_model),
-    )
+    attempts = {"sentencepiece": _sentencepiece, "protobuf": _protobuf, "demo model": _demo_model}
+    return tuple(_check(name, attempt) for name, attempt in attempts.items())
 
 
 def _check(name: str, attempt: Callable[[], str]) -> Check:

@@ -52,6 +52,8 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
     if alone is not None:
         best, flags = alone, ["--device", alone.main_device]
     int8 = next(plan for plan in plans if plan.dtype == "int8")
+    # Fewer bytes per token, in a model large enough to notice.
+    halves = int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > WORTH_MAPPING
     fits = best.verdict != "does_not_fit"
     return ModelPlan(
         known=known,
@@ -61,18 +63,13 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
         best=best,
         command=_command(known, flags if best.dtype == automatic else [*flags, *best.flag.split()]) if fits else None,
         first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None and fits else None,
-        faster=_command(known, [*flags, *int8.flag.split()]) if _halves(int8, best) else None,
+        faster=_command(known, [*flags, *int8.flag.split()]) if halves else None,
         smaller=None if _RANK[best.verdict] < 2 else _smaller(known, facts, target),
     )
 
 
 def _command(known: KnownModel, flags: Sequence[str]) -> str:
     return shlex.join(["olc", "complete", "-m", known.name, *flags]) + f' "{PROMPT}"'
-
-
-def _halves(int8: DtypePlan, best: DtypePlan) -> bool:
-    """Whether int8 weights are available here and mean fewer bytes per token, in a model large enough to notice."""
-    return int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > WORTH_MAPPING
 
 
 def _best(plans: Sequence[DtypePlan], automatic: str, facts: Facts) -> DtypePlan:

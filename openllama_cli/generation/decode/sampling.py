@@ -36,18 +36,14 @@ def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConf
     if config.repetition_penalty != 1:
         logits = penalize(logits, seen, config.repetition_penalty)
     if config.greedy:
-        return most_likely(logits)
+        # NumPy's argmax is vectorized. Both take the first of several largest logits.
+        return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
     probabilities = warp(logits, config).cpu()
     # float64: 32,000 float32 additions could leave the last sum below the number drawn.
     cumulative = probabilities.double().cumsum(0)
     drawn = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
     token = int(torch.searchsorted(cumulative, drawn, right=True))
     return min(token, int(probabilities.nonzero()[-1]))
-
-
-def most_likely(logits: torch.Tensor) -> int:
-    """Index of the largest of [vocab] logits, the first of several. On a CPU with NumPy, whose argmax is vectorized."""
-    return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
 
 
 def require_finite(logits: torch.Tensor) -> None:
