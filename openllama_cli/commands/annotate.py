@@ -87,14 +87,14 @@ def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) 
     for text in texts:
         utf8(text)
     pipeline = chosen.open()
-    found = similarity(pipeline, *texts)
+    cosine, unknown = similarity(pipeline, *texts)
     if as_json:
-        numbers = {"a": texts[0], "b": texts[1], "cosine": found.cosine, "unknown": list(found.unknown)}
+        numbers = {"a": texts[0], "b": texts[1], "cosine": cosine, "unknown": unknown}
         out_json({"similarity": numbers, "olc": pipeline.identity})
     else:
-        out(f"{found.cosine:.4f}\n")
-    if found.unknown:
-        note(f"{pipeline.name} has no vector for {', '.join(found.unknown)}; the other words were compared")
+        out(f"{cosine:.4f}\n")
+    if unknown:
+        note(f"{pipeline.name} has no vector for {', '.join(unknown)}; the other words were compared")
     tell_notes(pipeline)
 
 

@@ -114,16 +114,13 @@ def command(
     else:
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         if as_json:
-            out_json({"model": model.name, "seed": sampling.seed, "completions": _documents(run, texts, echo, logprobs)})
+            # tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null).
+            made = [vars(run.result(text, row, echo=echo)) for text, row in zip(texts, run.rows, strict=True)]
+            names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
+            documents = [{name: one[name] if name != "logprobs" or logprobs else None for name in names} for one in made]
+            out_json({"model": model.name, "seed": sampling.seed, "completions": documents})
         else:
             _show(run, texts, svg=svg, echo=echo, logprobs=logprobs)
-
-
-def _documents(run: Run, texts: Sequence[str], echo: bool, logprobs: bool) -> list[dict[str, Any]]:
-    """tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
-    made = [run.result(text, row, echo=echo) for text, row in zip(texts, run.rows, strict=True)]
-    names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
-    return [{name: getattr(one, name) if name != "logprobs" or logprobs else None for name in names} for one in made]
 
 
 def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:

@@ -119,7 +119,15 @@ def command(
         return
     network = Network(config.sizes, config.cost, config.seed)
     if explaining:
-        _explain(network, training_data, config)
+        import numpy as np
+
+        from openllama_cli.sgd.explain import explain
+        from openllama_cli.terminal.views.sgd import show_steps
+
+        mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = explain(network, mini_batch, config.eta)
+        show_steps(steps)
         return
     epochs_done = _train(network, training_data, test_data, config, quiet=as_json)
     if as_json or is_terminal(sys.stdout):
@@ -177,7 +185,7 @@ def _report(
     from openllama_cli.terminal.views.sgd import show_confusion, show_misread
 
     show_confusion(counts)
-    drawn = [(test_data.x[one.place].reshape(digits.shape).tolist(), one.label, one.answer) for one in misread[:_DRAWN]]
+    drawn = [(test_data.x[place].reshape(digits.shape).tolist(), *read) for place, *read in misread[:_DRAWN]]
     show_misread(drawn, len(misread))
 
 
@@ -205,15 +213,3 @@ def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> Non
         by = f"{worst.largest_difference:.1e}, more than {worst.tolerance:.0e}"
         cause = f"{worst.what} and {worst.against} differ by up to {by}"
         raise OlcError(cause, "please report this with the command and its seed", code="check_failed")
-
-
-def _explain(network: "Network", training_data: "Samples", config: SgdConfig) -> None:
-    import numpy as np
-
-    from openllama_cli.sgd.explain import explain
-    from openllama_cli.terminal.views.sgd import show_steps
-
-    mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = explain(network, mini_batch, config.eta)
-    show_steps(steps)

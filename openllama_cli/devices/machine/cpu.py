@@ -31,6 +31,8 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
     threads: int | None = None
     kernels: str | None = None
     own_kernels: bool | None = None
+    words = cpu_instructions() if with_torch else cpuinfo("flags", "Features").split()
+    known = {_ALIASES.get(name, name) for name in words}
     if with_torch:
         import torch
 
@@ -46,7 +48,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         allowed_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical,
         cpu_limit=granted.cpus,
         threads=threads,
-        instruction_sets=_instruction_sets(with_torch),
+        instruction_sets=tuple(name for name in _INSTRUCTIONS if name in known),
         kernels=kernels,
         memory_total=memory.total,
         memory_available=memory.available,
@@ -54,13 +56,6 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
         own_kernels=own_kernels,
     )
-
-
-def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
-    """Those of `_INSTRUCTIONS` that this processor has."""
-    found = cpu_instructions() if with_torch else cpuinfo("flags", "Features").split()
-    known = {_ALIASES.get(name, name) for name in found}
-    return tuple(name for name in _INSTRUCTIONS if name in known)
 
 
 def answer(*command: str) -> str:

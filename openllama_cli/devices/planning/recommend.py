@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from openllama_cli.devices.machine.facts import Facts
 from openllama_cli.devices.machine.measure import DTYPES
 from openllama_cli.devices.planning.memory import QUANTIZED, DtypePlan, Verdict, auto_dtype, main_device, plan_dtype
-from openllama_cli.devices.planning.placement import KnownModel, catalogue_models
+from openllama_cli.devices.planning.placement import KnownModel, look_up
+from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.loading.load import WORTH_MAPPING
 
 PROMPT = "Q: What is the largest animal?"
@@ -98,7 +99,9 @@ def _one_gpu(known: KnownModel, spread: DtypePlan, facts: Facts) -> DtypePlan | 
 
 def _smaller(known: KnownModel, facts: Facts, device: str) -> str:
     """The alias of the largest smaller model with room for a reasonable context in `--dtype auto`, else the demo."""
-    for other in catalogue_models():
+    published = [look_up(alias) for alias, entry in CATALOGUE.items() if entry.shape is not None]
+    # Of models of one size the newer comes first.
+    for other in sorted(published, key=lambda model: -model.shape.parameters()):
         if other.shape.parameters() < known.shape.parameters():
             plan = plan_dtype(other, auto_dtype(other.dtype, facts, device), facts, device)
             if _RANK[plan.verdict] < 3 and plan.tokens >= min(_FAIR_CONTEXT, other.shape.context):

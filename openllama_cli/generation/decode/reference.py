@@ -51,7 +51,11 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
             continue
-        scored = _score(model, input_device, request) if request.score else ()
+        scored: tuple[Scored, ...] = ()
+        if request.score:
+            with torch.inference_mode():
+                ids: Any = torch.tensor([list(request.tokens)], device=input_device)
+                scored = score_prompt(request, model(ids).logits[0])  # [n, vocab]
         yield Step(request.row, prefilled=True, prompt=scored)
         limit = min(request.sampling.max_tokens, room)
         at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
@@ -59,12 +63,6 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
             yield Step(request.row, finish_reason=at_limit)
         else:
             yield from _Run(model, input_device, request, limit, at_limit).steps()
-
-
-def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
-    with torch.inference_mode():
-        logits = model(torch.tensor([list(request.tokens)], device=input_device)).logits[0]  # [n, vocab]
-    return score_prompt(request, logits)
 
 
 class _Run:

@@ -76,19 +76,15 @@ def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     if 0 < config.top_k < logits.numel():
         logits = logits.masked_fill(logits < logits.topk(config.top_k).values[-1], -torch.inf)
     if config.top_p < 1:
-        logits = _keep_top_p(logits, config.top_p)
+        # Nucleus sampling (Holtzman et al. 2020): the smallest set of most likely tokens whose probability reaches top_p.
+        ascending, order = logits.sort(stable=True)
+        cut = ascending.softmax(-1).cumsum(-1) <= 1 - config.top_p
+        cut[-1] = False
+        logits = logits.masked_fill(torch.zeros_like(cut).scatter(0, order, cut), -torch.inf)
     if config.min_p > 0:
         probabilities = logits.softmax(-1)
         logits = logits.masked_fill(probabilities < config.min_p * probabilities.max(), -torch.inf)
     return logits.softmax(-1)
-
-
-def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Nucleus sampling (Holtzman et al. 2020): the smallest set of most likely tokens whose probability reaches top_p."""
-    ascending, order = logits.sort(stable=True)
-    cut = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-    cut[-1] = False
-    return logits.masked_fill(torch.zeros_like(cut).scatter(0, order, cut), -torch.inf)
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
