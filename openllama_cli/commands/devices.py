@@ -73,7 +73,11 @@ def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_
 def _show(report: "Report") -> None:
     """The report for people."""
     facts = report.facts
-    fields(_versions(facts))
+    there = {name: version for name, version in facts.versions.items() if version or name != "driver"}
+    versions = [(name.replace("_", " "), version or "not installed") for name, version in there.items()]
+    # A line per version in a pipe, one line on a terminal.
+    in_one = [("versions", ", ".join(f"{name} {version}" for name, version in versions))]
+    fields(in_one if is_terminal(sys.stdout) else versions)
     out("\n")
     fields(_machine(facts))
     if facts.accelerators:
@@ -107,15 +111,6 @@ def _show(report: "Report") -> None:
         show_findings([(one.severity, one.code, one.message, one.fix) for one in report.problems])
     elif is_terminal(sys.stdout):
         out("no problems found\n", style="green")
-
-
-def _versions(facts: "Facts") -> list[tuple[str, str]]:
-    """A line per version in a pipe, one line on a terminal."""
-    there = {name: version for name, version in facts.versions.items() if version or name != "driver"}
-    known = [(name.replace("_", " "), version or "not installed") for name, version in there.items()]
-    if not is_terminal(sys.stdout):
-        return known
-    return [("versions", ", ".join(f"{name} {version}" for name, version in known))]
 
 
 def _machine(facts: "Facts") -> list[tuple[str, str | None]]:

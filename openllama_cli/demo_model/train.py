@@ -88,21 +88,15 @@ def batches(stream: ExampleStream, encoder: PartEncoder, *, tokens: int, seed: i
             rows.append(row)
             total += len(row.ids)
         rows.sort(key=lambda row: len(row.ids))
-        pool = list(_cut(rows, tokens))
+        pool: list[list[Row]] = [[]]
+        for row in rows:
+            if pool[-1] and len(row.ids) * (len(pool[-1]) + 1) > tokens:
+                pool.append([])
+            pool[-1].append(row)
         rng.shuffle(pool)
         for group in pool:
             ids, weights = [torch.tensor(row.ids) for row in group], [torch.tensor(row.weights) for row in group]
             yield pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True)
-
-
-def _cut(rows: list[Row], tokens: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        if group and len(row.ids) * (len(group) + 1) > tokens:
-            yield group
-            group = []
-        group.append(row)
-    yield group
 
 
 def build_model(config: TrainingConfig) -> LlamaForCausalLM:

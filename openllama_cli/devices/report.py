@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.devices.advice import diagnose, has_device
-from openllama_cli.devices.machine.facts import Facts, Problem
+from openllama_cli.devices.machine.facts import Facts, Measurement, Problem
 from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.planning.memory import DtypePlan, free_memory, main_device
 from openllama_cli.devices.planning.placement import look_up
@@ -69,10 +69,12 @@ def document(report: Report) -> dict[str, Any]:
     """The JSON document: versions, devices, backends, checks, cache, model (or null), problems. Sizes are bytes."""
     facts = report.facts
     derived = {"device": "cpu", "usable_cores": facts.cpu.usable_cores, "memory_free": facts.cpu.memory_free}
+    measured = {name: dataclasses.asdict(found) for name, found in facts.measured.items()}
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Measurement))
     devices = [dataclasses.asdict(facts.cpu) | derived, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
     return {
         "versions": dict(facts.versions),
-        "devices": [device | _measurement(facts, device["device"]) for device in devices],
+        "devices": [device | measured.get(device["device"], nothing) for device in devices],
         "backends": dict(facts.backends),
         "checks": [dataclasses.asdict(check) for check in facts.checks],
         "cache": dataclasses.asdict(facts.cache)
@@ -80,12 +82,6 @@ def document(report: Report) -> dict[str, Any]:
         "model": _model(report.plan) if report.plan is not None else None,
         "problems": [dataclasses.asdict(problem) for problem in report.problems],
     }
-
-
-def _measurement(facts: Facts, device: str) -> dict[str, Any]:
-    measured = facts.measured.get(device)
-    names = ("bandwidth_gb_per_s", "dtypes", "measured_s")
-    return dict.fromkeys(names) if measured is None else dataclasses.asdict(measured)
 
 
 def _model(plan: ModelPlan) -> dict[str, Any]:

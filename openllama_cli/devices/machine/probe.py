@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -128,6 +129,12 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
     folder = hub_cache_dir(env)
     # The folder, or the closest one above it that exists.
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable, free = False, None
+    # A file is made, since permissions alone do not tell (read-only disks, root, access lists).
+    with suppress(OSError), tempfile.TemporaryFile(dir=there):
+        writable = True
+    with suppress(OSError):
+        free = shutil.disk_usage(there).free
     try:
         models = list_cached(folder)
     except OSError:  # A folder that may not be read; `writable` says that it cannot be used.
@@ -137,8 +144,8 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
     return Cache(
         path=str(folder),
         exists=folder.is_dir(),
-        writable=_writable(there),
-        free_bytes=_free_bytes(there),
+        writable=writable,
+        free_bytes=free,
         models=len(models),
         largest=(largest.repo_id, largest.bytes) if largest else None,
         incomplete=tuple(model.repo_id for model in models if not model.complete),
@@ -146,22 +153,6 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
         token=_token(env),
         endpoint=hub_endpoint(env),
     )
-
-
-def _writable(folder: Path) -> bool:
-    """Whether a file can be made there; permissions alone do not tell (read-only disks, root, access lists)."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def _token(env: Mapping[str, str]) -> str | None:
