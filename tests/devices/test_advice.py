@@ -15,7 +15,7 @@ import pytest
 
 from openllama_cli import cli
 from openllama_cli.devices import advice
-from openllama_cli.devices.advice import diagnose, stops
+from openllama_cli.devices.advice import diagnose
 from openllama_cli.devices.machine.facts import Check, DtypeResult, Facts, Nvidia, Problem, TorchBuild
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import plan_model
@@ -139,7 +139,6 @@ def problems(name: str) -> tuple[Problem, ...]:
 def test_the_problems_of_a_machine(name: str) -> None:
     found = problems(name)
     assert tuple(f"{problem.severity} {problem.code}" for problem in found) == MACHINES[name][1]
-    assert stops(found) == any(problem.severity == "error" for problem in found)
     for problem in found:
         assert problem.message
         assert "\n" not in problem.message + problem.fix

@@ -159,6 +159,6 @@ def test_a_bias_is_added_and_no_memory_is_an_error(monkeypatch: pytest.MonkeyPat
     weight, _, expected = weights(Kind.BFLOAT16, 30, 60)
     bias, x = random(30, seed=3), random(4, 60, seed=4)
     assert error(NativeLinear(Kind.BFLOAT16, weight, 30, bias=bias)(x), x.double() @ expected.T + bias) < 5e-3
-    monkeypatch.setattr(library, "functions", lambda: library.Functions({"matmul": lambda *arguments: 1}, None))
+    monkeypatch.setattr(library, "functions", lambda: ({"matmul": lambda *arguments: 1}, None))
     with pytest.raises(MemoryError, match="no memory for the kernel matmul"):
         matmul(Kind.BFLOAT16, weight, None, x, 30)

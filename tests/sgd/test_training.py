@@ -47,11 +47,12 @@ def test_the_confusion_table_and_the_mistakes_agree_with_the_accuracy(data: tupl
     assert sum(counts[digit][digit] for digit in range(10)) == last.correct
     assert [sum(row) for row in counts] == data[1].y.sum(axis=0).tolist()
     assert len(misread) == last.total - last.correct > 0
-    for one in misread:
-        output = network.evaluate(data[1][one.place : one.place + 1])[1][0]
-        assert (one.label, one.answer) == (data[1].y[one.place].argmax(), output.argmax())
-        assert one.sure == pytest.approx(output.max())
-    assert [one.sure for one in misread] == sorted((one.sure for one in misread), reverse=True)
+    sure = []
+    for place, label, answer in misread:
+        output = network.evaluate(data[1][place : place + 1])[1][0]
+        assert (label, answer) == (data[1].y[place].argmax(), output.argmax())
+        sure.append(output.max())
+    assert sure == pytest.approx(sorted(sure, reverse=True))
 
 
 def test_a_cost_that_is_no_number_is_an_error_with_a_smaller_eta(data: tuple[Samples, Samples]) -> None:

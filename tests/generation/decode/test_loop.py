@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
+from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
 from openllama_cli.generation.forward.cache import KVCache
 from tests.support.fakes import FakeForward, counting, uniform
 
@@ -28,9 +28,8 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
         row = rows.setdefault(event.row, Row())
         assert row.reason is None, "an event after the row's last"
         assert row.error is None, "an event after the row's last"
-        if isinstance(event, Prefilled):
+        if event.prefilled:
             continue
-        assert isinstance(event, Step)
         if event.scored is not None:
             row.tokens.append(event.scored.token)
             row.scored.append(event.scored)
@@ -127,7 +126,7 @@ def test_requests_are_read_only_as_places_become_free() -> None:
     next(events)
     assert len(read) == 1
     for event in events:
-        if isinstance(event, Step) and event.finish_reason:
+        if event.finish_reason:
             break
     assert len(read) <= 4
 
@@ -185,5 +184,5 @@ def test_the_cache_of_a_row_that_ended_is_gone_before_the_next_one_gets_its_own(
     # Some end while others go on, some with their first token, some at once.
     requests = [Request(row, [1, 2], SamplingConfig(max_tokens=(4, 4, 4, 1, 0, 6)[row % 6])) for row in range(30)]
     for event in decode_rows(Watching(counting()), requests, max_rows=max_rows):
-        assert not isinstance(event, Step) or event.error is None
+        assert event.error is None
     assert most == max_rows

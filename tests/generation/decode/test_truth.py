@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
+from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
 from openllama_cli.generation.decode.reference import generate_rows
 from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
 from openllama_cli.generation.forward.cuda.graphs import GraphForward
@@ -86,7 +86,7 @@ def test_logprobs_equal_a_full_forward_pass(model: Any, forward: Forward, prompt
     scored: dict[int, list[Scored]] = {}
     filling = [1, *range(3, 400), *range(3, 400)][:CONTEXT]  # Leaves no position for a token.
     for event in decode_rows(forward, requests([*prompts[:7], filling], SamplingConfig(5, logprobs=5), score=True)):
-        new = event.scored if isinstance(event, Prefilled) else [event.scored] if event.scored else []
+        new = event.prompt if event.prefilled else [event.scored] if event.scored else []
         scored.setdefault(event.row, []).extend(new)
     assert len(scored[7]) == CONTEXT
     for row in scored.values():
@@ -119,8 +119,8 @@ def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list
     theirs = list(generate_rows(model, CPU, rows))
     assert len(ours) == len(theirs) == 4 * 9
     for one, other in zip(ours, theirs, strict=True):
-        assert type(one) is type(other)
-        if isinstance(one, Step) and isinstance(other, Step):
+        assert one.prefilled == other.prefilled
+        if not one.prefilled:
             assert (one.row, one.finish_reason) == (other.row, other.finish_reason)
             assert one.scored is not None
             assert other.scored is not None
@@ -146,7 +146,7 @@ def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: 
         model, CPU, [Request(0, prompts[1], SamplingConfig(200), watch=lambda token: bool(told.append(token)))]
     )
     for event in events:
-        if isinstance(event, Step):
+        if not event.prefilled:
             break
     events.close()  # type: ignore[attr-defined]
     assert len(told) < 200
