@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
+from openllama_cli.generation.forward.rotary import Rotary, rope_limit, rotary_of
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -39,8 +40,11 @@ class Forward(Protocol):
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for a row of at most `capacity` positions."""
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        """Run a row's prompt, or more of it. Returns float32 logits: [1, vocab] of the last token, [n, vocab] if `every`."""
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+        """Run a row's prompt, or its end. Returns float32 logits: [1, vocab] of the last token, [n, vocab] if `every`.
+
+        drafted: these tokens follow the prompt, and are to be run as `decode` would run them one by one.
+        """
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         """Run one new token of each row. Returns float32 logits, [rows, vocab]."""
@@ -61,6 +65,9 @@ class TransformersForward:
         self._device = input_device
         self._batch_invariant = model.dtype == torch.float32
         self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        self._limit = rope_limit(model.config)
+        rotary: Any = self._model.model.rotary_emb
+        self._rotary = None if self._limit is None else _RowRotary(rotary_of(rotary, model.dtype, torch.device("cpu")))
         # transformers builds no mask for a name without a mask function.
         AttentionInterface.register(_ATTENTION, _attend_rows)
 
@@ -69,14 +76,16 @@ class TransformersForward:
         return int(self._model.config.max_position_embeddings)
 
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK)
+        return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK, long_from=self._limit)
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
+        total = None if drafted else cache.length + len(tokens)
         for chunk, last in prefill_chunks(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(chunk))[None]  # [1, n]
-            logits = self._run(torch.tensor([chunk]), positions, [cache], keep=0 if every else 1)[0]  # [n or 1, vocab]
+            ids, keep = torch.tensor([chunk]), 0 if every else 1
+            logits = self._run(ids, positions, [cache], keep=keep, prompt=total)[0]  # [n or 1, vocab]
             cache.advance(len(chunk))
             if every or last:
                 kept.append(logits.float())
@@ -93,8 +102,16 @@ class TransformersForward:
             cache.advance(1)
         return logits.float()
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, caches: Sequence[KVCache], *, keep: int) -> torch.Tensor:
-        with _row_attention(self._model.config):
+    def _run(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        caches: Sequence[KVCache],
+        *,
+        keep: int,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
+        with _row_attention(self._model.config), self._row_rotary(prompt):
             output = self._model(
                 input_ids=ids.to(self._device),
                 position_ids=positions.to(self._device),
@@ -104,6 +121,35 @@ class TransformersForward:
             )
         logits: torch.Tensor = output.logits
         return logits
+
+    @contextmanager
+    def _row_rotary(self, prompt: int | None) -> Iterator[None]:
+        """Have every row turned by itself where the angles depend on its length; transformers' module looks at the longest."""
+        if self._rotary is None:
+            yield
+            return
+        modules = self._model.model._modules
+        before, modules["rotary_emb"], self._rotary.prompt = modules["rotary_emb"], self._rotary, prompt
+        try:
+            yield
+        finally:
+            modules["rotary_emb"] = before
+
+
+class _RowRotary(torch.nn.Module):
+    """In place of a `LlamaRotaryEmbedding`: [rows, n] positions → cosines and sines, [rows, n, D].
+
+    prompt: of the next pass, see `Rotary.lengths`.
+    """
+
+    def __init__(self, rotary: Rotary) -> None:
+        super().__init__()
+        self._rotary = rotary
+        self.prompt: int | None = None
+
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = position_ids.to(x.device)
+        return self._rotary(positions, self._rotary.lengths(positions, self.prompt))
 
 
 def _attend_rows(

@@ -1,9 +1,8 @@
 """What the lean forward pass runs on: a Llama's sizes and its weights as functions, from transformers or quantized."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,15 +24,14 @@ from openllama_cli.generation.forward.quantized_linear import (
     int4_works,
     int8_kind,
 )
+from openllama_cli.generation.forward.rotary import Rotary, rotary_of
+from openllama_cli.models.checkpoint.rope import longrope_limit
 from openllama_cli.models.loading.load import LoadedModel
 from openllama_cli.models.quantize.weights import QuantizedModel
 from openllama_cli.native.library import has_amx
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-
-# [n] positions → cosines and sines, [n, D] each, in the activations' dtype.
-Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         scale=first_attention.scaling,
         eps=config.rms_norm_eps,
         context=int(config.max_position_embeddings),
-        rotary=partial(_transformers_rotary, parts.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
+        rotary=rotary_of(parts.model.rotary_emb, dtype, model.device),
         embedding=parts.model.embed_tokens.weight,
         layers=[layer(module) for module in parts.model.layers],
         norm=parts.model.norm.weight.to(dtype),
@@ -141,11 +139,6 @@ def _fuse(modules: Sequence[Any]) -> Fused:
             getattr(module, name).data = part
     assert joined["weight"] is not None
     return Fused(DenseLinear(joined["weight"], joined["bias"]), sizes)
-
-
-def _transformers_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    cosine, sine = module(like, positions[None])  # [1, n, D]
-    return cosine[0], sine[0]
 
 
 @dataclass(frozen=True)
@@ -215,7 +208,7 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
         scale=shape.head_dim**-0.5,
         eps=shape.rms_norm_eps,
         context=shape.context,
-        rotary=partial(_rotary, tensor("rotary.frequencies"), float(tensor("rotary.scaling")), dtype),
+        rotary=_rotary(quantized),
         embedding=tensor("embedding"),
         layers=[layer(number) for number in range(shape.layers)],
         norm=tensor("norm").to(dtype),
@@ -224,10 +217,7 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
     )
 
 
-def _rotary(
-    frequencies: torch.Tensor, scaling: float, dtype: torch.dtype, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """transformers' LlamaRotaryEmbedding: [n] positions → cosines and sines [n, D], computed in float32."""
-    angles = positions[:, None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+def _rotary(quantized: QuantizedModel) -> Rotary:
+    tensor, limit = quantized.get, longrope_limit(quantized.checkpoint.config)
+    long = None if limit is None else tensor("rotary.long_frequencies")
+    return Rotary(tensor("rotary.frequencies"), float(tensor("rotary.scaling")), quantized.dtype, long, limit)

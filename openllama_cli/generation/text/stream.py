@@ -30,7 +30,7 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Prompt]) -> G
     def requests() -> Iterator[Request]:
         for prompt in prompts:
             text = texts[prompt.row] = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
-            yield Request(**vars(prompt), eos=tokenizer.eos_ids, watch=text.watch)
+            yield Request(**vars(prompt), eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless)
 
     for event in engine(requests()):
         if isinstance(event, Prefilled):

@@ -20,7 +20,7 @@ from openllama_cli.models.hub.cache import disk_bytes
 from openllama_cli.system.files import file_fingerprint
 from openllama_cli.system.paths import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A build that is alive writes all the time.

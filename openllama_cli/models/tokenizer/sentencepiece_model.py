@@ -58,6 +58,9 @@ class SentencePieceTokenizer(Tokenizer):
         control = self._processor.is_control(list(range(self._size)))
         return frozenset(token for token, special in enumerate(control) if special) | self._added.keys()
 
+    def pieceless(self, rows: int) -> frozenset[int]:
+        return frozenset(range(self._size, rows)) - self._added.keys()
+
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         ids: list[int] = self._processor.encode(utf8(text))
         return [self.bos_id, *ids] if bos and self.bos_id is not None else ids

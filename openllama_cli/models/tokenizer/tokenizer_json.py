@@ -62,6 +62,9 @@ class JsonTokenizer(Tokenizer):
     def special_ids(self) -> frozenset[int]:
         return self._special
 
+    def pieceless(self, rows: int) -> frozenset[int]:
+        return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         utf8(text)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids

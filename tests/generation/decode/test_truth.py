@@ -119,10 +119,10 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
         decode = staticmethod(forward.decode)
         new_cache = staticmethod(forward.new_cache)
 
-        def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False) -> torch.Tensor:
+        def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
             nonlocal ran
             ran += len(tokens)
-            return forward.prefill(tokens, cache, every=every)
+            return forward.prefill(tokens, cache, every=every, drafted=drafted)
 
     reused = decode_rows(Counting(), requests(prompts, config), max_rows=max_rows, prefixes=PrefixCache())
     assert scored_rows(reused) == plain

@@ -200,15 +200,13 @@ def test_loading_asks_nothing_of_the_network(tmp_path: Path, kind: str, monkeypa
 @pytest.mark.parametrize(
     "rope",
     [
-        {"type": "linear"},
-        {"rope_type": "llama3", "factor": 8.0},
-        {"rope_type": "yarn", "factor": 2.0, "beta_fast": "x"},
-        {"rope_type": "longrope", "factor": 2.0, "short_factor": 3},
+        {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0},
+        {"rope_type": "longrope", "original_max_position_embeddings": 1, "short_factor": [1] * 4, "long_factor": [1] * 4},
     ],
 )
 def test_rotary_settings_that_transformers_refuses_are_an_error_in_config_json(tmp_path: Path, rope: dict[str, Any]) -> None:
     folder = change_config(write_tiny_llama(tmp_path), rope_scaling=rope)
-    with pytest.raises(ModelError, match=r"config\.json is rejected by Transformers: ") as caught:
+    with pytest.raises(ModelError, match=r"config\.json is rejected by Transformers [0-9.]+: ") as caught:
         load_folder(folder)
     assert "\n" not in caught.value.cause
 
