@@ -51,11 +51,11 @@ def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], Llama
     if heads % kv_heads:
         raise _not_built(file, f"{kv_heads} key/value heads, which do not divide {heads} heads")
     epsilon = positive(file, raw, "rms_norm_eps", 1e-6)
-    flags = {key: raw.get(key) or False for key in _FLAGS}
+    flags = {key: False if raw.get(key) is None else raw[key] for key in _FLAGS}
     for key, value in flags.items():
         if not isinstance(value, bool):
             raise damaged(file, f"has {key} {short(value)}, which is neither true nor false")
-    activation = raw.get("hidden_act") or "silu"
+    activation = "silu" if raw.get("hidden_act") is None else raw["hidden_act"]
     if activation not in _ACTIVATIONS:
         raise ModelError(
             f"{file} has the activation {short(activation)}; olc computes {', '.join(_ACTIVATIONS)}",

@@ -36,6 +36,7 @@ WITHOUT_EFFECT = frozenset(
         *("dtype", "torch_dtype", "pad_token_id"),
         *("transformers_version", "_name_or_path", "name_or_path", "_commit_hash"),
         # Of other models, asked of all.
+        "mtp_layer_types",
         *("vision_aspect_ratio", "vision_feature_layer", "vision_feature_select_strategy"),
     }
 )
