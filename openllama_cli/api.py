@@ -238,14 +238,11 @@ class Model:
         with closing(Run(self, [self._encode(prompt, config.max_tokens)], config).steps()) as steps:
             for step in steps:
                 scored = step.scored if step.finish_reason != "eos" else None
-                if scored is not None or step.text or step.finish_reason is not None:
-                    yield Piece(
-                        step.text,
-                        None if scored is None else scored.token,
-                        None if scored is None else scored.logprob,
-                        None if scored is None or config.logprobs is None else _top(self.tokenizer, scored),
-                        step.finish_reason,
-                    )
+                if scored is not None:
+                    top = None if config.logprobs is None else _top(self.tokenizer, scored)
+                    yield Piece(step.text, scored.token, scored.logprob, top, step.finish_reason)
+                elif step.text or step.finish_reason is not None:
+                    yield Piece(step.text, None, None, None, step.finish_reason)
 
     def score(self, text: str, context: str | None = None) -> Score:
         """The log-probability of each token of a text, from one forward pass.

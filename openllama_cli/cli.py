@@ -169,12 +169,11 @@ def _show_usage(problem: click.ClickException) -> None:
     """Print a usage error of click's as olc's two lines, pointing to the help of the command."""
     from openllama_cli.terminal.streams import error
 
-    ctx = getattr(problem, "ctx", None)
-    path = ctx.command_path if ctx is not None else "olc"
     if isinstance(problem, click.exceptions.NoArgsIsHelpError):
         click.echo(problem.format_message(), err=True)
         return
-    error(problem.format_message().rstrip("."), f"see `{path} --help`")
+    ctx = getattr(problem, "ctx", None)
+    error(problem.format_message().rstrip("."), f"see `{ctx.command_path if ctx is not None else 'olc'} --help`")
 
 
 def _quiet_pipe() -> int:

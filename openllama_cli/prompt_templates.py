@@ -59,12 +59,30 @@ class PromptTemplate:
 
         Raises UsageError for a variable without a value, an unknown variable, or a template that fails.
         """
+        import jinja2
+
         for name in values:
             if name not in self.variables:
                 known = f"it has {', '.join(self.variables)}" if self.variables else "it has no variables"
                 raise UsageError(f"template {self.name} has no variable {name}", known + _closest(name, self.variables))
         given = dict(self.defaults) | {name: value for name, value in values.items() if value is not None}
-        return _render(self.name, self.template, given)
+        parts: list[str] = []
+        length = 0
+        try:
+            for part in _compiled(self.template).generate(given):
+                parts.append(part)
+                length += len(part)
+                if length > MAX_PROMPT:
+                    raise OverflowError(f"more than {MAX_PROMPT:,} characters")
+        except Exception as error:  # an expression in a template can raise anything, and none of it is a bug of olc
+            undefined = isinstance(error, jinja2.UndefinedError)
+            if undefined and (missing := re.match(r"'(\w+)' is undefined", str(error))):
+                cause, remedy = f"template {self.name} needs a value for {missing[1]}", f'add -p {missing[1]} "…"'
+                raise UsageError(cause, remedy, code="template_variable") from error
+            reason = str(error) if undefined else str(error).rstrip(".") or type(error).__name__
+            remedy = "give a value that has it, or change the template" if undefined else "change the template or the value"
+            raise UsageError(f"template {self.name}{_where(error)}: {reason}", remedy) from error
+        return "".join(parts)
 
 
 def load_template(name_or_path: str) -> PromptTemplate:
@@ -205,32 +223,6 @@ def _environment() -> "jinja2.Environment":
 def _compiled(source: str) -> "jinja2.Template":
     """Cached, since a batch renders one template for every row."""
     return _environment().from_string(source)
-
-
-def _render(name: str, source: str, values: Mapping[str, object]) -> str:
-    import jinja2
-
-    parts: list[str] = []
-    length = 0
-    try:
-        for part in _compiled(source).generate(values):
-            parts.append(part)
-            length += len(part)
-            if length > MAX_PROMPT:
-                raise OverflowError(f"more than {MAX_PROMPT:,} characters")
-    except jinja2.UndefinedError as error:
-        missing = re.match(r"'(\w+)' is undefined", error.message or "")
-        if missing:
-            raise UsageError(
-                f"template {name} needs a value for {missing[1]}", f'add -p {missing[1]} "…"', code="template_variable"
-            ) from error
-        raise UsageError(
-            f"template {name}{_where(error)}: {error.message}", "give a value that has it, or change the template"
-        ) from error
-    except Exception as error:  # an expression in a template can raise anything, and none of it is a bug of olc
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UsageError(f"template {name}{_where(error)}: {reason}", "change the template or the value") from error
-    return "".join(parts)
 
 
 def _where(error: Exception) -> str:

@@ -13,6 +13,7 @@ import openllama_cli as olc
 from openllama_cli.api import Sampling, TqdmProgress
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.conftest import Olc
+from tests.support.progress import Recorder
 from tests.support.sentencepiece_models import train
 from tests.support.tiny_models import greedy, load_llama
 
@@ -193,28 +194,12 @@ def test_the_demo_model_says_that_nothing_was_chosen(caplog: pytest.LogCaptureFi
     assert "no model chosen" in caplog.text
 
 
-class Recorded:
-    """Progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-
-    def start(self, label: str, total_bytes: int | None) -> None:
-        self.calls.append(("start", total_bytes))
-
-    def advance(self, count: int) -> None:
-        self.calls.append(("advance", count))
-
-    def finish(self) -> None:
-        self.calls.append(("finish", None))
-
-
 def test_loading_reports_its_progress(tiny_model: Path) -> None:
-    progress = Recorded()
+    progress = Recorder()
     olc.load(str(tiny_model), progress=progress)
-    (first, total), *_, (last, _) = progress.calls
-    assert (first, last) == ("start", "finish")
-    assert sum(count for name, count in progress.calls if name == "advance") == total
+    assert {label: sum(counts) for label, counts in progress.counts.items()} == progress.totals
+    assert progress.totals
+    assert progress.finished
 
 
 def test_bars_are_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ Rules are read from the source; costs from a fresh interpreter, as a list of imp
 
 import ast
 import graphlib
-import json
 import os
 import subprocess
 import sys
@@ -97,78 +96,62 @@ def test_every_package_says_what_it_is_for() -> None:
     assert [file for file in faces if len(ast.get_docstring(ast.parse(file.read_text())) or "") < 60] == []
 
 
-def modules_after(*arguments: str, **env: str) -> tuple[set[str], int]:
-    """Run olc in a fresh interpreter; the modules that it had imported when it exited, and its exit code."""
-    code = (
-        "import json, sys, atexit\n"
-        "atexit.register(lambda: print('MODULES' + json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
-        "from openllama_cli.cli import main\n"
-        f"main({list(arguments)!r})\n"
-    )
-    environment = {**os.environ, "OLC_MODEL": "", "HF_HUB_OFFLINE": "1", **env}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
-    )
-    line = next(line for line in run.stderr.splitlines() if line.startswith("MODULES"))
-    return set(json.loads(line.removeprefix("MODULES"))), run.returncode
+# What olc is run with, one after another in one interpreter: its exit code, and what it must not have imported by then.
+LIGHT = HEAVY | {"huggingface_hub"}
+COSTLY = LIGHT | {"jinja2", "sentencepiece", "tomllib", "rich.progress", "openllama_cli.models.checkpoint.inspect"}
+COMPLETED = ("olc ", "olc complete -m ", "olc batch -t ", "olc models pull ")
+NO_LOOK_AT_MODELS = COSTLY | {"openllama_cli.models.find"}
+RUNS: list[tuple[str, int, set[str]]] = [
+    ("--help", 0, NO_LOOK_AT_MODELS | {"rich"}),
+    *((f"{command} x --top-p 2", 2, NO_LOOK_AT_MODELS) for command in ("complete", "generate", "batch")),
+    *((words, 0, COSTLY) for words in COMPLETED),
+    ("--version", 0, LIGHT),
+    ("explain Killed", 0, LIGHT),
+    ("nonsense", 2, LIGHT),
+    *((f"models {words}", 0, LIGHT) for words in ("--help", "list", "info 3b", "default")),
+    *((f"models {words}", 1, LIGHT) for words in ("rm 3b -y", "pull gpt9")),
+    *((f"{command} --help", 0, HEAVY) for command in ("complete", "tokenize", "annotate", "sgd", "devices")),
+    ("tokenize hello", 0, HEAVY),
+    ("complete", 2, HEAVY),
+    ("complete x --lang en", 2, HEAVY),
+    ("complete x --max-tokens 100000", 2, HEAVY),
+    ("complete x --device toaster", 2, HEAVY),
+    ("complete x -m ./no/such/folder", 1, HEAVY),
+    ("annotate", 2, HEAVY),
+    ("annotate x --only nonsense", 2, HEAVY),
+    ("annotate x --lang nonsense", 2, HEAVY),
+    ("annotate x --pipeline no_such_pipeline", 1, HEAVY),
+    ("devices --device toaster", 2, HEAVY),
+    ("devices -m ./no/such", 1, HEAVY),
+    ("sgd --eta x", 2, HEAVY),
+    ("sgd --sizes 784,10", 2, HEAVY),
+    ("sgd --data nowhere", 2, HEAVY),
+    ("sgd --epochs 1 --json", 0, HEAVY - {"numpy"}),
+]
+RUN_ALL = """
+import os, sys
+for words in sys.argv[1:]:
+    # Words after "olc" are run; with it they are completed, as a shell asks for it.
+    completed = words.startswith("olc ")
+    os.environ |= {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    os.environ["_OLC_COMPLETE"] = "bash_complete" if completed else ""
+    from openllama_cli.cli import main
+    try:
+        main([] if completed else words.split())
+    except SystemExit as ended:
+        print("RAN", ended.code, *sys.modules, file=sys.stderr)
+"""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (["--help"], 0),
-        (["--version"], 0),
-        (["complete", "--help"], 0),
-        (["tokenize", "--help"], 0),
-        (["models", "--help"], 0),
-        (["models", "list"], 0),
-        (["tokenize", "hello world"], 0),
-        (["nonsense"], 2),
-        (["complete"], 2),
-        (["complete", "x", "--top-p", "2"], 2),
-        (["complete", "x", "--lang", "en"], 2),
-        (["annotate", "--help"], 0),
-        (["annotate"], 2),
-        (["annotate", "x", "--only", "nonsense"], 2),
-        (["annotate", "x", "--lang", "nonsense"], 2),
-        (["annotate", "x", "--pipeline", "no_such_pipeline"], 1),
-        (["complete", "x", "-m", "./no/such/folder"], 1),
-        (["complete", "x", "--max-tokens", "100000"], 2),
-        (["complete", "x", "--device", "toaster"], 2),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_help_listing_and_usage_errors_never_import_torch(arguments: list[str], code: int) -> None:
-    modules, returned = modules_after(*arguments)
-    assert returned == code
-    assert not {name.split(".")[0] for name in modules} & HEAVY
-
-
-@pytest.mark.parametrize("command", ["complete", "generate", "batch"])
-def test_usage_errors_of_a_command_cost_no_look_at_models(command: str) -> None:
-    modules, code = modules_after(command, "x", "--top-p", "2")
-    assert code == 2
-    costly = {
-        "openllama_cli.models.checkpoint.inspect",
-        "openllama_cli.models.find",
-        "rich.progress",
-        "jinja2",
-        "sentencepiece",
-    }
-    assert not modules & costly
-
-
-@pytest.mark.parametrize("words", ["olc ", "olc complete -m ", "olc batch -t ", "olc models pull "])
-def test_completion_in_a_shell_costs_no_look_at_models(words: str) -> None:
-    typed = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_OLC_COMPLETE": "bash_complete"}
-    modules, code = modules_after(**typed)
-    assert code == 0
-    assert not {name.split(".")[0] for name in modules} & (HEAVY | {"jinja2", "huggingface_hub"})
-    assert not modules & {"openllama_cli.models.checkpoint.inspect", "sentencepiece", "tomllib"}
-
-
-def test_help_imports_little_beyond_click() -> None:
-    modules, _ = modules_after("--help")
-    ours = {name for name in modules if name.startswith("openllama_cli.")}
-    assert ours <= {"openllama_cli.cli", "openllama_cli.errors", "openllama_cli.version"}
-    assert "rich" not in modules
+def test_help_listing_completion_and_usage_errors_import_little() -> None:
+    """Least first, since what one run has imported the next ones find."""
+    environment = {**os.environ, "OLC_MODEL": "", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", RUN_ALL, *(words for words, _, _ in RUNS)]
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+    told = [line.split()[1:] for line in run.stderr.splitlines() if line.startswith("RAN ")]
+    assert len(told) == len(RUNS), run.stderr
+    for (words, code, forbidden), (returned, *modules) in zip(RUNS, told, strict=True):
+        assert (words, int(returned), forbidden & set(modules)) == (words, code, set())
+    assert "openllama_cli.prompt_templates" in told[1], "it needs no jinja2 itself"
+    ours = {name for name in told[0] if name.startswith("openllama_cli.")}
+    assert ours <= {"openllama_cli.cli", "openllama_cli.errors", "openllama_cli.version"}, "--help needs little beyond click"

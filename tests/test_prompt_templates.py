@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -234,9 +232,3 @@ def test_a_failing_line_is_named(tmp_path: Path) -> None:
 
 def test_a_long_value_is_not_mistaken_for_a_runaway_template(tmp_path: Path) -> None:
     assert len(template(tmp_path, "{{ a }}").render({"a": "x" * (MAX_PROMPT - 1)})) == MAX_PROMPT - 1
-
-
-def test_importing_it_imports_no_jinja() -> None:
-    code = "import sys, openllama_cli.prompt_templates; print('jinja2' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -106,14 +106,14 @@ def _show(report: "Report") -> None:
 
 def _versions(facts: "Facts") -> list[tuple[str, str]]:
     """A line per version in a pipe, one line on a terminal."""
-    known = [(name.replace("_", " "), version or "not installed") for name, version in facts.versions.items()]
-    known = [pair for pair in known if pair != ("driver", "not installed")]
+    there = {name: version for name, version in facts.versions.items() if version or name != "driver"}
+    known = [(name.replace("_", " "), version or "not installed") for name, version in there.items()]
     if not is_terminal(sys.stdout):
         return known
     return [("versions", ", ".join(f"{name} {version}" for name, version in known))]
 
 
-def _machine(facts: "Facts") -> list[tuple[str, str]]:
+def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
     cpu, cache = facts.cpu, facts.cache
     cores = f"{cpu.physical_cores} physical, {cpu.logical_cores} logical"
     if cpu.allowed_cores < cpu.logical_cores:
@@ -127,7 +127,7 @@ def _machine(facts: "Facts") -> list[tuple[str, str]]:
         memory += f"; this container: {size(cpu.memory_left or 0)} of {size(cpu.memory_limit)}"
     if bandwidth := _bandwidth(facts, "cpu"):
         memory += f", read at {bandwidth}"
-    kernels = "olc's own, for AMX" if cpu.own_kernels else "torch's: olc's own are not compiled"
+    kernels = {True: "olc's own, for AMX", False: "torch's: olc's own are not compiled"}
     models = "1 model" if cache.models == 1 else f"{cache.models or 'no'} models"
     free = f", {size(cache.free_bytes)} free" if cache.free_bytes is not None else ""
     token = {None: "no token", "saved": "a saved token"}.get(cache.token, f"a token in {cache.token}")
@@ -135,7 +135,7 @@ def _machine(facts: "Facts") -> list[tuple[str, str]]:
         ("processor", cpu.name),
         ("cores", cores),
         ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matmul"),
-        *([] if cpu.own_kernels is None else [("kernels", kernels)]),
+        ("kernels", None if cpu.own_kernels is None else kernels[cpu.own_kernels]),
         ("memory", memory),
         ("distributed", ", ".join(name for name, there in facts.backends.items() if there) or "no backend"),
         *((check.name, check.detail if check.ok else f"broken: {check.detail}") for check in facts.checks),
@@ -190,13 +190,14 @@ def _show_plan(plan: "ModelPlan") -> None:
     columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
     table(columns, _placement(plan), right=columns[2:])
     out("\n")
-    lines = [
-        ("first", plan.first),
-        ("run", plan.command or "nothing: it does not fit"),
-        ("faster (8 bits)", plan.faster),
-        ("smaller", f"{plan.smaller} fits" if plan.smaller else None),
-    ]
-    fields([(name, text) for name, text in lines if text])
+    fields(
+        [
+            ("first", plan.first),
+            ("run", plan.command or "nothing: it does not fit"),
+            ("faster (8 bits)", plan.faster),
+            ("smaller", f"{plan.smaller} fits" if plan.smaller else None),
+        ]
+    )
 
 
 def _dtype(plan: "DtypePlan") -> Sequence[str]:
@@ -213,11 +214,8 @@ def _placement(plan: "ModelPlan") -> list[Sequence[str]]:
     for device, neighbors in groupby(parts, key=lambda part: part.device):
         names = _names([part.module.removeprefix("model.") for part in neighbors])
         load = loads.pop(device, None)
-        cells = ["", "", ""]
-        if load is not None:
-            free = "" if load.free_bytes is None else size(load.free_bytes)
-            cells = [size(load.weights_bytes), size(load.cache_bytes), free]
-        rows.append((device, names, *cells))
+        held = (None, None, None) if load is None else (load.weights_bytes, load.cache_bytes, load.free_bytes)
+        rows.append((device, names, *("" if count is None else size(count) for count in held)))
     return rows
 
 

@@ -33,15 +33,9 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_ISSUES = {
+_OF_HUGGING_FACE = ("transformers", "accelerate", "huggingface_hub", "safetensors", "tokenizers", "peft", "datasets")
+_ISSUES = {name: f"huggingface/{name}" for name in _OF_HUGGING_FACE} | {
     "torch": "pytorch/pytorch",
-    "transformers": "huggingface/transformers",
-    "accelerate": "huggingface/accelerate",
-    "huggingface_hub": "huggingface/huggingface_hub",
-    "safetensors": "huggingface/safetensors",
-    "tokenizers": "huggingface/tokenizers",
-    "peft": "huggingface/peft",
-    "datasets": "huggingface/datasets",
     "sentencepiece": "google/sentencepiece",
     "bitsandbytes": "bitsandbytes-foundation/bitsandbytes",
 }

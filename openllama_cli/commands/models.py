@@ -149,7 +149,7 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
     checkpoint = convert_model(source.path, dst, progress=progress)
     if as_json:
         files = [file.name for file in checkpoint.files]
-        out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.parameters, "files": files})
+        out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.shape.parameters(), "files": files})
     else:
         out(f"{dst}\n")
 
@@ -210,7 +210,9 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
         what = f"{from_hub}{f' at {revision}' if revision else ''}" + (f" and {counted}" if copies else "")
     if not yes and (held is not None or copies):
         total = sum(copy.bytes for copy in copies) + (held.bytes if held is not None else 0)
-        if not _confirm(what, f"{what} ({size(total)})" if revision is None else what):
+        if not is_terminal(sys.stdin):
+            raise UsageError(f"removing {what} needs confirmation", "add --yes")
+        if not click.confirm(f"Remove {what}{f' ({size(total)})' if revision is None else ''} from the cache?", err=True):
             notice("nothing was removed")
             return
     freed = (0 if from_hub is None else remove(from_hub, revision)) + remove_copies(copies)
@@ -231,27 +233,20 @@ _WHY = {
 }
 
 
-def _confirm(what: str, sized: str) -> bool:
-    """Ask on the terminal. Raises UsageError where nobody can answer."""
-    if not is_terminal(sys.stdin):
-        raise UsageError(f"removing {what} needs confirmation", "add --yes")
-    return click.confirm(f"Remove {sized} from the cache?", err=True)
-
-
 def _count(number: int | None) -> str:
     if number is None:
         return ""
     return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
 
 
-def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """`olc models info` for people."""
     tokenizer, state = document["tokenizer"], document["state"]
     if document["missing"]:
         state += f" (missing {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
     elif state != "ready":
         state += f"; download it with: olc models pull {document['model']}"
-    lines = [
+    lines: list[tuple[str, str | None]] = [
         ("model", document["model"]),
         ("repository", document["repo_id"]),
         ("state", state),
@@ -276,4 +271,4 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((file["name"], f"{size(file['bytes'])}{checksum}"))
     if document["bytes_on_disk"]:
         lines.append(("on disk", size(document["bytes_on_disk"])))
-    return [(name, value) for name, value in lines if value]
+    return lines

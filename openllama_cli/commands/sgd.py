@@ -150,7 +150,7 @@ def _train(
     from openllama_cli.terminal.views.sgd import TrainingView
 
     done: list[Epoch] = []
-    later = warning = ""
+    warning, below = "", False
     view = TrainingView(config.epochs)
     with contextlib.nullcontext() if quiet else view:
         for epoch in train(network, training_data, test_data, config):
@@ -160,12 +160,11 @@ def _train(
             if not warning and (found := trouble(network, test_data, done, config)):
                 warning = f"{found[0]}; try {found[1]}"
                 # While the view is live, stderr would write over it.
-                if quiet or not view.warn(warning):
+                below = not quiet and view.warn(warning)
+                if not below:
                     hint(warning)
-                else:
-                    later = warning
-    if later:
-        hint(later)
+    if below:
+        hint(warning)
     return done
 
 
@@ -229,4 +228,4 @@ def _explain(network: "Network", training_data: "Samples", config: SgdConfig) ->
     mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
     with np.errstate(over="ignore", invalid="ignore"):
         steps = explain(network, mini_batch, config.eta)
-    show_steps([(step.title, step.lines) for step in steps])
+    show_steps(steps)

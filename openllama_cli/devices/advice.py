@@ -1,6 +1,6 @@
 """From facts to problems: what is wrong, how severe it is, and what to type.
 
-Every fix is a command or a flag that exists: tests/devices/test_fixes.py parses each of them.
+Every fix is a command or a flag that exists: tests/devices/test_advice.py parses each of them.
 """
 
 import shlex

@@ -71,12 +71,8 @@ def _measured(facts: Facts, probe: MachineProbe, device: str, progress: Progress
 def document(report: Report) -> dict[str, Any]:
     """The JSON document: versions, devices, backends, checks, cache, model (or null), problems. Sizes are bytes."""
     facts = report.facts
-    cpu = dataclasses.asdict(facts.cpu) | {
-        "device": "cpu",
-        "usable_cores": facts.cpu.usable_cores,
-        "memory_free": facts.cpu.memory_free,
-    }
-    devices = [cpu, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
+    derived = {"device": "cpu", "usable_cores": facts.cpu.usable_cores, "memory_free": facts.cpu.memory_free}
+    devices = [dataclasses.asdict(facts.cpu) | derived, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
     return {
         "versions": dict(facts.versions),
         "devices": [device | _measurement(facts, device["device"]) for device in devices],
@@ -115,11 +111,7 @@ def _model(plan: ModelPlan) -> dict[str, Any]:
         "dtypes": {dtype.dtype: _dtype(dtype) for dtype in plan.dtypes},
         "best": _dtype(plan.best),
         "placement": [dataclasses.asdict(part) for part in plan.best.parts],
-        "command": plan.command,
-        "first": plan.first,
-        "faster": plan.faster,
-        "smaller": plan.smaller,
-    }
+    } | {name: getattr(plan, name) for name in ("command", "first", "faster", "smaller")}
 
 
 def _dtype(plan: DtypePlan) -> dict[str, Any]:

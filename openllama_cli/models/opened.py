@@ -35,7 +35,7 @@ def open_model(
     if that answers because none was chosen, and about what lies beside a model and is not applied. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
-    from openllama_cli.models.checkpoint.beside import not_applied
+    from openllama_cli.models.beside import not_applied
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.tokenizer.open import open_tokenizer

@@ -2,18 +2,7 @@
 
 import sys
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.progress import TimeRemainingColumn as Remaining
+from rich import progress as parts
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, one_line, stderr_console
@@ -23,33 +12,33 @@ class TerminalProgress:
     """One bar at a time, in bytes, or a spinner if the total is unknown; silent if stderr is not a terminal."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress: parts.Progress | None = None
+        self._task: parts.TaskID | None = None
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a task; the current one ends."""
-        columns: tuple[ProgressColumn, ...] = (
-            (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Remaining())
+        columns: tuple[parts.ProgressColumn, ...] = (
+            (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.DownloadColumn(), parts.TimeRemainingColumn())
             if total_bytes
-            else (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            else (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.TimeElapsedColumn())
         )
         self._show(label, total_bytes, columns)
 
     def start_steps(self, label: str, steps: int) -> None:
         """Begin a task of `steps` steps; `step` names each."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._show(label, steps, columns)
+        label_and_bar = (parts.TextColumn("{task.description}"), parts.BarColumn())
+        self._show(label, steps, (*label_and_bar, parts.MofNCompleteColumn(), parts.TimeElapsedColumn()))
 
     def step(self, label: str, done: int) -> None:
         """Show the current step and how many steps are done."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
 
-    def _show(self, label: str, total: int | None, columns: tuple[ProgressColumn, ...]) -> None:
+    def _show(self, label: str, total: int | None, columns: tuple[parts.ProgressColumn, ...]) -> None:
         self.finish()
         if not is_terminal(sys.stderr) or stderr_console().is_dumb_terminal:
             return
-        self._progress = Progress(*columns, console=stderr_console(), transient=True)
+        self._progress = parts.Progress(*columns, console=stderr_console(), transient=True)
         # rich reads markup in descriptions: a file name with brackets would vanish.
         description = Text(one_line(label)).markup
         self._task = self._progress.add_task(description, total=total)

@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from openllama_cli.errors import OlcError
@@ -24,11 +24,13 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def visible(text: str) -> str:
     r"""Show control characters as escapes (ESC becomes ``\x1b``); newline and tab stay."""
-    return _UNSAFE.sub(lambda match: _escape(ord(match.group())), text)
+    return _UNSAFE.sub(lambda match: escaped(match.group()), text)
 
 
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+def escaped(character: str) -> str:
+    r"""As Python spells it: ``\x1b``, ``\u200d``, ``\U000e0001``."""
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def one_line(text: str) -> str:
@@ -100,8 +102,8 @@ def out_json(document: Any) -> None:
     out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def message(text: Text) -> None:
-    """A line on stderr, wrapped at words on a terminal, not in a pipe. If stderr cannot be written the work continues."""
+def message(text: RenderableType) -> None:
+    """A line or a table on stderr, wrapped at words on a terminal only. If stderr cannot be written the work continues."""
     try:
         stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
     except OSError:

@@ -1,7 +1,8 @@
 """Tables on stdout: rich on a terminal, tab-separated lines in a pipe, for cut and awk."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -49,19 +50,27 @@ def _fitted(
     return columns, rows
 
 
-def fields(pairs: Sequence[tuple[str, str]]) -> None:
-    """Show names and values, one pair per line."""
+def fields(pairs: Iterable[tuple[str, str | None]], styles: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Show names and values, one pair per line, without those that have no value. styles: name → of its value on a terminal."""
+    known = [(name, one_line(value)) for name, value in pairs if value]
     if not is_terminal(sys.stdout):
-        out("".join(f"{name}\t{one_line(value)}\n" for name, value in pairs))
+        out("".join(f"{name}\t{value}\n" for name, value in known))
         return
     view = Table.grid(padding=(0, 2))
     view.add_column(style="dim", no_wrap=True)
     view.add_column(overflow="fold")
-    for name, value in pairs:
-        view.add_row(Text(name), Text(one_line(value)))
+    for name, value in known:
+        view.add_row(Text(name), Text(value, style=styles.get(name, "")))
     stdout_console().print(view, soft_wrap=False)
 
 
 def figure(value: float) -> str:
     """A measured number with three digits, never in scientific notation: "0.0123", "47.1", "1,250"."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """A time to wait: "0:07", "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

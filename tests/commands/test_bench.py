@@ -1,4 +1,4 @@
-"""`olc bench`: one whole measurement in fresh processes, and usage errors before anything is measured."""
+"""`olc bench`: a measurement in a fresh process, whole ones in forks, and usage errors before anything is measured."""
 
 import json
 from pathlib import Path
@@ -8,17 +8,22 @@ import pytest
 from tests.conftest import Olc
 from tests.support.forked import run_module
 
+SMALL = ("--runs", "1", "--prompt-tokens", "8", "-n", "4")
+
 
 @pytest.mark.slow
-def test_olc_and_the_baseline_are_measured_in_fresh_processes(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
+def test_olc_and_the_baseline_are_compared(olc: Olc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess.run", run_module)
     svg = tmp_path / "bars.svg"
-    options = ["-m", str(tiny_model), "--batch-size", "3", "--runs", "1", "--prompt-tokens", "8", "-n", "4", "--svg", str(svg)]
-    result = olc("bench", *options, "--against", "transformers", "--json")
+    options = ["-m", str(tiny_model), *SMALL, "--batch-size", "3", "--quantize", "int8", "--svg", str(svg)]
+    # A cache of its own: the quantized copy would show in other tests' lists.
+    result = olc("bench", *options, "--against", "transformers", "--json", env={"XDG_CACHE_HOME": str(tmp_path)})
     assert result.code == 0, result.messages
     document = json.loads(result.text)
     assert document["model"] == str(tiny_model)
     assert all(measured["precision"] for measured in document["results"])
     ours, theirs = document["results"]
+    assert (ours["name"], theirs["name"]) == ("olc int8, 3 rows", "model.generate, 3 rows")
     assert (ours["engine"], theirs["engine"]) == ("loop", "transformers")
     for measured in (ours, theirs):
         assert measured["process_s"][0] > measured["load_s"][0] > 0
@@ -33,17 +38,15 @@ def test_olc_and_the_baseline_are_measured_in_fresh_processes(olc: Olc, tiny_mod
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_a_table_with_shares_of_the_bandwidth(
-    olc: Olc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fresh_process_is_measured_and_a_pipe_gets_a_table(
+    olc: Olc, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--runs", "1", "--prompt-tokens", "8", "-n", "4", "--quantize", "int8"]
-    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess.run", run_module)
-    # A cache of its own: the quantized copy would show in other tests' lists.
-    result = olc("bench", "-m", str(tiny_model), *options, env={"XDG_CACHE_HOME": str(tmp_path)})
+    monkeypatch.setattr("openllama_cli.commands.bench.measure_bandwidth", lambda device: 10.0)
+    result = olc("bench", "-m", str(tiny_model), *SMALL)
     assert result.code == 0, result.messages
     header, line = result.text.splitlines()
     cells = dict(zip(header.split("\t"), line.split("\t"), strict=True))
-    assert cells[""] == "olc int8"
+    assert cells[""] == "olc"
     assert cells["of bandwidth"].endswith("%")
     assert "every figure from fresh processes" in result.messages
 
@@ -76,11 +79,12 @@ def test_usage_errors_come_before_any_measurement(
     assert not result.out
 
 
-def test_a_gpu_that_is_not_there_is_said_in_the_words_of_every_command(olc: Olc) -> None:
+def test_a_gpu_that_is_not_there_is_said_in_the_words_of_every_command(olc: Olc, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
+    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess.run", run_module)
     result = olc("bench", "-m", "demo", "--device", "cuda")
     assert result.code == 1
     assert "--device cuda needs a CUDA build of torch" in result.messages

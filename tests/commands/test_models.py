@@ -1,14 +1,12 @@
-"""`olc models` as its users run it: a process of its own, a real Hub on loopback, stdout and stderr apart."""
+"""`olc models` as its users run it, with a real Hub on loopback: what it writes, what it leaves on the disk, how it exits."""
 
-import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +14,58 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.forked import Forked, fork
+from tests.conftest import Olc, Result, olc_command
 from tests.support.hub_server import HubServer
-from tests.support.hubs import CONFIG
+from tests.support.hubs import CONFIG, cache, server
+from tests.support.terminals import Terminal
 from tests.support.tiny_models import write_meta_llama, write_tiny_llama
 
-OLC = (sys.executable, "-m", "openllama_cli", "models")
-# huggingface_hub does so when it is imported.
-READ_THE_ENVIRONMENT_AGAIN = """
-import sys
-for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
-    del sys.modules[name]
-"""
+__all__ = ["cache", "server"]
 WEIGHTS = os.urandom(3_000_000)
 FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": WEIGHTS}
 
 
 class Home:
-    """The environment of one user: settings and cache in a folder of their own."""
+    """`olc models` of one user, whose settings and cache are in a folder of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "OLC_", "XDG_"))}
-        self.folder = folder
-        self.env = kept | {
-            "HF_HOME": str(folder / "hf"),
-            "XDG_CONFIG_HOME": str(folder / "config"),
-            "HF_HUB_ETAG_TIMEOUT": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_ENDPOINT": "http://127.0.0.1:1",
-        }
+    def __init__(self, folder: Path, olc: Olc) -> None:
+        self.folder, self._olc = folder, olc
 
-    def olc(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        run = Forked("models", *arguments, env=self.env, cwd=self.folder, code=READ_THE_ENVIRONMENT_AGAIN)
-        done = subprocess.CompletedProcess(run, run.wait(), run.out.decode(), run.err.decode())
-        assert done.returncode == expect, done.stderr
+    def olc(self, *arguments: str, expect: int = 0, **options: Any) -> Result:
+        done = self._olc("models", *arguments, **options)
+        assert done.code == expect, done.messages
         return done
 
     def json(self, *arguments: str) -> Any:
-        return json.loads(self.olc(*arguments, "--json").stdout)
+        return json.loads(self.olc(*arguments, "--json").text)
 
     def pull(self, name: str) -> Path:
-        return Path(self.olc("pull", name).stdout.strip())
+        return Path(self.olc("pull", name).text.strip())
 
     def listed(self, name: str) -> Any:
         return next(model for model in self.json("list")["models"] if name in (model["alias"], model["repo_id"]))
 
+    def refused(self, *arguments: str, code: int, **options: Any) -> str:
+        """The two lines of an error."""
+        done = self.olc(*arguments, expect=code, **options)
+        assert done.out == b""
+        first, second = done.messages.splitlines()
+        assert first.startswith("error: ")
+        assert second.startswith("  fix: ")
+        return done.messages
+
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
-
-
-@pytest.fixture
-def server(home: Home) -> Iterator[HubServer]:
-    with HubServer() as running:
-        home.env["HF_ENDPOINT"] = running.url
-        yield running
+def home(tmp_path: Path, olc: Olc, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 1)
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path, olc)
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("models") / "llama", dtype="float16", sharded=True)
-
-
-def two_lines(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.stdout == ""
-    first, second = done.stderr.splitlines()
-    assert first.startswith("error: ")
-    assert second.startswith("  fix: ")
-    return done.stderr
 
 
 def test_fresh_machine_lists_the_catalogue_without_network(home: Home) -> None:
@@ -95,7 +76,7 @@ def test_fresh_machine_lists_the_catalogue_without_network(home: Home) -> None:
         *("alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes"),
         *("revision", "path", "state", "default"),
     }
-    lines = [line.split("\t") for line in home.olc("list").stdout.splitlines()]
+    lines = [line.split("\t") for line in home.olc("list").text.splitlines()]
     assert {len(line) for line in lines} == {7}
     assert ["", "3b-v2", "3.43 B", "6.9 GB", "", "not downloaded", "openlm-research/open_llama_3b_v2"] in lines
 
@@ -103,9 +84,9 @@ def test_fresh_machine_lists_the_catalogue_without_network(home: Home) -> None:
 def test_pull_list_and_remove_a_model(home: Home, server: HubServer) -> None:
     commit = server.add("openlm-research/open_llama_3b", FILES)
     pulled = home.olc("pull", "3b")
-    folder = Path(pulled.stdout.removesuffix("\n"))
+    folder = Path(pulled.text.removesuffix("\n"))
     assert folder.name == commit
-    assert pulled.stderr.startswith("downloading openlm-research/open_llama_3b: 3.0 MB into ")
+    assert pulled.messages.startswith("downloading openlm-research/open_llama_3b: 3.0 MB into ")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
 
     size = sum(map(len, FILES.values()))
@@ -119,27 +100,24 @@ def test_pull_list_and_remove_a_model(home: Home, server: HubServer) -> None:
         "bytes": size,
     }
 
-    assert "--yes" in two_lines(home.olc("rm", "3b", expect=2))
+    assert "--yes" in home.refused("rm", "3b", code=2)
     assert folder.exists(), "nobody could answer, so nothing was removed"
     removed = home.json("rm", "3b", "--yes")
     assert removed["freed_bytes"] == listed["cached_bytes"]
     assert home.listed("3b")["state"] == "not downloaded"
-    assert "not in the cache" in two_lines(home.olc("rm", "3b", "--yes", expect=1))
+    assert "not in the cache" in home.refused("rm", "3b", "--yes", code=1)
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y", False), ("n", True), ("", True)])
-def test_rm_asks_on_a_terminal(home: Home, server: HubServer, answer: str, left: bool) -> None:
+def test_rm_asks_on_a_terminal(home: Home, server: HubServer) -> None:
     server.add("org/tiny", FILES)
     folder = home.pull("org/tiny")
     mine, theirs = pty.openpty()
-    with subprocess.Popen([*OLC, "rm", "org/tiny"], env=home.env, stdin=theirs, stderr=subprocess.PIPE, text=True) as asking:
+    for answer, left in (("n", True), ("", True), ("y", False)):
         os.write(mine, f"{answer}\n".encode())
-        _, err = asking.communicate(timeout=30)
+        assert "Remove org/tiny (3.0 MB) from the cache?" in home.olc("rm", "org/tiny", stdin=theirs).messages
+        assert folder.exists() == left
     os.close(mine)
     os.close(theirs)
-    assert asking.returncode == 0
-    assert "Remove org/tiny (3.0 MB) from the cache?" in err
-    assert folder.exists() == left
 
 
 def test_rm_of_one_revision_keeps_the_other(home: Home, server: HubServer) -> None:
@@ -153,21 +131,22 @@ def test_rm_of_one_revision_keeps_the_other(home: Home, server: HubServer) -> No
 
 def test_demo_and_folders_cannot_be_pulled_or_removed(home: Home) -> None:
     for verb in ("pull", "rm"):
-        assert "demo" in two_lines(home.olc(verb, "demo", expect=2))
-        assert "folder" in two_lines(home.olc(verb, ".", expect=2))
-    assert "did you mean 7b-v2?" in two_lines(home.olc("pull", "open_llama_7b_v2", expect=1))
+        assert "demo" in home.refused(verb, "demo", code=2)
+        assert "folder" in home.refused(verb, ".", code=2)
+    assert "did you mean 7b-v2?" in home.refused("pull", "open_llama_7b_v2", code=1)
 
 
 def test_killed_pull_continues_where_it_stopped(home: Home, server: HubServer) -> None:
     commit = server.add("org/tiny", FILES)
     server.throttle = 3_000_000
-    with subprocess.Popen([*OLC, "pull", "org/tiny"], env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+    command = olc_command("models", "pull", "org/tiny")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         deadline = time.monotonic() + 30
         partial = None
         while partial is None or partial.stat().st_size < 800_000:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-            found = (home.folder / "hf/hub").glob("*/blobs/*.olc.incomplete")
+            found = (home.folder / "hub").glob("*/blobs/*.olc.incomplete")
             partial = next((file for file in found if len(file.name) > 64), None)
         first.send_signal(signal.SIGKILL)
     kept = partial.stat().st_size
@@ -195,38 +174,28 @@ def test_pull_fails_in_two_lines(home: Home, server: HubServer, arguments: list[
     server.add("org/tiny", FILES)
     server.add("org/gated", FILES, gated=True)
     server.add("org/empty", {"README.md": b""})
-    assert says in two_lines(home.olc("pull", *arguments, expect=1))
+    assert says in home.refused("pull", *arguments, code=1)
 
 
-def test_pull_without_a_hub_fails_soon(home: Home, server: HubServer) -> None:
-    home.env["HF_HUB_OFFLINE"] = "1"
-    assert "HF_HUB_OFFLINE" in two_lines(home.olc("pull", "3b", expect=1))
-    del home.env["HF_HUB_OFFLINE"]
+def test_pull_without_a_hub_fails_soon(home: Home, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "HF_HUB_OFFLINE" in home.refused("pull", "3b", code=1, env={"HF_HUB_OFFLINE": "1"})
     start = time.monotonic()
     server.hang = True
-    assert "did not answer" in two_lines(home.olc("pull", "3b", expect=1))
-    home.env["HF_ENDPOINT"] = "http://127.0.0.1:1"
-    assert "cannot reach 127.0.0.1:1" in two_lines(home.olc("pull", "3b", expect=1))
+    assert "did not answer" in home.refused("pull", "3b", code=1)
+    assert "cannot reach 127.0.0.1:1" in home.refused("pull", "3b", code=1, env={"HF_ENDPOINT": "http://127.0.0.1:1"})
     assert time.monotonic() - start < 20
 
 
 def test_progress_is_shown_on_a_terminal_only_and_never_on_stdout(home: Home, server: HubServer) -> None:
     server.add("org/tiny", FILES)
     server.throttle = 6_000_000
-    mine, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*OLC, "pull", "org/tiny"], env=home.env | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=theirs, text=True
-    ) as pulling:
-        os.close(theirs)
-        shown = b""
-        with contextlib.suppress(OSError):  # How a terminal ends.
-            while chunk := os.read(mine, 4096):
-                shown += chunk
-        out, _ = pulling.communicate(timeout=30)
-    os.close(mine)
-    assert b"model.safetensors" in shown
-    assert b"MB" in shown
-    assert Path(out.strip()).is_dir()
+    with Terminal("models", "pull", "org/tiny", columns=100, stdout=False, HF_ENDPOINT=server.url) as terminal:
+        shown = terminal.read()
+    assert "model.safetensors" in shown
+    assert "MB" in shown
+    assert Path(terminal.process.out.decode().strip()).is_dir()
+    shutil.rmtree(home.folder / "hub")
+    assert home.olc("pull", "org/tiny").messages.count("\n") == 1, "that it is downloaded, and to where"
 
 
 def test_info_of_a_model_that_is_not_here_is_what_is_published(home: Home) -> None:
@@ -235,8 +204,8 @@ def test_info_of_a_model_that_is_not_here_is_what_is_published(home: Home) -> No
     assert document["parameters"] == 6_738_415_616
     assert (document["layers"], document["hidden_size"], document["context"]) == (32, 4096, 2048)
     assert (document["format"], document["dtype"], document["files"], document["path"]) == ("bin", "float16", None, None)
-    assert "olc models pull 7b-v2" in home.olc("info", "7b-v2").stdout
-    assert "olc models pull org/x" in two_lines(home.olc("info", "org/x", expect=1))
+    assert "olc models pull 7b-v2" in home.olc("info", "7b-v2").text
+    assert "olc models pull org/x" in home.refused("info", "org/x", code=1)
 
 
 def test_info_of_a_folder_and_of_the_same_model_on_the_hub(home: Home, server: HubServer, llama: Path) -> None:
@@ -254,7 +223,7 @@ def test_info_of_a_folder_and_of_the_same_model_on_the_hub(home: Home, server: H
     assert here["tokenizer"]["kind"] == "sentencepiece bpe"
     for file in here["files"]:
         assert file["sha256"] == hashlib.sha256((llama / file["name"]).read_bytes()).hexdigest()
-    text = home.olc("info", "org/llama").stdout
+    text = home.olc("info", "org/llama").text
     assert f"revision\t{commit}" in text
     assert "sentencepiece bpe" in text
 
@@ -265,54 +234,39 @@ def test_info_of_an_incomplete_model_names_what_is_missing(home: Home, server: H
     (folder / "model-00002-of-00002.safetensors").unlink()
     document = home.json("info", "org/llama")
     assert (document["state"], document["missing"]) == ("incomplete", ["model-00002-of-00002.safetensors"])
-    shown = home.olc("info", "org/llama").stdout
+    shown = home.olc("info", "org/llama").text
     assert "(missing model-00002-of-00002.safetensors); continue with: olc models pull org/llama" in shown
 
 
 def test_default_is_set_shown_and_forgotten(home: Home, llama: Path) -> None:
-    assert home.olc("default").stdout == "demo\n"
+    assert home.olc("default").text == "demo\n"
     done = home.olc("default", "3b-v2")
-    assert (done.stdout, done.stderr) == ("", "3b-v2 is not downloaded yet: olc models pull 3b-v2\n")
-    assert home.olc("default").stdout == "3b-v2\n"
+    assert (done.text, done.messages) == ("", "3b-v2 is not downloaded yet: olc models pull 3b-v2\n")
+    assert home.olc("default").text == "3b-v2\n"
     assert home.listed("3b-v2")["default"] is True
     (home.folder / "link").symlink_to(llama)
     home.olc("default", "./link")
-    assert home.olc("default").stdout == f"{llama}\n", "a folder is stored so that it is found from everywhere"
+    assert home.olc("default").text == f"{llama}\n", "a folder is stored so that it is found from everywhere"
     assert home.json("list")["models"][-1]["path"] == str(llama)
     assert home.json("info")["path"] == str(llama)
-    home.env["OLC_MODEL"] = "7b"
-    assert home.olc("default").stdout == "7b\n"
-    assert "OLC_MODEL" in home.olc("default", "3b").stderr
-    del home.env["OLC_MODEL"]
+    environment = {"OLC_MODEL": "7b"}
+    assert home.olc("default", env=environment).text == "7b\n"
+    assert "OLC_MODEL" in home.olc("default", "3b", env=environment).messages
     home.olc("default", "--unset")
-    assert home.olc("default").stdout == "demo\n"
-    assert "did you mean 13b?" in two_lines(home.olc("default", "open_llama_13b", expect=1))
-    two_lines(home.olc("default", "3b", "--unset", expect=2))
+    assert home.olc("default").text == "demo\n"
+    assert "did you mean 13b?" in home.refused("default", "open_llama_13b", code=1)
+    home.refused("default", "3b", "--unset", code=2)
 
 
-def test_convert_meta_and_bin_to_safetensors(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home.folder)
+def test_convert_meta_and_bin_to_safetensors(home: Home, tmp_path: Path) -> None:
     meta = write_meta_llama(tmp_path / "meta", shards=2)
-    document = json.loads(fork("models", "convert", str(meta), "from-meta", "--json").out)
-    assert document["files"] == ["model.safetensors"]
+    assert home.json("convert", str(meta), "from-meta")["files"] == ["model.safetensors"]
     write_tiny_llama(tmp_path / "bin", safe=False)
-    assert fork("models", "convert", "./bin", "from-bin").text == "from-bin\n"
+    assert home.olc("convert", "./bin", "from-bin").text == "from-bin\n"
     one, other = home.json("info", "./from-meta"), home.json("info", "./from-bin")
     assert one["format"] == other["format"] == "safetensors"
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("from-meta", "from-bin"))
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    two_lines(home.olc("convert", "./bin", "from-bin", expect=2))
-    two_lines(home.olc("convert", "./nowhere", "x", expect=1))
-
-
-@pytest.mark.parametrize("arguments", [["list"], ["info", "3b"], ["default"], ["rm", "3b", "-y"], ["pull", "gpt9"], ["--help"]])
-def test_nothing_heavy_is_imported(home: Home, arguments: list[str]) -> None:
-    code = (
-        "import sys\nfrom openllama_cli.cli import main\n"
-        f"try: main(['models', *{arguments!r}])\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=home.env, capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[]"
+    home.refused("convert", "./bin", "from-bin", code=2)
+    home.refused("convert", "./nowhere", "x", code=1)

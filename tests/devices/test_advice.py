@@ -1,15 +1,27 @@
-"""Problems of machines that we do not have: what is said, how bad it is, and nothing where nothing is wrong."""
+"""Problems of machines that we do not have: what is said, how bad it is, and nothing where nothing is wrong.
+
+Every fix can be typed: its commands parse, and their flags exist.
+"""
 
 import dataclasses
+import functools
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from openllama_cli import cli
+from openllama_cli.devices import advice
 from openllama_cli.devices.advice import diagnose, stops
 from openllama_cli.devices.machine.facts import Check, DtypeResult, Facts, Nvidia, Problem, TorchBuild
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import plan_model
+from openllama_cli.models.spec import ModelSpec
 from tests.support.machines import CACHE, CHECKS, CPU, CPU_BUILD, CUDA_BUILD, GB, OLD_CPU, facts, gpu, measurement, mps
+from tests.support.raising import parse
 
 
 def changed(base: Any, **changes: Any) -> Any:
@@ -137,6 +149,7 @@ MACHINES = {
 }
 
 
+@functools.cache
 def problems(name: str) -> tuple[Problem, ...]:
     machine, _, model, device = MACHINES[name]
     return diagnose(machine, plan_model(look_up(model), machine, device) if model else None, device)
@@ -175,6 +188,48 @@ def test_names_and_numbers_are_in_the_message(name: str, words: list[str]) -> No
     message = problems(name)[0].message
     for word in words:
         assert str(word) in message
+
+
+# What is not ours to parse.
+OTHERS = {"pip", "unset", "nvidia-smi"}
+
+
+def check(typed: str) -> None:
+    """Check what stands between two backticks. Raises click's errors, and UsageError."""
+    words = shlex.split(typed)
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        del words[0]
+    if words[0].startswith("--"):
+        words = ["olc", "complete", "x", *words]
+    if words[0] == "olc":
+        given = parse(words[1:])
+        ModelSpec(**{name: given[name] for name in ("model", "device", "dtype") if given.get(name)})
+    else:
+        assert words[0] in OTHERS
+
+
+def test_everything_in_backticks_can_be_typed() -> None:
+    for fix in sorted({problem.fix for name in MACHINES for problem in problems(name)}):
+        commands = re.findall(r"`([^`]+)`", fix)
+        assert commands, f"a fix names something to type: {fix}"
+        for typed in commands:
+            check(typed)
+        # Nor does olc, or a flag, stand outside of backticks, where this test would not see it.
+        assert not re.search(r"\bolc [a-z]|--[a-z]", re.sub(r"`[^`]+`", "", fix))
+
+
+def test_every_problem_there_is_has_its_machine() -> None:
+    codes = set(re.findall(r'Problem\(\s*[^,]+,\s*"(\w+)"', Path(advice.__file__).read_text()))
+    assert len(codes) > 20
+    assert codes == {problem.code for name in MACHINES for problem in problems(name)}
+
+
+@pytest.mark.parametrize(
+    "typed", ["olc complete --no-such-flag", "olc nonsense", "olc complete --device toaster", "--quantize", "rm -rf"]
+)
+def test_what_cannot_be_typed_is_found_by_this_test(typed: str) -> None:
+    with pytest.raises((click.ClickException, AssertionError, cli.OlcError)):
+        check(typed)
 
 
 def test_a_fix_for_threads_names_the_cores_there_are() -> None:

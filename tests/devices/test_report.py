@@ -11,6 +11,7 @@ from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.report import document, examine
 from openllama_cli.errors import ModelError
 from tests.support.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
+from tests.support.progress import Recorder
 
 KEYS = {"versions", "devices", "backends", "checks", "cache", "model", "problems"}
 
@@ -67,24 +68,16 @@ def test_the_document_of_two_gpus_and_a_model() -> None:
     assert all(problem.keys() == {"severity", "code", "message", "fix"} for problem in found["problems"])
 
 
-def test_the_document_without_a_model_and_without_measurements() -> None:
+def test_the_document_without_a_model_a_measurement_a_device_or_torch() -> None:
     found = as_json(FakeProbe(facts()), measure=False)
     assert found.keys() == KEYS
-    assert found["model"] is None
-    assert found["devices"][0]["dtypes"] is None
-
-
-def test_a_machine_whose_torch_is_broken_still_gets_its_document() -> None:
-    found = as_json(FakeProbe(facts(torch=TorchBuild(None, trouble="ImportError: libcudart.so.12"))), model="7b")
-    assert found["model"] is None
-    assert found["problems"][0]["code"] == "torch_broken"
-    assert "libcudart" in found["problems"][0]["message"]
-
-
-def test_a_device_that_is_not_there_is_a_problem_and_the_plan_is_for_what_is() -> None:
+    assert (found["model"], found["devices"][0]["dtypes"]) == (None, None)
     found = as_json(FakeProbe(facts(torch=CPU_BUILD)), model="3b", device="cuda")
     assert found["problems"][0]["code"] == "device_missing"
-    assert found["model"]["best"]["devices"][0]["device"] == "cpu"
+    assert found["model"]["best"]["devices"][0]["device"] == "cpu", "the plan is for what is there"
+    found = as_json(FakeProbe(facts(torch=TorchBuild(None, trouble="ImportError: libcudart.so.12"))), model="7b")
+    assert (found["model"], found["problems"][0]["code"]) == (None, "torch_broken")
+    assert "libcudart" in found["problems"][0]["message"]
 
 
 def test_a_wrong_model_is_said_before_the_machine_is_looked_at() -> None:
@@ -101,20 +94,10 @@ def test_progress_ends_whatever_happens() -> None:
         def facts(self) -> Facts:
             raise RuntimeError("a bug")
 
-    events: list[str] = []
-
-    class Recorder:
-        def start(self, label: str, total_bytes: int | None) -> None:
-            events.append(label)
-
-        def advance(self, count: int) -> None: ...
-
-        def finish(self) -> None:
-            events.append("finished")
-
+    progress = Recorder()
     with pytest.raises(RuntimeError):
-        examine(Broken(facts()), progress=Recorder())
-    assert events == ["examining this machine", "finished"]
+        examine(Broken(facts()), progress=progress)
+    assert (progress.labels, progress.finished) == (["examining this machine"], 1)
 
 
 def test_this_machine_is_looked_at_without_an_error() -> None:

@@ -17,17 +17,20 @@ _SAID = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "CI")
 class Terminal:
     """A run of olc that reads from a terminal and writes to it, and what is shown.
 
-    stderr: False leaves it out. environment: variables besides those of the tests.
+    stdout, stderr: False leaves it out: it becomes the process's `out` or `err`. environment: variables besides those of the
+    tests.
     """
 
-    def __init__(self, *arguments: str, columns: int = 60, stderr: bool = True, **environment: str) -> None:
+    def __init__(
+        self, *arguments: str, columns: int = 60, stdout: bool = True, stderr: bool = True, **environment: str
+    ) -> None:
         self._leader, follower = pty.openpty()
         termios.tcsetwinsize(follower, (24, columns))
         kept = {name: value for name, value in os.environ.items() if name not in _SAID}
         self.process = Forked(
             *arguments,
             stdin=follower,
-            stdout=follower,
+            stdout=follower if stdout else None,
             stderr=follower if stderr else None,
             env={**kept, "TERM": "xterm-256color", **environment},
         )

@@ -1,10 +1,10 @@
 """GPUs: those that torch can use, and NVIDIA's whether or not torch can."""
 
 import re
-import subprocess
 import warnings
 from pathlib import Path
 
+from openllama_cli.devices.machine.cpu import answer
 from openllama_cli.devices.machine.facts import Accelerator, BuildKind, Nvidia, TorchBuild
 from openllama_cli.errors import first_line
 
@@ -18,17 +18,11 @@ def read_torch_build() -> TorchBuild:
         import torch
     except Exception as error:  # A broken installation fails in ImportError, OSError and stranger ways.
         return TorchBuild(None, trouble=f"{type(error).__name__}: {first_line(error, 300)}")
-    xpu = getattr(torch.version, "xpu", None)
-    kind: BuildKind = "cpu"
-    toolkit: str | None = None
-    if torch.version.cuda is not None:
-        kind, toolkit = "cuda", torch.version.cuda
-    elif torch.version.hip is not None:
-        kind, toolkit = "rocm", torch.version.hip
-    elif xpu is not None:
-        kind, toolkit = "xpu", str(xpu)
-    elif torch.backends.mps.is_built():
-        kind = "metal"
+    toolkits: dict[BuildKind, str | None] = {"cuda": torch.version.cuda, "rocm": torch.version.hip}
+    toolkits["xpu"] = getattr(torch.version, "xpu", None)
+    kind: BuildKind = "metal" if torch.backends.mps.is_built() else "cpu"
+    kind = next((name for name, version in toolkits.items() if version is not None), kind)
+    toolkit = toolkits.get(kind)
     if kind not in ("cuda", "rocm"):
         return TorchBuild(torch.__version__, kind, toolkit)
     with warnings.catch_warnings(record=True) as reasons:
@@ -49,8 +43,7 @@ def _gpus(kind: str) -> list[Accelerator]:
     import torch
 
     backend = getattr(torch, kind, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Why there is none is in `TorchBuild.trouble`.
+    with warnings.catch_warnings(action="ignore"):  # Why there is none is in `TorchBuild.trouble`.
         count = backend.device_count() if backend is not None and backend.is_available() else 0
     found = []
     for index in range(count):
@@ -87,9 +80,9 @@ def _mps() -> list[Accelerator]:
 
 def read_nvidia(root: Path = Path("/")) -> Nvidia | None:
     """What the system knows of NVIDIA GPUs, without torch; None if there is none. root: where /proc, /dev and /sys are."""
-    answer = _nvidia_smi("--query-gpu=name,driver_version", "--format=csv,noheader") if root == Path("/") else None
-    if answer:
-        return parse_nvidia_smi(answer, _nvidia_smi() or "")
+    asked = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if root == Path("/") and (listing := answer(*asked)):
+        return parse_nvidia_smi(listing, answer("nvidia-smi"))
     driver = None
     version = root / "proc/driver/nvidia/version"
     if version.is_file():
@@ -107,14 +100,6 @@ def parse_nvidia_smi(listing: str, banner: str) -> Nvidia:
     driver = next((row[2].strip() for row in rows), None)
     newest = re.search(r"CUDA Version:\s*(\d+\.\d+)", banner)
     return Nvidia(driver, newest[1] if newest else None, tuple(row[0].strip() for row in rows))
-
-
-def _nvidia_smi(*options: str) -> str | None:
-    try:
-        run = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout if run.returncode == 0 else None
 
 
 def _on_the_bus(root: Path) -> bool:
@@ -135,19 +120,10 @@ def cuda_kernels_run(capability: str, arch_list: tuple[str, ...]) -> bool:
     Binary kernels (sm_80) run on the same major version from their minor version on; the portable ones (compute_90) on every
     newer GPU; kernels of one exact GPU (sm_90a) on that one. As in CUDA's programming guide. An empty list says nothing.
     """
-    major, minor = (int(part) for part in capability.split("."))
-    numbers = []
-    for name in arch_list:
-        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
-        if found:
-            numbers.append((found[1], int(found[2]), int(found[3]), found[4]))
-    if not numbers:
-        return True
-    for kind, its_major, its_minor, exact in numbers:
-        if exact == "a" and (its_major, its_minor) != (major, minor):
-            continue
-        if kind == "sm" and its_major == major and its_minor <= minor:
+    mine = tuple(int(part) for part in capability.split("."))
+    known = [found for name in arch_list if (found := re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name))]
+    for kind, major, minor, exact in (found.groups() for found in known):
+        its = int(major), int(minor)
+        if its <= mine and (kind == "compute" or its[0] == mine[0]) and (exact != "a" or its == mine):
             return True
-        if kind == "compute" and (its_major, its_minor) <= (major, minor):
-            return True
-    return False
+    return not known

@@ -9,24 +9,14 @@ from openllama_cli.devices.machine.facts import Cpu
 from openllama_cli.system.cgroup import limits
 from openllama_cli.system.device import cpu_instructions
 
-# Instruction sets that matter for matmul: the name here, and those of torch.cpu.get_capabilities and /proc/cpuinfo.
-_INSTRUCTIONS = {
-    "avx2": {"avx2"},
-    "avx512": {"avx512_f", "avx512f"},
-    "avx512_vnni": {"avx512_vnni"},
-    "avx512_bf16": {"avx512_bf16"},
-    "avx512_fp16": {"avx512_fp16"},
-    "avx10_2": {"avx10_2"},
-    "amx_bf16": {"amx_bf16"},
-    "amx_fp16": {"amx_fp16"},
-    "amx_int8": {"amx_int8"},
-    "neon": {"neon", "asimd"},
-    "fp16": {"fp16_arith", "asimdhp"},
-    "bf16": {"bf16", "sve_bf16", "svebf16"},
-    "i8mm": {"i8mm"},
-    "sve": {"sve"},
-    "sme": {"sme"},
-}
+# Instruction sets that matter for matmul.
+_INSTRUCTIONS = (
+    *("avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10_2", "amx_bf16", "amx_fp16", "amx_int8"),
+    *("neon", "fp16", "bf16", "i8mm", "sve", "sme"),
+)
+# How torch.cpu.get_capabilities and /proc/cpuinfo call some of them.
+_ALIASES = {"avx512_f": "avx512", "avx512f": "avx512", "asimd": "neon", "fp16_arith": "fp16", "asimdhp": "fp16"}
+_ALIASES |= {"sve_bf16": "bf16", "svebf16": "bf16"}
 # Any of these multiplies float16 matrices without converting each number first.
 FLOAT16 = frozenset({"avx512_fp16", "avx10_2", "amx_fp16", "fp16"})
 
@@ -70,18 +60,23 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
 def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
     """Those of `_INSTRUCTIONS` that this processor has."""
     found = cpu_instructions() if with_torch else _cpuinfo("flags", "Features").split()
-    return tuple(name for name, aliases in _INSTRUCTIONS.items() if not aliases.isdisjoint(found))
+    known = {_ALIASES.get(name, name) for name in found}
+    return tuple(name for name in _INSTRUCTIONS if name in known)
+
+
+def answer(*command: str) -> str:
+    """What a program prints; "" if it is not there, fails, or takes more than ten seconds."""
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""
 
 
 def _name() -> str:
     """What the processor calls itself."""
     if platform.system() == "Darwin":
-        try:
-            asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            run = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return platform.processor()
-        return run.stdout.strip() or platform.processor()
+        return answer("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
 
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from openllama_cli.devices.machine.facts import DtypeResult, Measurement
@@ -52,7 +52,10 @@ def measure(device: str, *, free_bytes: int, progress: Progress | None = None, d
             if time.perf_counter() > deadline:
                 break
             progress.start(f"testing {name} on {device}", None)
-            results[name] = _test(device, name, working_set, deadline)
+            try:
+                results[name] = _test(device, name, working_set, deadline)
+            except (RuntimeError, TypeError, MemoryError) as error:
+                results[name] = DtypeResult(ok=False, error=first_line(error, 300))
     finally:
         progress.finish()
     ordered = {name: results[name] for name in DTYPES if name in results}
@@ -78,14 +81,7 @@ def bandwidth(device: str, working_set: int = _WORKING_SET, *, runs: int = 5, de
 
 
 def _test(device: str, name: str, working_set: int, deadline: float) -> DtypeResult:
-    """The smoke test of one dtype. What torch raises becomes the result's error."""
-    try:
-        return _tested(device, name, working_set, deadline)
-    except (RuntimeError, TypeError, MemoryError) as error:
-        return DtypeResult(ok=False, error=first_line(error, 300))
-
-
-def _tested(device: str, name: str, working_set: int, deadline: float) -> DtypeResult:
+    """The smoke test of one dtype. Raises what torch does, as for a dtype that the device does not have."""
     import torch
 
     dtype: torch.dtype = getattr(torch, name)
@@ -112,7 +108,8 @@ def _tested(device: str, name: str, working_set: int, deadline: float) -> DtypeR
     decode_s = _best(decode, device, 5, deadline) / len(copies)
     plain_s = None
     if torch.device(device).type == "cpu":
-        with _without_onednn():
+        # torch warns here of TF32 on Intel GPUs, whatever the machine.
+        with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False):
             plain_s = _best(decode, device, 5, deadline) / len(copies)
     flop = 2 * HIDDEN * INTERMEDIATE
     return DtypeResult(
@@ -162,14 +159,3 @@ def _best(work: Callable[[], object], device: str, runs: int, deadline: float) -
         seconds = once()
         fastest, spent = min(fastest, seconds), spent + seconds
     return fastest
-
-
-@contextlib.contextmanager
-def _without_onednn() -> Iterator[None]:
-    import torch
-
-    with warnings.catch_warnings():
-        # torch warns here of TF32 on Intel GPUs, whatever the machine.
-        warnings.simplefilter("ignore")
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield

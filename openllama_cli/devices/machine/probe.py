@@ -81,9 +81,7 @@ def _backends() -> dict[str, bool]:
     """Which backends of torch.distributed this torch has."""
     from torch import distributed
 
-    if not distributed.is_available():
-        return dict.fromkeys(_BACKENDS, False)
-    # is_xccl_available is newer than the others.
+    # is_xccl_available is newer than the others; a torch without distributed has none of them.
     questions = {name: getattr(distributed, f"is_{name}_available", None) for name in _BACKENDS}
     return {name: bool(question is not None and question()) for name, question in questions.items()}
 
@@ -124,7 +122,7 @@ def _protobuf() -> str:
 
 def _demo_model() -> str:
     found = inspect(demo_folder())
-    return f"complete: {found.parameters / 1e6:.1f} M parameters in {found.dtype}"
+    return f"complete: {found.shape.parameters() / 1e6:.1f} M parameters in {found.dtype}"
 
 
 def read_cache(env: Mapping[str, str] | None = None) -> Cache:

@@ -96,14 +96,11 @@ def loading_budget(memory_available: int, accelerators: Sequence[Accelerator]) -
     memory_available: of the computer, as the system reports it; transformers ignores a container's limit. accelerators: those
     that torch can use. Memory that GPU and CPU share is counted once, as the GPU's.
     """
-    budget: dict[int | str, int] = {}
-    for accelerator in accelerators:
-        kind, _, index = accelerator.device.partition(":")
-        if kind != "mps":
-            budget[int(index or 0)] = accelerator.memory_free
+    gpus = [accelerator for accelerator in accelerators if accelerator.device != "mps"]
+    budget: dict[int | str, int] = {int(gpu.device.partition(":")[2] or 0): gpu.memory_free for gpu in gpus}
     if len(budget) == 1:
         budget = {index: int(free * _SHARE) for index, free in budget.items()}
-    if any(accelerator.device == "mps" for accelerator in accelerators):
+    if len(gpus) < len(accelerators):
         return budget | {"mps": memory_available}
     if any(accelerator.shares_memory for accelerator in accelerators):
         return budget

@@ -84,6 +84,8 @@ class _Run:
         thread.start()
         try:
             while (item := self._queue.get()) is not None:
+                if isinstance(item, OlcError):
+                    item = Step(self._request.row, error=item)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -121,14 +123,11 @@ class _Run:
                     generation_config=config,
                     stopping_criteria=[self._on_token],
                 )
-            self._queue.put(None)
-        except OlcError as error:
-            self._queue.put(Step(request.row, error=error))
-            self._queue.put(None)
         except BaseException as error:  # Raised by `steps`, in the caller's thread.
             self._queue.put(error)
         finally:
             hook.remove()
+            self._queue.put(None)
 
     def _remember_logits(self, module: Any, inputs: Any, output: Any) -> None:
         self._logits = output.logits[0, -1].float()  # [vocab]

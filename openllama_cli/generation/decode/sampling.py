@@ -73,9 +73,8 @@ def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch
     """Divide positive and multiply negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
     index = torch.tensor(sorted(set(seen)), device=logits.device, dtype=torch.long)
     score = logits[index]
-    # An extreme penalty must not make infinities, of which the first would be taken.
-    most = torch.finfo(logits.dtype).max
-    penalized = torch.where(score < 0, score * penalty, score / penalty).clamp(max=most)
+    # An extreme penalty must make neither infinities, of which the first would be taken, nor NaN of a logit of 0.
+    penalized = torch.where(score < 0, score * penalty, score / penalty).nan_to_num(neginf=-torch.inf)
     return logits.index_copy(0, index, penalized)
 
 

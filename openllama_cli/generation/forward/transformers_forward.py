@@ -111,29 +111,30 @@ class TransformersForward:
         keep: int,
         prompt: int | None = None,
     ) -> torch.Tensor:
-        with _row_attention(self._model.config), self._row_rotary(prompt):
-            output = self._model(
+        with self._by_row(prompt):
+            logits: torch.Tensor = self._model(
                 input_ids=ids.to(self._device),
                 position_ids=positions.to(self._device),
                 use_cache=False,
                 logits_to_keep=keep,
                 row_caches=caches,
-            )
-        logits: torch.Tensor = output.logits
+            ).logits
         return logits
 
     @contextmanager
-    def _row_rotary(self, prompt: int | None) -> Iterator[None]:
-        """Have every row turned by itself where the angles depend on its length; transformers' module looks at the longest."""
-        if self._rotary is None:
-            yield
-            return
-        modules = self._model.model._modules
-        before, modules["rotary_emb"], self._rotary.prompt = modules["rotary_emb"], self._rotary, prompt
+    def _by_row(self, prompt: int | None) -> Iterator[None]:
+        """Have every row attend to its own cache, and turned by itself where the angles depend on its length: transformers'
+        module looks at the longest.
+        """
+        config, modules = self._model.config, self._model.model._modules
+        attention, rotary = config._attn_implementation, modules["rotary_emb"]
+        config._attn_implementation = _ATTENTION
+        if self._rotary is not None:
+            modules["rotary_emb"], self._rotary.prompt = self._rotary, prompt
         try:
             yield
         finally:
-            modules["rotary_emb"] = before
+            config._attn_implementation, modules["rotary_emb"] = attention, rotary
 
 
 class _RowRotary(torch.nn.Module):
@@ -172,13 +173,3 @@ def _attend_rows(
     for row, cache in enumerate(row_caches):
         outputs[row] = attend(module.layer_idx, cache, query[row], key[row], value[row], scaling)
     return outputs.transpose(1, 2), None
-
-
-@contextmanager
-def _row_attention(config: Any) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = _ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from openllama_cli.terminal.streams import drop, is_terminal, one_line, out, stderr_console, stdout_console, visible
+from openllama_cli.terminal.streams import drop, is_terminal, message, one_line, out, stderr_console, stdout_console, visible
 
 _COLUMNS = {"pos": ("pos", "tag", "morph"), "lemma": ("lemma",), "dependencies": ("dep", "head")}
 # Tokens, entities and sentences as in spaCy's `Doc.to_json`.
@@ -111,13 +111,10 @@ class AnnotationView:
         return view
 
     def _print(self, what: Text | Table) -> None:
-        console = stdout_console() if self._stream == "stdout" else stderr_console()
-        try:
-            console.print(what, soft_wrap=False)
-        except OSError:
-            if self._stream == "stdout":
-                raise
-            drop(sys.stderr)
+        if self._stream == "stdout":
+            stdout_console().print(what, soft_wrap=False)
+        else:
+            message(what)
 
     def _write(self, text: str) -> None:
         if self._stream == "stdout":

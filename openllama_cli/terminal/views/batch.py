@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from openllama_cli.terminal.streams import is_terminal, notice, out_json, stderr_console
+from openllama_cli.terminal.tables import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -91,11 +92,5 @@ class BatchProgress:
                 self._reader_left = True  # OUTPUT is written all the same.
             return
         words = f", {self._failed} failed" if self._failed else ""
-        time_left = "" if left is None else f", {_clock(left)} left"
+        time_left = "" if left is None else f", {clock(left)} left"
         notice(f"olc: {rows} of {self._total} rows{words}, {self.tokens_per_s:.0f} tokens/s{time_left}")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -35,7 +35,9 @@ class CompletionWriter:
         self._texts[row] += text
         self._ended[row] |= last
         while self._row < len(self._texts) and (self._stream or self._ended[self._row]):
-            self._begin()
+            if not self._begun and self._prompt:
+                out(self._prompt, style=self._style)
+            self._begun = True
             text, self._texts[self._row] = self._texts[self._row], ""
             if text:
                 out(text)
@@ -44,13 +46,6 @@ class CompletionWriter:
             out("\n")
             self._row += 1
             self._begun = False
-
-    def _begin(self) -> None:
-        if self._begun:
-            return
-        self._begun = True
-        if self._prompt:
-            out(self._prompt, style=self._style)
 
 
 def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, forward: str) -> None:

@@ -15,7 +15,6 @@ from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_co
 # From likely to unlikely; dark letters are readable on each.
 _SHADES = ((0.9, "black on #c7e9c0"), (0.5, "black on #e5f5b9"), (0.2, "black on #fee391"), (0.05, "black on #fdae6b"))
 _UNLIKELY = "black on #fb8072"
-_LEGEND = (("≥ 90 %", 0.95), ("≥ 50 %", 0.6), ("≥ 20 %", 0.3), ("≥ 5 %", 0.1), ("below", 0.01))
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
 _PIECE = 12
@@ -47,8 +46,8 @@ def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
 def legend() -> Text:
     """The probability that each shade stands for."""
     text = Text("probability: ", style="dim")
-    for label, probability in _LEGEND:
-        text.append(f" {label} ", style=f"not dim {shade(probability)}")
+    for label, style in [*((f"≥ {100 * least:.0f} %", style) for least, style in _SHADES), ("below", _UNLIKELY)]:
+        text.append(f" {label} ", style=f"not dim {style}")
     return text
 
 

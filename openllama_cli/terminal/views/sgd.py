@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Group
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
+from openllama_cli.terminal.tables import clock
 from openllama_cli.terminal.views.generate import bar
 
 _SIDE_BY_SIDE = 72
@@ -45,7 +45,7 @@ class TrainingView:
             self._live.start(refresh=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -66,7 +66,7 @@ class TrainingView:
         console = stdout_console()
         done = len(self._costs)
         spent = time.monotonic() - self._started
-        left = f"{_clock(spent / done * (self._epochs - done))} left" if done else ""
+        left = f"{clock(spent / done * (self._epochs - done))} left" if done else ""
         if done == self._epochs:
             left = f"took {spent:.1f} s"
         head = f"epoch {done}/{self._epochs}"
@@ -171,12 +171,6 @@ def show_steps(steps: Sequence[tuple[str, Sequence[str]]]) -> None:
 
 def _cost(cost: float) -> str:
     return f"{cost:.4f}" if 0.001 <= cost < 1000 else f"{cost:.3g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def curve(values: Sequence[float], places: int, width: int, height: int, lowest: float, highest: float) -> list[str]:

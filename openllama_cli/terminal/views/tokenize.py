@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from openllama_cli.terminal.streams import stdout_console
+from openllama_cli.terminal.streams import escaped, stdout_console
 
 # Neighbors differ, and dark letters are readable on each of them.
 _COLORS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
@@ -68,6 +68,5 @@ def _visible(character: str) -> str:
     category = unicodedata.category(character)
     # Variation selectors are marks, but their effect and width depend on the terminal.
     if category in _UNSHOWN or category == "Zs" or "\ufe00" <= character <= "\ufe0f":
-        code = ord(character)
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+        return escaped(character)
     return character

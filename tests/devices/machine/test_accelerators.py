@@ -23,6 +23,7 @@ BANNER = """
 PROC = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 14:37:44 UTC 2024
 GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)
 """
+BUS = "sys/bus/pci/devices/0000:01:00.0"
 PROC_OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs-builder)\n"
 
 
@@ -31,39 +32,27 @@ def test_nvidia_smi_names_driver_cuda_and_gpus() -> None:
     assert parse_nvidia_smi(LISTING, "").cuda is None
 
 
-@pytest.mark.parametrize(("text", "driver"), [(PROC, "470.256.02"), (PROC_OPEN, "570.86.15"), ("new words", "unknown")])
-def test_without_nvidia_smi_the_kernel_module_tells_the_driver(tmp_path: Path, text: str, driver: str) -> None:
-    (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
-    (tmp_path / "proc/driver/nvidia/version").write_text(text)
-    assert read_nvidia(tmp_path) == Nvidia(driver, None, ())
-
-
-def test_a_device_file_alone_is_a_gpu_that_a_container_was_given(tmp_path: Path) -> None:
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/nvidia0").touch()
-    assert read_nvidia(tmp_path) == Nvidia("unknown", None, ("nvidia0",))
-
-
 @pytest.mark.parametrize(
-    ("vendor", "kind", "found"),
+    ("files", "found"),
     [
-        ("0x10de", "0x030000", True),
-        ("0x10de", "0x030200", True),
-        ("0x10de", "0x040300", False),  # Its sound.
-        ("0x8086", "0x030000", False),
+        ({}, None),
+        ({"proc/driver/nvidia/version": PROC}, Nvidia("470.256.02", None, ())),
+        ({"proc/driver/nvidia/version": PROC_OPEN}, Nvidia("570.86.15", None, ())),
+        ({"proc/driver/nvidia/version": "new words"}, Nvidia("unknown", None, ())),
+        # What a container was given.
+        ({"dev/nvidia0": ""}, Nvidia("unknown", None, ("nvidia0",))),
+        ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x030000\n"}, Nvidia(None, None, ())),
+        ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x030200\n"}, Nvidia(None, None, ())),
+        ({f"{BUS}/vendor": "0x10de\n", f"{BUS}/class": "0x040300\n"}, None),  # Its sound.
+        ({f"{BUS}/vendor": "0x8086\n", f"{BUS}/class": "0x030000\n"}, None),
+        ({f"{BUS}/vendor": "0x10de\n"}, None),
     ],
 )
-def test_a_gpu_on_the_bus_without_a_driver_is_found(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:
-    device = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
-    device.mkdir(parents=True)
-    (device / "vendor").write_text(f"{vendor}\n")
-    (device / "class").write_text(f"{kind}\n")
-    (device.parent / "0000:02:00.0").mkdir()
-    assert read_nvidia(tmp_path) == (Nvidia(None, None, ()) if found else None)
-
-
-def test_a_machine_without_nvidia_has_none(tmp_path: Path) -> None:
-    assert read_nvidia(tmp_path) is None
+def test_without_nvidia_smi_the_system_tells_of_gpus(tmp_path: Path, files: dict[str, str], found: Nvidia | None) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert read_nvidia(tmp_path) == found
 
 
 @pytest.mark.parametrize(

@@ -93,22 +93,17 @@ def test_verdicts_of_7b_in_float16(machine: Facts, device: str, verdict: str, wo
     assert (plan.verdict, plan.verdict_text) == (verdict, words)
 
 
-def test_everything_is_counted_once_on_some_device() -> None:
+def test_everything_is_counted_once_and_offloaded_layers_are_computed_and_cached_on_the_gpu() -> None:
     plan = planned("13b", "float16", facts(gpu(0, free=11), gpu(1, free=10)))
     assert {load.device for load in plan.devices} == {"cuda:0", "cuda:1", "cpu"}
     assert sum(load.weights_bytes for load in plan.devices) == plan.weights_bytes
     assert sum(load.layers for load in plan.devices) == 40
     assert sum(load.cache_bytes for load in plan.devices) == plan.cache_bytes_per_row
-
-
-def test_layers_on_the_cpu_are_computed_and_cached_on_the_gpu() -> None:
-    plan = planned("7b", "float16", facts(gpu(free=11)))
-    gpu_load, cpu_load = plan.devices
-    assert (gpu_load.device, cpu_load.device) == ("cuda:0", "cpu")
-    assert gpu_load.cache_bytes == plan.cache_bytes_per_row
-    assert cpu_load.cache_bytes == 0
-    assert gpu_load.reserved_bytes == max(part.bytes for part in plan.parts if part.device == "cpu")
-    assert gpu_load.weights_bytes + gpu_load.reserved_bytes + gpu_load.cache_bytes <= gpu(free=11).memory_free
+    first, _, last = plan.devices
+    assert (first.device, last.device, last.cache_bytes) == ("cuda:0", "cpu", 0)
+    assert first.reserved_bytes == max(part.bytes for part in plan.parts if part.device == "cpu")
+    one = planned("7b", "float16", facts(gpu(free=11))).devices[0]
+    assert one.weights_bytes + one.reserved_bytes + one.cache_bytes <= gpu(free=11).memory_free
 
 
 def test_rows_and_tokens_follow_from_the_tightest_device() -> None:

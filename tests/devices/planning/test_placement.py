@@ -22,6 +22,8 @@ from tests.support.machines import CPU, GB, facts, gpu, mps
 from tests.support.tiny_models import write_tiny_llama
 
 LAYERS = 6
+# Of the model's bytes: what the memory is limited to.
+SHARES = (0.4, 0.6, 0.8, 0.95, 1.2, 1.6)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["own output", "tied output"])
@@ -47,10 +49,9 @@ def real_parts(model: Any) -> dict[str, tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.95, 1.2, 1.6])
+@pytest.mark.parametrize(("share", "dtype"), list(zip(SHARES, ["float32", "bfloat16"] * 3, strict=True)))
 def test_a_model_loaded_under_a_tight_limit_lies_where_the_plan_says(
-    folder: Path, dtype: DtypeName, share: float, tmp_path: Path
+    folder: Path, share: float, dtype: DtypeName, tmp_path: Path
 ) -> None:
     checkpoint = inspect(folder)
     planned_model = skeleton(checkpoint.config, dtype)
@@ -76,7 +77,7 @@ def test_the_limits_of_that_test_are_tight_in_different_places(folder: Path) -> 
     model = skeleton(inspect(folder).config, "float32")
     whole = sum(part.bytes for part in parts(model, {"": "cpu"}))
     placements = set()
-    for share in (0.4, 0.6, 0.8, 0.95, 1.2, 1.6):
+    for share in SHARES:
         placed = parts(model, auto_device_map(model, {"cpu": int(share * whole)}))
         placements.add(sum(part.is_layer and part.device == "cpu" for part in placed))
     assert {0, LAYERS} & placements
@@ -96,21 +97,20 @@ def test_published_models_are_built_without_weights_and_have_every_number(alias:
 
 
 @pytest.mark.parametrize(
-    "machine",
+    ("alias", "machine"),
     [
-        facts(),
-        facts(gpu(free=11)),
-        facts(gpu(free=23.5, total=24)),
-        facts(gpu(0, free=11), gpu(1, free=10)),
-        facts(*(gpu(index, free=8) for index in range(4))),
-        facts(mps()),
-        facts(mps(), cpu=dataclasses.replace(CPU, memory_available=20 * GB)),
+        ("3b", facts()),
+        ("13b", facts(gpu(free=11))),
+        ("3b", facts(gpu(free=23.5, total=24))),
+        ("13b", facts(gpu(0, free=11), gpu(1, free=10))),
+        ("13b", facts(*(gpu(index, free=8) for index in range(4)))),
+        ("3b", facts(mps())),
+        ("13b", facts(mps(), cpu=dataclasses.replace(CPU, memory_available=20 * GB))),
     ],
     ids=["cpu", "small GPU", "large GPU", "two GPUs", "four GPUs", "Apple", "small Apple"],
 )
-@pytest.mark.parametrize("alias", ["3b", "13b"])
 def test_the_memory_that_is_reckoned_with_gives_the_map_that_transformers_itself_would(
-    machine: Any, alias: str, monkeypatch: pytest.MonkeyPatch
+    alias: str, machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers asks accelerate for the free memory; given the same answer, it chooses the same map on its own."""
     available = machine.cpu.memory_available
