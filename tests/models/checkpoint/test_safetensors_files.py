@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from tests.support.tiny_models import write_tiny_llama
 
-READERS = {"model.safetensors": read_safetensors_header, "pytorch_model.bin": read_torch_header}
+READERS: dict[str, Callable[[Path], dict[str, TensorInfo]]] = {
+    "model.safetensors": read_safetensors_header,
+    "pytorch_model.bin": lambda file: read_torch_header(file).tensors,
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def test_the_torch_header_is_what_torch_reads(tmp_path: Path) -> None:
     for checksums in (False, True):
         torch.serialization.set_crc32_options(checksums)
         torch.save(state, tmp_path / "x.bin")
-        found = read_torch_header(tmp_path / "x.bin")
+        found = read_torch_header(tmp_path / "x.bin").tensors
         loaded = torch.load(tmp_path / "x.bin", weights_only=True)
         assert found == {n: TensorInfo(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in loaded.items()}
 
