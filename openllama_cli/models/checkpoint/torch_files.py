@@ -10,6 +10,8 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -168,29 +170,29 @@ def _stored(stream: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def check_storages(file: Path, storages: tuple[StoredBytes, ...]) -> None:
-    """Read all weights of a PyTorch file and compare them with their checksums, where it has any.
+def check_storages(storages: Mapping[Path, tuple[StoredBytes, ...]]) -> None:
+    """Read all weights of PyTorch files and compare them with their checksums, where they have any.
 
-    On two threads some 3 GB/s of what the system has in its cache. Raises ModelError where one differs, OSError where the file
-    cannot be read.
+    storages: of each file, see `TorchHeader`. On two threads some 3 GB/s of what the system has in its cache: for who reads the
+    files anyway, not for every start. Raises ModelError where one differs, OSError where a file cannot be read.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    def differs(stored: StoredBytes) -> bool:
-        crc = 0
-        with file.open("rb", buffering=0) as stream:
-            stream.seek(stored.offset)
-            left = stored.count
-            while left:
-                block = stream.read(min(left, _BLOCK))
-                if not block:
-                    return True
-                crc = zlib.crc32(block, crc)
-                left -= len(block)
-        return crc != stored.crc
-
-    known = [stored for stored in storages if stored.crc]
     with ThreadPoolExecutor(2) as threads:
-        wrong = sum(threads.map(differs, known))
-    if wrong:
-        raise damaged(file, f"is damaged: {wrong} of its {len(known)} storages do not match their checksums")
+        for file, stored in storages.items():
+            wrong = sum(threads.map(partial(_differs, file), stored))
+            if wrong:
+                raise damaged(file, f"is damaged: {wrong} of its {len(stored)} storages do not match their checksums")
+
+
+def _differs(file: Path, stored: StoredBytes) -> bool:
+    crc, left = 0, stored.count if stored.crc else 0
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(stored.offset)
+        while left:
+            block = stream.read(min(left, _BLOCK))
+            if not block:
+                return True
+            crc = zlib.crc32(block, crc)
+            left -= len(block)
+    return crc != stored.crc
