@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # Some 120 bytes describe a tensor. (The library refuses headers of more than 100 MB, whose parsing takes 3 GB and 20 s.)
-LONGEST_HEADER = 8 * 2**20
+LONGEST_HEADER = 4 * 2**20
 _LONGEST_OF_LIBRARY = 100_000_000
 _MOST_DIMENSIONS = 64
 

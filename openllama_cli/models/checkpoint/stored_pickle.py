@@ -13,8 +13,8 @@ from typing import Any
 from openllama_cli.models.checkpoint.shape import TORCH_STORAGES
 from openllama_cli.models.model_files import brief
 
-# Some 250 bytes describe a tensor: this is a model of a thousand layers.
-LONGEST_PICKLE = 2 * 2**20
+# Some 250 bytes describe a tensor: this is a model of five hundred layers.
+LONGEST_PICKLE = 2**20
 _DTYPES = {("torch", storage): dtype for dtype, storage in TORCH_STORAGES.items()}
 _ORDERED_DICT = ("collections", "OrderedDict")
 _TENSOR = ("torch._utils", "_rebuild_tensor_v2")

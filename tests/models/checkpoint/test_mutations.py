@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from transformers import LlamaTokenizer
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
@@ -64,6 +65,7 @@ KINDS = {
     "config.json": Kind("safetensors", "config.json", _JSON),
     "generation_config.json": Kind("safetensors", "generation_config.json", _JSON),
     "tokenizer.model": Kind("safetensors", "tokenizer.model", (bytes_anywhere,)),
+    "tokenizer.json": Kind("fast", "tokenizer.json", _JSON),
     "tokenizer_config.json": Kind("safetensors", "tokenizer_config.json", _JSON),
 }
 
@@ -78,6 +80,9 @@ def write_folders(where: Path) -> dict[str, Path]:
         "legacy": write_tiny_llama(where / "legacy", safe=False, **_SHAPE),
         "meta": write_meta_llama(where / "meta", shards=2, **_SHAPE),
     }
+    folders["fast"] = write_tiny_llama(where / "fast", **_SHAPE)
+    LlamaTokenizer.from_pretrained(folders["fast"]).save_pretrained(folders["fast"])
+    (folders["fast"] / "tokenizer.model").unlink()
     torch.save(weights(), folders["legacy"] / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     return folders
 
