@@ -50,6 +50,10 @@ def is_there(file: Path) -> bool:
         return False
     except ValueError:  # A NUL in its name.
         return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
     if stat.S_ISREG(mode):
         return True
     kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
@@ -101,7 +105,7 @@ def fetch_again(file: Path) -> str:
         if part.startswith("models--"):
             repo = part.removeprefix("models--").replace("--", "/")
             return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
-    return f"copy {file.name} again from its source, and compare size and checksum"
+    return f"copy {brief(file.name)} again from its source, and compare size and checksum"
 
 
 def brief(text: object, limit: int = 60) -> str:

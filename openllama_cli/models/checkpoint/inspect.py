@@ -84,7 +84,8 @@ def inspect(path: Path) -> Checkpoint:
             return _inspect_meta(path) if _is_meta(path) else _inspect_hugging_face(path)
     except OSError as error:
         raise ModelError(
-            f"{error.filename or path} cannot be read: {error.strerror or error}", "check the file and its permissions"
+            f"{brief(str(error.filename or path), 300)} cannot be read: {error.strerror or error}",
+            "check the file and its permissions",
         ) from error
 
 
