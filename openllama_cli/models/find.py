@@ -16,6 +16,7 @@ from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.download import Notice
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
+from openllama_cli.models.stand_ins import refuse_file_as_model
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import config_dir
 from openllama_cli.system.progress import Progress
@@ -104,7 +105,7 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     if path is not None and path.is_dir():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
-        raise ModelError(f"{source}{name} is a file; a model is a folder", "give the folder that contains it")
+        raise refuse_file_as_model(path, f"{source}{name}")
     if _looks_like_path(name):
         raise ModelError(
             f"{source}the folder {name} does not exist",

@@ -70,7 +70,7 @@ def test_missing_path_and_unknown_name_are_named_and_never_asked_of_the_hub(home
         with pytest.raises(ModelError, match="not a known model"):
             find(ModelSpec(model=name))
     (home / "here/model.gguf").write_text("")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(ModelError, match="is a GGUF file"):
         resolve("model.gguf")
     with pytest.raises(ModelError) as caught:
         resolve("open_llama_3b_v2")

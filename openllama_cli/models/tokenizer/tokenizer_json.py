@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
+from openllama_cli.models.model_files import damaged, fetch_again, read, read_object
+from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 from openllama_cli.models.tokenizer.files import configured_ids, eos_ids
 
