@@ -88,7 +88,7 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
     if not any(str(name).lower() in _CLASSES for name in (classes if isinstance(classes, list) else [classes])):
         raise ModelError(
-            f"{file} describes {_short(classes)}, not a LlamaForCausalLM",
+            f"{file} describes {short(classes)}, not a LlamaForCausalLM",
             "use a Llama that predicts the next token; see `olc models list`",
         )
     quantization = raw.get("quantization_config")
