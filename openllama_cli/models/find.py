@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from openllama_cli.errors import ModelError, OlcError, UsageError
+from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.download import Notice
@@ -22,8 +22,10 @@ from openllama_cli.system.progress import Progress
 
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-# What an error says in front of a name that its user did not type just now.
+# What an error says in front of a name that its user did not type just now, and how its user undoes the choice.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
+_WHY = {"environment": "named by OLC_MODEL", "default": "the default model, chosen with `olc models default`"}
+_UNDO = {"environment": "unset OLC_MODEL", "default": "`olc models default --unset`"}
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,38 @@ def find(
     assert repo_id is not None, "a target is a folder or on the Hub"
     path = cached(repo_id, spec.revision) or (None if weights else _with_tokenizer(repo_id, spec.revision))
     if path is None:
-        from openllama_cli.models.hub.pull import pull
-
-        path = pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=notice)
+        path = _pulled(repo_id, name, chosen_by, spec, weights=weights, progress=progress, notice=notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
+
+
+def _pulled(
+    repo_id: str,
+    name: str,
+    chosen_by: ChosenBy,
+    spec: ModelSpec,
+    *,
+    weights: bool,
+    progress: Progress | None,
+    notice: Notice | None,
+) -> Path:
+    """Download a model. Its user may not know that one is needed, so errors name the model and what chose it."""
+    from openllama_cli.models.hub.pull import pull
+
+    why = _WHY.get(chosen_by)
+    if why is not None and notice is not None:
+        notice(f"{name} is {why}")
+    try:
+        return pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=notice)
+    except HubError as problem:
+        asked = f"{name} ({why})" if why is not None else name
+        known = problem.cause.startswith((name, repo_id))
+        cause = f"{asked}: {problem.cause}" if known else f"{asked} is not downloaded, and {problem.cause}"
+        if known and why is None:
+            cause = problem.cause
+        pull_command = f"olc models pull {name}"
+        later = "" if pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy else f"; then `{pull_command}`"
+        undo = f", or {_UNDO[chosen_by]}" if why is not None else ""
+        raise HubError(cause, f"{problem.remedy}{later}{undo}", code=problem.code) from problem
 
 
 def _unknown(name: str, source: str = "") -> ModelError:

@@ -28,13 +28,23 @@ def hub_cache_dir(env: Mapping[str, str] | None = None) -> Path:
         if home is None:
             home = str(Path(env.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
         given = str(Path(home) / "hub")
-    return Path(os.path.expandvars(given)).expanduser()
+    path = Path(os.path.expandvars(given))
+    try:
+        return path.expanduser()
+    except RuntimeError:  # The home of a user who does not exist; huggingface_hub takes it as it is.
+        return path
+
+
+def hub_cache_variable(env: Mapping[str, str] | None = None) -> str:
+    """The variable to set for another cache folder: the one that is in force, else HF_HOME."""
+    env = os.environ if env is None else env
+    return next((name for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if name in env), "HF_HOME")
 
 
 def hub_endpoint(env: Mapping[str, str] | None = None) -> str:
     """The Hub's address without a slash at its end: HF_ENDPOINT, else the public one."""
     env = os.environ if env is None else env
-    return env.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return (env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def hub_offline(env: Mapping[str, str] | None = None) -> bool:

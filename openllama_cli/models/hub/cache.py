@@ -24,6 +24,7 @@ from openllama_cli.models.hub.files import missing_files
 from openllama_cli.system.paths import hub_cache_dir
 
 PARTIAL_SUFFIX = ".olc.incomplete"
+_LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,18 @@ def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = Non
     if not is_safe_revision(name):
         return None
     ref = repo / "refs" / name
-    commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else name
+    commit = _ref(ref) or name
     folder = repo / "snapshots" / commit
     return folder if is_safe_revision(commit) and folder.is_dir() else None
+
+
+def _ref(file: Path) -> str:
+    """The commit in a ref, "" if there is none."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_LONGEST).decode("utf-8", "replace").strip() if file.is_file() else ""
+    except OSError:
+        return ""
 
 
 def cached(repo_id: str, revision: str | None = None) -> Path | None:
@@ -72,8 +82,10 @@ def cached(repo_id: str, revision: str | None = None) -> Path | None:
 
 
 def is_safe_revision(revision: str) -> bool:
-    """Whether a revision can be part of a path: no way out of the cache."""
-    return bool(revision) and not Path(revision).is_absolute() and not {"..", ".", ""} & set(revision.split("/"))
+    """Whether a revision can be part of a path: no way out of the cache, and no name that a file cannot have."""
+    parts = revision.split("/")
+    right = revision.isprintable() and len(revision) <= _LONGEST and not Path(revision).is_absolute()
+    return right and not {"..", ".", ""} & set(parts) and all(len(part.encode()) <= 255 for part in parts)
 
 
 def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:

@@ -204,7 +204,9 @@ def test_revision_that_leads_out_of_the_cache(server: HubServer, revision: str) 
 def test_checksum_that_leads_out_of_the_cache(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.hub_server._git", lambda content: "../../../evil")
     server.add("org/tiny", WHOLE)
-    assert failure().code == "not_a_hub"
+    assert failure().code == "checksum", "none, and the tokenizer is not one"
+    blobs = repo_folder("org/tiny") / "blobs"
+    assert {file.resolve().parent for file in blobs.iterdir()} == {blobs.resolve()}
 
 
 def test_requests_name_no_file_outside_the_plan(tiny: HubServer) -> None:
