@@ -40,7 +40,7 @@ def annotate(pipeline: Pipeline, texts: Iterable[str], kinds: Sequence[str]) -> 
     most = min(_JAPANESE_PIECE if pipeline.nlp.lang == "ja" else PIECE, pipeline.nlp.max_length)
     tokens_before = 0
     keys: tuple[str, ...] = ()
-    for group in _groups(_all_pieces(texts, most)):
+    for group in _groups(texts, most):
         for (number, start, part, last), (raw, has) in zip(group, _run(pipeline, group, kinds), strict=True):
             if start == 0:
                 tokens_before, keys = 0, ()
@@ -84,10 +84,8 @@ def annotate_rows(pipeline: Pipeline, texts: Sequence[str], kinds: Sequence[str]
 
 @dataclass(frozen=True)
 class Similarity:
-    """cosine: of the mean vectors of the words of `a` and `b`, between -1 and 1. unknown: their words without a vector."""
+    """cosine: of the mean vectors of the words of two texts, between -1 and 1. unknown: their words without a vector."""
 
-    a: str
-    b: str
     cosine: float
     unknown: tuple[str, ...]
 
@@ -114,7 +112,7 @@ def similarity(pipeline: Pipeline, a: str, b: str) -> Similarity:
             raise OlcError(cause, "compare other words", code="no_vectors")
     # The mean includes the zeros of unknown words, which make it shorter but do not change its direction.
     unknown = dict.fromkeys(token.text for doc in docs for token in doc if not token.has_vector and not token.is_space)
-    return Similarity(a, b, round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
+    return Similarity(round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
 
 
 def cut(text: str, most: int) -> Iterator[tuple[int, str]]:
@@ -157,22 +155,17 @@ def _joined(text: str, place: int) -> bool:
 _Part = tuple[int, int, str, bool]
 
 
-def _all_pieces(texts: Iterable[str], most: int) -> Iterator[_Part]:
-    for number, text in enumerate(texts):
-        for start, part in cut(text, most):
-            yield number, start, part, start + len(part) == len(text)
-
-
-def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+def _groups(texts: Iterable[str], most: int) -> Iterator[list[_Part]]:
     """Pieces that together are as long as one long piece: spaCy is faster on batches, and holds one batch at a time."""
     group: list[_Part] = []
     characters = 0
-    for part in parts:
-        if group and characters + len(part[2]) > PIECE:
-            yield group
-            group, characters = [], 0
-        group.append(part)
-        characters += len(part[2])
+    for number, text in enumerate(texts):
+        for start, part in cut(text, most):
+            if group and characters + len(part) > PIECE:
+                yield group
+                group, characters = [], 0
+            group.append((number, start, part, start + len(part) == len(text)))
+            characters += len(part)
     if group:
         yield group
 
@@ -191,7 +184,9 @@ def _run(pipeline: Pipeline, group: Sequence[_Part], kinds: Sequence[str]) -> li
                 raw = doc.to_json()
                 if "vectors" in kinds and pipeline.has_vectors:
                     for token, entry in zip(doc, raw["tokens"], strict=True):
-                        entry["vector"] = _vector(token)
+                        # None for a word that the table lacks, for which spaCy gives zeros.
+                        vector = token.vector.tolist() if token.has_vector else None
+                        entry["vector"] = vector and [round(value, _DECIMALS) for value in vector]
                 results.append((raw, _provided(pipeline, doc)))
         except OlcError:
             raise
@@ -208,11 +203,6 @@ def _provided(pipeline: Pipeline, doc: Any) -> frozenset[str]:
     attributes = {"pos": ("POS", "TAG"), "lemma": ("LEMMA",), "entities": ("ENT_IOB",), "dependencies": ("DEP",)}
     found = {kind for kind, names in attributes.items() if any(doc.has_annotation(name) for name in names)}
     return frozenset(found | {"tokens"} | ({"vectors"} if pipeline.has_vectors else set()))
-
-
-def _vector(token: Any) -> list[float] | None:
-    """A word's vector, rounded; None for a word that the table lacks, for which spaCy gives zeros."""
-    return [round(float(value), _DECIMALS) for value in token.vector.tolist()] if token.has_vector else None
 
 
 def _tokens(

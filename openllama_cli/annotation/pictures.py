@@ -8,6 +8,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -19,34 +20,21 @@ _CELL, _LINE, _FONT = 9.0, 34, 15
 _MARGIN = 20
 # Characters that XML 1.0 cannot hold.
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-# displaCy's colors of entity labels; dark letters are readable on each.
-_KNOWN = {
-    "ORG": "#7aecec",
-    "PRODUCT": "#bfeeb7",
-    "GPE": "#feca74",
-    "LOC": "#ff9561",
-    "PERSON": "#aa9cfc",
-    "PER": "#aa9cfc",
-    "NORP": "#c887fb",
-    "FAC": "#9cc9cc",
-    "EVENT": "#ffeb80",
-    "LAW": "#ff8197",
-    "LANGUAGE": "#ff8197",
-    "WORK_OF_ART": "#f0d0ff",
-    "DATE": "#bfe1d9",
-    "TIME": "#bfe1d9",
-    "MONEY": "#e4e7d2",
-    "QUANTITY": "#e4e7d2",
-    "ORDINAL": "#e4e7d2",
-    "CARDINAL": "#e4e7d2",
-    "PERCENT": "#e4e7d2",
-}
-_OTHERS = tuple(dict.fromkeys(_KNOWN.values()))
+
+
+@cache
+def _colors() -> dict[str, str]:
+    """displaCy's colors of entity labels, and PER's, which it lacks; dark letters are readable on each."""
+    from spacy.displacy.render import EntityRenderer
+
+    colors: dict[str, str] = EntityRenderer().colors
+    return {**colors, "PER": colors["PERSON"]}
 
 
 def color(label: str) -> str:
     """The color of an entity label as "#rrggbb": displaCy's if it has one, otherwise always the same one."""
-    return _KNOWN.get(label.upper()) or _OTHERS[zlib.crc32(label.encode()) % len(_OTHERS)]
+    others = list(dict.fromkeys(_colors().values()))
+    return _colors().get(label.upper()) or others[zlib.crc32(label.encode()) % len(others)]
 
 
 def dependency_svg(pipeline: Pipeline, document: Mapping[str, Any]) -> tuple[str, int]:
@@ -84,11 +72,8 @@ def _stacked(parts: Sequence[tuple[str, float, float]]) -> str:
     for svg, _, height in parts:
         nested.append(svg.replace("<svg ", f'<svg y="{top:g}" ', 1))
         top += height
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{top:g}" style="background: #ffffff">\n'
-        + "\n".join(nested)
-        + "\n</svg>\n"
-    )
+    begin = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{top:g}" style="background: #ffffff">'
+    return "\n".join([begin, "\n".join(nested), "</svg>\n"])
 
 
 def entity_svg(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
@@ -180,10 +165,5 @@ def _shown(text: str) -> str:
 
 def _cells(text: str) -> int:
     """About how many columns a text takes in a monospaced font."""
-    return sum(_width(character) for character in text)
-
-
-def _width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    visible = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
+    return len(visible) + sum(unicodedata.east_asian_width(character) in "WF" for character in visible)

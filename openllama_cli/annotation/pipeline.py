@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,9 @@ _OWN_TOKENIZER = {"ja": "Japanese", "ko": "Korean", "th": "Thai"}
 
 @dataclass(frozen=True)
 class Choice:
-    """An available pipeline. package, folder: one of them, or neither for the blank pipeline of `language`."""
+    """An available pipeline. source: an installed package or a folder, or None for the blank pipeline of `language`."""
 
-    package: str | None = None
-    folder: Path | None = None
+    source: str | Path | None = None
     language: str = "en"
 
 
@@ -58,11 +57,11 @@ def find_pipeline(name: str | None, language: str | None = None) -> Choice:
         return _by_language("en" if language is None else language, spacy)
     path = Path(name)
     if name and path.is_dir():
-        return Choice(folder=_with_config(path))
+        return Choice(_with_config(path))
     cause, remedy = f"no spaCy pipeline of that name is installed: {name or repr(name)}", _alternatives(name)
     if name.isidentifier() and (package := _folder_of(name)) is not None:
         if (package / "meta.json").is_file():
-            return Choice(package=name)
+            return Choice(name)
         cause = f"{name} is an installed package, but not a spaCy pipeline"
     elif name and path.exists():
         cause, remedy = f"{name} is a file; a pipeline is a folder", "install it as a package, or unpack it"
@@ -84,17 +83,13 @@ def _by_language(language: str, spacy: Path) -> Choice:
         remedy = "use one of spaCy's codes: en, de, es, hi, ja, …; xx is any language"
         raise UsageError(f"--lang {language}: spaCy does not have this language", remedy)
     trained = [name for name in _installed() if name.startswith(f"{language}_")]
-    return Choice(package=min(trained, key=_smallest_first, default=None), language=language)
+    smallest = min(trained, key=lambda name: (*(not name.endswith(f"_{size}") for size in _SIZES), name), default=None)
+    return Choice(smallest, language)
 
 
 def _installed() -> list[str]:
     """Names of installed packages that are pipelines."""
     return sorted({point.name for point in entry_points(group="spacy_models")})
-
-
-def _smallest_first(name: str) -> tuple[int, str]:
-    size = name.rsplit("_", 1)[-1]
-    return (_SIZES.index(size) if size in _SIZES else len(_SIZES), name)
 
 
 def _folder_of(package: str) -> Path | None:
@@ -161,21 +156,20 @@ def open_pipeline(choice: Choice) -> Pipeline:
         except (ImportError, ValueError) as error:  # ValueError: built for another numpy
             cause = f"spaCy is installed but cannot be imported: {first_line(error)}"
             raise OlcError(cause, f"{INSTALL_SPACY} --force-reinstall", code="spacy_missing") from error
-        if choice.package is None and choice.folder is None:
+        if choice.source is None:
             return _blank(choice.language, notes)
-        named = choice.package or choice.folder or ""
         try:
-            nlp = spacy.load(named)
+            nlp = spacy.load(choice.source)
         except Exception as error:
             # A pipeline is other people's files and code: whatever it raises is about it.
             raise OlcError(
-                f"the pipeline {named} cannot be loaded: {first_line(error)}",
-                f"install what it names, or download or train it again for spaCy {version_of_spacy()}",
+                f"the pipeline {choice.source} cannot be loaded: {first_line(error)}",
+                f"install what it names, or download or train it again for spaCy {version('spacy')}",
                 code="pipeline",
             ) from error
-    name, version = f"{nlp.meta['lang']}_{nlp.meta['name']}", str(nlp.meta["version"])
-    identity = {"pipeline": name, "version": version, "spacy": version_of_spacy()}
-    return Pipeline(nlp, f"{name} {version}", identity, trained=True, notes=notes)
+    name, of = f"{nlp.meta['lang']}_{nlp.meta['name']}", str(nlp.meta["version"])
+    identity = {"pipeline": name, "version": of, "spacy": version("spacy")}
+    return Pipeline(nlp, f"{name} {of}", identity, trained=True, notes=notes)
 
 
 def _blank(language: str, notes: list[str]) -> Pipeline:
@@ -200,7 +194,7 @@ def _blank(language: str, notes: list[str]) -> Pipeline:
     # First, into the list that the caller still adds to.
     told = f"no trained pipeline for {language} is installed; a blank one finds {found}. For more: {install_command(language)}"
     notes.insert(0, told)
-    identity = {"pipeline": f"blank:{language}", "version": version_of_spacy(), "spacy": version_of_spacy()}
+    identity = {"pipeline": f"blank:{language}", "version": version("spacy"), "spacy": version("spacy")}
     return Pipeline(nlp, f"the blank pipeline for {language}", identity, trained=False, notes=notes)
 
 
@@ -217,13 +211,6 @@ def _add_lookup_lemmas(nlp: Any) -> None:
             nlp.get_pipe("lemmatizer").initialize(nlp=nlp)
         except ValueError:
             nlp.remove_pipe("lemmatizer")
-
-
-def version_of_spacy() -> str:
-    """Such as "3.8.18"."""
-    from spacy.about import __version__
-
-    return __version__
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def open_runner(
         on_cpu = loaded.input_device.type == "cpu"
         batch_size = auto_batch_size(
             free_bytes(loaded.input_device) // (share if on_cpu else 1),
-            2 * shape.layers * shape.kv_heads * shape.head_dim * loaded.dtype.itemsize,
+            shape.cache_bytes(loaded.dtype.itemsize),
             min(shape.context, positions),
             on_cpu=on_cpu,
         )

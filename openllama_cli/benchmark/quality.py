@@ -10,24 +10,18 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.forward.transformers_forward import Forward
+from openllama_cli.generation.session import choose_forward, load_model
 from openllama_cli.models.opened import OpenedModel, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName
 from openllama_cli.system.device import DtypeName
 
 _CHUNK = 512
-
-
-def measure(opened: OpenedModel, spec: ModelSpec, rows: list[list[int]]) -> float:
-    """The perplexity of rows of token ids under a model."""
-    from openllama_cli.generation.session import choose_forward, load_model
-
-    return perplexity(choose_forward(load_model(opened, spec)), rows)
 
 
 def _rows(opened: OpenedModel, file: Path | None, sample: int, seed: int) -> list[list[int]]:
@@ -78,14 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offline", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        spec = ModelSpec(
-            options.model,
-            revision=options.revision,
-            device=options.device,
-            dtype=options.dtype,
-            offline=options.offline,
-            quantize=options.quantize,
-        )
+        spec = ModelSpec(**{field.name: getattr(options, field.name) for field in fields(ModelSpec)})
         print(_compare(spec, options.file, options.sample, options.seed, as_json=options.json))
     except OlcError as error:
         print(f"error: {error.cause}\n  fix: {error.remedy}", file=sys.stderr)
@@ -100,8 +87,8 @@ def _compare(spec: ModelSpec, file: Path | None, sample: int, seed: int, *, as_j
         raise UsageError(f"--sample {sample} is out of range", "give 1 or more")
     opened = open_model(spec, notice=lambda text: print(text, file=sys.stderr))
     rows = _rows(opened, file, sample, seed)
-    before = measure(opened, replace(spec, quantize=None, device="cpu"), rows)
-    after = measure(opened, spec, rows)
+    unquantized = replace(spec, quantize=None, device="cpu")
+    before, after = (perplexity(choose_forward(load_model(opened, one)), rows) for one in (unquantized, spec))
     tokens = sum(len(row) - 1 for row in rows)
     if as_json:
         return json.dumps({"tokens": tokens, "unquantised": before, spec.quantize: after, "ratio": after / before})

@@ -123,16 +123,13 @@ def measure(rows: int, workers: int) -> dict[str, Any]:
 def _throughput(
     name: str, rows: int, workers: int, keep: Callable[[Result], object], batch_size: int = MOST_ON_CPU
 ) -> dict[str, Any]:
-    began, first, processor = time.perf_counter(), 0.0, 0.0
+    began = time.perf_counter()
     with _runner(rows, workers, keep, InstantWorker, batch_size) as runner:
-        for progress in runner.run(_rows(rows)):
-            if progress.rows and not first:
-                first, processor, before = time.perf_counter(), time.process_time(), progress.rows
-    seconds = time.perf_counter() - first
+        first, seconds, processor = _timed(runner, _rows(rows), rows)
     return {
         f"{name}_first_row_s": round(first - began, 2),
-        f"{name}_rows_per_s": round((rows - before) / seconds),
-        f"{name}_cpu_us_per_row": round((time.process_time() - processor) / (rows - before) * 1e6, 1),
+        f"{name}_rows_per_s": round(1 / seconds),
+        f"{name}_cpu_us_per_row": round(processor * 1e6, 1),
     }
 
 
@@ -157,21 +154,22 @@ def _against_local() -> dict[str, Any]:
         remote = RayRunner(setup, WorkerPlan(1, 1, 0, 0, 1), len(rows), _forget)
         began = time.perf_counter()
         with contextlib.closing(remote):
-            first, seconds = _timed(remote, rows)
+            first, seconds, _ = _timed(remote, rows, len(rows))
         found["worker_first_row_s"].append(round(first - began, 2))
         found["worker_ms_per_row"].append(round(seconds * 1e3, 2))
         local = open_runner(loaded, model="demo", keep=_forget, batch_size=MOST_ON_CPU, positions=1)
-        found["local_ms_per_row"].append(round(_timed(local, rows)[1] * 1e3, 2))
+        found["local_ms_per_row"].append(round(_timed(local, rows, len(rows))[1] * 1e3, 2))
     return dict(found)
 
 
-def _timed(runner: Any, rows: list[Row]) -> tuple[float, float]:
-    """When the first row was finished, and the seconds a row from then on."""
-    first, before = 0.0, 0
+def _timed(runner: Any, rows: Iterable[Row], count: int) -> tuple[float, float, float]:
+    """When the first row was finished; from then on the seconds a row, and those of this process's processor time."""
+    first, processor, before = 0.0, 0.0, 0
     for progress in runner.run(rows):
         if progress.rows and not first:
-            first, before = time.perf_counter(), progress.rows
-    return first, (time.perf_counter() - first) / (len(rows) - before)
+            first, processor, before = time.perf_counter(), time.process_time(), progress.rows
+    left = count - before
+    return first, (time.perf_counter() - first) / left, (time.process_time() - processor) / left
 
 
 def measure_paced(workers: int, rows_per_s: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
 from openllama_cli.models.checkpoint.shape import LlamaShape, TensorInfo
 from openllama_cli.models.find import demo_folder
 from openllama_cli.system.paths import cache_dir
-from openllama_cli.system.progress import Progress
+from openllama_cli.system.progress import Progress, shown
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,8 @@ SHAPES: dict[str, LlamaShape] = {
     "1b": LlamaShape(2048, 5632, layers=22, heads=32, kv_heads=4, head_dim=64, vocab=32000, context=2048),
     "110m": LlamaShape(768, 2048, layers=12, heads=12, kv_heads=12, head_dim=64, vocab=32000, context=1024),
 }
+# Numbers that are drawn, then repeated: drawing billions takes minutes.
+_DRAWN = 1 << 24
 
 
 def random_model(name: str, dtype: str, progress: Progress) -> Path:
@@ -54,34 +56,30 @@ def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> N
     """Write weights, then the tokenizer, then config.json, whose presence marks the folder as complete."""
     folder.mkdir(exist_ok=True)
     plan = {name: TensorInfo(dtype, size) for name, size in shape.tensors().items()}
-    progress.start(f"writing random weights to {folder}", sum(info.nbytes for info in plan.values()))
-    try:
-        write_safetensors(folder / "model.safetensors", plan, _tensors(plan), progress)
-        shutil.copy(demo_folder() / "tokenizer.model", folder)
-        config = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            **shape.config(),
-            "hidden_act": "silu",
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "torch_dtype": dtype,
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=1))
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise OlcError(f"cannot write to {folder}: {error.strerror}", "free some space or set XDG_CACHE_HOME") from error
-    finally:
-        progress.finish()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **shape.config(),
+        "hidden_act": "silu",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": dtype,
+    }
+    with shown(progress, f"writing random weights to {folder}", sum(info.nbytes for info in plan.values())):
+        try:
+            write_safetensors(folder / "model.safetensors", plan, _tensors(plan), progress)
+            shutil.copy(demo_folder() / "tokenizer.model", folder)
+            (folder / "config.json").write_text(json.dumps(config, indent=1))
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OlcError(f"cannot write to {folder}: {error.strerror}", "free some space or set XDG_CACHE_HOME") from error
 
 
 def _tensors(plan: dict[str, TensorInfo]) -> "Iterator[tuple[str, torch.Tensor]]":
-    """Normally distributed with standard deviation 0.02, as in a new Llama. One block is repeated, since drawing billions
-    of numbers takes minutes.
-    """
+    """Normally distributed with standard deviation 0.02, as in a new Llama."""
     import torch
 
-    block = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0)) * 0.02
+    block = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(0)) * 0.02
     for name, info in plan.items():
         dtype: torch.dtype = getattr(torch, info.dtype)
         if len(info.shape) == 1:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.errors import OlcError
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
 
 if TYPE_CHECKING:
@@ -151,8 +152,6 @@ def _peak_memory(loaded: "LoadedModel") -> int:
 
 def main() -> None:
     """Measure the job on the command line; an expected failure is printed as JSON too."""
-    from openllama_cli.errors import OlcError
-
     request = json.loads(sys.argv[1])
     bandwidth, only_load = request.pop("bandwidth", False), request.pop("only_load", False)
     try:

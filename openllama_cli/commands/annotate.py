@@ -96,7 +96,7 @@ def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) 
     pipeline = chosen.open()
     found = similarity(pipeline, *texts)
     if as_json:
-        numbers = {"a": found.a, "b": found.b, "cosine": found.cosine, "unknown": list(found.unknown)}
+        numbers = {"a": texts[0], "b": texts[1], "cosine": found.cosine, "unknown": list(found.unknown)}
         out_json({"similarity": numbers, "olc": pipeline.identity})
     else:
         out(f"{found.cosine:.4f}\n")

@@ -149,7 +149,7 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
     checkpoint = convert_model(source.path, dst, progress=progress)
     if as_json:
         files = [file.name for file in checkpoint.files]
-        out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.parameters, "files": files})
+        out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.shape.parameters(), "files": files})
     else:
         out(f"{dst}\n")
 

@@ -228,4 +228,4 @@ def _explain(network: "Network", training_data: "Samples", config: SgdConfig) ->
     mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
     with np.errstate(over="ignore", invalid="ignore"):
         steps = explain(network, mini_batch, config.eta)
-    show_steps([(step.title, step.lines) for step in steps])
+    show_steps(steps)

@@ -86,18 +86,11 @@ class Corpus:
 def load_corpus() -> Corpus:
     """The whole corpus, always in the same order."""
     wordings = _read("wordings.toml")
-    facts: list[Fact] = []
-    for path in sorted(FACTS.glob("*.toml")):
-        if path.name not in NOT_FACT_FILES:
-            facts.extend(_facts_of(_read(path.name), wordings))
-    continuations = [
-        Continuation(opening, entry["then"])
-        for entry in _read("continuations.toml")["continuation"]
-        for opening in entry["openings"]
-    ]
+    topics = sorted(path.name for path in FACTS.glob("*.toml") if path.name not in NOT_FACT_FILES)
+    entries = _read("continuations.toml")["continuation"]
     return Corpus(
-        facts=tuple(facts),
-        continuations=tuple(continuations),
+        facts=tuple(fact for topic in topics for fact in _facts_of(_read(topic), wordings)),
+        continuations=tuple(Continuation(opening, entry["then"]) for entry in entries for opening in entry["openings"]),
         unknown=tuple(_unknown(_read("unknown.toml"))),
         lead_ins=tuple(wordings["lead_in"]["trained"]),
         held_out_lead_ins=tuple(wordings["lead_in"]["held_out"]),
@@ -173,8 +166,10 @@ def _phrasings(fact_id: str, entry: Mapping[str, Any], subject: str, wordings: M
             continue
         seen.add(text)
         split: Split = "held_out_wording" if held_out else "trained"
-        if not held_out and index > 0 and kind == "question" and _chosen(f"{fact_id}|{wording}", HELD_OUT_PAIRS):
-            split = "held_out_pair"
+        if not held_out and index > 0 and kind == "question":
+            # Chosen by hash: the same on every machine.
+            number = int.from_bytes(hashlib.sha256(f"{fact_id}|{wording}".encode()).digest()[:4])
+            split = "trained" if number % HELD_OUT_PAIRS else "held_out_pair"
         yield Phrasing(text, kind, split)
 
 
@@ -202,8 +197,3 @@ def _unknown(document: Mapping[str, Any]) -> Iterator[Unknown]:
             for subject in subjects:
                 for wording in entry["ask"]:
                     yield Unknown(capitalized(wording.format(s=subject)), answer, held_out)
-
-
-def _chosen(key: str, one_in: int) -> bool:
-    """True for one key in `one_in`, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % one_in == 0

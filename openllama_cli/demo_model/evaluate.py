@@ -8,34 +8,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import sentencepiece
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
-from openllama_cli.demo_model.corpus import Corpus, Fact, Phrasing, held_out_texts, load_corpus
+from openllama_cli.demo_model.corpus import Corpus, Split, held_out_texts, load_corpus
 from openllama_cli.demo_model.examples import MAIN_FORMATS, lay_out, with_lead_in
 from openllama_cli.demo_model.files import BOS, EOS, WEIGHTS
 
 ROWS = 128
-Group = Literal[
-    "trained",
-    "held_out_pair",
-    "held_out_wording",
-    "held_out_lead_in",
-    "continuation",
-    "unknown_trained",
-    "unknown_held_out",
-]
-GROUPS: tuple[Group, ...] = get_args(Group)
+GROUPS: tuple[str, ...] = (*get_args(Split), "held_out_lead_in", "continuation", "unknown_trained", "unknown_held_out")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt and the completion it should get, up to and without EOS."""
+    """A prompt and the completion it should get, up to and without EOS. group: one of GROUPS."""
 
-    group: Group
+    group: str
     topic: str
     prompt: str
     completion: str
@@ -49,27 +42,24 @@ def cases(corpus: Corpus, *, seed: int = 0, every_format: bool = False) -> list[
     """
     rng = random.Random(seed)
 
-    def questions(group: Group, topic: str, question: str, answer: str) -> Iterator[Case]:
+    def questions(group: str, topic: str, question: str, answer: str) -> Iterator[Case]:
         forms: Iterable[str] = MAIN_FORMATS if every_format else [rng.choice(list(MAIN_FORMATS))]
         for form in forms:
             yield Case(group, topic, *lay_out(question, answer, form))
 
-    def of_phrasing(fact: Fact, phrasing: Phrasing) -> Iterator[Case]:
-        if phrasing.kind == "opening":
-            yield Case(phrasing.split, fact.topic, phrasing.text, fact.ending)
-        else:
-            yield from questions(phrasing.split, fact.topic, phrasing.text, fact.answer)
-
     found: list[Case] = []
     for fact in corpus.facts:
         for phrasing in fact.phrasings:
-            found += of_phrasing(fact, phrasing)
+            if phrasing.kind == "opening":
+                found.append(Case(phrasing.split, fact.topic, phrasing.text, fact.ending))
+            else:
+                found += questions(phrasing.split, fact.topic, phrasing.text, fact.answer)
         asked = [phrasing.text for phrasing in fact.of_split("trained") if phrasing.text.endswith("?")]
         if asked:
             question = with_lead_in(asked[0], rng.choice(corpus.held_out_lead_ins))
             found += questions("held_out_lead_in", fact.topic, question, fact.answer)
     for unknown in corpus.unknown:
-        group: Group = "unknown_held_out" if unknown.held_out else "unknown_trained"
+        group = "unknown_held_out" if unknown.held_out else "unknown_trained"
         found += questions(group, "unknown", unknown.question, unknown.answer)
     for continuation in corpus.continuations:
         found.append(Case("continuation", "continuations", continuation.opening, continuation.then))
@@ -129,9 +119,10 @@ class DemoModel:
 
     @torch.inference_mode()
     def complete(self, prompts: Sequence[list[int]], limit: int) -> list[list[int]]:
-        """Greedy continuations of prompts of equal length, each up to and including EOS or `limit` tokens long."""
-        ids = torch.tensor(prompts)
-        mask = torch.ones_like(ids)
+        """Greedy continuations of prompts, each up to and including EOS or `limit` tokens long."""
+        length = max(map(len, prompts))
+        ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         out = self.model.generate(ids, attention_mask=mask, max_new_tokens=limit, do_sample=False)
         rows: list[list[int]] = out[:, ids.shape[1] :].tolist()
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
@@ -139,26 +130,28 @@ class DemoModel:
     @torch.inference_mode()
     def perplexity(self, texts: Sequence[str]) -> float:
         """exp of the mean negative log-likelihood of every token after BOS, including EOS."""
-        nats, count = 0.0, 0
-        for group in _by_length([[*self.encode(text), EOS] for text in texts]).values():
-            ids = torch.tensor([row for _, row in group])
-            logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-            nats += torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
-            count += ids[:, 1:].numel()
-        return math.exp(nats / count)
+        rows = sorted((torch.tensor([*self.encode(text), EOS]) for text in texts), key=len)
+        nats = 0.0
+        for start in range(0, len(rows), ROWS):
+            # Padding is on the right, where causal attention does not look.
+            ids = pad_sequence(rows[start : start + ROWS], batch_first=True, padding_value=-1)
+            logits = self.model(input_ids=ids[:, :-1].clamp(min=0), use_cache=False).logits.float()
+            nats += cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum", ignore_index=-1).item()
+        return math.exp(nats / sum(len(row) - 1 for row in rows))
 
 
 def answer(model: DemoModel, asked: Sequence[Case]) -> list[Outcome]:
-    """The model's completion of every case, in order. Rows of equal length are batched, so that nothing is padded."""
+    """The model's completion of every case, in order. Prompts of about the same length are completed together."""
+    prompts = [model.encode(case.prompt) for case in asked]
+    order = sorted(range(len(asked)), key=lambda index: len(prompts[index]))
     outcomes: dict[int, Outcome] = {}
-    for group in _by_length([model.encode(case.prompt) for case in asked]).values():
-        for start in range(0, len(group), ROWS):
-            rows = group[start : start + ROWS]
-            limit = 8 + max(len(model.tokenizer.encode(asked[index].completion)) for index, _ in rows)
-            for (index, prompt), new in zip(rows, model.complete([row for _, row in rows], limit), strict=True):
-                stopped = new[-1] == EOS
-                text = model.tokenizer.decode(prompt[1:] + new[: len(new) - stopped])
-                outcomes[index] = Outcome(asked[index], text[len(asked[index].prompt) :], stopped)
+    for start in range(0, len(order), ROWS):
+        some = order[start : start + ROWS]
+        limit = 8 + max(len(model.tokenizer.encode(asked[index].completion)) for index in some)
+        for index, new in zip(some, model.complete([prompts[index] for index in some], limit), strict=True):
+            stopped = new[-1] == EOS
+            text = model.tokenizer.decode(prompts[index][1:] + new[: len(new) - stopped])
+            outcomes[index] = Outcome(asked[index], text[len(asked[index].prompt) :], stopped)
     return [outcomes[index] for index in range(len(asked))]
 
 
@@ -181,21 +174,10 @@ def evaluate(model: DemoModel, asked: Sequence[Case], *, texts: Sequence[str]) -
     return evaluation, outcomes
 
 
-def _by_length(rows: Sequence[list[int]]) -> dict[int, list[tuple[int, list[int]]]]:
-    """Rows with their index, grouped by length."""
-    groups: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[len(row)].append((index, row))
-    return groups
-
-
 def _score(outcomes: Sequence[Outcome]) -> Score:
+    right, stopped = sum(one.right for one in outcomes), sum(one.stopped for one in outcomes)
     count = max(1, len(outcomes))
-    return Score(
-        asked=len(outcomes),
-        right=sum(outcome.right for outcome in outcomes) / count,
-        stopped=sum(outcome.stopped for outcome in outcomes) / count,
-    )
+    return Score(len(outcomes), right / count, stopped / count)
 
 
 def report(evaluation: Evaluation) -> str:
@@ -208,11 +190,8 @@ def report(evaluation: Evaluation) -> str:
         cells = [f"{by[name].right:.1%}" if name in by else "-" for name in ("trained", "held_out_pair", "held_out_wording")]
         if cells != ["-", "-", "-"]:
             lines.append(f"{topic:20}{cells[0]:>9}{cells[1]:>15}{cells[2]:>18}")
-    lines += [
-        "",
-        f"perplexity of held-out questions and answers, per token: {evaluation.held_out_perplexity:.2f} ({evaluation.dtype})",
-    ]
-    return "\n".join(lines)
+    perplexity = f"{evaluation.held_out_perplexity:.2f} ({evaluation.dtype})"
+    return "\n".join([*lines, "", f"perplexity of held-out questions and answers, per token: {perplexity}"])
 
 
 def main() -> None:

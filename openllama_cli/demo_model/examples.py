@@ -69,22 +69,17 @@ def without_mark(question: str, answer: str, form: str) -> tuple[str, str]:
     return prompt, completion
 
 
-@dataclass(frozen=True)
-class Shot:
-    """A question that is answered in the prompt. learned: whether the model should learn to write its answer."""
-
-    question: str
-    answer: str
-    learned: bool
+# A question that is answered in the prompt, its answer, and whether the model should learn to write that.
+Shot = tuple[str, str, bool]
 
 
 def few_shot(shots: Sequence[Shot], question: str, answer: str, form: str, gap: str) -> Parts:
     """Questions with their answers, separated by `gap`, and a last question in one of SHOT_FORMATS."""
     parts: list[Part] = []
     before = ""
-    for shot in shots:
-        parts.append(Part(f"{before}Q: {shot.question}\nA:", answer=False))
-        parts.append(Part(f" {shot.answer}", answer=shot.learned))
+    for asked, answered, learned in shots:
+        parts.append(Part(f"{before}Q: {asked}\nA:", answer=False))
+        parts.append(Part(f" {answered}", answer=learned))
         before = gap
     prompt, completion = lay_out(question, answer, form)
     parts.append(Part(before + prompt, answer=False))
@@ -143,35 +138,35 @@ class ExampleStream:
         kind -= FEW_SHOT
         if kind < LONG:
             return self._few_shot(rng.randint(8, 24))
-        fact = self._fact()
-        questions, openings = self._trained[fact.id]
+        fact, questions, openings = self._fact()
         if openings and (not questions or rng.random() < OPENING):
             return (Part(rng.choice(openings), answer=False), Part(fact.ending, answer=True))
         return self._single(rng.choice(questions), fact.answer)
 
-    def _fact(self) -> Fact:
-        return self.rng.choices(self.corpus.facts, cum_weights=self._weights)[0]
+    def _fact(self) -> tuple[Fact, list[str], list[str]]:
+        """A fact, with its trained questions and openings."""
+        fact = self.rng.choices(self.corpus.facts, cum_weights=self._weights)[0]
+        return fact, *self._trained[fact.id]
 
     def _shot(self, *, sentences: bool) -> Shot:
         """A question and its answer, with `sentences` as a full sentence: people write examples so, the model does not."""
         rng = self.rng
         if rng.random() < UNKNOWN:
             unknown = rng.choice(self._unknown)
-            return Shot(unknown.question, unknown.answer, learned=True)
+            return unknown.question, unknown.answer, True
         while True:
-            fact = self._fact()
-            questions, openings = self._trained[fact.id]
+            fact, questions, openings = self._fact()
             if sentences and questions and openings:
-                return Shot(rng.choice(questions), rng.choice(openings) + fact.ending, learned=False)
+                return rng.choice(questions), rng.choice(openings) + fact.ending, False
             if questions:
-                return Shot(rng.choice(questions), fact.answer, learned=True)
+                return rng.choice(questions), fact.answer, True
 
     def _few_shot(self, shots: int) -> Parts:
         rng = self.rng
         sentences = rng.random() < 0.3
         before = [self._shot(sentences=sentences) for _ in range(shots)]
-        last = self._shot(sentences=False)
-        parts = few_shot(before, last.question, last.answer, rng.choice(SHOT_FORMATS), rng.choice(GAPS))
+        question, answer, _ = self._shot(sentences=False)
+        parts = few_shot(before, question, answer, rng.choice(SHOT_FORMATS), rng.choice(GAPS))
         return self._with_preamble(parts, 0.15)
 
     def _single(self, question: str, answer: str) -> Parts:

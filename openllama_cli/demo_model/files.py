@@ -21,8 +21,6 @@ _CONFIG = (
     *("num_hidden_layers", "num_attention_heads", "max_position_embeddings", "rms_norm_eps", "initializer_range"),
     *("model_type", "tie_word_embeddings"),
 )
-NEWLINE = "\n"
-ASCII = "".join(map(chr, range(33, 127)))
 
 
 def training_lines(corpus: Corpus) -> Iterator[str]:
@@ -35,10 +33,10 @@ def training_lines(corpus: Corpus) -> Iterator[str]:
         if not unknown.held_out:
             yield f"Q: {unknown.question}"
     for continuation in corpus.continuations:
-        yield from (continuation.opening + continuation.then).split(NEWLINE)
+        yield from (continuation.opening + continuation.then).split("\n")
 
 
-def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int, character_coverage: float) -> None:
+def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int) -> None:
     """Write a `tokenizer.model` to path.
 
     unk 0, bos 1, eos 2, no pad, digits split, as in OpenLLaMA's. The text is not normalized and no space is dropped. Characters
@@ -50,8 +48,8 @@ def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int, character_co
         model_writer=model,
         model_type="bpe",
         vocab_size=vocab_size,
-        character_coverage=character_coverage,
-        required_chars=ASCII,
+        character_coverage=0.999,
+        required_chars="".join(map(chr, range(33, 127))),
         byte_fallback=True,
         split_digits=True,
         normalization_rule_name="identity",
@@ -83,7 +81,7 @@ class PartEncoder:
 
         A newline is always a piece of its own, so what follows one is encoded as in the middle of a text.
         """
-        return self.processor.encode(NEWLINE + text)[2:]  # type: ignore[no-any-return]
+        return self.processor.encode("\n" + text)[2:]  # type: ignore[no-any-return]
 
 
 def write_settings(folder: Path, *, context: int) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from openllama_cli.demo_model.corpus import load_corpus
 from openllama_cli.demo_model.examples import ExampleStream, Parts
 from openllama_cli.demo_model.files import BOS, EOS, WEIGHTS, PartEncoder, train_tokenizer, write_model, write_settings
 
+PROMPT_WEIGHT = 0.1  # of prompt tokens in the loss, where answer tokens have 1
 POOL = 64  # batches whose examples are sorted by length together, so that rows of a batch need little padding
 
 
@@ -27,7 +29,6 @@ class TrainingConfig:
     """Everything that a training run depends on, besides the corpus.
 
     tokens_per_batch includes padding; learning_rate is the peak, reached after warmup_steps and followed by a cosine decay.
-    prompt_weight: the weight of prompt tokens in the loss, where answer tokens have 1.
     """
 
     seed: int = 1
@@ -36,9 +37,7 @@ class TrainingConfig:
     learning_rate: float = 3e-3
     warmup_steps: int = 150
     weight_decay: float = 0.1
-    prompt_weight: float = 0.1
     vocab_size: int = 2000
-    character_coverage: float = 0.999
     hidden_size: int = 192
     intermediate_size: int = 512
     layers: int = 6
@@ -63,8 +62,8 @@ class Batch:
     weights: torch.Tensor
 
 
-def to_row(parts: Parts, encoder: PartEncoder, *, prompt_weight: float) -> Row:
-    """BOS, the parts, EOS. Tokens that the model should write have weight 1, those it only reads `prompt_weight`.
+def to_row(parts: Parts, encoder: PartEncoder) -> Row:
+    """BOS, the parts, EOS. Tokens that the model should write have weight 1, those it only reads PROMPT_WEIGHT.
 
     The first token after an answer has weight 0: there the model should stop, not continue, which only the end of the whole
     example teaches.
@@ -75,21 +74,21 @@ def to_row(parts: Parts, encoder: PartEncoder, *, prompt_weight: float) -> Row:
     for index, part in enumerate(parts):
         pieces = encoder.following(part.text) if index else encoder.first(part.text)
         ids += pieces
-        weights += [1.0 if part.answer else prompt_weight] * len(pieces)
+        weights += [1.0 if part.answer else PROMPT_WEIGHT] * len(pieces)
         if after_answer and not part.answer:
             weights[-len(pieces)] = 0.0
         after_answer = part.answer
     return Row([*ids, EOS], [*weights, 1.0])
 
 
-def batches(stream: ExampleStream, encoder: PartEncoder, *, tokens: int, prompt_weight: float, seed: int) -> Iterator[Batch]:
+def batches(stream: ExampleStream, encoder: PartEncoder, *, tokens: int, seed: int) -> Iterator[Batch]:
     """Endless batches of about `tokens` tokens each, in an order that depends only on the seed."""
     rng = random.Random(seed)
     while True:
         rows: list[Row] = []
         total = 0
         while total < tokens * POOL:
-            row = to_row(stream.draw(), encoder, prompt_weight=prompt_weight)
+            row = to_row(stream.draw(), encoder)
             rows.append(row)
             total += len(row.ids)
         rows.sort(key=lambda row: len(row.ids))
@@ -109,13 +108,8 @@ def _cut(rows: list[Row], tokens: int) -> Iterator[list[Row]]:
 
 
 def _stack(rows: list[Row]) -> Batch:
-    length = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.int64)
-    weights = torch.zeros(len(rows), length)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        weights[index, : len(row.ids)] = torch.tensor(row.weights)
-    return Batch(ids, weights)
+    ids, weights = [torch.tensor(row.ids) for row in rows], [torch.tensor(row.weights) for row in rows]
+    return Batch(pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True))
 
 
 def build_model(config: TrainingConfig) -> LlamaForCausalLM:
@@ -168,15 +162,10 @@ def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float]
     folder.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus()
     tokenizer = folder / "tokenizer.model"
-    train_tokenizer(corpus, tokenizer, vocab_size=config.vocab_size, character_coverage=config.character_coverage)
+    train_tokenizer(corpus, tokenizer, vocab_size=config.vocab_size)
     write_settings(folder, context=config.context)
-    source = batches(
-        ExampleStream(corpus, config.seed),
-        PartEncoder(tokenizer),
-        tokens=config.tokens_per_batch,
-        prompt_weight=config.prompt_weight,
-        seed=config.seed,
-    )
+    stream, encoder = ExampleStream(corpus, config.seed), PartEncoder(tokenizer)
+    source = batches(stream, encoder, tokens=config.tokens_per_batch, seed=config.seed)
     model = build_model(config)
     optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
@@ -221,12 +210,9 @@ def _rate(step: int, config: TrainingConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _has_fast_bfloat16() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
-
-
 def main() -> None:
-    default = TrainingConfig(bfloat16=_has_fast_bfloat16())
+    fast_bfloat16 = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+    default = TrainingConfig(bfloat16=fast_bfloat16)
     parser = argparse.ArgumentParser(
         prog="python -m openllama_cli.demo_model.train", description="Train the demo model of olc."
     )

@@ -39,13 +39,10 @@ class Pattern:
         return self.text.removeprefix("^").removesuffix("$").split("*")
 
     @cached_property
-    def _regex(self) -> re.Pattern[str]:
+    def regex(self) -> re.Pattern[str]:
+        """Searches a line for it."""
         middle = _WILDCARD.join(map(re.escape, self._parts))
         return re.compile("^" * self.text.startswith("^") + middle + r"\s*$" * self.text.endswith("$"))
-
-    def matches(self, line: str) -> bool:
-        """Whether a line holds it."""
-        return self._regex.search(line) is not None
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,10 @@ class _Search:
                 if pattern.words in line and entry.code not in self._found:
                     self._compare(entry, pattern, number, line, before)
             if '"code"' in line:
-                self._look_for_codes(number, line)
+                # Of olc's errors, in error rows of `olc batch` and in other JSON.
+                for code in _OLC_CODE.finditer(line):
+                    for entry in with_olc_code(code[1]):
+                        self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
             if self._own is None:
                 self._look_for_own(number, line)
             if "-packages" in line and (packages := _PACKAGE.findall(line)):
@@ -121,17 +124,11 @@ class _Search:
 
     def _compare(self, entry: KnownError, pattern: Pattern, number: int, line: str, before: str) -> None:
         text = message(line)
-        if pattern.matches(text):
+        if pattern.regex.search(text):
             # Quoted code may hold the message of another branch than the one that failed.
             quoted = not pattern.of_source and is_quoted_code(line, before)
             found = self._quoted if quoted else self._found
             found.setdefault(entry.code, Explanation(entry, _quote(text, text.find(pattern.words)), number))
-
-    def _look_for_codes(self, number: int, line: str) -> None:
-        """The codes of olc's errors, in error rows of `olc batch` and in other JSON."""
-        for code in _OLC_CODE.finditer(line):
-            for entry in with_olc_code(code[1]):
-                self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
 
     def _look_for_own(self, number: int, line: str) -> None:
         """The two lines of an olc error, "error: …" and "  fix: …"."""
@@ -143,9 +140,8 @@ class _Search:
             if text.startswith("fix: "):
                 cause = without_secrets(" ".join(parts)[:_OVERLAP])
                 fix = without_secrets(text.removeprefix("fix: ")[:_OVERLAP])
-                self._own = Explanation(
-                    KnownError("olc", "olc", "An olc error, with its own fix", cause, fix), f"error: {cause}", first
-                )
+                own = KnownError("olc", "olc", "An olc error, with its own fix", cause, fix)
+                self._own = Explanation(own, f"error: {cause}", first)
             parts.append(text)
             if not text or len(parts) > _LONGEST_CAUSE:
                 self._cause = None
@@ -174,7 +170,9 @@ class _Search:
         number, line = self._exception if self._exception[0] else self._last
         text = message(line)
         if self._exception[0]:
-            if any(pattern.matches(text) for entry in known_errors() for pattern in entry.patterns if not pattern.of_source):
+            if any(
+                pattern.regex.search(text) for entry in known_errors() for pattern in entry.patterns if not pattern.of_source
+            ):
                 return None
         elif something_found or not text:
             return None

@@ -18,7 +18,7 @@ class Entry:
     """One alias.
 
     repo_id: on the Hub; None for the demo model, which is in the package.
-    version: of the OpenLLaMA release; the tokenizer of v1 collapses repeated spaces, which spoils code.
+    description: names the release; the tokenizer of the first collapses repeated spaces, which spoils code.
     shape: None for the demo model, whose config.json is at hand.
     format: of the published weights.
     """
@@ -26,7 +26,6 @@ class Entry:
     alias: str
     repo_id: str | None
     description: str
-    version: Literal["v1", "v2"] | None
     shape: LlamaShape | None
     format: Literal["bin", "safetensors"]
 
@@ -51,12 +50,12 @@ _7B = _shape(4096, 11008, layers=32, heads=32)
 _13B = _shape(5120, 13824, layers=40, heads=40)
 
 _ENTRIES = (
-    Entry(DEMO, None, "built in, for trying olc out", None, None, "safetensors"),
-    Entry("3b-v2", "openlm-research/open_llama_3b_v2", "3B, second release, keeps spaces", "v2", _3B, "bin"),
-    Entry("7b-v2", "openlm-research/open_llama_7b_v2", "7B, second release, keeps spaces", "v2", _7B, "bin"),
-    Entry("3b", "openlm-research/open_llama_3b", "3B, first release, collapses spaces", "v1", _3B, "bin"),
-    Entry("7b", "openlm-research/open_llama_7b", "7B, first release, collapses spaces", "v1", _7B, "bin"),
-    Entry("13b", "openlm-research/open_llama_13b", "13B, first release, collapses spaces", "v1", _13B, "bin"),
+    Entry(DEMO, None, "built in, for trying olc out", None, "safetensors"),
+    Entry("3b-v2", "openlm-research/open_llama_3b_v2", "3B, second release, keeps spaces", _3B, "bin"),
+    Entry("7b-v2", "openlm-research/open_llama_7b_v2", "7B, second release, keeps spaces", _7B, "bin"),
+    Entry("3b", "openlm-research/open_llama_3b", "3B, first release, collapses spaces", _3B, "bin"),
+    Entry("7b", "openlm-research/open_llama_7b", "7B, first release, collapses spaces", _7B, "bin"),
+    Entry("13b", "openlm-research/open_llama_13b", "13B, first release, collapses spaces", _13B, "bin"),
 )
 
 CATALOGUE = MappingProxyType({entry.alias: entry for entry in _ENTRIES})

@@ -157,7 +157,10 @@ def find(
         return ModelFolder(target.path, name, target.origin, chosen_by=chosen_by)
     repo_id = target.repo_id
     assert repo_id is not None, "a target is a folder or on the Hub"
-    path = cached(repo_id, spec.revision) or (None if weights else _with_tokenizer(repo_id, spec.revision))
+    path = cached(repo_id, spec.revision)
+    if path is None and not weights:
+        part = snapshot(repo_id, spec.revision)
+        path = part if part is not None and any((part / name).exists() for name in TOKENIZERS) else None
     if path is None:
         path = _pulled(repo_id, name, chosen_by, spec, weights=weights, progress=progress, notice=notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
@@ -199,13 +202,6 @@ def _unknown(name: str, source: str = "") -> ModelError:
         f"{source}{name} is not a known model, a folder or a Hub id",
         (f"did you mean {meant}? " if meant else "") + "a Hub id is organization/name; `olc models list` shows known models",
     )
-
-
-def _with_tokenizer(repo_id: str, revision: str | None) -> Path | None:
-    """The folder of a cached revision that has at least a tokenizer."""
-    folder = snapshot(repo_id, revision)
-    has_one = folder is not None and any((folder / name).exists() for name in TOKENIZERS)
-    return folder if has_one else None
 
 
 def _path(name: str) -> Path | None:

@@ -68,7 +68,10 @@ def list_models() -> Listing:
     known = {entry.repo_id for entry in CATALOGUE.values()}
     models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
     if not any(model.default for model in models):
-        models.append(_from_name(default))
+        # A folder, or a Hub id that was never pulled.
+        folder = Path(default).expanduser()
+        is_path = folder.is_dir() or default.startswith(("/", ".", "~"))
+        models.append(_from_folder(folder, None, "a folder", True) if is_path else _on_hub(default, None, "the default", True))
     return Listing(tuple(models), default, chosen_by, tuple(list_copies()))
 
 
@@ -111,20 +114,12 @@ def _from_folder(folder: Path, alias: str | None, description: str, is_default: 
     )
 
 
-def _from_name(default: str) -> ListedModel:
-    """The default where it is neither in the catalogue nor in the cache: a folder, or a Hub id that was never pulled."""
-    folder = Path(default).expanduser()
-    if folder.is_dir() or default.startswith(("/", ".", "~")):
-        return _from_folder(folder, None, "a folder", is_default=True)
-    return _on_hub(default, None, "the default", is_default=True)
-
-
 def _parameters(folder: Path) -> int | None:
     """How many weights a model has, by its configuration; None where that does not say."""
     try:
         if (folder / "config.json").is_file():
             return read_config(folder)[1].parameters()
-        return inspect(folder).parameters
+        return inspect(folder).shape.parameters()
     except OlcError:
         return None
 
@@ -229,7 +224,12 @@ def copies_of_folder(name: str) -> list[QuantizedCopy]:
     model, _, last = name.rpartition(" ")
     method = last if model and last in get_args(QuantizeName) else None
     model = model if method else name
-    paths = {str(path) for path in _paths(model)}
+    paths = set()
+    with contextlib.suppress(OlcError):  # It is gone, or means something else.
+        folder = resolve(model).path
+        paths |= set() if folder is None else {str(folder.resolve())}
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # Not a name that a folder can have.
+        paths.add(str(Path(model).expanduser().resolve()))
 
     def means(copy: QuantizedCopy) -> bool:
         if copy.repo_id is not None or method not in (None, copy.method):
@@ -245,15 +245,3 @@ def copies_of_repository(repo_id: str, revision: str | None) -> list[QuantizedCo
     folder = snapshot(repo_id, revision) if revision is not None else None
     commits = {revision, folder.name if folder is not None else None}
     return [copy for copy in list_copies() if copy.repo_id == repo_id and (revision is None or copy.revision in commits)]
-
-
-def _paths(name: str) -> list[Path]:
-    """The folders that a name means, as copies know them."""
-    paths = []
-    with contextlib.suppress(OlcError):  # It is gone, or means something else.
-        folder = resolve(name).path
-        if folder is not None:
-            paths.append(folder.resolve())
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # Not a name that a folder can have.
-        paths.append(Path(name).expanduser().resolve())
-    return paths

@@ -4,7 +4,6 @@ The only module of the package that imports torch. Everything is in float64.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -41,7 +40,12 @@ class Comparison:
 
 
 def check(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:
-    """Make every comparison for the network and mini-batches that `config` describes; yields each once it is done."""
+    """Make every comparison for the network and mini-batches that `config` describes; yields each once it is done.
+
+    From then on torch has one thread.
+    """
+    # These matrices are too small to split: on a busy machine, threads that wait for each other take minutes.
+    torch.set_num_threads(1)
     network = Network(config.sizes, config.cost, config.seed)
     mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -74,8 +78,7 @@ def autograd(network: Network, mini_batch: Samples) -> Comparison:
     """The gradient against torch's gradient of the same cost."""
     network.backprop(mini_batch.x.T, mini_batch.y.T)
     parameters = torch.tensor(network.parameters, requires_grad=True)
-    with _one_thread():
-        (gradient,) = torch.autograd.grad(_cost(network, parameters, mini_batch), parameters)
+    (gradient,) = torch.autograd.grad(_cost(network, parameters, mini_batch), parameters)
     return Comparison("gradient", "torch autograd", len(gradient), _difference(network.nabla, gradient.numpy()), 1e-10)
 
 
@@ -93,40 +96,28 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
     # Independently, and from our weights.
     steps, largest = [0, 0], [0.0, 0.0]
     free = True
-    with _one_thread():
-        for epoch in range(1, config.epochs + 1):
-            for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
-                if not free:
-                    theirs.data.copy_(torch.from_numpy(network.parameters))
-                network.update_mini_batch(mini_batch, config.eta)
-                optimizer.zero_grad()
-                # torch's step does not divide by the size of the mini-batch.
-                (_cost(network, theirs, mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                phase = 0 if free else 1
-                steps[phase] += 1
-                # max() would ignore NaN.
-                largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, theirs.detach().numpy())))
-                if free:
-                    perturbed.update_mini_batch(mini_batch, config.eta)
-                    free = _difference(network.parameters, perturbed.parameters) < _UNSTABLE
-            if not np.isfinite(network.parameters).all():
-                raise diverged(float("nan"), epoch, config)
+    for epoch in range(1, config.epochs + 1):
+        for mini_batch in network.mini_batches(training_data, config.mini_batch_size):
+            if not free:
+                theirs.data.copy_(torch.from_numpy(network.parameters))
+            network.update_mini_batch(mini_batch, config.eta)
+            optimizer.zero_grad()
+            # torch's step does not divide by the size of the mini-batch.
+            (_cost(network, theirs, mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            phase = 0 if free else 1
+            steps[phase] += 1
+            # max() would ignore NaN.
+            largest[phase] = float(np.maximum(largest[phase], _difference(network.parameters, theirs.detach().numpy())))
+            if free:
+                perturbed.update_mini_batch(mini_batch, config.eta)
+                free = _difference(network.parameters, perturbed.parameters) < _UNSTABLE
+        if not np.isfinite(network.parameters).all():
+            raise diverged(float("nan"), epoch, config)
     count = network.parameters.size
     yield Comparison(f"weights after each of {steps[0]:,} steps", "torch.optim.SGD", count, largest[0], 1e-8)
     if steps[1]:
         yield Comparison(f"each of {steps[1]:,} more steps by itself", "torch.optim.SGD", count, largest[1], 1e-10)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """These matrices are too small to split: on a busy machine, threads that wait for each other take minutes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _cost(network: Network, parameters: torch.Tensor, mini_batch: Samples) -> torch.Tensor:

@@ -92,11 +92,11 @@ def prepare(digits: Digits) -> "tuple[Samples, Samples]":
     from openllama_cli.sgd.network import Samples
 
     scale = max(digits.train.images.pixels) or 1
-    wide = 8 * len(digits.train.images.pixels) <= _WIDE
+    dtype = np.float64 if 8 * len(digits.train.images.pixels) <= _WIDE else np.float32
 
     def samples(part: Labeled) -> Samples:
         grey = np.frombuffer(part.images.pixels, np.uint8).reshape(part.images.count, -1)
-        x = np.divide(grey, scale, dtype=np.float64 if wide else np.float32)
+        x = np.divide(grey, scale, dtype=dtype)
         return Samples(x, np.eye(CLASSES)[np.frombuffer(part.labels, np.uint8)])
 
     train = samples(digits.train)
@@ -156,10 +156,8 @@ def _in_folder(folder: Path) -> list[Path]:
 def _counterpart(file: Path) -> list[Path]:
     """By name, the labels next to a file of images, or the images next to labels, if there are any."""
     plain = file.name.removesuffix(".gz")
-    if "images" in plain:
-        name = plain.replace("images", "labels").replace("idx3", "idx1")
-    else:
-        name = plain.replace("labels", "images").replace("idx1", "idx3")
+    swapped = {"images": "labels", "labels": "images", "idx3": "idx1", "idx1": "idx3"}
+    name = re.sub("images|labels|idx[13]", lambda found: swapped[found[0]], plain)
     others = [file.with_name(other) for other in (name, f"{name}.gz") if name != plain]
     return [other for other in others if other.is_file()][:1]
 

@@ -3,8 +3,7 @@
 The path: a hidden neuron, the output neuron of the first image's digit, and the weight between them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,14 @@ from openllama_cli.sgd.network import CrossEntropyCost, Matrix, Network, Samples
 _TERMS = 10
 
 
-@dataclass(frozen=True)
-class Step:
-    """A stage of the update: a title, and lines in plain text."""
-
-    title: str
-    lines: tuple[str, ...]
+# A stage of the update: a title, and lines in plain text.
+Step = tuple[str, Sequence[str]]
 
 
 def explain(network: Network, mini_batch: Samples, eta: float) -> list[Step]:
     """Walk through one update of the network, which is applied at the end. Numbers are rounded to four digits."""
     walk = _Walk(network, mini_batch)
-    steps = [walk.mini_batch(), *walk.forwards(), walk.cost(), *walk.backwards(), walk.update(eta)]
+    steps = [walk.mini_batch(), *walk.forwards(), walk.cost(), *map(walk.backwards, range(walk.last, 0, -1)), walk.update(eta)]
     before = network.evaluate(mini_batch)
     network.update_mini_batch(mini_batch, eta)
     return [*steps, walk.afterwards(before, network.evaluate(mini_batch))]
@@ -46,25 +41,19 @@ class _Walk:
         for layer in range(self.last - 1, 0, -1):
             a = self.activations[layer]
             self.deltas[layer] = network.weights[layer].T @ self.deltas[layer + 1] * a * (1 - a)
-        self.digit = int(self.y[:, 0].argmax())
         # The neuron followed in each layer: in the last the digit's, before it the one with the largest gradient.
-        self.followed = [0] * self.last + [self.digit]
+        self.followed = [0] * self.last + [int(self.y[:, 0].argmax())]
         for layer in range(self.last - 1, -1, -1):
             self.followed[layer] = int(np.abs(self.nabla_w[layer][self.followed[layer + 1]]).argmax())
 
     def mini_batch(self) -> Step:
         digits = " ".join(str(digit) for digit in self.y.argmax(axis=0)[: 2 * _TERMS])
         more = " …" if self.n > 2 * _TERMS else ""
-        return Step(
-            f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}",
-            (
-                f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}",
-                f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere",
-            ),
-        )
+        x = f"x {_shape(self.x)}: one column of pixels per image, which show {digits}{more}"
+        y = f"y {_shape(self.y)}: the targets: 1 in the row of the digit, 0 elsewhere"
+        return f"The mini-batch: {self.n} image{'s' if self.n > 1 else ''}", (x, y)
 
-    def forwards(self) -> list[Step]:
-        steps = []
+    def forwards(self) -> Iterator[Step]:
         for layer in range(1, self.last + 1):
             w, b = self.network.weights[layer - 1], self.network.biases[layer - 1]
             before, a = self.activations[layer - 1], self.activations[layer]
@@ -83,8 +72,7 @@ class _Walk:
             if layer == self.last:
                 lines.append(f"all outputs, image 0: {' '.join(_n(value) for value in a[:, 0])}")
                 lines.append(f"target:               {' '.join(_n(value) for value in self.y[:, 0])}")
-            steps.append(Step(f"Forwards into layer {layer}", tuple(lines)))
-        return steps
+            yield f"Forwards into layer {layer}", lines
 
     def cost(self) -> Step:
         a, y = self.activations[-1], self.y
@@ -98,12 +86,9 @@ class _Walk:
             formula = "C = ½ Σ (a - y)², over the outputs"
             terms = [f"({_n(value)} - {_n(wanted)})²" for value, wanted in zip(a[:, 0], y[:, 0], strict=True)]
             shown = f"½ ({' + '.join(terms[:_TERMS])})"
-        return Step("The cost", (formula, f"image 0: {shown} = {_n(first)}", f"mean of the mini-batch: {_n(mean)}"))
+        return "The cost", (formula, f"image 0: {shown} = {_n(first)}", f"mean of the mini-batch: {_n(mean)}")
 
-    def backwards(self) -> list[Step]:
-        return [self._backwards(layer) for layer in range(self.last, 0, -1)]
-
-    def _backwards(self, layer: int) -> Step:
+    def backwards(self, layer: int) -> Step:
         delta, before, a = self.deltas[layer], self.activations[layer - 1], self.activations[layer]
         j, k = self.followed[layer], self.followed[layer - 1]
         value = a[j, 0]
@@ -111,10 +96,8 @@ class _Walk:
             wanted = self.y[j, 0]
             squash = "" if self.network.cost is CrossEntropyCost else f"·{_n(value)}·(1 - {_n(value)})"
             formula = "delta = a - y" if not squash else "delta = (a - y) · a · (1 - a), elementwise"
-            lines = [
-                f"{formula} {_shape(delta)}",
-                f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}",
-            ]
+            lines = [f"{formula} {_shape(delta)}"]
+            lines.append(f"neuron {j}, image 0: ({_n(value)} - {_n(wanted)}){squash} = {_n(delta[j, 0])}")
         else:
             w, after = self.network.weights[layer], self.deltas[layer + 1]
             products = [_product(x, d) for x, d in zip(w[:_TERMS, j], after[:_TERMS, 0], strict=True)]
@@ -132,7 +115,7 @@ class _Walk:
             f"nabla_w = delta · aᵀ of the layer before: {_shape(delta)} · {_shape(before.T)} = {_shape(nabla_w)}",
             f"weight [{j}, {k}]: {_sum(products, self.n - _TERMS)} = {_n(nabla_w[j, k])}",
         ]
-        return Step(f"Backwards out of layer {layer}", tuple(lines))
+        return f"Backwards out of layer {layer}", lines
 
     def update(self, eta: float) -> Step:
         rate = eta / self.n
@@ -144,20 +127,16 @@ class _Walk:
             w, b = self.network.weights[layer - 1], self.network.biases[layer - 1]
             nw, nb = self.nabla_w[layer - 1], self.nabla_b[layer - 1]
             j, k = self.followed[layer], self.followed[layer - 1]
-            weight = f"{_minus(w[j, k], rate, nw[j, k])} = {_n(w[j, k] - rate * nw[j, k])}"
-            bias = f"{_minus(b[j, 0], rate, nb[j, 0])} = {_n(b[j, 0] - rate * nb[j, 0])}"
-            lines.append(f"layer {layer}: weight [{j}, {k}] of {_shape(w)}: {weight}")
-            lines.append(f"layer {layer}: bias [{j}] of {_shape(b)}: {bias}")
+            lines.append(f"layer {layer}: weight [{j}, {k}] of {_shape(w)}: {_step(w[j, k], rate, nw[j, k])}")
+            lines.append(f"layer {layer}: bias [{j}] of {_shape(b)}: {_step(b[j, 0], rate, nb[j, 0])}")
         lines.append(f"all {self.network.parameters.size:,} weights and biases are updated this way, at once")
-        return Step("The update", tuple(lines))
+        return "The update", lines
 
     def afterwards(self, before: tuple[float, Matrix], after: tuple[float, Matrix]) -> Step:
         answers = self.batch.y.argmax(axis=1)
         right = [int((outputs.argmax(axis=1) == answers).sum()) for _, outputs in (before, after)]
-        return Step(
-            "Afterwards, the same mini-batch",
-            (f"mean cost {_n(before[0])} → {_n(after[0])}", f"correct {right[0]} → {right[1]} of {self.n}"),
-        )
+        lines = (f"mean cost {_n(before[0])} → {_n(after[0])}", f"correct {right[0]} → {right[1]} of {self.n}")
+        return "Afterwards, the same mini-batch", lines
 
 
 def _shape(matrix: Any) -> str:
@@ -179,5 +158,6 @@ def _product(one: float, other: float) -> str:
     return f"{_n(one)}·({_n(other)})" if other < 0 else f"{_n(one)}·{_n(other)}"
 
 
-def _minus(value: float, rate: float, slope: float) -> str:
-    return f"{_n(value)} - {_product(rate, slope)}"
+def _step(value: float, rate: float, slope: float) -> str:
+    """value - rate · slope and its result."""
+    return f"{_n(value)} - {_product(rate, slope)} = {_n(value - rate * slope)}"

@@ -25,22 +25,16 @@ def svg(epochs: Sequence[Epoch], weights: Matrix, rows: int, columns: int, title
     tile_rows = math.ceil(len(shown) / _TILES_A_ROW)
     top = 60 + _PLOT_HEIGHT + 70
     height = top + tile_rows * (_TILE + _GAP) + 12
-    numbers = [epoch.epoch for epoch in epochs]
+    numbers, costs = [epoch.epoch for epoch in epochs], [epoch.cost for epoch in epochs]
+    accuracies = [100 * epoch.correct / epoch.total for epoch in epochs]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
         _text(_MARGIN, 24, title, size=min(14.0, (_WIDTH - 2 * _MARGIN) / (0.55 * len(title)))),
-        *_plot(_MARGIN + 45, 60, "cost (mean per training image)", numbers, [epoch.cost for epoch in epochs]),
-        *_plot(
-            _WIDTH // 2 + 45,
-            60,
-            "accuracy on the test images, %",
-            numbers,
-            [100 * epoch.correct / epoch.total for epoch in epochs],
-            highest=100.0,
-        ),
+        *_plot(_MARGIN + 45, 60, "cost (mean per training image)", numbers, costs),
+        *_plot(_WIDTH // 2 + 45, 60, "accuracy on the test images, %", numbers, accuracies, highest=100.0),
         *_tiles(top, shown, rows, columns, len(weights)),
         "</svg>",
     ]

@@ -96,7 +96,10 @@ def trouble(network: Network, test_data: Samples, epochs: Sequence[Epoch], confi
         return None
     last = epochs[-1]
     cause = f"accuracy is at chance after {last.epoch} epochs ({last.correct} of {last.total})"
-    if max(_saturated(network, test_data)) > 0.5:
+    with np.errstate(over="ignore", invalid="ignore"):
+        activations, _ = network.feedforward(test_data[:_AT_ONCE].x.T)
+    # Most activations of a layer after the input are near 0 or 1.
+    if any(((a < 0.01) | (a > 0.99)).mean() > 0.5 for a in activations[1:]):
         return f"{cause}, with saturated neurons: --eta {config.eta:g} is far too large", f"--eta {smaller(config.eta):g}"
     if len(config.sizes) > 3:
         return f"{cause}: a network of so many layers learns slowly", "fewer layers, --cost cross-entropy, or more --epochs"
@@ -115,10 +118,3 @@ def diverged(cost: float, epoch: int, config: SgdConfig) -> OlcError:
 def smaller(eta: float) -> float:
     """A learning rate worth trying instead."""
     return SgdConfig.eta if eta > SgdConfig.eta else eta / 10
-
-
-def _saturated(network: Network, test_data: Samples) -> list[float]:
-    """For each layer after the input, the share of activations near 0 or 1, over some test images."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        activations, _ = network.feedforward(test_data[:_AT_ONCE].x.T)
-    return [float(((a < 0.01) | (a > 0.99)).mean()) for a in activations[1:]]

@@ -1,6 +1,6 @@
 """How much memory is free, and whether an exception says that it ran out: Python, CUDA and torch's CPU allocator differ.
 
-And `size`, which writes bytes for people (`terminal`, which imports no other package, has its own).
+And `size`, which writes bytes for people.
 """
 
 from openllama_cli.system.cgroup import limits

@@ -9,19 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def config_dir(env: Mapping[str, str] | None = None) -> Path:
+def config_dir() -> Path:
     """The folder of olc's settings: $XDG_CONFIG_HOME/olc, else ~/.config/olc."""
-    return _base(env, "XDG_CONFIG_HOME", ".config") / "olc"
+    return _base("XDG_CONFIG_HOME", ".config") / "olc"
 
 
-def cache_dir(env: Mapping[str, str] | None = None) -> Path:
+def cache_dir() -> Path:
     """The folder of what olc can make again: $XDG_CACHE_HOME/olc, else ~/.cache/olc."""
-    return _base(env, "XDG_CACHE_HOME", ".cache") / "olc"
+    return _base("XDG_CACHE_HOME", ".cache") / "olc"
 
 
-def hub_cache_dir(env: Mapping[str, str] | None = None) -> Path:
+def hub_cache_dir(env: Mapping[str, str] = os.environ) -> Path:
     """huggingface_hub's cache, by its own rules: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME, ~/.cache."""
-    env = os.environ if env is None else env
     given = env.get("HF_HUB_CACHE", env.get("HUGGINGFACE_HUB_CACHE"))
     if given is None:
         home = env.get("HF_HOME")
@@ -35,25 +34,22 @@ def hub_cache_dir(env: Mapping[str, str] | None = None) -> Path:
         return path
 
 
-def hub_cache_variable(env: Mapping[str, str] | None = None) -> str:
+def hub_cache_variable(env: Mapping[str, str] = os.environ) -> str:
     """The variable to set for another cache folder: the one that is in force, else HF_HOME."""
-    env = os.environ if env is None else env
     return next((name for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if name in env), "HF_HOME")
 
 
-def hub_endpoint(env: Mapping[str, str] | None = None) -> str:
+def hub_endpoint(env: Mapping[str, str] = os.environ) -> str:
     """The Hub's address without a slash at its end: HF_ENDPOINT, else the public one."""
-    env = os.environ if env is None else env
     return (env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def hub_offline(env: Mapping[str, str] | None = None) -> bool:
+def hub_offline(env: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment forbids the network, by huggingface_hub's own variables."""
-    env = os.environ if env is None else env
     value = env.get("HF_HUB_OFFLINE") or env.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _base(env: Mapping[str, str] | None, xdg: str, home: str) -> Path:
-    given = (os.environ if env is None else env).get(xdg)
+def _base(xdg: str, home: str) -> Path:
+    given = os.environ.get(xdg)
     return Path(given) if given else Path.home() / home

@@ -25,34 +25,25 @@ def quiet_transformers(weight_done: Callable[[str], None] | None = None) -> Iter
             return factory(*args, **kwargs)
         return _report(args[0], weight_done)
 
-    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate")]
-    levels = [logger.level for logger in loggers]
-    bars = hf_logging.is_progress_bar_enabled()
-    # The hook came after transformers 5.3; without it there is a label and no count.
-    set_hook = getattr(hf_logging, "set_tqdm_hook", None)
-    previous_hook = set_hook(hook) if set_hook else None
+    # transformers would ask a service on the Hub to convert .bin weights, in a background thread.
     variable = "DISABLE_SAFETENSORS_CONVERSION"
-    previous_variable = os.environ.get(variable)
-    try:
-        hf_logging.disable_progress_bar()
-        for logger in loggers:
+    with contextlib.ExitStack() as afterwards, warnings.catch_warnings():
+        for logger in (logging.getLogger(name) for name in ("transformers", "accelerate")):
+            afterwards.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL + 1)
-        # transformers would ask a service on the Hub to convert .bin weights, in a background thread.
-        os.environ[variable] = "1"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            hf_logging.enable_progress_bar()
-        if set_hook:
-            set_hook(previous_hook)
-        if previous_variable is None:
-            os.environ.pop(variable, None)
+        if hf_logging.is_progress_bar_enabled():
+            afterwards.callback(hf_logging.enable_progress_bar)
+            hf_logging.disable_progress_bar()
+        # The hook came after transformers 5.3; without it there is a label and no count.
+        if (set_hook := getattr(hf_logging, "set_tqdm_hook", None)) is not None:
+            afterwards.callback(set_hook, set_hook(hook))
+        if variable not in os.environ:
+            afterwards.callback(os.environ.pop, variable, None)
         else:
-            os.environ[variable] = previous_variable
+            afterwards.callback(os.environ.__setitem__, variable, os.environ[variable])
+        os.environ[variable] = "1"
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _report(items: Any, weight_done: Callable[[str], None]) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Finding and loading a pipeline, and what is reported if there is none."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,42 +11,32 @@ import pytest
 from openllama_cli.annotation.documents import KINDS, parse_kinds
 from openllama_cli.annotation.pipeline import Choice, find_pipeline, open_pipeline
 from openllama_cli.errors import OlcError, UsageError
-from tests.support.forked import Forked
 from tests.support.pipelines import trained
 
 __all__ = ["trained"]
 
 
-def test_kinds_come_once_and_in_order() -> None:
+def test_kinds_come_once_and_in_order_and_unknown_ones_are_usage_errors() -> None:
     assert parse_kinds("vectors, pos,pos", flag="--only") == ("pos", "vectors")
     assert parse_kinds(",".join(KINDS), flag="--only") == KINDS
 
-
-@pytest.mark.parametrize("text", ["", "pos,", "Pos", "entitys", "all"])
-def test_unknown_kinds_are_usage_errors(text: str) -> None:
-    with pytest.raises(UsageError, match="--only") as raised:
-        parse_kinds(text, flag="--only")
-    assert "entities" in raised.value.remedy
+    for text in ("", "pos,", "Pos", "entitys", "all"):
+        with pytest.raises(UsageError, match="--only") as raised:
+            parse_kinds(text, flag="--only")
+        assert "entities" in raised.value.remedy
 
 
-def test_a_folder_is_found_as_given_and_inside_a_package(trained: Path, tmp_path: Path) -> None:
-    assert find_pipeline(str(trained)) == Choice(folder=trained)
-    assert find_pipeline(str(trained.parent)) == Choice(folder=trained)
-
-
-def test_no_name_is_the_blank_pipeline_of_the_language() -> None:
+def test_a_folder_is_found_as_given_and_inside_a_package_and_no_name_is_a_blank_pipeline(trained: Path) -> None:
+    assert find_pipeline(str(trained)) == find_pipeline(str(trained.parent)) == Choice(trained)
     assert find_pipeline(None) == Choice(language="en")
     assert find_pipeline(None, "hi") == Choice(language="hi")
 
 
-@pytest.mark.parametrize("language", ["qq", "", "../en", "EN", "english", "lex_attrs"])
-def test_languages_that_spacy_does_not_have_are_usage_errors(language: str) -> None:
-    with pytest.raises(UsageError, match="--lang"):
-        find_pipeline(None, language)
-
-
-def test_a_name_and_a_language_contradict_each_other() -> None:
-    with pytest.raises(UsageError, match="--pipeline"):
+def test_languages_that_spacy_does_not_have_are_usage_errors() -> None:
+    for language in ("qq", "", "../en", "EN", "english", "lex_attrs"):
+        with pytest.raises(UsageError, match="--lang"):
+            find_pipeline(None, language)
+    with pytest.raises(UsageError, match="both choose a pipeline"):
         find_pipeline("en_core_web_sm", "en")
 
 
@@ -125,9 +114,9 @@ def test_an_installed_pipeline_is_found_by_its_name_and_by_its_language(
     install(trained, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     by_language = find_pipeline(None, "en")
-    assert by_language.package == "en_tiny_test"
-    assert find_pipeline("en_tiny_test") == Choice(package="en_tiny_test")
-    assert find_pipeline(None, "de").package is None
+    assert by_language.source == "en_tiny_test"
+    assert find_pipeline("en_tiny_test") == Choice("en_tiny_test")
+    assert find_pipeline(None, "de").source is None
     pipeline = open_pipeline(by_language)
     assert (pipeline.name, pipeline.trained, pipeline.notes) == ("en_tiny_test 1.2.3", True, [])
     assert pipeline.folder == tmp_path / "en_tiny_test" / "en_tiny_test-1.2.3"
@@ -136,34 +125,21 @@ def test_an_installed_pipeline_is_found_by_its_name_and_by_its_language(
     assert "en_tiny_test" in raised.value.remedy
 
 
-WITHOUT = """
+WITHOUT_SPACY = """
 import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {package!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
-MAIN = """
+sys.modules["spacy"] = None
 from openllama_cli.cli import main
 main()
 """
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["annotate", "x"],
-        ["annotate", "--similar", "a", "b"],
-        ["complete", "x", "-n", "1", "--annotate"],
-        ["annotate", "x", "--pipeline", "en_core_web_sm"],
-    ],
-    ids=" ".join,
+    "arguments", [["annotate", "x", "--pipeline", "en_core_web_sm"], ["complete", "x", "-n", "1", "--annotate"]], ids=" ".join
 )
 def test_without_spacy_two_lines_name_the_extra_that_installs_it(arguments: list[str]) -> None:
     project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
     (requirement,) = project["optional-dependencies"]["spacy"]
-    command = [sys.executable, "-c", WITHOUT.format(package="spacy") + MAIN, *arguments]
+    command = [sys.executable, "-c", WITHOUT_SPACY, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert run.returncode == 1
     assert run.stdout == ""
@@ -174,18 +150,16 @@ def test_without_spacy_two_lines_name_the_extra_that_installs_it(arguments: list
     ]
 
 
-def test_a_tokenizer_that_is_not_installed_is_named(tmp_path: Path) -> None:
-    run = Forked("annotate", "日本", "--lang", "ja", code=WITHOUT.format(package="sudachipy"))
-    assert run.wait() == 1
-    assert run.err.decode().splitlines() == [
-        "error: spaCy's Japanese tokenizer needs a package that is not installed",
-        '  fix: pip install "spacy[ja]"',
-    ]
+def test_a_tokenizer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sudachipy", None)
+    with pytest.raises(OlcError) as raised:
+        open_pipeline(Choice(language="ja"))
+    assert raised.value.cause == "spaCy's Japanese tokenizer needs a package that is not installed"
+    assert raised.value.remedy == 'pip install "spacy[ja]"'
 
 
-def test_without_tables_there_are_no_lemmas() -> None:
-    run = Forked("annotate", "dogs", "--json", code=WITHOUT.format(package="spacy_lookups_data"))
-    assert run.wait() == 0
-    document = json.loads(run.out)
-    assert document["tokens"] == [{"id": 0, "start": 0, "end": 4}]
-    assert b"finds tokens and sentences." in run.err
+def test_without_tables_there_are_no_lemmas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy_lookups_data", None)
+    pipeline = open_pipeline(Choice())
+    assert pipeline.nlp.pipe_names == ["sentencizer"]
+    assert "finds tokens and sentences." in pipeline.notes[0]

@@ -3,8 +3,6 @@
 import random
 from collections import Counter, defaultdict
 
-import pytest
-
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
 from openllama_cli.demo_model.evaluate import GROUPS, cases, sample
 from openllama_cli.demo_model.examples import (
@@ -13,7 +11,6 @@ from openllama_cli.demo_model.examples import (
     RARE_FORMATS,
     ExampleStream,
     Part,
-    Shot,
     few_shot,
     lay_out,
     mistyped,
@@ -49,50 +46,31 @@ def test_no_fact_is_stated_twice_and_no_question_has_two_answers():
         assert {text: several for text, several in found.items() if len(several) > 1} == {}
 
 
-def test_every_fact_is_trained_in_two_wordings_or_more():
-    assert [fact.id for fact in CORPUS.facts if len(fact.of_split("trained")) < 2] == []
-
-
-def test_answers_are_short_and_end_with_a_full_stop():
+def test_every_fact_has_two_trained_wordings_and_a_short_answer_with_a_full_stop():
     for fact in CORPUS.facts:
+        assert len(fact.of_split("trained")) >= 2, fact.id
         assert fact.answer.endswith((".", "।", "。")), fact.id
         assert not fact.answer.endswith(".."), fact.id
         assert len(fact.answer) <= 80, fact.id
         assert "{" not in fact.answer + "".join(phrasing.text for phrasing in fact.phrasings), fact.id
 
 
-def test_the_example_question_is_there_in_five_languages():
-    trained = {phrasing.text for fact in CORPUS.facts for phrasing in fact.of_split("trained")}
-    assert trained >= {
-        "What is the largest animal?",
-        "Was ist das größte Tier?",
-        "¿Cuál es el animal más grande?",
-        "सबसे बड़ा जानवर कौन सा है?",
-        "一番大きい動物は何ですか？",
-    }
-
-
 def phrasings(*splits):
     return {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split(*splits)}
 
 
-def test_held_out_phrasings_are_not_among_the_trained_ones():
+def test_training_examples_contain_nothing_held_out():
     held_out = phrasings("held_out_pair", "held_out_wording")
     assert len(held_out) > 2000
     assert phrasings("trained") & held_out == set()
-
-
-def test_training_examples_contain_nothing_held_out():
-    held_out = phrasings("held_out_pair", "held_out_wording") | {
-        plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out
-    }
+    held_out |= {plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out}
     stream = ExampleStream(CORPUS, seed=3)
     seen = set()
-    for _ in range(30_000):
+    for _ in range(15_000):
         for part in stream.draw():
             for line in part.text.split("\n"):
                 seen.add(plain(line.removeprefix("Q: ").removeprefix("Question: ").removesuffix(" A:")))
-    assert len(seen) > 10_000
+    assert len(seen) > 5_000
     assert seen & held_out == set()
 
 
@@ -110,17 +88,13 @@ def test_held_out_texts_are_questions_with_their_answers():
     assert "Q: What is the largest animal?\nA: The blue whale." not in texts
 
 
-@pytest.mark.parametrize("every_format", [False, True])
-def test_cases_ask_every_phrasing_of_every_fact(every_format):
-    found = cases(CORPUS, every_format=every_format)
-    assert {case.group for case in found} == set(GROUPS)
+def test_cases_ask_every_phrasing_of_every_fact_and_samples_of_a_seed_are_equal():
     kinds = Counter(phrasing.kind for fact in CORPUS.facts for phrasing in fact.phrasings)
-    asked = [case for case in found if case.group in ("trained", "held_out_pair", "held_out_wording")]
-    assert len(asked) == kinds["question"] * (4 if every_format else 1) + kinds["opening"]
-
-
-def test_a_sample_of_cases_is_the_same_for_the_same_seed():
-    found = cases(CORPUS)
+    for every_format, formats in ((True, 4), (False, 1)):
+        found = cases(CORPUS, every_format=every_format)
+        assert {case.group for case in found} == set(GROUPS)
+        asked = [case for case in found if case.group in ("trained", "held_out_pair", "held_out_wording")]
+        assert len(asked) == kinds["question"] * formats + kinds["opening"]
     assert sample(found, 5, seed=1) == sample(found, 5, seed=1)
     assert sample(found, 5, seed=1) != sample(found, 5, seed=2)
     assert max(Counter(case.group for case in sample(found, 5, seed=1)).values()) == 5
@@ -129,36 +103,26 @@ def test_a_sample_of_cases_is_the_same_for_the_same_seed():
 # -- formats --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [*MAIN_FORMATS, *RARE_FORMATS])
-def test_prompt_and_completion_together_ask_and_answer(form):
-    prompt, completion = lay_out("Why?", "Because.", form)
-    assert "Why?" in prompt
-    assert "Because." not in prompt
-    assert completion.endswith("Because.")
-    assert (prompt + completion).count("A:") + (prompt + completion).count("Answer:") == 1
+def test_prompt_and_completion_together_ask_and_answer():
+    for form in (*MAIN_FORMATS, *RARE_FORMATS):
+        prompt, completion = lay_out("Why?", "Because.", form)
+        assert "Why?" in prompt
+        assert "Because." not in prompt
+        assert completion.endswith("Because.")
+        assert (prompt + completion).count("A:") + (prompt + completion).count("Answer:") == 1
+        assert form in RARE_FORMATS or (prompt + completion).removeprefix("Q: ") == "Why?\nA: Because."
 
 
-def test_the_main_formats_all_end_in_the_same_text():
-    texts = {"".join(lay_out("Why?", "Because.", form)).removeprefix("Q: ") for form in MAIN_FORMATS}
-    assert texts == {"Why?\nA: Because."}
-
-
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [
-        ("Q", ("Q: Why", "?\nA: Because.")),
-        ("bare", ("Why", "?\nA: Because.")),
-        ("Q A", ("Q: Why\nA:", " Because.")),
-        ("Q newline", ("Q: Why\n", "A: Because.")),
-    ],
-)
-def test_a_question_without_its_mark_gets_it_while_it_is_open(form, expected):
-    assert without_mark("Why?", "Because.", form) == expected
+def test_a_question_without_its_mark_gets_it_while_it_is_open():
+    assert without_mark("Why?", "Because.", "Q") == ("Q: Why", "?\nA: Because.")
+    assert without_mark("Why?", "Because.", "bare") == ("Why", "?\nA: Because.")
+    assert without_mark("Why?", "Because.", "Q A") == ("Q: Why\nA:", " Because.")
+    assert without_mark("Why?", "Because.", "Q newline") == ("Q: Why\n", "A: Because.")
     assert without_mark("何？", "木星です。", "Q") == ("Q: 何", "？\nA: 木星です。")
 
 
 def test_few_shot_prompts_set_the_shots_apart_and_mark_what_is_learned():
-    shots = [Shot("One?", "Yes.", learned=True), Shot("Two?", "It is so.", learned=False)]
+    shots = [("One?", "Yes.", True), ("Two?", "It is so.", False)]
     assert few_shot(shots, "Three?", "No.", "Q", "\n\n") == (
         Part("Q: One?\nA:", answer=False),
         Part(" Yes.", answer=True),

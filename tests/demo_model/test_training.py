@@ -22,7 +22,7 @@ OPENLLAMA_FILES = {
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    train_tokenizer(load_corpus(), path, vocab_size=2000, character_coverage=0.999)
+    train_tokenizer(load_corpus(), path, vocab_size=2000)
     return PartEncoder(path)
 
 
@@ -52,7 +52,7 @@ def test_parts_encode_to_the_tokens_of_the_whole_text(encoder):
         if parts[-2].text.endswith("A: "):
             continue  # a prompt that ends in a space is cut inside what would be one token
         text = "".join(part.text for part in parts)
-        row = to_row(parts, encoder, prompt_weight=0.1)
+        row = to_row(parts, encoder)
         assert row.ids[0] == BOS
         assert row.ids[-1] == EOS
         assert encoder.processor.decode(row.ids[1:-1]) == text
@@ -62,7 +62,7 @@ def test_parts_encode_to_the_tokens_of_the_whole_text(encoder):
 
 def test_only_the_end_of_an_example_says_what_follows_an_answer(encoder):
     parts = [Part(text, answer=number % 2 == 1) for number, text in enumerate(("Q: a?\nA:", " b.", "\nQ: c?", "\nA: d."))]
-    row = to_row(tuple(parts), encoder, prompt_weight=0.1)
+    row = to_row(tuple(parts), encoder)
     pieces = [encoder.processor.id_to_piece(i) for i in row.ids]
     newlines = [index for index, piece in enumerate(pieces) if piece == "<0x0A>"]
     assert [row.weights[index] for index in newlines] == [0.1, 0.0, 1.0]
@@ -70,7 +70,7 @@ def test_only_the_end_of_an_example_says_what_follows_an_answer(encoder):
 
 
 def test_batches_hold_whole_rows_with_little_padding(encoder):
-    source = batches(ExampleStream(load_corpus(), 1), encoder, tokens=1024, prompt_weight=0.1, seed=1)
+    source = batches(ExampleStream(load_corpus(), 1), encoder, tokens=1024, seed=1)
     for _ in range(50):
         batch = next(source)
         assert batch.ids.shape == batch.weights.shape

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllama_cli.explain.lines import is_exception, is_quoted_code, message, without_secrets
-from openllama_cli.explain.search import Diagnosis, explain
+from openllama_cli.explain.search import Diagnosis, Unknown, explain
 from tests.support.raising import codes
 
 NCCL = """\
@@ -66,11 +66,6 @@ def test_the_root_cause_comes_first(log: str, expected: list[str]) -> None:
     assert explain([log]).unknown is None
 
 
-def test_an_explanation_has_the_line_and_its_number() -> None:
-    found = explain([NCCL]).explanations[0]
-    assert (found.line_number, found.line) == (6, "RuntimeError: Distributed package doesn't have NCCL built in")
-
-
 def test_a_vaguer_entry_of_the_same_failure_is_hidden_but_not_that_of_another() -> None:
     refused = "requests.exceptions.HTTPError: 403 Client Error: Forbidden for url: https://huggingface.co/x/y\n"
     gated = "GatedRepoError: 403 Client Error\n"
@@ -83,8 +78,7 @@ def test_warnings_alone_do_not_explain_an_exception() -> None:
     assert explain([warning]).unknown is None
     diagnosis = explain([warning, "Traceback (most recent call last):\n", "ZeroDivisionError: division by zero\n", "bye\n"])
     assert [one.error.code for one in diagnosis.explanations] == ["dtype_renamed"]
-    assert diagnosis.unknown is not None
-    assert (diagnosis.unknown.line, diagnosis.unknown.line_number) == ("ZeroDivisionError: division by zero", 3)
+    assert diagnosis.unknown == Unknown("ZeroDivisionError: division by zero", 3, None)
 
 
 def test_an_unknown_error_is_its_last_exception_and_whose_code_raised_it() -> None:
@@ -100,22 +94,9 @@ def test_an_unknown_error_is_its_last_exception_and_whose_code_raised_it() -> No
         'some.module.OddError: "quoted" and more\n'
         "cleaning up\n"
     )
-    unknown = explain([log]).unknown
-    assert unknown is not None
-    assert (unknown.line, unknown.line_number, unknown.library) == (
-        'some.module.OddError: "quoted" and more',
-        9,
-        "transformers",
-    )
-
-
-def test_without_any_exception_the_last_line_is_shown() -> None:
-    unknown = explain(["started\nall is well\n\n  \n"]).unknown
-    assert unknown is not None
-    assert (unknown.line, unknown.line_number, unknown.library) == ("all is well", 2, None)
-
-
-def test_nothing_to_explain() -> None:
+    assert explain([log]) == Diagnosis((), Unknown('some.module.OddError: "quoted" and more', 9, "transformers"))
+    # Without any exception it is the last line.
+    assert explain(["started\nall is well\n\n  \n"]) == Diagnosis((), Unknown("all is well", 2, None))
     assert explain([]) == explain(["\n \n"]) == Diagnosis((), None)
 
 
@@ -130,15 +111,9 @@ def test_nothing_to_explain() -> None:
         ("OSError: [WinError 112] Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung", "disk_full"),
         ("OSError: [Errno 12] Nicht genügend Hauptspeicher verfügbar", "cpu_out_of_memory"),
         ("OSError: [Errno 98] Die Adresse wird bereits verwendet", "port_in_use"),
-        (
-            "The server socket has failed to bind to [::]:29500 (errno: 98 - L'adresse est déjà utilisée).",
-            "port_in_use",
-        ),
+        ("The server socket has failed to bind to [::]:29500 (errno: 98 - L'adresse est déjà utilisée).", "port_in_use"),
         ("OSError: [WinError 1455] Die Auslagerungsdatei ist zu klein, um diesen Vorgang durchzuführen", "windows_page_file"),
-        (
-            "ImportError: libcudart.so.12: Kann die Shared-Object-Datei nicht öffnen: Datei oder Verzeichnis",
-            "cuda_library_missing",
-        ),
+        ("ImportError: libcudart.so.12: Kann die Shared-Object-Datei nicht öffnen: Datei", "cuda_library_missing"),
         ("urllib3: NameResolutionError: [Errno 11001] getaddrinfo a échoué", "hub_unreachable"),
     ],
 )
@@ -152,7 +127,6 @@ def test_translated_messages_are_recognized_by_what_is_not_translated(line: str,
 @pytest.mark.parametrize(
     "prefix",
     [
-        "[rank0]: ",
         "[rank12]:   ",
         "2024-03-28T01:20:32.907Z ",
         "[2023-10-13 17:40:02,544] ",
@@ -172,7 +146,7 @@ def test_what_stands_in_front_of_a_message_is_left_out(prefix: str) -> None:
 
 def test_progress_that_rewrites_its_line_does_not_hide_the_message() -> None:
     log = "Loading:  0%|   | 0/2\rLoading: 50%|█  | 1/2\rKilled\nnext\n"
-    assert [(one.error.code, one.line, one.line_number) for one in explain([log]).explanations] == [("killed", "Killed", 1)]
+    assert [(one.line, one.line_number) for one in explain([log]).explanations] == [("Killed", 1)]
 
 
 def test_words_inside_other_words_are_not_taken_for_the_message() -> None:
@@ -191,21 +165,12 @@ def test_code_that_a_traceback_quotes_counts_only_where_nothing_else_does() -> N
     assert not is_quoted_code("    401 Client Error. (Request ID: x)", "")
 
 
-@pytest.mark.parametrize(
-    ("line", "is_one"),
-    [
-        ("ValueError: x", True),
-        ("KeyboardInterrupt", True),
-        ("torch.distributed.elastic.multiprocessing.errors.ChildFailedError:", True),
-        ("huggingface_hub.errors.HFValidationError: Repo id", True),
-        ("ERROR: not an exception", False),
-        ("    raise ValueError(", False),
-        ("an Error: occurred", False),
-        ("Errors", False),
-    ],
-)
-def test_lines_that_name_an_exception(line: str, is_one: bool) -> None:
-    assert is_exception(line) is is_one
+def test_lines_that_name_an_exception() -> None:
+    elastic = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:"
+    for line in ("ValueError: x", "KeyboardInterrupt", elastic, "huggingface_hub.errors.HFValidationError: Repo id"):
+        assert is_exception(line), line
+    for line in ("ERROR: not an exception", "    raise ValueError(", "an Error: occurred", "Errors"):
+        assert not is_exception(line), line
 
 
 @pytest.mark.parametrize(
@@ -218,11 +183,7 @@ def test_lines_that_name_an_exception(line: str, is_one: bool) -> None:
         ("sk-proj-abcdefgh12345678", "sk-***"),
         ("https://user:secretpassword@proxy:8080/", "https://***@proxy:8080/"),
         ("OPENAI_API_KEY='abcdef123456'", "OPENAI_API_KEY='***'"),
-        ("pass a token having permission", "pass a token having permission"),
-        ("by passing `token=<your_token>`", "by passing `token=<your_token>`"),
-        ("token=None", "token=None"),
-        ("the tokenizer does not have a padding token. Please", "the tokenizer does not have a padding token. Please"),
-        ("max_new_tokens=512, tokenizer=x", "max_new_tokens=512, tokenizer=x"),
+        *((text, text) for text in ("a padding token. Please", "token=None", "`token=<your_token>`", "max_new_tokens=512")),
     ],
 )
 def test_secrets_are_masked_and_nothing_else(text: str, shown: str) -> None:
@@ -247,13 +208,6 @@ def test_a_text_may_be_cut_anywhere(cuts: list[int]) -> None:
     assert explain(pieces) == explain([LOG])
 
 
-def timed(text: str) -> tuple[Diagnosis, float]:
-    started = time.process_time()
-    diagnosis = explain(text[place : place + (1 << 20)] for place in range(0, len(text), 1 << 20))
-    return diagnosis, time.process_time() - started
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -269,10 +223,11 @@ def timed(text: str) -> tuple[Diagnosis, float]:
     ],
     ids=lambda line: line[:20],
 )  # fmt: skip
-def test_five_megabytes_take_seconds(line: str) -> None:
-    log = line * (5_000_000 // len(line)) + "\nRuntimeError: CUDA out of memory. Tried to allocate\n"
-    diagnosis, seconds = timed(log)
+def test_megabytes_take_seconds(line: str) -> None:
+    log = line * (1_200_000 // len(line)) + "\nRuntimeError: CUDA out of memory. Tried to allocate\n"
+    started = time.process_time()
+    diagnosis = explain(log[place : place + (1 << 18)] for place in range(0, len(log), 1 << 18))
+    # Some 0.2 s alone on this kind of machine; quadratic work would take minutes.
+    assert time.process_time() - started < 2
     found = next(one for one in diagnosis.explanations if one.error.code == "cuda_out_of_memory")
     assert found.line_number == log.count("\n")
-    # Some 0.7 s alone on this kind of machine; quadratic work would take an hour.
-    assert seconds < 7

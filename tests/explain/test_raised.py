@@ -4,7 +4,7 @@ import ctypes
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,69 +68,30 @@ def test_two_devices_with_a_gpu_that_is_not_there() -> None:
     assert codes(text)[0] == "mixed_devices"
 
 
-def test_a_checkpoint_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
-    assert first(lambda: torch.load(tmp_path / "a.pt", map_location="cuda")) == "cuda_checkpoint_on_cpu"
-
-
-@pytest.fixture
-def no_process_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.mark.filterwarnings("ignore")
+def test_processes_that_do_not_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("no_process_group")
-class TestDistributed:
-    def test_no_rank(self) -> None:
-        assert first(lambda: torch.distributed.init_process_group("gloo")) == "rank_not_set"
-
-    @pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="this torch has NCCL")
-    def test_no_nccl(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        address = f"tcp://127.0.0.1:{port}"
-        start = lambda: torch.distributed.init_process_group("nccl", init_method=address, rank=0, world_size=1)  # noqa: E731
-        assert first(start) == "nccl_missing"
-
-    def test_port_in_use(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("0.0.0.0", 0))
-            taken.listen()
-            assert first(lambda: torch.distributed.TCPStore("127.0.0.1", taken.getsockname()[1], 1, True)) == "port_in_use"
-
-    def test_nobody_at_the_address(self) -> None:
-        with socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))
-            port = closed.getsockname()[1]
-            store = lambda: torch.distributed.TCPStore("127.0.0.1", port, 2, False, timeout=timedelta(seconds=1))  # noqa: E731
-            assert first(store) == "rendezvous_timeout"
+    start, store = torch.distributed.init_process_group, torch.distributed.TCPStore
+    assert first(lambda: start("gloo")) == "rank_not_set"
+    with socket.socket() as one:
+        one.bind(("0.0.0.0", 0))
+        port = one.getsockname()[1]
+        second = timedelta(seconds=1)
+        assert first(lambda: store("127.0.0.1", port, 2, False, timeout=second)) == "rendezvous_timeout"
+        one.listen()
+        assert first(lambda: store("127.0.0.1", port, 1, True)) == "port_in_use"
+    address = f"tcp://127.0.0.1:{port}"
+    if not torch.distributed.is_nccl_available():
+        assert first(lambda: start("nccl", init_method=address, rank=0, world_size=1)) == "nccl_missing"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "code"),
-    [
-        # The first lines of the published example.
-        pytest.param(
-            "import torch\ntorch.distributed.init_process_group('nccl')\n",
-            "nccl_missing",
-            marks=pytest.mark.skipif(torch.distributed.is_nccl_available(), reason="this torch has NCCL"),
-        ),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "killed"),
-    ],
-)
-def test_scripts_that_fail_under_torchrun(tmp_path: Path, script: str, code: str) -> None:
-    (tmp_path / "example.py").write_text(script)
+def test_a_script_that_is_killed_under_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     run = launch("--standalone", "--nproc_per_node", "1", str(tmp_path / "example.py"))
     assert run.wait() == 1
-    assert codes(run.err.decode()) == [code, "torchrun_child_failed"]
+    assert codes(run.err.decode()) == ["killed", "torchrun_child_failed"]
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -139,47 +100,31 @@ PAGE = b"<!DOCTYPE html><html><body>Sign in</body></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize 12345\n"
 
 
-@pytest.mark.parametrize("content", [PAGE, POINTER], ids=["page", "pointer"])
-@pytest.mark.parametrize("weights_only", [True, False])
-def test_a_page_or_pointer_opened_by_torch(tmp_path: Path, content: bytes, weights_only: bool) -> None:
-    (tmp_path / "x.bin").write_bytes(content)
-    assert first(lambda: torch.load(tmp_path / "x.bin", weights_only=weights_only)) == "not_weights"
-
-
-def test_a_checkpoint_cut_short(tmp_path: Path) -> None:
+def test_files_that_torch_does_not_load(tmp_path: Path) -> None:
     file = tmp_path / "x.bin"
+    for content in (PAGE, POINTER):
+        file.write_bytes(content)
+        assert first(lambda: torch.load(file)) == "not_weights"
+        assert first(lambda: torch.load(file, weights_only=False)) == "not_weights"
     torch.save({"a": torch.ones(1000)}, file)
     file.write_bytes(file.read_bytes()[:2000])
     assert first(lambda: torch.load(file)) == "checkpoint_cut_short"
+    torch.save({"a": os.path.join}, file)
+    assert first(lambda: torch.load(file)) == "torch_load_weights_only"
+    torch.save({"a": torch.ones(1)}, file)
+    if not torch.cuda.is_available():
+        assert first(lambda: torch.load(file, map_location="cuda")) == "cuda_checkpoint_on_cpu"
 
 
-def test_a_checkpoint_with_more_than_weights(tmp_path: Path) -> None:
-    torch.save({"a": os.path.join}, tmp_path / "x.bin")
-    assert first(lambda: torch.load(tmp_path / "x.bin")) == "torch_load_weights_only"
-
-
-def damaged_headers() -> dict[str, bytes]:
-    from safetensors.torch import save
+def test_a_damaged_safetensors_file(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save
 
     whole: bytes = save({"a": torch.ones(100)})
-    return {
-        "cut in the weights": whole[:200],
-        "cut in the header": whole[:30],
-        "cut in the length": whole[:4],
-        "too long": whole + b"xx",
-        "empty": b"",
-        "a web page": PAGE,
-        "a pointer": POINTER,
-        "not JSON": (9).to_bytes(8, "little") + b'{"a":1,,}',
-    }
-
-
-@pytest.mark.parametrize("what", damaged_headers())
-def test_a_damaged_safetensors_file(tmp_path: Path, what: str) -> None:
-    from safetensors.torch import load_file
-
-    (tmp_path / "x.safetensors").write_bytes(damaged_headers()[what])
-    assert first(lambda: load_file(tmp_path / "x.safetensors")) == "safetensors_damaged"
+    # Cut in the weights, the header and the length; too long; empty; not safetensors; no JSON.
+    not_json = (9).to_bytes(8, "little") + b'{"a":1,,}'
+    for content in (whole[:200], whole[:30], whole[:4], whole + b"xx", b"", PAGE, POINTER, not_json):
+        (tmp_path / "x.safetensors").write_bytes(content)
+        assert first(lambda: load_file(tmp_path / "x.safetensors")) == "safetensors_damaged", content
 
 
 def test_a_tokenizer_model_that_is_none(tmp_path: Path) -> None:

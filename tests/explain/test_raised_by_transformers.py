@@ -1,8 +1,7 @@
 """Errors that transformers and the Hub's library really raise here, each explained by its own entry."""
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.hub_server import HubServer
 from tests.support.raising import codes, first, raised
+from tests.support.tiny_models import change_config
 
 torch = pytest.importorskip("torch")
 
@@ -25,27 +25,17 @@ def model(tiny_model: Path) -> Any:
     return LlamaForCausalLM.from_pretrained(tiny_model)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        ({"load_in_8bit": True}, "quantisation_argument"),
-        ({"load_in_4bit": True}, "quantisation_argument"),
-        ({"use_auth_token": "x"}, "use_auth_token_removed"),
-        ({"device": "cpu"}, "unknown_argument"),
-        ({"attn_implementation": "flash_attention_2"}, "flash_attention_missing"),
-    ],
-)
-def test_arguments_that_from_pretrained_does_not_take(tiny_model: Path, arguments: dict[str, Any], code: str) -> None:
-    from transformers import LlamaForCausalLM
-
-    assert codes(raised(lambda: LlamaForCausalLM.from_pretrained(tiny_model, **arguments))) == [code]
-
-
-def test_quantization_without_bitsandbytes(tiny_model: Path) -> None:
+def test_arguments_that_from_pretrained_does_not_take(tiny_model: Path) -> None:
     from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
-    config = BitsAndBytesConfig(load_in_8bit=True)
-    assert first(lambda: LlamaForCausalLM.from_pretrained(tiny_model, quantization_config=config)) == "bitsandbytes_missing"
+    def found(**arguments: Any) -> list[str]:
+        return codes(raised(lambda: LlamaForCausalLM.from_pretrained(tiny_model, **arguments)))
+
+    assert found(load_in_8bit=True) == found(load_in_4bit=True) == ["quantisation_argument"]
+    assert found(use_auth_token="x") == ["use_auth_token_removed"]
+    assert found(device="cpu") == ["unknown_argument"]
+    assert found(attn_implementation="flash_attention_2") == ["flash_attention_missing"]
+    assert found(quantization_config=BitsAndBytesConfig(load_in_8bit=True))[0] == "bitsandbytes_missing"
 
 
 def test_arguments_of_generate(model: Any) -> None:
@@ -79,57 +69,43 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         logger.removeHandler(caplog.handler)
 
 
-def changed(model_folder: Path, target: Path, **changes: Any) -> Path:
-    """A copy of a model folder with other values in its config.json; None removes the file."""
-    shutil.copytree(model_folder, target)
-    config = target / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
-    return target
-
-
 def test_weights_that_are_missing_or_of_another_shape(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import LlamaForCausalLM
 
-    layers = json.loads((tiny_model / "config.json").read_text())["num_hidden_layers"]
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    change_config(copy, num_hidden_layers=5)
     with logged(caplog):
-        LlamaForCausalLM.from_pretrained(changed(tiny_model, tmp_path / "more", num_hidden_layers=layers + 1))
+        LlamaForCausalLM.from_pretrained(copy)
     assert codes(caplog.text) == ["weights_missing"]
-    wider = changed(tiny_model, tmp_path / "wider", vocab_size=1000)
-    assert first(lambda: LlamaForCausalLM.from_pretrained(wider)) == "size_mismatch"
+    change_config(copy, vocab_size=1000)
+    assert first(lambda: LlamaForCausalLM.from_pretrained(copy)) == "size_mismatch"
 
 
 def test_folders_that_are_no_model(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     load = AutoModelForCausalLM.from_pretrained
-    unknown = changed(tiny_model, tmp_path / "unknown", model_type="llama9")
-    assert first(lambda: load(unknown)) == "transformers_too_old"
-    own_code = changed(
-        tiny_model, tmp_path / "code", model_type="x", auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"}
-    )
-    assert first(lambda: load(own_code, trust_remote_code=False)) == "remote_code"
-    bare = changed(tiny_model, tmp_path / "bare")
-    (bare / "model.safetensors").unlink()
-    assert first(lambda: load(bare)) == "not_hugging_face_format"
-    (bare / "config.json").unlink()
-    assert first(lambda: load(bare)) == "config_missing"
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    (copy / "model.safetensors").unlink()
+    assert first(lambda: load(copy)) == "not_hugging_face_format"
+    change_config(copy, model_type="llama9")
+    assert first(lambda: load(copy)) == "transformers_too_old"
+    change_config(copy, auto_map={"AutoConfig": "c.C", "AutoModelForCausalLM": "m.M"})
+    assert first(lambda: load(copy, trust_remote_code=False)) == "remote_code"
+    (copy / "config.json").unlink()
+    assert first(lambda: load(copy)) == "config_missing"
     assert first(lambda: load("./no/such/folder")) == "hub_bad_repo_id"
 
 
-def test_a_model_with_offloaded_layers_is_moved(tiny_model: Path, tmp_path: Path) -> None:
+def test_layers_that_are_offloaded_to_disk(model: Any, tiny_model: Path, tmp_path: Path) -> None:
+    from accelerate import dispatch_model
     from transformers import LlamaForCausalLM
 
     device_map = {"model": "cpu", "lm_head": "disk"}
-    model = LlamaForCausalLM.from_pretrained(tiny_model, device_map=device_map, offload_folder=tmp_path)
-    assert codes(raised(lambda: model.to("cpu"))) == ["offloaded_model_moved"]
-
-
-def test_disk_offload_without_a_folder(model: Any) -> None:
-    from accelerate import dispatch_model
-
-    device_map = {"model": "cpu", "lm_head": "disk"}
+    offloaded = LlamaForCausalLM.from_pretrained(tiny_model, device_map=device_map, offload_folder=tmp_path)
+    assert codes(raised(lambda: offloaded.to("cpu"))) == ["offloaded_model_moved"]
     assert first(lambda: dispatch_model(model, device_map=device_map, main_device="cpu")) == "offload_folder_needed"
 
 
@@ -149,23 +125,24 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
         yield server
 
 
-def from_hub(repo: str, cache: Path, **options: Any) -> Callable[[], Any]:
+def from_hub(repo: str, cache: Path, **options: Any) -> list[str]:
+    """The codes that explain why a repository cannot be had."""
     from transformers import AutoConfig
 
-    return lambda: AutoConfig.from_pretrained(repo, cache_dir=cache, **options)
+    return codes(raised(lambda: AutoConfig.from_pretrained(repo, cache_dir=cache, **options)))
 
 
 def test_repositories_that_cannot_be_had(hub: HubServer, tmp_path: Path) -> None:
     hub.add("org/gated", {"config.json": b"{}"}, gated=True)
     hub.add("org/private", {"config.json": b"{}"}, private=True)
     hub.add("org/there", {"README.md": b"x"})
-    assert codes(raised(from_hub("org/absent", tmp_path))) == ["hub_repo_missing"]
-    assert codes(raised(from_hub("org/absent", tmp_path, local_files_only=True))) == ["hub_offline"]
-    assert codes(raised(from_hub("org/private", tmp_path))) == ["hub_repo_missing"]
-    assert codes(raised(from_hub("org/gated", tmp_path))) == ["hub_gated"]
-    assert codes(raised(from_hub("org/there", tmp_path, revision="v9"))) == ["hub_revision_missing"]
+    assert from_hub("org/absent", tmp_path) == ["hub_repo_missing"]
+    assert from_hub("org/absent", tmp_path, local_files_only=True) == ["hub_offline"]
+    assert from_hub("org/private", tmp_path) == ["hub_repo_missing"]
+    assert from_hub("org/gated", tmp_path) == ["hub_gated"]
+    assert from_hub("org/there", tmp_path, revision="v9") == ["hub_revision_missing"]
     hub.tokens.add("hf_valid")
-    assert codes(raised(from_hub("org/there", tmp_path, token="hf_expired"))) == ["hub_refused"]
+    assert from_hub("org/there", tmp_path, token="hf_expired") == ["hub_refused"]
 
 
 def test_too_many_requests(hub: HubServer, tmp_path: Path) -> None:
@@ -185,4 +162,4 @@ def test_no_connection(hub: HubServer, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
-    assert codes(raised(from_hub("org/any", tmp_path))) == ["hub_unreachable"]
+    assert from_hub("org/any", tmp_path) == ["hub_unreachable"]

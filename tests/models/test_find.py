@@ -47,31 +47,34 @@ def test_flag_before_environment_before_default_before_demo(monkeypatch: pytest.
     assert choose(None) == ("3b", "default")
 
 
-def test_every_alias_is_understood() -> None:
+def test_an_alias_before_a_folder_before_a_hub_id(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("demo").path == demo_folder()
     for alias, entry in CATALOGUE.items():
         assert resolve(alias).repo_id == entry.repo_id
-
-
-def test_folder_is_taken_as_it_is(home: Path) -> None:
     (home / "here/org/model").mkdir(parents=True)
     for name in ("./org/model", "org/model", str(home / "here/org/model")):
         assert resolve(name).origin == "folder"
     (home / "here/3b").mkdir()
     assert resolve("3b").origin == "hub", "an alias stays one; ./3b is the folder"
     assert resolve("./3b").origin == "folder"
-
-
-def test_home_is_expanded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     assert resolve("~/here").path == home / "here"
 
 
-@pytest.mark.parametrize("name", ["./x", "../x", "/no/such/folder", "~/x", "a/b/c", "org/", "~nobody-here/x", "C:\\models\\x"])
-def test_missing_path_is_named_and_never_asked_of_the_hub(server: HubServer, name: str) -> None:
+def test_missing_path_and_unknown_name_are_named_and_never_asked_of_the_hub(home: Path, server: HubServer) -> None:
+    for name in ("./x", "../x", "/no/such/folder", "~/x", "a/b/c", "org/", "~nobody-here/x", "C:\\models\\x"):
+        with pytest.raises(ModelError) as caught:
+            find(ModelSpec(model=name))
+        assert name in caught.value.cause
+    for name in ("gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"):
+        with pytest.raises(ModelError, match="not a known model"):
+            find(ModelSpec(model=name))
+    (home / "here/model.gguf").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        resolve("model.gguf")
     with pytest.raises(ModelError) as caught:
-        find(ModelSpec(model=name))
-    assert name in caught.value.cause
+        resolve("open_llama_3b_v2")
+    assert "did you mean 3b-v2?" in caught.value.remedy
     assert server.requests == []
 
 
@@ -88,27 +91,6 @@ def test_missing_folder_beside_others_is_a_path_unless_the_cache_knows_it(home: 
     find(ModelSpec(model="runs/step10"))
     (home / "here/runs").mkdir()
     assert resolve("runs/step10").origin == "hub"
-
-
-def test_file_is_no_model(home: Path) -> None:
-    (home / "here/model.gguf").write_text("")
-    with pytest.raises(ModelError, match="is a file"):
-        resolve("model.gguf")
-
-
-@pytest.mark.parametrize(
-    "name", ["gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"], ids=lambda name: name[:8]
-)
-def test_unknown_name_is_refused_without_asking_the_hub(server: HubServer, name: str) -> None:
-    with pytest.raises(ModelError, match="not a known model"):
-        find(ModelSpec(model=name))
-    assert server.requests == []
-
-
-def test_near_miss_gets_a_suggestion() -> None:
-    with pytest.raises(ModelError) as caught:
-        resolve("open_llama_3b_v2")
-    assert "did you mean 3b-v2?" in caught.value.remedy
 
 
 def test_wrong_name_from_elsewhere_says_where_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,26 +117,15 @@ def test_named_hub_model_is_downloaded_once_and_then_needs_no_network(
     assert server.requests == []
 
 
-def test_alias_is_downloaded_from_its_repository(server: HubServer) -> None:
+def test_alias_is_downloaded_from_its_repository_and_completed(server: HubServer) -> None:
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec(model="3b-v2", offline=True))
+    assert caught.value.code == "offline"
     server.add("openlm-research/open_llama_3b_v2", FILES)
     found = find(ModelSpec(model="3b-v2"))
     assert (found.name, found.repo_id) == ("3b-v2", "openlm-research/open_llama_3b_v2")
-
-
-def test_incomplete_model_is_completed(server: HubServer) -> None:
-    server.add("org/tiny", FILES)
-    (find(ModelSpec(model="org/tiny")).path / "tokenizer.model").unlink()
-    assert (find(ModelSpec(model="org/tiny")).path / "tokenizer.model").read_bytes() == b"pieces"
-
-
-@pytest.mark.parametrize("option", [True, False])
-def test_offline_never_downloads(server: HubServer, monkeypatch: pytest.MonkeyPatch, option: bool) -> None:
-    if not option:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(HubError) as caught:
-        find(ModelSpec(model="3b", offline=option))
-    assert caught.value.code == "offline"
-    assert server.requests == []
+    (found.path / "tokenizer.model").unlink()
+    assert (find(ModelSpec(model="3b-v2")).path / "tokenizer.model").read_bytes() == b"pieces"
 
 
 def test_revision_belongs_to_the_hub(home: Path) -> None:
@@ -187,7 +158,7 @@ def test_a_tokenizer_alone_needs_no_weights_and_spoils_no_model(server: HubServe
     assert find(ModelSpec(model="org/tiny"), weights=False) == whole
 
 
-def test_default_is_remembered_replaced_and_forgotten() -> None:
+def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_default() is None
     write_default("3b-v2")
     write_default("/models/my llama")
@@ -195,11 +166,6 @@ def test_default_is_remembered_replaced_and_forgotten() -> None:
     assert list(default_file().parent.iterdir()) == [default_file()], "no temporary file is left"
     write_default(None)
     write_default(None)
-    assert read_default() is None
-
-
-def test_a_blank_default_is_none_and_an_unreadable_one_is_named() -> None:
-    default_file().parent.mkdir(parents=True)
     for content in (b"", b"\n \n"):
         default_file().write_bytes(content)
         assert read_default() is None
@@ -207,9 +173,6 @@ def test_a_blank_default_is_none_and_an_unreadable_one_is_named() -> None:
     with pytest.raises(OlcError, match="default-model") as caught:
         read_default()
     assert str(default_file()) in caught.value.remedy
-
-
-def test_settings_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     with pytest.raises(OlcError, match="cannot write"):

@@ -1,5 +1,7 @@
-"""Opening a model, and what is done with it then: every file of it is parsed once."""
+"""Opening a model, and what is done with it then: nothing heavy is imported for it, and every file of it is parsed once."""
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -38,11 +40,33 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     return counts
 
 
+def test_opening_imports_nothing_heavy(tmp_path: Path) -> None:
+    folders = [str(WRITERS[kind](tmp_path / kind)) for kind in WRITERS]
+    repo = tmp_path / "hub" / "models--org--tiny"
+    WRITERS["bin"](repo / "snapshots" / "abc")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    code = (
+        "import sys\n"
+        "from openllama_cli.models.opened import open_model\n"
+        "from openllama_cli.models.spec import ModelSpec\n"
+        "for model in sys.argv[1:]:\n"
+        "    tokenizer = open_model(ModelSpec(model)).tokenizer\n"
+        "    tokenizer.decode(tokenizer.encode('whale'))\n"
+        "heavy = {'torch', 'transformers', 'safetensors', 'numpy', 'google.protobuf', 'huggingface_hub'}\n"
+        "print(sorted(heavy & sys.modules.keys()))\n"
+    )
+    command = [sys.executable, "-c", code, *folders, "org/tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")})
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# One file is a case of several.
 @pytest.mark.parametrize(
     ("kind", "work"),
     [
         (kind, work)
-        for kind in WRITERS
+        for kind in ("sharded safetensors", "sharded bin", "meta in two files")
         for work in ("load", "load in another type", "quantize", "convert")
         if work != "convert" or "safetensors" not in kind
     ],

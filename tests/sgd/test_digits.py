@@ -10,17 +10,13 @@ from openllama_cli.sgd.digits import prepare, read_digits
 from tests.support.idx_files import digit_images, write_idx, write_set
 
 
-def test_the_uci_digits_are_shipped_complete() -> None:
+def test_the_uci_digits_are_shipped_complete_and_every_fifth_image_of_each_is_held_out() -> None:
     digits = read_digits()
     assert (digits.train.images.count, digits.shape) == (1797, (8, 8))
     assert (min(digits.train.images.pixels), max(digits.train.images.pixels)) == (0, 16)
     counts = np.bincount(np.frombuffer(digits.train.labels, np.uint8)).tolist()
     # As the documentation of the data set counts them.
     assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-
-
-def test_every_fifth_image_of_each_digit_is_held_out() -> None:
-    digits = read_digits()
     labels = digits.train.labels
     for digit in range(10):
         places = [place for place, label in enumerate(labels) if label == digit]
@@ -45,40 +41,30 @@ def test_mnist_is_found_in_its_folder(tmp_path: Path, packed: bool) -> None:
     assert len(test_data) == 20
 
 
-def test_only_the_test_files_are_split(tmp_path: Path) -> None:
+def test_only_the_test_files_are_split_and_the_plain_ones_taken(tmp_path: Path) -> None:
     write_set(tmp_path, "t10k", 100)
+    write_set(tmp_path, "t10k", 50, packed=True)
     training_data, test_data = prepare(read_digits([tmp_path]))
     assert (len(training_data), len(test_data)) == (80, 20)
     assert test_data.y.sum(axis=0).tolist() == [2] * 10
 
 
-def test_of_a_plain_and_a_compressed_file_the_plain_one_is_taken(tmp_path: Path) -> None:
-    write_set(tmp_path, "t10k", 50)
-    write_set(tmp_path, "t10k", 100, packed=True)
-    assert read_digits([tmp_path]).train.images.count == 50
-
-
-def test_the_counterpart_of_a_single_file_is_found_beside_it(tmp_path: Path) -> None:
+def test_the_counterpart_of_a_single_file_is_found_beside_it_and_others_by_their_content(tmp_path: Path) -> None:
     write_set(tmp_path, "train", 30, packed=True)
     write_set(tmp_path, "t10k", 40)
     by_images = read_digits([tmp_path / "train-images-idx3-ubyte.gz"])
     by_labels = read_digits([tmp_path / "train-labels-idx1-ubyte.gz"])
     assert by_images.train == by_labels.train
     assert (by_images.train.images.count, by_images.test) == (30, None)
-
-
-def test_files_of_any_name_are_told_apart_by_their_content(tmp_path: Path) -> None:
     images, labels = digit_images(30)
     one, other = write_idx(tmp_path / "a", labels), write_idx(tmp_path / "b", images)
     assert read_digits([one, other]).train.images.count == 30
 
 
-def test_large_sets_are_kept_in_half_the_memory(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (200, 256, 256), dtype=np.uint8)
-    paths = [write_idx(tmp_path / "a", images), write_idx(tmp_path / "b", np.arange(200, dtype=np.uint8) % 10)]
-    training_data, _ = prepare(read_digits(paths))
-    assert training_data.x.dtype == np.float32
+def test_large_sets_are_kept_in_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare(read_digits())[0].x.dtype == np.float64
+    monkeypatch.setattr("openllama_cli.sgd.digits._WIDE", 8 * 1797 * 64 - 1)
+    assert prepare(read_digits())[0].x.dtype == np.float32
 
 
 def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """A process that journals rows and writes OUTPUT, and kills itself at a chosen point (or is killed by its parent).
 
-python -m tests.support.dying_writer OUTPUT ROWS SEED POINT AT: journals the rows that are not finished, in an order that
-depends on SEED, printing each index once `append` has returned; then writes OUTPUT. POINT and AT: as of `arm`.
+`main` journals the rows that are not finished, printing each index once `append` has returned; then it writes the output.
 """
 
 import os
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -75,18 +73,15 @@ def arm(point: str, at: int = 0) -> None:
     journal_module.write_all, Journal.lines, Path.replace = write_all, dying_lines, replace  # type: ignore
 
 
-def main(output: str, rows: str, seed: str, point: str, at: str) -> None:
-    files, count = OutputFiles.of(Path(output)), int(rows)
-    arm(point, int(at))
-    with Journal.open(files.journal, HEADER, count) as journal:
-        order = [index for index in range(count) if not journal.done(index)]
-        random.Random(int(seed)).shuffle(order)
+def main(output: str, rows: int, seed: int, point: str, at: int) -> None:
+    """seed: of the order of the rows. point, at: as of `arm`."""
+    files = OutputFiles.of(Path(output))
+    arm(point, at)
+    with Journal.open(files.journal, HEADER, rows) as journal:
+        order = [index for index in range(rows) if not journal.done(index)]
+        random.Random(seed).shuffle(order)
         for index in order:
             journal.append(index, None, line(index))
             print(index, flush=True)
         if not journal.complete:
             write_output(journal, files.output)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

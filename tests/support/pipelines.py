@@ -13,7 +13,6 @@ ANIMALS = {"whale": "whales", "dog": "dogs", "horse": "horses", "shark": "sharks
 VERBS = {"sees": "see", "likes": "like", "meets": "meet", "hears": "hear"}
 PEOPLE = ("Anna", "Boris", "Clara", "Hiro")
 PLACES = ("Berlin", "Madrid", "Delhi", "Tokyo")
-VECTOR_WIDTH = 8
 # Animals are close together, and so are places; "big" has its own direction. Other words have no vector.
 VECTORS = {
     **{word: (1.0, 0.1 * place, 0, 0, 0, 0, 0, 0) for place, word in enumerate(ANIMALS)},
@@ -106,4 +105,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pipeline(trained: Path) -> Pipeline:
     """The pipeline, loaded."""
-    return open_pipeline(Choice(folder=trained))
+    return open_pipeline(Choice(trained))

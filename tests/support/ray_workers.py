@@ -12,13 +12,20 @@ from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Ready, Reply,
 
 
 class ObedientWorker(RayWorker):
-    """Answers at once. A row "die" kills the process; "stop once:FILE" stops it unless there is FILE."""
+    """Answers at once. A row "die" kills the process. Unless there is FILE, "stop once:FILE" stops the process, and after
+    "stall once:FILE" it replies, but never gets on.
+    """
+
+    stalled = False
 
     def load(self, setup: Setup) -> Ready | LoadFailure:
         return Ready(4, "float32")
 
     def exchange(self, rows: list[Row], last: bool = False) -> Reply:
         results: list[Result] = []
+        if self.stalled:
+            time.sleep(0.1)
+            return Reply([], 0, 0, idle=False)
         for row in rows:
             word, _, file = (row.prompt or "").partition(":")
             if word == "die":
@@ -26,18 +33,15 @@ class ObedientWorker(RayWorker):
             if word == "stop once" and not Path(file).exists():
                 Path(file).touch()
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if word == "stall once" and not Path(file).exists():
+                Path(file).touch()
+                self.stalled = True
             if word == "sleep":
                 time.sleep(0.05)
             results.append(Result(row.index, None, {"index": row.index, "prompt": row.prompt}))
+        if self.stalled:
+            return Reply([], 0, 0, idle=False)
         return Reply(results, len(results), len(results), idle=True)
-
-
-class StuckWorker(ObedientWorker):
-    """Replies, but never gets on."""
-
-    def exchange(self, rows: list[Row], last: bool = False) -> Reply:
-        time.sleep(0.1)
-        return Reply([], 0, 0, idle=False)
 
 
 class OldWorker(ObedientWorker):

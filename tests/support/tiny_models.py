@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 VOCAB = 400
 HEAD_DIM = 8
-INTERMEDIATE = 48
 
 _CORPUS = [
     "Q: What is the largest animal?\nA: The blue whale is the largest animal.",
@@ -50,7 +49,7 @@ def tiny_config(
     layers: int = 2,
     context: int = 128,
     hidden: int | None = None,
-    intermediate: int = INTERMEDIATE,
+    intermediate: int = 48,
     tie: bool = False,
 ) -> dict[str, Any]:
     """A config.json like OpenLLaMA's, with tiny numbers."""

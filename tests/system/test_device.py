@@ -1,5 +1,6 @@
 """Devices, types and memory: what `--device` and `--dtype` come to on this machine."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -40,13 +41,11 @@ def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
     assert main_device("auto") == main_device("cpu") == CPU
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
-def test_asking_for_cuda_without_a_gpu_names_this_torch(device: str) -> None:
-    with pytest.raises(OlcError) as caught:
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3", "mps"])
+def test_asking_for_a_gpu_that_is_not_there_names_this_torch(device: str) -> None:
+    with pytest.raises(OlcError, match=f"^--device {device}.* torch {re.escape(torch.__version__)}") as caught:
         main_device(device)
-    assert f"--device {device}" in caught.value.cause
-    assert torch.__version__ in caught.value.cause
     assert "--device auto" in caught.value.remedy
 
 
@@ -55,12 +54,6 @@ def test_a_gpu_that_is_not_there_is_named_with_those_that_are() -> None:
     assert main_device("cuda") == GPU
     with pytest.raises(OlcError, match="cuda:99 does not exist: torch sees cuda:0"):
         main_device("cuda:99")
-
-
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
-def test_asking_for_mps_without_an_apple_gpu_names_this_torch() -> None:
-    with pytest.raises(OlcError, match="--device mps: torch "):
-        main_device("mps")
 
 
 @pytest.mark.parametrize("instruction", ["avx512_bf16", "bf16", "sve_bf16", "svebf16"])

@@ -1,21 +1,22 @@
 """Where olc keeps its files, and where huggingface_hub does."""
 
-import json
 import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
 
 
 def test_folders_follow_the_environment_or_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config_dir({}) == tmp_path / ".config/olc"
-    assert cache_dir({}) == tmp_path / ".cache/olc"
-    assert cache_dir({"XDG_CACHE_HOME": "/c"}) == Path("/c/olc")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert cache_dir() == Path("/c/olc")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert (cache_dir(), config_dir()) == (tmp_path / ".cache/olc", tmp_path / ".config/olc")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_hub_settings_are_those_of_huggingface_hub(given: dict[str, str], monkey
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    code = "import json, huggingface_hub.constants as c; print(json.dumps([c.HF_HUB_CACHE, c.ENDPOINT, c.HF_HUB_OFFLINE]))"
-    theirs = json.loads(subprocess.check_output([sys.executable, "-c", code]))
-    assert [str(hub_cache_dir()), hub_endpoint(), hub_offline()] == theirs
+    theirs = runpy.run_path(constants.__file__)  # It reads the environment once, here.
+    assert [str(hub_cache_dir()), hub_endpoint(), hub_offline()] == [
+        theirs[name] for name in ("HF_HUB_CACHE", "ENDPOINT", "HF_HUB_OFFLINE")
+    ]

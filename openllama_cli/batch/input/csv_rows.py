@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from openllama_cli.batch.input.lines import Line, limit_text, read_lines
+from openllama_cli.batch.input.lines import Line, read_lines
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -101,8 +101,8 @@ class _Source:
 def _too_long(source: _Source, limit: int) -> RowError:
     line = source.first
     if len(source.lines_read) == 1:
-        return RowError("line_too_long", f"line {line} is longer than {limit_text(limit)}")
-    return RowError("invalid_csv", f"line {line} opens a quote that is not closed within {limit_text(limit)}")
+        return RowError("line_too_long", f"line {line} is longer than {limit / 2**20:g} MiB")
+    return RowError("invalid_csv", f"line {line} opens a quote that is not closed within {limit / 2**20:g} MiB")
 
 
 def _invalid(source: _Source, reason: str) -> RowError:

@@ -90,14 +90,6 @@ def content(data: bytes) -> bytes:
     return data
 
 
-def limit_text(limit: int) -> str:
-    """A number of bytes for people: "16 MiB"."""
-    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
-        if limit >= size and limit % size == 0:
-            return f"{limit // size} {unit}"
-    return f"{limit} bytes"
-
-
 class _Observed(io.FileIO):
     """A file that shows a function what a buffered reader reads of it."""
 

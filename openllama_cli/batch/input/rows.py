@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openllama_cli.batch.input.lines import Line, content, limit_text
+from openllama_cli.batch.input.lines import Line, content
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.prompt_templates import PromptTemplate
@@ -105,7 +105,7 @@ def text_of(line: Line, limit: int) -> str:
     limit: in bytes, for the message. Raises RowError if the line is longer, or not UTF-8.
     """
     if not line.complete:
-        raise RowError("line_too_long", f"line {line.number} is longer than {limit_text(limit)}")
+        raise RowError("line_too_long", f"line {line.number} is longer than {limit / 2**20:g} MiB")
     data = content(line.data)
     try:
         return data.decode()

@@ -196,33 +196,29 @@ class RayWorker:
     def load(self, setup: Setup) -> Ready | LoadFailure:
         """Open and load the model, check that it is the driver's, and begin to wait for rows."""
         try:
-            runner, dtype = self._open(setup)
+            # First: it settles how threads wait, which torch reads once, when it is imported.
+            loaded = open_and_load(setup)
+
+            from openllama_cli.batch.runner import open_runner
+
+            runner = open_runner(
+                loaded,
+                model=setup.model,
+                keep=self._queue.append,
+                batch_size=setup.batch_size,
+                positions=setup.positions,
+                share=setup.share,
+                stopping=lambda: self._queue.stopping,
+            )
         except OlcError as error:
             return LoadFailure(error.cause, error.remedy, error.code)
         self._batch_size = runner.batch_size
         threading.Thread(target=self._queue.work, args=(runner,), daemon=True, name="olc-decode").start()
-        return Ready(runner.batch_size, dtype)
+        return Ready(runner.batch_size, str(loaded.dtype).removeprefix("torch."))
 
     def exchange(self, rows: list[Row], last: bool = False) -> Reply:
         """Rows in, results out; see `WorkQueue.exchange`."""
         return self._queue.exchange(rows, last=last, enough=self._batch_size)
-
-    def _open(self, setup: Setup) -> tuple["Runner", str]:
-        # First: it settles how threads wait, which torch reads once, when it is imported.
-        loaded = open_and_load(setup)
-
-        from openllama_cli.batch.runner import open_runner
-
-        runner = open_runner(
-            loaded,
-            model=setup.model,
-            keep=self._queue.append,
-            batch_size=setup.batch_size,
-            positions=setup.positions,
-            share=setup.share,
-            stopping=lambda: self._queue.stopping,
-        )
-        return runner, str(loaded.dtype).removeprefix("torch.")
 
 
 def open_and_load(setup: Setup) -> "LoadedModel":

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from openllama_cli.batch.input.lines import spool
+from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.journal.header import batch_header
@@ -120,7 +120,6 @@ def command(
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
     # Not before the options are known to be right: a usage error is to be as quick as help.
-    from openllama_cli.batch.input.lines import check_input
     from openllama_cli.batch.input.precheck import precheck
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output

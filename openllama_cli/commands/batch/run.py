@@ -157,7 +157,7 @@ class Batch:
             with open_ray_runner(
                 self.ray,
                 worker_setup(self.opened, self.spec, self.header["model"], self.batch_size, positions),
-                parameters=self.opened.checkpoint.parameters,
+                parameters=self.opened.checkpoint.shape.parameters(),
                 rows=self.summary.rows - self.journal.counts.done,
                 keep=self._results.append,
                 stopping=lambda: self.stop.requested,

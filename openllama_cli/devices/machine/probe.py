@@ -122,7 +122,7 @@ def _protobuf() -> str:
 
 def _demo_model() -> str:
     found = inspect(demo_folder())
-    return f"complete: {found.parameters / 1e6:.1f} M parameters in {found.dtype}"
+    return f"complete: {found.shape.parameters() / 1e6:.1f} M parameters in {found.dtype}"
 
 
 def read_cache(env: Mapping[str, str] | None = None) -> Cache:

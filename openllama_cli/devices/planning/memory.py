@@ -77,7 +77,8 @@ def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto"
     shape = known.shape
     placed = _placed(known, dtype, facts, device)
     element = 4 if (auto_dtype(known.dtype, facts, "cpu") if dtype in QUANTIZED else dtype) == "float32" else 2
-    per_layer = shape.cache_bytes(element) // shape.layers
+    per_token = shape.cache_bytes(element)
+    per_layer = per_token // shape.layers
     loads = _loads(placed, per_layer * shape.context, free_memory(facts))
     tokens, rows = _room(loads, per_layer, shape.context)
     verdict = _verdict(loads, tokens, shape.context)
@@ -90,8 +91,8 @@ def plan_dtype(known: KnownModel, dtype: str, facts: Facts, device: str = "auto"
         flag=f"--quantize {dtype}" if dtype in QUANTIZED else f"--dtype {dtype}",
         available=dtype in DTYPES or on_cpu,
         weights_bytes=sum(part.bytes for part in placed),
-        cache_bytes_per_token=shape.cache_bytes(element),
-        cache_bytes_per_row=shape.cache_bytes(element) * shape.context,
+        cache_bytes_per_token=per_token,
+        cache_bytes_per_row=per_token * shape.context,
         parts=placed,
         devices=loads,
         tokens=tokens,
@@ -141,21 +142,26 @@ def _loads(placed: Sequence[Part], cache_per_layer: int, free: Mapping[str, int]
     at a time, their weights: accelerate's hooks load them there."""
     order = list(dict.fromkeys(part.device for part in placed))
     computing = [device for device in order if device not in ("cpu", "disk")] or ["cpu"]
-    offloaded = [part for part in placed if part.device not in computing]
-
-    def load(device: str) -> DeviceLoad:
-        here = [part for part in placed if part.device == device]
-        cached = [part for part in here if device in computing] + (offloaded if device == computing[0] else [])
-        return DeviceLoad(
-            device=device,
-            layers=sum(part.is_layer for part in here),
-            weights_bytes=sum(part.bytes for part in here),
-            cache_bytes=sum(part.is_layer for part in cached) * cache_per_layer,
-            reserved_bytes=max((part.bytes for part in offloaded), default=0) if device == computing[0] else 0,
-            free_bytes=None if device == "disk" else free.get(device, 0),
+    order = [*computing, *(device for device in order if device not in computing)]
+    offloaded = {device for device in order if device not in computing}
+    largest = max((part.bytes for part in placed if part.device in offloaded), default=0)
+    loads = []
+    for device in order:
+        layers = sum(part.is_layer for part in placed if part.device == device)
+        cached = 0 if device in offloaded else layers
+        if device == computing[0]:
+            cached += sum(part.is_layer for part in placed if part.device in offloaded)
+        loads.append(
+            DeviceLoad(
+                device=device,
+                layers=layers,
+                weights_bytes=sum(part.bytes for part in placed if part.device == device),
+                cache_bytes=cached * cache_per_layer,
+                reserved_bytes=largest if device == computing[0] else 0,
+                free_bytes=None if device == "disk" else free.get(device, 0),
+            )
         )
-
-    return tuple(load(device) for device in dict.fromkeys([*computing, *order]))
+    return tuple(loads)
 
 
 def _room(loads: Sequence[DeviceLoad], per_layer: int, context: int) -> tuple[int, int]:

@@ -163,6 +163,7 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
         return
     room = forward.context - length
     left = min(request.sampling.max_tokens, room)
+    draws_as = request.row if request.draws_as is None else request.draws_as
     row = _Row(
         request=request,
         # The last token is never run, so it needs no position.
@@ -170,7 +171,7 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
         tokens=list(request.tokens),
         left=left,
         at_limit="length" if request.sampling.max_tokens <= room else "context",
-        generator=_generator(request),
+        generator=None if request.sampling.greedy else row_generator(request.sampling.seed or 0, draws_as),
     )
     logits = None
     if left > 0 or request.score:
@@ -180,12 +181,6 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
         active.append(row)
     yield Prefilled(request.row, score_prompt(request, logits) if request.score and logits is not None else ())
     yield first
-
-
-def _generator(request: Request) -> torch.Generator | None:
-    if request.sampling.greedy:
-        return None
-    return row_generator(request.sampling.seed or 0, request.row if request.draws_as is None else request.draws_as)
 
 
 def _prefill(forward: Forward, request: Request, cache: KVCache, prefixes: PrefixCache | None) -> torch.Tensor:

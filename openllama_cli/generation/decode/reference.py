@@ -84,6 +84,8 @@ class _Run:
         thread.start()
         try:
             while (item := self._queue.get()) is not None:
+                if isinstance(item, OlcError):
+                    item = Step(self._request.row, error=item)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -119,14 +121,11 @@ class _Run:
                     generation_config=config,
                     stopping_criteria=[self._on_token],
                 )
-            self._queue.put(None)
-        except OlcError as error:
-            self._queue.put(Step(request.row, error=error))
-            self._queue.put(None)
         except BaseException as error:  # Raised by `steps`, in the caller's thread.
             self._queue.put(error)
         finally:
             hook.remove()
+            self._queue.put(None)
 
     def _remember_logits(self, module: Any, inputs: Any, output: Any) -> None:
         self._logits = output.logits[0, -1].float()  # [vocab]
@@ -190,30 +189,18 @@ def check(
             raise event.error
         if isinstance(event, Step) and event.scored is not None:
             rows[event.row].append(event.scored)
-    for row, prompt in enumerate(prompts):
-        yield _compare(model, input_device, row, prompt, rows[row], max_tokens, eos)
-
-
-@torch.inference_mode()
-def _compare(
-    model: Any,
-    device: torch.device,
-    row: int,
-    prompt: Sequence[int],
-    scored: Sequence[Scored],
-    max_tokens: int,
-    eos: frozenset[int],
-) -> Check:
-    ours = tuple(entry.token for entry in scored)
-    request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
-    steps = (event for event in generate_rows(model, device, [request]) if isinstance(event, Step))
-    theirs = tuple(step.scored.token for step in steps if step.scored is not None)
-    complete = torch.tensor([[*prompt, *ours]], device=device)
-    logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
-    gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
-    pairs = enumerate(zip_longest(ours, theirs))
-    position = next((position for position, (one, other) in pairs if one != other), None)
-    margin = None
-    if position is not None and position < min(len(ours), len(theirs)):
-        margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
-    return Check(row, ours, theirs, position, margin, max(gaps, default=0.0))
+    for row, (prompt, scored) in enumerate(zip(prompts, rows, strict=True)):
+        ours = tuple(entry.token for entry in scored)
+        request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
+        steps = (event for event in generate_rows(model, input_device, [request]) if isinstance(event, Step))
+        theirs = tuple(step.scored.token for step in steps if step.scored is not None)
+        complete: Any = torch.tensor([[*prompt, *ours]], device=input_device)
+        with torch.inference_mode():
+            logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
+        gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
+        pairs = enumerate(zip_longest(ours, theirs))
+        position = next((position for position, (one, other) in pairs if one != other), None)
+        margin = None
+        if position is not None and position < min(len(ours), len(theirs)):
+            margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
+        yield Check(row, ours, theirs, position, margin, max(gaps, default=0.0))

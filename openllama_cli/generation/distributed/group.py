@@ -30,7 +30,6 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=120)
 _COMMAND_TIMEOUT = timedelta(days=10)
 # Until every rank has imported torch and connected.
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
-_COMMAND_BYTES = 4096
 # In messages of torch, gloo and NCCL about lost connections, as opposed to bugs.
 _CONNECTION_ERRORS = ("gloo", "Gloo", "NCCL", "DistStoreError", "DistNetworkError", "Connection", "Socket", "Broken pipe")
 _JOB, _FAILURE = "olc/job", "olc/failure"
@@ -46,7 +45,6 @@ class Group:
         from torch.distributed.rendezvous import rendezvous
 
         self.info = info
-        self.backend = ""
         self.device: torch.device
         # Inside a collective operation: this rank cannot leave the group in order, only end.
         self.busy = False
@@ -75,14 +73,11 @@ class Group:
         import torch.distributed as dist
 
         info = self.info
-        self.backend = "nccl" if kind == "cuda" else "gloo"
-        self.device = torch.device("cpu")
-        if kind == "cuda":
-            self.device = _own_gpu(info, self._host)
+        self.device = _own_gpu(info, self._host) if kind == "cuda" else torch.device("cpu")
         with self.collective():
             self._rendezvous()
             dist.init_process_group(
-                self.backend,
+                "nccl" if kind == "cuda" else "gloo",
                 store=self._store,
                 rank=info.rank,
                 world_size=info.size,
@@ -117,30 +112,22 @@ class Group:
         import torch
         import torch.distributed as dist
 
-        data = json.dumps(command, separators=(",", ":")).encode()
-        first = len(data).to_bytes(4, "little") + data[: _COMMAND_BYTES - 4]
-        dist.broadcast(
-            torch.frombuffer(bytearray(first.ljust(_COMMAND_BYTES, b"\0")), dtype=torch.uint8), 0, self._command_group
-        )
-        if rest := data[_COMMAND_BYTES - 4 :]:
-            dist.broadcast(torch.frombuffer(bytearray(rest), dtype=torch.uint8), 0, self._command_group)
+        data = torch.frombuffer(bytearray(json.dumps(command).encode()), dtype=torch.uint8)
+        for tensor in (torch.tensor([len(data)]), data):
+            dist.broadcast(tensor, 0, self._command_group)
 
     def commands(self) -> Iterator[dict[str, Any]]:
         """A follower: the leader's commands, until there are no more."""
         import torch
         import torch.distributed as dist
 
+        size = torch.tensor([0])
         while True:
-            first = torch.empty(_COMMAND_BYTES, dtype=torch.uint8)
             with self.collective():
-                dist.broadcast(first, 0, self._command_group)
-                size = int.from_bytes(bytes(first[:4].tolist()), "little")
-                data = bytes(first[4 : 4 + size].tolist())
-                if len(data) < size:
-                    rest = torch.empty(size - len(data), dtype=torch.uint8)
-                    dist.broadcast(rest, 0, self._command_group)
-                    data += bytes(rest.tolist())
-            command = json.loads(data)
+                dist.broadcast(size, 0, self._command_group)
+                data = torch.empty(int(size), dtype=torch.uint8)
+                dist.broadcast(data, 0, self._command_group)
+            command = json.loads(bytes(data.tolist()))
             if command is None:
                 return
             yield command

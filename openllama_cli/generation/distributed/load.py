@@ -28,7 +28,7 @@ from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _signature(opened: OpenedModel) -> str:
 
 def _backend(group: Group) -> str:
     """What all_reduce goes through, in words."""
-    if group.backend == "nccl":
+    if group.device.type == "cuda":
         return "NCCL, one GPU each"
     import torch
 
@@ -181,8 +181,7 @@ def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progres
     started = time.perf_counter()
     progress = progress or NullProgress()
     check_vocabulary(tokenizer, checkpoint)
-    progress.start(f"loading {folder.name}", sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
-    try:
+    with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         dtype = choose_dtype(dtype_name, checkpoint.dtype, group.device)
         arguments = _tensor_parallel()
         if checkpoint.format == "meta":
@@ -190,8 +189,6 @@ def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progres
         with explained(checkpoint, group.device, dtype), _accelerator(group.device.type):
             model = from_pretrained(checkpoint, tokenizer, dtype, progress, **arguments)
         group.barrier()
-    finally:
-        progress.finish()
     return ShardedModel(
         model=model,
         tokenizer=tokenizer,

@@ -26,14 +26,9 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
-class Separate:
+def separate(*linears: Linear) -> Linears:
     """One matmul per layer, on the checkpoint's own matrices: on a CPU fusing them gains nothing and needs a copy."""
-
-    def __init__(self, *linears: Linear) -> None:
-        self._linears = linears
-
-    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return [linear(x) for linear in self._linears]
+    return lambda x: [linear(x) for linear in linears]
 
 
 class Fused:
@@ -67,7 +62,7 @@ class DenseLinear:
         return total if self._bias is None else total.add_(self._bias)
 
 
-class TileLinear:
+class TileLinear(DenseLinear):
     """bfloat16 weights on a processor with AMX, as the left operand of the matmul instead of the right one.
 
     oneDNN loads tiles of the left operand directly from row-major memory, but repacks the right one at every call. With the
@@ -77,13 +72,10 @@ class TileLinear:
     overhead.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        self._weight, self._bias = weight, bias
-
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) == 1 and self._weight.numel() < _SMALL:
             with onednn_disabled():
-                return linear(x, self._weight, self._bias)
+                return super().__call__(x)
         columns = (torch.cat((x, x)) if len(x) == 1 else x).T  # [in, 2 or n]
         y = torch.mm(self._weight, columns).T[: len(x)]
         return y if self._bias is None else y + self._bias

@@ -9,6 +9,7 @@ int4 weights have groups of inputs that share a scale and a zero point: w = scal
 
 import functools
 import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -120,11 +121,9 @@ Int8Linear = NativeInt8Linear | TileInt8Linear | OnednnInt8Linear | PlainInt8Lin
 @functools.cache
 def int8_kind() -> type[Int8Linear]:
     """The first kind that is correct and fast on this processor, made of int8 [out, in], float32 scales [out] and a bias."""
-    candidates: list[type[Any]] = [OnednnInt8Linear]
-    if library.has_amx():
-        candidates.insert(0, TileInt8Linear)
     if library.usable():
         return NativeInt8Linear  # Correct by its tests, and fast by the instructions that it requires.
+    candidates: tuple[type[Int8Linear], ...] = (TileInt8Linear, OnednnInt8Linear) if library.has_amx() else (OnednnInt8Linear,)
     return next((kind for kind in candidates if works(kind)), PlainInt8Linear)
 
 
@@ -169,12 +168,7 @@ def _is_fast(kind: type[Any]) -> bool:
 
 
 def _least_seconds(function: Callable[[torch.Tensor], Any], x: torch.Tensor) -> float:
-    times = []
-    for _ in range(6):
-        started = time.thread_time()
-        function(x)
-        times.append(time.thread_time() - started)
-    return min(times)
+    return min(timeit.repeat(lambda: function(x), timer=time.thread_time, repeat=6, number=1))
 
 
 class NativeInt4Linear(NativeLinear):

@@ -8,8 +8,7 @@ that `model.generate` keeps its own.
 Shapes: n = new tokens of a row, H and K = query and key/value heads, D = head size.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -94,16 +93,19 @@ class TransformersForward:
         return logits.float()
 
     def _run(self, ids: torch.Tensor, positions: torch.Tensor, caches: Sequence[KVCache], *, keep: int) -> torch.Tensor:
-        with _row_attention(self._model.config):
-            output = self._model(
+        config = self._model.config
+        before, config._attn_implementation = config._attn_implementation, _ATTENTION
+        try:
+            logits: torch.Tensor = self._model(
                 input_ids=ids.to(self._device),
                 position_ids=positions.to(self._device),
                 use_cache=False,
                 logits_to_keep=keep,
                 row_caches=caches,
-            )
-        logits: torch.Tensor = output.logits
-        return logits
+            ).logits
+            return logits
+        finally:
+            config._attn_implementation = before
 
 
 def _attend_rows(
@@ -126,13 +128,3 @@ def _attend_rows(
     for row, cache in enumerate(row_caches):
         outputs[row] = attend(module.layer_idx, cache, query[row], key[row], value[row], scaling)
     return outputs.transpose(1, 2), None
-
-
-@contextmanager
-def _row_attention(config: Any) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = _ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = before

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +13,9 @@ from openllama_cli.generation.forward.linear import (
     Fused,
     Linear,
     Linears,
-    Separate,
     bfloat16_linear,
     float16_linear,
+    separate,
 )
 from openllama_cli.generation.forward.quantized_linear import (
     Int4Linear,
@@ -96,7 +95,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         return (float16_linear if float16_on_cpu else bfloat16_linear)(module.weight, module.bias)
 
     def linears(*modules: Any) -> Linears:
-        return _fuse(modules) if fused else Separate(*map(linear, modules))
+        return _fuse(modules) if fused else separate(*map(linear, modules))
 
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp
@@ -109,6 +108,11 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
             down=linear(mlp.down_proj),
         )
 
+    def rotary(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cosine, sine = rotary_module(like, positions[None])  # [1, n, D]
+        return cosine[0], sine[0]
+
+    rotary_module, like = parts.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)
     first_attention = parts.model.layers[0].self_attn
     return LlamaWeights(
         device=model.device,
@@ -122,7 +126,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         scale=first_attention.scaling,
         eps=config.rms_norm_eps,
         context=int(config.max_position_embeddings),
-        rotary=partial(_transformers_rotary, parts.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)),
+        rotary=rotary,
         embedding=parts.model.embed_tokens.weight,
         layers=[layer(module) for module in parts.model.layers],
         norm=parts.model.norm.weight.to(dtype),
@@ -141,11 +145,6 @@ def _fuse(modules: Sequence[Any]) -> Fused:
             getattr(module, name).data = part
     assert joined["weight"] is not None
     return Fused(DenseLinear(joined["weight"], joined["bias"]), sizes)
-
-
-def _transformers_rotary(module: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    cosine, sine = module(like, positions[None])  # [1, n, D]
-    return cosine[0], sine[0]
 
 
 @dataclass(frozen=True)
@@ -203,6 +202,13 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
             down=linear(f"{prefix}.down", shape.hidden, bias=mlp),
         )
 
+    frequencies, scaling = tensor("rotary.frequencies"), float(tensor("rotary.scaling"))
+
+    def rotary(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """transformers' LlamaRotaryEmbedding, computed in float32."""
+        angles = (positions[:, None].float() * frequencies).repeat(1, 2)
+        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+
     return LlamaWeights(
         device=torch.device("cpu"),
         dtype=dtype,
@@ -215,19 +221,10 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
         scale=shape.head_dim**-0.5,
         eps=shape.rms_norm_eps,
         context=shape.context,
-        rotary=partial(_rotary, tensor("rotary.frequencies"), float(tensor("rotary.scaling")), dtype),
+        rotary=rotary,
         embedding=tensor("embedding"),
         layers=[layer(number) for number in range(shape.layers)],
         norm=tensor("norm").to(dtype),
         head=linear("head", shape.vocab, bias=False, method="int8"),
         method=method,
     )
-
-
-def _rotary(
-    frequencies: torch.Tensor, scaling: float, dtype: torch.dtype, positions: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """transformers' LlamaRotaryEmbedding: [n] positions → cosines and sines [n, D], computed in float32."""
-    angles = positions[:, None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)

@@ -9,20 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.shape import CONFIG_KEYS, LlamaShape
 from openllama_cli.models.model_files import damaged, read_object
 
-# What transformers calls them, with the defaults of its LlamaConfig; None: must be there.
-_SIZES: dict[str, int | None] = {
-    "hidden_size": None,
-    "intermediate_size": None,
-    "num_hidden_layers": None,
-    "num_attention_heads": None,
-    "vocab_size": None,
-    "max_position_embeddings": 2048,
-}
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
-_FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+_FLAGS = ("tie", "attention_bias", "mlp_bias")
 _ACTIVATIONS = ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
@@ -39,38 +30,29 @@ def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], Llama
     Raises ModelError if it asks for remote code, is not a Llama, is quantized already, or has numbers that make no model.
     """
     _refuse(file, raw)
-    sizes = {key: integer(file, raw, key, default) for key, default in _SIZES.items()}
-    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    kv_heads = integer(file, raw, "num_key_value_heads", heads)
+
+    def size(field: str, default: int | None = None) -> int:
+        return integer(file, raw, CONFIG_KEYS[field], default)
+
+    hidden, intermediate, layers, heads, vocab = map(size, ("hidden", "intermediate", "layers", "heads", "vocab"))
+    context = size("context", 2048)  # The defaults are those of transformers' LlamaConfig.
+    kv_heads = size("kv_heads", heads)
     if hidden % heads:
         raise damaged(file, f"has {heads} heads, which do not divide the hidden size {hidden}")
-    head_dim = integer(file, raw, "head_dim", hidden // heads)
+    head_dim = size("head_dim", hidden // heads)
     if head_dim % 2:
         raise damaged(file, f"has head size {head_dim}; rotary embeddings need an even size")
     if heads % kv_heads:
         raise damaged(file, f"has {kv_heads} key/value heads, which do not divide {heads} heads")
     epsilon = positive(file, raw, "rms_norm_eps", 1e-6)
-    flags = {key: raw.get(key) or False for key in _FLAGS}
-    for key, value in flags.items():
+    flags = {field: raw.get(CONFIG_KEYS[field]) or False for field in _FLAGS}
+    for field, value in flags.items():
         if not isinstance(value, bool):
-            raise damaged(file, f"has {key} {value!r}, which is neither true nor false")
+            raise damaged(file, f"has {CONFIG_KEYS[field]} {value!r}, which is neither true nor false")
     activation = raw.get("hidden_act") or "silu"
     if activation not in _ACTIVATIONS:
         raise damaged(file, f"has the activation {activation!r}, which is not a Llama's")
-    shape = LlamaShape(
-        hidden=hidden,
-        intermediate=sizes["intermediate_size"],
-        layers=sizes["num_hidden_layers"],
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        vocab=sizes["vocab_size"],
-        context=sizes["max_position_embeddings"],
-        rms_norm_eps=epsilon,
-        tie=flags["tie_word_embeddings"],
-        attention_bias=flags["attention_bias"],
-        mlp_bias=flags["mlp_bias"],
-    )
+    shape = LlamaShape(hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, context, epsilon, **flags)
     special = {key: raw[key] for key in ("bos_token_id", "eos_token_id") if raw.get(key) is not None}
     return shape.config() | {"hidden_act": activation} | _rope(file, raw) | special, shape
 

@@ -29,11 +29,11 @@ _SMALL_FILES = 16_000_000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def convert(src: Path, dst: Path, *, progress: Progress | None = None, shard_bytes: int = SHARD_BYTES) -> Checkpoint:
+def convert(src: Path, dst: Path, *, progress: Progress | None = None) -> Checkpoint:
     """Write the model in folder `src` (Meta's format, or .bin) to the new folder `dst`, and return what `inspect` says of it.
 
     dst gets config.json, generation_config.json, the tokenizer's files with a tokenizer_config.json that asks for BOS, and
-    model.safetensors, or shards of at most `shard_bytes` with an index. Types stay as they are stored. progress: counts bytes
+    model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored. progress: counts bytes
     of weights written.
 
     Raises UsageError if dst exists, its parent does not, or src is in safetensors already; ModelError if src cannot be used or
@@ -51,7 +51,7 @@ def convert(src: Path, dst: Path, *, progress: Progress | None = None, shard_byt
     try:
         with new_folder(dst) as partial:
             _write_small_files(checkpoint, tokenizer, partial)
-            _write_weights(checkpoint, partial, progress or NullProgress(), shard_bytes)
+            _write_weights(checkpoint, partial, progress or NullProgress())
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _no_space(dst, error.strerror or "no space") from error
@@ -87,7 +87,7 @@ def _no_space(dst: Path, how: str) -> ModelError:
     return ModelError(f"no space for {dst}: {how}", "free some space there, or convert to another disk", code="no_space")
 
 
-def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, shard_bytes: int) -> None:
+def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress) -> None:
     import torch
 
     device, dtype = torch.device("cpu"), getattr(torch, checkpoint.dtype)
@@ -96,7 +96,7 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress, sha
         source = TensorSource(checkpoint)
         plan = _plan(checkpoint, source)
         tensors = ((name, source.get(name)) for name in plan)
-        shards = plan_shards(plan, shard_bytes)
+        shards = plan_shards(plan, SHARD_BYTES)
         names = ["model.safetensors"]
         if len(shards) > 1:
             names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]

@@ -49,11 +49,6 @@ class Checkpoint:
     bytes: int
 
     @property
-    def parameters(self) -> int:
-        """How many numbers the model has."""
-        return self.shape.parameters()
-
-    @property
     def tensor_bytes(self) -> int:
         """How many bytes the weights take as they are stored."""
         return sum(tensor.nbytes for tensor in self.tensors.values())

@@ -53,7 +53,12 @@ def _explain(error: Exception, checkpoint: Checkpoint, device: "torch.device", d
     if isinstance(error, ModelError):
         return None
     if is_out_of_memory(error):
-        return _no_memory(checkpoint, str(device) if isinstance(error, torch.OutOfMemoryError) else "the CPU", dtype)
+        where = str(device) if isinstance(error, torch.OutOfMemoryError) else "the CPU"
+        kind, needed = str(dtype).removeprefix("torch."), size(checkpoint.shape.parameters() * dtype.itemsize)
+        remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
+        if dtype.itemsize > 2:
+            remedy = "use --dtype bfloat16, which halves it, or a smaller model"
+        return ModelError(f"{where} has too little memory: the model's {kind} weights need {needed}", remedy, code="memory")
     if isinstance(error, SafetensorError) and "No space left" in str(error):
         return _no_space(first_line(error))
     if isinstance(error, (SafetensorError, pickle.UnpicklingError, EOFError)) or (
@@ -73,12 +78,3 @@ def _no_space(text: str) -> ModelError:
 
 def _where(checkpoint: Checkpoint) -> Path:
     return checkpoint.files[0] if len(checkpoint.files) == 1 else checkpoint.path
-
-
-def _no_memory(checkpoint: Checkpoint, where: str, dtype: "torch.dtype") -> ModelError:
-    needed = size(checkpoint.parameters * dtype.itemsize)
-    kind = str(dtype).removeprefix("torch.")
-    remedy = "use --device auto, which spreads it over GPU, CPU and disk, or a smaller model"
-    if dtype.itemsize > 2:
-        remedy = "use --dtype bfloat16, which halves it, or a smaller model"
-    return ModelError(f"{where} has too little memory: the model's {kind} weights need {needed}", remedy, code="memory")

@@ -5,9 +5,9 @@ import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.shape import SAFETENSORS_CODES, TensorInfo
 from openllama_cli.models.model_files import damaged, refuse_stand_in
 from openllama_cli.system.progress import Progress
 
@@ -18,23 +18,7 @@ if TYPE_CHECKING:
 # The safetensors library refuses longer ones too.
 LONGEST_HEADER = 100_000_000
 
-SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
+_DTYPES = {code: dtype for dtype, code in SAFETENSORS_CODES.items()}
 
 
 def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
@@ -60,10 +44,7 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        entries = sorted(
-            (*_offsets(entry), name, TensorInfo(SAFETENSORS_DTYPES[entry["dtype"]], _shape(entry["shape"])))
-            for name, entry in header.items()
-        )
+        entries = sorted(_entry(name, entry) for name, entry in header.items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(file, f"has a damaged header ({type(error).__name__}: {error})") from error
     position = 0
@@ -79,20 +60,13 @@ def read_safetensors_header(file: Path) -> dict[str, TensorInfo]:
     return {name: tensor for _, _, name, tensor in entries}
 
 
-def _offsets(entry: dict[str, list[int]]) -> tuple[int, int]:
+def _entry(name: str, entry: dict[str, Any]) -> tuple[int, int, str, TensorInfo]:
+    """Where a tensor begins and ends, its name, type and shape."""
     begin, end = entry["data_offsets"]
-    if not (type(begin) is type(end) is int and 0 <= begin <= end):
-        raise ValueError(f"data_offsets {begin!r}, {end!r}")
-    return begin, end
-
-
-def _shape(numbers: list[int]) -> tuple[int, ...]:
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"shape {numbers!r}")
-    return tuple(numbers)
-
-
-_CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
+    shape = tuple(entry["shape"])
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"data_offsets {begin!r}, {end!r}, shape {shape!r}")
+    return begin, end, name, TensorInfo(_DTYPES[entry["dtype"]], shape)
 
 
 def write_safetensors(
@@ -108,7 +82,7 @@ def write_safetensors(
     position = 0
     for name, info in plan.items():
         end = position + info.nbytes
-        header[name] = {"dtype": _CODES[info.dtype], "shape": info.shape, "data_offsets": [position, end]}
+        header[name] = {"dtype": SAFETENSORS_CODES[info.dtype], "shape": info.shape, "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # Tensors begin at a multiple of 8, as the library has it.

@@ -5,12 +5,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Bytes of one number.
-ITEM_SIZE = {
-    **dict.fromkeys(("float64", "int64", "uint64"), 8),
-    **dict.fromkeys(("float32", "int32", "uint32"), 4),
-    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2),
-    **dict.fromkeys(("int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2"), 1),
+# torch's name of a type, its bytes, and what .safetensors files and torch.save call it ("": that format has it not).
+_TYPES = (
+    ("float64", 8, "F64", "DoubleStorage"),
+    ("float32", 4, "F32", "FloatStorage"),
+    ("float16", 2, "F16", "HalfStorage"),
+    ("bfloat16", 2, "BF16", "BFloat16Storage"),
+    ("int64", 8, "I64", "LongStorage"),
+    ("int32", 4, "I32", "IntStorage"),
+    ("int16", 2, "I16", "ShortStorage"),
+    ("int8", 1, "I8", "CharStorage"),
+    ("uint64", 8, "U64", ""),
+    ("uint32", 4, "U32", ""),
+    ("uint16", 2, "U16", ""),
+    ("uint8", 1, "U8", "ByteStorage"),
+    ("bool", 1, "BOOL", "BoolStorage"),
+    ("float8_e4m3fn", 1, "F8_E4M3", ""),
+    ("float8_e5m2", 1, "F8_E5M2", ""),
+)
+ITEM_SIZE = {dtype: size for dtype, size, _, _ in _TYPES}
+SAFETENSORS_CODES = {dtype: code for dtype, _, code, _ in _TYPES}
+TORCH_STORAGES = {dtype: storage for dtype, _, _, storage in _TYPES if storage}
+
+# transformers' names of a LlamaShape's fields, as config.json has them.
+CONFIG_KEYS = {
+    "hidden": "hidden_size",
+    "intermediate": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocab": "vocab_size",
+    "context": "max_position_embeddings",
+    "rms_norm_eps": "rms_norm_eps",
+    "tie": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
 }
 
 
@@ -104,17 +134,4 @@ class LlamaShape:
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments for transformers' LlamaConfig."""
-        return {
-            "hidden_size": self.hidden,
-            "intermediate_size": self.intermediate,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab,
-            "max_position_embeddings": self.context,
-            "rms_norm_eps": self.rms_norm_eps,
-            "tie_word_embeddings": self.tie,
-            "attention_bias": self.attention_bias,
-            "mlp_bias": self.mlp_bias,
-        }
+        return {key: getattr(self, field) for field, key in CONFIG_KEYS.items()}

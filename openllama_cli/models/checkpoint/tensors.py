@@ -1,7 +1,6 @@
 """The weights of a checkpoint of any format, one at a time by name, without holding the others."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +96,3 @@ def cast(tensor: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
         for target, block in zip(result.view(-1).split(_BLOCK), tensor.reshape(-1).split(_BLOCK), strict=True):
             target.copy_(wide[: len(block)].copy_(block))
     return result
-
-
-def cast_weights(checkpoint: Checkpoint, dtype: "torch.dtype") -> "Iterator[tuple[str, torch.Tensor]]":
-    """All weights under their Hugging Face names, one after another; the checkpoint's pages do not pile up in memory.
-
-    Raises what torch and safetensors raise for files that changed since they were inspected.
-    """
-    source = TensorSource(checkpoint)
-    for name in checkpoint.tensors:
-        yield name, cast(source.get(name), dtype)

@@ -16,21 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.checkpoint.shape import ITEM_SIZE, TensorInfo
+from openllama_cli.models.checkpoint.shape import ITEM_SIZE, TORCH_STORAGES, TensorInfo
 from openllama_cli.models.model_files import damaged, refuse_stand_in
 
-_STORAGE_DTYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
+_DTYPES = {storage: dtype for dtype, storage in TORCH_STORAGES.items()}
 # A pickle of a few hundred tensors takes some 30 kB.
 _LONGEST_PICKLE = 100_000_000
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -142,9 +131,9 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _rebuild_parameter
-        if module == "torch" and name in _STORAGE_DTYPES:
-            return _STORAGE_DTYPES[name]
+            return lambda tensor, *_rest: tensor
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
         raise ModelError(
             f"{self.file} refers to {module}.{name}, which plain weights do not need",
             "do not load it: it may run code. Get the model from its publisher, in safetensors format if there is one",
@@ -162,7 +151,3 @@ def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_re
     if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"tensor of {size!r}")
     return _Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(tensor: _Tensor, *_rest: Any) -> _Tensor:
-    return tensor

@@ -12,15 +12,15 @@ It is read directly, because importing huggingface_hub takes longer than startin
 """
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openllama_cli.errors import HubError
+from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.hub.files import missing_files
+from openllama_cli.models.model_files import read_object
 from openllama_cli.system.paths import hub_cache_dir
 
 PARTIAL_SUFFIX = ".olc.incomplete"
@@ -51,7 +51,7 @@ class CachedModel:
 
 def repo_folder(repo_id: str, cache: Path | None = None) -> Path:
     """The folder of a repository in the cache, whether or not it is there."""
-    return (hub_cache_dir() if cache is None else cache) / f"models--{repo_id.replace('/', '--')}"
+    return (cache or hub_cache_dir()) / f"models--{repo_id.replace('/', '--')}"
 
 
 def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = None) -> Path | None:
@@ -112,7 +112,7 @@ def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
 def list_cached(cache: Path | None = None) -> list[CachedModel]:
     """The Llama models in the cache, by name, incomplete ones too. Other architectures are left out."""
     found = []
-    for folder in _folders(hub_cache_dir() if cache is None else cache):
+    for folder in _folders(cache or hub_cache_dir()):
         if folder.name.startswith("models--"):
             model = cached_model(folder.name.removeprefix("models--").replace("--", "/"), cache)
             # Without a snapshot it is a pull of ours that did not end: pull checks the architecture before the weights.
@@ -182,10 +182,9 @@ def _is_llama(folder: Path) -> bool:
     if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
         return True
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        return read_object(folder / "config.json").get("model_type") == "llama"
+    except ModelError:
         return False
-    return isinstance(config, dict) and config.get("model_type") == "llama"
 
 
 def _folders(folder: Path) -> list[Path]:

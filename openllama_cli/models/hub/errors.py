@@ -15,7 +15,6 @@ from openllama_cli.system.paths import hub_endpoint
 
 CONNECT_SECONDS = 5.0
 UNREACHABLE = "hub_unreachable"
-OFFLINE = "offline"
 
 
 class NotAHubError(Exception):
@@ -107,7 +106,7 @@ def offline_error(repo_id: str, revision: str | None, missing: tuple[str, ...] =
     return HubError(
         f"{name} {state}, and --offline or HF_HUB_OFFLINE forbids the network",
         f"run `olc models pull {repo_id}` with network access, or see `olc models list`",
-        code=OFFLINE,
+        code="offline",
     )
 
 

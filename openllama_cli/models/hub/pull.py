@@ -88,19 +88,25 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
                 f"{file.name} of {repo_id} would have {size(file.size)}, more than any configuration or tokenizer"
             )
         store.get(file)
-    _require_llama(repo_id, store.link())
+    folder = store.link()
+    # Another architecture, or a model that asks to run its own code, is refused before gigabytes of it are pulled.
+    if (folder / "config.json").exists():
+        try:
+            read_config(folder)
+        except ModelError as problem:
+            raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
     if not weights:
         if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
             store.point(revision or "main")
-        return store.link()
-    index = next(((store.link() / name).read_bytes() for name in small if name.endswith(".index.json")), None)
+        return folder
+    index = next(((folder / name).read_bytes() for name in small if name.endswith(".index.json")), None)
     large = store.look_up(weight_files(names, index, repo_id))
     need = store.require_space(large)
     if need:
         notice(f"downloading {repo_id}: {size(need)} into {hub_cache_dir()}")
     for file in large:
         store.get(file)
-    folder = store.link()
+    store.link()
     store.check_headers()
     store.point(revision or "main")
     return folder
@@ -235,13 +241,3 @@ def _link(blob: Path, pointer: Path) -> None:
         blob.replace(pointer)
     else:
         temporary.replace(pointer)
-
-
-def _require_llama(repo_id: str, folder: Path) -> None:
-    """Refuse another architecture, or a model that asks to run its own code, before gigabytes of it are pulled."""
-    if not (folder / "config.json").exists():
-        return  # Meta's format.
-    try:
-        read_config(folder)
-    except ModelError as problem:
-        raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem

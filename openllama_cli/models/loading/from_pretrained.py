@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.tensors import cast_weights
+from openllama_cli.models.checkpoint.tensors import TensorSource, cast
 from openllama_cli.models.model_files import damaged
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def from_pretrained(
@@ -28,27 +28,31 @@ def from_pretrained(
     cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
     holds the weights in place of the checkpoint's files.
     """
-    from transformers import LlamaForCausalLM
+    from transformers import GenerationConfig, LlamaForCausalLM
 
     from openllama_cli.system.quiet import quiet_transformers
 
     sizes = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path)}
+    # Alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked.
+    special_ids = GenerationConfig(
+        bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0
+    )
     with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
         config = _llama_config(checkpoint)
         if "state_dict" in placement:
             source = {"pretrained_model_name_or_path": None}
         elif cast_first or checkpoint.format == "meta":
-            state = {}
-            for name, tensor in cast_weights(checkpoint, dtype):
-                state[name] = tensor
+            stored, state = TensorSource(checkpoint), {}
+            for name in checkpoint.tensors:  # One after another: the checkpoint's pages do not pile up in memory.
+                state[name] = cast(stored.get(name), dtype)
                 progress.advance(sizes.pop(name))
             source = {"pretrained_model_name_or_path": None, "state_dict": state}
         loaded: Any = LlamaForCausalLM.from_pretrained(
             **source,
             **placement,
             config=config,
-            generation_config=_generation_config(tokenizer),
+            generation_config=special_ids,
             dtype=dtype,
             use_safetensors=checkpoint.format == "safetensors",
             weights_only=True,
@@ -81,13 +85,6 @@ def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
     return config
 
 
-def _generation_config(tokenizer: Tokenizer) -> "GenerationConfig":
-    """The special ids alone: sampling defaults that come with a checkpoint must not reach `model.generate` unasked."""
-    from transformers import GenerationConfig
-
-    return GenerationConfig(bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0)
-
-
 def input_device(model: "LlamaForCausalLM") -> "torch.device":
     """Where token ids have to be: on the device of the embeddings, or on the CPU where those wait on the CPU or disk.
 
@@ -95,25 +92,20 @@ def input_device(model: "LlamaForCausalLM") -> "torch.device":
     """
     import torch
 
-    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
-    for module in ("model.embed_tokens", "model", ""):
-        if module in placed:
-            where = placed[module]
-            return torch.device("cpu") if where in ("cpu", "disk", "meta") else torch.device(where)
-    return _embedding_device(model)
+    placed = _placed(model)
+    where = next(placed[module] for module in ("model.embed_tokens", "model", "") if module in placed)
+    return torch.device("cpu") if where in ("cpu", "disk", "meta") else torch.device(where)
 
 
 def describe_devices(model: "LlamaForCausalLM") -> str:
     """Where the model's parts are, each device once in order of use: "cpu", "cuda:0", "cuda:0,cpu,disk"."""
     import torch
 
-    placed: dict[str, int | str | torch.device] = getattr(model, "hf_device_map", {})
-    if not placed:
-        return str(_embedding_device(model))
-    names = [where if where == "disk" else str(torch.device(where)) for where in placed.values()]
+    names = [where if where == "disk" else str(torch.device(where)) for where in _placed(model).values()]
     return ",".join(dict.fromkeys(names))
 
 
-def _embedding_device(model: "LlamaForCausalLM") -> "torch.device":
-    weight: torch.Tensor = model.model.embed_tokens.weight
-    return weight.device
+def _placed(model: "LlamaForCausalLM") -> "dict[str, Any]":
+    """Module → device, as accelerate has it; without it all is where the embeddings are."""
+    placed: dict[str, Any] = getattr(model, "hf_device_map", {})
+    return placed or {"": model.model.embed_tokens.weight.device}

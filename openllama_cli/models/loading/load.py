@@ -5,8 +5,8 @@ before torch is imported, config.json reaches transformers only in the keys that
 is asked of the network, and a missing weight is never filled with random numbers.
 """
 
+import atexit
 import contextlib
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -119,7 +119,9 @@ def load(
         device = main_device(spec.device)
         mapped = one_row and checkpoint.bytes > WORTH_MAPPING
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
-        converted = _converts_first(checkpoint, dtype, device) and max_memory is None
+        converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
+        # On the CPU before transformers gets them, whose way takes several times as long.
+        converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
         with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
@@ -156,13 +158,6 @@ def _keep_mapped(checkpoint: Checkpoint) -> bool:
     return library.usable() or not library.has_amx() or not _fits(checkpoint, torch.bfloat16)
 
 
-def _converts_first(checkpoint: Checkpoint, dtype: "torch.dtype", device: "torch.device") -> bool:
-    """Whether to convert float16 weights for the CPU before transformers gets them, whose way takes several times as long."""
-    import torch
-
-    return device.type == "cpu" and checkpoint.dtype == "float16" and dtype != torch.float16 and _fits(checkpoint, dtype)
-
-
 def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
     """Whether the CPU's free memory holds the weights in another type."""
     import torch
@@ -176,15 +171,10 @@ def _offload_folder(given: Path | None) -> Iterator[Path]:
     if given is not None:
         yield given
         return
-    folder = Path(tempfile.mkdtemp(prefix="olc-offload-"))
-    used = False
-    try:
-        yield folder
-        used = any(folder.iterdir())
-    finally:
-        if used:
-            import atexit
-
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix="olc-offload-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    with contextlib.ExitStack() as unless_used:
+        unless_used.callback(folder.cleanup)
+        yield Path(folder.name)
+        if any(Path(folder.name).iterdir()):
+            unless_used.pop_all()

@@ -57,10 +57,12 @@ def check_ranks(shape: LlamaShape, spec: ModelSpec, name: str) -> None:
         )
     possible = sizes(shape)
     if here.size not in possible:
+        *smaller, largest = map(str, possible)
+        either = f"{', '.join(smaller)} or {largest} processes" if smaller else "1 process"
         heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} key/value heads" if shape.kv_heads != shape.heads else "")
         raise UsageError(
             f"{name} cannot be split over {here.size} processes: its {heads} must divide evenly",
-            f"start {_either(possible)} in total (torchrun's --nproc-per-node times --nnodes)",
+            f"start {either} in total (torchrun's --nproc-per-node times --nnodes)",
             code="world_size",
         )
 
@@ -70,10 +72,3 @@ def one_process_only(what: str) -> None:
     here = rank_info()
     if here is not None:
         raise UsageError(f"{what} needs a single process, but torchrun started {here.size}", f"leave out {what}, or torchrun")
-
-
-def _either(numbers: list[int]) -> str:
-    words = list(map(str, numbers))
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) + (
-        " process" if numbers == [1] else " processes"
-    )

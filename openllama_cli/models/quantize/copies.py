@@ -12,8 +12,9 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.hub.cache import disk_bytes
@@ -22,36 +23,23 @@ from openllama_cli.system.paths import cache_dir
 
 FORMAT = 1
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
+_ABOUT_TYPES = {"model": str, "method": str, "folder": str, "checksum": str, "size": int}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A build that is alive writes all the time.
 _ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class _Original:
-    """What a copy was made of, and how. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
+class QuantizedCopy:
+    """A copy as `olc models list` shows it. folder: the original's, resolved. repo_id, revision: of a model from the Hub."""
 
     model: str
     method: str
     repo_id: str | None
     revision: str | None
     folder: str
-
-
-@dataclass(frozen=True)
-class QuantizedCopy(_Original):
-    """A copy as `olc models list` shows it."""
-
     bytes: int
     path: str
-
-
-@dataclass(frozen=True)
-class About(_Original):
-    """What about.json says. size, checksum: of the weights file, see `quantize.load.QuantizedFile.checksum`."""
-
-    size: int
-    checksum: str
 
 
 def root() -> Path:
@@ -79,17 +67,16 @@ def _identity(file: Path) -> str:
     return f"{target.stat().st_mtime_ns} {file_fingerprint(target)}"
 
 
-def read_about(folder: Path) -> About | None:
-    """What a copy says of itself; None where there is none, or none that this version wrote."""
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What a copy says of itself: model, method, repo_id, revision and folder as a QuantizedCopy has them, and of its weights
+    file size and checksum (see `quantize.load.QuantizedFile.checksum`). None if there is none that this version wrote.
+    """
     try:
-        found = json.loads((folder / ABOUT).read_bytes())
-        if found.pop("format") != FORMAT:
-            return None
-        about = About(**found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())
+        known = about["format"] == FORMAT and all(isinstance(about[key], kind) for key, kind in _ABOUT_TYPES.items())
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    complete = all(isinstance(value, str) for value in (about.model, about.method, about.folder, about.checksum))
-    return about if complete and isinstance(about.size, int) else None
+    return about if known else None
 
 
 def sweep() -> None:
@@ -107,7 +94,7 @@ def list_copies() -> list[QuantizedCopy]:
     for folder in sorted(root().iterdir()) if root().is_dir() else []:
         about = None if folder.name.startswith(".") else read_about(folder)
         if about is not None:
-            original = {field.name: getattr(about, field.name) for field in fields(_Original)}
+            original: dict[str, Any] = {key: about.get(key) for key in ("model", "method", "repo_id", "revision", "folder")}
             copies.append(QuantizedCopy(**original, bytes=disk_bytes(folder), path=str(folder)))
     return sorted(copies, key=lambda copy: (copy.model, copy.method))
 

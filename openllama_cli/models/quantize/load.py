@@ -6,7 +6,6 @@ import mmap
 import shutil
 import struct
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.model_files import new_folder, write_json
-from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, About, copy_folder, read_about, sweep
+from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, copy_folder, read_about, sweep
 from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
@@ -37,22 +36,21 @@ _PIECE = 64 << 20
 
 
 class QuantizedFile:
-    """A .safetensors file whose tensors are views of the mapped file. Raises ModelError or OSError if it cannot be read."""
+    """A .safetensors file whose tensors are views of the mapped file. Raises ModelError or OSError if it cannot be read.
+
+    header: what the file holds, by name.
+    """
 
     def __init__(self, file: Path) -> None:
         self._layout: dict[str, tuple[int, TensorInfo]] = {}
-        header = read_safetensors_header(file)
+        self.header = read_safetensors_header(file)
         with file.open("rb") as stream:
             position = 8 + int(struct.unpack("<Q", stream.read(8))[0])
             # Private and writable: torch warns of memory that cannot be written.
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        for name, info in header.items():
+        for name, info in self.header.items():
             self._layout[name] = (position, info)
             position += info.nbytes
-
-    def tensors(self) -> dict[str, TensorInfo]:
-        """What the file holds."""
-        return {name: info for name, (_, info) in self._layout.items()}
 
     def get(self, name: str) -> "torch.Tensor":
         """One tensor, copied only where its offset is not aligned for its dtype."""
@@ -143,7 +141,7 @@ def _open(home: Path, wanted: dict[str, TensorInfo], notice: Callable[[str], Non
     if about is not None:
         try:
             file = QuantizedFile(home / WEIGHTS)
-            if file.tensors() == wanted and file.checksum() == about.checksum:
+            if file.header == wanted and file.checksum() == about["checksum"]:
                 return file
         except (OlcError, OSError, ValueError):
             pass
@@ -180,29 +178,26 @@ def _build(
         sweep()  # First: what killed processes left may be what fills the disk.
         free = shutil.disk_usage(home.parent).free
         if free < needed:
-            notice(_cannot_keep(home, f"{size(needed)} are needed and {size(free)} are free"))
-            return None
+            raise OSError(f"{size(needed)} are needed and {size(free)} are free")
         # A copy that is in the way is damaged, or another process has just made the same one.
         with new_folder(home, replace=True) as unfinished, contextlib.closing(quantizing()) as tensors:
             write_safetensors(unfinished / WEIGHTS, contents, tensors, NullProgress())
             file = QuantizedFile(unfinished / WEIGHTS)
-            about = About(
-                model=folder.name,
-                method=method,
-                repo_id=folder.repo_id,
-                revision=folder.revision,
-                folder=str(folder.path.resolve()),
-                size=(unfinished / WEIGHTS).stat().st_size,
-                checksum=file.checksum(),
-            )
-            write_json(unfinished / ABOUT, {"format": FORMAT, **asdict(about)})
+            about = {
+                "format": FORMAT,
+                "model": folder.name,
+                "method": method,
+                "repo_id": folder.repo_id,
+                "revision": folder.revision,
+                "folder": str(folder.path.resolve()),
+                "size": (unfinished / WEIGHTS).stat().st_size,
+                "checksum": file.checksum(),
+            }
+            write_json(unfinished / ABOUT, about)
         return file
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # A pipe is where progress goes.
             raise
-        notice(_cannot_keep(home, error.strerror or str(error)))
+        reason = error.strerror or str(error)
+        notice(f"cannot save the quantized model in {home.parent}: {reason}; it will be quantized again next time")
         return None
-
-
-def _cannot_keep(home: Path, reason: str) -> str:
-    return f"cannot save the quantized model in {home.parent}: {reason}; it will be quantized again next time"

@@ -36,9 +36,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def special_ids(self) -> frozenset[int]: ...
 
-    @abstractmethod
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         """The ids of `text`, after one BOS if `bos`. Raises UsageError if the text cannot be written in UTF-8."""
+        ids = self._encode(utf8(text))
+        return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+
+    @abstractmethod
+    def _encode(self, text: bytes) -> list[int]:
+        """The ids of a text in UTF-8, without BOS."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

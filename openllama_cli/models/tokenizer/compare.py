@@ -5,6 +5,7 @@ Clean lines of words come out alike nearly everywhere; what differs is spaces, n
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,10 +62,7 @@ class Comparison:
     @property
     def first_difference(self) -> int | None:
         """The index of the first id that differs, which may be the end of the shorter list; None if they are the same."""
-        if self.same:
-            return None
-        pairs = zip(self.ours, self.theirs, strict=False)
-        return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(self.ours), len(self.theirs)))
+        return next((index for index, (a, b) in enumerate(zip_longest(self.ours, self.theirs)) if a != b), None)
 
 
 def compare(ours: Encode, theirs: Encode, texts: Mapping[str, str]) -> list[Comparison]:

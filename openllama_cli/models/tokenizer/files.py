@@ -37,6 +37,11 @@ def configured_ids(folder: Path, key: str, config_json: Mapping[str, Any] | None
     return frozenset(found)
 
 
+def eos_ids(folder: Path, config_json: Mapping[str, Any] | None, own: int | None) -> frozenset[int]:
+    """The ids that end a sequence: the tokenizer's own, if it has one, and those of the configuration."""
+    return configured_ids(folder, "eos_token_id", config_json) | (frozenset() if own is None else {own})
+
+
 def added_pieces(folder: Path, first_id: int) -> dict[int, str]:
     """Tokens added after training, from added_tokens.json and tokenizer_config.json: id → text, ids from `first_id` on."""
     config = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder")

@@ -12,18 +12,17 @@ from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceToke
 
 
 def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) -> Tokenizer:
-    """The tokenizer of a model folder (or of a tokenizer file): `tokenizer.model`, else `tokenizer.json`.
+    """The tokenizer of a model folder, from the file that `locate` finds.
 
-    In Meta's download layout tokenizer.model may be in the parent folder. config_json: what the folder's config.json holds, if
-    the caller has read it (`Checkpoint.config_json`). Raises ModelError naming what is wrong with a file.
+    config_json: what the folder's config.json holds, if the caller has read it (`Checkpoint.config_json`). Raises ModelError
+    naming what is wrong with a file.
     """
     file = locate(path)
-    folder = path if path.is_dir() else file.parent
     if file.suffix == ".json":
         from openllama_cli.models.tokenizer.tokenizer_json import JsonTokenizer
 
-        return JsonTokenizer(file, folder, config_json)
-    return SentencePieceTokenizer(file, folder, config_json)
+        return JsonTokenizer(file, path, config_json)
+    return SentencePieceTokenizer(file, path, config_json)
 
 
 def locate(path: Path) -> Path:
@@ -33,12 +32,8 @@ def locate(path: Path) -> Path:
     llama/7B/params.json), so for a folder in Meta's format the parent is looked at too. A tokenizer.model that is
     Llama 3's tiktoken file is passed over for a tokenizer.json next to it, which holds the same tokenizer.
 
-    path may also be a tokenizer file itself. Raises ModelError when there is none.
+    Raises ModelError when there is none.
     """
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
     model, fast = path / "tokenizer.model", path / "tokenizer.json"
     if model.is_file():
         return fast if fast.is_file() and is_tiktoken(read(model)[:4096]) else model

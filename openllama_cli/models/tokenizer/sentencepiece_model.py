@@ -14,7 +14,7 @@ from typing import Any
 
 from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
-from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -45,9 +45,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._added: Mapping[int, str] = tokenizer_files.added_pieces(folder, self._size)
         self.bos_id = _known(self._processor.bos_id())
         self.unk_id = _known(self._processor.unk_id())
-        own_eos = _known(self._processor.eos_id())
-        configured = tokenizer_files.configured_ids(folder, "eos_token_id", config_json)
-        self.eos_ids = configured | ({own_eos} if own_eos is not None else set())
+        self.eos_ids = tokenizer_files.eos_ids(folder, config_json, _known(self._processor.eos_id()))
 
     @property
     def vocab_size(self) -> int:
@@ -58,9 +56,9 @@ class SentencePieceTokenizer(Tokenizer):
         control = self._processor.is_control(list(range(self._size)))
         return frozenset(token for token, special in enumerate(control) if special) | self._added.keys()
 
-    def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        ids: list[int] = self._processor.encode(utf8(text))
-        return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+    def _encode(self, text: bytes) -> list[int]:
+        ids: list[int] = self._processor.encode(text)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._added:

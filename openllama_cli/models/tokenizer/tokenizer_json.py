@@ -14,8 +14,8 @@ from typing import Any
 
 from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
-from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes, utf8
-from openllama_cli.models.tokenizer.files import configured_ids
+from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
+from openllama_cli.models.tokenizer.files import configured_ids, eos_ids
 
 
 class JsonTokenizer(Tokenizer):
@@ -50,9 +50,7 @@ class JsonTokenizer(Tokenizer):
         self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
         self.bos_id = self._find_bos(folder, config_json)
         self.unk_id = self._id(model.get("unk_token") or _special_text(folder, "unk_token"))
-        own_eos = self._id(_special_text(folder, "eos_token"))
-        configured = configured_ids(folder, "eos_token_id", config_json)
-        self.eos_ids = configured | ({own_eos} if own_eos is not None else set())
+        self.eos_ids = eos_ids(folder, config_json, self._id(_special_text(folder, "eos_token")))
 
     @property
     def vocab_size(self) -> int:
@@ -62,10 +60,9 @@ class JsonTokenizer(Tokenizer):
     def special_ids(self) -> frozenset[int]:
         return self._special
 
-    def encode(self, text: str, *, bos: bool = True) -> list[int]:
-        utf8(text)
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+    def _encode(self, text: bytes) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         pieces = [self.piece(token) for token in ids if token not in self._special]
@@ -93,9 +90,8 @@ class JsonTokenizer(Tokenizer):
         if self._byte_fallback:
             value = _byte_value(piece)
             return b"|" if value is None else bytes([value])
-        if self.byte_level:
-            return bytes(_STAND_INS[letter] for letter in piece) if all(c in _STAND_INS for c in piece) else b"|"
-        return b"|"
+        known = self.byte_level and all(letter in _STAND_INS for letter in piece)
+        return bytes(_STAND_INS[letter] for letter in piece) if known else b"|"
 
     def _find_bos(self, folder: Path, config_json: Mapping[str, Any] | None) -> int | None:
         """What the tokenizer's own files call BOS; else what its post-processor puts first; else config.json's."""

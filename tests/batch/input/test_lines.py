@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.batch.input.lines import BOM, Line, content, limit_text, open_input, read_lines, spool
+from openllama_cli.batch.input.lines import BOM, Line, content, open_input, read_lines, spool
 from openllama_cli.errors import OlcError, UsageError
 
 
@@ -106,10 +106,6 @@ def test_a_file_that_fails_while_it_is_read_is_no_bug() -> None:
     with pytest.raises(OlcError, match="reading /proc/self/mem failed") as failure, open_input(path) as file:
         list(read_lines(file, 10))
     assert failure.value.exit_code == 1
-
-
-def test_limits_are_written_for_people() -> None:
-    assert [limit_text(limit) for limit in (16 * 2**20, 4096, 1000)] == ["16 MiB", "4 KiB", "1000 bytes"]
 
 
 # -- standard input, kept in a file ------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_ids_that_share_a_hash_are_told_apart() -> None:
 
 
 def test_a_large_input_takes_a_few_bytes_of_memory_a_row(tmp_path: Path) -> None:
-    rows = 20_000
+    rows = 8_000
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
         for number in range(rows):

@@ -110,24 +110,13 @@ def test_restart_begins_anew_whatever_is_there(path: Path) -> None:
         assert done(journal) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "rows", "named"),
-    [
-        ({}, 2, "the input had 3 rows, now 2"),
-        ({"options": HEADER["options"] | {"temperature": 0.8}}, 3, "--temperature was 0.0, now 0.8"),
-        ({"input": {"sha256": "aa", "format": "txt"}}, 3, "the input's format was jsonl, now txt"),
-        ({"template": {"name": "qa", "sha256": "00"}}, 3, "no template was used, now one is"),
-    ],
-)
-def test_rows_of_another_run_are_refused_by_the_name_of_what_changed(
-    path: Path, change: dict[str, Any], rows: int, named: str
-) -> None:
+def test_rows_of_another_run_are_refused_by_the_names_of_what_changed(path: Path) -> None:
     write(path, 3, {0: None})
     before = path.read_bytes()
-    with pytest.raises(UsageError) as refused:
-        Journal.open(path, HEADER | change, rows)
+    change = {"options": HEADER["options"] | {"temperature": 0.8}, "template": {"name": "qa", "sha256": "00"}}
+    with pytest.raises(UsageError, match=r"no template was used, now one is; --temperature was 0\.0, now 0\.8") as refused:
+        Journal.open(path, HEADER | change, 3)
     assert refused.value.code == "journal_mismatch"
-    assert named in refused.value.cause
     assert "--restart" in refused.value.remedy
     assert path.read_bytes() == before
 

@@ -231,9 +231,9 @@ def test_a_lock_that_is_a_broken_link_or_a_folder_is_told(output: Path) -> None:
 
 def test_of_many_processes_only_one_is_ever_inside(output: Path, before: str) -> None:
     write_holder(OutputFiles.of(output).lock, pid=dead_process())
-    command = [sys.executable, "-c", before + RACE, str(output), "300"]
+    command = [sys.executable, "-c", before + RACE, str(output), "100"]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
     ends = [racer.communicate(timeout=60) for racer in racers]
     assert [errors for _, errors in ends] == [""] * 4
-    assert [said.strip() for said, _ in ends] == ["300"] * 4
+    assert [said.strip() for said, _ in ends] == ["100"] * 4
     assert list(output.parent.iterdir()) == []

@@ -1,14 +1,18 @@
 """What --engine ray takes, how a cluster is shared out, and which rows are retried with whom; all of it without Ray."""
 
-import subprocess
-import sys
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from openllama_cli.batch.input.rows import Row
+from openllama_cli.batch.ray import cluster
 from openllama_cli.batch.ray.backlog import Backlog
 from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port, parse_engine, plan_workers, worker_bytes
-from openllama_cli.errors import UsageError
+from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Setup
+from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.models.spec import ModelSpec
 
 GIB = 2**30
 
@@ -53,13 +57,46 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
     assert 'pip install "openllama-cli[ray]"' in caught.value.remedy
 
 
-def test_neither_help_nor_the_driver_of_a_ray_batch_imports_torch() -> None:
-    code = (
-        "import sys, openllama_cli.commands.batch.command; assert 'ray' not in sys.modules; "
-        "import openllama_cli.batch.ray.cluster, openllama_cli.batch.ray.engine; "
-        "assert 'ray' in sys.modules and 'torch' not in sys.modules and 'transformers' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("nobody", "no response from {}: Connection refused"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the service at {} is not Ray"),
+        (b"", "the service at {} is not Ray"),
+        (None, "no response from {}: timed out"),
+    ],
+    ids=["nobody listens", "a web server", "hangs up", "silent"],
+)
+def test_an_address_without_ray_is_told_at_once(answer: bytes | str | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_PROBE_SECONDS", 0.5)
+    with socket.socket() as server, ThreadPoolExecutor(1) as other:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                if isinstance(answer, bytes):
+                    connection.sendall(answer)
+                else:
+                    connection.recv(1000)
+
+        if answer != "nobody":
+            server.listen()
+            other.submit(serve)
+        with pytest.raises(OlcError) as caught:
+            cluster._reachable(address)
+    assert caught.value.cause == told.format(address)
+    assert caught.value.code == "ray_address"
+
+
+def test_a_worker_with_other_weights_than_the_driver_does_not_load(tmp_model: Path) -> None:
+    weights = next(tmp_model.glob("*.safetensors"))
+    fingerprint = {"files": {weights.name: {"bytes": 1, "sha256": "0"}}, "revision": None}
+    failed = RayWorker().load(Setup(ModelSpec(str(tmp_model), offline=True), "none", fingerprint, "", None, 1))
+    assert isinstance(failed, LoadFailure)
+    assert failed.code == "model_mismatch"
+    assert f"the model's file {weights.name} changed" in failed.cause
 
 
 def test_a_cluster_gets_as_many_workers_as_fit_into_each_machines_memory() -> None:

@@ -15,11 +15,6 @@ Batch = Callable[..., Result]
 
 
 @pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
-@pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
@@ -79,14 +74,13 @@ def test_the_same_command_again_does_nothing_once_all_is_done(batch: Batch, outp
     assert output.stat() == before
     changed = batch("in.txt", None, "--temperature", "1")
     assert changed.code == 2
-    assert "--temperature" in changed.messages
+    assert "--temperature was not given, now 1.0" in changed.messages
     assert batch("in.txt", None, "--temperature", "1", "--restart").code == 0
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("options", "--max-tokens was 6, now 7"),
         ("input", "the input"),
         ("model", "model.safetensors changed"),
         ("tokenizer", "tokenizer"),
@@ -104,7 +98,7 @@ def test_a_journal_of_another_run_is_refused_by_name(
     elif change == "tokenizer":
         (tmp_model / "tokenizer.model").write_bytes((tmp_model / "tokenizer.model").read_bytes() + b"\x82\x01\x00")
     content = '{"prompt": "two"}\nbad\n' if change == "input" else None
-    result = batch("in.jsonl", content, *["-n", "7"] * (change == "options"), model=str(tmp_model))
+    result = batch("in.jsonl", content, model=str(tmp_model))
     assert result.code == 2
     assert named in result.messages
     assert "--restart" in result.messages
@@ -132,16 +126,13 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
             for output in ([], ["-o", "out.jsonl"], ["-o", "no/such/folder/out.jsonl"])
         ],
         (["in.md", "-o", "out.jsonl"], ["--format"]),
-        (["in.txt", "-o", "no/such/folder/out.jsonl"], ["no/such/folder"]),
         (["in.txt", "-o", "in.txt"], ["in.txt"]),
         (["in.txt", "-o", "link.txt"], ["in.txt"]),
-        (["in.txt", "-o", "."], ["folder"]),
         (["in.txt", "-o", "there.jsonl"], ["there.jsonl", "--restart"]),
-        (["empty.txt", "-o", "out.jsonl"], ["no rows"]),
         (["twice.jsonl", "-o", "out.jsonl"], ["custom_id", "same"]),
         (["in.csv", "-t", "qa", "-o", "out.jsonl"], ["question"]),
         (["in.txt", "-t", "nonsense", "-o", "out.jsonl"], ["nonsense"]),
-        *[(["in.txt", "-o", "out.jsonl", "--batch-size", n], ["--batch-size"]) for n in ("0", "-1", "many", "1.5", "5000", "")],
+        *[(["in.txt", "-o", "out.jsonl", "--batch-size", n], ["--batch-size"]) for n in ("0", "many", "1.5", "5000")],
         (["in.txt", "-o", "out.jsonl", "--retry-errors", "--restart"], ["--retry-errors"]),
         (["in.txt", "-o", "out.jsonl", "--top-p", "3"], ["--top-p"]),
         (["-", "-o", "out.jsonl"], ["--format"]),
@@ -155,7 +146,6 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     (tmp_path / "in.txt").write_text("one\n")
     (tmp_path / "in.md").write_text("one\n")
     (tmp_path / "in.csv").write_text("prompt\none\n")
-    (tmp_path / "empty.txt").write_text("")
     (tmp_path / "there.jsonl").write_text("precious\n")
     (tmp_path / "twice.jsonl").write_text('{"prompt": "a", "custom_id": "same"}\n{"prompt": "b", "custom_id": "same"}\n')
     (tmp_path / "link.txt").symlink_to("in.txt")

@@ -14,19 +14,13 @@ import pytest
 
 from tests.conftest import Olc
 from tests.support.batches import GREEDY, finished, read, wait_for
-from tests.support.forked import Forked
+from tests.support.forked import Forked, fork
 
 ROWS = 60
 Command = tuple[str, ...]
 
 
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
-@pytest.fixture
-def rows_file(tmp_path: Path) -> Path:
+def write_rows(file: Path) -> Path:
     """Rows that take a while: some sample, some are wrong."""
     rng = random.Random(0)
     lines = []
@@ -38,9 +32,25 @@ def rows_file(tmp_path: Path) -> Path:
         if index % 3 == 0:
             document |= {"temperature": 1.0, "seed": index}
         lines.append(json.dumps(document).encode())
-    file = tmp_path / "rows.jsonl"
     file.write_bytes(b"\n".join(lines) + b"\n")
     return file
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The output of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    output = folder / "out.jsonl"
+    source = write_rows(folder / "rows.jsonl")
+    run = fork("batch", str(source), "-o", str(output), *GREEDY, "-m", str(tiny_model), "--batch-size", "3")
+    assert run.code == 3, run.messages
+    assert [row["index"] for row in read(output)] == list(range(ROWS))
+    return output.read_bytes()
 
 
 @pytest.fixture
@@ -54,18 +64,13 @@ def command(rows_file: Path, output: Path, model: str) -> Command:
 
 
 @pytest.fixture
-def assert_whole(
-    olc: Olc, model: str, rows_file: Path, output: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], None]:
+def assert_whole(whole: bytes, rows_file: Path, output: Path) -> Callable[[], None]:
     """Checks the output: every row once, in order, the bytes of a run that nothing disturbed, and nothing beside it but the
     journal.
     """
 
     def check() -> None:
-        whole = tmp_path_factory.mktemp("whole") / "out.jsonl"
-        assert olc("batch", str(rows_file), "-o", str(whole), *GREEDY, "-m", model, "--batch-size", "3").code == 3
-        assert [row["index"] for row in read(output)] == list(range(ROWS))
-        assert output.read_bytes() == whole.read_bytes()
+        assert output.read_bytes() == whole
         beside = {rows_file.name, output.name, output.name + ".journal"}
         assert {path.name for path in output.parent.iterdir()} == beside
 
@@ -73,28 +78,7 @@ def assert_whole(
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(
-    olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None]
-) -> None:
-    rng = random.Random(1)
-    before = 0
-    for _ in range(3):
-        with Forked(*command) as run:
-            goal = before + rng.randrange(4, 12)
-            wait_for(lambda goal=goal: finished(output) >= goal, run)  # type: ignore[misc]
-            time.sleep(rng.random() * 0.02)
-            run.kill()
-        assert not output.exists()
-        assert finished(output) >= before, "finished rows were lost"
-        before = finished(output)
-    end = olc(*command)
-    assert end.code == 3
-    assert f"{before} of {ROWS} rows are done" in end.messages
-    assert_whole()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("point", ["before append", "amid append", "after append", "amid output", "before rename of .jsonl"])
+@pytest.mark.parametrize("point", ["amid append", "amid output"])
 def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
     olc: Olc, output: Path, command: Command, assert_whole: Callable[[], None], point: str
 ) -> None:
@@ -108,15 +92,14 @@ def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
-    olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None], number: int, code: int
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
     with Forked(*command) as run:
         wait_for(lambda: finished(output) >= 10, run)
         signalled = time.monotonic()
-        run.send_signal(number)
-        assert run.wait(30) == code
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
     assert time.monotonic() - signalled < 4, "2 seconds to stop, and a margin for a busy machine"
     said = run.err.decode()
     assert "Traceback" not in said
@@ -127,7 +110,7 @@ def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
-def test_an_interrupted_stdin_is_kept_and_gone_on_with(
+def test_a_terminated_run_of_stdin_is_kept_and_gone_on_with(
     olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
     arguments = ("batch", "-", "--format", "jsonl", *command[2:])
@@ -135,7 +118,10 @@ def test_an_interrupted_stdin_is_kept_and_gone_on_with(
         wait_for(lambda: finished(output) >= 10, run)
         run.send_signal(signal.SIGTERM)
         assert run.wait(30) == 143
-    assert f"< {output}.input" in run.err.decode()
+    said = run.err.decode()
+    assert "Traceback" not in said
+    assert f"< {output}.input" in said
+    assert not output.with_name("out.jsonl.lock").exists()
     # The same command without its pipe: an empty stdin.
     assert olc(*arguments, stdin=b"").code == 3
     assert_whole()
@@ -201,12 +187,12 @@ atexit.register(lambda: print("peak", resource.getrusage(resource.RUSAGE_SELF).r
 
 @pytest.mark.slow
 def test_memory_stays_flat_with_many_rows(model: str, tmp_path: Path) -> None:
-    """Rows that are wrong need no model time: 50,000 of them pass in seconds, and must not pile up."""
-    good, bad = '{"prompt": "one", "max_tokens": 1}\n', json.dumps({"prompt": 5, "note": "x" * 300}) + "\n"
+    """Rows that are wrong need no model time: thousands of them pass in seconds, and must not pile up."""
 
     def peak(name: str, rows: int) -> int:
         source, output = tmp_path / name, tmp_path / f"{name}.out"
-        source.write_text(good + bad * rows)
+        wrong = "".join(json.dumps({"prompt": 5, "custom_id": f"{index:02000}"}) + "\n" for index in range(rows))
+        source.write_text('{"prompt": "one", "max_tokens": 1}\n' + wrong)
         run = Forked("batch", str(source), "-o", str(output), "--format", "jsonl", "-m", model, code=MEASURED)
         assert run.wait() == 3, run.err.decode()
         assert output.read_bytes().count(b"\n") == rows + 1
@@ -214,4 +200,4 @@ def test_memory_stays_flat_with_many_rows(model: str, tmp_path: Path) -> None:
 
     # A few rows first: what torch, transformers and the model take.
     base = peak("few.jsonl", 1)
-    assert peak("many.jsonl", 50_000) - base < 20_000, "kilobytes more than a small batch needs"
+    assert peak("many.jsonl", 15_000) - base < 25_000, "kilobytes more than a small batch needs; the names alone have 30,000"

@@ -19,7 +19,6 @@ from tests.support.fakes import FakeForward, counting, uniform
 class Row:
     tokens: list[int] = field(default_factory=list)
     scored: list[Scored] = field(default_factory=list)
-    prompt: tuple[Scored, ...] = ()
     reason: str | None = None
     error: str | None = None
 
@@ -31,7 +30,6 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
         assert row.reason is None, "an event after the row's last"
         assert row.error is None, "an event after the row's last"
         if isinstance(event, Prefilled):
-            row.prompt = event.scored
             continue
         assert isinstance(event, Step)
         if event.scored is not None:
@@ -44,7 +42,7 @@ def run(forward: FakeForward, requests: Iterable[Request], max_rows: int = 16) -
 
 
 def request(prompt: Sequence[int], row: int = 0, **options: object) -> Request:
-    names = ("eos", "watch", "score", "draws_as")
+    names = ("eos", "watch", "draws_as")
     request_options = {name: options.pop(name) for name in names if name in options}
     return Request(row, prompt, SamplingConfig(**options), **request_options)  # type: ignore[arg-type]
 
@@ -132,14 +130,9 @@ def test_requests_are_read_only_as_places_become_free() -> None:
     assert len(read) <= 4
 
 
-def test_all_rows_ending_at_once_leaves_nothing_behind() -> None:
-    rows = run(FakeForward(counting()), [request([1], row, eos=frozenset({4})) for row in range(8)])
-    assert [row.tokens for row in rows.values()] == [[2, 3, 4]] * 8
-
-
-def test_draws_depend_on_seed_and_row_alone() -> None:
-    def tokens(order: Sequence[int], max_rows: int, seed: int = 5) -> dict[int, list[int]]:
-        requests = [request([1], row, max_tokens=12, temperature=1.0, seed=seed) for row in order]
+def test_draws_depend_on_seed_and_row_alone_or_another_row_that_is_named() -> None:
+    def tokens(order: Sequence[int], max_rows: int, seed: int = 5, **options: object) -> dict[int, list[int]]:
+        requests = [request([1], row, max_tokens=12, temperature=1.0, seed=seed, **options) for row in order]
         return {row: result.tokens for row, result in run(FakeForward(uniform()), requests, max_rows).items()}
 
     together = tokens(range(16), 16)
@@ -148,13 +141,7 @@ def test_draws_depend_on_seed_and_row_alone() -> None:
     assert tokens([7], 16)[7] == together[7]
     assert len({tuple(row) for row in together.values()}) == 16
     assert tokens([7], 16, seed=6)[7] != together[7]
-
-
-def test_a_row_may_draw_as_another_one_does() -> None:
-    drawing = {"max_tokens": 12, "temperature": 1.0, "seed": 5}
-    first = run(FakeForward(uniform()), [request([1], 0, **drawing)])[0]
-    assert run(FakeForward(uniform()), [request([1], 9, **drawing, draws_as=0)])[9].tokens == first.tokens
-    assert run(FakeForward(uniform()), [request([1], 9, **drawing)])[9].tokens != first.tokens
+    assert tokens([9], 16, draws_as=0)[9] == together[0]
 
 
 def test_rows_of_different_settings_run_side_by_side() -> None:
@@ -180,20 +167,11 @@ def test_logprobs_and_alternatives_are_of_the_untempered_distribution() -> None:
     assert scored.entropy == pytest.approx(float(-(expected.exp() * expected).sum() / torch.log(torch.tensor(2.0))))
 
 
-def test_prompt_tokens_are_scored_by_what_stands_before_them() -> None:
-    row = run(FakeForward(counting(4)), [request([0, 1, 3], max_tokens=0, logprobs=1, score=True)])[0]
-    likely, unlikely = (float(torch.tensor([5.0, 0, 0, 0]).log_softmax(-1)[place]) for place in (0, 1))
-    assert [scored.token for scored in row.prompt] == [0, 1, 3]
-    assert row.prompt[0].logprob is None
-    assert row.prompt[1].logprob == pytest.approx(likely)
-    assert row.prompt[2].logprob == pytest.approx(unlikely)
-    assert row.prompt[2].top[0][0] == 2
-
-
 def test_sixty_four_rows_of_random_lengths_match_each_alone() -> None:
     rng = random.Random(0)
     prompts = [[rng.randrange(16) for _ in range(rng.randrange(1, 30))] for _ in range(64)]
-    requests = [request(prompt, row, max_tokens=rng.randrange(0, 20)) for row, prompt in enumerate(prompts)]
+    eos = frozenset({4})
+    requests = [request(prompt, row, max_tokens=rng.randrange(0, 20), eos=eos) for row, prompt in enumerate(prompts)]
     together = run(FakeForward(counting()), requests, max_rows=16)
     for single in requests:
         assert run(FakeForward(counting()), [single])[single.row].tokens == together[single.row].tokens

@@ -26,6 +26,7 @@ def test_the_loop_passes(model: Any) -> None:
     assert all(one.same for one in checks)
     assert all(one.ours == one.theirs and len(one.ours) == 12 for one in checks)
     assert all(0 < one.logprob_difference < 1e-4 for one in checks)
+    assert next(check(model, CPU, TransformersForward(model, CPU), PROMPTS[:1], 0, frozenset())).same, "no tokens are equal"
 
 
 def test_eos_ends_both_and_is_compared(model: Any) -> None:
@@ -34,10 +35,6 @@ def test_eos_ends_both_and_is_compared(model: Any) -> None:
     ended = next(check(model, CPU, forward, PROMPTS[:1], 6, frozenset({plain.ours[2]})))
     assert ended.same
     assert ended.ours == plain.ours[: plain.ours.index(plain.ours[2]) + 1]
-
-
-def test_no_tokens_are_equal(model: Any) -> None:
-    assert next(check(model, CPU, TransformersForward(model, CPU), PROMPTS[:1], 0, frozenset())).same
 
 
 def test_another_model_is_noticed(model: Any, tmp_path: Path) -> None:

@@ -5,20 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.sampling import (
-    choose_token,
-    log_probabilities,
-    most_likely,
-    penalize,
-    require_finite,
-    row_generator,
-    warp,
-)
+from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, penalize, row_generator, warp
 
 HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
@@ -46,16 +38,12 @@ def test_the_repetition_penalty_lowers_what_was_seen_whatever_its_sign() -> None
     assert penalize(torch.tensor([2.0, -2.0, 1.0, -1.0]), [0, 1, 0], 2.0).tolist() == [1.0, -4.0, 1.0, -1.0]
 
 
-def test_greedy_takes_the_most_likely_whatever_else_is_set() -> None:
-    config = SamplingConfig(temperature=0, top_p=0.1, top_k=3, min_p=0.5, seed=3)
-    assert choose_token(torch.tensor([0.1, 0.9, 0.3]), [], config, None) == 1
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("temperature", [0, 1])
-def test_non_finite_logits_are_an_error(bad: float, temperature: float) -> None:
-    with pytest.raises(GenerationError, match="NaN or infinite"):
-        choose_token(torch.tensor([0.0, bad, 1.0]), [], SamplingConfig(temperature=temperature), row_generator(0, 0))
+def test_greedy_takes_the_first_of_the_most_likely_whatever_else_is_set() -> None:
+    config, logits = SamplingConfig(temperature=0, top_p=0.1, top_k=3, min_p=0.5, seed=3), torch.zeros(1000)
+    logits[[70, 300, 999]] = 3.0
+    assert choose_token(logits, [], config, None) == 70
+    with torch.inference_mode():
+        assert choose_token(logits + 1, [], config, None) == 70
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -79,7 +67,6 @@ def test_rows_and_seeds_have_different_random_numbers() -> None:
     assert len(numbers) == 200
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40),
     st.floats(0.05, 3),
@@ -122,19 +109,11 @@ def test_log_probabilities_are_float32_whatever_came_in() -> None:
     assert log_probabilities(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("place", [0, 17, 999])
-def test_a_single_logit_that_is_not_finite_is_noticed(odd: float, place: int) -> None:
-    logits = torch.linspace(-5, 5, 1000)
-    require_finite(logits)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("place", "temperature"), [(0, 0), (17, 1), (999, 0), (999, 1)])
+def test_a_single_logit_that_is_not_finite_is_an_error(odd: float, place: int, temperature: float) -> None:
+    logits, config = torch.linspace(-5, 5, 1000), SamplingConfig(temperature=temperature)
+    choose_token(logits, [], config, row_generator(0, 0))
     logits[place] = odd
     with pytest.raises(GenerationError, match="NaN or infinite"):
-        require_finite(logits)
-
-
-def test_the_most_likely_of_equals_is_the_first() -> None:
-    logits = torch.zeros(1000)
-    logits[[70, 300, 999]] = 3.0
-    assert most_likely(logits) == 70
-    with torch.inference_mode():
-        assert most_likely(logits + 1) == 70
+        choose_token(logits, [], config, row_generator(0, 0))

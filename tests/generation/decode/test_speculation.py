@@ -59,17 +59,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_llama(write_tiny_llama(tmp_path_factory.mktemp("speculation") / "model", context=256))
 
 
-@pytest.mark.parametrize("kind", ["lean", "transformers"])
-@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize(("kind", "temperature"), [("lean", 0), ("lean", 1.0), ("transformers", 1.0)])
 def test_drafts_change_no_token_of_any_row(model: Any, kind: str, temperature: float) -> None:
     lean, device = LeanForward(from_transformers(model)), torch.device("cpu")
     forward: Forward = lean if kind == "lean" else TransformersForward(model, device)
     rng = random.Random(0)
     words = [[rng.randrange(3, 400) for _ in range(5)] for _ in range(3)]
-    prompts = [[1, *(token for _ in range(10) for token in rng.choice(words))] for _ in range(6)]
-    config = SamplingConfig(60, temperature=temperature, top_k=3, seed=1, repetition_penalty=1.0)
+    prompts = [[1, *(token for _ in range(10) for token in rng.choice(words))] for _ in range(5)]
+    config = SamplingConfig(30, temperature=temperature, top_k=3, seed=1, repetition_penalty=1.0)
     plain = run(forward, prompts, config, 0)
-    for speculate in (1, 3, 10):
+    for speculate in (1, 10):
         drafted = run(forward, prompts, config, speculate)
         assert [[scored.token for scored in row] for row in drafted] == [[scored.token for scored in row] for row in plain]
 

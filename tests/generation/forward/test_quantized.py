@@ -1,5 +1,6 @@
 """Quantized linear layers and the forward pass on them, against dense arithmetic and transformers."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fi
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import INT4_GROUP, library
 from tests.support.marks import needs_kernels, random
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_models import VOCAB, random_llama, write_tiny_llama
 
 # Every batch size with two sizes, the widest of which alone suits torch's weight-only operator, up to 8 rows.
 ROWS_AND_SIZES = [
@@ -99,18 +100,22 @@ def test_a_wrong_or_slow_layer_is_noticed(kind: Any, monkeypatch: pytest.MonkeyP
     assert not quantized_linear._is_fast(kind)
 
 
-def test_a_processor_without_a_working_integer_layer_gets_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "usable", lambda: False)
-    monkeypatch.setattr(quantized_linear, "works", lambda kind: False)
-    assert quantized_linear.int8_kind.__wrapped__() is PlainInt8Linear
-    monkeypatch.setattr(quantized_linear, "works", lambda kind: True)
-    monkeypatch.setattr(library, "has_amx", lambda: False)
-    assert quantized_linear.int8_kind.__wrapped__() is OnednnInt8Linear
-    monkeypatch.setattr(library, "has_amx", lambda: True)
-    assert quantized_linear.int8_kind.__wrapped__() is TileInt8Linear
-    monkeypatch.setattr(library, "usable", lambda: True)
-    monkeypatch.setattr(quantized_linear, "works", lambda kind: False)
-    assert quantized_linear.int8_kind.__wrapped__() is NativeInt8Linear
+@pytest.mark.parametrize(
+    ("usable", "amx", "works", "kind"),
+    [
+        (False, True, False, PlainInt8Linear),
+        (False, False, True, OnednnInt8Linear),
+        (False, True, True, TileInt8Linear),
+        (True, True, False, NativeInt8Linear),
+    ],
+)
+def test_the_kind_of_int8_layer_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, works: bool, kind: type
+) -> None:
+    monkeypatch.setattr(library, "usable", lambda: usable)
+    monkeypatch.setattr(library, "has_amx", lambda: amx)
+    monkeypatch.setattr(quantized_linear, "works", lambda kind: works)
+    assert quantized_linear.int8_kind.__wrapped__() is kind
 
 
 @pytest.mark.parametrize(
@@ -161,13 +166,6 @@ def open_folder(path: Path, **options: Any) -> LoadedModel:
     return load(ModelFolder(path, "tiny"), ModelSpec(device="cpu", **options))
 
 
-# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.
-@pytest.fixture(params=[("int8", 0.1), pytest.param(("int4", 0.7), marks=needs_any_int4)], ids=["int8", "int4"])
-def method(request: pytest.FixtureRequest) -> tuple[Any, float]:
-    found: tuple[Any, float] = request.param
-    return found
-
-
 @pytest.fixture(params=[pytest.param(True, marks=needs_kernels), False], ids=["kernels", "torch"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """With olc's own kernels and without."""
@@ -178,44 +176,36 @@ def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_own_cache", "_kernels")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("tie", [False, True])
+# Errors of random weights grow from layer to layer; trained ones are kinder, see test_quantized_quality.
+@pytest.mark.parametrize(("method", "largest"), [("int8", 0.1), pytest.param("int4", 0.7, marks=needs_any_int4)])
+@pytest.mark.parametrize(("dtype", "tie"), [("float32", True), ("bfloat16", False)])
 def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
-    tmp_path: Path, method: tuple[Any, float], dtype: Any, tie: bool
+    tmp_path: Path, method: Any, largest: float, dtype: Any, tie: bool
 ) -> None:
     folder = write_tiny_llama(tmp_path / "model", heads=6, kv_heads=2, intermediate=100, tie=tie)
     expected = choose_forward(open_folder(folder, dtype="float32"))
-    loaded = open_folder(folder, dtype=dtype, quantize=method[0])
+    loaded = open_folder(folder, dtype=dtype, quantize=method)
     ours = choose_forward(loaded)
     kernels = " AMX" if library.usable() and dtype == "bfloat16" else ""
-    assert ours.name == f"lean {method[0]}{kernels}"
-    assert loaded.precision == f"{method[0]} weights, {dtype} activations"
+    assert ours.name == f"lean {method}{kernels}"
+    assert loaded.precision == f"{method} weights, {dtype} activations"
     prompt = [1, *range(50, 120)]
     cache, reference = KVCache(80), KVCache(80)
     logits, wanted = ours.prefill(prompt, cache, every=True), expected.prefill(prompt, reference, every=True)
-    assert error(logits, wanted) < method[1]
-    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < method[1]
+    assert error(logits, wanted) < largest
+    assert error(ours.decode([7], [cache]), expected.decode([7], [reference])) < largest
 
 
 @pytest.mark.usefixtures("_own_cache")
-def test_biases_and_scaled_rotary_embeddings_are_kept(tmp_path: Path) -> None:
-    import json
-
-    from safetensors.torch import load_file, save_file
-
-    folder = write_tiny_llama(tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
+def test_biases_and_scaled_rotary_embeddings_are_kept(tiny_model: Path, tmp_path: Path) -> None:
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    config |= {"attention_bias": True, "mlp_bias": True}
-    config["rope_scaling"] = scaling | {"original_max_position_embeddings": 64}
-    (folder / "config.json").write_text(json.dumps(config))
-    state = load_file(folder / "model.safetensors")
-    for name in [name for name in state if "proj" in name]:
-        state[name.replace("weight", "bias")] = random(state[name].shape[0], seed=len(name))
-    save_file(state, folder / "model.safetensors")
+    rope = scaling | {"original_max_position_embeddings": 64, "rope_theta": 1e4}
+    sizes = {"vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "initializer_range": 0.05}
+    random_llama(attention_bias=True, mlp_bias=True, rope_parameters=rope, **sizes).save_pretrained(tmp_path / "model")
+    shutil.copy(tiny_model / "tokenizer.model", tmp_path / "model")
     prompt = [1, *range(50, 120)]
     logits = [
-        choose_forward(open_folder(folder, dtype="float32", **options)).prefill(prompt, KVCache(80), every=True)
+        choose_forward(open_folder(tmp_path / "model", dtype="float32", **options)).prefill(prompt, KVCache(80), every=True)
         for options in ({}, {"quantize": "int8"})
     ]
     assert error(logits[1], logits[0]) < 0.05

@@ -1,6 +1,5 @@
 """Streamed text: joined it is the decoded whole, whatever the script, and no character comes in halves."""
 
-import functools
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from openllama_cli.generation.text.incremental import IncrementalDecoder, TextStream
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.tiny_models import tokenizer_model_bytes
 
 SAMPLES = st.sampled_from(
     [
@@ -32,18 +30,11 @@ TEXTS = st.one_of(st.text(max_size=20), st.lists(SAMPLES, max_size=5).map("".joi
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return make_tokenizer(str(tmp_path_factory.mktemp("tokenizer")))
+def tokenizer(tiny_model: Path) -> Tokenizer:
+    return open_tokenizer(tiny_model)
 
 
-@functools.cache
-def make_tokenizer(folder: str) -> Tokenizer:
-    path = Path(folder) / "tokenizer.model"
-    path.write_bytes(tokenizer_model_bytes())
-    return open_tokenizer(path.parent)
-
-
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(prompt=TEXTS, text=TEXTS)
 def test_streamed_text_joins_to_the_decoded_whole(tokenizer: Tokenizer, prompt: str, text: str) -> None:
     ids = tokenizer.encode(prompt + text)
@@ -54,7 +45,6 @@ def test_streamed_text_joins_to_the_decoded_whole(tokenizer: Tokenizer, prompt: 
         assert start + "".join(pieces) == tokenizer.decode(ids)
 
 
-@settings(max_examples=200)
 @given(st.data())
 def test_any_token_ids_stream_to_what_they_decode_to(tokenizer: Tokenizer, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(3, tokenizer.vocab_size - 1), max_size=30))

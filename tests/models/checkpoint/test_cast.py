@@ -11,7 +11,7 @@ from openllama_cli.models.loading import load as load_module
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import library
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 EVERY = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
 
@@ -20,29 +20,25 @@ def random(*shape: int) -> torch.Tensor:
     return (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 100).half()
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (700, 800), (1,), (0,), ()])
-def test_float16_becomes_bfloat16_as_in_torch(shape: tuple[int, ...]) -> None:
-    assert torch.equal(cast(random(*shape), torch.bfloat16), random(*shape).bfloat16())
+def test_float16_is_converted_as_in_torch() -> None:
+    shapes = [random(*shape) for shape in ((3, 5), (700, 800), (1,), (0,), ())]
+    for numbers in (EVERY, random(40, 30).T, *shapes):
+        for dtype in (torch.bfloat16, torch.float32):
+            assert torch.equal(cast(numbers, dtype).float().nan_to_num(7), numbers.to(dtype).float().nan_to_num(7))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("numbers", [EVERY, random(40, 30).T], ids=["every number", "transposed"])
-def test_every_number_is_converted_right_and_in_its_order(numbers: torch.Tensor, dtype: torch.dtype) -> None:
-    assert torch.equal(cast(numbers, dtype).float().nan_to_num(7), numbers.to(dtype).float().nan_to_num(7))
-
-
-@pytest.mark.parametrize("safe", [True, False])
-def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, safe: bool) -> None:
-    folder = write_tiny_llama(tmp_path, dtype="float16", safe=safe, sharded=True)
-    found = {}
-    for dtype in ("float16", "bfloat16"):
-        spec = ModelSpec(device="cpu", dtype=dtype)  # type: ignore[arg-type]
-        loaded = load(ModelFolder(folder, "tiny"), spec)
-        assert loaded.model is not None
-        found[dtype] = loaded.model.state_dict()
-    assert found["float16"].keys() == found["bfloat16"].keys()
-    for name, tensor in found["float16"].items():
-        assert torch.equal(found["bfloat16"][name], tensor.bfloat16()), name
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "meta"])
+def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, kind: str) -> None:
+    folder, options = tmp_path / "tiny", {"dtype": "float16"}
+    write_meta_llama(folder, **options) if kind == "meta" else write_tiny_llama(folder, safe=kind == "safetensors", **options)
+    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu", dtype="bfloat16"))
+    assert loaded.model is not None
+    assert loaded.dtype == torch.bfloat16
+    found = loaded.model.state_dict()
+    expected = tiny_state_dict(tiny_config(dtype="float16"))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor.bfloat16()), name
 
 
 @pytest.mark.parametrize(

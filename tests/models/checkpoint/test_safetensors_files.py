@@ -1,5 +1,6 @@
 """The headers of weight files, compared with what the libraries read, and damaged in every way."""
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -43,19 +44,12 @@ def test_the_torch_header_is_what_torch_reads(tmp_path: Path) -> None:
         "half": torch.ones(2, 2, dtype=torch.bfloat16),
         "empty": torch.ones(0, 4),
     }
-    torch.save(state, tmp_path / "x.bin")
-    found = read_torch_header(tmp_path / "x.bin")
-    loaded = torch.load(tmp_path / "x.bin", weights_only=True)
-    assert found == {n: TensorInfo(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in loaded.items()}
-
-
-def test_torch_files_written_without_checksums_are_read(tmp_path: Path) -> None:
-    torch.serialization.set_crc32_options(False)
-    try:
-        torch.save({"x": torch.ones(2)}, tmp_path / "x.bin")
-    finally:
-        torch.serialization.set_crc32_options(True)
-    assert read_torch_header(tmp_path / "x.bin") == {"x": TensorInfo("float32", (2,))}
+    for checksums in (False, True):
+        torch.serialization.set_crc32_options(checksums)
+        torch.save(state, tmp_path / "x.bin")
+        found = read_torch_header(tmp_path / "x.bin")
+        loaded = torch.load(tmp_path / "x.bin", weights_only=True)
+        assert found == {n: TensorInfo(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in loaded.items()}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -66,12 +60,9 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, weights: dict[str, bytes
         (tmp_path / name).write_bytes(content[:length])
         with pytest.raises(ModelError, match=r"truncated|damaged|not a"):
             READERS[name](tmp_path / name)
-
-
-def test_a_safetensors_file_with_bytes_too_many_is_refused(tmp_path: Path, weights: dict[str, bytes]) -> None:
-    (tmp_path / "model.safetensors").write_bytes(weights["model.safetensors"] + b"\n")
-    with pytest.raises(ModelError, match="1 bytes longer"):
-        read_safetensors_header(tmp_path / "model.safetensors")
+    (tmp_path / name).write_bytes(content + b"\n")
+    with pytest.raises(ModelError, match="1 bytes longer") if name == "model.safetensors" else contextlib.nullcontext():
+        READERS[name](tmp_path / name)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -81,7 +72,7 @@ def test_a_changed_byte_is_refused_or_leaves_a_sound_header(tmp_path: Path, weig
     chance = random.Random(2)
     refused = 0
     places = range(3000) if name.endswith("safetensors") else (*range(3000), *range(len(content) - 3000, len(content)))
-    for _ in range(500):
+    for _ in range(200):
         damaged = bytearray(content)
         damaged[chance.choice(places)] ^= 1 << chance.randrange(8)
         (tmp_path / name).write_bytes(damaged)
@@ -91,4 +82,4 @@ def test_a_changed_byte_is_refused_or_leaves_a_sound_header(tmp_path: Path, weig
             refused += 1
             continue
         assert sum(info.nbytes for info in header.values()) <= len(content)
-    assert refused > 50
+    assert refused > 20

@@ -2,9 +2,6 @@
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 from openllama_cli.errors import HubError
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, disk_bytes, remove, repo_folder
+from tests.support.forked import Forked
 from tests.support.hub_server import HubServer
 from tests.support.hubs import SMALL, cache, server
 from tests.support.progress import Recorder
@@ -20,7 +18,11 @@ from tests.support.progress import Recorder
 WEIGHTS = os.urandom(3_000_000)
 FILE = "model.safetensors"
 FILES = SMALL | {FILE: WEIGHTS}
-PULL = "from openllama_cli.models.hub.pull import pull; pull('org/tiny', notice=lambda text: print(text, flush=True))"
+PULL = """
+from openllama_cli.models.hub.pull import pull
+pull("org/tiny", notice=lambda text: print(text, flush=True))
+sys.exit()
+"""
 
 __all__ = ["cache", "server"]
 
@@ -28,10 +30,6 @@ __all__ = ["cache", "server"]
 @pytest.fixture(autouse=True)
 def repository(server: HubServer) -> None:
     server.add("org/tiny", FILES)
-
-
-def pull_in_another_process() -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", PULL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def partial(content: bytes = WEIGHTS) -> Path:
@@ -48,10 +46,10 @@ def wait_for_bytes(file: Path, count: int) -> None:
 def pull_and_kill(server: HubServer, content: bytes, count: int) -> int:
     """Pull in another process that is killed when it has so many bytes of the weights; returns how many were kept."""
     server.throttle = 3_000_000
-    process = pull_in_another_process()
+    process = Forked(code=PULL)
     wait_for_bytes(partial(content), count)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     server.throttle = None
     return partial(content).stat().st_size
 
@@ -109,11 +107,6 @@ def test_connection_that_is_cut_again_and_again_is_given_up(server: HubServer) -
     assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
 
 
-def test_busy_file_server_is_asked_again(server: HubServer) -> None:
-    server.status[FILE] = [503, 500]
-    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
-
-
 def test_server_that_hangs_in_the_middle_is_noticed(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr("openllama_cli.models.hub.download.RETRY_SECONDS", (0.0,))
@@ -125,6 +118,7 @@ def test_server_that_hangs_in_the_middle_is_noticed(server: HubServer, monkeypat
 
 def test_server_without_range_support_sends_it_all_again(server: HubServer) -> None:
     server.ignore_range = True
+    server.status[FILE] = [503, 500]  # A busy file server is asked again.
     server.cut_after[FILE] = [1_000_000]
     progress = Recorder()
     folder = hub.pull("org/tiny", progress=progress)
@@ -132,33 +126,19 @@ def test_server_without_range_support_sends_it_all_again(server: HubServer) -> N
     assert progress.totals[FILE] == sum(progress.counts[FILE]) == len(WEIGHTS)
 
 
-def test_damaged_download_is_refused_and_fetched_anew(server: HubServer) -> None:
+def test_damaged_or_too_long_download_is_refused_and_fetched_anew(server: HubServer) -> None:
     server.corrupt = {"config.json"}
     with pytest.raises(HubError, match=r"config\.json"):
         hub.pull("org/tiny")
-    server.corrupt = {FILE}
-    with pytest.raises(HubError, match=FILE) as caught:
-        hub.pull("org/tiny")
-    assert caught.value.code == "checksum"
-    assert not partial().exists()
-    assert cached("org/tiny") is None
-    server.corrupt.clear()
-    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
-
-
-def test_file_longer_than_announced_is_refused(server: HubServer) -> None:
-    server.too_long.add(FILE)
-    with pytest.raises(HubError, match=f"more than the {len(WEIGHTS)} bytes") as caught:
-        hub.pull("org/tiny")
-    assert caught.value.code == "checksum"
-    assert cached("org/tiny") is None
-
-
-def test_partial_file_damaged_on_disk_is_refused(server: HubServer) -> None:
-    partial().parent.mkdir(parents=True)
-    partial().write_bytes(b"x" * 1_000_000)
-    with pytest.raises(HubError, match="checksum"):
-        hub.pull("org/tiny")
+    for faults, words in ((server.corrupt, FILE), (server.too_long, f"more than the {len(WEIGHTS)} bytes")):
+        faults.clear()
+        faults.add(FILE)
+        with pytest.raises(HubError, match=words) as caught:
+            hub.pull("org/tiny")
+        assert caught.value.code == "checksum"
+        assert not (partial().exists() and partial().stat().st_size)
+        assert cached("org/tiny") is None
+        faults.clear()
     assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
 
 
@@ -174,44 +154,45 @@ def test_partial_file_of_another_version_is_not_continued(server: HubServer) -> 
     assert ranges(server)[-1] is None
 
 
-def test_partial_file_with_all_or_too_many_bytes(server: HubServer) -> None:
-    partial().parent.mkdir(parents=True)
-    partial().write_bytes(WEIGHTS)
-    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
-    assert ranges(server) == []
-    remove("org/tiny")
-    partial().parent.mkdir(parents=True)
-    partial().write_bytes(WEIGHTS + b"more")
-    assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+def test_partial_file_with_all_or_too_many_or_damaged_bytes(server: HubServer) -> None:
+    damaged = b"x" * 1_000_000
+    for content in (WEIGHTS, WEIGHTS + b"more", damaged):
+        partial().parent.mkdir(parents=True)
+        partial().write_bytes(content)
+        if content is damaged:
+            with pytest.raises(HubError, match="checksum"):
+                hub.pull("org/tiny")
+        assert (hub.pull("org/tiny") / FILE).read_bytes() == WEIGHTS
+        assert bool(ranges(server)) == (content is not WEIGHTS)
+        remove("org/tiny")
 
 
 def test_two_processes_download_a_file_once(server: HubServer) -> None:
     server.throttle = 3_000_000
-    first = pull_in_another_process()
+    first = Forked(code=PULL)
     wait_for_bytes(partial(), 200_000)
     notices: list[str] = []
     folder = hub.pull("org/tiny", notice=notices.append)
     assert (folder / FILE).read_bytes() == WEIGHTS
-    out, err = first.communicate(timeout=30)
-    assert (first.returncode, out.count("\n"), err) == (0, 1, "")
+    assert (first.wait(30), first.out.count(b"\n"), first.err) == (0, 1, b"")
     assert ranges(server) == [None]
     assert notices[-1] == f"another process is downloading {FILE}; waiting for it"
 
 
 def test_process_that_waits_takes_over_from_one_that_is_killed(server: HubServer) -> None:
     server.throttle = 300_000  # Slow enough for a second process to start meanwhile, on a busy machine too.
-    first = pull_in_another_process()
+    first = Forked(code=PULL)
     wait_for_bytes(partial(), 200_000)
-    server.throttle = 200_000  # A busy machine takes seconds to start the second.
-    second = pull_in_another_process()
-    assert second.stdout is not None
-    assert "downloading org/tiny" in second.stdout.readline()
-    assert "waiting" in second.stdout.readline()
-    first.kill()
-    first.communicate()
-    server.throttle = None
-    _, err = second.communicate(timeout=30)
-    assert (second.returncode, err) == (0, "")
+    reader, writer = os.pipe()
+    second = Forked(code=PULL, stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as said:
+        assert "downloading org/tiny" in said.readline()
+        assert "waiting" in said.readline()
+        first.kill()
+        first.wait()
+        server.throttle = None
+        assert (second.wait(30), second.err) == (0, b"")
     folder = cached("org/tiny")
     assert folder is not None
     assert (folder / FILE).read_bytes() == WEIGHTS
@@ -219,17 +200,14 @@ def test_process_that_waits_takes_over_from_one_that_is_killed(server: HubServer
     assert int(str(ranges(server)[1])[6:-1]) >= 200_000
 
 
-def test_empty_file_is_pulled(server: HubServer) -> None:
-    server.add("org/tiny", FILES | {"added_tokens.json": b""})
-    assert (hub.pull("org/tiny") / "added_tokens.json").read_bytes() == b""
-
-
 def test_without_symbolic_links_files_are_moved_into_the_snapshot(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise OSError("no symbolic links here")
 
+    server.add("org/tiny", FILES | {"added_tokens.json": b""})
     monkeypatch.setattr(Path, "symlink_to", refuse)
     folder = hub.pull("org/tiny")
+    assert (folder / "added_tokens.json").read_bytes() == b"", "an empty file is one too"
     assert not (folder / FILE).is_symlink()
     assert (folder / FILE).read_bytes() == WEIGHTS
     assert disk_bytes(repo_folder("org/tiny")) < 1.1 * len(WEIGHTS)

@@ -6,18 +6,24 @@ import pytest
 
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
-from tests.support.hub_server import HubServer
+from tests.support.hub_server import HubServer, Seen
 from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 
 __all__ = ["cache", "server", "tiny"]
 
+SHARDS = {"model-00001-of-00002.safetensors": b"1", "model-00002-of-00002.safetensors": b"2"}
+SHARDED = SHARDS | {"model.safetensors.index.json": index(*SHARDS)}
 
-def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
+
+def test_the_cache_is_shared_with_every_hugging_face_tool(server: HubServer, cache: Path) -> None:
     from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
 
     commit = server.add("org/tiny", WHOLE)
+    hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, endpoint=server.url)
+    before = len(server.downloads("model.safetensors"))
     folder = hub.pull("org/tiny")
     assert folder.name == commit
+    assert len(server.downloads("model.safetensors")) == before, "it was there"
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == WHOLE
     assert snapshot_download("org/tiny", cache_dir=cache, local_files_only=True) == str(folder)
     found = hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, local_files_only=True)
@@ -29,56 +35,26 @@ def test_pulled_files_are_found_by_every_hugging_face_tool(server: HubServer, ca
     ]
 
 
-def test_files_of_another_tool_are_not_downloaded_again(server: HubServer, cache: Path) -> None:
-    from huggingface_hub import hf_hub_download
-
-    server.add("org/tiny", WHOLE)
-    hf_hub_download("org/tiny", "model.safetensors", cache_dir=cache, endpoint=server.url)
-    before = len(server.downloads("model.safetensors"))
-    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
-    assert len(server.downloads("model.safetensors")) == before
-
-
 @pytest.mark.parametrize(
     ("others", "weights"),
     [
         ({"model.safetensors": b"s", "pytorch_model.bin": b"b"}, {"model.safetensors"}),
         ({"pytorch_model.bin": b"b", "consolidated.00.pth": b"m", "params.json": b"{}"}, {"pytorch_model.bin"}),
-        (
-            {
-                "model-00001-of-00002.safetensors": b"1",
-                "model-00002-of-00002.safetensors": b"2",
-                "model.safetensors.index.json": index("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
-                "pytorch_model.bin": b"b",
-            },
-            {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"},
-        ),
+        (SHARDED | {"pytorch_model.bin": b"b"}, set(SHARDED)),
     ],
     ids=["safetensors before bin", "bin before meta", "shards named by the index"],
 )
 def test_one_weight_format_and_nothing_else_is_pulled(server: HubServer, others: dict[str, bytes], weights: set[str]) -> None:
-    noise = {
-        "optimizer.pt": b"o",
-        "model.gguf": b"g",
-        "original/consolidated.00.pth": b"m",
-        "onnx/model.onnx": b"x",
-        "flax_model.msgpack": b"f",
-        "README.md": b"r",
-    }
-    server.add("org/tiny", SMALL | others | noise)
+    noise = ["optimizer.pt", "model.gguf", "original/consolidated.00.pth", "onnx/model.onnx", "flax_model.msgpack", "README.md"]
+    server.add("org/tiny", SMALL | others | dict.fromkeys(noise, b"x"))
     folder = hub.pull("org/tiny")
     assert {file.name for file in folder.iterdir()} == set(SMALL) | weights
     assert asked(server) == set(SMALL) | weights
+    assert server.requests[0] == Seen("GET", "/api/models/org/tiny", None, None)
 
 
 def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None:
-    files = {
-        "params.json": b"{}",
-        "tokenizer.model": b"t",
-        "consolidated.00.pth": b"0",
-        "consolidated.01.pth": b"1",
-        "x.pth": b"x",
-    }
+    files = dict.fromkeys(("params.json", "tokenizer.model", "consolidated.00.pth", "consolidated.01.pth", "x.pth"), b"x")
     server.add("org/tiny", files)
     assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
 

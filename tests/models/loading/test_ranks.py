@@ -41,57 +41,42 @@ def test_without_torchrun_or_with_one_process_it_is_an_ordinary_run(
 ) -> None:
     set_environment(monkeypatch, env)
     assert rank_info() is None
+    one_process_only("--check")
+
+
+def test_every_process_needs_whole_heads_and_key_value_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    divided = {(32, 32): [1, 2, 4, 8, 16, 32], (64, 8): [1, 2, 4, 8], (26, 26): [1, 2, 13, 26], (6, 2): [1, 2], (4, 1): [1]}
+    for (heads, kv_heads), expected in divided.items():
+        shape = dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads)
+        assert sizes(shape) == expected
+        for processes in expected:
+            under_torchrun(monkeypatch, processes)
+            check_ranks(shape, ModelSpec(), "llama")
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "expected"),
-    [(32, 32, [1, 2, 4, 8, 16, 32]), (64, 8, [1, 2, 4, 8]), (26, 26, [1, 2, 13, 26]), (6, 2, [1, 2]), (4, 1, [1])],
-)
-def test_every_process_needs_whole_heads_and_key_value_heads(heads: int, kv_heads: int, expected: list[int]) -> None:
-    assert sizes(dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads)) == expected
-
-
-@pytest.mark.parametrize(
-    ("processes", "heads", "kv_heads", "cause", "remedy"),
+    ("processes", "kv_heads", "cause", "remedy"),
     [
-        (
-            3,
-            32,
-            8,
-            "llama cannot be split over 3 processes: its 32 heads and 8 key/value heads",
-            "start 1, 2, 4 or 8 processes in",
-        ),
-        (2, 32, 1, "over 2 processes", "start 1 process in total"),
+        (3, 8, "llama cannot be split over 3 processes: its 32 heads and 8 key/value heads", "start 1, 2, 4 or 8 processes in"),
+        (2, 1, "over 2 processes", "start 1 process in total"),
     ],
 )
 def test_a_number_that_does_not_divide_the_heads_is_refused_with_those_that_do(
-    monkeypatch: pytest.MonkeyPatch, processes: int, heads: int, kv_heads: int, cause: str, remedy: str
+    monkeypatch: pytest.MonkeyPatch, processes: int, kv_heads: int, cause: str, remedy: str
 ) -> None:
     under_torchrun(monkeypatch, processes)
     with pytest.raises(UsageError) as caught:
-        check_ranks(dataclasses.replace(LLAMA, heads=heads, kv_heads=kv_heads), ModelSpec(), "llama")
+        check_ranks(dataclasses.replace(LLAMA, kv_heads=kv_heads), ModelSpec(), "llama")
     assert cause in caught.value.cause
     assert remedy in caught.value.remedy
 
 
-@pytest.mark.parametrize("processes", [1, 2, 32])
-def test_a_number_that_divides_the_heads_is_accepted(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
-    under_torchrun(monkeypatch, processes)
-    check_ranks(LLAMA, ModelSpec(), "3b")
-
-
-@pytest.mark.parametrize("device", ["mps", "cuda:1"])
-def test_one_device_for_all_processes_is_refused(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    under_torchrun(monkeypatch, 2)
-    with pytest.raises(UsageError, match=device):
-        check_ranks(LLAMA, ModelSpec(device=device), "3b")
-    monkeypatch.delenv("LOCAL_RANK")
-    check_ranks(LLAMA, ModelSpec(device=device), "3b")
-
-
-def test_what_runs_in_one_process_is_refused_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_of_one_process_is_refused_among_several(monkeypatch: pytest.MonkeyPatch) -> None:
     under_torchrun(monkeypatch, 2)
     with pytest.raises(UsageError, match="--check needs a single process, but torchrun started 2"):
         one_process_only("--check")
-    under_torchrun(monkeypatch, 1)
-    one_process_only("--check")
+    for device in ("mps", "cuda:1"):
+        with pytest.raises(UsageError, match=device):
+            check_ranks(LLAMA, ModelSpec(device=device), "3b")
+    monkeypatch.delenv("LOCAL_RANK")
+    check_ranks(LLAMA, ModelSpec(device="mps"), "3b")

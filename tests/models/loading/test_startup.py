@@ -19,24 +19,31 @@ def test_spinning_is_bounded_unless_the_user_chose(monkeypatch: pytest.MonkeyPat
     assert env == (expected if chosen is None else {chosen: "as I like", "THP_MEM_ALLOC_ENABLE": "0"})
 
 
-@pytest.mark.parametrize("command", ["complete", "generate", "batch"])
-def test_spinning_is_bounded_before_torch_is_imported(tiny_model: Path, tmp_path: Path, command: str) -> None:
-    code = (
-        "import builtins, os, sys\n"
-        "real = builtins.__import__\n"
-        "def spy(name, *rest, **more):\n"
-        "    if name == 'torch': sys.exit(os.environ.get('GOMP_SPINCOUNT'))\n"
-        "    return real(name, *rest, **more)\n"
-        "builtins.__import__ = spy\n"
-        "from openllama_cli.cli import main\n"
-        "main()\n"
-    )
+def test_spinning_is_bounded_before_torch_is_imported(tiny_model: Path, tmp_path: Path) -> None:
+    """By each command, in one fresh process: none of them gets beyond the import."""
+    code = """
+import builtins, os, sys
+real = builtins.__import__
+def spy(name, *rest, **more):
+    if name == "torch":
+        sys.exit(os.environ.get("GOMP_SPINCOUNT"))
+    return real(name, *rest, **more)
+builtins.__import__ = spy
+from openllama_cli.cli import main
+for command in (["complete", "x"], ["generate", "x"], ["batch", "in.txt", "-o", "out.jsonl"]):
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    try:
+        main([*command, "-n", "1", "-m", sys.argv[1]])
+    except SystemExit as end:
+        print(end.code)
+"""
     (tmp_path / "in.txt").write_text("x\n")
-    source = [str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.jsonl")] if command == "batch" else ["x"]
-    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    arguments = [sys.executable, "-c", code, command, *source, "-n", "1", "-m", str(tiny_model)]
-    run = subprocess.run(arguments, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL)
-    assert run.stderr == "2000\n"
+    command = [sys.executable, "-c", code, str(tiny_model)]
+    path = os.pathsep.join(sys.path)
+    run = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert (run.stdout, run.stderr) == ("2000\n" * 3, "")
 
 
 def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> None:

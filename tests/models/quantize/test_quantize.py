@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -63,18 +62,20 @@ def test_the_second_start_quantizes_nothing(tiny_model: Path, cache: Path, metho
 
 def test_the_second_start_needs_no_transformers(tiny_model: Path) -> None:
     opened(tiny_model)
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from openllama_cli.generation.session import load_model, describe\n"
-        "from openllama_cli.models.opened import open_model\n"
-        "from openllama_cli.models.spec import ModelSpec\n"
-        f"spec = ModelSpec({str(tiny_model)!r}, device='cpu', quantize='int8')\n"
-        "loaded = load_model(open_model(spec), spec)\n"
-        "assert describe(loaded)['dtype'] == 'int8'\n"
-        "assert not {'transformers', 'accelerate'} & sys.modules.keys()\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+    code = """
+import sys
+for name in [name for name in sys.modules if name.split(".")[0] in ("openllama_cli", "transformers", "accelerate")]:
+    del sys.modules[name]
+sys.modules |= {"transformers": None, "accelerate": None}  # Who imports them gets an ImportError.
+from openllama_cli.generation.session import load_model, describe
+from openllama_cli.models.opened import open_model
+from openllama_cli.models.spec import ModelSpec
+spec = ModelSpec(sys.argv[1], device="cpu", quantize="int8")
+print(describe(load_model(open_model(spec), spec))["dtype"])
+sys.exit()
+"""
+    run = Forked(str(tiny_model), code=code)
+    assert (run.wait(), run.out, run.err) == (0, b"int8\n", b"")
 
 
 def test_every_format_gives_the_same_copy(tmp_path: Path, cache: Path) -> None:
@@ -92,18 +93,6 @@ def test_every_format_gives_the_same_copy(tmp_path: Path, cache: Path) -> None:
     assert len(copies) == 1
 
 
-def test_another_model_method_or_edit_has_a_copy_of_its_own(tmp_path: Path, tmp_model: Path, cache: Path) -> None:
-    opened(tmp_model)
-    opened(tmp_model, "int4")
-    assert len(list(cache.iterdir())) == 2
-    weights = tmp_model / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(bytes(data))
-    opened(tmp_model)
-    assert len(list(cache.iterdir())) == 3
-
-
 def flip_a_bit(data: bytes) -> bytes:
     changed = bytearray(data)
     changed[random.randrange(len(data))] ^= 1 << random.randrange(8)
@@ -112,7 +101,7 @@ def flip_a_bit(data: bytes) -> bytes:
 
 # What happens to which file; None: it is removed.
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
-    **{f"flipped bit {n}": (WEIGHTS, flip_a_bit) for n in range(8)},
+    **{f"flipped bit {n}": (WEIGHTS, flip_a_bit) for n in range(3)},
     "truncated": (WEIGHTS, lambda data: data[:-5000]),
     "blocks swapped": (WEIGHTS, lambda data: data[:8192] + data[12288:16384] + data[8192:12288] + data[16384:]),
     "empty": (WEIGHTS, lambda data: b""),
@@ -141,7 +130,9 @@ def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path,
 
 
 @pytest.mark.parametrize("method", ["int8", "int4"])
-def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: Path, method: Any) -> None:
+def test_without_room_for_a_copy_it_works_all_the_same(
+    tiny_model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
     expected = logits(opened(tiny_model, method))
     remove_copies(list_copies())
     code = (
@@ -161,18 +152,11 @@ def test_without_room_for_a_copy_it_works_all_the_same(tiny_model: Path, cache: 
     assert "cannot save the quantized model" in notices[0]
     assert "File too large" in notices[0]
     assert list(cache.iterdir()) == []
-
-
-def test_a_cache_that_cannot_be_written_is_said_and_done_without(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = logits(opened(tiny_model))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
     seen = Recorder()
-    assert logits(opened(tiny_model, seen=seen)) == expected
-    assert len(seen.notices) == 1
-    assert "Not a directory" in seen.notices[0]
+    assert logits(opened(tiny_model, method, seen)) == expected
+    assert ["Not a directory" in notice for notice in seen.notices] == [True]
 
 
 def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,18 +178,23 @@ def test_what_killed_builds_left_goes_with_time(tiny_model: Path, cache: Path, m
     assert weight_files(tiny_model, "int4") == weight_files(tiny_model.parent, "int8") == []
 
 
-def test_copies_are_listed_and_removed(tiny_model: Path, cache: Path) -> None:
-    opened(tiny_model)
-    opened(tiny_model, "int4")
+def test_copies_are_listed_and_removed(tmp_path: Path, cache: Path) -> None:
+    tmp_model = write_tiny_llama(tmp_path / "model")
+    opened(tmp_model)
+    opened(tmp_model, "int4")
     copies = list_copies()
     assert [(copy.model, copy.method, copy.folder) for copy in copies] == [
-        ("tiny", "int4", str(tiny_model.resolve())),
-        ("tiny", "int8", str(tiny_model.resolve())),
+        ("tiny", "int4", str(tmp_model.resolve())),
+        ("tiny", "int8", str(tmp_model.resolve())),
     ]
     sizes = [sum(file.stat().st_size for file in Path(copy.path).iterdir()) for copy in copies]
     assert [copy.bytes for copy in copies] == sizes
     assert remove_copies(copies[:1]) == sizes[0]
     assert list_copies() == copies[1:]
+    weights = tmp_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    opened(tmp_model)
+    assert len(list_copies()) == 2, "an edited model has a copy of its own"
     assert remove_copies(copies) == sizes[1]
 
 
@@ -251,43 +240,54 @@ def test_weights_that_changed_since_they_were_inspected_are_an_error(tmp_model: 
     assert list(cache.iterdir()) == []
 
 
+# A tiny model first, once to be quantized and once to be opened: a fork maps pages of libraries anew, which are memory too.
 PEAK = """
-import sys
+import os, sys
 from pathlib import Path
 from openllama_cli.generation.session import choose_forward
+from openllama_cli.models.checkpoint import tensors
+from openllama_cli.models.quantize import load
 from tests.models.quantize.test_quantize import opened
 
-def peak():
+def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
-import torch
-torch.ones(512, 512) @ torch.ones(512, 512)
-before = peak()
-choose_forward(opened(Path(sys.argv[1]), sys.argv[2]))
-print(peak() - before)
+tensors.READ_BEFORE_REOPENING = load._PIECE = 8 << 20
+large, small, method = sys.argv[1:]
+cache = os.environ["XDG_CACHE_HOME"]
+os.environ["XDG_CACHE_HOME"] = cache + "-of-the-small-one"
+for _ in range(2):
+    choose_forward(opened(Path(small), method))
+os.environ["XDG_CACHE_HOME"] = cache
+Path("/proc/self/clear_refs").write_text("5")  # The peak so far is forgotten.
+before = memory("VmRSS")
+choose_forward(opened(Path(large), method))
+print(memory("VmHWM") - before)
 sys.exit()
 """
-LAYERS = 12
+LAYERS = 16
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shape = {"hidden": 1024, "heads": 16, "kv_heads": 16, "intermediate": 2752, "layers": LAYERS, "dtype": "bfloat16"}
+    shape = {"hidden": 512, "heads": 8, "kv_heads": 8, "intermediate": 1376, "layers": LAYERS, "dtype": "bfloat16"}
     return write_tiny_llama(tmp_path_factory.mktemp("large") / "model", **shape)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 @pytest.mark.parametrize(("method", "bytes_each"), [("int8", 1.0), ("int4", 0.5625)])
-def test_memory_holds_the_result_and_one_layer(large: Path, method: str, bytes_each: float, cache: Path) -> None:
+def test_memory_holds_the_result_and_one_layer(
+    large: Path, tiny_model: Path, method: str, bytes_each: float, cache: Path
+) -> None:
     stored = (large / "model.safetensors").stat().st_size
     layer = stored / LAYERS
     result = stored / 2 * bytes_each
-    assert stored > 300e6
+    assert stored > 100e6
     for start in ("first", "second"):
-        run = Forked(str(large), method, code=PEAK)
+        run = Forked(str(large), str(tiny_model), method, code=PEAK)
         assert run.wait() == 0, run.err
-        # Besides: up to 64 MiB of the mapped original, or of the copy, and what threads and kernels allocate.
-        assert int(run.out) < result + 2 * layer + 110e6, start
+        # Besides: up to 8 MiB of the mapped original, or of the copy, and what kernels allocate. The original would not fit.
+        assert int(run.out) < result + 2 * layer + 50e6 < result + stored - 30e6, start
     assert len(list(cache.iterdir())) == 1

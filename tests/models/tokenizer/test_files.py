@@ -2,8 +2,6 @@
 
 import hashlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,9 +35,8 @@ def test_a_tokenizer_model_that_is_something_else_is_named(tmp_path: Path, conte
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("variant", ["bpe-nmt_nfkc", "bpe-openllama-v2", "unigram-nmt_nfkc"])
-def test_a_truncated_model_is_an_error_wherever_it_is_cut(tmp_path: Path, variant: str) -> None:
-    model = trained(variant)
+def test_a_truncated_model_is_an_error_wherever_it_is_cut(tmp_path: Path) -> None:
+    model = trained("bpe-openllama-v2")
     # Every cut in the first pieces, among them those between two pieces, where the rest is still a valid message.
     cuts = [*range(2, 200), *range(200, len(model), max(1, len(model) // 200)), len(model) - 1]
     for cut in cuts:
@@ -52,7 +49,7 @@ def test_a_damaged_model_is_an_error_or_works(tmp_path: Path) -> None:
     """Whatever bytes change in a file, opening it raises a ModelError, or what was opened can be used."""
     model = trained("bpe-openllama-v2")
     opened = 0
-    for seed in range(300):
+    for seed in range(100):
         random_ = random.Random(seed)
         damaged = bytearray(model)
         for _ in range(random_.randrange(1, 4)):
@@ -66,23 +63,19 @@ def test_a_damaged_model_is_an_error_or_works(tmp_path: Path) -> None:
         tokenizer.decode(tokenizer.encode("the blue whale\n 日本\0"))
         tokenizer.unfinished(range(tokenizer.vocab_size))
         assert len({tokenizer.piece(token) for token in range(tokenizer.vocab_size)}) == tokenizer.vocab_size
-    assert 0 < opened < 300
+    assert 0 < opened < 100
 
 
-def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
-    with (tmp_path / "tokenizer.model").open("wb") as file:
-        file.truncate(3 * 10**9)  # sparse: takes no space
-    with pytest.raises(ModelError, match=r"3\.0 GB, too large"):
-        open_tokenizer(tmp_path)
-
-
-def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_not_there_or_far_too_large_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no tokenizer"):
         open_tokenizer(tmp_path)
-    with pytest.raises(ModelError, match="does not exist"):
-        open_tokenizer(tmp_path / "absent")
-    (tmp_path / "tokenizer.model").symlink_to(tmp_path / "gone")
+    file = tmp_path / "tokenizer.model"
+    file.symlink_to(tmp_path / "gone")
     with pytest.raises(ModelError, match="broken symlink"):
+        open_tokenizer(tmp_path)
+    with file.open("wb") as target:
+        target.truncate(3 * 10**9)  # sparse: takes no space, and is not read
+    with pytest.raises(ModelError, match=r"3\.0 GB, too large"):
         open_tokenizer(tmp_path)
 
 
@@ -112,14 +105,3 @@ def test_what_it_says_about_itself(tmp_path: Path) -> None:
         assert tokenizer.kind == f"sentencepiece {name.split('-')[0]}"
         assert tokenizer.sha256 == hashlib.sha256(trained(name)).hexdigest()
         assert tokenizer.vocab_size == len(sentencepiece.SentencePieceProcessor(model_proto=trained(name)))
-
-
-def test_opening_one_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
-    write(tmp_path, trained("bpe-nmt_nfkc"))
-    code = (
-        "import sys; from pathlib import Path; from openllama_cli.models.tokenizer.open import open_tokenizer;"
-        f"t = open_tokenizer(Path({str(tmp_path)!r})); t.decode(t.encode('whale'));"
-        "print([m for m in ('torch', 'transformers', 'numpy', 'google.protobuf') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")

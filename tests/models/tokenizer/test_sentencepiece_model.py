@@ -27,11 +27,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Tokenizer
     return found
 
 
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Tokenizer:
-    return open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
-
-
 SPACES = [" ", "  ", "    ", "\n", "\t", "\r\n", "\0", "▁", "\u3000", "\u200b", "\ufeff"]
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x0A>", "<sep>", "\ufffd"]
 WORDS = ["the", "whale", "10,000", "é", "e\u0301", "ﬁ", "Ｆ", "①", "İ", "ß", "日本", "हिन्दी", "👩\u200d👩\u200d👧", "🏳️\u200d🌈"]
@@ -41,7 +36,7 @@ texts = st.lists(st.one_of(fragments, st.text(max_size=8)), max_size=12).map("".
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(text=texts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20)
 def test_encodes_and_decodes_as_the_library(variant: str, text: str, pairs: dict[str, tuple[Tokenizer, Any]]) -> None:
     ours, library = pairs[variant]
     ids = library.encode(text)
@@ -53,7 +48,7 @@ def test_encodes_and_decodes_as_the_library(variant: str, text: str, pairs: dict
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20)
 def test_a_continuation_joins_into_the_whole(
     variant: str, data: st.DataObject, pairs: dict[str, tuple[Tokenizer, Any]]
 ) -> None:
@@ -70,7 +65,7 @@ def test_a_continuation_joins_into_the_whole(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(text=texts)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15)
 def test_text_pushed_one_token_at_a_time_joins_into_the_whole(
     variant: str, text: str, pairs: dict[str, tuple[Tokenizer, Any]]
 ) -> None:
@@ -103,15 +98,6 @@ def test_a_continuation_costs_the_same_after_a_long_prompt(tmp_path: Path) -> No
     assert max(lengths[:-2]) <= 8 + len(whale)
 
 
-def test_a_tokenizer_has_to_say_how_it_decodes() -> None:
-    class Silent(Tokenizer):
-        def decode(self, ids: Any) -> str:
-            return ""
-
-    with pytest.raises(TypeError, match="unfinished"):
-        Silent()  # type: ignore[abstract]
-
-
 def test_a_denormalizing_model_decodes_as_the_library(tmp_path: Path) -> None:
     rules = tmp_path / "rules.tsv"
     rules.write_text("77 68 61 6C 65\t57 48 41 4C 45\n", encoding="utf-8")  # "whale" is written "WHALE"
@@ -135,31 +121,25 @@ def test_a_denormalizing_model_decodes_as_the_library(tmp_path: Path) -> None:
         {"special_tokens_map": {"bos_token": {"content": "<s>"}}},
     ],
 )
-@pytest.mark.parametrize("text", ["hello", "", " hello", "<s>", "<s> hello", "\n"])
-def test_exactly_one_bos(tmp_path: Path, files: dict[str, Any], text: str) -> None:
+def test_exactly_one_bos(tmp_path: Path, files: dict[str, Any]) -> None:
     tokenizer = open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc"), **files))
-    ids = tokenizer.encode(text)
-    assert ids[0] == tokenizer.bos_id == 1
-    assert ids.count(1) == 1
-    assert 1 not in tokenizer.encode(text, bos=False)
+    for text in ("hello", "", " hello", "<s>", "<s> hello", "\n"):
+        ids = tokenizer.encode(text)
+        assert ids[0] == tokenizer.bos_id == 1
+        assert ids.count(1) == 1
+        assert 1 not in tokenizer.encode(text, bos=False)
+    without = open_tokenizer(write(tmp_path, train(bos_id=-1)))
+    assert without.bos_id is None
+    assert without.encode("whale") == without.encode("whale", bos=False)
 
 
-def test_special_tokens_in_text_are_text(tmp_path: Path) -> None:
+def test_special_tokens_have_no_text_and_in_text_they_are_text(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(write(tmp_path, trained("bpe-openllama-v2")))
     ids = tokenizer.encode("<s></s><unk><0x0A>")
     assert not {0, 2} & set(ids[1:])
     assert tokenizer.decode(ids) == "<s></s><unk><0x0A>"
-
-
-def test_bos_and_eos_have_no_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.special_ids == {1, 2}
     assert tokenizer.decode([1, *tokenizer.encode("whale", bos=False), 2]) == "whale"
-
-
-def test_a_model_without_bos_gets_none(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(write(tmp_path, train(bos_id=-1)))
-    assert tokenizer.bos_id is None
-    assert tokenizer.encode("whale") == tokenizer.encode("whale", bos=False)
 
 
 @pytest.mark.parametrize(
@@ -175,11 +155,11 @@ def test_eos_ids_come_from_the_model_and_its_configuration(tmp_path: Path, files
     assert open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc"), **files)).eos_ids == expected
 
 
-@pytest.mark.parametrize("wrong", ["2", True, -1, 2.0, [2, "x"]])
-def test_an_eos_that_is_no_id_is_named(tmp_path: Path, wrong: Any) -> None:
-    folder = write(tmp_path, trained("bpe-nmt_nfkc"), generation_config={"eos_token_id": wrong})
-    with pytest.raises(ModelError, match=r"generation_config\.json: eos_token_id"):
-        open_tokenizer(folder)
+def test_an_eos_that_is_no_id_is_named(tmp_path: Path) -> None:
+    for wrong in ("2", True, -1, 2.0, [2, "x"]):
+        folder = write(tmp_path, trained("bpe-nmt_nfkc"), generation_config={"eos_token_id": wrong})
+        with pytest.raises(ModelError, match=r"generation_config\.json: eos_token_id"):
+            open_tokenizer(folder)
 
 
 def test_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
@@ -205,16 +185,14 @@ def test_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
 # -- ids and text that cannot be used -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("token", [-1, 420, 10**6, 2**40])
-def test_ids_outside_the_vocabulary_are_named(tokenizer: Tokenizer, token: int) -> None:
-    for attempt in (lambda: tokenizer.decode([5, token]), lambda: tokenizer.piece(token)):
-        with pytest.raises(ModelError, match=f"token id {token} ") as caught:
-            attempt()
-        assert "0 to 419" in caught.value.cause
-        assert caught.value.code == "token_id_out_of_range"
-
-
-def test_a_byte_that_is_not_utf8_is_a_usage_error(tokenizer: Tokenizer) -> None:
+def test_ids_outside_the_vocabulary_and_text_that_is_not_utf8_are_named(tmp_path: Path) -> None:
+    tokenizer = open_tokenizer(write(tmp_path, trained("bpe-nmt_nfkc")))
+    for token in (-1, 420, 10**6, 2**40):
+        for attempt in (lambda ids: tokenizer.decode([5, *ids]), lambda ids: tokenizer.piece(*ids)):
+            with pytest.raises(ModelError, match=f"token id {token} ") as caught:
+                attempt([token])
+            assert "0 to 419" in caught.value.cause
+            assert caught.value.code == "token_id_out_of_range"
     with pytest.raises(UsageError, match="0xE9 at character 4"):
         tokenizer.encode(os.fsdecode(b"caf\xe9"))
     with pytest.raises(UsageError, match=r"U\+D800 at character 1"):

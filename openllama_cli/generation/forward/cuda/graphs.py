@@ -21,7 +21,7 @@ from openllama_cli.errors import first_line
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.cuda.attention import slot_attention
 from openllama_cli.generation.forward.cuda.kernels import step_kernels
-from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, SlotShape, round_up, slot_count
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, round_up, slot_count
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.linear import DenseLinear, Fused
 from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, from_transformers
@@ -49,16 +49,7 @@ class GraphForward(LeanForward):
         weights = from_transformers(model, fused=True)
         super().__init__(weights)
         self._notice, self._capture = notice, capture
-        self._pool = SlotPool(
-            SlotShape(
-                context=weights.context,
-                layers=len(weights.layers),
-                kv_heads=weights.kv_heads,
-                head_size=weights.head_size,
-                device=weights.device,
-                dtype=weights.dtype,
-            )
-        )
+        self._pool = SlotPool(weights)
         self._step = _Step(weights, self._pool)
         # None: it did not fit into memory.
         self._graphs: dict[tuple[int, int], _Graph | None] = {}
@@ -100,7 +91,9 @@ class GraphForward(LeanForward):
         ids, positions = [0] * size, [self._pool.positions - 1] * size
         for token, cache in zip(tokens, slots, strict=True):
             ids[cache.slot], positions[cache.slot] = token, cache.length
-        logits = self._run_step(torch.tensor([ids, positions]), length)
+        # Our own kernels and graphs use the current device.
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            logits = self._run_step(torch.tensor([ids, positions]), length)
         for cache in slots:
             cache.advance(1)
         return torch.stack([logits[cache.slot] for cache in slots])
@@ -110,11 +103,6 @@ class GraphForward(LeanForward):
 
         The first step of a size runs without a graph, so that libraries allocate their workspaces before the capture.
         """
-        # Our own kernels and graphs use the current device.
-        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
-            return self._run_on_device(inputs, length)
-
-    def _run_on_device(self, inputs: torch.Tensor, length: int) -> torch.Tensor:
         size = (inputs.shape[1], length)
         graph = self._graphs.get(size)
         if graph is not None:
@@ -153,7 +141,7 @@ class _Step:
     def __init__(self, weights: LlamaWeights, pool: SlotPool) -> None:
         self._weights, self._pool = weights, pool
         self._kernels = step_kernels(weights.dtype, weights.eps, weights.device)
-        self.attention = slot_attention(weights.kv_heads, weights.heads, pool.shape.width, weights.scale, weights.norm)
+        self.attention = slot_attention(weights.kv_heads, weights.heads, pool.width, weights.scale, weights.norm)
         self._cosine, self._sine = weights.rotary(torch.arange(weights.context, device=weights.device))  # [context, D]
 
     def __call__(self, inputs: torch.Tensor, length: int) -> torch.Tensor:

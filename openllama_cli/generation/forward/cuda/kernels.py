@@ -83,71 +83,24 @@ extern "C" __global__ void silu_mul(const bits16* gate_up, bits16* out, int inte
 """
 
 
-class CudaKernels:
-    """The compiled kernels for one dtype and device. Raises RuntimeError, ImportError or AttributeError without a compiler."""
+class TorchKernels:
+    """What lies between the matmuls, with torch's operators, on any device and in any dtype."""
 
-    def __init__(self, dtype: torch.dtype, eps: float, device: torch.device) -> None:
-        source = ("#define BFLOAT16\n" if dtype == torch.bfloat16 else "") + _SOURCE
-        # In memory, since torch would pass a number as a double.
-        self._eps = torch.tensor([eps], device=device)
-        self._rms_norm, self._apply_rotary, self._silu_mul = (
-            _compile(source, name, device) for name in ("rms_norm", "apply_rotary", "silu_mul")
-        )
+    def __init__(self, eps: float) -> None:
+        self._eps = eps
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """RMS norm: [S, n] and [n] → [S, n]."""
-        out = torch.empty_like(x)
-        self._rms_norm((x.shape[0], 1, 1), (1024, 1, 1), [x, weight, self._eps, out, x.shape[1]])
-        return out
+        return torch.nn.functional.rms_norm(x, weight.shape, weight, self._eps)
 
     def apply_rotary(
-        self,
-        qkv: torch.Tensor,
-        cosine: torch.Tensor,
-        sine: torch.Tensor,
-        positions: torch.Tensor,
-        memory: torch.Tensor,
+        self, qkv: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, positions: torch.Tensor, memory: torch.Tensor
     ) -> torch.Tensor:
         """Rotary embedding; keys and values are written to their slots.
 
         qkv: [S, H + 2 K, D]; cosine, sine: [S, D]; positions: int64 [S]; memory: [S or more, P, 2 K, D'], modified.
         Returns queries, [S, H, D'].
         """
-        slots, total, size = qkv.shape
-        _, length, kv_total, width = memory.shape
-        heads = total - kv_total
-        query = qkv.new_empty((slots, heads, width))
-        numbers = [heads, kv_total // 2, size, width, length]
-        self._apply_rotary((total, slots, 1), (64, 1, 1), [qkv, cosine, sine, positions, query, memory, *numbers])
-        return query
-
-    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """[S, 2 I] → silu(gate) · up, [S, I]."""
-        slots, doubled = gate_up.shape
-        out = gate_up.new_empty((slots, doubled // 2))
-        self._silu_mul((-(-doubled // 2 // 256), slots, 1), (256, 1, 1), [gate_up, out, doubled // 2])
-        return out
-
-
-class TorchKernels:
-    """The same with torch's operators, on any device and in any dtype."""
-
-    def __init__(self, eps: float) -> None:
-        self._eps = eps
-
-    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """See `CudaKernels.rms_norm`."""
-        return torch.nn.functional.rms_norm(x, weight.shape, weight, self._eps)
-
-    def apply_rotary(
-        self,
-        qkv: torch.Tensor,
-        cosine: torch.Tensor,
-        sine: torch.Tensor,
-        positions: torch.Tensor,
-        memory: torch.Tensor,
-    ) -> torch.Tensor:
-        """See `CudaKernels.apply_rotary`."""
         slots, total, size = qkv.shape
         kv_total, width = memory.shape[2:]
         heads = total - kv_total
@@ -161,12 +114,46 @@ class TorchKernels:
         return rotated[:, :heads]
 
     def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """See `CudaKernels.silu_mul`."""
+        """[S, 2 I] → silu(gate) · up, [S, I]."""
         gate, up = gate_up.chunk(2, dim=-1)
         return torch.nn.functional.silu(gate) * up
 
 
-def step_kernels(dtype: torch.dtype, eps: float, device: torch.device) -> CudaKernels | TorchKernels:
+class CudaKernels(TorchKernels):
+    """The compiled kernels for one dtype and device. Raises RuntimeError, ImportError or AttributeError without a compiler."""
+
+    def __init__(self, dtype: torch.dtype, eps: float, device: torch.device) -> None:
+        source = ("#define BFLOAT16\n" if dtype == torch.bfloat16 else "") + _SOURCE
+        # In memory, since torch would pass a number as a double.
+        self._eps_in_memory = torch.tensor([eps], device=device)
+        self._rms_norm, self._apply_rotary, self._silu_mul = (
+            _compile(source, name, device) for name in ("rms_norm", "apply_rotary", "silu_mul")
+        )
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        self._rms_norm((x.shape[0], 1, 1), (1024, 1, 1), [x, weight, self._eps_in_memory, out, x.shape[1]])
+        return out
+
+    def apply_rotary(
+        self, qkv: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, positions: torch.Tensor, memory: torch.Tensor
+    ) -> torch.Tensor:
+        slots, total, size = qkv.shape
+        _, length, kv_total, width = memory.shape
+        heads = total - kv_total
+        query = qkv.new_empty((slots, heads, width))
+        numbers = [heads, kv_total // 2, size, width, length]
+        self._apply_rotary((total, slots, 1), (64, 1, 1), [qkv, cosine, sine, positions, query, memory, *numbers])
+        return query
+
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+        slots, doubled = gate_up.shape
+        out = gate_up.new_empty((slots, doubled // 2))
+        self._silu_mul((-(-doubled // 2 // 256), slots, 1), (256, 1, 1), [gate_up, out, doubled // 2])
+        return out
+
+
+def step_kernels(dtype: torch.dtype, eps: float, device: torch.device) -> TorchKernels:
     """The compiled kernels if the device has them, else torch's operators."""
     if device.type != "cuda" or torch.version.cuda is None:
         return TorchKernels(eps)

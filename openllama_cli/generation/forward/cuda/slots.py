@@ -5,47 +5,31 @@ kernels require (OpenLLaMA-3B's heads have 100).
 """
 
 import weakref
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
 
 from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, KVCache
+from openllama_cli.generation.forward.weights import LlamaWeights
 
 # Positions of a slot, and those that attention reads, are multiples of this: few sizes, few graphs.
 POSITIONS = 256
 _ALIGNMENT = 8
 
 
-@dataclass(frozen=True)
-class SlotShape:
-    """Sizes of a model's keys and values. context: positions that the model was trained for."""
-
-    context: int
-    layers: int
-    kv_heads: int
-    head_size: int
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def width(self) -> int:
-        """D'."""
-        return round_up(self.head_size, _ALIGNMENT)
-
-
 class SlotPool:
-    """Slots of one size; their number and size grow on demand.
+    """Slots of one size for a model's keys and values; their number and size grow on demand.
 
     memory: per layer [S, P, 2 K, D'], a position's keys before its values. version: changes whenever memory moves, since graphs
-    captured with the old addresses are invalid then.
+    captured with the old addresses are invalid then. width: D'.
     """
 
-    def __init__(self, shape: SlotShape) -> None:
-        self.shape = shape
+    def __init__(self, weights: LlamaWeights) -> None:
+        self._context, self.kv_heads, self.head_size = weights.context, weights.kv_heads, weights.head_size
+        self.width = round_up(weights.head_size, _ALIGNMENT)
         self.version = 0
-        empty = torch.zeros((0, 0, 2 * shape.kv_heads, shape.width), device=shape.device, dtype=shape.dtype)
-        self.memory = [empty] * shape.layers
+        empty = torch.zeros((0, 0, 2 * self.kv_heads, self.width), device=weights.device, dtype=weights.dtype)
+        self.memory = [empty] * len(weights.layers)
         self._free: list[int] = []
         # A size that ran out of memory; not tried again until a slot is released.
         self._too_large: tuple[int, int] | None = None
@@ -83,7 +67,7 @@ class SlotPool:
     def _lengthen(self, positions: int) -> None:
         """Double the positions, so that memory seldom moves as rows get longer; only as many as needed if that does not fit."""
         slots, needed = max(1, self.slots), round_up(positions, POSITIONS)
-        doubled = round_up(min(2 * self.positions, self.shape.context + 1), POSITIONS)
+        doubled = round_up(min(2 * self.positions, self._context + 1), POSITIONS)
         if self.slots > 1 and doubled > needed:
             try:
                 return self._resize(slots, doubled)
@@ -98,7 +82,7 @@ class SlotPool:
             raise torch.OutOfMemoryError("no memory for more slots")
         moved = 0
         try:
-            for number in range(self.shape.layers):
+            for number in range(len(self.memory)):
                 self._move(number, slots, positions)
                 moved += 1
         except torch.OutOfMemoryError:
@@ -133,11 +117,11 @@ class SlotCache(KVCache):
         memory = self.pool.memory[layer][self.slot].transpose(0, 1)  # [2 K, P, D']
         heads, count, size = keys.shape
         end = self.length + count
-        memory[:, self.length : end] = pad(torch.cat((keys, values)), (0, self.pool.shape.width - size))
+        memory[:, self.length : end] = pad(torch.cat((keys, values)), (0, self.pool.width - size))
         return memory[:heads, :end], memory[heads:, :end]
 
     def layers(self) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        heads, size = self.pool.shape.kv_heads, self.pool.shape.head_size
+        heads, size = self.pool.kv_heads, self.pool.head_size
         slots = (layer[self.slot, ..., :size].transpose(0, 1) for layer in self.pool.memory)  # [2 K, P, D] each
         return {number: (slot[:heads], slot[heads:]) for number, slot in enumerate(slots)}
 

@@ -1,18 +1,24 @@
 """Slots of one block of memory: handed on, grown in few steps, and kept where memory runs out."""
 
-import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from openllama_cli.generation.forward.cache import KVCache
-from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotPool, SlotShape
+from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotPool
 
 CONTEXT = 1024
 
 
+def make_pool(context: int = CONTEXT, layers: int = 1) -> SlotPool:
+    """Of two key/value heads of 12 numbers."""
+    sizes = {"context": context, "layers": [None] * layers, "kv_heads": 2, "head_size": 12}
+    return SlotPool(SimpleNamespace(**sizes, device=torch.device("cpu"), dtype=torch.float32))
+
+
 def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(layers=3)
     cache = pool.acquire(100)
     for layer in range(3):
         cache.append(layer, torch.full((2, 5, 12), 1.0 + layer), torch.full((2, 5, 12), -1.0 - layer))
@@ -37,13 +43,12 @@ def test_a_pool_that_runs_out_of_memory_while_it_grows_keeps_its_rows(monkeypatc
         assert keys[:, :5].eq(1.0 + layer).all()
         assert values[:, :5].eq(-1.0 - layer).all()
     pool.acquire(10)  # Another row comes and goes: there may be memory again.
-    gc.collect()
     assert pool.acquire(600).slot != cache.slot
     assert cache.layers()[2][0][:, :5].eq(3.0).all()
 
 
 def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 3, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(layers=3)
     caches: list[KVCache] = [pool.acquire(10)]
     version, moves = pool.version, 0
 
@@ -59,13 +64,12 @@ def test_a_size_that_found_no_memory_is_not_tried_again_at_every_row(monkeypatch
                 pool.acquire(10)
     assert (moves, pool.version) == (1, version), "graphs are thrown away only when memory moved"
     caches.clear()
-    gc.collect()
     caches = [pool.acquire(10), pool.acquire(10)]
     assert pool.slots == 2
 
 
 def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = SlotPool(SlotShape(4 * CONTEXT, 2, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool(4 * CONTEXT)
     caches: list[KVCache] = [pool.acquire(2 * POSITIONS - 1), pool.acquire(10)]
     real = SlotPool._move
 
@@ -80,12 +84,11 @@ def test_longer_rows_get_what_they_need_where_twice_as_much_has_no_room(monkeypa
 
 
 def test_slots_are_handed_on_and_grow_in_few_steps() -> None:
-    pool = SlotPool(SlotShape(CONTEXT, 1, 2, 12, torch.device("cpu"), torch.float32))
+    pool = make_pool()
     caches: list[KVCache] = [pool.acquire(10) for _ in range(5)]
     assert (pool.slots, pool.positions) == (8, POSITIONS)
     assert pool.memory[0].shape == (8, POSITIONS, 4, 16)
     del caches[1]
-    gc.collect()
     assert pool.acquire(10).slot == 1
     versions = pool.version
     for capacity in range(POSITIONS, CONTEXT + 1):
