@@ -7,25 +7,30 @@ sent to the Hub.
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.hub.cache import cached, snapshot
-from openllama_cli.models.hub.download import Notice
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
 from openllama_cli.system.files import atomic_write
-from openllama_cli.system.paths import config_dir
+from openllama_cli.system.paths import config_dir, hub_endpoint
 from openllama_cli.system.progress import Progress
 
+Notice = Callable[[str], None]
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # What an error says in front of a name that its user did not type just now, and how its user undoes the choice.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
 _WHY = {"environment": "named by OLC_MODEL", "default": "the default model, chosen with `olc models default`"}
 _UNDO = {"environment": "unset OLC_MODEL", "default": "`olc models default --unset`"}
+# Addresses on the Hub, as they are copied from a browser.
+_ADDRESS = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
+_NOT_MODELS = {"datasets", "spaces", "collections", "papers", "docs", "blog", "buckets", "kernels"}
+_WITH_REVISION = {"tree", "blob", "resolve", "raw", "commit", "commits"}
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,39 @@ def demo_folder() -> Path:
 
 
 def choose(model: str | None) -> tuple[str, ChosenBy]:
-    """The name of the model to use, and what named it. model: the value of --model, or None."""
+    """The name of the model to use, and what named it. model: the value of --model, or None.
+
+    Raises UsageError for an address on the Hub that is not of a model.
+    """
     if model is not None:
-        return model, "flag"
+        return from_address(model), "flag"
     named = os.environ.get("OLC_MODEL", "").strip()
     if named:
-        return named, "environment"
+        return from_address(named), "environment"
     default = read_default()
-    return (default, "default") if default is not None else (DEMO, "fallback")
+    return (from_address(default), "default") if default is not None else (DEMO, "fallback")
+
+
+def from_address(name: str) -> str:
+    """The Hub id in a pasted address, such as https://huggingface.co/org/name/tree/main; any other name as it is.
+
+    Raises UsageError for an address of something else on the Hub, or of a revision, which is --revision's to name.
+    """
+    found = _ADDRESS.match(name)
+    mirror = f"{hub_endpoint()}/"
+    if found is None and not name.startswith(mirror):
+        return name
+    rest = name[found.end() if found is not None else len(mirror) :]
+    parts = [part for part in re.split("[?#]", rest)[0].split("/") if part]
+    if parts[:1] == ["models"]:
+        del parts[0]
+    repo_id = "/".join(parts[:2])
+    if (parts[:1] and parts[0] in _NOT_MODELS) or not _HUB_ID.fullmatch(repo_id):
+        raise UsageError(f"{name} is not the address of a model on the Hub", "give its id: organization/name")
+    revision = parts[3] if len(parts) > 3 and parts[2] in _WITH_REVISION else "main"
+    if revision != "main":
+        raise UsageError(f"{name} is revision {revision} of {repo_id}", f"give them apart: {repo_id} --revision {revision}")
+    return repo_id
 
 
 def default_file() -> Path:
@@ -98,11 +128,11 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
 
     Raises ModelError for a path that is missing or not a folder, and for a name that is neither alias, folder nor Hub id.
     """
-    source = _CHOOSERS[chosen_by]
+    source, name = _CHOOSERS[chosen_by], from_address(name)
     entry = CATALOGUE.get(name)  # Before a folder of the same name, which is ./3b.
     if entry is not None:
         return Target(name, "demo", path=demo_folder()) if entry.repo_id is None else Target(name, "hub", entry.repo_id)
-    path = _path(name)
+    path = path_of(name)
     if path is not None and path.is_dir():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
@@ -122,6 +152,7 @@ def resolve_on_hub(name: str) -> str:
 
     Raises UsageError for the demo model and for a folder, ModelError for a name that is neither alias nor Hub id.
     """
+    name = from_address(name)
     entry = CATALOGUE.get(name)
     if entry is not None and entry.repo_id is None:
         raise UsageError(
@@ -131,7 +162,7 @@ def resolve_on_hub(name: str) -> str:
         return entry.repo_id
     if _HUB_ID.fullmatch(name):
         return name
-    path = _path(name)
+    path = path_of(name)
     if path is not None and path.exists():
         raise UsageError(f"{name} is a local folder or file, not a model on the Hub", "give an alias or Hub id")
     raise _unknown(name)
@@ -204,7 +235,7 @@ def _unknown(name: str, source: str = "") -> ModelError:
     )
 
 
-def _path(name: str) -> Path | None:
+def path_of(name: str) -> Path | None:
     """The path that a name is, or None if it cannot be one: too long, or in the home of a user who does not exist."""
     try:
         path = Path(name).expanduser()

@@ -43,4 +43,5 @@ def open_model(spec: ModelSpec) -> OpenedModel:
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
     with _progress() as progress:
+        progress.start(f"loading {opened.folder.name}", None)  # What is imported first takes seconds.
         return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)

@@ -167,6 +167,9 @@ def remove(repo_id: str, revision: str | None = None) -> int:
 
 def _remove_revisions(repo: Path, commits: Sequence[str]) -> None:
     # huggingface_hub removes refs, then links, then the blobs that no other revision uses, and sweeps its shared store.
+    from openllama_cli.models.hub.environment import check_seconds
+
+    check_seconds()
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.utils import logging
 

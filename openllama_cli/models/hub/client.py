@@ -61,7 +61,9 @@ def opened(method: str, url: str, *, start: int = 0, download: bool = False, fol
         response = within(seconds, partial(_send, session, method, url, sent, limits))
         try:
             moved = response.status_code in _MOVED and "location" in response.headers
-            if method == "HEAD" or (moved and (whole_number(response.headers.get("content-length")) or 0) <= _DRAINED):
+            length = whole_number(response.headers.get("content-length"))
+            unread = length is not None and length <= _DRAINED and (moved or response.status_code >= 400)
+            if method == "HEAD" or unread:
                 within(seconds, partial(_drain, response))
             if moved:
                 url = _redirect(url, response.headers["location"])
@@ -100,8 +102,13 @@ def _drain(response: Any) -> None:
 
 
 def _send(session: Any, method: str, url: str, sent: dict[str, str], limits: Any) -> Any:
+    http = http_library()
     request = session.build_request(method, url, headers=sent, timeout=limits)
-    return session.send(request, stream=True, follow_redirects=False)
+    try:
+        return session.send(request, stream=True, follow_redirects=False)
+    except (http.RemoteProtocolError, http.ReadError, http.WriteError):
+        # A connection that was kept may have been closed meanwhile.
+        return session.send(request, stream=True, follow_redirects=False)
 
 
 def _raise_for_status(response: Any) -> None:
@@ -110,7 +117,8 @@ def _raise_for_status(response: Any) -> None:
 
     if 200 <= response.status_code < 400:
         return
-    named = {name: response.headers[name] for name in ("x-error-code", "x-error-message") if name in response.headers}
+    told = {name: response.headers.get(name, "") for name in ("x-error-code", "x-error-message", "retry-after")}
+    named = {name: value for name, value in told.items() if value and value.isascii() and value.isprintable()}
     bare = http_library().Response(response.status_code, headers=named, content=b"", request=response.request)
     hf_raise_for_status(bare)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from openllama_cli.errors import HubError, first_line
 from openllama_cli.system.paths import hub_endpoint
@@ -106,6 +105,8 @@ def unusable_certificates() -> HubError | None:
 
 def proxy_in_use(url: str) -> str | None:
     """The variable that sends requests for this URL through a proxy, with the proxy's address and without its password."""
+    from urllib.request import getproxies, proxy_bypass  # It takes longer to import than a command to start.
+
     parts = urlsplit(url)
     try:
         if proxy_bypass(parts.hostname or ""):
