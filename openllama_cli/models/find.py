@@ -211,10 +211,13 @@ def _pulled(
     from openllama_cli.models.hub.pull import pull
 
     why = _WHY.get(chosen_by)
-    if why is not None and notice is not None:
-        notice(f"{name} is {why}")
+
+    def told(text: str) -> None:
+        if notice is not None:
+            notice(f"{text} ({name} is {why})" if why is not None and text.startswith("downloading") else text)
+
     try:
-        return pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=notice)
+        return pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=told)
     except HubError as problem:
         asked = f"{name} ({why})" if why is not None else name
         known = problem.cause.startswith((name, repo_id))

@@ -42,7 +42,6 @@ def failure() -> HubError:
         ("SSL_CERT_FILE", "/nowhere/cert.pem"),
         ("SSL_CERT_FILE", __file__),
         ("SSL_CERT_FILE", "/"),
-        ("SSLKEYLOGFILE", "/nowhere/keys"),
         ("HF_HUB_ETAG_TIMEOUT", "abc"),
         ("HF_HUB_ETAG_TIMEOUT", ""),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "1.5"),
