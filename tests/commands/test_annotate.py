@@ -23,7 +23,7 @@ TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
 def _trained_is_opened_once(trained: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "openllama_cli.annotation.pipeline.open_pipeline",
-        lambda choice: pipeline if choice.folder == trained else open_pipeline(choice),
+        lambda choice: pipeline if choice.source == trained else open_pipeline(choice),
     )
 
 
