@@ -146,14 +146,18 @@ def remove(repo_id: str, revision: str | None = None) -> int:
         raise HubError(f"{repo_id} is not in the cache", "see `olc models list`", code="not_cached")
     folder = snapshot(repo_id, revision)
     if revision is not None and folder is None:
-        raise HubError(f"revision {revision} of {repo_id} is not in the cache", "see `olc models info`", code="not_cached")
+        raise HubError(
+            f"revision {revision} of {repo_id} is not in the cache", f"see `olc models info {repo_id}`", code="not_cached"
+        )
     try:
         commits = [entry.name for entry in _folders(repo / "snapshots")]
         if revision is not None and folder is not None and len(commits) > 1:
             _remove_revisions(repo, [folder.name])
             if folder.exists():
                 # huggingface_hub leaves alone a cache folder that it does not understand, such as one with broken links.
-                raise HubError(f"cannot remove revision {revision} of {repo_id}", f"remove all of it: olc models rm {repo_id}")
+                raise HubError(
+                    f"cannot remove revision {revision} of {repo_id}", f"remove all of it: olc models rm --yes {repo_id}"
+                )
         else:
             _remove_revisions(repo, commits)
             # What is left: unfinished downloads, and what huggingface_hub does not understand.
