@@ -111,8 +111,15 @@ def drop(stream: TextIO) -> None:
 
 
 def out_json(document: Any) -> None:
-    """Write one JSON document on one line, the same in a pipe and on a terminal."""
-    out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write one JSON document on one line, which a terminal gets with the escapes of JSON for what it must not get raw."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    if is_terminal(sys.stdout):
+        text = _UNSAFE.sub(lambda match: match.group() if len(match.group()) > 1 else _json_escaped(match.group()), text)
+    out(text + "\n")
+
+
+def _json_escaped(character: str) -> str:
+    return json.dumps(character)[1:-1] if ord(character) > 0x7F else f"\\u{ord(character):04x}"
 
 
 def message(text: RenderableType) -> None:

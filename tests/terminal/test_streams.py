@@ -1,6 +1,7 @@
 """What reaches a terminal or a pipe: escapes, tables, sizes."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -127,3 +128,11 @@ def test_commands_are_never_cut_by_a_line_break(monkeypatch: pytest.MonkeyPatch)
     shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
     assert command in shown
     assert max(len(line) for line in shown if line != command) <= 40
+
+
+def test_json_on_a_terminal_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"text": "a\u202eb\x7fc\x9bd\U000e0041e" + SCOTLAND}
+    terminal = screen(monkeypatch, 200)
+    out_json(document)
+    assert json.loads(terminal.getvalue()) == document
+    assert not {"\u202e", "\x7f", "\x9b"} & set(terminal.getvalue())

@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from openllama_cli.errors import OlcError, first_line
 from openllama_cli.models.hub.environment import connection_error, culprit, headers
-from openllama_cli.models.hub.errors import NotAHubError, http_library, timeouts
+from openllama_cli.models.hub.errors import NotAHubError, expected_errors, http_library, timeouts
 from openllama_cli.system.memory import size
 
 ANSWER_SECONDS = 30.0
@@ -155,7 +155,7 @@ def _seconds() -> float:
 def _translated(problem: BaseException) -> BaseException:
     """What a library raised over an answer, as one of the errors that callers expect."""
     http = http_library()
-    if isinstance(problem, (OlcError, NotAHubError, http.HTTPError, http.StreamError)) or not isinstance(problem, Exception):
+    if isinstance(problem, (OlcError, *expected_errors())) or not isinstance(problem, Exception):
         return problem
     if isinstance(problem, (ImportError, OSError, ValueError)) and culprit(http) is not None:
         return connection_error(problem, http)
