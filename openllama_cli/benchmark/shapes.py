@@ -42,8 +42,13 @@ def random_model(name: str, dtype: str, progress: Progress) -> Path:
         return folder
     shape = SHAPES[name]
     need = 2 * shape.parameters()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+    except OSError as error:
+        raise OlcError(
+            f"cannot write to {folder.parent}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder", code="disk"
+        ) from error
     if need * 1.02 > free:
         raise OlcError(
             f"random weights of shape {name} need {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free",

@@ -101,7 +101,8 @@ def read_default() -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
-        raise OlcError(f"cannot read the default model from {file}: {reason}", f"remove {file}") from problem
+        remedy = f"remove {file}, or set XDG_CONFIG_HOME to another folder"
+        raise OlcError(f"cannot read the default model from {file}: {reason}", remedy) from problem
 
 
 def write_default(model: str | None) -> None:

@@ -16,8 +16,8 @@ class Screen(io.StringIO):
         return True
 
 
-@pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A terminal in the place of stderr. No fixture: pytest gives stderr anew between set-up and test."""
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -28,13 +28,14 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 @pytest.mark.parametrize("total", [None, 1_000_000])
-def test_something_moves_while_nothing_is_counted(screen: Screen, total: int | None) -> None:
+def test_something_moves_while_nothing_is_counted(monkeypatch: pytest.MonkeyPatch, total: int | None) -> None:
+    terminal = screen(monkeypatch)
     bar = TerminalProgress()
     bar.start("loading", total)
     time.sleep(0.5)
     bar.finish()
     stderr_console.cache_clear()
-    frames = {letter for letter in screen.getvalue() if "\u2800" <= letter <= "\u28ff"}
+    frames = {letter for letter in terminal.getvalue() if "\u2800" <= letter <= "\u28ff"}
     assert len(frames) > 1, "the spinner turns"
 
 
