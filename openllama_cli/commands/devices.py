@@ -189,7 +189,8 @@ def _show_plan(plan: "ModelPlan") -> None:
     rows = [_dtype(dtype) for dtype in plan.dtypes]
     if not any(dtype.tokens_per_s_at_most for dtype in plan.dtypes):  # Without measurements there are none.
         place = columns.index("tokens/s")
-        columns, *rows = ([*line[:place], *line[place + 1 :]] for line in (columns, *rows))
+        columns = [*columns[:place], *columns[place + 1 :]]
+        rows = [[*row[:place], *row[place + 1 :]] for row in rows]
     table(columns, rows, right=columns[1:-1], optional=[name for name in ("tokens/s", "KV/token", "rows") if name in columns])
     out("\n")
     columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
