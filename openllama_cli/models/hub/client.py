@@ -33,7 +33,7 @@ T = TypeVar("T")
 def describe(url: str) -> Any:
     """The JSON at an address. Raises NotAHubError when it is none, or too large, and what `opened` raises."""
     with opened("GET", url) as response:
-        content = within(_seconds(), partial(_read, response))
+        content = within(_seconds(timeouts()), partial(_read, response))
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as problem:
@@ -56,7 +56,8 @@ def opened(method: str, url: str, *, start: int = 0, download: bool = False, fol
     except Exception as problem:
         raise connection_error(problem, http_library()) from problem
     sent = headers() | ({"Range": f"bytes={start}-"} if start else {})
-    home, limits, seconds = _origin(url), timeouts(download=download), _seconds()
+    home, limits = _origin(url), timeouts(download=download)
+    seconds = _seconds(limits)
     for _ in range(_REDIRECTS):
         response = within(seconds, partial(_send, session, method, url, sent, limits))
         try:
@@ -147,8 +148,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     raise http_library().ReadTimeout(f"no complete answer within {seconds:.0f} s")
 
 
-def _seconds() -> float:
-    limits = timeouts()
+def _seconds(limits: Any) -> float:
     return max(ANSWER_SECONDS, 2 * (limits.read or 0.0))
 
 

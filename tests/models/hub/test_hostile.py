@@ -130,8 +130,7 @@ def test_size_that_is_no_number(raw: RawHub, length: str) -> None:
 
 
 def test_byte_now_and_then_is_no_answer(raw: RawHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(client, "_seconds", lambda: 0.3)
+    monkeypatch.setattr(client, "_seconds", lambda limits: 0.3)
     head = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 1000
     raw.replies[API] = (piece for letter in head for piece in (bytes([letter]), 0.05))
     start = time.monotonic()
