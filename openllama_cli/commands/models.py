@@ -15,7 +15,7 @@ from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, rem
 from openllama_cli.models.quantize.copies import remove_copies
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir
-from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
+from openllama_cli.terminal.streams import is_terminal, notice, one_line, out, out_json
 from openllama_cli.terminal.tables import fields, table
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -265,7 +265,9 @@ def _confirm(what: str, total: int | None, yes: bool) -> None:
         return
     if not is_terminal(sys.stdin):
         raise UsageError(f"removing {what} needs confirmation", "add --yes")
-    if not click.confirm(f"Remove {what}{f' ({size(total)})' if total is not None else ''} from the cache?", err=True):
+    if not click.confirm(
+        f"Remove {one_line(what)}{f' ({size(total)})' if total is not None else ''} from the cache?", err=True
+    ):
         notice("nothing was removed")
         click.get_current_context().exit(0)
 
