@@ -5,6 +5,7 @@ A terminal gets labeled lines, a pipe labels and texts separated by tabs.
 
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from rich.text import Text
 
@@ -13,6 +14,8 @@ from openllama_cli.terminal.tables import fields, table, wrapped
 
 _SEVERITIES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
 _LABELS = {"line": "dim", "olc": "bold green"}
+# What code to paste begins with.
+_CODE = " " * 4
 
 
 def show_findings(findings: Sequence[tuple[str, str, str, str]]) -> None:
@@ -46,16 +49,30 @@ def _labeled(label: str, style: str, lines: Iterable[Text], width: int) -> None:
 def show_explanation(code: str, title: str, lines: Sequence[tuple[str, str]], *, heading: str = "", first: bool = True) -> None:
     """Show one error, below an empty line if it is not the first.
 
-    lines: label and text, such as ("cause", "…"). heading: what is said above it on a terminal, such as its place.
+    lines: label and text, such as ("cause", "…"). Lines of a text that begin with four spaces are code: a terminal gets them
+    whole and without the label's column, to be copied; a pipe gets each line of a text with its label.
+    heading: what is said above it on a terminal, such as its place.
     """
     if not first:
         out("\n")
     if not is_terminal(sys.stdout):
-        fields([("error", f"{code}: {title}"), *lines])
+        fields((label, line) for label, text in [("error", f"{code}: {title}"), *lines] for line in text.split("\n"))
         return
     console = stdout_console()
     if heading:
         console.print(Text(heading, style="dim"), soft_wrap=False)
     console.print(Text.assemble((one_line(title), "bold yellow"), (f"  {one_line(code)}", "dim")), soft_wrap=False)
-    # A terminal that knows links keeps one whole where the line is too narrow for it.
-    fields(lines, _LABELS | {label: f"link {text}" for label, text in lines if text.startswith("https://")})
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        # A terminal that knows links keeps one whole where the line is too narrow for it.
+        style = f"link {text}" if text.startswith("https://") else _LABELS.get(label, "")
+        for place, (is_code, group) in enumerate(groupby(text.split("\n"), lambda line: line.startswith(_CODE))):
+            if is_code:
+                whole = "\n".join(one_line(line.removeprefix(_CODE)) for line in group)
+                console.print(Text(f"\n{whole}\n", style="bold"), soft_wrap=True)
+                continue
+            view = Table.grid(padding=(0, 2))
+            view.add_column(style="dim", no_wrap=True, width=width)
+            view.add_column(overflow="fold")
+            view.add_row(Text("" if place else label), Text(one_line(" ".join(group)), style=style))
+            console.print(view, soft_wrap=False)
