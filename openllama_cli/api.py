@@ -289,9 +289,9 @@ class Run:
         score_prompt: bool = False,
         speculate: int = 0,
     ) -> None:
+        from openllama_cli.generation.decode.loop import Request
         from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.text.completion import Completion as Row
-        from openllama_cli.generation.text.stream import Prompt
 
         self.model, self.sampling = model, sampling
         # transformers runs the model by itself.
@@ -301,7 +301,7 @@ class Run:
         prefixes = PrefixCache() if samples > 1 else None
         self._engine = session.make_engine(model.loaded, engine, forward=forward, max_rows=batch_size, prefixes=prefixes)
         self._prompts = [
-            Prompt(row, prompts[row // samples], sampling, score_prompt, speculate=speculate)
+            Request(row, prompts[row // samples], sampling, score_prompt, speculate=speculate)
             for row in range(len(prompts) * samples)
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]
@@ -347,10 +347,12 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1) -> SamplingCo
     settings = {name: value for name, value in given.items() if value is not None}
     if samples < 1:
         raise UsageError(f"--num-samples {samples} is out of range", "give 1 or more")
-    if samples > 1 and settings.setdefault("temperature", 1.0) == 0:
-        cause = f"--num-samples {samples} at temperature 0 would give {samples} identical texts"
-        raise UsageError(cause, "give --temperature 0.8")
+    if samples > 1:
+        settings.setdefault("temperature", 1.0)
     config = SamplingConfig.from_given(settings)
+    if samples > 1 and config.greedy:
+        cause = f"--num-samples {samples} at temperature {config.temperature:g} would give {samples} identical texts"
+        raise UsageError(cause, "give --temperature 0.8")
     return config if config.greedy or config.seed is not None else replace(config, seed=secrets.randbits(31))
 
 

@@ -1,46 +1,38 @@
 """Finding, opening and loading a model, shown on stderr: a download, a progress bar, notices."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from openllama_cli.generation import session
 from openllama_cli.models import opened as models
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.system.progress import Progress
+from openllama_cli.system.progress import Progress, shown
 from openllama_cli.terminal.streams import note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress() -> Progress:
     from openllama_cli.terminal.progress import TerminalProgress
 
-    progress = TerminalProgress()
-    try:
-        yield progress
-    finally:
-        progress.finish()
+    return TerminalProgress()
 
 
 def find_tokenizer(spec: ModelSpec) -> ModelFolder:
     """`models.find.find` without the weights. Raises OlcError."""
     from openllama_cli.models.find import find
 
-    with _progress() as progress:
-        return find(spec, progress=progress, notice=notice, weights=False)
+    return find(spec, progress=_progress(), notice=notice, weights=False)
 
 
 def open_model(spec: ModelSpec) -> OpenedModel:
     """`models.opened.open_model`. Raises OlcError."""
-    with _progress() as progress:
-        return models.open_model(spec, progress=progress, notice=notice)
+    return models.open_model(spec, progress=_progress(), notice=notice)
 
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
-    with _progress() as progress:
+    progress = _progress()
+    with shown(progress, f"loading {opened.folder.name}", None):  # What is imported first takes seconds.
         return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)

@@ -1,4 +1,4 @@
-"""The decode loop: prompts as token ids in, one event per token out. `complete`, `generate` and `batch` all run on it.
+"""The decode loop: prompts as token ids in, one step per token out. `complete`, `generate` and `batch` all run on it.
 
 A reader of the published Llama `generate` finds its parts here, with these differences:
 
@@ -24,6 +24,7 @@ import torch
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, row_generator
+from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, without
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 
@@ -35,13 +36,14 @@ _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt to complete.
+class Request:
+    """A prompt to complete, and what ends its row besides its limits.
 
     row: its identity: names it in events and, with the seed, determines its random numbers. draws_as: used for the random
     numbers instead, if given. tokens: at least one, at most the model's context. score: also report the prompt's
     log-probabilities. speculate: maximum number of tokens that are drafted and verified in one pass (see `draft`); changes no
-    result.
+    result. eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known
+    here). pieceless: tells the ids that are never drawn; None: all may be.
     """
 
     row: int
@@ -50,17 +52,13 @@ class Prompt:
     score: bool = False
     draws_as: int | None = None
     speculate: int = 0
-
-
-@dataclass(frozen=True)
-class Request(Prompt):
-    """A prompt with what ends its row besides its limits.
-
-    eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known here).
-    """
-
     eos: frozenset[int] = frozenset()
     watch: Callable[[int], bool] | None = None
+    pieceless: Pieceless | None = None
+
+    def banned(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """The ids that are never drawn, as an index into [..., vocab] logits."""
+        return banned_index(self.pieceless, self.eos, logits.shape[-1], logits.device)
 
 
 @dataclass(frozen=True)
@@ -77,27 +75,19 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Prefilled:
-    """A row's prompt was prefilled. scored: one entry per prompt token, if asked for."""
-
-    row: int
-    scored: tuple[Scored, ...] = ()
-
-
-@dataclass(frozen=True)
 class Step:
-    """A row got a token, or ended, or both. The last event of a row has a finish_reason or an error.
+    """A row's prompt was prefilled; or it got a token, or ended, or both. Its last step has a finish_reason or an error.
 
-    scored: None if the row ends without a token (max tokens 0, context full, error).
+    scored: None if the row ends without a token (max tokens 0, context full, error). prompt: once it is prefilled, one entry
+    per prompt token, if asked for.
     """
 
     row: int
     scored: Scored | None = None
     finish_reason: FinishReason | None = None
     error: OlcError | None = None
-
-
-Event = Prefilled | Step
+    prefilled: bool = False
+    prompt: tuple[Scored, ...] = ()
 
 
 @dataclass
@@ -115,12 +105,12 @@ class _Row:
 
 def decode_rows(
     forward: Forward, requests: Iterable[Request], *, max_rows: int = 16, prefixes: PrefixCache | None = None
-) -> Iterator[Event]:
+) -> Iterator[Step]:
     """Run all requests with a batch size of at most `max_rows`; when a row ends, the next one joins.
 
     prefixes: reuses the KV cache of common prompt prefixes; changes no result.
 
-    Events of one row come in order: Prefilled, then a Step per token; rows are interleaved. `requests` is read only as the
+    Steps of one row come in order: the prefill, then one per token; rows are interleaved. `requests` is read only as the
     batch has room. A row that fails (non-finite logits, prompt longer than the context) ends with its error; the others
     continue. Closing the iterator stops the work.
     """
@@ -155,7 +145,7 @@ def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
         yield _sample(row, row_logits)
 
 
-def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Event]:
+def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
     """Prefill one row and sample its first token; it joins the active ones unless it ended there."""
     length = len(request.tokens)
     if not 1 <= length <= forward.context:
@@ -179,7 +169,8 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
     first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _sample(row, logits[-1])
     if first.finish_reason is None and first.error is None:
         active.append(row)
-    yield Prefilled(request.row, score_prompt(request, logits) if request.score and logits is not None else ())
+    scored = score_prompt(request, logits) if request.score and logits is not None else ()
+    yield Step(request.row, prefilled=True, prompt=scored)
     yield first
 
 
@@ -208,13 +199,13 @@ def _sample(row: _Row, logits: torch.Tensor) -> Step:
     """Choose the row's next token from [vocab] logits and decide whether the row ends with it."""
     request = row.request
     try:
-        token = choose_token(logits, row.tokens, request.sampling, row.generator)
+        token = choose_token(logits, row.tokens, request.sampling, row.generator, request.banned(logits))
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
     except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
         row.finished = True
         return Step(request.row, error=error)
     count = request.sampling.logprobs
-    scored = Scored(token) if count is None else score(token, log_probabilities(logits), count)
+    scored = Scored(token) if count is None else score(token, log_probabilities(logits), count, request.banned(logits))
     row.tokens.append(token)
     row.left -= 1
     reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)
@@ -244,7 +235,7 @@ def _verify(forward: Forward, row: _Row, drafted: Sequence[int]) -> Iterator[Ste
 
     Each token is chosen from the logits that it would be chosen from without a draft, with the same random numbers.
     """
-    logits = forward.prefill([row.tokens[-1], *drafted], row.cache, every=True)  # [1 + drafted, vocab]
+    logits = forward.prefill([row.tokens[-1], *drafted], row.cache, every=True, drafted=True)  # [1 + drafted, vocab]
     for position, expected in enumerate((*drafted, None)):
         yield _sample(row, logits[position])
         if row.finished or row.tokens[-1] != expected:
@@ -263,14 +254,18 @@ def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason |
 def score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
     """Score a prompt: the logits of position i, [n, vocab], predict token i + 1; nothing predicts the first."""
     count = request.sampling.logprobs or 0
-    logprobs = log_probabilities(logits)
-    rest = (score(token, logprobs[position], count) for position, token in enumerate(request.tokens[1:]))
+    logprobs, banned = log_probabilities(logits), request.banned(logits)
+    rest = (score(token, logprobs[position], count, banned) for position, token in enumerate(request.tokens[1:]))
     return (Scored(request.tokens[0]), *rest)
 
 
-def score(token: int, logprobs: torch.Tensor, count: int) -> Scored:
-    """A token's log-probability, the `count` most likely tokens and the entropy, from [vocab] log-probabilities."""
-    values, tokens = logprobs.topk(min(count, logprobs.numel()))
+def score(token: int, logprobs: torch.Tensor, count: int, banned: torch.Tensor | None = None) -> Scored:
+    """A token's log-probability, the `count` most likely tokens and the entropy, from [vocab] log-probabilities.
+
+    banned: ids that are not among the most likely, as they are never drawn; the distribution has them.
+    """
+    known = logprobs.numel() - (0 if banned is None else banned.numel())
+    values, tokens = without(logprobs, banned).topk(min(count, known))
     entropy = torch.special.entr(logprobs.exp()).sum() / math.log(2)
     top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
     return Scored(token, float(logprobs[token]), top, float(entropy))

@@ -5,6 +5,7 @@ Rows run one after another, since `model.generate` has one configuration and one
 samples other tokens than the loop; in float32 its greedy tokens are the same.
 """
 
+import inspect
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,7 @@ import torch
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import (
-    Event,
     FinishReason,
-    Prefilled,
     Request,
     Scored,
     Step,
@@ -30,20 +29,19 @@ from openllama_cli.generation.decode.loop import (
     score_prompt,
 )
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
+from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
+from openllama_cli.generation.forward.rotary import rope_limit
 from openllama_cli.generation.forward.transformers_forward import Forward
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-# Below this, transformers' division of the logits overflows float32; the limit is greedy, as in `sampling.warp`.
-_MIN_TEMPERATURE = 1e-30
-
 # A full forward pass and one with a KV cache differ in the order of additions: about 1e-6 in float32.
 LOGPROB_TOLERANCE = 1e-4
 
 
-def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
-    """Run requests through `model.generate`; the same events as `loop.decode_rows`, row by row.
+def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Step]:
+    """Run requests through `model.generate`; the same steps as `loop.decode_rows`, row by row.
 
     Scoring a prompt costs one more forward pass.
     """
@@ -53,19 +51,18 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
             continue
-        yield Prefilled(request.row, _score(model, input_device, request) if request.score else ())
+        scored: tuple[Scored, ...] = ()
+        if request.score:
+            with torch.inference_mode():
+                ids: Any = torch.tensor([list(request.tokens)], device=input_device)
+                scored = score_prompt(request, model(ids).logits[0])  # [n, vocab]
+        yield Step(request.row, prefilled=True, prompt=scored)
         limit = min(request.sampling.max_tokens, room)
         at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
         if limit == 0:
             yield Step(request.row, finish_reason=at_limit)
         else:
             yield from _Run(model, input_device, request, limit, at_limit).steps()
-
-
-def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
-    with torch.inference_mode():
-        logits = model(torch.tensor([list(request.tokens)], device=input_device)).logits[0]  # [n, vocab]
-    return score_prompt(request, logits)
 
 
 class _Run:
@@ -97,13 +94,15 @@ class _Run:
         from transformers import GenerationConfig
 
         request, sampling = self._request, self._request.sampling
-        greedy = sampling.temperature < _MIN_TEMPERATURE
+        greedy = sampling.greedy
+        banned = banned_ids(request.pieceless, request.eos, self._model.config.vocab_size)
         config = GenerationConfig(
             max_new_tokens=self._limit,
             eos_token_id=sorted(request.eos) or None,
             pad_token_id=0,
             do_sample=not greedy,
             repetition_penalty=sampling.repetition_penalty,
+            suppress_tokens=list(banned) or None,
             use_cache=True,
         )
         if not greedy:
@@ -137,7 +136,9 @@ class _Run:
         self._count += 1
         alternatives = request.sampling.logprobs
         assert self._logits is not None
-        scored = Scored(token) if alternatives is None else score(token, log_probabilities(self._logits), alternatives)
+        scored = Scored(token)
+        if alternatives is not None:
+            scored = score(token, log_probabilities(self._logits), alternatives, request.banned(self._logits))
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
         reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._count == self._limit else None)
         self._queue.put(Step(request.row, scored, reason))
@@ -148,15 +149,15 @@ class _Run:
 class Check:
     """The comparison of one prompt.
 
-    ours, theirs: greedy tokens of the loop and of `model.generate`, EOS included.
+    tokens, generate_tokens: greedy tokens of the loop and of `model.generate`, EOS included.
     first_difference: the first position at which they differ, or None.
     margin: how much more likely (in log-probability) the loop's token was than the other one there; a near tie is rounding.
-    logprob_difference: the largest one between the loop and a full forward pass, over all tokens of ours.
+    logprob_difference: the largest one between the loop and a full forward pass, over all tokens of the loop.
     """
 
     row: int
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
+    tokens: tuple[int, ...]
+    generate_tokens: tuple[int, ...]
     first_difference: int | None
     margin: float | None
     logprob_difference: float
@@ -174,33 +175,55 @@ def check(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     eos: frozenset[int],
+    pieceless: Pieceless | None = None,
 ) -> Iterator[Check]:
     """Run prompts greedily through the loop, as one batch, then one by one through transformers.
 
     model: the transformers model that `forward` runs; input_device: where its token ids have to be. Prompts must leave
-    `max_tokens` positions in the context.
+    `max_tokens` positions in the context. pieceless: tells the ids that neither may draw.
     Raises GenerationError for the first prompt that fails.
     """
     config = SamplingConfig(max_tokens, logprobs=0)
     rows: list[list[Scored]] = [[] for _ in prompts]
-    requests = (Request(row, prompt, config, eos=eos) for row, prompt in enumerate(prompts))
-    for event in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
-        if isinstance(event, Step) and event.error is not None:
-            raise event.error
-        if isinstance(event, Step) and event.scored is not None:
-            rows[event.row].append(event.scored)
-    for row, (prompt, scored) in enumerate(zip(prompts, rows, strict=True)):
-        ours = tuple(entry.token for entry in scored)
-        request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
-        steps = (event for event in generate_rows(model, input_device, [request]) if isinstance(event, Step))
-        theirs = tuple(step.scored.token for step in steps if step.scored is not None)
-        complete: Any = torch.tensor([[*prompt, *ours]], device=input_device)
-        with torch.inference_mode():
-            logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
-        gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
-        pairs = enumerate(zip_longest(ours, theirs))
-        position = next((position for position, (one, other) in pairs if one != other), None)
-        margin = None
-        if position is not None and position < min(len(ours), len(theirs)):
-            margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
-        yield Check(row, ours, theirs, position, margin, max(gaps, default=0.0))
+    requests = [Request(row, prompt, config, eos=eos, pieceless=pieceless) for row, prompt in enumerate(prompts)]
+    for step in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
+        if step.error is not None:
+            raise step.error
+        if step.scored is not None:
+            rows[step.row].append(step.scored)
+    for request in requests:
+        yield _compare(model, input_device, request, rows[request.row])
+
+
+@torch.inference_mode()
+def _compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+    ours = tuple(entry.token for entry in scored)
+    steps = generate_rows(model, device, [request])
+    theirs = tuple(step.scored.token for step in steps if step.scored is not None)
+    logprobs = log_probabilities(_full_pass(model, device, request.tokens, ours))  # [new + 1, vocab]
+    gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
+    pairs = enumerate(zip_longest(ours, theirs))
+    position = next((position for position, (one, other) in pairs if one != other), None)
+    margin = None
+    if position is not None and position < min(len(ours), len(theirs)):
+        margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
+    return Check(request.row, ours, theirs, position, margin, max(gaps, default=0.0))
+
+
+def _full_pass(model: Any, device: torch.device, prompt: Sequence[int], new: Sequence[int]) -> torch.Tensor:
+    """The logits that predict each new token and one more, [new + 1, vocab], in one pass over prompt and new tokens.
+
+    Where longrope turns a longer pass by other angles than the prompt, there is no such pass: it is the prompt's, and then one
+    for each token, as in `model.generate`.
+    """
+    limit = rope_limit(model.config)
+    if limit is None or not len(prompt) <= limit < len(prompt) + len(new):
+        logits: torch.Tensor = model(torch.tensor([[*prompt, *new]], device=device)).logits[0, len(prompt) - 1 :]
+        return logits
+    from transformers import DynamicCache
+
+    # transformers 5.24 calls it cache, as its outputs do.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    arguments = {name: DynamicCache(config=model.config), "use_cache": True}
+    parts = [[*prompt], *([token] for token in new)]
+    return torch.cat([model(torch.tensor([part], device=device), **arguments).logits[0, -1:] for part in parts])

@@ -24,20 +24,15 @@ class LeaderForward:
 
     def __init__(self, forward: Forward, group: Group) -> None:
         self._forward, self._group = forward, group
-        self.name = f"tensor-parallel {forward.name}"
+        self.name, self.context = f"tensor-parallel {forward.name}", forward.context
+        self.new_cache = forward.new_cache
         self._numbers: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
         self._freed: list[int] = []
 
-    @property
-    def context(self) -> int:
-        return self._forward.context
-
-    def new_cache(self, capacity: int) -> KVCache:
-        return self._forward.new_cache(capacity)
-
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        command = {"prefill": list(tokens), "rows": [self._row(cache)], "every": every}
-        return self._run(command, lambda: self._forward.prefill(tokens, cache, every=every))
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+        how = {"every": every, "drafted": drafted}
+        command = {"prefill": list(tokens), "rows": [self._row(cache)], **how}
+        return self._run(command, lambda: self._forward.prefill(tokens, cache, **how))
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         command = {"decode": list(tokens), "rows": [self._row(cache) for cache in caches]}
@@ -81,7 +76,7 @@ def follow(
             if "decode" in command:
                 forward.decode(command["decode"], rows)
             else:
-                forward.prefill(command["prefill"], rows[0], every=command["every"])
+                forward.prefill(command["prefill"], rows[0], every=command["every"], drafted=command["drafted"])
 
 
 def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:

@@ -21,7 +21,7 @@ from openllama_cli.models.hub.cache import disk_bytes
 from openllama_cli.system.files import file_fingerprint
 from openllama_cli.system.paths import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
 _ABOUT_TYPES = {"model": str, "method": str, "folder": str, "checksum": str, "size": int}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -69,7 +69,7 @@ def _identity(file: Path) -> str:
 
 def read_about(folder: Path) -> dict[str, Any] | None:
     """What a copy says of itself: model, method, repo_id, revision and folder as a QuantizedCopy has them, and of its weights
-    file size and checksum (see `quantize.load.QuantizedFile.checksum`). None if there is none that this version wrote.
+    file size, checksum, digest and stamp (see `quantize.load`). None if there is none that this version wrote.
     """
     try:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())

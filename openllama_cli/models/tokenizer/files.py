@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import damaged, fetch_again, read_object, refuse_stand_in
+from openllama_cli.models.model_files import damaged, fetch_again, read_object
+from openllama_cli.models.stand_ins import refuse_stand_in
 
 # ModelProto and TrainerSpec fields of sentencepiece_model.proto.
 _TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 2, 3, 5

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
+from openllama_cli.models.model_files import damaged, fetch_again, read, read_object
+from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 from openllama_cli.models.tokenizer.files import configured_ids, eos_ids
 
@@ -59,6 +60,9 @@ class JsonTokenizer(Tokenizer):
     @property
     def special_ids(self) -> frozenset[int]:
         return self._special
+
+    def pieceless(self, rows: int) -> frozenset[int]:
+        return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encode(self, text: bytes) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids

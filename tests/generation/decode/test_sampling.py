@@ -46,6 +46,34 @@ def test_greedy_takes_the_first_of_the_most_likely_whatever_else_is_set() -> Non
         assert choose_token(logits + 1, [], config, None) == 70
 
 
+@pytest.mark.parametrize("temperature", [1e-38, 5e-324, 1e-30, 1e-9, 1e-7])
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+    config = SamplingConfig(temperature=temperature, seed=1)
+    for scale in (1.0, -1.0, 1e30, 1e-2):
+        logits = scale * torch.tensor([3.0, 9.0, 9.5, 9.25, -4.0, -5.0])
+        assert choose_token(logits, [], config, row_generator(1, 0)) == int(logits.argmax())
+    if temperature < 1e-8:
+        ties = torch.tensor([0.0, 7.0, 7.0, 7.0])
+        assert {choose_token(ties, [], config, row_generator(seed, 0)) for seed in range(9)} == {1}
+
+
+@pytest.mark.parametrize("penalty", [1e-45, 1e-320, 1e300])
+def test_an_extreme_penalty_makes_no_infinities(penalty: float) -> None:
+    logits = torch.tensor([0.5, 40.0, -1.0, 0.0])
+    for temperature in (0.0, 1.0):
+        config = SamplingConfig(temperature=temperature, repetition_penalty=penalty)
+        assert choose_token(logits, [0, 2, 3], config, row_generator(1, 0)) == (0 if penalty < 1 else 1)
+
+
+def test_banned_ids_are_never_chosen_whatever_the_filters() -> None:
+    logits, banned = torch.tensor([1.0, 9.0, 2.0, 0.0, 9.5]), torch.tensor([1, 4])
+    for config in (SamplingConfig(), SamplingConfig(temperature=2.0, top_k=1), SamplingConfig(temperature=1.0, top_p=0.01)):
+        assert choose_token(logits, [], config, row_generator(1, 0), banned) == 2
+    generator = row_generator(1, 0)
+    drawn = {choose_token(logits, [3, 4], SamplingConfig(temperature=9.0), generator, banned) for _ in range(200)}
+    assert drawn == {0, 2, 3}
+
+
 def test_draws_follow_the_distribution() -> None:
     generator = row_generator(1, 0)
     config = SamplingConfig(temperature=1)
@@ -79,21 +107,15 @@ def test_rows_and_seeds_have_different_random_numbers() -> None:
 def test_filters_equal_transformers(
     values: list[float], temperature: float, top_k: int, top_p: float, min_p: float, penalty: float, seen: list[int]
 ) -> None:
-    from transformers import (
-        LogitsProcessorList,
-        MinPLogitsWarper,
-        RepetitionPenaltyLogitsProcessor,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
+    from transformers.generation import logits_process as published
 
     logits = torch.tensor(values)
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=0)
-    theirs = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(temperature)])
-    theirs += [TopKLogitsWarper(top_k)] if top_k else []
-    theirs += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-    theirs += [MinPLogitsWarper(min_p)] if min_p else []
+    theirs = published.LogitsProcessorList([published.RepetitionPenaltyLogitsProcessor(penalty)])
+    theirs += [published.TemperatureLogitsWarper(temperature)]
+    theirs += [published.TopKLogitsWarper(top_k)] if top_k else []
+    theirs += [published.TopPLogitsWarper(top_p)] if top_p < 1 else []
+    theirs += [published.MinPLogitsWarper(min_p)] if min_p else []
     expected = theirs(torch.tensor([seen]), logits[None].clone())[0].softmax(-1)
     ours = warp(penalize(logits, seen, penalty), config)
     # Where two tokens are equally likely, which of them the nucleus keeps is a matter of sort order.

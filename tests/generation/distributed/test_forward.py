@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -77,9 +78,6 @@ def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_t
 def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_pass(
     forward: TransformersForward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise MemoryError
-
     told: list[str] = []
 
     @contextlib.contextmanager
@@ -89,8 +87,9 @@ def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_p
         except MemoryError:
             told.append("out of memory")
 
-    monkeypatch.setattr(KVCache, "copy_from", fail)
-    first: dict[str, Any] = {"freed": [], "prefill": [1, 5], "every": False, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
+    monkeypatch.setattr(KVCache, "copy_from", Mock(side_effect=MemoryError))
+    how = {"every": False, "drafted": False}
+    first: dict[str, Any] = {"freed": [], "prefill": [1, 5], **how, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
     copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "copy_of": 0}]}
     follow(forward, iter([first, copied]), collective)
     assert told == ["out of memory"]

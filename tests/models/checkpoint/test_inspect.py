@@ -84,7 +84,7 @@ def test_tied_outputs_old_buffers_and_biases_are_known(tmp_path: Path) -> None:
 
 
 def test_rotary_settings_are_kept_and_only_known_keys_of_config_json_are_handed_on(tmp_path: Path) -> None:
-    hostile = {"transformers_weights": "../other.safetensors", "attn_implementation": "someone/kernels", "fusion_config": {}}
+    hostile = {"attn_implementation": "someone/kernels", "fusion_config": {}, "num_experts": 8}
     folder = change_config(write_tiny_llama(tmp_path), **hostile)
     for rope in (
         {"rope_theta": 10000, "rope_scaling": {"type": "linear", "factor": 2.0}},
@@ -234,7 +234,7 @@ def test_refuses_files_that_are_not_weights(tmp_path: Path, name: str) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 6853038093\n", "git lfs pull"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>" * 9, "is a web page"),
         (b"\x00" * 64, "damaged" if name == "model.safetensors" else "not a PyTorch file"),
-        (b"GGUF" * 20, "not a"),
+        (b"GGUF" * 20, "is a GGUF file of llama.cpp"),
     ):
         (folder / name).write_bytes(content)
         assert said in refusal(folder)

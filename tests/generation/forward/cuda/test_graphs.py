@@ -13,7 +13,7 @@ import torch
 
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Step, decode_rows
+from openllama_cli.generation.decode.loop import Request, decode_rows
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.cuda import graphs
 from openllama_cli.generation.forward.cuda.attention import FlashAttention, MaskedAttention
@@ -128,7 +128,7 @@ def test_waves_of_rows_that_end_together_stay_in_the_same_slots(model: Any) -> N
     slots = []
     for event in decode_rows(forward, requests, max_rows=4):
         slots.append(forward._pool.slots)
-        assert not isinstance(event, Step) or event.error is None
+        assert event.error is None
     assert max(slots) == 4
 
 
@@ -235,8 +235,9 @@ def test_captured_steps_are_as_close_to_float32_as_transformers(
 
 
 @needs_gpu
-def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+def test_rotary_embeddings_that_depend_on_the_length_are_left_to_the_lean_pass() -> None:
+    factors = [1.0] * (make_model(torch.float16).config.head_dim // 2)
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": factors, "long_factor": factors}
     assert not supports_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
     assert not supports_graphs(make_model(torch.float32, "cuda"))
 
