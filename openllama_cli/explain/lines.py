@@ -45,17 +45,13 @@ _SECRETS = (
 
 
 # What reads like an error though no exception is named, and what says that there was none.
-_TROUBLE = re.compile(
-    r"""error | exception | fail | fatal | traceback | abort | panic | crash | core\ dumped | killed | denied | refused | cannot
+_TROUBLE = r"""(?xi)
+    error | exception | fail | fatal | traceback | abort | panic | crash | core\ dumped | killed | denied | refused | cannot
     | can't | could\ ?n[o']t | unable | invalid | not\ found | not\ recognized | no\ such | unsupported | not\ supported
-    | undefined | illegal | corrupt | does\ ?n[o']t\ exist | timed\ out""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_NO_TROUBLE = re.compile(
-    r"""\b(?:no|0|zero|without(?:\ any)?)\ (?:\w{1,20}\ )?(?:errors?|exceptions?|failures?|failed)\b
-    | \b(?:errors?|failures?|failed)\s?[:=]\s?0\b""",
-    re.VERBOSE | re.IGNORECASE,
-)
+    | undefined | illegal | corrupt | does\ ?n[o']t\ exist | timed\ out"""
+_NO_TROUBLE = r"""(?xi)
+    \b(?:no|0|zero|without(?:\ any)?)\ (?:\w{1,20}\ )?(?:errors?|exceptions?|failures?|failed)\b
+    | \b(?:errors?|failures?|failed)\s?[:=]\s?0\b"""
 _ESCAPE = re.compile(r"""\\(["'\\/nrt]|u[0-9a-fA-F]{4})""")
 # What of JSON is around a string, in front of it and behind it.
 _AROUND_STRING = re.compile(r"""^\s*[\[{]\s*(?:"[^"\n]{1,60}":\s*)?["']|(?:"[\]}",\s]*|'[\])}\s]+)$""")
@@ -85,7 +81,7 @@ def is_exception(message: str) -> bool:
 
 def reads_like_an_error(message: str) -> bool:
     """Whether a message says that something went wrong, in whatever words."""
-    return _TROUBLE.search(_NO_TROUBLE.sub("", message)) is not None
+    return re.search(_TROUBLE, re.sub(_NO_TROUBLE, "", message)) is not None
 
 
 def unescaped(line: str) -> list[str]:

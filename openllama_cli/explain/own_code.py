@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from openllama_cli.explain.lines import message, without_secrets
 
@@ -12,22 +13,26 @@ _NEAR = 40
 _CONTEXT = 8
 
 _FRAMES = (
-    re.compile(r'File "([^"]{1,500})", line (\d{1,7})'),
+    r'File "([^"]{1,500})", line (\d{1,7})',
     # IPython and rich: a path and its line, or a cell.
-    re.compile(r"(?:File )?((?:[A-Za-z]:)?[^\s:]{1,500}\.py):(\d{1,7})(?:, in | in )"),
-    re.compile(r"((?:Cell|Input) In ?\[\d{1,6}\])(?:, line (\d{1,7})|, in )"),
-    re.compile(r"(<ipython-input-\d{1,6}-[0-9a-f]{1,40}>|(?:[A-Za-z]:)?[^\s:]{1,500}\.py) in [\w<]"),
+    r"(?:File )?((?:[A-Za-z]:)?[^\s:]{1,500}\.py):(\d{1,7})(?:, in | in )",
+    r"((?:Cell|Input) In ?\[\d{1,6}\])(?:, line (\d{1,7})|, in )",
+    r"(<ipython-input-\d{1,6}-[0-9a-f]{1,40}>|(?:[A-Za-z]:)?[^\s:]{1,500}\.py) in [\w<]",
 )
 # One of these is in every frame.
 _MARKS = (".py", 'File "', "Cell In", "Input In", "<ipython")
 # The line that an arrow marks among those that IPython and rich show around it.
-_MARKED = re.compile(r"(?:-{2,}>|❱)\s?(\d{1,7})\s?[│|]?\s?(.*)")
-_OF_A_LIBRARY = re.compile(
-    r"""(?:site|dist)-packages[/\\] | [/\\]lib(?:64)?[/\\]python\d | [/\\]Python\d{1,3}[/\\]lib[/\\] | [/\\]bin[/\\][^/\\.]+$
+_MARKED = r"(?:-{2,}>|❱)\s?(\d{1,7})\s?[│|]?\s?(.*)"
+_OF_A_LIBRARY = r"""(?xi)
+    (?:site|dist)-packages[/\\] | [/\\]lib(?:64)?[/\\]python\d | [/\\]Python\d{1,3}[/\\]lib[/\\] | [/\\]bin[/\\][^/\\.]+$
     | \.exe[/\\]__main__\.py$ | transformers_modules | ^<(?!stdin>|string>|ipython)
-    | [/\\](?:torch|transformers|accelerate|peft|huggingface_hub|tokenizers|safetensors)[/\\](?:[\w.-]+[/\\])+[\w.-]+$""",
-    re.VERBOSE | re.IGNORECASE,
-)
+    | [/\\](?:torch|transformers|accelerate|peft|huggingface_hub|tokenizers|safetensors)[/\\](?:[\w.-]+[/\\])+[\w.-]+$"""
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compiled when it is needed: most texts hold no traceback, and compiling takes milliseconds."""
+    return re.compile(pattern)
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ class OwnCode:
     def _is_frame(self, number: int, line: str) -> bool:
         place = line.find('File "')
         text = line[place:] if place >= 0 else message(line)
-        for form in _FRAMES:
+        for form in map(_compiled, _FRAMES):
             if found := form.match(text):
                 file, at = found[1], int(found[2] or 0) if form.groups > 1 else 0
-                self._frame = None if _OF_A_LIBRARY.search(file) else (file, at, None)
+                self._frame = None if _compiled(_OF_A_LIBRARY).search(file) else (file, at, None)
                 self._since, self._last = 0, number
                 # Without its number yet, an arrow gives it.
                 if self._frame is not None and at:
@@ -93,7 +98,7 @@ class OwnCode:
         assert self._frame is not None
         file, at, _ = self._frame
         text = message(line)
-        if marked := _MARKED.search(line):
+        if marked := _compiled(_MARKED).search(line):
             self._own = file, int(marked[1]), marked[2].strip(" │|")
         elif at and self._since == 1 and text and not text[0].isdigit():
             self._own = file, at, text.strip(" │|")
