@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from openllama_cli.batch.input.carry import PREFIX
 from openllama_cli.batch.input.lines import check_input, open_input
 from openllama_cli.batch.input.readers import FormatName, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
@@ -66,6 +67,7 @@ class InputSummary:
 
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
+    carries: whether a row has fields that go through to OUTPUT.
     """
 
     rows: int
@@ -73,6 +75,7 @@ class InputSummary:
     longest_prompt_bytes: int
     longest_prompt_tokens: int
     errors: Counter[str]
+    carries: bool = False
 
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
@@ -87,9 +90,14 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
+    carried: set[str] = set()  # of those that --carry names
+    carries = False
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
+        if row.carried:
+            carries = True
+            carried.update(name for name in row.carried if name.removeprefix(PREFIX) in settings.carry.names)
         if row.error is not None:
             errors[row.error.code] += 1
             first_error = first_error or row
@@ -102,7 +110,11 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
     _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
     _refuse_duplicates(path, fmt, settings, ids)
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors)
+    absent = settings.carry.names - carried - {name.removeprefix(PREFIX) for name in carried} - {"prompt", "custom_id"}
+    if absent and not errors:
+        cause = f"no row of {path} has a field {min(absent)!r} to carry"
+        raise UsageError(cause, "name fields that it has in --carry", code="no_column")
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries)
 
 
 def _head(path: Path) -> bytes:
@@ -151,6 +163,6 @@ def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: 
         first, second = found
         raise UsageError(
             f"custom_id {first.custom_id!r} is used on lines {first.line} and {second.line} of {path}",
-            "make each unique; rows without one are named row-0, row-1, …",
+            "make each unique; rows without one are named row-0, row-1, …, or keep a field `id` as data: --carry all,id",
             code="duplicate_custom_id",
         )
