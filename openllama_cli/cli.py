@@ -144,7 +144,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (ClosedPipe, BrokenPipeError):
         code = _quiet_pipe()
     except click.ClickException as problem:
-        _show_usage(problem)
+        _show_usage(problem, sys.argv[1:] if args is None else args)
         code = problem.exit_code
     except OlcError as problem:
         if state["debug"]:
@@ -165,15 +165,29 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
     return torchrun if torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
-def _show_usage(problem: click.ClickException) -> None:
+def _show_usage(problem: click.ClickException, args: list[str]) -> None:
     """Print a usage error of click's as olc's two lines, pointing to the help of the command."""
-    from openllama_cli.terminal.streams import error
+    from openllama_cli.terminal.streams import error, one_line
 
     if isinstance(problem, click.exceptions.NoArgsIsHelpError):
         click.echo(problem.format_message(), err=True)
         return
     ctx = getattr(problem, "ctx", None)
-    error(problem.format_message().rstrip("."), f"see `{ctx.command_path if ctx is not None else 'olc'} --help`")
+    remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
+    if ctx is not None and ctx.parent is not None and (dashed := _dashed(args)) is not None:
+        import shlex
+
+        rest = [argument for argument in args if argument != dashed]
+        remedy = f"if {one_line(dashed)!r} is a text, put it last, after --: {shlex.join(['olc', *rest, '--', dashed])}"
+    error(problem.format_message().rstrip("."), remedy)
+
+
+def _dashed(args: list[str]) -> str | None:
+    """An argument that looks like an option and, having spaces, is none: a text that begins with a dash."""
+    import re
+
+    options = args[: args.index("--")] if "--" in args else args
+    return next((text for text in options if re.match(r"--?[^\s=]*\s", text)), None)
 
 
 def _quiet_pipe() -> int:

@@ -46,6 +46,8 @@ def read_records(file: BinaryIO, delimiter: str, limit: int) -> Iterator[Record]
         except _TooLongError:
             yield source.first, _too_long(source, limit)
             source.resume_after_first()
+        except _DoomedError as doomed:
+            yield source.first, RowError("invalid_csv", f"line {source.first} is not valid CSV: it {doomed}")
         except csv.Error as error:
             yield source.first, _invalid(source, str(error))
             source.resume_after_first()
@@ -60,8 +62,17 @@ class _TooLongError(Exception):
     """A record went beyond the limit."""
 
 
+class _DoomedError(Exception):
+    """A record would run into the lines of one that failed."""
+
+
 class _Source:
-    """Lines as csv.reader wants them. It keeps those of the record that is being read, to go back to."""
+    """Lines as csv.reader wants them. It keeps those of the record that is being read, to go back to.
+
+    What becomes of a record depends on nothing but where its lines begin, inside a quote or not. So a record that continues
+    into a line that another one reached inside a quote fails as that one did, and nothing is read twice for it: a file of
+    quotes that never fit costs time in proportion to its length.
+    """
 
     def __init__(self, lines: Iterator[Line], limit: int) -> None:
         self._lines, self._limit = lines, limit
@@ -69,6 +80,7 @@ class _Source:
         self._size = 0
         self.lines_read: list[Line] = []  # of the record
         self.invalid_utf8: str | None = None
+        self._doomed_until = 0  # the last line that a failed record reached
 
     def begin(self) -> None:
         """Begin the next record."""
@@ -81,12 +93,15 @@ class _Source:
 
     def resume_after_first(self) -> None:
         """Give all lines of the record but its first again."""
+        self._doomed_until = max(self._doomed_until, self.lines_read[-1].number)
         self._again.extendleft(reversed(self.lines_read[1:]))
 
     def __iter__(self) -> "_Source":
         return self
 
     def __next__(self) -> str:
+        if self.lines_read and self._again and self._again[0].number <= self._doomed_until:
+            raise _DoomedError("opens a quote that is never closed")
         line = self._again.popleft() if self._again else next(self._lines)
         self.lines_read.append(line)
         self._size += len(line.data)

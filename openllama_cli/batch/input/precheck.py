@@ -12,6 +12,7 @@ from openllama_cli.batch.input.lines import check_input, open_input
 from openllama_cli.batch.input.readers import FormatName, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
+from openllama_cli.system import convert
 
 # Hashes are kept in this many parts, so that looking through one at a time needs little memory.
 _PARTS = 256
@@ -46,10 +47,8 @@ def find_duplicate(rows: Iterable[Row], repeated: set[int]) -> tuple[Row, Row] |
 
 # How files begin that are not text, what they are, and what to do.
 _NOT_TEXT = [
-    (b"\xff\xfe", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (b"\x1f\x8b", "is compressed with gzip", "unpack it: gunzip"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: unzstd"),
+    (b"\x1f\x8b", "is compressed with gzip", "unpack it: gunzip -c {} > {}"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: zstd -dc {} > {}"),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "unpack it, or save the table as CSV (UTF-8)"),
 ]
 # Errors that, if every row has them, show that the input or the template is not what was meant.
@@ -59,6 +58,8 @@ _REMEDIES = {
     "unsupported_endpoint": "use requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
+# So many rows that are not UTF-8, and none that is beyond ASCII: the file has another encoding.
+_NOT_BY_CHANCE = 10
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     first_error: Row | None = None
     ids = SeenIds()
     carried: set[str] = set()  # of those that --carry names
-    carries = False
+    carries = valid = False
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
@@ -102,13 +103,15 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
             errors[row.error.code] += 1
             first_error = first_error or row
         elif row.prompt is not None:
-            size = len(row.prompt) if row.prompt.isascii() else len(row.prompt.encode())
+            ascii_only = row.prompt.isascii()
+            valid = valid or not ascii_only
+            size = len(row.prompt) if ascii_only else len(row.prompt.encode())
             longest_bytes = max(longest_bytes, size)
         elif row.tokens is not None:
             longest_tokens = max(longest_tokens, len(row.tokens))
     if rows == 0:
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
-    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
+    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head, valid)
     _refuse_duplicates(path, fmt, settings, ids)
     absent = settings.carry.names - carried - {name.removeprefix(PREFIX) for name in carried} - {"prompt", "custom_id"}
     if absent and not errors:
@@ -130,28 +133,60 @@ def _head(path: Path) -> bytes:
         head = file.read(_HEAD)
     for begin, what, remedy in _NOT_TEXT:
         if head.startswith(begin):
-            raise UsageError(f"{path} {what}", remedy, code="not_text")
+            raise UsageError(f"{path} {what}", remedy.format(*convert.files(path, "unpacked")), code="not_text")
+    if (encoding := convert.wide_encoding(head)) is not None:
+        raise UsageError(
+            f"{path} is {encoding[:6]}, not UTF-8", f"convert it: {convert.to_utf8(path, encoding)}", code="not_text"
+        )
+    if b"\r" in head.rstrip(b"\r\n") and b"\n" not in head and _without_newline(path):
+        raise UsageError(
+            f"the lines of {path} end with CR alone, and are one line here",
+            f"convert it: {convert.to_newlines(path)}",
+            code="line_ends",
+        )
     return head
 
 
+def _without_newline(path: Path) -> bool:
+    with open_input(path) as file:
+        return not any(b"\n" in chunk for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
 def _refuse_what_cannot_be_meant(
-    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes
+    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes, valid: bool
 ) -> None:
-    """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is."""
+    """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is.
+
+    valid: whether a row has letters beyond ASCII that are UTF-8.
+    """
     if first is None or first.error is None:
         return
     code, message = first.error.code, first.error.message
     if code in _REMEDIES and errors[code] == rows:
         raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
+    if code == "invalid_utf8" and not valid and (errors[code] == rows or errors[code] >= _NOT_BY_CHANCE):
+        remedy = f"convert it; if it is Western European: {convert.to_utf8(path, convert.narrow_encoding(_bytes(path)))}"
+        raise UsageError(
+            f"{path} is not UTF-8, in {errors[code]} of {rows} rows; the first: {message}", remedy, code="not_text"
+        )
     if fmt == "jsonl":
         begin = head.lstrip()
         no_objects = errors["invalid_json"] + errors["invalid_type"]
         if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
-            remedy = f"put each object on its own line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
+            remedy = f"put each object on its own line: {convert.to_lines(path)}"
             raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
+        if rows == 1 and begin.startswith(b"[") and errors["invalid_type"]:
+            remedy = f"put each object on its own line: {convert.to_lines(path)}"
+            raise UsageError(f"{path} is one JSON array, not JSON Lines", remedy, code="invalid_json")
         if no_objects == rows and not begin.startswith(b"{"):
             remedy = "write one object per line, or name the format: --format txt, csv or tsv"
             raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
+
+
+def _bytes(path: Path) -> bytes:
+    """Some of a file's bytes, to guess its encoding."""
+    with open_input(path) as file:
+        return file.read(1 << 20)
 
 
 def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: SeenIds) -> None:
