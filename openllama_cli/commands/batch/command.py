@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import click
 
+from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -55,6 +56,13 @@ Examples:
     shell_complete=suggest.choices(*get_args(FormatName)),
 )
 @template_option("Fill a prompt template with each row's columns.")
+@click.option(
+    "--carry",
+    default="all",
+    show_default=True,
+    metavar="all|none|FIELD,…",
+    help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
+)
 @escape_option("--stop")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows per batch.")
 @click.option("--retry-errors", is_flag=True, help="Retry only the rows that failed.")
@@ -85,6 +93,7 @@ def command(
     output: str | None,
     format_name: str | None,
     template: str | None,
+    carry: str,
     escape: bool,
     batch_size_text: str,
     retry_errors: bool,
@@ -115,7 +124,13 @@ def command(
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
-    settings = RowSettings(prompt_template, _defaults(given, prompt_template))
+    settings = RowSettings(
+        prompt_template,
+        _defaults(given, prompt_template),
+        carry=Carry.parse(carry),
+        model=spec.model,
+        fixed_length="max_tokens" in given,
+    )
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
@@ -162,7 +177,9 @@ def command(
             )
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
-                batch.run(read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update))
+                # Rows that were appended meanwhile are none of this run's; reading on to the end shows that they are there.
+                skip = lambda index: index >= summary.rows or journal.done(index)  # noqa: E731
+                batch.run(read_rows(path, fmt, settings, skip=skip, on_bytes=digest.update))
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
                         f"{source} was changed during the run",

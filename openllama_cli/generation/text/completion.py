@@ -67,15 +67,16 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
     """OpenAI's `logprobs`: tokens, their log-probabilities and alternatives, and where each starts in the choice's text.
 
     With an echo the prompt's tokens come first, BOS included; nothing predicts BOS, so its log-probability is null.
-    Tokens that are entirely part of a removed stop string are left out.
+    A final EOS is listed, as by OpenAI and vLLM: whoever counts prompt + max_tokens entries (lm-evaluation-harness) would
+    lose a token without it. Tokens that are entirely part of a removed stop string are left out.
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
         entries += zip(completion.prompt_scored, _offsets(tokenizer, (), completion.prompt), strict=True)
     start = len(echo or "")
-    offsets = _offsets(tokenizer, completion.prompt, [scored.token for scored in completion.shown])
+    offsets = _offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])
     end = len(completion.text)
-    for scored, offset in zip(completion.shown, offsets, strict=True):
+    for scored, offset in zip(completion.scored, offsets, strict=True):
         if offset < end or completion.finish_reason != "stop":
             entries.append((scored, start + min(offset, end)))
     return {

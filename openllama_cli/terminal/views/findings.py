@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from rich.table import Table
 from rich.text import Text
 
 from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path, output: 
     source.write_text('custom_id,question,unused\na,"What, now?",x\nb,Größe 🐋,y\n')
     assert olc("batch", str(source), "-t", str(template), "-o", str(output), "-m", model).code == 0
     rows = read(output)
+    assert [row["unused"] for row in rows] == ["x", "y"]
     assert [(row["custom_id"], row["prompt"]) for row in rows] == [("a", "Q: What, now?\nA:"), ("b", "Q: Größe 🐋\nA:")]
     assert all("\n" not in row["text"] and row["usage"]["completion_tokens"] <= 7 for row in rows)
 
@@ -86,6 +88,19 @@ def test_the_same_command_again_does_nothing_once_all_is_done(batch: Batch, outp
         ("tokenizer", "tokenizer"),
     ],
 )
+def test_carry_belongs_to_a_run_where_it_makes_a_difference(batch: Batch, output: Path) -> None:
+    assert batch("in.csv", "prompt,country\none,FR\n", "--carry", "none").code == 0
+    assert "country" not in read(output)[0]
+    changed = batch("in.csv", None)
+    assert changed.code == 2
+    assert "--carry was not given, now all" in changed.messages
+    assert batch("in.csv", None, "--restart").code == 0
+    assert read(output)[0]["country"] == "FR"
+    output.with_name(output.name + ".journal").unlink()
+    assert batch("in.csv", "prompt\none\n", "--restart").code == 0
+    assert "already complete" in batch("in.csv", None, "--carry", "none").messages
+
+
 def test_a_journal_of_another_run_is_refused_by_name(
     batch: Batch, tmp_model: Path, tmp_path: Path, change: str, named: str
 ) -> None:
@@ -163,15 +178,16 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     assert (tmp_path / "there.jsonl").read_text() == "precious\n"
 
 
+@pytest.mark.parametrize("now", ["one\nTWO\n", "one\ntwo\nthree\n", "one\n"])
 def test_an_input_that_changes_under_way_is_noticed(
-    batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch, now: str
 ) -> None:
     from openllama_cli.commands.batch import run as batch_run
 
     load = batch_run.load_model
 
     def change_and_load(*arguments: Any) -> Any:
-        (tmp_path / "in.txt").write_text("one\nTWO\n")
+        (tmp_path / "in.txt").write_text(now)
         return load(*arguments)
 
     monkeypatch.setattr(batch_run, "load_model", change_and_load)
@@ -179,6 +195,33 @@ def test_an_input_that_changes_under_way_is_noticed(
     assert result.code == 1
     assert "was changed" in result.messages
     assert not output.exists()
+
+
+def test_a_batch_that_is_stopped_while_it_loads_stops_at_once_and_speaks_of_no_rows(
+    batch: Batch, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on loading")
+
+    monkeypatch.setattr("openllama_cli.commands.batch.run.load_model", interrupted)
+    result = batch("in.txt", "one\n")
+    assert result.code == 130
+    assert "in flight" not in result.messages
+    assert "stopped with 0 of 1 rows done; to resume" in result.messages
+
+
+def test_a_long_prompt_without_a_length_is_completed_up_to_the_context(
+    batch: Batch, olc: Olc, model: str, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "long.txt", tmp_path / "long.jsonl"
+    source.write_text("the quick brown fox " * 62)
+    assert olc("batch", str(source), "-o", str(target), "-m", model, "--dtype", "float32").code == 0
+    [row] = read(target)
+    room = 256 - row["usage"]["prompt_tokens"]
+    assert 0 < room < 64
+    assert (row["finish_reason"], row["usage"]["completion_tokens"]) == ("length", room)
+    assert "context_length_exceeded" in batch("long.txt", None, "-n", "64", "--restart").messages
 
 
 def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
