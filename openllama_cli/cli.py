@@ -192,8 +192,8 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
     remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
     if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
         first = next((str(value) for value in ctx.params.values() if isinstance(value, str) and not value.startswith("-")), "…")
-        rest = problem.message.partition("(")[2].rpartition(")")[0]
-        remedy = f'put quotes around the text: {ctx.command_path} "{first} {rest}"; {remedy}'
+        others = problem.message.partition("(")[2].rpartition(")")[0]
+        remedy = f'put quotes around the text: {ctx.command_path} "{first} {others}"; {remedy}'
     elif ctx is not None and ctx.parent is not None and (dashed := _dashed(args)) is not None:
         import shlex
 
