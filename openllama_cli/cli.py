@@ -174,7 +174,8 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         return
     ctx = getattr(problem, "ctx", None)
     remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
-    if ctx is not None and ctx.parent is not None and (dashed := _dashed(args)) is not None:
+    dashed = _dashed(args) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
+    if dashed is not None and ctx is not None and ctx.parent is not None:
         import shlex
 
         rest = [argument for argument in args if argument != dashed]

@@ -96,3 +96,17 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")
     assert result.code == 0
     assert f"olc {command}" in result.text.split("Example", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed"),
+    [
+        (["complete", "- a list's item"], ["complete", "--", "- a list's item"]),
+        (["complete", "-5 degrees", "--max-tokens", "3"], ["complete", "--max-tokens", "3", "--", "-5 degrees"]),
+        (["tokenize", "-n is here"], ["tokenize", "--", "-n is here"]),
+    ],
+)
+def test_a_text_that_begins_with_a_dash_is_told_to_stand_after_two(olc: Olc, arguments: list[str], typed: list[str]) -> None:
+    result = olc(*arguments)
+    assert result.code == 2
+    assert f"after --: {shlex.join(['olc', *typed])}" in result.messages
