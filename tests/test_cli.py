@@ -1,6 +1,7 @@
 """What the shell sees of `olc` whatever the command: exit codes, and streams that are closed, full or not read."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
