@@ -190,11 +190,12 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         return
     ctx = getattr(problem, "ctx", None)
     remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
+    dashed = _dashed(args) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
     if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
         first = next((str(value) for value in ctx.params.values() if isinstance(value, str) and not value.startswith("-")), "…")
         others = problem.message.partition("(")[2].rpartition(")")[0]
         remedy = f'put quotes around the text: {ctx.command_path} "{first} {others}"; {remedy}'
-    elif ctx is not None and ctx.parent is not None and (dashed := _dashed(args)) is not None:
+    elif ctx is not None and ctx.parent is not None and dashed is not None:
         import shlex
 
         rest = [argument for argument in args if argument != dashed]

@@ -13,7 +13,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
@@ -106,6 +106,7 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
+    prompts = tuple(argument(prompt) for prompt in prompts)
     if escape:
         prompts = tuple(unescape(prompt) for prompt in prompts)
         unescape_stops(given)

@@ -68,7 +68,8 @@ class InputSummary:
 
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
-    carries: whether a row has fields that go through to OUTPUT.
+    carries: whether a row has fields that go through to OUTPUT. rows_sha256: of all that is in the rows, whatever the file's
+    bytes; beginning: of the first rows, as many as `precheck` was asked for.
     """
 
     rows: int
@@ -77,16 +78,20 @@ class InputSummary:
     longest_prompt_tokens: int
     errors: Counter[str]
     carries: bool = False
+    rows_sha256: str = ""
+    beginning: str | None = None
 
 
-def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
+def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: int | None = None) -> InputSummary:
     """Read all rows, and keep none: nine bytes a row are kept, to find a custom_id given twice.
+
+    beginning: of how many rows the hash is wanted beside that of all.
 
     Raises UsageError for a file that cannot be opened, is not a regular file or not text; has no rows; whose header lacks a
     column; that gives a custom_id twice; or of whose rows none has a prompt.
     """
     head = _head(path)
-    digest = hashlib.sha256()
+    digest, contents, begun = hashlib.sha256(), hashlib.sha256(), None
     rows = longest_bytes = longest_tokens = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
@@ -96,6 +101,9 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
+        contents.update(_content(row, settings))
+        if rows == beginning:
+            begun = contents.hexdigest()
         if row.carried:
             carries = True
             carried.update(name for name in row.carried if name.removeprefix(PREFIX) in settings.carry.names)
@@ -117,7 +125,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary
     if absent and not errors:
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries)
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, contents.hexdigest(), begun)
 
 
 def _head(path: Path) -> bytes:
@@ -181,6 +189,13 @@ def _refuse_what_cannot_be_meant(
         if no_objects == rows and not begin.startswith(b"{"):
             remedy = "write one object per line, or name the format: --format txt, csv or tsv"
             raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
+
+
+def _content(row: Row, settings: RowSettings) -> bytes:
+    """All of a row that its result depends on, but for what holds for every row."""
+    sampling = None if row.sampling is settings.sampling else row.sampling
+    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error)
+    return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
 
 
 def _bytes(path: Path) -> bytes:

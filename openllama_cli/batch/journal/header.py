@@ -51,7 +51,7 @@ def batch_header(
     checkpoint = opened.checkpoint
     return {
         "rules": RULES,
-        "input": {"sha256": summary.sha256, "format": fmt},
+        "input": {"sha256": summary.sha256, "format": fmt, "rows_sha256": summary.rows_sha256},
         "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
         "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
         "template": None if template is None else _template(template),

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from openllama_cli.system.files import write_all
 SYNC_ROWS = 64
 SYNC_SECONDS = 1.0
 _SHOWN_DIFFERENCES = 3
+_MOST_ROWS = 1 << 31
 # In the header, beside what the rows depend on.
 OVER = "over"
 
@@ -34,8 +35,10 @@ class Journal:
 
     path, rows: as given. output: what was written as OUTPUT, once that is complete. damaged: lines that were found damaged and
     dropped; their rows are not done. torn: whether the end had to be cut off, as a killed process leaves it. over: whether it
-    was begun to replace an OUTPUT.
+    was begun to replace an OUTPUT. kept: whether it is a file, to resume from.
     """
+
+    kept = True
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
@@ -86,6 +89,25 @@ class Journal:
             raise write_error(problem, path) from problem
         if retry_errors:
             journal._finished.remove_failed()
+        return journal
+
+    @classmethod
+    def peek(cls, path: Path) -> Self:
+        """What a journal has, while its batch runs or after it was interrupted; for `finished_lines`, nothing is changed.
+
+        Raises OlcError for one that cannot be read, UsageError for one that is damaged.
+        """
+        try:
+            with path.open("rb") as file:
+                rows = journal_format.read_header(file, path).get("rows")
+            if type(rows) is not int or not 0 < rows < _MOST_ROWS:
+                raise UsageError(
+                    f"{path} has a damaged first line", "start its batch over with --restart", code="journal_damaged"
+                )
+            journal = cls(path, rows)
+            journal._read()
+        except OSError as problem:
+            raise OlcError(f"{path} cannot be read: {problem.strerror}", "check the path and its permissions") from problem
         return journal
 
     @property
@@ -147,9 +169,12 @@ class Journal:
 
         Raises OlcError when the file cannot be read or was damaged since it was opened, ValueError when a row is not done.
         """
+        return self._lines(range(self.rows))
+
+    def _lines(self, rows: Iterable[int]) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
-                for index in range(self.rows):
+                for index in rows:
                     offset = self._finished.offset(index)
                     if offset is None:
                         raise ValueError(f"row {index} is not finished")
@@ -160,6 +185,18 @@ class Journal:
                     yield record.line
         except OSError as problem:
             raise OlcError(f"{self.path} cannot be read: {problem.strerror}", AGAIN) from problem
+
+    def finished_lines(self) -> Iterator[bytes]:
+        """`lines` of the rows that are done."""
+        return self._lines(index for index in range(self.rows) if index in self._finished)
+
+    def records(self) -> Iterator[bytes]:
+        """The lines of the file that have the rows which are done, to be copied."""
+        with self.path.open("rb") as file:
+            for index in range(self.rows):
+                if (offset := self._finished.offset(index)) is not None:
+                    file.seek(offset)
+                    yield file.readline(journal_format.LONGEST_LINE)
 
     def finish(self, output: OutputRecord) -> None:
         """Replace the rows, in one step, by a line that marks OUTPUT as complete; the journal is closed.

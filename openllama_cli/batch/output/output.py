@@ -13,6 +13,7 @@ from pathlib import Path
 from openllama_cli.batch.journal.disk import replacing
 from openllama_cli.batch.journal.format import OutputRecord
 from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.formats import check_suffix, encode
 from openllama_cli.errors import OlcError, UsageError
 
 # What a system answers that has no files without a name (None: it does not even know the flag).
@@ -48,6 +49,7 @@ def check_output(path: Path, input_path: Path | None, *, restart: bool = False) 
     link, or the input is one of the files beside it; it exists and no journal says that this command made it (restart allows
     that).
     """
+    check_suffix(path)
     files = OutputFiles.of(path)
     try:
         _check_kind(path, files.output)
@@ -82,7 +84,7 @@ def open_journal(
     journal = Journal.open(files.journal, header, rows, retry_errors=retry_errors, restart=restart, over=over)
     if journal.output is not None and not files.output.exists():
         journal = Journal.open(files.journal, header, rows, restart=True)
-    elif journal.output is not None and not _is(files.output, journal.output):
+    elif journal.output is not None and not is_output(files.output, journal.output):
         raise UsageError(
             f"{files.output} was changed after it was completed",
             "choose another -o to keep it, or generate it again with --restart",
@@ -100,7 +102,8 @@ def open_journal(
 
 
 def write_output(journal: Journal, path: Path) -> OutputRecord:
-    """Write the rows of a journal to `path` in the order of the input, a line per row; the file appears complete, in one step.
+    """Write the rows of a journal to `path` in the order of the input, in the format of its suffix; the file appears complete,
+    in one step.
 
     All rows must be done. If none failed the journal is then closed, and reduced to a line that marks OUTPUT as complete;
     else it is kept for --retry-errors. Streams: no more than a row is in memory. Raises OlcError, with OUTPUT as it was and the
@@ -111,10 +114,9 @@ def write_output(journal: Journal, path: Path) -> OutputRecord:
     digest = hashlib.sha256()
     size = 0
     with replacing(files.output, files.temporary) as file:
-        for line in journal.lines():
-            digest.update(line)
-            digest.update(b"\n")
-            size += file.write(line) + file.write(b"\n")
+        for part in encode(path, journal.lines):
+            digest.update(part)
+            size += file.write(part)
     written = OutputRecord(journal.rows, size, digest.hexdigest())
     if not journal.counts.failed:
         # OUTPUT is there: a disk too full for one more line only means that the next run writes it again from the journal.
@@ -123,7 +125,7 @@ def write_output(journal: Journal, path: Path) -> OutputRecord:
     return written
 
 
-def _is(path: Path, output: OutputRecord) -> bool:
+def is_output(path: Path, output: OutputRecord) -> bool:
     """Whether a file is what was written as OUTPUT."""
     try:
         if path.stat().st_size != output.bytes:

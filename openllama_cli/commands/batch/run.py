@@ -190,6 +190,11 @@ class Batch:
         with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
             self._results.flush()
             self.journal.close()
+        if not self.journal.kept:
+            notice(
+                f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; give -o a file to resume from"
+            )
+            return
         # Without --restart, which would throw away what is done.
         command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
         if self.spooled is not None:
@@ -200,7 +205,7 @@ class Batch:
 class GracefulStop:
     """Handles SIGINT and SIGTERM while its context lasts; only in the main thread.
 
-    requested: whether to begin no more rows. running: whether rows are in flight; before that a signal ends it at once. After the
+    requested: whether to begin no more rows. running: whether rows are in flight; else a signal ends the work at once. After a
     first signal the context's work has `GRACE_SECONDS`; then, or at a second signal, KeyboardInterrupt (SIGINT) or Terminated
     (SIGTERM) is raised in it. If the work ends before that, `finish` raises it.
     """
