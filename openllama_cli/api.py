@@ -289,9 +289,9 @@ class Run:
         score_prompt: bool = False,
         speculate: int = 0,
     ) -> None:
+        from openllama_cli.generation.decode.loop import Request
         from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.text.completion import Completion as Row
-        from openllama_cli.generation.text.stream import Prompt
 
         self.model, self.sampling = model, sampling
         # transformers runs the model by itself.
@@ -301,7 +301,7 @@ class Run:
         prefixes = PrefixCache() if samples > 1 else None
         self._engine = session.make_engine(model.loaded, engine, forward=forward, max_rows=batch_size, prefixes=prefixes)
         self._prompts = [
-            Prompt(row, prompts[row // samples], sampling, score_prompt, speculate=speculate)
+            Request(row, prompts[row // samples], sampling, score_prompt, speculate=speculate)
             for row in range(len(prompts) * samples)
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]

@@ -42,13 +42,10 @@ def test_importing_it_costs_no_heavy_import() -> None:
     assert run.stdout == "[]\n"
 
 
-def test_unknown_names_are_attribute_errors_and_known_ones_are_listed() -> None:
+def test_unknown_names_are_attribute_errors_and_known_ones_are_listed_and_typed() -> None:
     with pytest.raises(AttributeError, match="lod"):
         _ = olc.lod  # type: ignore[attr-defined]
     assert set(olc.__all__) <= set(dir(olc))
-
-
-def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(olc.__file__).parent / "py.typed").exists()
 
 
@@ -75,13 +72,8 @@ def test_a_list_of_prompts_gives_what_each_gives_alone(model: olc.Model) -> None
     ]
 
 
-@pytest.fixture
-def command(olc: Olc) -> Olc:
-    """The fixture `olc`, whose name the module has taken."""
-    return olc
-
-
-def test_samples_are_those_of_the_command(model: olc.Model, command: Olc) -> None:
+def test_samples_are_those_of_the_command(model: olc.Model, request: pytest.FixtureRequest) -> None:
+    command: Olc = request.getfixturevalue("olc")  # The module has taken its name.
     samples = model.complete(PROMPT, n=3, seed=4, max_tokens=9)
     arguments = ("--num-samples", "3", "--seed", "4", "-n", "9", "-m", model.name, "--dtype", "float32")
     assert command("complete", PROMPT, *arguments).text == "".join(f"{sample}\n" for sample in samples)

@@ -74,23 +74,6 @@ def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str]) -> None:
     assert unread(arguments, "stdout") == (0, b"", b"")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "cause", "remedy"),
-    [
-        (["compleet", "x"], "No such command 'compleet'. Did you mean `olc complete`?", "see `olc --help`"),
-        (["The whale is"], "No such command 'The whale is'. To complete a prompt: olc complete \"…\"", "see `olc --help`"),
-        (["complete", "x", "--temprature", "1"], "No such option", "see `olc complete --help`"),
-        (["models", "pull"], "Missing argument 'MODEL'", "see `olc models pull --help`"),
-    ],
-)
-def test_wrong_usage_points_to_the_help(olc: Olc, arguments: list[str], cause: str, remedy: str) -> None:
-    result = olc(*arguments)
-    assert result.code == 2
-    error, fix = result.messages.splitlines()
-    assert error.startswith(f"error: {cause}")
-    assert fix == f"  fix: {remedy}"
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")

@@ -7,7 +7,6 @@ two for an emoji.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.annotation.documents import TOKEN_KINDS, Annotated, Piece
@@ -82,16 +81,9 @@ def annotate_rows(pipeline: Pipeline, texts: Sequence[str], kinds: Sequence[str]
     return [{name: value for name, value in row.items() if name not in unwanted} for row in rows]
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """cosine: of the mean vectors of the words of two texts, between -1 and 1. unknown: their words without a vector."""
-
-    cosine: float
-    unknown: tuple[str, ...]
-
-
-def similarity(pipeline: Pipeline, a: str, b: str) -> Similarity:
-    """Compare two texts as `Doc.similarity` does: the cosine of the means of their words' vectors.
+def similarity(pipeline: Pipeline, a: str, b: str) -> tuple[float, list[str]]:
+    """Compare two texts as `Doc.similarity` does: the cosine, between -1 and 1, of the means of their words' vectors;
+    and name their words without a vector.
 
     Raises OlcError (code "no_vectors") where the pipeline has no word vectors, or knows none of the words of a text: spaCy
     would answer with the state of its network, or with 0, which says nothing about similarity. UsageError for a long text.
@@ -112,7 +104,7 @@ def similarity(pipeline: Pipeline, a: str, b: str) -> Similarity:
             raise OlcError(cause, "compare other words", code="no_vectors")
     # The mean includes the zeros of unknown words, which make it shorter but do not change its direction.
     unknown = dict.fromkeys(token.text for doc in docs for token in doc if not token.has_vector and not token.is_space)
-    return Similarity(round(float(docs[0].similarity(docs[1])), 6), tuple(unknown))
+    return round(float(docs[0].similarity(docs[1])), 6), list(unknown)
 
 
 def cut(text: str, most: int) -> Iterator[tuple[int, str]]:

@@ -58,14 +58,6 @@ class Piece:
     has: frozenset[str] = frozenset()
 
 
-def document(text: str, pieces: Sequence[Piece], kinds: Sequence[str]) -> dict[str, Any]:
-    """The pieces of one text in the shape of `Doc.to_json`, which `Doc.from_json` accepts.
-
-    It has text, ents, sents, cats, spans and tokens, without those that the pipeline does not provide.
-    """
-    return {"text": text, **spans(pieces, kinds), "tokens": [token for piece in pieces for token in piece.tokens]}
-
-
 def spans(pieces: Sequence[Piece], kinds: Sequence[str]) -> dict[str, Any]:
     """The part of a document that is neither text nor tokens: entities, sentences, categories, spans."""
     found: dict[str, Any] = {}
@@ -93,11 +85,15 @@ class Annotated:
     """A text and its pieces. error: why the pipeline failed on it, in which case it has no pieces."""
 
     text: str
-    pieces: tuple[Piece, ...]
+    pieces: Sequence[Piece]
     error: OlcError | None = None
 
     def document(self, kinds: Sequence[str]) -> dict[str, Any]:
-        """In the shape of `Doc.to_json`; {"error": {"code", "message"}} where the pipeline failed."""
+        """In the shape of `Doc.to_json`, which `Doc.from_json` accepts; {"error": {"code", "message"}} if the pipeline failed.
+
+        It has text, ents, sents, cats, spans and tokens, without those that the pipeline does not provide.
+        """
         if self.error is not None:
             return {"error": {"code": self.error.code, "message": self.error.cause}}
-        return document(self.text, self.pieces, kinds)
+        tokens = [token for piece in self.pieces for token in piece.tokens]
+        return {"text": self.text, **spans(self.pieces, kinds), "tokens": tokens}

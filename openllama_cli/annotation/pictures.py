@@ -38,7 +38,7 @@ def color(label: str) -> str:
 
 
 def dependency_svg(pipeline: Pipeline, document: Mapping[str, Any]) -> tuple[str, int]:
-    """displaCy's picture of the dependency trees of a document (`documents.document`), and how many sentences it omits.
+    """displaCy's picture of the dependency trees of an `Annotated.document`, and how many sentences it omits.
 
     It shows the first 50 sentences, with punctuation attached to the word before it, as displaCy does.
     """

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.output.results import Progress, Result, failure, success
 from openllama_cli.errors import OlcError
+from openllama_cli.generation.decode.loop import Request
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
-from openllama_cli.generation.text.stream import Engine, Prompt, TextStep, stream
+from openllama_cli.generation.text.stream import Engine, TextStep, stream
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -86,7 +87,7 @@ class Runner:
                 retries = unfinished + retries
                 self.notice(f"out of memory: continuing with a batch size of {allowed}")
 
-    def _begin(self, retries: list[Row], waiting: Iterator[Row], in_flight: _InFlight) -> Iterator[Prompt]:
+    def _begin(self, retries: list[Row], waiting: Iterator[Row], in_flight: _InFlight) -> Iterator[Request]:
         """Rows as the loop has places for them; those that ran out of memory first."""
         while not self.stopping():
             row = retries.pop(0) if retries else next(waiting, None)
@@ -96,7 +97,7 @@ class Runner:
             in_flight[row.index] = (row, Completion(prompt.tokens))
             yield prompt
 
-    def _run(self, prompts: Iterator[Prompt], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
+    def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
             for step in steps:
                 self._handle(step, in_flight)
@@ -152,12 +153,12 @@ class Runner:
         self.progress.count(result)
 
 
-def _prompt(row: Row) -> Prompt:
+def _prompt(row: Row) -> Request:
     """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
     assert row.sampling is not None
     assert row.tokens is not None
     score = row.echo and row.sampling.logprobs is not None
-    return Prompt(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
+    return Request(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
 
 
 def open_runner(

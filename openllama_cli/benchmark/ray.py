@@ -94,15 +94,13 @@ def _rows(count: int) -> Iterator[Row]:
     return (Row(index, f"row-{index}", "Q: What is the largest animal?\nA:", sampling=sampling) for index in range(count))
 
 
-@contextlib.contextmanager
 def _runner(
     rows: int, workers: int, keep: Callable[[Result], object], worker: type[RayWorker], batch_size: int = MOST_ON_CPU
-) -> Iterator[Any]:
+) -> contextlib.closing[Any]:
     from openllama_cli.batch.ray.engine import RayRunner
 
     setup = Setup(ModelSpec(), "none", {}, "", batch_size, 1)
-    with contextlib.closing(RayRunner(setup, WorkerPlan(workers, 1, 0, 0, workers), rows, keep, worker=worker)) as runner:
-        yield runner
+    return contextlib.closing(RayRunner(setup, WorkerPlan(workers, 1, 0, 0, workers), rows, keep, worker=worker))
 
 
 def measure(rows: int, workers: int) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from openllama_cli.benchmark.worker import Job, arguments
+from openllama_cli.benchmark.worker import Job
 from openllama_cli.errors import OlcError
 
+_WORKER = (sys.executable, "-m", "openllama_cli.benchmark.worker")
 # As the worker prints them, and process_s: from the start of its process to its end.
 METRICS = (
     "process_s",
@@ -79,13 +80,13 @@ def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str,
     copies = {(job.folder, job.device, job.dtype, job.quantize): name for name, job in jobs.items() if job.quantize}
     for name in copies.values():
         begin(f"{name}: quantized weights", 0)
-        _measure(arguments(jobs[name], only_load=True), name)
+        _measure({**asdict(jobs[name]), "only_load": True}, name)
     collected: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
     with _busy_programs(busy):
         for turn in range(runs):
             for place, (name, job) in enumerate(jobs.items()):
                 begin(name, turn * len(jobs) + place)
-                collected[name].append(_measure(arguments(job), name))
+                collected[name].append(_measure(asdict(job), name))
     return [
         Result(
             name,
@@ -100,9 +101,7 @@ def run(jobs: dict[str, Job], runs: int, *, busy: int = 0, begin: Callable[[str,
 
 def measure_bandwidth(device: str) -> float:
     """GB/s of the device's memory, in a process of its own."""
-    request = json.dumps({"bandwidth": True, "device": device})
-    answer = _measure([sys.executable, "-m", "openllama_cli.benchmark.worker", request], "bandwidth")
-    return float(answer["bandwidth_gb_per_s"])
+    return float(_measure({"bandwidth_of": device}, "bandwidth")["bandwidth_gb_per_s"])
 
 
 @contextlib.contextmanager
@@ -119,9 +118,10 @@ def _busy_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
-def _measure(command: list[str], name: str) -> dict[str, Any]:
+def _measure(request: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the worker answers. Raises OlcError if it fails."""
     started = time.perf_counter()
-    process = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    process = subprocess.run([*_WORKER, json.dumps(request)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     if process.returncode != 0:
         last = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]

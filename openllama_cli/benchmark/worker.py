@@ -1,5 +1,7 @@
 """One measurement in a process of its own: `python -m openllama_cli.benchmark.worker JOB` prints a line of JSON.
 
+JOB is JSON: the fields of a `Job`, with "only_load" true to load its model and no more; or "bandwidth_of", a device.
+
 Nothing is warmed up, since every command line is a first run.
 """
 
@@ -8,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +96,7 @@ def measure(job: Job) -> dict[str, Any]:
 def _loop(loaded: "LoadedModel", job: Job) -> Run:
     """The decode loop, with its forward pass made."""
     from openllama_cli.generation.decode.config import SamplingConfig
-    from openllama_cli.generation.decode.loop import Request, Step
+    from openllama_cli.generation.decode.loop import Request
     from openllama_cli.generation.session import make_engine
 
     config = SamplingConfig(max_tokens=job.max_tokens)
@@ -102,7 +104,7 @@ def _loop(loaded: "LoadedModel", job: Job) -> Run:
 
     def run(rows: list[list[int]]) -> list[float]:
         requests = (Request(row, prompt, config) for row, prompt in enumerate(rows))
-        return [time.perf_counter() for event in engine(requests) if isinstance(event, Step) and event.scored is not None]
+        return [time.perf_counter() for step in engine(requests) if step.scored is not None]
 
     return run
 
@@ -153,13 +155,13 @@ def _peak_memory(loaded: "LoadedModel") -> int:
 def main() -> None:
     """Measure the job on the command line; an expected failure is printed as JSON too."""
     request = json.loads(sys.argv[1])
-    bandwidth, only_load = request.pop("bandwidth", False), request.pop("only_load", False)
+    only_load = request.pop("only_load", False)
     try:
-        if bandwidth:
+        if "bandwidth_of" in request:
             from openllama_cli.devices.machine.measure import bandwidth as measure_bandwidth
             from openllama_cli.system.device import main_device
 
-            answer: dict[str, Any] = {"bandwidth_gb_per_s": measure_bandwidth(str(main_device(request["device"])))}
+            answer: dict[str, Any] = {"bandwidth_gb_per_s": measure_bandwidth(str(main_device(request["bandwidth_of"])))}
         elif only_load:
             answer = {"loaded": str(load_model(Job(**request)).dtype)}
         else:
@@ -167,12 +169,6 @@ def main() -> None:
     except OlcError as error:
         answer = {"error": [error.cause, error.remedy]}
     print(json.dumps(answer))
-
-
-def arguments(job: Job, *, only_load: bool = False) -> list[str]:
-    """The command that measures a job, or only loads its model."""
-    request = {**asdict(job), **({"only_load": True} if only_load else {})}
-    return [sys.executable, "-m", "openllama_cli.benchmark.worker", json.dumps(request)]
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking, parse_kinds, spans
-from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, Annotated, lacking, parse_kinds, spans
 from openllama_cli.commands.shared.annotations import (
     PipelineOptions,
     annotation_view,
     pipeline_options,
-    show_piece,
     tell_lacking,
     tell_notes,
 )
-from openllama_cli.commands.shared.options import file_option
+from openllama_cli.commands.shared.options import file_option, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
@@ -46,12 +44,7 @@ Examples:
 @click.option("--only", metavar="KINDS", show_default="all except vectors", help=f"Comma-separated: any of {', '.join(KINDS)}.")
 @click.option("--similar", nargs=2, metavar="A B", help="Similarity of two words or sentences, by their word vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the shape of spaCy's Doc.to_json.")
-@click.option(
-    "--svg",
-    metavar="FILE",
-    help="Save a picture of the dependencies, or of the entities with --only entities.",
-    shell_complete=suggest.files,
-)
+@svg_option("Save a picture of the dependencies, or of the entities with --only entities.")
 @pipeline_options
 def command(
     text: str | None,
@@ -94,14 +87,14 @@ def _compare(chosen: PipelineOptions, texts: tuple[str, str], *, as_json: bool) 
     for text in texts:
         utf8(text)
     pipeline = chosen.open()
-    found = similarity(pipeline, *texts)
+    cosine, unknown = similarity(pipeline, *texts)
     if as_json:
-        numbers = {"a": texts[0], "b": texts[1], "cosine": found.cosine, "unknown": list(found.unknown)}
+        numbers = {"a": texts[0], "b": texts[1], "cosine": cosine, "unknown": unknown}
         out_json({"similarity": numbers, "olc": pipeline.identity})
     else:
-        out(f"{found.cosine:.4f}\n")
-    if found.unknown:
-        note(f"{pipeline.name} has no vector for {', '.join(found.unknown)}; the other words were compared")
+        out(f"{cosine:.4f}\n")
+    if unknown:
+        note(f"{pipeline.name} has no vector for {', '.join(unknown)}; the other words were compared")
     tell_notes(pipeline)
 
 
@@ -122,11 +115,11 @@ def _annotate(pipeline: "Pipeline", text: str, kinds: Sequence[str], *, asked: b
         return
     view = annotation_view(kinds, absent)
     for piece in every:
-        show_piece(view, text, piece)
+        view.show(text, piece.start, piece.tokens, piece.ents, piece.sents)
 
 
 def _write_json(text: str, pieces: Iterator["Piece"], kinds: Sequence[str], about: dict[str, Any]) -> None:
-    """Write `documents.document` as it comes, tokens first: they are many, so they are not kept."""
+    """Write `Annotated.document` as it comes, tokens first: they are many, so they are not kept."""
     kept: list[Piece] = []
     out(f'{{"text": {_json(text)}, "tokens": [')
     separator = ""
@@ -156,7 +149,7 @@ def _draw(pipeline: "Pipeline", text: str, piece: "Piece", kinds: Sequence[str],
     end = piece.tokens[-1]["end"] if piece.tokens else 0
     limit = "" if piece.last else f", of the first {end} characters only"
     if drawable[0] == "dependencies":
-        picture, omitted = dependency_svg(pipeline, document(text[:end], [piece], KINDS))
+        picture, omitted = dependency_svg(pipeline, Annotated(text[:end], [piece]).document(KINDS))
         limit = f", of the first {MOST_SENTENCES} sentences only" if omitted else limit
     else:
         picture = entity_svg(text[:end], piece.ents)

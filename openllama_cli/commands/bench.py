@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import click
 from openllama_cli.benchmark.runs import METRICS, Result, Spread, measure_bandwidth, run
 from openllama_cli.benchmark.shapes import SHAPES, random_model
 from openllama_cli.benchmark.worker import Job, prompt_lengths
-from openllama_cli.commands.shared.options import Command, model_options
+from openllama_cli.commands.shared.options import model_options, number_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import UsageError
 from openllama_cli.models.checkpoint.inspect import inspect
@@ -35,15 +35,11 @@ Examples:
 """
 
 
-def _number(*names: str, least: int = 1, default: int, help: str) -> Callable[[Command], Command]:
-    return click.option(*names, type=click.IntRange(least), default=default, show_default=True, metavar="N", help=help)
-
-
 @click.command(epilog=EXAMPLES)
 @click.option("--shape", metavar="|".join(SHAPES), help="Random weights of this shape, written to the cache once.")
 @click.option("--stored", metavar="float16|bfloat16", show_default="float16", help="Storage type of --shape's weights.")
-@_number("--prompt-tokens", default=64, help="Tokens per prompt.")
-@_number("-n", "--max-tokens", least=2, default=64, help="Tokens to generate per row.")
+@number_option("--prompt-tokens", default=64, help="Tokens per prompt.")
+@number_option("-n", "--max-tokens", least=2, default=64, help="Tokens to generate per row.")
 @click.option(
     "--batch-size",
     "--batch",
@@ -52,10 +48,10 @@ def _number(*names: str, least: int = 1, default: int, help: str) -> Callable[[C
     metavar="N,N,…",
     help="Batch sizes to measure; above 1, prompts differ in length.",
 )
-@_number("--runs", default=3, help="Measurements of each kind, each in a fresh process.")
+@number_option("--runs", default=3, help="Measurements of each kind, each in a fresh process.")
 @click.option("--against", type=click.Choice(["transformers"]), help="Also measure model.generate as the baseline, in turn.")
 @click.option("--against-dtype", metavar="DTYPE", show_default="bfloat16", help="Precision of the baseline.")
-@_number("--busy", least=0, default=0, help="Busy processes to run alongside.")
+@number_option("--busy", least=0, default=0, help="Busy processes to run alongside.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document with every measurement.")
 @click.option("--svg", metavar="FILE", help="Save the bars as a picture.")
 @model_options

@@ -2,15 +2,21 @@
 
 import secrets
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared.annotations import PipelineOptions, completions_json, pipeline_options, show_completions
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import escape_option, file_option, model_options, sampling_options, template_option
+from openllama_cli.commands.shared.options import (
+    escape_option,
+    file_option,
+    model_options,
+    number_option,
+    sampling_options,
+    template_option,
+)
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -20,9 +26,6 @@ from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import note, out_json
 from openllama_cli.terminal.views.complete import CompletionWriter, show_stats
-
-if TYPE_CHECKING:
-    from openllama_cli.prompt_templates import PromptTemplate
 
 EXAMPLES = """\b
 Examples:
@@ -45,14 +48,7 @@ Examples:
 @click.option(
     "--logprobs", type=int, metavar="K", help="With --json: the log-probability of each token and of the K most likely ones."
 )
-@click.option(
-    "--num-samples",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of completions to sample.",
-)
+@number_option("--num-samples", default=1, help="Number of completions to sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one OpenAI text_completion object.")
 @click.option("--no-stream", is_flag=True, help="Print the completion when it is finished, not as it is generated.")
 @click.option("--stats", is_flag=True, help="Print timings and speeds to stderr.")
@@ -63,12 +59,11 @@ Examples:
     show_default=True,
     help="olc's own decode loop, or transformers' model.generate, the reference.",
 )
-@click.option(
+@number_option(
     "--speculate",
-    type=click.IntRange(0, 64),
+    least=0,
+    most=64,
     default=0,
-    show_default=True,
-    metavar="N",
     help="Draft up to N tokens from earlier text (prompt lookup) and verify them in one pass; faster for summaries and code.",
 )
 @click.option("--annotate", is_flag=True, help="Annotate the completion with spaCy; see `olc annotate --help`.")
@@ -113,7 +108,11 @@ def command(
     source = read_prompt(prompt, file, template, values, escape=escape)
     if prompt is not None and not escape:
         hint_escape([prompt])
-    sampling = _sampling(given, source.template, samples=num_samples, logprobs=logprobs)
+    settings: dict[str, Any] = {**given, "logprobs": logprobs}
+    if source.template is not None:
+        settings["stop"] = (*given.get("stop", ()), *source.template.stop)
+        settings.setdefault("max_tokens", source.template.max_tokens)
+    sampling = choose_sampling(settings, samples=num_samples)
     opened = open_model(spec)
     tokens = opened.tokenizer.encode(source.text)
     check_context(opened, len(tokens), sampling.max_tokens)
@@ -142,17 +141,6 @@ def command(
             show_completions(pipeline, [row.text for row in run.rows])
     if stats:
         show_stats(run.timings.as_dict(), device=loaded.device, dtype=loaded.precision, forward=run.forward)
-
-
-def _sampling(
-    given: Mapping[str, Any], template: "PromptTemplate | None", *, samples: int, logprobs: int | None
-) -> SamplingConfig:
-    """The options that were given, above a template's settings."""
-    settings: dict[str, Any] = {**given, "logprobs": logprobs}
-    if template is not None:
-        settings["stop"] = (*given.get("stop", ()), *template.stop)
-        settings.setdefault("max_tokens", template.max_tokens)
-    return choose_sampling(settings, samples=samples)
 
 
 def _document(run: Run, engine: str, *, echo: str | None) -> dict[str, Any]:

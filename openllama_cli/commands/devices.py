@@ -59,7 +59,6 @@ def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_
     "problems": [{"severity", "code", "message", "fix"}]}.
     """
     ModelSpec(model=model, device=device)  # A wrong option fails before torch is imported.
-    from openllama_cli.devices.advice import stops
     from openllama_cli.devices.machine.probe import MachineProbe
     from openllama_cli.devices.report import document, examine
 
@@ -68,13 +67,17 @@ def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_
         out_json(document(report))
     else:
         _show(report)
-    ctx.exit(1 if stops(report.problems) else 0)
+    ctx.exit(1 if any(problem.severity == "error" for problem in report.problems) else 0)
 
 
 def _show(report: "Report") -> None:
     """The report for people."""
     facts = report.facts
-    fields(_versions(facts))
+    there = {name: version for name, version in facts.versions.items() if version or name != "driver"}
+    versions = [(name.replace("_", " "), version or "not installed") for name, version in there.items()]
+    # A line per version in a pipe, one line on a terminal.
+    in_one = [("versions", ", ".join(f"{name} {version}" for name, version in versions))]
+    fields(in_one if is_terminal(sys.stdout) else versions)
     out("\n")
     fields(_machine(facts))
     if facts.accelerators:
@@ -92,8 +95,14 @@ def _show(report: "Report") -> None:
         out("\n")
         table(("device", "name", "free", "memory", "bandwidth", "capability"), rows, right=("free", "memory", "bandwidth"))
     if facts.measured:
+        results = [
+            (device, dtype, *_measurement(result))
+            for device, measured in facts.measured.items()
+            for dtype, result in measured.dtypes.items()
+        ]
+        columns = ("device", "type", "result", "error", "prefill", "decode", "decode by oneDNN")
         out("\n")
-        _show_measurements(facts)
+        table(columns, results, right=columns[3:], optional=("decode by oneDNN", "error"))
     if report.plan is not None:
         out("\n")
         _show_plan(report.plan)
@@ -102,15 +111,6 @@ def _show(report: "Report") -> None:
         show_findings([(one.severity, one.code, one.message, one.fix) for one in report.problems])
     elif is_terminal(sys.stdout):
         out("no problems found\n", style="green")
-
-
-def _versions(facts: "Facts") -> list[tuple[str, str]]:
-    """A line per version in a pipe, one line on a terminal."""
-    there = {name: version for name, version in facts.versions.items() if version or name != "driver"}
-    known = [(name.replace("_", " "), version or "not installed") for name, version in there.items()]
-    if not is_terminal(sys.stdout):
-        return known
-    return [("versions", ", ".join(f"{name} {version}" for name, version in known))]
 
 
 def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
@@ -147,17 +147,6 @@ def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
 def _bandwidth(facts: "Facts", device: str) -> str:
     measured = facts.measured.get(device)
     return "" if measured is None or measured.bandwidth_gb_per_s is None else f"{measured.bandwidth_gb_per_s:.0f} GB/s"
-
-
-def _show_measurements(facts: "Facts") -> None:
-    """Every device in every dtype."""
-    rows = [
-        (device, dtype, *_measurement(result))
-        for device, measured in facts.measured.items()
-        for dtype, result in measured.dtypes.items()
-    ]
-    columns = ("device", "type", "result", "error", "prefill", "decode", "decode by oneDNN")
-    table(columns, rows, right=columns[3:], optional=("decode by oneDNN", "error"))
 
 
 def _measurement(result: "DtypeResult") -> tuple[str, ...]:

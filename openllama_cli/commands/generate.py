@@ -1,6 +1,7 @@
 """`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options
+from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
@@ -60,9 +61,7 @@ Examples:
     "--check", "checking", is_flag=True, help="Compare with model.generate and a full forward pass; exit 1 if they differ."
 )
 @click.option("--trace", is_flag=True, help="Print every decode step: candidates, chosen token, entropy.")
-@click.option(
-    "--svg", metavar="FILE", help="Save the completions, shaded by probability, as an SVG image.", shell_complete=suggest.files
-)
+@svg_option("Save the completions, shaded by probability, as an SVG image.")
 @sampling_options(DEFAULTS)
 @model_options
 def command(
@@ -115,16 +114,13 @@ def command(
     else:
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         if as_json:
-            out_json({"model": model.name, "seed": sampling.seed, "completions": _documents(run, texts, echo, logprobs)})
+            # tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null).
+            made = [vars(run.result(text, row, echo=echo)) for text, row in zip(texts, run.rows, strict=True)]
+            names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
+            documents = [{name: one[name] if name != "logprobs" or logprobs else None for name in names} for one in made]
+            out_json({"model": model.name, "seed": sampling.seed, "completions": documents})
         else:
             _show(run, texts, svg=svg, echo=echo, logprobs=logprobs)
-
-
-def _documents(run: Run, texts: Sequence[str], echo: bool, logprobs: bool) -> list[dict[str, Any]]:
-    """tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null)."""
-    made = [run.result(text, row, echo=echo) for text, row in zip(texts, run.rows, strict=True)]
-    names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
-    return [{name: getattr(one, name) if name != "logprobs" or logprobs else None for name in names} for one in made]
 
 
 def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:
@@ -172,18 +168,17 @@ def _shaded(tokenizer: "Tokenizer", row: "Completion") -> "list[Shaded]":
 
 def _trace(run: Run, texts: Sequence[str]) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
-    from openllama_cli.terminal.views.generate import TraceWriter
+    from openllama_cli.terminal.views.generate import begin_trace, trace
 
-    writer, tokenizer = TraceWriter(), run.model.tokenizer
-    position = 0
+    tokenizer, position = run.model.tokenizer, 0
     for step in run.steps():
         if step.prefilled:
-            writer.begin(texts[step.row])
+            begin_trace(texts[step.row])
             position = len(run.rows[step.row].prompt)
         elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
             top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
-            writer.step(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
+            trace(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
             note(f"stopped by {_ENDS[step.finish_reason]}")
@@ -203,9 +198,12 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
     checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, *ids))
     dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:
-        out_json({"model": model.name, "dtype": dtype, "checks": [_as_json(texts[one.row], one) for one in checks]})
+        documents = [{"prompt": texts[one.row], "same": one.same, **asdict(one)} for one in checks]
+        for document in documents:
+            del document["row"]
+        out_json({"model": model.name, "dtype": dtype, "checks": documents})
     else:
-        rows = [[texts[one.row], str(len(one.ours)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
+        rows = [[texts[one.row], str(len(one.tokens)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
         table(["prompt", "tokens", "against model.generate", "largest logprob difference"], rows, right=["tokens"])
     differing = sum(not one.same for one in checks)
     if differing and dtype == "float32":
@@ -222,15 +220,3 @@ def _verdict(one: "Check") -> str:
     place, margin = one.first_difference, one.margin
     verdict = "equal" if place is None else f"differ from token {place + 1}"
     return verdict if margin is None else f"{verdict} (margin {margin:.2g})"
-
-
-def _as_json(prompt: str, one: "Check") -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "same": one.same,
-        "tokens": list(one.ours),
-        "generate_tokens": list(one.theirs),
-        "first_difference": one.first_difference,
-        "margin": one.margin,
-        "logprob_difference": one.logprob_difference,
-    }

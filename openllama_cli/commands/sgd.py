@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.options import svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.sgd.config import CLASSES, COST_NAMES, SgdConfig, one_thread, parse_sizes
@@ -64,13 +65,7 @@ Handwritten Digits, UCI, 1998, https://doi.org/10.24432/C50P49 (CC BY 4.0).
     shell_complete=suggest.files,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every epoch and the confusion matrix.")
-@click.option(
-    "--svg",
-    "--plot",
-    metavar="FILE",
-    help="Save the curves and the weights of the first layer as a picture.",
-    shell_complete=suggest.files,
-)
+@svg_option("Save the curves and the weights of the first layer as a picture.", "--plot")
 @click.option("--check", "checking", is_flag=True, help="Compare gradients and weights with finite differences and torch.")
 @click.option("--explain", "explaining", is_flag=True, help="Walk through the update of one mini-batch, number by number.")
 def command(
@@ -124,7 +119,15 @@ def command(
         return
     network = Network(config.sizes, config.cost, config.seed)
     if explaining:
-        _explain(network, training_data, config)
+        import numpy as np
+
+        from openllama_cli.sgd.explain import explain
+        from openllama_cli.terminal.views.sgd import show_steps
+
+        mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = explain(network, mini_batch, config.eta)
+        show_steps(steps)
         return
     epochs_done = _train(network, training_data, test_data, config, quiet=as_json)
     if as_json or is_terminal(sys.stdout):
@@ -182,7 +185,7 @@ def _report(
     from openllama_cli.terminal.views.sgd import show_confusion, show_misread
 
     show_confusion(counts)
-    drawn = [(test_data.x[one.place].reshape(digits.shape).tolist(), one.label, one.answer) for one in misread[:_DRAWN]]
+    drawn = [(test_data.x[place].reshape(digits.shape).tolist(), *read) for place, *read in misread[:_DRAWN]]
     show_misread(drawn, len(misread))
 
 
@@ -193,39 +196,20 @@ def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> Non
 
     comparisons = list(check(training_data, config))
     if as_json:
-        documents = [
-            {
-                "what": one.what,
-                "against": one.against,
-                "numbers": one.count,
-                # JSON has no NaN.
-                "largest_difference": one.difference if one.difference < float("inf") else None,
-                "tolerance": one.tolerance,
-                "ok": one.ok,
-            }
-            for one in comparisons
-        ]
+        documents = [{**asdict(one), "ok": one.ok} for one in comparisons]
+        for document in documents:
+            if not document["largest_difference"] < float("inf"):
+                document["largest_difference"] = None  # JSON has no NaN.
         out_json({"checks": documents})
     else:
         columns = ["what", "against", "numbers", "largest difference", "tolerance", "equal"]
         rows = []
         for one in comparisons:
-            figures = (f"{one.count:,}", f"{one.difference:.1e}", f"{one.tolerance:.0e}")
+            figures = (f"{one.numbers:,}", f"{one.largest_difference:.1e}", f"{one.tolerance:.0e}")
             rows.append([one.what, one.against, *figures, "yes" if one.ok else "NO"])
         table(columns, rows, right=columns[2:5], optional=["numbers", "tolerance"])
     worst = next((one for one in comparisons if not one.ok), None)
     if worst is not None:
-        cause = f"{worst.what} and {worst.against} differ by up to {worst.difference:.1e}, more than {worst.tolerance:.0e}"
+        by = f"{worst.largest_difference:.1e}, more than {worst.tolerance:.0e}"
+        cause = f"{worst.what} and {worst.against} differ by up to {by}"
         raise OlcError(cause, "please report this with the command and its seed", code="check_failed")
-
-
-def _explain(network: "Network", training_data: "Samples", config: SgdConfig) -> None:
-    import numpy as np
-
-    from openllama_cli.sgd.explain import explain
-    from openllama_cli.terminal.views.sgd import show_steps
-
-    mini_batch = next(network.mini_batches(training_data, config.mini_batch_size))
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = explain(network, mini_batch, config.eta)
-    show_steps(steps)

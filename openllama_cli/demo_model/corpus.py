@@ -55,12 +55,8 @@ class Fact:
         return [phrasing for phrasing in self.phrasings if phrasing.split in splits]
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """An opening that does not ask for a fact, and the text that follows it, byte for byte."""
-
-    opening: str
-    then: str
+# An opening that does not ask for a fact, and the text that follows it, byte for byte.
+Continuation = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def load_corpus() -> Corpus:
     entries = _read("continuations.toml")["continuation"]
     return Corpus(
         facts=tuple(fact for topic in topics for fact in _facts_of(_read(topic), wordings)),
-        continuations=tuple(Continuation(opening, entry["then"]) for entry in entries for opening in entry["openings"]),
+        continuations=tuple((opening, entry["then"]) for entry in entries for opening in entry["openings"]),
         unknown=tuple(_unknown(_read("unknown.toml"))),
         lead_ins=tuple(wordings["lead_in"]["trained"]),
         held_out_lead_ins=tuple(wordings["lead_in"]["held_out"]),

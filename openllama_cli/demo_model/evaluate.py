@@ -61,9 +61,7 @@ def cases(corpus: Corpus, *, seed: int = 0, every_format: bool = False) -> list[
     for unknown in corpus.unknown:
         group = "unknown_held_out" if unknown.held_out else "unknown_trained"
         found += questions(group, "unknown", unknown.question, unknown.answer)
-    for continuation in corpus.continuations:
-        found.append(Case("continuation", "continuations", continuation.opening, continuation.then))
-    return found
+    return found + [Case("continuation", "continuations", *continuation) for continuation in corpus.continuations]
 
 
 def sample(found: list[Case], count: int, seed: int) -> list[Case]:

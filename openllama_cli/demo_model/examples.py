@@ -130,8 +130,8 @@ class ExampleStream:
             return self._single(unknown.question, unknown.answer)
         kind -= UNKNOWN
         if kind < CONTINUATION:
-            continuation = rng.choice(self.corpus.continuations)
-            return (Part(continuation.opening, answer=False), Part(continuation.then, answer=True))
+            opening, then = rng.choice(self.corpus.continuations)
+            return (Part(opening, answer=False), Part(then, answer=True))
         kind -= CONTINUATION
         if kind < FEW_SHOT:
             return self._few_shot(rng.randint(1, 4))

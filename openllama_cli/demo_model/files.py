@@ -32,8 +32,8 @@ def training_lines(corpus: Corpus) -> Iterator[str]:
     for unknown in corpus.unknown:
         if not unknown.held_out:
             yield f"Q: {unknown.question}"
-    for continuation in corpus.continuations:
-        yield from (continuation.opening + continuation.then).split("\n")
+    for opening, then in corpus.continuations:
+        yield from (opening + then).split("\n")
 
 
 def train_tokenizer(corpus: Corpus, path: Path, *, vocab_size: int) -> None:

@@ -54,12 +54,8 @@ class Row:
     weights: list[float]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """ids: int64 [rows, length], padded on the right with 0; weights: float32 of the same shape, 0 for padding."""
-
-    ids: torch.Tensor
-    weights: torch.Tensor
+# Token ids, int64 [rows, length], padded on the right with 0; and weights, float32 of the same shape, 0 for padding.
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def to_row(parts: Parts, encoder: PartEncoder) -> Row:
@@ -92,24 +88,15 @@ def batches(stream: ExampleStream, encoder: PartEncoder, *, tokens: int, seed: i
             rows.append(row)
             total += len(row.ids)
         rows.sort(key=lambda row: len(row.ids))
-        pool = list(_cut(rows, tokens))
+        pool: list[list[Row]] = [[]]
+        for row in rows:
+            if pool[-1] and len(row.ids) * (len(pool[-1]) + 1) > tokens:
+                pool.append([])
+            pool[-1].append(row)
         rng.shuffle(pool)
-        yield from (_stack(group) for group in pool)
-
-
-def _cut(rows: list[Row], tokens: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        if group and len(row.ids) * (len(group) + 1) > tokens:
-            yield group
-            group = []
-        group.append(row)
-    yield group
-
-
-def _stack(rows: list[Row]) -> Batch:
-    ids, weights = [torch.tensor(row.ids) for row in rows], [torch.tensor(row.weights) for row in rows]
-    return Batch(pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True))
+        for group in pool:
+            ids, weights = [torch.tensor(row.ids) for row in group], [torch.tensor(row.weights) for row in group]
+            yield pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True)
 
 
 def build_model(config: TrainingConfig) -> LlamaForCausalLM:
@@ -167,11 +154,16 @@ def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float]
     stream, encoder = ExampleStream(corpus, config.seed), PartEncoder(tokenizer)
     source = batches(stream, encoder, tokens=config.tokens_per_batch, seed=config.seed)
     model = build_model(config)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+    # Weight decay only for matrices.
+    groups = [
+        {"params": [one for one in model.parameters() if one.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [one for one in model.parameters() if one.dim() == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     losses: list[float] = []
     for step in range(config.steps):
-        loss = _loss(model, next(source), bfloat16=config.bfloat16)
+        loss = _loss(model, *next(source), bfloat16=config.bfloat16)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -184,22 +176,15 @@ def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float]
     return losses
 
 
-def _loss(model: LlamaForCausalLM, batch: Batch, *, bfloat16: bool) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor, *, bfloat16: bool) -> torch.Tensor:
     """Weighted mean cross-entropy of the next token. Padding is on the right, where causal attention does not look."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        hidden = model.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
-        weights = batch.weights[:, 1:].flatten()
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        weights = weights[:, 1:].flatten()
         counted = weights > 0
         logits = model.lm_head(hidden.flatten(0, 1)[counted])
-    losses = torch.nn.functional.cross_entropy(logits.float(), batch.ids[:, 1:].flatten()[counted], reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:].flatten()[counted], reduction="none")
     return (losses * weights[counted]).sum() / weights.sum()
-
-
-def _parameter_groups(model: LlamaForCausalLM, config: TrainingConfig) -> list[dict[str, object]]:
-    """Weight decay only for matrices."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    return [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _rate(step: int, config: TrainingConfig) -> float:

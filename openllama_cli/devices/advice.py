@@ -34,11 +34,6 @@ def diagnose(facts: Facts, plan: ModelPlan | None = None, device: str = "auto") 
     return tuple(sorted(found, key=lambda problem: _SEVERITIES.index(problem.severity)))
 
 
-def stops(problems: tuple[Problem, ...]) -> bool:
-    """Whether one of these would stop a completion."""
-    return any(problem.severity == "error" for problem in problems)
-
-
 def has_device(facts: Facts, device: str) -> bool:
     """Whether `--device` names something that torch can use here."""
     return device in ("auto", "cpu") or main_device(facts, device) in {gpu.device for gpu in facts.accelerators}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.devices.advice import diagnose, has_device
-from openllama_cli.devices.machine.facts import Facts, Problem
+from openllama_cli.devices.machine.facts import Facts, Measurement, Problem
 from openllama_cli.devices.machine.probe import MachineProbe
 from openllama_cli.devices.planning.memory import DtypePlan, free_memory, main_device
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 # For all devices together; no measurement starts after it.
 MEASURING_S = 10.0
@@ -40,19 +40,16 @@ def examine(
     model that is missing or broken.
     """
     progress = progress or NullProgress()
+    plan = None
     known = look_up(model) if model is not None else None  # Before torch is imported: a wrong name fails at once.
-    try:
-        progress.start("examining this machine", None)
+    with shown(progress, "examining this machine", None):
         facts = probe.facts()
-        usable = facts.torch.version is not None
-        if measure and usable:
-            facts = _measured(facts, probe, device, progress)
-        plan = None
-        if known is not None and usable:
-            progress.start(f"planning {known.name}", None)
+    usable = facts.torch.version is not None
+    if measure and usable:
+        facts = _measured(facts, probe, device, progress)
+    if known is not None and usable:
+        with shown(progress, f"planning {known.name}", None):
             plan = plan_model(known, facts, device if has_device(facts, device) else "auto")
-    finally:
-        progress.finish()
     return Report(facts, plan, diagnose(facts, plan, device))
 
 
@@ -72,27 +69,18 @@ def document(report: Report) -> dict[str, Any]:
     """The JSON document: versions, devices, backends, checks, cache, model (or null), problems. Sizes are bytes."""
     facts = report.facts
     derived = {"device": "cpu", "usable_cores": facts.cpu.usable_cores, "memory_free": facts.cpu.memory_free}
+    measured = {name: dataclasses.asdict(found) for name, found in facts.measured.items()}
+    nothing = dict.fromkeys(field.name for field in dataclasses.fields(Measurement))
     devices = [dataclasses.asdict(facts.cpu) | derived, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
     return {
         "versions": dict(facts.versions),
-        "devices": [device | _measurement(facts, device["device"]) for device in devices],
+        "devices": [device | measured.get(device["device"], nothing) for device in devices],
         "backends": dict(facts.backends),
         "checks": [dataclasses.asdict(check) for check in facts.checks],
         "cache": dataclasses.asdict(facts.cache)
         | {"largest": dict(zip(("repo_id", "bytes"), facts.cache.largest, strict=True)) if facts.cache.largest else None},
         "model": _model(report.plan) if report.plan is not None else None,
         "problems": [dataclasses.asdict(problem) for problem in report.problems],
-    }
-
-
-def _measurement(facts: Facts, device: str) -> dict[str, Any]:
-    measured = facts.measured.get(device)
-    if measured is None:
-        return {"bandwidth_gb_per_s": None, "dtypes": None, "measured_s": None}
-    return {
-        "bandwidth_gb_per_s": measured.bandwidth_gb_per_s,
-        "dtypes": {name: dataclasses.asdict(result) for name, result in measured.dtypes.items()},
-        "measured_s": measured.seconds,
     }
 
 

@@ -6,7 +6,6 @@ It uses the threads of torch's own OpenMP: a second thread pool would compete fo
 import ctypes
 import functools
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,17 +26,6 @@ _ARGUMENTS = {
 _TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
 # With fewer elements than this, waking a second thread takes longer than it saves.
 _SMALL = 200_000
-
-
-@dataclass(frozen=True)
-class Functions:
-    """The library's functions by name, without the prefix olc_.
-
-    parallel: address of GOMP_parallel in the OpenMP that torch has loaded: GNU's, or Intel's or LLVM's, which provide it too.
-    """
-
-    by_name: dict[str, Any]
-    parallel: int | None
 
 
 def usable() -> bool:
@@ -68,14 +56,18 @@ def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> N
     assert found is not None
     if threads is None:
         threads = 1 if work < _SMALL else torch.get_num_threads()
-    if found.by_name[name](*arguments, threads, found.parallel):
+    by_name, parallel = found
+    if by_name[name](*arguments, threads, parallel):
         raise MemoryError(f"no memory for the kernel {name}")
 
 
 @functools.cache
-def functions() -> Functions | None:
-    """The library; None if it is not compiled or is of other sources, if the system refuses AMX's registers, or if torch has
-    no OpenMP to share.
+def functions() -> tuple[dict[str, Any], int | None] | None:
+    """The library's functions by name, without the prefix olc_, and the address of GOMP_parallel in the OpenMP that torch has
+    loaded: GNU's, or Intel's or LLVM's, which provide it too.
+
+    None if the library is not compiled or is of other sources, if the system refuses AMX's registers, or if torch has no OpenMP
+    to share.
     """
     if not sys.platform.startswith("linux") or not LIBRARY.is_file():
         return None
@@ -94,4 +86,4 @@ def functions() -> Functions | None:
         parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
         return None  # A torch without OpenMP: one thread would be slower than torch's own.
-    return Functions(by_name, parallel)
+    return by_name, parallel

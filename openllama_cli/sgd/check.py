@@ -25,18 +25,18 @@ _PERTURBATION, _UNSTABLE = 1e-12, 1e-7
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to compute the same numbers. difference: the largest, relative for numbers above 1. count: how many."""
+    """Two ways to compute the same numbers. numbers: how many. largest_difference: relative for numbers above 1."""
 
     what: str
     against: str
-    count: int
-    difference: float
+    numbers: int
+    largest_difference: float
     tolerance: float
 
     @property
     def ok(self) -> bool:
         """Whether they agree; NaN does not."""
-        return self.difference <= self.tolerance
+        return self.largest_difference <= self.tolerance
 
 
 def check(training_data: Samples, config: SgdConfig) -> Iterator[Comparison]:

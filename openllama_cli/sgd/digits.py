@@ -72,7 +72,9 @@ def read_digits(paths: Sequence[Path] = ()) -> Digits:
     train, *rest = (_read(*pair) for pair in pairs)
     name = ", ".join(path.name or str(path) for path in paths) or "the UCI digits"
     if not rest:
-        held_out = _every_fifth(train.labels)
+        # Every fifth of each digit, so that both parts have the same mixture.
+        places = [[place for place, label in enumerate(train.labels) if label == digit] for digit in range(CLASSES)]
+        held_out = frozenset(place for one in places for place in one[_FIRST_HELD_OUT::_FIFTH])
         if not held_out:
             cause = f"{train.file.name} holds {train.images.count} images, too few to hold out a fifth of each digit"
             raise UsageError(cause, "give three or more images of a digit")
@@ -112,12 +114,6 @@ def _read(images_file: Path, labels_file: Path) -> Labeled:
     if images.count != len(labels):
         raise damaged(labels_file, f"{len(labels):,} labels for the {images.count:,} images of {images_file.name}")
     return Labeled(images, labels, images_file)
-
-
-def _every_fifth(labels: bytes) -> frozenset[int]:
-    """Indices of the images held out: every fifth of each digit, so that both parts have the same mixture."""
-    places = [[place for place, label in enumerate(labels) if label == digit] for digit in range(CLASSES)]
-    return frozenset(place for one in places for place in one[_FIRST_HELD_OUT::_FIFTH])
 
 
 def _find_pairs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:

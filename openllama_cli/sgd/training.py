@@ -33,14 +33,8 @@ class Epoch:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Misread:
-    """A misclassified test image. place: in the test data. sure: the output for the wrong digit."""
-
-    place: int
-    label: int
-    answer: int
-    sure: float
+# A misclassified test image: its place in the test data, its digit, and what it was read as.
+Misread = tuple[int, int, int]
 
 
 def train(network: Network, training_data: Samples, test_data: Samples, config: SgdConfig) -> Iterator[Epoch]:
@@ -77,11 +71,9 @@ def confusion(network: Network, test_data: Samples) -> tuple[list[list[int]], li
     labels, answers = test_data.y.argmax(axis=1), outputs.argmax(axis=1)
     counts: NDArray[np.int64] = np.zeros((outputs.shape[1],) * 2, np.int64)
     np.add.at(counts, (labels, answers), 1)
-    wrong = [
-        Misread(int(place), int(labels[place]), int(answers[place]), float(outputs[place].max()))
-        for place in np.flatnonzero(labels != answers)
-    ]
-    return counts.tolist(), sorted(wrong, key=lambda one: -one.sure)
+    wrong = np.flatnonzero(labels != answers)
+    order = wrong[np.argsort(-outputs[wrong].max(axis=1), kind="stable")]
+    return counts.tolist(), [(int(place), int(labels[place]), int(answers[place])) for place in order]
 
 
 def trouble(network: Network, test_data: Samples, epochs: Sequence[Epoch], config: SgdConfig) -> tuple[str, str] | None:

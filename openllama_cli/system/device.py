@@ -105,12 +105,17 @@ def cpu_instructions() -> frozenset[str]:
     probe = getattr(torch.cpu, "get_capabilities", None)  # Since torch 2.11.
     if probe is not None:
         return frozenset(name for name, there in probe().items() if there is True)
+    return frozenset(cpuinfo("flags", "Features").split())
+
+
+def cpuinfo(*keys: str) -> str:
+    """The value of the first line of /proc/cpuinfo that has one of these keys; "" without one."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
-    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
-    return frozenset(name for line in lines for name in line.split())
+        return ""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
 
 
 def free_bytes(device: "torch.device") -> int:

@@ -10,25 +10,19 @@ class Progress(Protocol):
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a piece of work. total_bytes None: it is not known how much there is."""
+        return
 
     def advance(self, count: int) -> None:
         """`count` more bytes are done; a negative count takes back bytes that have to be done again."""
+        return
 
     def finish(self) -> None:
         """The piece of work has ended, well or not."""
+        return
 
 
-class NullProgress:
-    """Progress that nobody looks at."""
-
-    def start(self, label: str, total_bytes: int | None) -> None:
-        """Nothing is shown."""
-
-    def advance(self, count: int) -> None:
-        """Nothing is shown."""
-
-    def finish(self) -> None:
-        """Nothing is shown."""
+class NullProgress(Progress):
+    """Progress that nobody looks at: the methods as they stand above."""
 
 
 @contextlib.contextmanager

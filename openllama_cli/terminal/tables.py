@@ -17,7 +17,6 @@ def table(
     *,
     right: Sequence[str] = (),
     optional: Sequence[str] = (),
-    title: str = "",
 ) -> None:
     """Show rows under columns.
 
@@ -28,8 +27,7 @@ def table(
         out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
         return
     columns, rows = _fitted(columns, rows, optional)
-    heading = Text(title) if title else None
-    view = Table(box=None, title=heading, title_justify="left", header_style="bold", pad_edge=False)
+    view = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         view.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.annotation import annotate as module
 from openllama_cli.annotation.annotate import annotate, annotate_completions, annotate_rows, cut, similarity
-from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, document, lacking
+from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, Annotated, lacking
 from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
 from openllama_cli.errors import OlcError, UsageError
 from tests.support.forked import Forked
@@ -27,7 +27,7 @@ EMOJI = "🐋 👩🏽‍🚀🇩🇪 e\u0301 👨‍👩‍👧"
 
 
 def annotated(pipeline: Pipeline, text: str, kinds: tuple[str, ...] = DEFAULT_KINDS) -> dict[str, Any]:
-    return document(text, list(annotate(pipeline, [text], kinds)), kinds)
+    return Annotated(text, list(annotate(pipeline, [text], kinds))).document(kinds)
 
 
 def words(found: dict[str, Any]) -> list[str]:
@@ -79,7 +79,7 @@ def test_what_a_pipeline_lacks_is_not_there_and_named() -> None:
     blank = open_pipeline(Choice(language="xx"))
     pieces = list(annotate(blank, [TEXT], KINDS))
     assert lacking(pieces, KINDS) == ("pos", "lemma", "entities", "dependencies", "vectors")
-    assert set(document(TEXT, pieces, KINDS)) == {"text", "sents", "tokens"}
+    assert set(Annotated(TEXT, pieces).document(KINDS)) == {"text", "sents", "tokens"}
     assert set(pieces[0].tokens[0]) == {"id", "start", "end"}
 
 
@@ -139,7 +139,7 @@ def test_pieces_have_offsets_in_the_whole_text(blank: Pipeline, monkeypatch: pyt
     monkeypatch.setattr(module, "_JAPANESE_PIECE", 80)
     pieces = list(annotate(blank, [text], DEFAULT_KINDS))
     assert len(pieces) > 5
-    in_pieces = document(text, pieces, DEFAULT_KINDS)
+    in_pieces = Annotated(text, pieces).document(DEFAULT_KINDS)
     assert words(in_pieces) == words(whole)
     assert in_pieces["tokens"] == whole["tokens"]
 
@@ -178,7 +178,7 @@ def test_long_texts_are_found_the_same_in_pieces(pipeline: Pipeline, monkeypatch
     pieces = list(annotate(pipeline, [text], DEFAULT_KINDS))
     assert len(pieces) > 8
     assert all(piece.last == (piece is pieces[-1]) for piece in pieces)
-    in_pieces = document(text, pieces, DEFAULT_KINDS)
+    in_pieces = Annotated(text, pieces).document(DEFAULT_KINDS)
     found = words(in_pieces)
     assert found == words(whole)
     assert [token["id"] for token in in_pieces["tokens"]] == list(range(len(found)))
@@ -351,10 +351,10 @@ def cosine(a: list[str], b: list[str]) -> float:
     ],
 )
 def test_it_is_the_cosine_of_the_mean_vectors(pipeline: Pipeline, a: str, b: str, unknown: tuple[str, ...]) -> None:
-    found = similarity(pipeline, a, b)
+    found, without = similarity(pipeline, a, b)
     known = ([word for word in text.split() if word not in unknown] for text in (a, b))
-    assert found.cosine == pytest.approx(cosine(*known), abs=1e-5)
-    assert found.unknown == unknown
+    assert found == pytest.approx(cosine(*known), abs=1e-5)
+    assert without == [*unknown]
 
 
 def test_texts_of_unknown_words_are_not_compared(pipeline: Pipeline) -> None:

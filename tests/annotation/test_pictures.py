@@ -5,7 +5,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from openllama_cli.annotation.annotate import annotate
-from openllama_cli.annotation.documents import DEFAULT_KINDS, document
+from openllama_cli.annotation.documents import DEFAULT_KINDS, Annotated
 from openllama_cli.annotation.pictures import MOST_SENTENCES, color, dependency_svg, entity_svg
 from openllama_cli.annotation.pipeline import Pipeline
 from tests.support.pipelines import pipeline, trained
@@ -16,7 +16,9 @@ TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
 
 
 def dependencies(pipeline: Pipeline, text: str) -> tuple[ElementTree.Element, int]:
-    picture, left_out = dependency_svg(pipeline, document(text, list(annotate(pipeline, [text], DEFAULT_KINDS)), DEFAULT_KINDS))
+    picture, left_out = dependency_svg(
+        pipeline, Annotated(text, list(annotate(pipeline, [text], DEFAULT_KINDS))).document(DEFAULT_KINDS)
+    )
     alone(picture)
     return ElementTree.fromstring(picture), left_out
 
@@ -64,7 +66,7 @@ def test_hostile_and_odd_texts_tags_and_labels_make_valid_xml(pipeline: Pipeline
         picture = entity_svg(text, [{"start": 0, "end": len(text), "label": '<&">'}] if text else [])
         alone(picture)
         ElementTree.fromstring(picture)
-    found: dict[str, Any] = document(TEXT, list(annotate(pipeline, [TEXT], DEFAULT_KINDS)), DEFAULT_KINDS)
+    found: dict[str, Any] = Annotated(TEXT, list(annotate(pipeline, [TEXT], DEFAULT_KINDS))).document(DEFAULT_KINDS)
     found["tokens"][0]["dep"] = "<script>&"
     picture, _ = dependency_svg(pipeline, found)
     assert "<script>&" in texts(ElementTree.fromstring(picture), "displacy-label")

@@ -13,7 +13,7 @@ from openllama_cli.batch.output.results import Result
 from openllama_cli.batch.runner import Runner, auto_batch_size
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Event, Request, decode_rows
+from openllama_cli.generation.decode.loop import Request, Step, decode_rows
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.session import make_engine
 from openllama_cli.generation.text.stream import Engine
@@ -154,7 +154,7 @@ def failing_engine(fits: int, huge: int | None = None) -> Callable[[int], Engine
     """Runs out of memory with more than `fits` rows, and whenever the row `huge` is among them."""
 
     def make(max_rows: int) -> Engine:
-        def run(requests: Iterable[Request]) -> Iterator[Event]:
+        def run(requests: Iterable[Request]) -> Iterator[Step]:
             rows: list[int] = []
 
             def counted() -> Iterator[Request]:
@@ -189,7 +189,7 @@ def test_a_row_that_does_not_fit_even_alone_is_an_error_row(tokenizer: Tokenizer
 
 def test_other_errors_are_not_taken_for_memory(tokenizer: Tokenizer) -> None:
     def broken(max_rows: int) -> Engine:
-        def run(requests: Iterable[Request]) -> Iterator[Event]:
+        def run(requests: Iterable[Request]) -> Iterator[Step]:
             next(iter(requests))
             raise RuntimeError("expected all tensors to be on the same device")
             yield

@@ -6,13 +6,10 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.benchmark.quality import main
-from openllama_cli.generation.forward.quantized_linear import int4_works
-from openllama_cli.native.library import usable
-
-needs_int4 = pytest.mark.skipif(not (usable() or int4_works()), reason="no int4 product works on this processor")
+from tests.support.marks import needs_any_int4
 
 
-@pytest.mark.parametrize(("method", "ratio"), [("int8", 1.01), pytest.param("int4", 1.03, marks=needs_int4)])
+@pytest.mark.parametrize(("method", "ratio"), [("int8", 1.01), pytest.param("int4", 1.03, marks=needs_any_int4)])
 def test_perplexity_stays_near_the_unquantized_models(
     method: str, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

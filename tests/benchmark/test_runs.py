@@ -1,6 +1,5 @@
 """Jobs in turn, paired ratios, and what a failed measurement says; the measurements themselves are made up here."""
 
-import json
 import time
 from typing import Any
 
@@ -22,8 +21,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What was asked of workers; each answer is ten times as fast as the one before."""
     asked: list[dict[str, Any]] = []
 
-    def measure(command: list[str], name: str) -> dict[str, Any]:
-        asked.append(json.loads(command[-1]))
+    def measure(request: dict[str, Any], name: str) -> dict[str, Any]:
+        asked.append(request)
         if asked[-1].get("only_load"):
             return {"loaded": "bfloat16", "process_s": 1.0}
         speed = 10.0 ** len([entry for entry in asked if not entry.get("only_load")])
@@ -61,7 +60,7 @@ def test_quantized_weights_are_made_before_anything_is_measured(measured: list[d
     ],
 )
 def test_a_worker_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, script: str, cause: str, remedy: str) -> None:
-    monkeypatch.setattr(runs, "arguments", lambda job: ["/bin/sh", "-c", script])
+    monkeypatch.setattr(runs, "_WORKER", ("/bin/sh", "-c", script))
     with pytest.raises(OlcError, match=f"measuring olc failed: {cause}") as caught:
         run({"olc": job()}, 1, begin=lambda name, done: None)
     assert remedy in caught.value.remedy
@@ -70,7 +69,7 @@ def test_a_worker_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, script: s
 def test_busy_programs_run_meanwhile_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def measure(command: list[str], name: str) -> dict[str, Any]:
+    def measure(request: dict[str, Any], name: str) -> dict[str, Any]:
         deadline = time.monotonic() + 20
         while len(children()) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -17,11 +17,11 @@ def model(tiny_model: Path) -> str:
 
 @pytest.fixture
 def refused(olc: Olc) -> Olc:
-    """Run olc, which must refuse the usage: exit code 2, two lines on stderr, nothing on stdout."""
+    """Run olc, which must end with `code` (2 unless given, for wrong usage), two lines on stderr, nothing on stdout."""
 
-    def run(*arguments: str, **options: Any) -> Result:
+    def run(*arguments: str, code: int = 2, **options: Any) -> Result:
         result = olc(*arguments, **options)
-        assert (result.code, result.out) == (2, b""), result.messages
+        assert (result.code, result.out) == (code, b""), result.messages
         assert re.fullmatch(r"error: .*\n  fix: .*\n", result.messages)
         return result
 

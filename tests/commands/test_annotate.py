@@ -62,27 +62,19 @@ def test_columns_are_what_was_asked_for_and_is_there(olc: Olc, trained: Path) ->
     assert "python -m spacy download xx_ent_wiki_sm" in blank.messages
 
 
-def test_json_is_doc_to_json_and_says_what_made_it(olc: Olc, trained: Path, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("piece", [200, 100_000])
+def test_json_is_doc_to_json_in_whatever_pieces_and_says_what_made_it(
+    olc: Olc, trained: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
     import spacy
 
-    text = f"{TEXT} 🐋\n{TEXT}"
+    monkeypatch.setattr("openllama_cli.annotation.annotate.PIECE", piece)
+    text = " ".join([f"{TEXT} 🐋\n"] * 30)
     run = olc("annotate", text, "--json", "--pipeline", str(trained))
     document = json.loads(run.text)
     about = document.pop("olc")
     assert about == {"pipeline": "en_tiny_test", "version": "1.2.3", "spacy": spacy.__version__, "lacks": []}
     assert document == pipeline.nlp(text).to_json()
-
-
-def test_json_of_a_long_text_is_the_same_document(
-    olc: Olc, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from openllama_cli.annotation import annotate
-
-    (tmp_path / "text").write_text(" ".join([TEXT] * 30))
-    arguments = ("annotate", "-f", str(tmp_path / "text"), "--json", "--pipeline", str(trained))
-    whole = json.loads(olc(*arguments).text)
-    monkeypatch.setattr(annotate, "PIECE", 200)
-    assert json.loads(olc(*arguments).text) == whole
 
 
 def test_what_is_lacking_is_reported_and_nothing_at_all_is_an_error(olc: Olc) -> None:
@@ -106,25 +98,6 @@ def test_similar_compares_two_texts(olc: Olc, trained: Path) -> None:
     assert json.loads(run.text)["similarity"]["unknown"] == ["the"]
     assert "no vector for the" in run.messages
     assert olc("annotate", "--similar", "whale", "dog", "--lang", "en").code == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["x", "-f", "y"],
-        ["-f", "absent"],
-        ["x", "--only", "pos", "--svg", "y.svg"],
-        ["x", "--similar", "a", "b"],
-        ["--similar", "a", "b", "--only", "vectors"],
-        ["--similar", "a"],
-        ["x", "--svg", "no/such/folder/y.svg", "--lang", "xx", "--only", "entities", "--debug", "--nonsense"],
-        ["\udcff"],
-    ],
-    ids=lambda arguments: ascii(" ".join(arguments)),
-)
-def test_wrong_usage_is_refused(refused: Olc, arguments: list[str]) -> None:
-    refused("annotate", *arguments)
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------
@@ -206,8 +179,7 @@ def test_complete_puts_annotations_on_stderr_and_the_text_on_stdout(olc: Olc, mo
         assert row["token"] == piece.replace("\n", "\\n").replace("\t", "\\t") or not piece.isprintable()
 
 
-def test_options_of_annotations_without_them_are_wrong_usage(refused: Olc, model: str, tmp_path: Path) -> None:
-    assert "--annotate" in refused("complete", "x", "--lang", "de", "-m", model).messages
+def test_options_of_annotations_without_them_are_wrong_usage_of_batch(refused: Olc, model: str, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("one\n")
     assert "--annotate" in refused("batch", str(tmp_path / "in.txt"), "--pipeline", "x", "-m", model).messages
     refused("batch", str(tmp_path / "in.txt"), "--annotate", "nonsense", "-m", model)

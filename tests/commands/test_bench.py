@@ -51,34 +51,6 @@ def test_a_fresh_process_is_measured_and_a_pipe_gets_a_table(
     assert "every figure from fresh processes" in result.messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--shape", "4b"], "--shape 4b is not known"),
-        (["--shape", "3b", "-m", "demo"], "--model and --shape were both given"),
-        (["--shape", "110m", "--stored", "int8"], "--stored int8 is not known"),
-        (["--stored", "bfloat16"], "--stored bfloat16 is for random weights"),
-        (["--batch", "1,x"], "--batch-size 1,x is not a list of numbers"),
-        (["--batch", "0"], "--batch-size 0 is not a list of numbers"),
-        (["--against", "transformers", "--against-dtype", "float8"], "float8"),
-        (["--against-dtype", "float16"], "--against-dtype float16 is for the baseline"),
-        (["--svg", "."], "cannot write ."),
-        (["--runs", "0"], "--runs"),
-        (["--svg", "no/such/folder/x.svg"], "cannot write no/such/folder/x.svg"),
-        (["-m", "demo", "--prompt-tokens", "5000"], "context of"),
-        (["-m", "demo", "--batch", "16", "--prompt-tokens", "900"], "the longest row would have"),
-    ],
-)
-def test_usage_errors_come_before_any_measurement(
-    olc: Olc, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess", None)
-    result = olc("bench", *arguments)
-    assert result.code == 2, result.messages
-    assert said in result.messages
-    assert not result.out
-
-
 def test_a_gpu_that_is_not_there_is_said_in_the_words_of_every_command(olc: Olc, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -9,7 +9,7 @@ import pytest
 from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
 from tests.support.machines import measurement
-from tests.support.terminals import on_a_terminal
+from tests.support.terminals import on_a_terminal, without_color
 
 
 def test_quick_in_a_pipe_is_tab_separated_sections(olc: Olc) -> None:
@@ -47,36 +47,11 @@ def test_a_problem_that_would_stop_a_completion_exits_with_1(olc: Olc) -> None:
     assert "error\tdevice_missing\t" in run.text
 
 
-def test_offline_and_a_download_to_come_is_an_error(olc: Olc) -> None:
-    run = olc("devices", "--quick", "--json", "-m", "3b", env={"HF_HUB_OFFLINE": "1"})
-    assert run.code == 1
-    assert {"hub_offline"} <= {problem["code"] for problem in json.loads(run.text)["problems"]}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--device", "toaster"], 2, "--device toaster is unknown"),
-        (["--model", ""], 2, "--model is empty"),
-        (["-m", "./no/such/folder"], 1, "does not exist"),
-        (["-m", "somebody/some-llama"], 1, "olc models pull somebody/some-llama"),
-    ],
-)
-def test_wrong_use_is_two_lines(olc: Olc, arguments: list[str], code: int, words: str) -> None:
-    run = olc("devices", *arguments)
-    assert run.code == code
-    assert run.out == b""
-    assert words in run.messages
-    assert len(run.messages.splitlines()) == 2
-
-
 @pytest.mark.parametrize(("width", "environment"), [(60, {"NO_COLOR": "1"}), (100, {})])
 def test_a_terminal_gets_lines_that_fit_and_color_unless_it_is_not_wanted(width: int, environment: dict[str, str]) -> None:
     text = on_a_terminal("devices", "--quick", "-m", "13b", columns=width, **environment)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", text)) != ("NO_COLOR" in environment)
-    # The spinner redraws its line; what counts is what is left.
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
-    lines = [line.split("\r")[-1] for line in text.replace("\r\n", "\n").split("\n")]
+    lines = without_color(text).splitlines()
     assert max(map(len, lines)) <= width
     whole = "\n".join(lines)
     assert visible(whole) == whole

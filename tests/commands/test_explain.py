@@ -26,10 +26,7 @@ def test_a_pipe_gets_labels_and_texts(olc: Olc) -> None:
     assert fields[0][1].startswith("cuda_out_of_memory: ")
     assert fields[1][1] == f"1: {OOM}"
     assert fields[5][1].startswith("https://github.com/")
-
-
-def test_words_of_a_message_need_no_quotes(olc: Olc) -> None:
-    assert olc("explain", *OOM.split()).text == olc("explain", OOM).text
+    assert olc("explain", *OOM.split()).text == run.text, "words need no quotes"
 
 
 def test_several_errors_are_told_root_cause_first(olc: Olc, tmp_path: Path) -> None:
@@ -107,32 +104,7 @@ def test_stdin_files_and_their_encodings(olc: Olc, tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(content)
         assert olc("explain", "-f", str(tmp_path / "log")).out == expected
     assert olc("explain", OOM, stdin=b"ignored").out == expected
-
-
-def test_a_message_that_is_not_utf8(olc: Olc) -> None:
-    run = olc("explain", os.fsdecode(b"caf\xe9 " + OOM.encode()))
-    assert run.code == 0
-    assert "cuda_out_of_memory" in run.text
-
-
-def test_wrong_usage(olc: Olc, tmp_path: Path) -> None:
-    (tmp_path / "train.log").write_text(OOM)
-    for arguments, says in (
-        ([], "no error message"),
-        (["x", "-f", "y"], "both a text and --file"),
-        (["-f", str(tmp_path / "absent")], "cannot read"),
-        (["-f", str(tmp_path)], "cannot read"),
-        (["--list", "x"], "--list"),
-        ([""], "empty"),
-        ([" \n"], "empty"),
-        ([str(tmp_path / "train.log")], "olc explain -f"),
-        (["--nonsense"], "--nonsense"),
-    ):
-        run = olc("explain", *arguments)
-        assert run.code == 2, arguments
-        assert run.out == b""
-        assert len(run.messages.splitlines()) == 2
-        assert says in run.messages
+    assert "cuda_out_of_memory" in olc("explain", os.fsdecode(b"caf\xe9 " + OOM.encode())).text
     assert olc("explain", stdin=b"").code == 2
 
 
@@ -160,14 +132,6 @@ def test_a_known_error_by_its_name_or_that_of_olc(olc: Olc) -> None:
     run = olc("explain", "mixed_devices")
     assert run.text.startswith("error\tmixed_devices: Tensors on two devices\ncause\t")
     assert olc("explain", "gated").text == olc("explain", "hub_gated").text
-
-
-def test_a_log_of_several_megabytes(olc: Olc, tmp_path: Path) -> None:
-    line = b"[2024-04-23 13:27:20,383] INFO train: {'loss': 1.1268, 'grad_norm': 1.47, 'learning_rate': 1.875e-05}\n"
-    log = tmp_path / "log"
-    log.write_bytes(line * 30_000 + OOM.encode() + b"\n" + line * 100)
-    run = olc("explain", "-f", str(log), "--json")
-    assert json.loads(run.text)["explanations"][0]["line_number"] == 30_001
 
 
 # -- on a terminal --------------------------------------------------------------------------------------------------

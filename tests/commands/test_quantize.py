@@ -31,26 +31,6 @@ def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None
     assert f"int8 weights, {made_with['activation_dtype']} activations" in run.messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "cause"),
-    [
-        (["complete", "x", "--quantize", "int7"], "--quantize int7 is unknown"),
-        (
-            ["complete", "x", "--quantize", "int8", "--device", "cuda"],
-            "--quantize int8 runs only on the CPU, but --device is cuda",
-        ),
-        (["complete", "x", "--quantize", "int4", "--dtype", "float16"], "--quantize int4 computes in bfloat16 or float32"),
-        (["complete", "x", "--quantize", "int8", "--engine", "transformers"], "--engine transformers uses Transformers' own"),
-        (["generate", "x", "--quantize", "int8", "--check"], "--check uses Transformers' own model"),
-    ],
-)
-def test_what_does_not_go_together_is_a_usage_error(olc: Olc, arguments: list[str], cause: str) -> None:
-    run = olc(*arguments)
-    assert run.code == 2
-    assert cause in run.messages
-    assert "  fix: " in run.messages
-
-
 def test_a_batch_of_another_quantization_is_not_gone_on_with(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
     rows, output = tmp_path / "rows.txt", tmp_path / "out.jsonl"
     rows.write_text("one\ntwo\n")
@@ -61,24 +41,8 @@ def test_a_batch_of_another_quantization_is_not_gone_on_with(olc: Olc, tiny_mode
     assert "--quantize was int8, now int4" in again.messages
 
 
-def test_copies_of_a_folder_are_listed_and_removed(olc: Olc, tmp_model: Path) -> None:
-    for method in ("int8", "int4"):
-        assert olc("complete", "x", "-m", str(tmp_model), "--device", "cpu", "--quantize", method, "-n", "1").code == 0
-    listed = json.loads(olc("models", "list", "--json").text)["quantised"]
-    assert [(copy["method"], copy["folder"]) for copy in listed] == [(name, str(tmp_model)) for name in ("int4", "int8")]
-    assert f"{tmp_model} int8" in olc("models", "list").text
-    asked = olc("models", "rm", str(tmp_model))
-    assert asked.code == 2
-    assert "--yes" in asked.messages
-    removed = json.loads(olc("models", "rm", str(tmp_model), "--yes", "--json").text)
-    assert removed["freed_bytes"] == sum(copy["bytes"] for copy in listed)
-    assert list_copies() == []
-    assert (tmp_model / "model.safetensors").is_file()
-    assert olc("models", "rm", str(tmp_model), "--yes").code == 2
-
-
-def test_copies_of_folders_that_are_gone_are_removed_by_their_names_in_the_list(
-    olc: Olc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_copies_are_listed_and_removed_by_their_names_there_also_those_of_folders_that_are_gone(
+    olc: Olc, refused: Olc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for seed, folder in enumerate(("gone", "moved", "here")):
@@ -102,6 +66,14 @@ def test_copies_of_folders_that_are_gone_are_removed_by_their_names_in_the_list(
     assert left("./gone int8") == [every[0], *every[2:4]]
     assert left("./gone") == every[2:4]
     assert left(f"{tmp_path / 'here'} int4") == [every[3]]
+    here = str(tmp_path / "here")
+    assert "\t./here int8\t" in olc("models", "list").text
+    (listed,) = json.loads(olc("models", "list", "--json").text)["quantised"]
+    assert (listed["method"], listed["folder"]) == ("int8", here)
+    assert "--yes" in refused("models", "rm", here).messages
+    assert json.loads(olc("models", "rm", here, "--yes", "--json").text)["freed_bytes"] == listed["bytes"]
+    assert (left(), (tmp_path / "here" / "model.safetensors").is_file()) == ([], True)
+    refused("models", "rm", here, "--yes")
 
 
 def test_a_copy_of_another_installations_demo_is_removed_with_this_ones(olc: Olc, tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import pytest
 
 from tests.conftest import Olc
 from tests.support.idx_files import write_set
-from tests.support.terminals import on_a_terminal
-
-FIELDS = ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
+from tests.support.terminals import on_a_terminal, without_color
 
 
 def test_a_pipe_gets_a_line_for_each_epoch_and_nothing_else(olc: Olc) -> None:
@@ -22,20 +20,22 @@ def test_a_pipe_gets_a_line_for_each_epoch_and_nothing_else(olc: Olc) -> None:
     assert re.fullmatch(r"epoch  1: cost 0\.\d{4}, \d+ of 359 correct \(\d+\.\d%\)", lines[0])
     assert lines[-1].startswith("epoch 10: cost 0.0")
     assert "seed 1; the UCI digits: 1,438 images to train on, 359 to test with" in result.messages
-    assert olc("sgd", "--epochs", "10", "--seed", "1").out == result.out
 
 
-def test_json_has_the_fields_that_are_promised(olc: Olc) -> None:
+def test_json_has_the_fields_that_are_promised_and_the_picture_is_saved(olc: Olc, tmp_path: Path) -> None:
     command = ["sgd", "--epochs", "3", "--json", "--sizes", "64,12,10", "--cost", "cross-entropy", "--eta", "0.5"]
-    result = olc(*command)
-    assert (result.code, result.err) == (0, b"")
+    result = olc(*command, "--svg", str(tmp_path / "curves.svg"))
+    assert result.code == 0
+    root = ElementTree.parse(tmp_path / "curves.svg").getroot()
+    assert len(root.findall("{http://www.w3.org/2000/svg}g")) == 12
     document = json.loads(result.text)
-    assert list(document) == FIELDS
+    assert list(document) == ["sizes", "eta", "mini_batch_size", "cost", "seed", "epochs", "confusion"]
     assert (document["sizes"], document["eta"], document["mini_batch_size"]) == ([64, 12, 10], 0.5, 10)
     assert document["cost"] == "cross-entropy"
     assert [list(epoch) for epoch in document["epochs"]] == [["epoch", "cost", "correct", "total", "seconds"]] * 3
     assert sum(document["confusion"][digit][digit] for digit in range(10)) == document["epochs"][-1]["correct"]
     again = olc(*command, "--seed", str(document["seed"]))
+    assert again.err == b""
     assert json.loads(again.text)["confusion"] == document["confusion"]
 
 
@@ -80,15 +80,6 @@ def test_explain_walks_through_the_update(olc: Olc) -> None:
     ]
 
 
-def test_the_picture_is_saved(olc: Olc, tmp_path: Path) -> None:
-    file = tmp_path / "curves.svg"
-    result = olc("sgd", "--epochs", "2", "--seed", "1", "--svg", str(file), "--json")
-    assert result.code == 0
-    assert list(json.loads(result.text)) == FIELDS
-    root = ElementTree.parse(file).getroot()
-    assert len(root.findall("{http://www.w3.org/2000/svg}g")) == 30
-
-
 def test_mnist_files_have_their_own_default_sizes(olc: Olc, tmp_path: Path) -> None:
     write_set(tmp_path, "train", 200)
     write_set(tmp_path, "t10k", 50, packed=True)
@@ -120,29 +111,10 @@ def test_accuracy_at_chance_is_said_once_and_ends_with_0(olc: Olc) -> None:
     assert "try --eta 3" in result.messages
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--sizes", "784,30,10"], "give --sizes 64,30,10"),
-        (["--mini-batch-size", "5000"], "1,438 images"),
-        (["--plot", "no/such/folder/x.svg"], "cannot write"),
-        (["--explain", "--json"], "--json"),
-        (["--explain", "--check"], "--check"),
-        (["--check", "--plot", "x.svg"], "--svg"),
-    ],
-)
-def test_wrong_usage_is_refused(refused: Olc, arguments: list[str], words: str) -> None:
-    assert words in refused("sgd", *arguments).messages
-
-
-def plain(text: str) -> list[str]:
-    # A carriage return alone begins to draw anew.
-    return [line.rstrip() for line in re.split(r"\r?\n|\r", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text))]
-
-
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: int) -> None:
-    lines = plain(on_a_terminal("sgd", "--seed", "1", columns=width, stderr=False))
+    written = without_color(on_a_terminal("sgd", "--seed", "1", columns=width, stderr=False))
+    lines = [line.rstrip() for line in written.splitlines()]
     assert max(len(line) for line in lines) <= width
     text = "\n".join(lines)
     assert re.search(r"epoch 30/30  █+  took \d+\.\d s", text)
@@ -157,5 +129,5 @@ def test_a_terminal_gets_curves_the_confusion_table_and_misread_digits(width: in
 def test_without_color_digits_are_drawn_in_ink_and_paper() -> None:
     text = on_a_terminal("sgd", "--seed", "1", "--epochs", "2", columns=80, stderr=False, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*(3|4)8;", text)
-    drawn = "\n".join(plain(text)).split("(digit as answer)")[1]
+    drawn = without_color(text).split("(digit as answer)")[1]
     assert {"▀", "▄", "█", " "} <= set(drawn)

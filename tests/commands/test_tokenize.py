@@ -1,7 +1,6 @@
 """`olc tokenize`: what it writes to a pipe, to a terminal and as JSON, and the comparison with transformers."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc
-from tests.support.forked import Forked
 from tests.support.sentencepiece_models import trained, write
 from tests.support.terminals import on_a_terminal, without_color
 
@@ -50,43 +48,8 @@ def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, v2: str, tmp_path: Pa
     text = "  the\r\n\0 whale\n"
     (tmp_path / "text").write_bytes(text.encode())
     expected = " ".join(map(str, ids_of(v2, text))) + "\n"
-    assert olc("tokenize", "-m", v2, stdin=text.encode()).text == expected
-    assert olc("tokenize", "-", "-m", v2, stdin=text.encode()).text == expected
-    assert olc("tokenize", "-f", str(tmp_path / "text"), "-m", v2).text == expected
-    assert olc("tokenize", "the", "-m", v2, stdin=b"ignored").text == " ".join(map(str, ids_of(v2, "the"))) + "\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "`olc tokenize --help`"),
-        (["x", "-f", "y"], "--file"),
-        (["-f", "/no/such/file"], "/no/such/file"),
-        (["x", "--temperature", "1"], "--temperature"),
-        ([os.fsdecode(b"caf\xe9")], "0xE9 at character 4"),
-    ],
-    ids=ascii,
-)
-def test_wrong_usage_is_refused(refused: Olc, v2: str, arguments: list[str], words: str) -> None:
-    assert words in refused("tokenize", "-m", v2, *arguments).messages
-
-
-def test_a_tokenizer_that_cannot_be_read_is_two_lines(olc: Olc, tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    run = olc("tokenize", "x", "-m", str(tmp_path))
-    assert run.code == 1
-    assert "Git LFS pointer" in run.messages
-    assert len(run.messages.splitlines()) == 2
-
-
-def test_a_reader_that_leaves_amid_the_result_ends_it_quietly(v2: str, tmp_path: Path) -> None:
-    (tmp_path / "long").write_text("the whale " * 50_000)
-    read_end, write_end = os.pipe()
-    with Forked("tokenize", "-m", v2, "--json", "-f", str(tmp_path / "long"), stdout=write_end) as run:
-        os.close(write_end)
-        os.read(read_end, 10)
-        os.close(read_end)
-    assert (run.returncode in (0, 141), run.err) == (True, b"")
+    for given in ([], ["-"], ["-f", str(tmp_path / "text")], [text]):
+        assert olc("tokenize", *given, "-m", v2, stdin=text.encode() if given in ([], ["-"]) else b"ignored").text == expected
 
 
 # -- --check --------------------------------------------------------------------------------------------------------

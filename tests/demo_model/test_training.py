@@ -72,9 +72,9 @@ def test_only_the_end_of_an_example_says_what_follows_an_answer(encoder):
 def test_batches_hold_whole_rows_with_little_padding(encoder):
     source = batches(ExampleStream(load_corpus(), 1), encoder, tokens=1024, seed=1)
     for _ in range(50):
-        batch = next(source)
-        assert batch.ids.shape == batch.weights.shape
-        assert batch.ids.numel() <= 1024
-        assert (batch.ids[:, 0] == BOS).all()
-        assert ((batch.ids == EOS).sum(1) == 1).all()
-        assert (batch.weights[batch.ids == EOS] == 1).all()
+        ids, weights = next(source)
+        assert ids.shape == weights.shape
+        assert ids.numel() <= 1024
+        assert (ids[:, 0] == BOS).all()
+        assert ((ids == EOS).sum(1) == 1).all()
+        assert (weights[ids == EOS] == 1).all()

@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
 from openllama_cli.demo_model.evaluate import Case, DemoModel, answer, cases, evaluate, sample
 from openllama_cli.demo_model.files import WEIGHTS
+from tests.demo_model.test_training import OPENLLAMA_FILES
 
 HINDI = "सबसे बड़ा जानवर कौन सा है?"
 JAPANESE = "一番大きい動物は何ですか？"
@@ -45,8 +46,7 @@ def tokenizer():
 
 def test_the_folder_holds_the_files_that_openllama_ships_with_all_weights_in_8_mb():
     sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
-    shared = {"config.json", "generation_config.json", "model.safetensors"}
-    assert sizes.keys() == shared | {"special_tokens_map.json", "tokenizer.model", "tokenizer_config.json"}
+    assert sizes.keys() == OPENLLAMA_FILES
     assert sum(sizes.values()) <= 8_000_000
     model, info = LlamaForCausalLM.from_pretrained(WEIGHTS, output_loading_info=True, local_files_only=True)
     assert not info["missing_keys"]

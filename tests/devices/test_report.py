@@ -13,13 +13,10 @@ from openllama_cli.errors import ModelError
 from tests.support.machines import CPU_BUILD, FakeProbe, facts, gpu, measurement, mps
 from tests.support.progress import Recorder
 
-KEYS = {"versions", "devices", "backends", "checks", "cache", "model", "problems"}
-
 
 def as_json(probe: Any, **options: Any) -> dict[str, Any]:
     """The document after a trip through JSON, where NaN is not allowed."""
-    found = json.loads(json.dumps(document(examine(probe, **options)), allow_nan=False))
-    assert isinstance(found, dict)
+    found: dict[str, Any] = json.loads(json.dumps(document(examine(probe, **options)), allow_nan=False))
     return found
 
 
@@ -52,7 +49,6 @@ def test_nothing_is_measured_when_it_is_quick_or_the_time_is_up(monkeypatch: pyt
 def test_the_document_of_two_gpus_and_a_model() -> None:
     probe = FakeProbe(facts(gpu(0, free=11), gpu(1, free=10)), {"cuda:0": measurement(900.0)})
     found = as_json(probe, model="13b")
-    assert found.keys() == KEYS
     assert [device["device"] for device in found["devices"]] == ["cpu", "cuda:0", "cuda:1"]
     assert found["devices"][1]["bandwidth_gb_per_s"] == 900.0
     assert found["devices"][1]["dtypes"]["float16"]["ok"] is True
@@ -70,7 +66,6 @@ def test_the_document_of_two_gpus_and_a_model() -> None:
 
 def test_the_document_without_a_model_a_measurement_a_device_or_torch() -> None:
     found = as_json(FakeProbe(facts()), measure=False)
-    assert found.keys() == KEYS
     assert (found["model"], found["devices"][0]["dtypes"]) == (None, None)
     found = as_json(FakeProbe(facts(torch=CPU_BUILD)), model="3b", device="cuda")
     assert found["problems"][0]["code"] == "device_missing"
@@ -80,23 +75,15 @@ def test_the_document_without_a_model_a_measurement_a_device_or_torch() -> None:
     assert "libcudart" in found["problems"][0]["message"]
 
 
-def test_a_wrong_model_is_said_before_the_machine_is_looked_at() -> None:
-    class Untouched(FakeProbe):
-        def facts(self) -> Facts:
-            raise AssertionError("the machine was looked at")
-
+def test_a_wrong_model_is_said_before_the_machine_is_looked_at_and_progress_ends_when_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeProbe, "facts", lambda _: 1 / 0)
     with pytest.raises(ModelError):
-        examine(Untouched(facts()), model="./no/such/folder")
-
-
-def test_progress_ends_whatever_happens() -> None:
-    class Broken(FakeProbe):
-        def facts(self) -> Facts:
-            raise RuntimeError("a bug")
-
+        examine(FakeProbe(facts()), model="./no/such/folder")
     progress = Recorder()
-    with pytest.raises(RuntimeError):
-        examine(Broken(facts()), progress=progress)
+    with pytest.raises(ZeroDivisionError):
+        examine(FakeProbe(facts()), progress=progress)
     assert (progress.labels, progress.finished) == (["examining this machine"], 1)
 
 

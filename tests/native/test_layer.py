@@ -17,7 +17,7 @@ from openllama_cli.native import layer, library
 from tests.support.marks import needs_kernels, random
 from tests.support.tiny_models import write_tiny_llama
 
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.usefixtures("two_threads")]
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 # Half a unit in the last place of bfloat16; float32 sums in another order.
@@ -100,17 +100,9 @@ def test_attention(heads: int, kv_heads: int, size: int, number: int) -> None:
 
 def full(length: int) -> dict[str, Any]:
     """Arguments of `attend` for a row with room for four positions."""
-    cache = (torch.zeros(2, 4, 8).bfloat16(), torch.zeros(2, 4, 8).bfloat16())
-    new = torch.zeros(1, 2, 8).bfloat16()
-    return {
-        "query": new,
-        "key": new,
-        "value": new,
-        "caches": [cache],
-        "lengths": [length],
-        "scale": 1.0,
-        "dtype": torch.float32,
-    }
+    new, cache = torch.zeros(1, 2, 8).bfloat16(), torch.zeros(2, 4, 8).bfloat16()
+    rest = {"caches": [(cache, cache.clone())], "lengths": [length], "scale": 1.0, "dtype": torch.float32}
+    return dict.fromkeys(("query", "key", "value"), new) | rest
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""When the compiled kernels are used, and when not."""
+"""When the compiled kernels are used, and when not, and what they do not accept."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from openllama_cli.native import library, sources
+from openllama_cli.native.matmul import Kind, check, matmul
 from tests.support.marks import needs_kernels
 
 
@@ -38,3 +40,29 @@ def test_the_fingerprint_is_of_every_source(monkeypatch: pytest.MonkeyPatch, tmp
         file.write_text(text + "\n")
         assert sources.fingerprint() != before
         file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "scales", "out"),
+    [
+        (Kind.BFLOAT16, torch.zeros(4, 8), None, 4),
+        (Kind.FLOAT16, torch.zeros(4, 8).half(), None, 5),
+        (Kind.BFLOAT16, torch.zeros(8, 4).bfloat16().T, None, 4),
+        (Kind.INT8, torch.zeros(4, 8, dtype=torch.int8), None, 4),
+        (Kind.INT8, torch.zeros(4, 8, dtype=torch.int8), torch.ones(4).half(), 4),
+        (Kind.INT8, torch.zeros(1, 65_537, dtype=torch.int8), torch.ones(1), 1),
+        (Kind.INT4, torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 1, 2).bfloat16(), 4),
+        (Kind.INT4, torch.zeros(4, 64, dtype=torch.uint8), torch.ones(2, 4, 2).bfloat16(), 4),
+    ],
+)
+def test_weights_that_would_be_read_wrongly_are_refused(
+    kind: Kind, weight: torch.Tensor, scales: torch.Tensor | None, out: int
+) -> None:
+    with pytest.raises(ValueError, match="the kernels do not accept"):
+        check(kind, weight, scales, out)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(1, 7), torch.zeros(1, 8).half(), torch.zeros(1, 8).double()])
+def test_activations_that_do_not_fit_are_refused(x: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="do not fit BFLOAT16 weights"):
+        matmul(Kind.BFLOAT16, torch.zeros(4, 8).bfloat16(), None, x, 4)

@@ -21,8 +21,8 @@ def test_the_network_agrees_with_finite_differences_and_torch(cost: str, sizes: 
     assert found[2].what == "weights after each of 21 steps"
     for one in found:
         assert one.ok, one
-        assert one.difference < one.tolerance / 10
-        assert one.count == Network(sizes).parameters.size
+        assert one.largest_difference < one.tolerance / 10
+        assert one.numbers == Network(sizes).parameters.size
 
 
 def test_a_wrong_gradient_is_noticed_by_every_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +56,6 @@ def test_a_large_network_is_sampled_for_finite_differences(monkeypatch: pytest.M
     network = Network((8, 5, 4), seed=3)
     before = network.parameters.copy()
     found = checks.finite_differences(network, samples()[:4])
-    assert found.count == 50 < network.parameters.size
+    assert found.numbers == 50 < network.parameters.size
     assert found.ok
     assert np.array_equal(before, network.parameters)

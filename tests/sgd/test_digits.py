@@ -72,17 +72,13 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     paths = [write_idx(tmp_path / "images", images), write_idx(tmp_path / "labels", labels[:29])]
     with pytest.raises(OlcError, match="29 labels for the 30 images"):
         read_digits(paths)
-    mixed = tmp_path / "mixed"
-    mixed.mkdir()
-    write_set(mixed, "train", 30, side=28)
-    write_set(mixed, "t10k", 30, side=8)
+    write_set(tmp_path / "mixed", "train", 30, side=28)
+    write_set(tmp_path / "mixed", "t10k", 30, side=8)
     with pytest.raises(UsageError, match="images of 8×8"):
-        read_digits([mixed])
-    few = tmp_path / "few"
-    few.mkdir()
-    write_set(few, "t10k", 20)
+        read_digits([tmp_path / "mixed"])
+    write_set(tmp_path / "few", "t10k", 20)
     with pytest.raises(UsageError, match="too few"):
-        read_digits([few])
+        read_digits([tmp_path / "few"])
 
 
 def test_files_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_every_sum_that_is_written_out_comes_out(training_data: Samples, cost: s
     assert sums >= 1 + 4 * (len(sizes) - 1)
 
 
-def test_the_numbers_are_those_of_the_update(training_data: Samples) -> None:
+def test_the_numbers_are_those_of_the_update_and_shapes_stand_beside_every_matrix(training_data: Samples) -> None:
     lines, explained = walk(training_data, (64, 30, 10), "quadratic", 10)
     network = Network((64, 30, 10), seed=1)
     before = [w.copy() for w in network.weights]
@@ -64,9 +64,6 @@ def test_the_numbers_are_those_of_the_update(training_data: Samples) -> None:
         assert float(match[4]) == pytest.approx(before[layer - 1][j, k], rel=1e-3)
         assert float(match[5]) == pytest.approx(network.weights[layer - 1][j, k], rel=1e-3)
 
-
-def test_shapes_stand_beside_every_matrix(training_data: Samples) -> None:
-    lines, _ = walk(training_data, (64, 30, 10), "quadratic", 10)
     text = "\n".join(lines)
     for shapes in (
         "(30, 64) · (64, 10) + (30, 1) = (30, 10)",

@@ -47,19 +47,18 @@ def test_the_confusion_table_and_the_mistakes_agree_with_the_accuracy(data: tupl
     assert sum(counts[digit][digit] for digit in range(10)) == last.correct
     assert [sum(row) for row in counts] == data[1].y.sum(axis=0).tolist()
     assert len(misread) == last.total - last.correct > 0
-    for one in misread:
-        output = network.evaluate(data[1][one.place : one.place + 1])[1][0]
-        assert (one.label, one.answer) == (data[1].y[one.place].argmax(), output.argmax())
-        assert one.sure == pytest.approx(output.max())
-    assert [one.sure for one in misread] == sorted((one.sure for one in misread), reverse=True)
+    sure = []
+    for place, label, answer in misread:
+        output = network.evaluate(data[1][place : place + 1])[1][0]
+        assert (label, answer) == (data[1].y[place].argmax(), output.argmax())
+        sure.append(output.max())
+    assert sure == pytest.approx(sorted(sure, reverse=True))
 
 
 def test_a_cost_that_is_no_number_is_an_error_with_a_smaller_eta(data: tuple[Samples, Samples]) -> None:
     with pytest.raises(OlcError) as caught:
         run(data, SgdConfig(eta=1e308, cost="cross-entropy", epochs=3, seed=1))
     assert caught.value.code == "diverged"
-    assert "after epoch 1" in caught.value.cause
-    assert caught.value.remedy == "lower the learning rate: --eta 3"
     assert (smaller(3), smaller(0.5)) == (pytest.approx(0.3), pytest.approx(0.05))
 
 
@@ -108,13 +107,5 @@ def test_sizes_are_read_from_text() -> None:
             parse_sizes(text)
 
 
-def test_a_network_that_does_not_fit_is_told_which_would() -> None:
-    config = SgdConfig(sizes=(64, 30, 20, 10))
-    config.fit(64, 100, "digits")
-    with pytest.raises(UsageError) as caught:
-        config.fit(784, 100, "digits")
-    assert caught.value.remedy == "give --sizes 784,30,20,10"
-    with pytest.raises(UsageError, match="--mini-batch-size 10 is more than the 9 images"):
-        config.fit(64, 9, "digits")
-
-    assert SgdConfig().seed != SgdConfig().seed, "without a seed each run has its own"
+def test_without_a_seed_each_run_has_its_own() -> None:
+    assert SgdConfig().seed != SgdConfig().seed

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from openllama_cli.generation.decode.loop import Event, Scored, Step
+from openllama_cli.generation.decode.loop import Scored, Step
 from openllama_cli.generation.forward.cache import KVCache
 
 
@@ -60,16 +60,15 @@ def uniform(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
     return lambda tokens: torch.zeros(vocab)
 
 
-def scored_rows(events: Iterable[Event]) -> dict[int, list[Scored]]:
+def scored_rows(events: Iterable[Step]) -> dict[int, list[Scored]]:
     """Each row's tokens, in the order of rows. None may have failed."""
     rows: dict[int, list[Scored]] = defaultdict(list)
     for event in events:
-        if isinstance(event, Step):
-            assert event.error is None
-            rows[event.row] += [event.scored] if event.scored else []
+        assert event.error is None
+        rows[event.row] += [event.scored] if event.scored else []
     return {row: rows[row] for row in sorted(rows)}
 
 
-def token_rows(events: Iterable[Event]) -> list[list[int]]:
+def token_rows(events: Iterable[Step]) -> list[list[int]]:
     """The same as token ids alone."""
     return [[scored.token for scored in row] for row in scored_rows(events).values()]

@@ -75,7 +75,7 @@ class HubServer:
         class Bound(_Handler):
             server_hub = hub
 
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -84,7 +84,7 @@ class HubServer:
         return self
 
     def __exit__(self, *details: object) -> None:
-        self._stopped.set()
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -110,31 +110,20 @@ class HubServer:
     def _moved(self, seen: Seen) -> bool:
         return "/resolve/" in seen.path and seen.path.endswith(LARGE)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait, but not beyond the server's end; True when it has ended."""
-        return self._stopped.wait(seconds)
-
 
 class _Handler(BaseHTTPRequestHandler):
     server_hub: HubServer
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def _answer(self) -> None:
+    def do_GET(self) -> None:
         hub, path = self.server_hub, unquote(urlsplit(self.path).path)
         token = self.headers.get("authorization")
         hub.requests.append(Seen(self.command, path, self.headers.get("range"), token))
         if hub.hang:
-            while not hub.wait(0.05):
-                pass
+            hub.stopped.wait()
             self.close_connection = True
             return
         if path.startswith("/files/"):
@@ -152,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(resolve[1], resolve[2], resolve[3], token)
         else:
             self._error(404)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _repo(self, repo_id: str, revision: str, token: str | None) -> tuple[Repo, str] | None:
         repo = self.server_hub.repos.get(repo_id)
@@ -172,7 +163,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repo, commit = found
         files = repo.revisions[commit]
-        self._json({"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in sorted(files)], "tags": []})
+        about = {"id": repo_id, "sha": commit, "siblings": [{"rfilename": name} for name in sorted(files)], "tags": []}
+        body = json.dumps(about).encode()
+        self._headers(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
 
     def _resolve(self, repo_id: str, revision: str, name: str, token: str | None) -> None:
         found = self._repo(repo_id, revision, token)
@@ -241,11 +235,6 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(CHUNK / self.server_hub.throttle)
         except ConnectionError:  # The client was killed, or has had enough.
             self.close_connection = True
-
-    def _json(self, value: Any) -> None:
-        body = json.dumps(value).encode()
-        self._headers(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
-        self.wfile.write(body)
 
     def _error(self, status: int, code: str = "", message: str = "", headers: dict[str, str] | None = None) -> None:
         body = json.dumps({"error": message}).encode() if self.command == "GET" else b""

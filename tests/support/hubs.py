@@ -8,18 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub_server import HubServer
+from tests.support.tiny_models import tiny_config
 
-CONFIG = json.dumps(
-    {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "vocab_size": 400,
-    }
-).encode()
+CONFIG = json.dumps(tiny_config()).encode()
 WEIGHTS = os.urandom(200_000)
 SMALL = {"config.json": CONFIG, "generation_config.json": b"{}", "tokenizer.model": b"pieces"}
 WHOLE = SMALL | {"model.safetensors": WEIGHTS}

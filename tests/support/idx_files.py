@@ -34,6 +34,7 @@ def digit_images(count: int, side: int = 28, seed: int = 0) -> tuple[Bytes, Byte
 
 def write_set(folder: Path, prefix: str, count: int, *, side: int = 28, packed: bool = False) -> None:
     """A pair of files as MNIST names them. prefix: `train` or `t10k`."""
+    folder.mkdir(exist_ok=True)
     images, labels = digit_images(count, side)
     suffix = ".gz" if packed else ""
     write_idx(folder / f"{prefix}-images-idx3-ubyte{suffix}", images, packed=packed)

@@ -34,6 +34,14 @@ CPU = Cpu(
     memory_available=60 * GB,
 )
 OLD_CPU = dataclasses.replace(CPU, instruction_sets=("avx2",), kernels="AVX2")
+
+
+def cpu_with(memory_gb: float, base: Cpu = CPU, **changes: Any) -> Cpu:
+    """A processor with this much memory, all of it available."""
+    memory = int(memory_gb * GB)
+    return dataclasses.replace(base, memory_total=memory, memory_available=memory, **changes)
+
+
 CACHE = Cache("/cache/hub", True, True, 500 * GB, 0, None, (), None, None, "https://huggingface.co")
 CHECKS = tuple(Check(name, True, "works") for name in ("sentencepiece", "protobuf", "demo model"))
 CPU_BUILD = TorchBuild("2.13.0+cpu")

@@ -18,10 +18,11 @@ CORPUS = [
     "a  b   c    d\te\tf  hello world 1234567890",
 ] * 6
 
+IDENTITY = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 # name → how its model differs from: BPE, byte fallback, nmt_nfkc, extra spaces removed, a space put in front.
 VARIANTS: dict[str, dict[str, Any]] = {
     "bpe-nmt_nfkc": {},
-    "bpe-openllama-v2": {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+    "bpe-openllama-v2": IDENTITY,
     "bpe-nfkc_cf": {"normalization_rule_name": "nfkc_cf"},
     "bpe-no-dummy-prefix": {"add_dummy_prefix": False, "remove_extra_whitespaces": False},
     "bpe-no-prefix-collapse": {"add_dummy_prefix": False},
@@ -29,11 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bpe-no-byte-fallback": {"byte_fallback": False},
     "bpe-user-symbols": {"user_defined_symbols": ["<sep>", "    "], "remove_extra_whitespaces": False},
     "unigram-nmt_nfkc": {"model_type": "unigram"},
-    "unigram-identity": {
-        "model_type": "unigram",
-        "normalization_rule_name": "identity",
-        "remove_extra_whitespaces": False,
-    },
+    "unigram-identity": {"model_type": "unigram", **IDENTITY},
     "unigram-nfkc_cf-no-byte-fallback": {
         "model_type": "unigram",
         "normalization_rule_name": "nfkc_cf",

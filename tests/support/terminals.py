@@ -72,5 +72,5 @@ def on_a_terminal(*arguments: str, columns: int, code: int = 0, stderr: bool = T
 
 
 def without_color(text: str) -> str:
-    """The text without colors and links."""
-    return re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\", "", text)
+    """The text without colors, links, and what draws a line anew."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\]8;[^\x1b]*\x1b\\", "", text)

@@ -34,10 +34,9 @@ def tokenizer_model_bytes() -> bytes:
 
     Trained once a process, in 0.05 s, and the same every time.
     """
-    from tests.support.sentencepiece_models import train
+    from tests.support.sentencepiece_models import IDENTITY, train
 
-    options = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "split_digits": True}
-    return train(_CORPUS * 4, vocab_size=VOCAB, **options)
+    return train(_CORPUS * 4, vocab_size=VOCAB, split_digits=True, **IDENTITY)
 
 
 def tiny_config(

@@ -14,8 +14,8 @@ V1 = "sys/fs/cgroup/memory/memory"
     ("files", "expected"),
     [
         (
-            V2
-            | {
+            {
+                **V2,
                 "sys/fs/cgroup/cpu.max": "150000 100000",
                 "sys/fs/cgroup/memory.max": "4000000000",
                 "sys/fs/cgroup/memory.current": "1500000000",
@@ -25,9 +25,9 @@ V1 = "sys/fs/cgroup/memory/memory"
         ),
         # The pod has 2 GB left, the container alone would have 3.
         (
-            V2
-            | {
+            {
                 "proc/self/cgroup": "0::/pod/container",
+                "sys/fs/cgroup/cgroup.controllers": "cpu memory",
                 "sys/fs/cgroup/pod/cpu.max": "200000 100000",
                 "sys/fs/cgroup/pod/memory.max": "8000000000",
                 "sys/fs/cgroup/pod/memory.current": "6000000000",

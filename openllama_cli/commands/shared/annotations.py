@@ -13,7 +13,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.terminal.streams import note
 
 if TYPE_CHECKING:
-    from openllama_cli.annotation.documents import Annotated, Piece
+    from openllama_cli.annotation.documents import Annotated
     from openllama_cli.annotation.pipeline import Pipeline
     from openllama_cli.terminal.views.annotations import AnnotationView
 
@@ -94,11 +94,6 @@ def annotation_view(kinds: Sequence[str], lacking: Sequence[str], *, stderr: boo
     return AnnotationView([kind for kind in kinds if kind not in lacking], color, "stderr" if stderr else "stdout")
 
 
-def show_piece(view: "AnnotationView", text: str, piece: "Piece") -> None:
-    """Show a piece of a text."""
-    view.show(text, piece.start, piece.tokens, piece.ents, piece.sents)
-
-
 def completions_json(pipeline: "Pipeline", texts: Sequence[str]) -> dict[str, Any]:
     """The annotations of completions, for the `olc` object of `olc complete --json`."""
     found, missing = _annotate(pipeline, texts)
@@ -117,7 +112,7 @@ def show_completions(pipeline: "Pipeline", texts: Sequence[str]) -> None:
             raise done.error
         view.blank()
         for piece in done.pieces:
-            show_piece(view, done.text, piece)
+            view.show(done.text, piece.start, piece.tokens, piece.ents, piece.sents)
 
 
 def _annotate(pipeline: "Pipeline", texts: Sequence[str]) -> "tuple[list[Annotated], tuple[str, ...]]":

@@ -1,7 +1,5 @@
 """Finding, opening and loading a model, shown on stderr: a download, a progress bar, notices."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from openllama_cli.generation import session
@@ -15,32 +13,24 @@ if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress() -> Progress:
     from openllama_cli.terminal.progress import TerminalProgress
 
-    progress = TerminalProgress()
-    try:
-        yield progress
-    finally:
-        progress.finish()
+    return TerminalProgress()
 
 
 def find_tokenizer(spec: ModelSpec) -> ModelFolder:
     """`models.find.find` without the weights. Raises OlcError."""
     from openllama_cli.models.find import find
 
-    with _progress() as progress:
-        return find(spec, progress=progress, notice=notice, weights=False)
+    return find(spec, progress=_progress(), notice=notice, weights=False)
 
 
 def open_model(spec: ModelSpec) -> OpenedModel:
     """`models.opened.open_model`. Raises OlcError."""
-    with _progress() as progress:
-        return models.open_model(spec, progress=progress, notice=notice)
+    return models.open_model(spec, progress=_progress(), notice=notice)
 
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
-    with _progress() as progress:
-        return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)
+    return session.load_model(opened, spec, one_row=one_row, progress=_progress(), notice=note)

@@ -59,6 +59,19 @@ def file_option(help: str) -> Callable[[Command], Command]:
     return click.option("-f", "--file", metavar="FILE", help=help, shell_complete=suggest.files)
 
 
+def svg_option(help: str, *more: str) -> Callable[[Command], Command]:
+    """Add --svg and more names of it. help: says what the picture shows."""
+    return click.option("--svg", *more, metavar="FILE", help=help, shell_complete=suggest.files)
+
+
+def number_option(
+    *names: str, least: int = 1, most: int | None = None, default: int, help: str
+) -> Callable[[Command], Command]:
+    """Add an option that is a whole number from `least` to `most`."""
+    numbers = click.IntRange(least, most)
+    return click.option(*names, type=numbers, default=default, show_default=True, metavar="N", help=help)
+
+
 def model_options(function: Command) -> Command:
     """Add -m, --revision, --device, --dtype, --quantize and --offline; the command receives them as `spec: ModelSpec`."""
 

@@ -3,11 +3,10 @@
 import os
 import platform
 import subprocess
-from pathlib import Path
 
 from openllama_cli.devices.machine.facts import Cpu
 from openllama_cli.system.cgroup import limits
-from openllama_cli.system.device import cpu_instructions
+from openllama_cli.system.device import cpu_instructions, cpuinfo
 
 # Instruction sets that matter for matmul.
 _INSTRUCTIONS = (
@@ -32,6 +31,8 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
     threads: int | None = None
     kernels: str | None = None
     own_kernels: bool | None = None
+    words = cpu_instructions() if with_torch else cpuinfo("flags", "Features").split()
+    known = {_ALIASES.get(name, name) for name in words}
     if with_torch:
         import torch
 
@@ -47,7 +48,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         allowed_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical,
         cpu_limit=granted.cpus,
         threads=threads,
-        instruction_sets=_instruction_sets(with_torch),
+        instruction_sets=tuple(name for name in _INSTRUCTIONS if name in known),
         kernels=kernels,
         memory_total=memory.total,
         memory_available=memory.available,
@@ -55,13 +56,6 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
         own_kernels=own_kernels,
     )
-
-
-def _instruction_sets(with_torch: bool) -> tuple[str, ...]:
-    """Those of `_INSTRUCTIONS` that this processor has."""
-    found = cpu_instructions() if with_torch else _cpuinfo("flags", "Features").split()
-    known = {_ALIASES.get(name, name) for name in found}
-    return tuple(name for name in _INSTRUCTIONS if name in known)
 
 
 def answer(*command: str) -> str:
@@ -77,14 +71,4 @@ def _name() -> str:
     """What the processor calls itself."""
     if platform.system() == "Darwin":
         return answer("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
-    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(*keys: str) -> str:
-    """The value of the first line of /proc/cpuinfo that has one of these keys."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    pairs = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")
+    return cpuinfo("model name", "Model") or platform.processor() or platform.machine()

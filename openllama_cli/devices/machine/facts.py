@@ -143,11 +143,14 @@ class DtypeResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured on one device. bandwidth_gb_per_s: of its memory, far beyond cache sizes, the best of several runs."""
+    """What was measured on one device. bandwidth_gb_per_s: of its memory, far beyond cache sizes, the best of several runs.
+
+    measured_s: how long that took.
+    """
 
     bandwidth_gb_per_s: float | None
-    dtypes: Mapping[str, DtypeResult]
-    seconds: float
+    dtypes: dict[str, DtypeResult]
+    measured_s: float
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ row of it is that of decode, where every weight is read once per token and memor
 copies of the matrix than any cache holds.
 """
 
-import contextlib
 import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from openllama_cli.devices.machine.facts import DtypeResult, Measurement
 from openllama_cli.errors import first_line
-from openllama_cli.system.progress import NullProgress, Progress
+from openllama_cli.system.progress import NullProgress, Progress, shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,20 +44,16 @@ def measure(device: str, *, free_bytes: int, progress: Progress | None = None, d
     working_set = min(_WORKING_SET if device == "cpu" else _WORKING_SET_GPU, free_bytes // 3)
     results: dict[str, DtypeResult] = {}
     speed = None
-    try:
-        progress.start(f"measuring the memory bandwidth of {device}", None)
-        with contextlib.suppress(RuntimeError, MemoryError):
-            speed = bandwidth(device, working_set, deadline=deadline)
-        for name in _ORDER:
-            if time.perf_counter() > deadline:
-                break
-            progress.start(f"testing {name} on {device}", None)
+    with shown(progress, f"measuring the memory bandwidth of {device}", None), suppress(RuntimeError, MemoryError):
+        speed = bandwidth(device, working_set, deadline=deadline)
+    for name in _ORDER:
+        if time.perf_counter() > deadline:
+            break
+        with shown(progress, f"testing {name} on {device}", None):
             try:
                 results[name] = _test(device, name, working_set, deadline)
             except (RuntimeError, TypeError, MemoryError) as error:
                 results[name] = DtypeResult(ok=False, error=first_line(error, 300))
-    finally:
-        progress.finish()
     ordered = {name: results[name] for name in DTYPES if name in results}
     return Measurement(speed, ordered, time.perf_counter() - started)
 

@@ -8,13 +8,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 from openllama_cli.devices.machine import measure as measuring
 from openllama_cli.devices.machine.accelerators import read_accelerators, read_nvidia, read_torch_build
 from openllama_cli.devices.machine.cpu import read_cpu
-from openllama_cli.devices.machine.facts import Cache, Check, Facts, Measurement, TorchBuild
+from openllama_cli.devices.machine.facts import Cache, Check, Facts, Measurement
 from openllama_cli.errors import OlcError, first_line
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import demo_folder
@@ -36,10 +37,13 @@ class MachineProbe:
     def facts(self) -> Facts:
         """Everything that is found without measuring. Never raises for a broken installation: that is a fact too."""
         build = read_torch_build()
+        built_for = {"cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU", "metal": "CPU and Metal"}[build.kind]
         nvidia = read_nvidia()
         with_torch = build.version is not None
         return Facts(
-            versions=read_versions(build.version, _build_name(build), nvidia.driver if nvidia else None),
+            versions=read_versions(
+                build.version, f"{built_for} {build.toolkit or ''}".rstrip(), nvidia.driver if nvidia else None
+            ),
             torch=build,
             cpu=read_cpu(with_torch=with_torch),
             accelerators=read_accelerators() if with_torch else (),
@@ -56,7 +60,10 @@ class MachineProbe:
 
 
 def read_versions(torch_version: str | None, toolkit: str, driver: str | None) -> dict[str, str | None]:
-    """Versions of the packages that a completion needs, without importing them; None for what is not installed."""
+    """Versions of the packages that a completion needs, without importing them; None for what is not installed.
+
+    toolkit: what torch was built for: "CPU", "CUDA 12.8", "ROCm 6.4".
+    """
     found: dict[str, str | None] = {
         "olc": __version__,
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -71,12 +78,6 @@ def read_versions(torch_version: str | None, toolkit: str, driver: str | None) -
     return found | {"driver": driver}
 
 
-def _build_name(build: TorchBuild) -> str:
-    """What a torch was built for: "CPU", "CUDA 12.8", "ROCm 6.4"."""
-    name = {"cpu": "CPU", "cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU", "metal": "CPU and Metal"}[build.kind]
-    return f"{name} {build.toolkit}" if build.toolkit else name
-
-
 def _backends() -> dict[str, bool]:
     """Which backends of torch.distributed this torch has."""
     from torch import distributed
@@ -88,11 +89,8 @@ def _backends() -> dict[str, bool]:
 
 def read_checks() -> tuple[Check, ...]:
     """Try the tokenizer library, protobuf and the demo model. Nothing is raised: a failure is a Check that is not ok."""
-    return (
-        _check("sentencepiece", _sentencepiece),
-        _check("protobuf", _protobuf),
-        _check("demo model", _demo_model),
-    )
+    attempts = {"sentencepiece": _sentencepiece, "protobuf": _protobuf, "demo model": _demo_model}
+    return tuple(_check(name, attempt) for name, attempt in attempts.items())
 
 
 def _check(name: str, attempt: Callable[[], str]) -> Check:
@@ -131,6 +129,12 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
     folder = hub_cache_dir(env)
     # The folder, or the closest one above it that exists.
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable, free = False, None
+    # A file is made, since permissions alone do not tell (read-only disks, root, access lists).
+    with suppress(OSError), tempfile.TemporaryFile(dir=there):
+        writable = True
+    with suppress(OSError):
+        free = shutil.disk_usage(there).free
     try:
         models = list_cached(folder)
     except OSError:  # A folder that may not be read; `writable` says that it cannot be used.
@@ -140,8 +144,8 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
     return Cache(
         path=str(folder),
         exists=folder.is_dir(),
-        writable=_writable(there),
-        free_bytes=_free_bytes(there),
+        writable=writable,
+        free_bytes=free,
         models=len(models),
         largest=(largest.repo_id, largest.bytes) if largest else None,
         incomplete=tuple(model.repo_id for model in models if not model.complete),
@@ -149,22 +153,6 @@ def read_cache(env: Mapping[str, str] | None = None) -> Cache:
         token=_token(env),
         endpoint=hub_endpoint(env),
     )
-
-
-def _writable(folder: Path) -> bool:
-    """Whether a file can be made there; permissions alone do not tell (read-only disks, root, access lists)."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def _token(env: Mapping[str, str]) -> str | None:

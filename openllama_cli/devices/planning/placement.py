@@ -70,12 +70,6 @@ def look_up(name: str) -> KnownModel:
     return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)
 
 
-def catalogue_models() -> list[KnownModel]:
-    """The models with an alias that have a published shape, largest first, newer before older."""
-    known = [look_up(alias) for alias, entry in CATALOGUE.items() if entry.shape is not None]
-    return sorted(known, key=lambda model: -model.shape.parameters())
-
-
 @dataclass(frozen=True)
 class Part:
     """A part of the model ("model.embed_tokens", "model.layers.3", "lm_head"), its device and its bytes there."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from openllama_cli.devices.machine.facts import Facts
 from openllama_cli.devices.machine.measure import DTYPES
 from openllama_cli.devices.planning.memory import QUANTIZED, DtypePlan, Verdict, auto_dtype, main_device, plan_dtype
-from openllama_cli.devices.planning.placement import KnownModel, catalogue_models
+from openllama_cli.devices.planning.placement import KnownModel, look_up
+from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.loading.load import WORTH_MAPPING
 
 PROMPT = "Q: What is the largest animal?"
@@ -52,6 +53,8 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
     if alone is not None:
         best, flags = alone, ["--device", alone.main_device]
     int8 = next(plan for plan in plans if plan.dtype == "int8")
+    # Fewer bytes per token, in a model large enough to notice.
+    halves = int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > WORTH_MAPPING
     fits = best.verdict != "does_not_fit"
     return ModelPlan(
         known=known,
@@ -61,18 +64,13 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
         best=best,
         command=_command(known, flags if best.dtype == automatic else [*flags, *best.flag.split()]) if fits else None,
         first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None and fits else None,
-        faster=_command(known, [*flags, *int8.flag.split()]) if _halves(int8, best) else None,
+        faster=_command(known, [*flags, *int8.flag.split()]) if halves else None,
         smaller=None if _RANK[best.verdict] < 2 else _smaller(known, facts, target),
     )
 
 
 def _command(known: KnownModel, flags: Sequence[str]) -> str:
     return shlex.join(["olc", "complete", "-m", known.name, *flags]) + f' "{PROMPT}"'
-
-
-def _halves(int8: DtypePlan, best: DtypePlan) -> bool:
-    """Whether int8 weights are available here and mean fewer bytes per token, in a model large enough to notice."""
-    return int8.available and int8.verdict == "fits" and best.dtype not in QUANTIZED and best.weights_bytes > WORTH_MAPPING
 
 
 def _best(plans: Sequence[DtypePlan], automatic: str, facts: Facts) -> DtypePlan:
@@ -101,7 +99,9 @@ def _one_gpu(known: KnownModel, spread: DtypePlan, facts: Facts) -> DtypePlan | 
 
 def _smaller(known: KnownModel, facts: Facts, device: str) -> str:
     """The alias of the largest smaller model with room for a reasonable context in `--dtype auto`, else the demo."""
-    for other in catalogue_models():
+    published = [look_up(alias) for alias, entry in CATALOGUE.items() if entry.shape is not None]
+    # Of models of one size the newer comes first.
+    for other in sorted(published, key=lambda model: -model.shape.parameters()):
         if other.shape.parameters() < known.shape.parameters():
             plan = plan_dtype(other, auto_dtype(other.dtype, facts, device), facts, device)
             if _RANK[plan.verdict] < 3 and plan.tokens >= min(_FAIR_CONTEXT, other.shape.context):

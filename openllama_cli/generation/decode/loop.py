@@ -1,4 +1,4 @@
-"""The decode loop: prompts as token ids in, one event per token out. `complete`, `generate` and `batch` all run on it.
+"""The decode loop: prompts as token ids in, one step per token out. `complete`, `generate` and `batch` all run on it.
 
 A reader of the published Llama `generate` finds its parts here, with these differences:
 
@@ -36,13 +36,14 @@ _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt to complete.
+class Request:
+    """A prompt to complete, and what ends its row besides its limits.
 
     row: its identity: names it in events and, with the seed, determines its random numbers. draws_as: used for the random
     numbers instead, if given. tokens: at least one, at most the model's context. score: also report the prompt's
     log-probabilities. speculate: maximum number of tokens that are drafted and verified in one pass (see `draft`); changes no
-    result.
+    result. eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known
+    here). pieceless: tells the ids that are never drawn; None: all may be.
     """
 
     row: int
@@ -51,16 +52,6 @@ class Prompt:
     score: bool = False
     draws_as: int | None = None
     speculate: int = 0
-
-
-@dataclass(frozen=True)
-class Request(Prompt):
-    """A prompt with what ends its row besides its limits.
-
-    eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known here).
-    pieceless: tells the ids that are never drawn; None: all may be.
-    """
-
     eos: frozenset[int] = frozenset()
     watch: Callable[[int], bool] | None = None
     pieceless: Pieceless | None = None
@@ -84,27 +75,19 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Prefilled:
-    """A row's prompt was prefilled. scored: one entry per prompt token, if asked for."""
-
-    row: int
-    scored: tuple[Scored, ...] = ()
-
-
-@dataclass(frozen=True)
 class Step:
-    """A row got a token, or ended, or both. The last event of a row has a finish_reason or an error.
+    """A row's prompt was prefilled; or it got a token, or ended, or both. Its last step has a finish_reason or an error.
 
-    scored: None if the row ends without a token (max tokens 0, context full, error).
+    scored: None if the row ends without a token (max tokens 0, context full, error). prompt: once it is prefilled, one entry
+    per prompt token, if asked for.
     """
 
     row: int
     scored: Scored | None = None
     finish_reason: FinishReason | None = None
     error: OlcError | None = None
-
-
-Event = Prefilled | Step
+    prefilled: bool = False
+    prompt: tuple[Scored, ...] = ()
 
 
 @dataclass
@@ -122,12 +105,12 @@ class _Row:
 
 def decode_rows(
     forward: Forward, requests: Iterable[Request], *, max_rows: int = 16, prefixes: PrefixCache | None = None
-) -> Iterator[Event]:
+) -> Iterator[Step]:
     """Run all requests with a batch size of at most `max_rows`; when a row ends, the next one joins.
 
     prefixes: reuses the KV cache of common prompt prefixes; changes no result.
 
-    Events of one row come in order: Prefilled, then a Step per token; rows are interleaved. `requests` is read only as the
+    Steps of one row come in order: the prefill, then one per token; rows are interleaved. `requests` is read only as the
     batch has room. A row that fails (non-finite logits, prompt longer than the context) ends with its error; the others
     continue. Closing the iterator stops the work.
     """
@@ -162,7 +145,7 @@ def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
         yield _sample(row, row_logits)
 
 
-def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Event]:
+def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
     """Prefill one row and sample its first token; it joins the active ones unless it ended there."""
     length = len(request.tokens)
     if not 1 <= length <= forward.context:
@@ -186,7 +169,8 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
     first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _sample(row, logits[-1])
     if first.finish_reason is None and first.error is None:
         active.append(row)
-    yield Prefilled(request.row, score_prompt(request, logits) if request.score and logits is not None else ())
+    scored = score_prompt(request, logits) if request.score and logits is not None else ()
+    yield Step(request.row, prefilled=True, prompt=scored)
     yield first
 
 

@@ -18,9 +18,7 @@ import torch
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import (
-    Event,
     FinishReason,
-    Prefilled,
     Request,
     Scored,
     Step,
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
 LOGPROB_TOLERANCE = 1e-4
 
 
-def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Event]:
-    """Run requests through `model.generate`; the same events as `loop.decode_rows`, row by row.
+def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Step]:
+    """Run requests through `model.generate`; the same steps as `loop.decode_rows`, row by row.
 
     Scoring a prompt costs one more forward pass.
     """
@@ -53,19 +51,18 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
             continue
-        yield Prefilled(request.row, _score(model, input_device, request) if request.score else ())
+        scored: tuple[Scored, ...] = ()
+        if request.score:
+            with torch.inference_mode():
+                ids: Any = torch.tensor([list(request.tokens)], device=input_device)
+                scored = score_prompt(request, model(ids).logits[0])  # [n, vocab]
+        yield Step(request.row, prefilled=True, prompt=scored)
         limit = min(request.sampling.max_tokens, room)
         at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"
         if limit == 0:
             yield Step(request.row, finish_reason=at_limit)
         else:
             yield from _Run(model, input_device, request, limit, at_limit).steps()
-
-
-def _score(model: Any, input_device: torch.device, request: Request) -> tuple[Scored, ...]:
-    with torch.inference_mode():
-        logits = model(torch.tensor([list(request.tokens)], device=input_device)).logits[0]  # [n, vocab]
-    return score_prompt(request, logits)
 
 
 class _Run:
@@ -152,15 +149,15 @@ class _Run:
 class Check:
     """The comparison of one prompt.
 
-    ours, theirs: greedy tokens of the loop and of `model.generate`, EOS included.
+    tokens, generate_tokens: greedy tokens of the loop and of `model.generate`, EOS included.
     first_difference: the first position at which they differ, or None.
     margin: how much more likely (in log-probability) the loop's token was than the other one there; a near tie is rounding.
-    logprob_difference: the largest one between the loop and a full forward pass, over all tokens of ours.
+    logprob_difference: the largest one between the loop and a full forward pass, over all tokens of the loop.
     """
 
     row: int
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
+    tokens: tuple[int, ...]
+    generate_tokens: tuple[int, ...]
     first_difference: int | None
     margin: float | None
     logprob_difference: float
@@ -189,11 +186,11 @@ def check(
     config = SamplingConfig(max_tokens, logprobs=0)
     rows: list[list[Scored]] = [[] for _ in prompts]
     requests = [Request(row, prompt, config, eos=eos, pieceless=pieceless) for row, prompt in enumerate(prompts)]
-    for event in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
-        if isinstance(event, Step) and event.error is not None:
-            raise event.error
-        if isinstance(event, Step) and event.scored is not None:
-            rows[event.row].append(event.scored)
+    for step in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
+        if step.error is not None:
+            raise step.error
+        if step.scored is not None:
+            rows[step.row].append(step.scored)
     for request in requests:
         yield _compare(model, input_device, request, rows[request.row])
 
@@ -201,7 +198,7 @@ def check(
 @torch.inference_mode()
 def _compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
     ours = tuple(entry.token for entry in scored)
-    steps = (event for event in generate_rows(model, device, [request]) if isinstance(event, Step))
+    steps = generate_rows(model, device, [request])
     theirs = tuple(step.scored.token for step in steps if step.scored is not None)
     logprobs = log_probabilities(_full_pass(model, device, request.tokens, ours))  # [new + 1, vocab]
     gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]

@@ -44,18 +44,14 @@ def choose_token(
     if config.repetition_penalty != 1:
         logits = penalize(logits, seen, config.repetition_penalty)
     if config.greedy:
-        return most_likely(logits)
+        # NumPy's argmax is vectorized. Both take the first of several largest logits.
+        return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
     probabilities = warp(logits, config).cpu()
     # float64: 32,000 float32 additions could leave the last sum below the number drawn.
     cumulative = probabilities.double().cumsum(0)
     drawn = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
     token = int(torch.searchsorted(cumulative, drawn, right=True))
     return min(token, int(probabilities.nonzero()[-1]))
-
-
-def most_likely(logits: torch.Tensor) -> int:
-    """Index of the largest of [vocab] logits, the first of several. On a CPU with NumPy, whose argmax is vectorized."""
-    return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
 
 
 def require_finite(logits: torch.Tensor) -> None:
@@ -89,19 +85,15 @@ def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
     if 0 < config.top_k < logits.numel():
         logits = logits.masked_fill(logits < logits.topk(config.top_k).values[-1], -torch.inf)
     if config.top_p < 1:
-        logits = _keep_top_p(logits, config.top_p)
+        # Nucleus sampling (Holtzman et al. 2020): the smallest set of most likely tokens whose probability reaches top_p.
+        ascending, order = logits.sort(stable=True)
+        cut = ascending.softmax(-1).cumsum(-1) <= 1 - config.top_p
+        cut[-1] = False
+        logits = logits.masked_fill(torch.zeros_like(cut).scatter(0, order, cut), -torch.inf)
     if config.min_p > 0:
         probabilities = logits.softmax(-1)
         logits = logits.masked_fill(probabilities < config.min_p * probabilities.max(), -torch.inf)
     return logits.softmax(-1)
-
-
-def _keep_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Nucleus sampling (Holtzman et al. 2020): the smallest set of most likely tokens whose probability reaches top_p."""
-    ascending, order = logits.sort(stable=True)
-    cut = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-    cut[-1] = False
-    return logits.masked_fill(torch.zeros_like(cut).scatter(0, order, cut), -torch.inf)
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -24,16 +24,10 @@ class LeaderForward:
 
     def __init__(self, forward: Forward, group: Group) -> None:
         self._forward, self._group = forward, group
-        self.name = f"tensor-parallel {forward.name}"
+        self.name, self.context = f"tensor-parallel {forward.name}", forward.context
+        self.new_cache = forward.new_cache
         self._numbers: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
         self._freed: list[int] = []
-
-    @property
-    def context(self) -> int:
-        return self._forward.context
-
-    def new_cache(self, capacity: int) -> KVCache:
-        return self._forward.new_cache(capacity)
 
     def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
         how = {"every": every, "drafted": drafted}

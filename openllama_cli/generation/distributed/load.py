@@ -66,7 +66,13 @@ def load_as_leader(
     Group.led = group
     group.join(kind)
     if notice is not None:
-        notice(f"model split over {info.size} processes: {_backend(group)}")
+        backend = "NCCL, one GPU each"
+        if kind == "cpu":
+            import torch
+
+            threads = torch.get_num_threads()
+            backend = f"Gloo, on the CPU, {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
+        notice(f"model split over {info.size} processes: {backend}")
     return load_shard(opened, dtype, group, progress=progress)
 
 
@@ -105,16 +111,6 @@ def _signature(opened: OpenedModel) -> str:
     tensors = sorted((name, info.dtype, *info.shape) for name, info in checkpoint.tensors.items())
     content = json.dumps([tensors, checkpoint.config, checkpoint.bytes, opened.tokenizer.sha256], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _backend(group: Group) -> str:
-    """What all_reduce goes through, in words."""
-    if group.device.type == "cuda":
-        return "NCCL, one GPU each"
-    import torch
-
-    threads = torch.get_num_threads()
-    return f"Gloo, on the CPU, {threads} thread{'s' * (threads != 1)} each (OMP_NUM_THREADS)"
 
 
 def choose_device(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, DtypeName]:

@@ -9,12 +9,13 @@ class IncrementalDecoder:
     """Decodes the tokens that follow a prompt, one by one.
 
     Joined, the pieces are `decode(prompt + tokens)` without `decode(prompt)`. Bytes of an incomplete character are held back.
+    held: once no token follows, the rest: bytes that never became a character, as replacement characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._ids = list(prompt)
-        self._held = ""
+        self.held = ""
 
     def push(self, token: int) -> str:
         """The text that this token makes certain; empty while a character is incomplete."""
@@ -22,43 +23,36 @@ class IncrementalDecoder:
         text = self._tokenizer.decode_continuation(self._ids, [token])
         self._ids.append(token)
         certain = len(text) - self._tokenizer.unfinished(self._ids[-4:])
-        self._held = text[certain:]
+        self.held = text[certain:]
         return text[:certain]
-
-    def finish(self) -> str:
-        """The rest: bytes that never became a character, as replacement characters."""
-        held, self._held = self._held, ""
-        return held
 
 
 class StopStrings:
-    """Finds the first stop string in text that arrives in pieces; holds back only what may still become one."""
+    """Finds the first stop string in text that arrives in pieces; holds back only what may still become one.
+
+    held: the text held back, certain once no more can follow.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
-        self._held = ""
+        self.held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
         """The text that is now certain, and whether a stop string is complete: it and all after it are dropped.
 
         If several are complete, the one that ends first counts; of those, the one that starts first.
         """
-        text = self._held + text
+        text = self.held + text
         found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:
-            self._held = ""
+            self.held = ""
             return text[: min(found)[1]], True
         sizes = range(min(self._longest - 1, len(text)), 0, -1)
         held = next((size for size in sizes if any(stop.startswith(text[-size:]) for stop in self._stops)), 0)
         certain = len(text) - held
-        self._held = text[certain:]
+        self.held = text[certain:]
         return text[:certain], False
-
-    def finish(self) -> str:
-        """The text held back, once no more can follow."""
-        held, self._held = self._held, ""
-        return held
 
 
 class TextStream:
@@ -83,10 +77,8 @@ class TextStream:
         """No more tokens follow: what was held back is certain now, unless a stop string is complete."""
         if self.finished:
             return
-        text, self.finished = self._stops.push(self._decoder.finish())
-        self._pending += text
-        if not self.finished:
-            self._pending += self._stops.finish()
+        text, self.finished = self._stops.push(self._decoder.held)
+        self._pending += text if self.finished else text + self._stops.held
 
     def pop_text(self) -> str:
         """The text that has become certain since the last call."""

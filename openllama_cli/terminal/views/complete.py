@@ -1,12 +1,12 @@
 """What `olc complete` shows: completions on stdout as they stream, and timings on stderr."""
 
 import sys
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 from openllama_cli.terminal.streams import is_terminal, notice, out
 
 
-class CompletionWriter:
+class CompletionWriter(AbstractContextManager["CompletionWriter"]):
     """Writes the completions of a prompt in the order of their rows, each followed by one newline.
 
     On a terminal the prompt is shown dim before each; in a pipe only with `echo`. Without `stream` a completion is written
@@ -22,10 +22,7 @@ class CompletionWriter:
         self._row = 0
         self._begun = False
 
-    def __enter__(self) -> "CompletionWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # After Ctrl-C within a line the shell's prompt goes on a new one.
         if error is not None and self._begun and is_terminal(sys.stdout):
             out("\n")

@@ -33,6 +33,7 @@ def test_every_type_is_right_on_this_processor_and_has_speeds() -> None:
         assert all(speed is not None and speed > 0 for speed in speeds)
     errors = [found.dtypes[name].relative_error or 0 for name in DTYPES]
     assert 0 < errors[0] < errors[1] < errors[2]
+    assert torch.backends.mkldnn.enabled, "it is on again"
 
 
 @pytest.mark.alone
@@ -48,14 +49,6 @@ def test_bandwidth_counts_every_byte_once() -> None:
     assert read / 4 < bandwidth("cpu", numbers.nbytes) < read * 4
 
 
-def _off_by_a_third(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
-    return product * (4 / 3) if left.dtype == torch.float16 else product
-
-
-def _wrong_in_decode(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
-    return -product if left.shape[0] == 1 else product
-
-
 def _one_nan_in_decode(left: torch.Tensor, product: torch.Tensor) -> torch.Tensor:
     if left.shape[0] == 1:
         product[0, 7] = math.nan
@@ -66,8 +59,8 @@ def _one_nan_in_decode(left: torch.Tensor, product: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize(
     ("broken", "wrong", "finite", "error"),
     [
-        (_off_by_a_third, {"float16"}, True, pytest.approx(1 / 3, rel=1e-2)),
-        (_wrong_in_decode, set(DTYPES), True, pytest.approx(2, rel=1e-2)),
+        (lambda x, y: y * (4 / 3 if x.dtype == torch.float16 else 1), {"float16"}, True, pytest.approx(1 / 3, rel=1e-2)),
+        (lambda x, y: y * (-1 if len(x) == 1 else 1), set(DTYPES), True, pytest.approx(2, rel=1e-2)),
         (_one_nan_in_decode, set(DTYPES), False, None),
     ],
 )
@@ -97,19 +90,9 @@ def test_a_slow_type_is_timed_with_fewer_rows(monkeypatch: pytest.MonkeyPatch) -
     assert {result.prefill_rows for result in measure("cpu", free_bytes=SMALL).dtypes.values()} == {8}
 
 
-@pytest.mark.usefixtures("small")
-def test_nothing_begins_after_the_deadline() -> None:
-    assert measure("cpu", free_bytes=SMALL, deadline=time.perf_counter() - 1).dtypes == {}
-
-
-def test_a_type_that_is_under_way_at_the_deadline_is_cut_short() -> None:
+def test_nothing_begins_after_the_deadline_and_a_type_that_is_under_way_is_cut_short() -> None:
     """With every size as it is: what remains is one run of everything."""
+    assert measure("cpu", free_bytes=SMALL, deadline=time.perf_counter() - 1).dtypes == {}
     found = measuring._test("cpu", "bfloat16", SMALL, deadline=0)
     assert found.ok
     assert found.prefill_rows == 8
-
-
-@pytest.mark.usefixtures("small")
-def test_onednn_is_on_again_afterwards() -> None:
-    measure("cpu", free_bytes=3_000_000)
-    assert torch.backends.mkldnn.enabled

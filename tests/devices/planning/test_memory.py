@@ -1,6 +1,5 @@
 """Weights and KV cache against free memory: the arithmetic, and the verdict for machines of many sizes."""
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -14,13 +13,9 @@ from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.machines import CPU, GB, facts, gpu, measurement, mps
+from tests.support.machines import GB, cpu_with, facts, gpu, measurement, mps
 
-
-def machine_with(memory_gb: float, **changes: Any) -> Facts:
-    """A machine without GPU."""
-    cpu = dataclasses.replace(CPU, memory_total=int(memory_gb * GB), memory_available=int(memory_gb * GB), **changes)
-    return facts(cpu=cpu)
+CONTAINER = cpu_with(32, memory_limit=10 * GB, memory_left=9 * GB)
 
 
 def planned(name: str, dtype: str, machine: Facts, device: str = "auto") -> DtypePlan:
@@ -41,7 +36,7 @@ def planned(name: str, dtype: str, machine: Facts, device: str = "auto") -> Dtyp
 def test_weights_and_cache_of_the_published_models(
     alias: str, dtype: str, weights_gb: float, token: int, row_gb: float
 ) -> None:
-    plan = planned(alias, dtype, machine_with(100))
+    plan = planned(alias, dtype, facts(cpu=cpu_with(100)))
     assert plan.weights_bytes / 1e9 == pytest.approx(weights_gb, rel=1e-3)
     assert plan.cache_bytes_per_token == token
     assert plan.cache_bytes_per_row / 1e9 == pytest.approx(row_gb, rel=1e-3)
@@ -64,16 +59,11 @@ def test_the_cache_of_the_demo_has_the_size_that_generating_takes() -> None:
 @pytest.mark.parametrize(
     ("machine", "device", "verdict", "words"),
     [
-        (machine_with(32), "auto", "fits", "fits"),
-        (machine_with(12), "auto", "fits_with_disk", "fits with 7 of 32 layers on disk"),
-        (machine_with(12), "cpu", "does_not_fit", "does not fit: cpu is 2.6 GB short"),
-        (machine_with(14), "cpu", "fits_in_part", "fits, up to 997 tokens"),
-        (
-            machine_with(32, memory_limit=10 * GB, memory_left=9 * GB),
-            "auto",
-            "does_not_fit",
-            "does not fit: cpu is 5.6 GB short",
-        ),
+        (facts(cpu=cpu_with(32)), "auto", "fits", "fits"),
+        (facts(cpu=cpu_with(12)), "auto", "fits_with_disk", "fits with 7 of 32 layers on disk"),
+        (facts(cpu=cpu_with(12)), "cpu", "does_not_fit", "does not fit: cpu is 2.6 GB short"),
+        (facts(cpu=cpu_with(14)), "cpu", "fits_in_part", "fits, up to 997 tokens"),
+        (facts(cpu=CONTAINER), "auto", "does_not_fit", "does not fit: cpu is 5.6 GB short"),
         (facts(gpu(free=24)), "auto", "fits", "fits"),
         (facts(gpu(free=11)), "auto", "fits_with_cpu", "fits with 10 of 32 layers on the CPU"),
         (facts(gpu(free=11)), "cuda:0", "does_not_fit", "does not fit: cuda:0 is 3.6 GB short"),
@@ -81,7 +71,7 @@ def test_the_cache_of_the_demo_has_the_size_that_generating_takes() -> None:
         (facts(gpu(0, free=10), gpu(1, free=20)), "cuda:1", "fits", "fits"),
         (facts(mps()), "auto", "fits", "fits"),
         (
-            facts(gpu(free=11), cpu=machine_with(4).cpu),
+            facts(gpu(free=11), cpu=cpu_with(4)),
             "auto",
             "fits_with_disk",
             "fits with 7 of 32 layers on the CPU and 3 of 32 layers on disk",
@@ -125,8 +115,8 @@ def test_the_bound_on_speed_is_bandwidth_over_bytes() -> None:
 
 
 def test_memory_that_gpu_and_cpu_share_is_limited_as_the_cpu_is() -> None:
-    cpu = dataclasses.replace(CPU, memory_limit=8 * GB, memory_left=5 * GB)
-    assert free_memory(facts(mps(), gpu(free=11), cpu=cpu)) == {"cpu": 5 * GB, "mps": 5 * GB, "cuda:0": 11 * GB}
+    found = free_memory(facts(mps(), gpu(free=11), cpu=CONTAINER))
+    assert found == {"cpu": 9 * GB, "mps": 9 * GB, "cuda:0": 11 * GB}
 
 
 def test_a_model_is_known_by_alias_hub_id_and_folder(tmp_model: Any) -> None:

@@ -1,8 +1,6 @@
 """The command that is recommended: for machines that we have and do not have."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,14 +8,10 @@ from openllama_cli.devices.machine.facts import DtypeResult, Facts
 from openllama_cli.devices.planning.memory import auto_dtype, main_device
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
-from tests.support.machines import CPU, GB, OLD_CPU, facts, gpu, measurement, mps
+from tests.support.machines import GB, OLD_CPU, cpu_with, facts, gpu, measurement, mps
 from tests.support.tiny_models import write_tiny_llama
 
 TAIL = ' "Q: What is the largest animal?"'
-
-
-def cpu(memory_gb: float, base: Any = CPU) -> Any:
-    return dataclasses.replace(base, memory_total=int(memory_gb * GB), memory_available=int(memory_gb * GB))
 
 
 def plan(name: str, machine: Facts, device: str = "auto") -> ModelPlan:
@@ -33,8 +27,8 @@ def plan(name: str, machine: Facts, device: str = "auto") -> ModelPlan:
         ("7b", facts(mps()), "auto", "olc complete -m 7b"),
         ("demo", facts(), "auto", "olc complete -m demo"),
         # Without bfloat16 instructions auto is float32, which takes too much here.
-        ("7b", facts(cpu=cpu(20, OLD_CPU)), "auto", "olc complete -m 7b --dtype bfloat16"),
-        ("3b", facts(cpu=cpu(20, OLD_CPU)), "auto", "olc complete -m 3b"),
+        ("7b", facts(cpu=cpu_with(20, OLD_CPU)), "auto", "olc complete -m 7b --dtype bfloat16"),
+        ("3b", facts(cpu=cpu_with(20, OLD_CPU)), "auto", "olc complete -m 3b"),
         # Fits on one of two GPUs: the larger.
         ("3b", facts(gpu(0, free=10), gpu(1, free=12)), "auto", "olc complete -m 3b --device cuda:1"),
         # Needs both.
@@ -59,11 +53,11 @@ def test_the_best_command(name: str, machine: Facts, device: str, command: str) 
         ("7b", facts(cpu=OLD_CPU), "auto", {"auto_dtype": "float32"}),
         # Quantized models run on the CPU only.
         ("7b", facts(gpu(free=24)), "auto", {"faster": None}),
-        ("3b-v2", facts(cpu=cpu(1)), "auto", {"smaller": "demo"}),
+        ("3b-v2", facts(cpu=cpu_with(1)), "auto", {"smaller": "demo"}),
         ("7b", facts(gpu(free=11)), "auto", {"smaller": None}),
         (
             "13b",
-            facts(cpu=dataclasses.replace(CPU, memory_limit=8 * GB, memory_left=int(7.5 * GB))),
+            facts(cpu=cpu_with(60, memory_limit=8 * GB, memory_left=int(7.5 * GB))),
             "auto",
             {"command": None, "first": None, "smaller": "3b-v2"},
         ),
@@ -85,7 +79,7 @@ def test_a_type_that_computes_wrongly_is_not_recommended() -> None:
 
 
 def test_quantized_types_are_recommended_only_where_nothing_else_fits_and_olc_has_them() -> None:
-    machine = facts(cpu=cpu(9))
+    machine = facts(cpu=cpu_with(9))
     assert plan("7b", machine).command == "olc complete -m 7b --quantize int8" + TAIL
     assert "--quantize" not in (plan("3b", machine).command or "")
     assert [found.available for found in plan("7b", machine).dtypes] == [True] * 5

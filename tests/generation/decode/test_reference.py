@@ -24,7 +24,7 @@ def test_the_loop_passes(model: Any) -> None:
     checks = list(check(model, CPU, TransformersForward(model, CPU), PROMPTS, 12, frozenset({2})))
     assert [one.row for one in checks] == [0, 1, 2]
     assert all(one.same for one in checks)
-    assert all(one.ours == one.theirs and len(one.ours) == 12 for one in checks)
+    assert all(one.tokens == one.generate_tokens and len(one.tokens) == 12 for one in checks)
     assert all(0 < one.logprob_difference < 1e-4 for one in checks)
     assert next(check(model, CPU, TransformersForward(model, CPU), PROMPTS[:1], 0, frozenset())).same, "no tokens are equal"
 
@@ -32,9 +32,9 @@ def test_the_loop_passes(model: Any) -> None:
 def test_eos_ends_both_and_is_compared(model: Any) -> None:
     forward = TransformersForward(model, CPU)
     plain = next(check(model, CPU, forward, PROMPTS[:1], 6, frozenset()))
-    ended = next(check(model, CPU, forward, PROMPTS[:1], 6, frozenset({plain.ours[2]})))
+    ended = next(check(model, CPU, forward, PROMPTS[:1], 6, frozenset({plain.tokens[2]})))
     assert ended.same
-    assert ended.ours == plain.ours[: plain.ours.index(plain.ours[2]) + 1]
+    assert ended.tokens == plain.tokens[: plain.tokens.index(plain.tokens[2]) + 1]
 
 
 def test_another_model_is_noticed(model: Any, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_another_model_is_noticed(model: Any, tmp_path: Path) -> None:
     found = next(check(model, CPU, TransformersForward(other, CPU), PROMPTS[:1], 12, frozenset()))
     assert not found.same
     assert found.first_difference is not None
-    assert found.ours[found.first_difference] != found.theirs[found.first_difference]
+    assert found.tokens[found.first_difference] != found.generate_tokens[found.first_difference]
     assert found.margin is not None
     assert found.logprob_difference > 0.01
 

@@ -107,21 +107,15 @@ def test_rows_and_seeds_have_different_random_numbers() -> None:
 def test_filters_equal_transformers(
     values: list[float], temperature: float, top_k: int, top_p: float, min_p: float, penalty: float, seen: list[int]
 ) -> None:
-    from transformers import (
-        LogitsProcessorList,
-        MinPLogitsWarper,
-        RepetitionPenaltyLogitsProcessor,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
+    from transformers.generation import logits_process as published
 
     logits = torch.tensor(values)
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=0)
-    theirs = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(temperature)])
-    theirs += [TopKLogitsWarper(top_k)] if top_k else []
-    theirs += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-    theirs += [MinPLogitsWarper(min_p)] if min_p else []
+    theirs = published.LogitsProcessorList([published.RepetitionPenaltyLogitsProcessor(penalty)])
+    theirs += [published.TemperatureLogitsWarper(temperature)]
+    theirs += [published.TopKLogitsWarper(top_k)] if top_k else []
+    theirs += [published.TopPLogitsWarper(top_p)] if top_p < 1 else []
+    theirs += [published.MinPLogitsWarper(min_p)] if min_p else []
     expected = theirs(torch.tensor([seen]), logits[None].clone())[0].softmax(-1)
     ours = warp(penalize(logits, seen, penalty), config)
     # Where two tokens are equally likely, which of them the nucleus keeps is a matter of sort order.

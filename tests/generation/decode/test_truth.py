@@ -3,12 +3,13 @@
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Prefilled, Request, Scored, Step, decode_rows
+from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
 from openllama_cli.generation.decode.reference import generate_rows
 from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
 from openllama_cli.generation.forward.cuda.graphs import GraphForward
@@ -55,10 +56,6 @@ def requests(prompts: list[list[int]], config: SamplingConfig, **options: Any) -
     return [Request(row, prompt, config, **options) for row, prompt in enumerate(prompts)]
 
 
-def tokens(results: dict[int, list[Scored]]) -> list[list[int]]:
-    return [[scored.token for scored in row] for row in results.values()]
-
-
 @pytest.fixture(scope="module")
 def generated(model: Any, prompts: list[list[int]]) -> dict[float, list[list[int]]]:
     """What `model.generate` makes of the first prompts, by repetition penalty."""
@@ -70,8 +67,8 @@ def test_greedy_equals_generate_token_for_token(
 ) -> None:
     own_attention = model.config._attn_implementation
     for penalty, expected in generated.items():
-        ours = tokens(run(forward, prompts[:8], 4 if penalty == 1 else 16, SamplingConfig(12, repetition_penalty=penalty)))
-        assert ours == expected
+        rows = requests(prompts[:8], SamplingConfig(12, repetition_penalty=penalty))
+        assert token_rows(decode_rows(forward, rows, max_rows=4 if penalty == 1 else 16)) == expected
     assert model.config._attn_implementation == own_attention, "generate keeps its own attention"
 
 
@@ -89,7 +86,7 @@ def test_logprobs_equal_a_full_forward_pass(model: Any, forward: Forward, prompt
     scored: dict[int, list[Scored]] = {}
     filling = [1, *range(3, 400), *range(3, 400)][:CONTEXT]  # Leaves no position for a token.
     for event in decode_rows(forward, requests([*prompts[:7], filling], SamplingConfig(5, logprobs=5), score=True)):
-        new = event.scored if isinstance(event, Prefilled) else [event.scored] if event.scored else []
+        new = event.prompt if event.prefilled else [event.scored] if event.scored else []
         scored.setdefault(event.row, []).extend(new)
     assert len(scored[7]) == CONTEXT
     for row in scored.values():
@@ -110,23 +107,10 @@ def test_a_shared_prefix_runs_once_and_changes_nothing_to_the_last_bit(forward: 
     prompts += [prompts[0], prompts[0][: 2 * PREFILL_CHUNK]]
     config = SamplingConfig(4, logprobs=2)
     plain = run(forward, prompts, max_rows, config)
-
-    ran = 0
-
-    class Counting:
-        name = "counting"
-        context = forward.context
-        decode = staticmethod(forward.decode)
-        new_cache = staticmethod(forward.new_cache)
-
-        def prefill(self, tokens: Any, cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
-            nonlocal ran
-            ran += len(tokens)
-            return forward.prefill(tokens, cache, every=every, drafted=drafted)
-
-    reused = decode_rows(Counting(), requests(prompts, config), max_rows=max_rows, prefixes=PrefixCache())
-    assert scored_rows(reused) == plain
-    assert ran < 0.65 * sum(map(len, prompts))
+    with patch.object(forward, "prefill", wraps=forward.prefill) as prefill:
+        reused = scored_rows(decode_rows(forward, requests(prompts, config), max_rows=max_rows, prefixes=PrefixCache()))
+    assert reused == plain
+    assert sum(len(call.args[0]) for call in prefill.call_args_list) < 0.65 * sum(map(len, prompts))
 
 
 def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list[list[int]]) -> None:
@@ -135,8 +119,8 @@ def test_the_transformers_engine_gives_the_same_events(model: Any, prompts: list
     theirs = list(generate_rows(model, CPU, rows))
     assert len(ours) == len(theirs) == 4 * 9
     for one, other in zip(ours, theirs, strict=True):
-        assert type(one) is type(other)
-        if isinstance(one, Step) and isinstance(other, Step):
+        assert one.prefilled == other.prefilled
+        if not one.prefilled:
             assert (one.row, one.finish_reason) == (other.row, other.finish_reason)
             assert one.scored is not None
             assert other.scored is not None
@@ -162,7 +146,7 @@ def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: 
         model, CPU, [Request(0, prompts[1], SamplingConfig(200), watch=lambda token: bool(told.append(token)))]
     )
     for event in events:
-        if isinstance(event, Step):
+        if not event.prefilled:
             break
     events.close()  # type: ignore[attr-defined]
     assert len(told) < 200
@@ -228,5 +212,5 @@ def test_what_moves_its_weights_is_left_to_transformers(folder: Path) -> None:
 @needs_gpu
 def test_greedy_on_a_gpu_equals_generate_in_float32(folder: Path, prompts: list[list[int]]) -> None:
     model = load_llama(folder).to("cuda")
-    ours = tokens(run(LeanForward(from_transformers(model)), prompts, 8, SamplingConfig(max_tokens=20)))
-    assert ours == [greedy(model, prompt) for prompt in prompts]
+    ours = decode_rows(LeanForward(from_transformers(model)), requests(prompts, SamplingConfig(max_tokens=20)), max_rows=8)
+    assert token_rows(ours) == [greedy(model, prompt) for prompt in prompts]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -77,9 +78,6 @@ def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_t
 def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_pass(
     forward: TransformersForward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise MemoryError
-
     told: list[str] = []
 
     @contextlib.contextmanager
@@ -89,7 +87,7 @@ def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_p
         except MemoryError:
             told.append("out of memory")
 
-    monkeypatch.setattr(KVCache, "copy_from", fail)
+    monkeypatch.setattr(KVCache, "copy_from", Mock(side_effect=MemoryError))
     first: dict[str, Any] = {
         "freed": [],
         "prefill": [1, 5],

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.generation.forward import quantized_linear
 from openllama_cli.generation.forward.linear import (
     DenseLinear,
     HalfLinear,
@@ -17,6 +18,8 @@ from openllama_cli.generation.forward.linear import (
 )
 from openllama_cli.native import library
 from tests.support.marks import random
+
+pytestmark = pytest.mark.usefixtures("two_threads")  # How work is divided is tested too.
 
 
 @pytest.mark.parametrize(
@@ -46,20 +49,23 @@ def test_linear_layers_are_those_of_float64(
 
 
 @pytest.mark.parametrize(
-    ("usable", "amx", "bfloat16", "float16"),
+    ("usable", "amx", "works", "bfloat16", "float16", "int8"),
     [
-        (True, True, NativeLinear, NativeLinear),
-        (False, True, TileLinear, HalfLinear),
-        (False, False, DenseLinear, HalfLinear),
+        (True, True, False, NativeLinear, NativeLinear, quantized_linear.NativeInt8Linear),
+        (False, True, True, TileLinear, HalfLinear, quantized_linear.TileInt8Linear),
+        (False, False, True, DenseLinear, HalfLinear, quantized_linear.OnednnInt8Linear),
+        (False, True, False, TileLinear, HalfLinear, quantized_linear.PlainInt8Linear),
     ],
 )
 def test_the_kind_of_layer_follows_the_processor(
-    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, bfloat16: type, float16: type
+    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, works: bool, bfloat16: type, float16: type, int8: type
 ) -> None:
     monkeypatch.setattr(library, "usable", lambda: usable)
     monkeypatch.setattr(library, "has_amx", lambda: amx)
+    monkeypatch.setattr(quantized_linear, "works", lambda _: works)
     assert type(bfloat16_linear(random(4, 4).bfloat16())) is bfloat16
     assert type(float16_linear(random(4, 4).half())) is float16
+    assert quantized_linear.int8_kind.__wrapped__() is int8
 
 
 def test_blocks_of_a_float16_matrix_are_its_rows_in_bfloat16() -> None:

@@ -29,8 +29,10 @@ from openllama_cli.models.quantize import load as quantize_load
 from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import INT4_GROUP, library
-from tests.support.marks import needs_kernels, random
+from tests.support.marks import error, needs_any_int4, needs_kernels, random
 from tests.support.tiny_models import VOCAB, random_llama, write_tiny_llama
+
+pytestmark = pytest.mark.usefixtures("two_threads")  # How work is divided is tested too.
 
 # Every batch size with two sizes, the widest of which alone suits torch's weight-only operator, up to 8 rows.
 ROWS_AND_SIZES = [
@@ -46,12 +48,6 @@ INTEGER = [
 ]
 needs_int4 = pytest.mark.skipif(not int4_works(), reason="torch's int4 matmul does not work on this processor")
 
-needs_any_int4 = pytest.mark.skipif(not (library.usable() or int4_works()), reason="no int4 matmul works on this processor")
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.float() - expected).norm() / expected.norm())
-
 
 @pytest.mark.parametrize(("rows", "size"), ROWS_AND_SIZES, ids=str)
 @pytest.mark.parametrize("kind", [*INTEGER, PlainInt8Linear])
@@ -64,21 +60,14 @@ def test_int8_layers_are_near_dense_ones(size: tuple[int, int], kind: Any, rows:
 
 
 @pytest.mark.parametrize("kind", INTEGER)
-def test_an_int8_row_does_not_depend_on_its_neighbors(kind: Any) -> None:
-    layer = kind(*int8_rows(random(128, 192)))
-    x = random(6, 192, seed=1)
+def test_an_int8_row_does_not_depend_on_its_neighbors_and_none_on_one_that_is_not_a_number(kind: Any) -> None:
+    layer, x = kind(*int8_rows(random(128, 192))), random(6, 192, seed=1)
     x[3] *= 1000
-    assert torch.equal(layer(x)[1:2], layer(x[1:2]))
-
-
-@pytest.mark.parametrize("kind", INTEGER)
-def test_a_row_that_is_not_a_number_stays_one_and_spoils_no_other(kind: Any) -> None:
-    x = random(3, 64, seed=1)
-    x[1, 5] = torch.nan
-    y = kind(*int8_rows(random(16, 64)))(x)
-    assert y[1].isnan().all()
-    assert y[[0, 2]].isfinite().all()
-    assert torch.equal(kind(*int8_rows(random(16, 64)))(torch.zeros(1, 64)), torch.zeros(1, 16))
+    x[4, 5] = torch.nan
+    y = layer(x)
+    assert torch.equal(y[1:2], layer(x[1:2]))
+    assert y.isnan().all(1).tolist() == y.isnan().any(1).tolist() == [False] * 4 + [True, False]
+    assert torch.equal(layer(torch.zeros(1, 192)), torch.zeros(1, 128))
 
 
 @pytest.mark.parametrize(("dtype", "middle"), [(torch.uint8, 128), (torch.int8, 0)])
@@ -98,24 +87,6 @@ def test_a_wrong_or_slow_layer_is_noticed(kind: Any, monkeypatch: pytest.MonkeyP
     assert quantized_linear._is_exact(kind)
     monkeypatch.setattr(quantized_linear, "_least_seconds", lambda f, x: 1.0 if isinstance(f, kind) else 0.1)
     assert not quantized_linear._is_fast(kind)
-
-
-@pytest.mark.parametrize(
-    ("usable", "amx", "works", "kind"),
-    [
-        (False, True, False, PlainInt8Linear),
-        (False, False, True, OnednnInt8Linear),
-        (False, True, True, TileInt8Linear),
-        (True, True, False, NativeInt8Linear),
-    ],
-)
-def test_the_kind_of_int8_layer_follows_the_processor(
-    monkeypatch: pytest.MonkeyPatch, usable: bool, amx: bool, works: bool, kind: type
-) -> None:
-    monkeypatch.setattr(library, "usable", lambda: usable)
-    monkeypatch.setattr(library, "has_amx", lambda: amx)
-    monkeypatch.setattr(quantized_linear, "works", lambda kind: works)
-    assert quantized_linear.int8_kind.__wrapped__() is kind
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_streamed_text_joins_to_the_decoded_whole(tokenizer: Tokenizer, prompt: 
     ids = tokenizer.encode(prompt + text)
     for cut in {1, len(ids) // 2, len(ids)} - {0}:
         decoder = IncrementalDecoder(tokenizer, ids[:cut])
-        pieces = [decoder.push(token) for token in ids[cut:]] + [decoder.finish()]
+        pieces = [decoder.push(token) for token in ids[cut:]] + [decoder.held]
         start = tokenizer.decode(ids[: cut - tokenizer.unfinished(ids[:cut])])
         assert start + "".join(pieces) == tokenizer.decode(ids)
 
@@ -49,7 +49,7 @@ def test_streamed_text_joins_to_the_decoded_whole(tokenizer: Tokenizer, prompt: 
 def test_any_token_ids_stream_to_what_they_decode_to(tokenizer: Tokenizer, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(3, tokenizer.vocab_size - 1), max_size=30))
     decoder = IncrementalDecoder(tokenizer, [1])
-    assert "".join([decoder.push(token) for token in ids] + [decoder.finish()]) == tokenizer.decode([1, *ids])
+    assert "".join([decoder.push(token) for token in ids] + [decoder.held]) == tokenizer.decode([1, *ids])
 
 
 def test_characters_of_several_bytes_come_whole(tokenizer: Tokenizer) -> None:

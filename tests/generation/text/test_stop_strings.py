@@ -17,7 +17,7 @@ def feed(stops: Sequence[str], pieces: Sequence[str]) -> tuple[str, bool]:
         shown += text
         if finished:
             return shown, True
-    return shown + matcher.finish(), False
+    return shown + matcher.held, False
 
 
 @pytest.mark.parametrize(

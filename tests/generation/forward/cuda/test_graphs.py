@@ -13,7 +13,7 @@ import torch
 
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Step, decode_rows
+from openllama_cli.generation.decode.loop import Request, decode_rows
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.cuda import graphs
 from openllama_cli.generation.forward.cuda.attention import FlashAttention, MaskedAttention
@@ -128,7 +128,7 @@ def test_waves_of_rows_that_end_together_stay_in_the_same_slots(model: Any) -> N
     slots = []
     for event in decode_rows(forward, requests, max_rows=4):
         slots.append(forward._pool.slots)
-        assert not isinstance(event, Step) or event.error is None
+        assert event.error is None
     assert max(slots) == 4
 
 
