@@ -47,9 +47,10 @@ class OwnCode:
     """Follows a text line by line and knows the last own line of the traceback that is being read."""
 
     def __init__(self) -> None:
-        self._own: OwnLine | None = None
+        # File, line and code, with their secrets.
+        self._own: tuple[str, int, str | None] | None = None
         # The frame whose code comes next, how many lines ago it was, and the number of the last line of any frame.
-        self._frame: OwnLine | None = None
+        self._frame: tuple[str, int, str | None] | None = None
         self._since = 0
         self._last = 0
 
@@ -60,42 +61,42 @@ class OwnCode:
     def read(self, number: int, line: str) -> None:
         """Read the next line."""
         self._since += 1
-        if "Traceback (most recent" in line:
+        if "Traceback" in line and "Traceback (most recent" in line:
             self._own = self._frame = None
-        elif any(mark in line for mark in (".py", 'File "', " In[", " In [", "<ipython")) and self._is_frame(
-            number, message(line)
-        ):
+        elif any(mark in line for mark in _MARKS) and self._is_frame(number, line):
             return
         elif self._frame is not None:
             self._read_code(line)
 
     def near(self, number: int) -> OwnLine | None:
-        """The last own line of the traceback that ends at this line of the text."""
-        return self._own if number - self._last <= _NEAR else None
+        """The last own line of the traceback that ends at this line of the text, without secrets."""
+        if self._own is None or number - self._last > _NEAR:
+            return None
+        file, line, code = self._own
+        return OwnLine(without_secrets(file), line, without_secrets(code)[:_LONGEST_CODE] if code else None)
 
-    def _is_frame(self, number: int, text: str) -> bool:
+    def _is_frame(self, number: int, line: str) -> bool:
+        place = line.find('File "')
+        text = line[place:] if place >= 0 else message(line)
         for form in _FRAMES:
             if found := form.match(text):
-                place, line = found[1], int(found[2] or 0) if form.groups > 1 else 0
-                self._frame = None if _OF_A_LIBRARY.search(place) else OwnLine(without_secrets(place), line, None)
+                file, at = found[1], int(found[2] or 0) if form.groups > 1 else 0
+                self._frame = None if _OF_A_LIBRARY.search(file) else (file, at, None)
                 self._since, self._last = 0, number
                 # Without its number yet, an arrow gives it.
-                if self._frame is not None and line:
+                if self._frame is not None and at:
                     self._own = self._frame
                 return True
         return False
 
     def _read_code(self, line: str) -> None:
-        text = message(line)
         assert self._frame is not None
+        file, at, _ = self._frame
+        text = message(line)
         if marked := _MARKED.search(line):
-            self._own = OwnLine(self._frame.file, int(marked[1]), _shown(marked[2]))
-        elif self._frame.line and self._since == 1 and text and not text[0].isdigit():
-            self._own = OwnLine(self._frame.file, self._frame.line, _shown(text))
+            self._own = file, int(marked[1]), marked[2].strip(" │|")
+        elif at and self._since == 1 and text and not text[0].isdigit():
+            self._own = file, at, text.strip(" │|")
         elif self._since <= _CONTEXT:
             return
         self._frame = None
-
-
-def _shown(code: str) -> str | None:
-    return without_secrets(code.strip(" │|"))[:_LONGEST_CODE] or None

@@ -7,6 +7,7 @@ recognized by their form, never by their sentences: two lines, or the code in th
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from openllama_cli.explain.catalogue import KnownError, Pattern, known_error, patterns, with_olc_code
 from openllama_cli.explain.diagnosis import SAME_FAILURE, Diagnosis, Explanation, Unknown, has_cause, ranked
@@ -37,7 +38,9 @@ _KNOWN_EXCEPTIONS = 20
 _OLC_ERROR = re.compile(r"(?:error|openllama_cli\.errors\.\w{1,40}): (.*)")
 _OLC_CODE = re.compile(r'"code":\s?"(\w{1,60})"')
 _PACKAGE = re.compile(r"(?:site|dist)-packages[/\\]([A-Za-z_]\w{0,60})[/\\]")
-_EXCEPTION_WORDS = ("Error", "Exception", "Exit", "Interrupt")
+_EXCEPTION_WORDS = re.compile("Error|Exception|Exit|Interrupt")
+# In many patterns: where a text does not hold one of these, it holds none of them.
+_COMMON = ("cannot import name '", "No module named '", "KeyError: '", "has no attribute '", "keyword argument '")
 
 
 def explain(pieces: Iterable[str]) -> Diagnosis:
@@ -85,7 +88,12 @@ class _Search:
         text = without_terminal_codes(block)
         lines, escaped = _lines(text, self._number)
         searched = f"{text}\n{escaped}"
-        wanted = [(code, pattern) for code, pattern in patterns() if code not in self._found and pattern.words in searched]
+        absent = {common for common in _COMMON if common not in searched}
+        wanted = [
+            (code, pattern)
+            for code, pattern, common in _grouped()
+            if common not in absent and code not in self._found and pattern.words in searched
+        ]
         before = self._before
         has_frames = self._own_code.may_be_in(searched)
         for number, line in lines:
@@ -139,7 +147,7 @@ class _Search:
         known = 0
         for place in range(len(lines) - 1, -1, -1):
             number, line = lines[place]
-            if any(word in line for word in _EXCEPTION_WORDS):
+            if _EXCEPTION_WORDS.search(line):
                 before = lines[place - 1][1] if place else self._before
                 text = message(line)
                 if is_exception(text) and not is_quoted_code(line, before):
@@ -208,15 +216,25 @@ def _lines(text: str, first: int) -> tuple[list[tuple[int, str]], str]:
 
     What a string of JSON holds in one line, with escapes, comes as lines of its own before the whole, and once more as a text.
     """
-    lines, escaped = [], []
+    lines: list[tuple[int, str]] = []
+    escaped: list[str] = []
+    has_escapes = "\\n" in text or '\\"' in text
     for number, whole in enumerate(text.removesuffix("\n").split("\n"), first):
-        for line in whole.removesuffix("\r").split("\r"):
-            if "\\n" in line or '\\"' in line:
+        for line in whole.removesuffix("\r").split("\r") if "\r" in whole else (whole,):
+            if has_escapes and ("\\n" in line or '\\"' in line):
                 parts = unescaped(line)
                 lines += [(number, part) for part in parts]
                 escaped += parts
             lines.append((number, line))
     return lines, "\n".join(escaped)
+
+
+@cache
+def _grouped() -> tuple[tuple[str, Pattern, str], ...]:
+    """All patterns with their codes and what they have in common with others, if anything."""
+    return tuple(
+        (code, pattern, next((common for common in _COMMON if common in pattern.words), "")) for code, pattern in patterns()
+    )
 
 
 def _is_known(text: str) -> bool:

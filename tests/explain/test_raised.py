@@ -10,13 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 
 from tests.support.forked_torchrun import launch
 from tests.support.raising import codes, first, raised
 
 torch = pytest.importorskip("torch")
+numpy: Any = pytest.importorskip("numpy")
 
 
 # -- torch ----------------------------------------------------------------------------------------------------------
