@@ -347,10 +347,12 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1) -> SamplingCo
     settings = {name: value for name, value in given.items() if value is not None}
     if samples < 1:
         raise UsageError(f"--num-samples {samples} is out of range", "give 1 or more")
-    if samples > 1 and settings.setdefault("temperature", 1.0) == 0:
-        cause = f"--num-samples {samples} at temperature 0 would give {samples} identical texts"
-        raise UsageError(cause, "give --temperature 0.8")
+    if samples > 1:
+        settings.setdefault("temperature", 1.0)
     config = SamplingConfig.from_given(settings)
+    if samples > 1 and config.greedy:
+        cause = f"--num-samples {samples} at temperature {config.temperature:g} would give {samples} identical texts"
+        raise UsageError(cause, "give --temperature 0.8")
     return config if config.greedy or config.seed is not None else replace(config, seed=secrets.randbits(31))
 
 

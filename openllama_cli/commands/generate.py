@@ -194,7 +194,8 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
 
     loaded = model.loaded
     assert loaded.model is not None, "--check refuses --quantize"
-    checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, model.tokenizer.eos_ids))
+    ids = (model.tokenizer.eos_ids, model.tokenizer.pieceless)
+    checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, *ids))
     dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:
         documents = [{"prompt": texts[one.row], "same": one.same, **asdict(one)} for one in checks]

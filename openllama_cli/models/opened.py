@@ -31,10 +31,11 @@ def open_model(
 ) -> OpenedModel:
     """Find a model, download it if it was named and is not here, and check its files.
 
-    Under torchrun also that its processes can share the model. progress, notice: told about a download, and about the demo
-    model if that answers because none was chosen. Raises OlcError.
+    Under torchrun also that its processes can share the model. progress, notice: told about a download, about the demo model
+    if that answers because none was chosen, and about what lies beside a model and is not applied. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
+    from openllama_cli.models.beside import not_applied
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -49,6 +50,8 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
+    for line in not_applied(folder.path) if notice is not None else ():
+        notice(line)
     return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
 
 

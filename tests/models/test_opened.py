@@ -13,7 +13,7 @@ from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from openllama_cli.models.loading.load import load
-from openllama_cli.models.model_files import read_object
+from openllama_cli.models.model_files import read_object, write_json
 from openllama_cli.models.opened import open_model
 from openllama_cli.models.quantize import load as quantize_load  # noqa: F401  # Imported before its names are replaced.
 from openllama_cli.models.spec import ModelSpec
@@ -87,3 +87,17 @@ def test_every_file_is_parsed_once(
     found = {file.name: parsed[file] for file in folder.iterdir() if file.name.endswith(weights)}
     assert found == dict.fromkeys(found, 1)
     assert parsed[folder / "config.json"] + parsed[folder / "params.json"] == 1
+
+
+def test_what_lies_beside_a_model_and_is_not_applied_is_named(tmp_path: Path) -> None:
+    folder, said = WRITERS["safetensors"](tmp_path / "model"), list[str]()
+    settings = {"eos_token_id": 2, "temperature": 0.6, "top_p": 0.9, "do_sample": True, "num_beams": 1, "min_length": 0}
+    write_json(folder / "generation_config.json", settings)
+    open_model(ModelSpec(str(folder)), notice=said.append)
+    assert said == []
+    write_json(folder / "generation_config.json", {**settings, "suppress_tokens": [5], "num_beams": 4})
+    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    open_model(ModelSpec(str(folder)), notice=said.append)
+    assert len(said) == 2
+    assert "adapter_config.json describes an adapter, which is not applied" in said[0]
+    assert "asks for num_beams, suppress_tokens, which olc does not apply" in said[1]

@@ -27,7 +27,7 @@ class FakeForward:
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(capacity)
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
         assert cache.capacity >= cache.length + len(tokens)
         self.prefilled.append(list(tokens))
         seen = self._seen[id(cache)] = [*self._seen.get(id(cache), [])[: cache.length], *tokens]

@@ -10,6 +10,8 @@ from openllama_cli.errors import UsageError
 # Given without a temperature, each of these implies sampling. The repetition penalty does not: it changes greedy output too, as
 # in transformers.
 _IMPLIES_SAMPLING = ("top_p", "top_k", "min_p", "seed")
+# Below this, any difference between two float32 logits that are not tiny decides: what is left to chance is exact ties.
+_GREEDY_TEMPERATURE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class SamplingConfig:
     """Settings of one row.
 
     max_tokens: maximum number of new tokens, >= 0.
-    temperature: >= 0; 0 is greedy, whatever else is set.
+    temperature: >= 0; 0 is greedy, whatever else is set, and so is what is as good as 0 (below 1e-8).
     top_p: in (0, 1]; 1 keeps everything. top_k: >= 0; 0 keeps everything. min_p: in [0, 1]; 0 keeps everything.
     repetition_penalty: > 0; 1 changes nothing.
     seed: any integer; with the row's identity it determines every random number. None: the caller chooses one.
@@ -51,7 +53,7 @@ class SamplingConfig:
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is always chosen."""
-        return self.temperature == 0
+        return self.temperature < _GREEDY_TEMPERATURE
 
     @classmethod
     def from_given(cls, given: Mapping[str, Any]) -> "SamplingConfig":

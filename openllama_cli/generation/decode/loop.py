@@ -24,6 +24,7 @@ import torch
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, row_generator
+from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, without
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 
@@ -42,7 +43,7 @@ class Request:
     numbers instead, if given. tokens: at least one, at most the model's context. score: also report the prompt's
     log-probabilities. speculate: maximum number of tokens that are drafted and verified in one pass (see `draft`); changes no
     result. eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known
-    here).
+    here). pieceless: tells the ids that are never drawn; None: all may be.
     """
 
     row: int
@@ -53,6 +54,11 @@ class Request:
     speculate: int = 0
     eos: frozenset[int] = frozenset()
     watch: Callable[[int], bool] | None = None
+    pieceless: Pieceless | None = None
+
+    def banned(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """The ids that are never drawn, as an index into [..., vocab] logits."""
+        return banned_index(self.pieceless, self.eos, logits.shape[-1], logits.device)
 
 
 @dataclass(frozen=True)
@@ -193,13 +199,13 @@ def _sample(row: _Row, logits: torch.Tensor) -> Step:
     """Choose the row's next token from [vocab] logits and decide whether the row ends with it."""
     request = row.request
     try:
-        token = choose_token(logits, row.tokens, request.sampling, row.generator)
+        token = choose_token(logits, row.tokens, request.sampling, row.generator, request.banned(logits))
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
     except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
         row.finished = True
         return Step(request.row, error=error)
     count = request.sampling.logprobs
-    scored = Scored(token) if count is None else score(token, log_probabilities(logits), count)
+    scored = Scored(token) if count is None else score(token, log_probabilities(logits), count, request.banned(logits))
     row.tokens.append(token)
     row.left -= 1
     reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)
@@ -229,7 +235,7 @@ def _verify(forward: Forward, row: _Row, drafted: Sequence[int]) -> Iterator[Ste
 
     Each token is chosen from the logits that it would be chosen from without a draft, with the same random numbers.
     """
-    logits = forward.prefill([row.tokens[-1], *drafted], row.cache, every=True)  # [1 + drafted, vocab]
+    logits = forward.prefill([row.tokens[-1], *drafted], row.cache, every=True, drafted=True)  # [1 + drafted, vocab]
     for position, expected in enumerate((*drafted, None)):
         yield _sample(row, logits[position])
         if row.finished or row.tokens[-1] != expected:
@@ -248,14 +254,18 @@ def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason |
 def score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
     """Score a prompt: the logits of position i, [n, vocab], predict token i + 1; nothing predicts the first."""
     count = request.sampling.logprobs or 0
-    logprobs = log_probabilities(logits)
-    rest = (score(token, logprobs[position], count) for position, token in enumerate(request.tokens[1:]))
+    logprobs, banned = log_probabilities(logits), request.banned(logits)
+    rest = (score(token, logprobs[position], count, banned) for position, token in enumerate(request.tokens[1:]))
     return (Scored(request.tokens[0]), *rest)
 
 
-def score(token: int, logprobs: torch.Tensor, count: int) -> Scored:
-    """A token's log-probability, the `count` most likely tokens and the entropy, from [vocab] log-probabilities."""
-    values, tokens = logprobs.topk(min(count, logprobs.numel()))
+def score(token: int, logprobs: torch.Tensor, count: int, banned: torch.Tensor | None = None) -> Scored:
+    """A token's log-probability, the `count` most likely tokens and the entropy, from [vocab] log-probabilities.
+
+    banned: ids that are not among the most likely, as they are never drawn; the distribution has them.
+    """
+    known = logprobs.numel() - (0 if banned is None else banned.numel())
+    values, tokens = without(logprobs, banned).topk(min(count, known))
     entropy = torch.special.entr(logprobs.exp()).sum() / math.log(2)
     top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
     return Scored(token, float(logprobs[token]), top, float(entropy))

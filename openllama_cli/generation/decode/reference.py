@@ -5,6 +5,7 @@ Rows run one after another, since `model.generate` has one configuration and one
 samples other tokens than the loop; in float32 its greedy tokens are the same.
 """
 
+import inspect
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,13 +29,12 @@ from openllama_cli.generation.decode.loop import (
     score_prompt,
 )
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
+from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
+from openllama_cli.generation.forward.rotary import rope_limit
 from openllama_cli.generation.forward.transformers_forward import Forward
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-
-# Below this, transformers' division of the logits overflows float32; the limit is greedy, as in `sampling.warp`.
-_MIN_TEMPERATURE = 1e-30
 
 # A full forward pass and one with a KV cache differ in the order of additions: about 1e-6 in float32.
 LOGPROB_TOLERANCE = 1e-4
@@ -94,13 +94,15 @@ class _Run:
         from transformers import GenerationConfig
 
         request, sampling = self._request, self._request.sampling
-        greedy = sampling.temperature < _MIN_TEMPERATURE
+        greedy = sampling.greedy
+        banned = banned_ids(request.pieceless, request.eos, self._model.config.vocab_size)
         config = GenerationConfig(
             max_new_tokens=self._limit,
             eos_token_id=sorted(request.eos) or None,
             pad_token_id=0,
             do_sample=not greedy,
             repetition_penalty=sampling.repetition_penalty,
+            suppress_tokens=list(banned) or None,
             use_cache=True,
         )
         if not greedy:
@@ -134,7 +136,9 @@ class _Run:
         self._count += 1
         alternatives = request.sampling.logprobs
         assert self._logits is not None
-        scored = Scored(token) if alternatives is None else score(token, log_probabilities(self._logits), alternatives)
+        scored = Scored(token)
+        if alternatives is not None:
+            scored = score(token, log_probabilities(self._logits), alternatives, request.banned(self._logits))
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
         reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._count == self._limit else None)
         self._queue.put(Step(request.row, scored, reason))
@@ -171,33 +175,55 @@ def check(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     eos: frozenset[int],
+    pieceless: Pieceless | None = None,
 ) -> Iterator[Check]:
     """Run prompts greedily through the loop, as one batch, then one by one through transformers.
 
     model: the transformers model that `forward` runs; input_device: where its token ids have to be. Prompts must leave
-    `max_tokens` positions in the context.
+    `max_tokens` positions in the context. pieceless: tells the ids that neither may draw.
     Raises GenerationError for the first prompt that fails.
     """
     config = SamplingConfig(max_tokens, logprobs=0)
     rows: list[list[Scored]] = [[] for _ in prompts]
-    requests = (Request(row, prompt, config, eos=eos) for row, prompt in enumerate(prompts))
+    requests = [Request(row, prompt, config, eos=eos, pieceless=pieceless) for row, prompt in enumerate(prompts)]
     for step in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
         if step.error is not None:
             raise step.error
         if step.scored is not None:
             rows[step.row].append(step.scored)
-    for row, (prompt, scored) in enumerate(zip(prompts, rows, strict=True)):
-        ours = tuple(entry.token for entry in scored)
-        request = Request(row, prompt, SamplingConfig(max_tokens), eos=eos)
-        steps = generate_rows(model, input_device, [request])
-        theirs = tuple(step.scored.token for step in steps if step.scored is not None)
-        complete: Any = torch.tensor([[*prompt, *ours]], device=input_device)
-        with torch.inference_mode():
-            logprobs = log_probabilities(model(complete).logits[0, len(prompt) - 1 :])  # [new + 1, vocab]
-        gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
-        pairs = enumerate(zip_longest(ours, theirs))
-        position = next((position for position, (one, other) in pairs if one != other), None)
-        margin = None
-        if position is not None and position < min(len(ours), len(theirs)):
-            margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
-        yield Check(row, ours, theirs, position, margin, max(gaps, default=0.0))
+    for request in requests:
+        yield _compare(model, input_device, request, rows[request.row])
+
+
+@torch.inference_mode()
+def _compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+    ours = tuple(entry.token for entry in scored)
+    steps = generate_rows(model, device, [request])
+    theirs = tuple(step.scored.token for step in steps if step.scored is not None)
+    logprobs = log_probabilities(_full_pass(model, device, request.tokens, ours))  # [new + 1, vocab]
+    gaps = [abs(float(logprobs[position, entry.token]) - (entry.logprob or 0.0)) for position, entry in enumerate(scored)]
+    pairs = enumerate(zip_longest(ours, theirs))
+    position = next((position for position, (one, other) in pairs if one != other), None)
+    margin = None
+    if position is not None and position < min(len(ours), len(theirs)):
+        margin = float(logprobs[position, ours[position]] - logprobs[position, theirs[position]])
+    return Check(request.row, ours, theirs, position, margin, max(gaps, default=0.0))
+
+
+def _full_pass(model: Any, device: torch.device, prompt: Sequence[int], new: Sequence[int]) -> torch.Tensor:
+    """The logits that predict each new token and one more, [new + 1, vocab], in one pass over prompt and new tokens.
+
+    Where longrope turns a longer pass by other angles than the prompt, there is no such pass: it is the prompt's, and then one
+    for each token, as in `model.generate`.
+    """
+    limit = rope_limit(model.config)
+    if limit is None or not len(prompt) <= limit < len(prompt) + len(new):
+        logits: torch.Tensor = model(torch.tensor([[*prompt, *new]], device=device)).logits[0, len(prompt) - 1 :]
+        return logits
+    from transformers import DynamicCache
+
+    # transformers 5.24 calls it cache, as its outputs do.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    arguments = {name: DynamicCache(config=model.config), "use_cache": True}
+    parts = [[*prompt], *([token] for token in new)]
+    return torch.cat([model(torch.tensor([part], device=device), **arguments).logits[0, -1:] for part in parts])

@@ -13,6 +13,7 @@ import torch
 
 from openllama_cli.errors import GenerationError
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.vocabulary import without
 
 
 def row_seed(seed: int, row: int) -> int:
@@ -26,13 +27,20 @@ def row_generator(seed: int, row: int) -> torch.Generator:
     return torch.Generator().manual_seed(row_seed(seed, row))
 
 
-def choose_token(logits: torch.Tensor, seen: Sequence[int], config: SamplingConfig, generator: torch.Generator | None) -> int:
+def choose_token(
+    logits: torch.Tensor,
+    seen: Sequence[int],
+    config: SamplingConfig,
+    generator: torch.Generator | None,
+    banned: torch.Tensor | None = None,
+) -> int:
     """Sample one token, or the most likely one if `config` is greedy.
 
-    logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty.
-    Raises GenerationError if the logits are not finite.
+    logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty. banned: ids that are
+    never chosen, see `vocabulary`. Raises GenerationError if the logits are not finite.
     """
     require_finite(logits)
+    logits = without(logits, banned)
     if config.repetition_penalty != 1:
         logits = penalize(logits, seen, config.repetition_penalty)
     if config.greedy:
@@ -61,7 +69,9 @@ def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch
     """Divide positive and multiply negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
     index = torch.tensor(sorted(set(seen)), device=logits.device, dtype=torch.long)
     score = logits[index]
-    return logits.index_copy(0, index, torch.where(score < 0, score * penalty, score / penalty))
+    # An extreme penalty must make neither infinities, of which the first would be taken, nor NaN of a logit of 0.
+    penalized = torch.where(score < 0, score * penalty, score / penalty).nan_to_num(neginf=-torch.inf)
+    return logits.index_copy(0, index, penalized)
 
 
 def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
@@ -69,10 +79,9 @@ def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
 
     Each filter sees the distribution renormalized over what the previous one kept. The most likely token is always kept.
     """
-    logits = logits / config.temperature
-    # A temperature near 0 overflows float32; the limit is greedy.
-    if not bool(torch.isfinite(logits).all()):
-        return torch.nn.functional.one_hot(logits.argmax(), logits.numel()).float()
+    tempered = logits / config.temperature
+    # Low temperatures overflow float32; differences from the largest do not.
+    logits = tempered if math.isfinite(tempered.max()) else (logits - logits.max()) / config.temperature
     if 0 < config.top_k < logits.numel():
         logits = logits.masked_fill(logits < logits.topk(config.top_k).values[-1], -torch.inf)
     if config.top_p < 1:

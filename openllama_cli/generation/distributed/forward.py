@@ -29,9 +29,10 @@ class LeaderForward:
         self._numbers: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
         self._freed: list[int] = []
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        command = {"prefill": list(tokens), "rows": [self._row(cache)], "every": every}
-        return self._run(command, lambda: self._forward.prefill(tokens, cache, every=every))
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+        how = {"every": every, "drafted": drafted}
+        command = {"prefill": list(tokens), "rows": [self._row(cache)], **how}
+        return self._run(command, lambda: self._forward.prefill(tokens, cache, **how))
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         command = {"decode": list(tokens), "rows": [self._row(cache) for cache in caches]}
@@ -75,7 +76,7 @@ def follow(
             if "decode" in command:
                 forward.decode(command["decode"], rows)
             else:
-                forward.prefill(command["prefill"], rows[0], every=command["every"])
+                forward.prefill(command["prefill"], rows[0], every=command["every"], drafted=command["drafted"])
 
 
 def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:

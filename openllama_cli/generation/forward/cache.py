@@ -23,11 +23,13 @@ class KVCache:
     """Keys and values of one row: per layer two tensors [K, capacity, D] on the layer's device, allocated on first write.
 
     capacity: positions, fixed: prompt and new tokens. chunk: the prefill grid's. length: positions filled.
+    long_from: prompts of more tokens than this have keys that are turned otherwise (see `rotary`); None: all are turned alike.
     """
 
-    def __init__(self, capacity: int, chunk: int = PREFILL_CHUNK) -> None:
+    def __init__(self, capacity: int, chunk: int = PREFILL_CHUNK, *, long_from: int | None = None) -> None:
         self.capacity = capacity
         self.chunk = chunk
+        self.long_from = long_from
         self.length = 0
         # The cache that its first positions were copied from.
         self.origin: weakref.ref[KVCache] | None = None
@@ -93,6 +95,8 @@ class PrefixCache:
         longest, source = 0, None
         limit = (len(prompt) - 1) // cache.chunk * cache.chunk
         for tokens, other in self._rows:
+            if cache.long_from is not None and (len(tokens) > cache.long_from) != (len(prompt) > cache.long_from):
+                continue  # The same tokens, with other keys.
             common = _common_prefix(prompt, tokens, limit) // cache.chunk * cache.chunk
             if common > longest:
                 longest, source = common, other

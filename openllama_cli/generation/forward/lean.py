@@ -48,14 +48,17 @@ class LeanForward:
         return self._weights.context
 
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity, PREFILL_CHUNK if self._device.type == "cpu" else LARGE_PREFILL_CHUNK)
+        chunk = PREFILL_CHUNK if self._device.type == "cpu" else LARGE_PREFILL_CHUNK
+        return KVCache(capacity, chunk, long_from=self._weights.rotary.limit)
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
+        total = None if drafted else cache.length + len(tokens)
         for chunk, last in prefill_chunks(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(chunk), device=self._device)
-            hidden = self._run(torch.tensor(chunk, device=self._device), positions, [(cache, len(chunk))])  # [n, hidden]
+            ids = torch.tensor(chunk, device=self._device)
+            hidden = self._run(ids, positions, [(cache, len(chunk))], total)  # [n, hidden]
             cache.advance(len(chunk))
             if every or last:
                 kept.append(self._weights.head(hidden if every else hidden[-1:]).float())
@@ -74,11 +77,11 @@ class LeanForward:
             cache.advance(1)
         return logits.float()
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, rows: RowTokens) -> torch.Tensor:
-        """[n] ids at [n] positions → [n, hidden] after the final norm."""
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, rows: RowTokens, prompt: int | None = None) -> torch.Tensor:
+        """[n] ids at [n] positions → [n, hidden] after the final norm. prompt: tokens of the prompt that they are part of."""
         weights, ops = self._weights, self._ops
         hidden = embedding(ids, weights.embedding).to(self._dtype)
-        cosine, sine = weights.rotary(positions)  # [n, D]
+        cosine, sine = weights.rotary(positions, weights.rotary.lengths(positions, prompt))  # [n, D]
         for number, layer in enumerate(weights.layers):
             query, key, value = layer.query_key_value(ops.rms_norm(hidden, layer.attention_norm))
             query, key = ops.apply_rotary(query, cosine, sine), ops.apply_rotary(key, cosine, sine)  # [n, H or K, D]

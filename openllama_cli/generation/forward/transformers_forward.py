@@ -8,12 +8,14 @@ that `model.generate` keeps its own.
 Shapes: n = new tokens of a row, H and K = query and key/value heads, D = head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
+from openllama_cli.generation.forward.rotary import Rotary, rope_limit, rotary_of
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -38,8 +40,11 @@ class Forward(Protocol):
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for a row of at most `capacity` positions."""
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
-        """Run a row's prompt, or more of it. Returns float32 logits: [1, vocab] of the last token, [n, vocab] if `every`."""
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+        """Run a row's prompt, or its end. Returns float32 logits: [1, vocab] of the last token, [n, vocab] if `every`.
+
+        drafted: these tokens follow the prompt, and are to be run as `decode` would run them one by one.
+        """
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         """Run one new token of each row. Returns float32 logits, [rows, vocab]."""
@@ -60,6 +65,9 @@ class TransformersForward:
         self._device = input_device
         self._batch_invariant = model.dtype == torch.float32
         self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        self._limit = rope_limit(model.config)
+        rotary: Any = self._model.model.rotary_emb
+        self._rotary = None if self._limit is None else _RowRotary(rotary_of(rotary, model.dtype, torch.device("cpu")))
         # transformers builds no mask for a name without a mask function.
         AttentionInterface.register(_ATTENTION, _attend_rows)
 
@@ -68,14 +76,16 @@ class TransformersForward:
         return int(self._model.config.max_position_embeddings)
 
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK)
+        return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK, long_from=self._limit)
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False) -> torch.Tensor:
+    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
         kept: list[torch.Tensor] = []
+        total = None if drafted else cache.length + len(tokens)
         for chunk, last in prefill_chunks(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(chunk))[None]  # [1, n]
-            logits = self._run(torch.tensor([chunk]), positions, [cache], keep=0 if every else 1)[0]  # [n or 1, vocab]
+            ids, keep = torch.tensor([chunk]), 0 if every else 1
+            logits = self._run(ids, positions, [cache], keep=keep, prompt=total)[0]  # [n or 1, vocab]
             cache.advance(len(chunk))
             if every or last:
                 kept.append(logits.float())
@@ -92,10 +102,16 @@ class TransformersForward:
             cache.advance(1)
         return logits.float()
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, caches: Sequence[KVCache], *, keep: int) -> torch.Tensor:
-        config = self._model.config
-        before, config._attn_implementation = config._attn_implementation, _ATTENTION
-        try:
+    def _run(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        caches: Sequence[KVCache],
+        *,
+        keep: int,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
+        with self._by_row(prompt):
             logits: torch.Tensor = self._model(
                 input_ids=ids.to(self._device),
                 position_ids=positions.to(self._device),
@@ -103,9 +119,38 @@ class TransformersForward:
                 logits_to_keep=keep,
                 row_caches=caches,
             ).logits
-            return logits
+        return logits
+
+    @contextmanager
+    def _by_row(self, prompt: int | None) -> Iterator[None]:
+        """Have every row attend to its own cache, and turned by itself where the angles depend on its length: transformers'
+        module looks at the longest.
+        """
+        config, modules = self._model.config, self._model.model._modules
+        attention, rotary = config._attn_implementation, modules["rotary_emb"]
+        config._attn_implementation = _ATTENTION
+        if self._rotary is not None:
+            modules["rotary_emb"], self._rotary.prompt = self._rotary, prompt
+        try:
+            yield
         finally:
-            config._attn_implementation = before
+            config._attn_implementation, modules["rotary_emb"] = attention, rotary
+
+
+class _RowRotary(torch.nn.Module):
+    """In place of a `LlamaRotaryEmbedding`: [rows, n] positions → cosines and sines, [rows, n, D].
+
+    prompt: of the next pass, see `Rotary.lengths`.
+    """
+
+    def __init__(self, rotary: Rotary) -> None:
+        super().__init__()
+        self._rotary = rotary
+        self.prompt: int | None = None
+
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = position_ids.to(x.device)
+        return self._rotary(positions, self._rotary.lengths(positions, self.prompt))
 
 
 def _attend_rows(

@@ -1,7 +1,7 @@
 """What the lean forward pass runs on: a Llama's sizes and its weights as functions, from transformers or quantized."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,14 @@ from openllama_cli.generation.forward.quantized_linear import (
     int4_works,
     int8_kind,
 )
+from openllama_cli.generation.forward.rotary import Rotary, rotary_of
+from openllama_cli.models.checkpoint.rope import longrope_limit
 from openllama_cli.models.loading.load import LoadedModel
 from openllama_cli.models.quantize.weights import QuantizedModel
 from openllama_cli.native.library import has_amx
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
-
-# [n] positions → cosines and sines, [n, D] each, in the activations' dtype.
-Rotary = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,6 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
             down=linear(mlp.down_proj),
         )
 
-    def rotary(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cosine, sine = rotary_module(like, positions[None])  # [1, n, D]
-        return cosine[0], sine[0]
-
-    rotary_module, like = parts.model.rotary_emb, torch.empty(0, dtype=dtype, device=model.device)
     first_attention = parts.model.layers[0].self_attn
     return LlamaWeights(
         device=model.device,
@@ -126,7 +120,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         scale=first_attention.scaling,
         eps=config.rms_norm_eps,
         context=int(config.max_position_embeddings),
-        rotary=rotary,
+        rotary=rotary_of(parts.model.rotary_emb, dtype, model.device),
         embedding=parts.model.embed_tokens.weight,
         layers=[layer(module) for module in parts.model.layers],
         norm=parts.model.norm.weight.to(dtype),
@@ -202,13 +196,6 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
             down=linear(f"{prefix}.down", shape.hidden, bias=mlp),
         )
 
-    frequencies, scaling = tensor("rotary.frequencies"), float(tensor("rotary.scaling"))
-
-    def rotary(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """transformers' LlamaRotaryEmbedding, computed in float32."""
-        angles = (positions[:, None].float() * frequencies).repeat(1, 2)
-        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
-
     return LlamaWeights(
         device=torch.device("cpu"),
         dtype=dtype,
@@ -221,10 +208,16 @@ def from_quantized(quantized: QuantizedModel) -> LlamaWeights:
         scale=shape.head_dim**-0.5,
         eps=shape.rms_norm_eps,
         context=shape.context,
-        rotary=rotary,
+        rotary=_rotary(quantized),
         embedding=tensor("embedding"),
         layers=[layer(number) for number in range(shape.layers)],
         norm=tensor("norm").to(dtype),
         head=linear("head", shape.vocab, bias=False, method="int8"),
         method=method,
     )
+
+
+def _rotary(quantized: QuantizedModel) -> Rotary:
+    tensor, limit = quantized.get, longrope_limit(quantized.checkpoint.config)
+    long = None if limit is None else tensor("rotary.long_frequencies")
+    return Rotary(tensor("rotary.frequencies"), float(tensor("rotary.scaling")), quantized.dtype, long, limit)

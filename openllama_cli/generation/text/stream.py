@@ -27,7 +27,7 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request]) -> 
     def requests() -> Iterator[Request]:
         for prompt in prompts:
             text = texts[prompt.row] = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
-            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch)
+            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless)
 
     for step in engine(requests()):
         if step.prefilled:

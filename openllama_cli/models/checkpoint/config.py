@@ -1,7 +1,7 @@
 """config.json: is it a Llama that olc can load, and with which numbers?
 
 Only the keys below reach transformers. A config.json is somebody else's data, and others of its keys name code to run,
-kernels to fetch or files to read in place of the weights.
+kernels to fetch or files to read in place of the weights. `config_keys` says what becomes of each key.
 """
 
 import math
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.config_keys import refuse_keys
+from openllama_cli.models.checkpoint.rope import read_rope, short
 from openllama_cli.models.checkpoint.shape import CONFIG_KEYS, LlamaShape
-from openllama_cli.models.model_files import damaged, read_object
+from openllama_cli.models.model_files import brief, damaged, read_object
 
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie", "attention_bias", "mlp_bias")
 # Their weights are a Llama's, whichever of them saved it; LLaMAForCausalLM is the name in the first conversions.
 _CLASSES = ("llamaforcausallm", "llamamodel", "optimizedmodule", "peftmodelforcausallm")
 _ACTIVATIONS = ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], LlamaShape]:
@@ -40,23 +41,36 @@ def check_config(file: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], Llama
     context = size("context", 2048)  # The defaults are those of transformers' LlamaConfig.
     kv_heads = size("kv_heads", heads)
     if hidden % heads:
-        raise damaged(file, f"has {heads} heads, which do not divide the hidden size {hidden}")
+        raise _not_built(file, f"{heads} heads, which do not divide the hidden size {hidden}")
     head_dim = size("head_dim", hidden // heads)
     if head_dim % 2:
-        raise damaged(file, f"has head size {head_dim}; rotary embeddings need an even size")
+        raise _not_built(file, f"head size {head_dim}, but rotary embeddings need an even size")
     if heads % kv_heads:
-        raise damaged(file, f"has {kv_heads} key/value heads, which do not divide {heads} heads")
+        raise _not_built(file, f"{kv_heads} key/value heads, which do not divide {heads} heads")
     epsilon = positive(file, raw, "rms_norm_eps", 1e-6)
-    flags = {field: raw.get(CONFIG_KEYS[field]) or False for field in _FLAGS}
+    flags = {field: False if raw.get(CONFIG_KEYS[field]) is None else raw[CONFIG_KEYS[field]] for field in _FLAGS}
     for field, value in flags.items():
         if not isinstance(value, bool):
-            raise damaged(file, f"has {CONFIG_KEYS[field]} {value!r}, which is neither true nor false")
-    activation = raw.get("hidden_act") or "silu"
+            raise damaged(file, f"has {CONFIG_KEYS[field]} {short(value)}, which is neither true nor false")
+    activation = "silu" if raw.get("hidden_act") is None else raw["hidden_act"]
     if activation not in _ACTIVATIONS:
-        raise damaged(file, f"has the activation {activation!r}, which is not a Llama's")
+        raise ModelError(
+            f"{file} has the activation {short(activation)}; olc computes {', '.join(_ACTIVATIONS)}",
+            "use a Llama with one of these; see `olc models list`",
+        )
+    refuse_keys(file, raw)
     shape = LlamaShape(hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, context, epsilon, **flags)
     special = {key: raw[key] for key in ("bos_token_id", "eos_token_id") if raw.get(key) is not None}
-    return shape.config() | {"hidden_act": activation} | _rope(file, raw) | special, shape
+    return shape.config() | {"hidden_act": activation} | read_rope(file, raw, head_dim) | special, shape
+
+
+def _not_built(file: Path, why: str) -> ModelError:
+    """The error for sizes that are no damage: a Llama of another program may have them."""
+    return ModelError(
+        f"{file} has {why}: Transformers' Llama cannot be built so",
+        "run this model with the program that it was made for, or use another one; see `olc models list`",
+        code="unsupported_config",
+    )
 
 
 def _refuse(file: Path, raw: dict[str, Any]) -> None:
@@ -72,9 +86,10 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     if kind != "llama":
         what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
-    if not any(str(name).lower() in _CLASSES for name in (classes if isinstance(classes, list) else [classes])):
+    named = classes if isinstance(classes, list) else [classes]
+    if not any(isinstance(name, str) and name.lower() in _CLASSES for name in named):
         raise ModelError(
-            f"{file} describes {_short(classes)}, not a LlamaForCausalLM",
+            f"{file} describes {', '.join(map(brief, named[:3]))}, not a LlamaForCausalLM",
             "use a Llama that predicts the next token; see `olc models list`",
         )
     quantization = raw.get("quantization_config")
@@ -97,7 +112,7 @@ def integer(file: Path, raw: dict[str, Any], key: str, default: int | None = Non
         raise damaged(file, f"has no {key}")
     largest = _LARGEST.get(key, 1 << 24)
     if type(value) is not int or not 1 <= value <= largest:
-        raise damaged(file, f"has {key} {_short(value)}, not a number from 1 to {largest}")
+        raise damaged(file, f"has {key} {short(value)}, not a number from 1 to {largest}")
     return value
 
 
@@ -107,28 +122,5 @@ def positive(file: Path, raw: dict[str, Any], key: str, default: float) -> float
     if value is None:
         return default
     if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-        raise damaged(file, f"has {key} {_short(value)}, not a number above 0")
+        raise damaged(file, f"has {key} {short(value)}, not a number above 0")
     return float(value)
-
-
-def _rope(file: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """The rotary embedding's keys: rope_theta and rope_scaling, or transformers 5's rope_parameters, which has both."""
-    found: dict[str, Any] = {}
-    if raw.get("rope_theta") is not None:
-        found["rope_theta"] = positive(file, raw, "rope_theta", 10_000.0)
-    for key in ("rope_scaling", "rope_parameters"):
-        value = raw.get(key)
-        if value is None:
-            continue
-        kind = value.get("rope_type", value.get("type", "default")) if isinstance(value, dict) else value
-        if not isinstance(value, dict) or kind not in _ROPE_TYPES:
-            raise damaged(file, f"has the {key} {_short(kind)}; olc supports {', '.join(_ROPE_TYPES)}")
-        for name in ("factor", "rope_theta"):
-            positive(file, value, name, 1.0)
-        found[key] = value
-    return found
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

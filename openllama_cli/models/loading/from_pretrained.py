@@ -1,17 +1,19 @@
 """transformers' side of loading: calling `from_pretrained`, checking what it says of the weights, and where it put them."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
+from openllama_cli.models.checkpoint.llama_config import llama_config
 from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
-from openllama_cli.models.model_files import damaged
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
 
 def from_pretrained(
@@ -38,8 +40,8 @@ def from_pretrained(
     special_ids = GenerationConfig(
         bos_token_id=tokenizer.bos_id, eos_token_id=sorted(tokenizer.eos_ids) or None, pad_token_id=0
     )
-    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))):
-        config = _llama_config(checkpoint)
+    with quiet_transformers(lambda name: progress.advance(sizes.pop(name, 0))), _without_adapters():
+        config, _ = llama_config(checkpoint)
         if "state_dict" in placement:
             source = {"pretrained_model_name_or_path": None}
         elif cast_first or checkpoint.format == "meta":
@@ -73,18 +75,23 @@ def from_pretrained(
     return model.requires_grad_(False)
 
 
-def _llama_config(checkpoint: Checkpoint) -> "LlamaConfig":
-    """transformers' configuration, from the checked keys of config.json only. Raises ModelError where it refuses them."""
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+@contextlib.contextmanager
+def _without_adapters() -> Iterator[None]:
+    """Keep transformers from applying an adapter that lies in the model's folder, as it does where peft can be imported.
 
+    olc's own passes would read the weights beneath it: an answer would depend on what else is installed.
+    """
+    import transformers.modeling_utils as module
+
+    name = "maybe_load_adapters"
+    before: Any = getattr(module, name, None)
+    if before is not None:
+        setattr(module, name, lambda folder, *_, **options: (None, folder, options))
     try:
-        config = LlamaConfig(**checkpoint.config)
-        LlamaRotaryEmbedding(config)
-    except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
-        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
-        raise damaged(checkpoint.path / "config.json", f"is rejected by Transformers: {reason}") from error
-    return config
+        yield
+    finally:
+        if before is not None:
+            setattr(module, name, before)
 
 
 def input_device(model: "LlamaForCausalLM") -> "torch.device":

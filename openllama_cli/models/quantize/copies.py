@@ -21,7 +21,7 @@ from openllama_cli.models.hub.cache import disk_bytes
 from openllama_cli.system.files import file_fingerprint
 from openllama_cli.system.paths import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, ABOUT = "weights.safetensors", "about.json"
 _ABOUT_TYPES = {"model": str, "method": str, "folder": str, "checksum": str, "size": int}
 _SHA256 = re.compile(r"[0-9a-f]{64}")

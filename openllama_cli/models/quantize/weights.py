@@ -11,6 +11,7 @@ stored. One layer is worked on at a time: memory holds the result and that layer
         int4: .weight uint8 and .parameters bfloat16, see `rounding`
         .bias float32 [out], if the model has them
     rotary.frequencies, rotary.scaling  float32: of the rotary embedding, as transformers computes them
+    rotary.long_frequencies             float32: longrope's for long texts
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
+from openllama_cli.models.checkpoint.llama_config import llama_config
+from openllama_cli.models.checkpoint.rope import longrope_limit
 from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.quantize import rounding
@@ -39,8 +42,6 @@ STACKS = {
     "down": ("mlp.down_proj",),
 }
 _NORMS = {"attention_norm": "input_layernorm.weight", "mlp_norm": "post_attention_layernorm.weight"}
-# Their frequencies change with the length of the text.
-_VARYING_ROPE = ("dynamic", "longrope")
 
 
 @dataclass
@@ -68,15 +69,10 @@ class QuantizedModel:
 def check_quantizable(checkpoint: Checkpoint, method: QuantizeName) -> None:
     """Raise ModelError for a model that the quantized forward pass does not know."""
     activation = checkpoint.config.get("hidden_act", "silu")
-    rope = checkpoint.config.get("rope_parameters") or checkpoint.config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    unsupported = None
     if activation not in ("silu", "swish"):
-        unsupported = f"the activation {activation}"
-    elif kind in _VARYING_ROPE:
-        unsupported = f"{kind} rotary embeddings"
-    if unsupported is not None:
-        raise ModelError(f"--quantize {method} does not support models with {unsupported}", "leave out --quantize")
+        raise ModelError(
+            f"--quantize {method} does not support models with the activation {activation}", "leave out --quantize"
+        )
 
 
 def plan(checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout) -> dict[str, TensorInfo]:
@@ -90,9 +86,11 @@ def plan(checkpoint: Checkpoint, method: QuantizeName, layout: Int4Layout) -> di
     shape = checkpoint.shape
     stored = checkpoint.tensors
     rows = shape.tensors()
+    half_a_head = TensorInfo("float32", (shape.head_dim // 2,))
     found = {
-        "rotary.frequencies": TensorInfo("float32", (shape.head_dim // 2,)),
+        "rotary.frequencies": half_a_head,
         "rotary.scaling": TensorInfo("float32", (1,)),
+        **({} if longrope_limit(checkpoint.config) is None else {"rotary.long_frequencies": half_a_head}),
         "embedding": stored["model.embed_tokens.weight"],
         "norm": stored["model.norm.weight"],
     }
@@ -134,9 +132,7 @@ def quantized(
             yield f"{name}.parameters", parameters
         yield f"{name}.weight", levels
 
-    frequencies, scaling = _rotary(checkpoint)
-    yield "rotary.frequencies", frequencies
-    yield "rotary.scaling", scaling
+    yield from _rotary(checkpoint)
     for name, stored in (("embedding", "model.embed_tokens.weight"), ("norm", "model.norm.weight")):
         tensor = source.get(stored)
         done(tensor.nbytes)
@@ -150,14 +146,20 @@ def quantized(
             if f"{prefix}{parts[0]}.bias" in checkpoint.tensors:
                 biases = [source.get(f"{prefix}{part}.bias").float() for part in parts]
                 yield f"layers.{layer}.{name}.bias", torch.cat(biases)
-    yield from matrix("head", ["model.embed_tokens" if checkpoint.shape.tie else "lm_head"], "int8")
+    # As transformers does, an output matrix that is stored counts, though config.json says that it is the embedding.
+    yield from matrix("head", ["lm_head" if "lm_head.weight" in checkpoint.tensors else "model.embed_tokens"], "int8")
 
 
-def _rotary(checkpoint: Checkpoint) -> "tuple[torch.Tensor, torch.Tensor]":
+def _rotary(checkpoint: Checkpoint) -> "Iterator[tuple[str, torch.Tensor]]":
     """The rotary embedding's frequencies, [head_dim / 2], and what its cosines and sines are multiplied with, [1]."""
     import torch
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    module: Any = LlamaRotaryEmbedding(LlamaConfig(**checkpoint.config))
-    return module.inv_freq.float().clone(), torch.tensor([float(module.attention_scaling)])
+    config, rotary = llama_config(checkpoint)
+    module: Any = rotary
+    yield "rotary.frequencies", module.inv_freq.float().clone()
+    yield "rotary.scaling", torch.tensor([float(module.attention_scaling)])
+    limit = longrope_limit(checkpoint.config)
+    if limit is not None:
+        long, _ = ROPE_INIT_FUNCTIONS["longrope"](config, torch.device("cpu"), seq_len=limit + 1)
+        yield "rotary.long_frequencies", long.float()

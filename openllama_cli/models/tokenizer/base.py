@@ -36,6 +36,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def special_ids(self) -> frozenset[int]: ...
 
+    def pieceless(self, rows: int) -> frozenset[int]:
+        """The ids below `rows` that no piece has: padded rows of an embedding, and ids left out between added tokens."""
+        return frozenset(range(self.vocab_size, rows))
+
     def encode(self, text: str, *, bos: bool = True) -> list[int]:
         """The ids of `text`, after one BOS if `bos`. Raises UsageError if the text cannot be written in UTF-8."""
         ids = self._encode(utf8(text))

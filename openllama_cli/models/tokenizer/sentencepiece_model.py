@@ -56,6 +56,9 @@ class SentencePieceTokenizer(Tokenizer):
         control = self._processor.is_control(list(range(self._size)))
         return frozenset(token for token, special in enumerate(control) if special) | self._added.keys()
 
+    def pieceless(self, rows: int) -> frozenset[int]:
+        return frozenset(range(self._size, rows)) - self._added.keys()
+
     def _encode(self, text: bytes) -> list[int]:
         ids: list[int] = self._processor.encode(text)
         return ids

@@ -61,6 +61,9 @@ class JsonTokenizer(Tokenizer):
     def special_ids(self) -> frozenset[int]:
         return self._special
 
+    def pieceless(self, rows: int) -> frozenset[int]:
+        return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def _encode(self, text: bytes) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids
         return ids

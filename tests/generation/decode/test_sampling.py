@@ -46,6 +46,34 @@ def test_greedy_takes_the_first_of_the_most_likely_whatever_else_is_set() -> Non
         assert choose_token(logits + 1, [], config, None) == 70
 
 
+@pytest.mark.parametrize("temperature", [1e-38, 5e-324, 1e-30, 1e-9, 1e-7])
+def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
+    config = SamplingConfig(temperature=temperature, seed=1)
+    for scale in (1.0, -1.0, 1e30, 1e-2):
+        logits = scale * torch.tensor([3.0, 9.0, 9.5, 9.25, -4.0, -5.0])
+        assert choose_token(logits, [], config, row_generator(1, 0)) == int(logits.argmax())
+    if temperature < 1e-8:
+        ties = torch.tensor([0.0, 7.0, 7.0, 7.0])
+        assert {choose_token(ties, [], config, row_generator(seed, 0)) for seed in range(9)} == {1}
+
+
+@pytest.mark.parametrize("penalty", [1e-45, 1e-320, 1e300])
+def test_an_extreme_penalty_makes_no_infinities(penalty: float) -> None:
+    logits = torch.tensor([0.5, 40.0, -1.0, 0.0])
+    for temperature in (0.0, 1.0):
+        config = SamplingConfig(temperature=temperature, repetition_penalty=penalty)
+        assert choose_token(logits, [0, 2, 3], config, row_generator(1, 0)) == (0 if penalty < 1 else 1)
+
+
+def test_banned_ids_are_never_chosen_whatever_the_filters() -> None:
+    logits, banned = torch.tensor([1.0, 9.0, 2.0, 0.0, 9.5]), torch.tensor([1, 4])
+    for config in (SamplingConfig(), SamplingConfig(temperature=2.0, top_k=1), SamplingConfig(temperature=1.0, top_p=0.01)):
+        assert choose_token(logits, [], config, row_generator(1, 0), banned) == 2
+    generator = row_generator(1, 0)
+    drawn = {choose_token(logits, [3, 4], SamplingConfig(temperature=9.0), generator, banned) for _ in range(200)}
+    assert drawn == {0, 2, 3}
+
+
 def test_draws_follow_the_distribution() -> None:
     generator = row_generator(1, 0)
     config = SamplingConfig(temperature=1)

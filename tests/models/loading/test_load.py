@@ -183,12 +183,10 @@ def test_loading_asks_nothing_of_the_network(tmp_path: Path, monkeypatch: pytest
 def test_rotary_settings_that_transformers_refuses_are_an_error_in_config_json(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path)
     for rope in (
-        {"type": "linear"},
-        {"rope_type": "llama3", "factor": 8.0},
-        {"rope_type": "yarn", "factor": 2.0, "beta_fast": "x"},
-        {"rope_type": "longrope", "factor": 2.0, "short_factor": 3},
+        {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0},
+        {"rope_type": "longrope", "original_max_position_embeddings": 1, "short_factor": [1] * 4, "long_factor": [1] * 4},
     ):
-        with pytest.raises(ModelError, match=r"config\.json is rejected by Transformers: ") as caught:
+        with pytest.raises(ModelError, match=r"config\.json is rejected by Transformers [0-9.]+: ") as caught:
             load_folder(change_config(folder, rope_scaling=rope))
         assert "\n" not in caught.value.cause
 
@@ -251,3 +249,18 @@ def test_memory_that_is_not_there_is_explained_and_bugs_are_not(tmp_path: Path) 
     assert "--dtype bfloat16" in caught.value.remedy
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained(found, CPU, torch.float32):
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_an_adapter_beside_a_model_is_not_applied_where_peft_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import modeling_utils
+    from transformers.integrations import peft
+
+    folder = write_tiny_llama(tmp_path / "model")
+    expected = logits(load_folder(folder))
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing", "peft_type": "LORA"}')
+    monkeypatch.setattr(peft, "is_peft_available", lambda: True)
+    before = modeling_utils.maybe_load_adapters  # type: ignore[attr-defined]
+    assert torch.equal(logits(load_folder(folder)), expected)
+    assert modeling_utils.maybe_load_adapters is before  # type: ignore[attr-defined]

@@ -231,16 +231,9 @@ def test_a_file_of_the_hubs_cache_is_known_by_its_checksum(tmp_path: Path) -> No
     assert copy_folder([link]) != before
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"hidden_act": "gelu"}, "the activation gelu"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic rotary embeddings"),
-    ],
-)
-def test_models_of_another_arithmetic_are_refused(tmp_model: Path, change: dict[str, Any], what: str, cache: Path) -> None:
-    change_config(tmp_model, **change)
-    with pytest.raises(ModelError, match=what) as refused:
+def test_models_of_another_arithmetic_are_refused(tmp_model: Path, cache: Path) -> None:
+    change_config(tmp_model, hidden_act="gelu")
+    with pytest.raises(ModelError, match="the activation gelu") as refused:
         opened(tmp_model)
     assert refused.value.remedy == "leave out --quantize"
     assert not cache.exists()

@@ -1,6 +1,7 @@
 """Tokenizer files: what is told of those that are something else, damaged or missing, and what of a folder is read."""
 
 import hashlib
+import json
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import sentencepiece
 from openllama_cli.errors import ModelError
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.sentencepiece_models import trained, write
+from tests.support.tiny_models import VOCAB, write_tiny_llama
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,10 @@ def test_what_it_says_about_itself(tmp_path: Path) -> None:
         assert tokenizer.kind == f"sentencepiece {name.split('-')[0]}"
         assert tokenizer.sha256 == hashlib.sha256(trained(name)).hexdigest()
         assert tokenizer.vocab_size == len(sentencepiece.SentencePieceProcessor(model_proto=trained(name)))
+
+
+def test_ids_that_no_piece_has_are_known_however_far_apart_added_tokens_are(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path)
+    (folder / "added_tokens.json").write_text(json.dumps({"<pad>": VOCAB + 2, "<far>": 999_999_999}))
+    assert open_tokenizer(folder).pieceless(VOCAB + 4) == {VOCAB, VOCAB + 1, VOCAB + 3}
+    assert open_tokenizer(folder).pieceless(VOCAB - 9) == frozenset()

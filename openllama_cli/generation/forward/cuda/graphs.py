@@ -24,13 +24,12 @@ from openllama_cli.generation.forward.cuda.kernels import step_kernels
 from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, round_up, slot_count
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.linear import DenseLinear, Fused
+from openllama_cli.generation.forward.rotary import rope_limit
 from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, from_transformers
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-# Rotary embeddings whose frequencies depend on the length of the text, which a graph cannot replay.
-_VARYING_ROPE = ("dynamic", "longrope")
 _HALF_DTYPES = (torch.float16, torch.bfloat16)
 # Graphs are kept for at most this many pairs of sizes.
 _MAX_GRAPHS = 64
@@ -176,7 +175,6 @@ def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]
 
 
 def supports_graphs(model: "LlamaForCausalLM") -> bool:
-    """Whether `GraphForward` can run a model: as `supports_lean`, on a GPU, in 16 bits, with a fixed rotary embedding."""
-    rope = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
-    fixed = rope.get("rope_type", rope.get("type", "default")) not in _VARYING_ROPE
+    """Whether `GraphForward` can run a model: as `supports_lean`, on a GPU, in 16 bits, with angles that a graph can replay."""
+    fixed = rope_limit(model.config) is None
     return supports_lean(model) and model.device.type == "cuda" and model.dtype in _HALF_DTYPES and fixed

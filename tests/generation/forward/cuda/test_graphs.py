@@ -235,8 +235,9 @@ def test_captured_steps_are_as_close_to_float32_as_transformers(
 
 
 @needs_gpu
-def test_dynamic_rotary_embeddings_are_left_to_the_lean_pass() -> None:
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+def test_rotary_embeddings_that_depend_on_the_length_are_left_to_the_lean_pass() -> None:
+    factors = [1.0] * (make_model(torch.float16).config.head_dim // 2)
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": factors, "long_factor": factors}
     assert not supports_graphs(make_model(torch.float16, "cuda", rope_parameters=rope))
     assert not supports_graphs(make_model(torch.float32, "cuda"))
 

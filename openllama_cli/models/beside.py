@@ -1,0 +1,40 @@
+"""What lies beside a model's weights and would change its texts in other programs, but not in olc: each is said by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.models.model_files import read_object
+
+ADAPTER = "adapter_config.json"
+# Of generation_config.json, what `model.generate` would do to the tokens that a model chooses, beside what olc has options for
+# (docs/decoding.md: the options and their defaults hold, whatever a checkpoint suggests). Off where they are 0, null or empty …
+_PROCESSORS = (
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "forced_bos_token_id", "stop_strings"),
+    *("forced_eos_token_id", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"),
+    *("exponential_decay_length_penalty", "epsilon_cutoff", "eta_cutoff", "top_h", "penalty_alpha", "dola_layers"),
+    *("watermarking_config", "constraints", "force_words_ids", "diversity_penalty", "token_healing"),
+)
+# … and these where they are 1.
+_OFF_AT_ONE = ("num_beams", "num_beam_groups", "typical_p", "guidance_scale", "encoder_repetition_penalty")
+
+
+def not_applied(folder: Path) -> Iterator[str]:
+    """A line for each thing in a model's folder that olc leaves aside. Raises ModelError for a generation_config.json that
+    is not valid JSON.
+    """
+    if (folder / ADAPTER).is_file():
+        yield (
+            f"olc: {folder / ADAPTER} describes an adapter, which is not applied: "
+            "the model runs as its own weights are (merge the adapter to use it)"
+        )
+    asked = _asked(read_object(folder / "generation_config.json"))
+    if asked:
+        yield f"olc: {folder / 'generation_config.json'} asks for {', '.join(asked)}, which olc does not apply"
+
+
+def _asked(settings: dict[str, Any]) -> list[str]:
+    return sorted(
+        [key for key in _PROCESSORS if settings.get(key)]
+        + [key for key in _OFF_AT_ONE if settings.get(key) not in (None, 0, 1, False)]
+    )
