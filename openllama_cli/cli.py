@@ -31,6 +31,22 @@ COMMANDS = {
 }
 
 
+# What people type, by the habits of other tools → what it is here.
+ELSEWHERE = {
+    **dict.fromkeys(("pull", "list", "info", "convert", "default", "rm"), "models {}"),
+    **dict.fromkeys(("ls", "ps", "models-list"), "models list"),
+    **dict.fromkeys(("download", "get", "fetch", "install"), "models pull"),
+    **dict.fromkeys(("remove", "delete", "uninstall"), "models rm"),
+    **dict.fromkeys(("show", "inspect"), "models info"),
+    **dict.fromkeys(("run", "prompt", "ask", "predict"), "complete"),
+    **dict.fromkeys(("benchmark", "perf"), "bench"),
+    **dict.fromkeys(("encode", "tokens", "tokenise"), "tokenize"),
+    **dict.fromkeys(("doctor", "gpu", "gpus"), "devices"),
+}
+# Commands whose one argument is a text, which a shell splits if it has no quotes.
+TEXTS = ("complete", "tokenize", "annotate", "explain")
+
+
 class ClosedPipe(Exception):  # noqa: N818, it is not an error
     """The reader of stdout has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
 
@@ -93,7 +109,7 @@ class CommandTable(click.Group):
 def _suggestion(name: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, COMMANDS, n=1)
+    close = [ELSEWHERE[name].format(name)] if name in ELSEWHERE else get_close_matches(name, COMMANDS, n=1)
     if close:
         return f" Did you mean `olc {close[0]}`?"
     return ' To complete a prompt: olc complete "…"' if " " in name else ""
@@ -173,7 +189,19 @@ def _show_usage(problem: click.ClickException) -> None:
         click.echo(problem.format_message(), err=True)
         return
     ctx = getattr(problem, "ctx", None)
-    error(problem.format_message().rstrip("."), f"see `{ctx.command_path if ctx is not None else 'olc'} --help`")
+    remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
+    if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
+        first = next((str(value) for value in ctx.params.values() if isinstance(value, str) and not value.startswith("-")), "…")
+        rest = problem.message.partition("(")[2].rpartition(")")[0]
+        remedy = f'put quotes around the text: {ctx.command_path} "{first} {rest}"; {remedy}'
+    elif isinstance(problem, click.NoSuchOption) and not problem.possibilities and _takes_text(ctx):
+        assert ctx is not None
+        remedy += f'; a text that begins with - goes after --: {ctx.command_path} -- "-…"'
+    error(problem.format_message().rstrip("."), remedy)
+
+
+def _takes_text(ctx: click.Context | None) -> bool:
+    return ctx is not None and ctx.info_name in (*TEXTS, "generate")
 
 
 def _quiet_pipe() -> int:

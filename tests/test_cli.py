@@ -79,3 +79,26 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")
     assert result.code == 0
     assert f"olc {command}" in result.text.split("Example", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pull", "3b-v2"], "olc models pull"),
+        (["list"], "olc models list"),
+        (["ls"], "olc models list"),
+        (["run", "3b"], "olc complete"),
+        (["models", "pull"], "olc models pull --help"),
+        (["batch"], "olc batch --help"),
+        (["complete", "What", "is", "the", "largest", "animal"], 'olc complete "What is the largest animal"'),
+        (["tokenize", "two", "words"], 'olc tokenize "two words"'),
+        (["complete", "-Hello"], "--"),
+        (["generate", "x", "--logprobs", "3"], "--logprobs takes no number here"),
+        (["models", "rm"], "olc models rm --help"),
+    ],
+)
+def test_what_people_type_by_habit_is_answered_with_what_to_type(olc: Olc, arguments: list[str], says: str) -> None:
+    run = olc(*arguments)
+    assert run.code == 2
+    assert run.messages.count("\n") == 2
+    assert says in run.messages

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,21 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+class _Generate(click.Command):
+    """`--logprobs 3`, as in `olc complete`, would make a prompt of the number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        for option, value in pairwise(options):
+            if option == "--logprobs" and value.isdecimal():
+                raise UsageError(
+                    f"--logprobs takes no number here, and {value} would be a prompt",
+                    f"leave it out: every token gets its log-probability; a prompt {value} goes after --",
+                )
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Generate, epilog=EXAMPLES)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option(
     "-f",

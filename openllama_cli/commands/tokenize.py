@@ -68,20 +68,24 @@ def command(
 
 
 def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
-    from openllama_cli.terminal.views.tokenize import show_pieces
+    from openllama_cli.terminal.views.tokenize import show_note, show_pieces
 
     show_pieces(document["ids"], document["pieces"], tokenizer.special_ids)
     tokens, characters = len(document["ids"]), len(text)
-    out(
+    show_note(
         f"{tokens} token{'s' * (tokens != 1)}, {characters} character{'s' * (characters != 1)}; "
-        f"{document['model']}: {tokenizer.kind}, {tokenizer.vocab_size} pieces\n",
-        style="dim",
+        f"{document['model']}: {tokenizer.kind}, {tokenizer.vocab_size} pieces"
     )
 
 
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
-    theirs = load_llama_tokenizer(tokenizer.path.parent)
+    from openllama_cli.models.hub.environment import check_seconds
+    from openllama_cli.terminal.progress import working
+
+    check_seconds()
+    with working("importing transformers"):
+        theirs = load_llama_tokenizer(tokenizer.path.parent)
 
     def encode(text: str) -> list[int]:
         return list(theirs.encode(text, add_special_tokens=False))

@@ -38,8 +38,10 @@ def open_model(
     from openllama_cli.models.beside import not_applied
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
+    from openllama_cli.models.hub.environment import check_seconds
     from openllama_cli.models.tokenizer.open import open_tokenizer
 
+    check_seconds()
     if rank_info() is not None:
         refuse_quantized(spec, "torchrun")
     folder = find(spec, progress=progress, notice=notice)
@@ -50,8 +52,9 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
-    for line in not_applied(folder.path) if notice is not None else ():
-        notice(line)
+    if notice is not None:
+        for line in not_applied(folder.path):
+            notice(line)
     return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
 
 

@@ -52,7 +52,8 @@ def test_a_terminal_gets_lines_that_fit_and_color_unless_it_is_not_wanted(width:
     text = on_a_terminal("devices", "--quick", "-m", "13b", columns=width, **environment)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", text)) != ("NO_COLOR" in environment)
     lines = without_color(text).splitlines()
-    assert max(map(len, lines)) <= width
+    # A command is never cut by a line break: the terminal wraps what is longer than a line.
+    assert max(len(line) for line in lines if not line.startswith("olc ")) <= width
     whole = "\n".join(lines)
     assert visible(whole) == whole
     for word in ("processor", "distributed", "bfloat16", "olc models pull 13b"):

@@ -94,13 +94,15 @@ def test_check_of_a_tokenizer_json_differs_in_special_tokens_only(olc: Olc, v2: 
 def test_a_terminal_shows_pieces_above_their_ids(v2: str) -> None:
     written = on_a_terminal("tokenize", "the whale", "-m", v2, columns=80)
     assert "\x1b[" in written
-    pieces, ids, summary = without_color(written).splitlines()
+    pieces, ids, *summary = without_color(written).splitlines()
     tokens = ids_of(v2, "the whale")
     assert pieces.split() == [open_tokenizer(Path(v2)).piece(token) for token in tokens]
     assert ids.split() == [str(token) for token in tokens]
     # Each id begins under its piece.
     assert [match.start() for match in re.finditer(r"\S+", pieces)] == [match.start() for match in re.finditer(r"\S+", ids)]
-    assert summary == f"{len(tokens)} tokens, 9 characters; {v2}: sentencepiece bpe, 420 pieces"
+    assert " ".join(line.rstrip() for line in summary) == (
+        f"{len(tokens)} tokens, 9 characters; {v2}: sentencepiece bpe, 420 pieces"
+    )
 
 
 @pytest.mark.parametrize("columns", [12, 40])

@@ -12,7 +12,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config_keys import refuse_keys
 from openllama_cli.models.checkpoint.rope import read_rope, short
 from openllama_cli.models.checkpoint.shape import CONFIG_KEYS, LlamaShape
-from openllama_cli.models.model_files import brief, damaged, read_object
+from openllama_cli.models.model_files import damaged, read_object
 
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie", "attention_bias", "mlp_bias")
@@ -89,7 +89,7 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     named = classes if isinstance(classes, list) else [classes]
     if not any(isinstance(name, str) and name.lower() in _CLASSES for name in named):
         raise ModelError(
-            f"{file} describes {', '.join(map(brief, named[:3]))}, not a LlamaForCausalLM",
+            f"{file} describes {short(classes)}, not a LlamaForCausalLM",
             "use a Llama that predicts the next token; see `olc models list`",
         )
     quantization = raw.get("quantization_config")

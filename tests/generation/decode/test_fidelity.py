@@ -21,7 +21,7 @@ from openllama_cli.generation.decode.reference import check, generate_rows
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
 from openllama_cli.generation.session import choose_forward, make_engine
-from openllama_cli.generation.text.stream import Prompt, stream
+from openllama_cli.generation.text.stream import stream
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.fakes import token_rows
@@ -135,7 +135,7 @@ def rows(loaded: LoadedModel, max_rows: int, *, forward: Any = None, speculate: 
     engine = make_engine(loaded, forward=forward, max_rows=max_rows, prefixes=PrefixCache())
     config = SamplingConfig(NEW, logprobs=2)
     found: dict[int, tuple[list[str], list[int], list[float]]] = {}
-    given = [Prompt(row, prompt, config, speculate=speculate) for row, prompt in enumerate(prompts())]
+    given = [Request(row, prompt, config, speculate=speculate) for row, prompt in enumerate(prompts())]
     for step in stream(engine, loaded.tokenizer, given):
         texts, ids, logprobs = found.setdefault(step.row, ([], [], []))
         assert step.error is None

@@ -94,7 +94,7 @@ def test_files_that_came_with_a_bin_checkpoint_are_kept(tmp_path: Path) -> None:
     (source / "tokenizer_config.json").write_text('{"model_max_length": 99}')
     config = json.loads((source / "config.json").read_text()) | {
         "note": "kept",
-        "transformers_weights": "elsewhere.safetensors",
+        "transformers_weights": "pytorch_model.bin",
     }
     (source / "config.json").write_text(json.dumps(config))
     convert(source, tmp_path / "dst")
