@@ -122,13 +122,13 @@ def parsing(file: Path, *, memory: bool = True) -> Iterator[None]:
     """The boundary to outside data: whatever a parser of `file` raises becomes a ModelError that names the file.
 
     Parsers fail in any way on bytes that are damaged or hostile: RecursionError, MemoryError, OverflowError, struct.error,
-    the panics of extension modules, which are no Exception. Only what is worded already, what the system says of the file, and
-    what ends the process passes. memory: False where the weights themselves are read: that there is no room for them says
-    nothing of the file, and passes too.
+    the panics of extension modules, which are no Exception. Only this passes: what is worded already, what the system says of
+    the file, a name that is missing in the program, and what ends the process. memory: False where the weights themselves are
+    read: that there is no room for them says nothing of the file, and passes too.
     """
     try:
         yield
-    except (OlcError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit, Terminated):
+    except (OlcError, OSError, NameError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit, Terminated):
         raise
     except BaseException as error:
         if not memory and is_out_of_memory(error):
