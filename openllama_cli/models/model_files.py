@@ -22,16 +22,21 @@ WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "p
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
-MAX_MODEL_BYTES = 256 * 2**20
+# The largest published SentencePiece models are some 5 MB, indexes of shards some 10 MB; whatever is bigger than this is
+# another file with its name, and reading it could take minutes and all of the memory.
+MAX_BYTES = 16 * 2**20
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one."""
+def read(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one.
+
+    most: the largest size of such a file.
+    """
     try:
         count = path.stat().st_size
-        if count > MAX_MODEL_BYTES:
-            raise damaged(path, f"is {size(count)}, too large to be a tokenizer")
+        if count > most:
+            wanted = "a tokenizer" if path.name in TOKENIZERS else f"a {path.name}"
+            raise damaged(path, f"is {size(count)}, too large to be {wanted}")
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error

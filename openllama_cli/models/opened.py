@@ -32,7 +32,7 @@ def open_model(
     """Find a model, download it if it was named and is not here, and check its files.
 
     Under torchrun also that its processes can share the model. progress, notice: told about a download, and about the demo
-    model if that answers because none was chosen. Raises OlcError.
+    model if that answers because none was chosen, and about what its tokenizer asks for and does not get. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
     from openllama_cli.models.checkpoint.inspect import inspect
@@ -49,7 +49,10 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
-    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
+    tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)
+    for note in tokenizer.notes if notice is not None else ():
+        notice(f"olc: {folder.name}: {note}")
+    return OpenedModel(folder, checkpoint, tokenizer)
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:
