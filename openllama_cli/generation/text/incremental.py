@@ -25,6 +25,11 @@ class IncrementalDecoder:
         self._held = text[certain:]
         return text[:certain]
 
+    @property
+    def held(self) -> int:
+        """How many characters are held back: U+FFFD for bytes that may still become one."""
+        return len(self._held)
+
     def finish(self) -> str:
         """The rest: bytes that never became a character, as replacement characters."""
         held, self._held = self._held, ""
