@@ -193,11 +193,16 @@ def _trace(run: Run, texts: Sequence[str]) -> None:
             position = len(run.rows[step.row].prompt)
         elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
-            top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
-            trace(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
+            top = [(_shown(tokenizer, other), value) for other, value in step.scored.top]
+            trace(position, token, _shown(tokenizer, token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
             note(f"stopped by {_ENDS[step.finish_reason]}")
+
+
+def _shown(tokenizer: "Tokenizer", token: int) -> str:
+    """A token's text, its spaces as vocabularies of SentencePiece write them."""
+    return tokenizer.text(token).replace(" ", "▁")
 
 
 _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}

@@ -1,5 +1,6 @@
 """Where a prompt comes from: the argument, a file, stdin, or a template filled from any of them."""
 
+import codecs
 import os
 import re
 import stat
@@ -101,7 +102,7 @@ def stdin_has_input() -> bool:
 
 
 def read_stdin() -> str:
-    """All of stdin, byte for byte."""
+    """All of stdin, byte for byte, without a byte order mark at its start."""
     if sys.stdin is None:
         raise UsageError("stdin is closed", "give the text as an argument")
     return _decode(sys.stdin.buffer.read(), "stdin")
@@ -127,8 +128,9 @@ def _read_file(path: Path) -> str:
 
 
 def _decode(data: bytes, name: str) -> str:
+    mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     try:
-        return data.decode()
+        return data[mark:].decode()
     except UnicodeDecodeError as error:
         encoding = convert.wide_encoding(data)
         if name == "stdin":
@@ -138,7 +140,7 @@ def _decode(data: bytes, name: str) -> str:
         else:
             line = convert.to_utf8(Path(name), convert.narrow_encoding(data))
             remedy = f"convert it; if it is Western European: {line}"
-        cause = f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        cause = f"{name} is not UTF-8: byte 0x{data[mark + error.start]:02x} at offset {mark + error.start}"
         raise UsageError(cause, remedy, code="not_text") from error
 
 
