@@ -1,6 +1,7 @@
 """What the shell sees of `olc` whatever the command: exit codes, and streams that are closed, full or not read."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,3 +103,17 @@ def test_what_people_type_by_habit_is_answered_with_what_to_type(olc: Olc, argum
     assert run.code == 2
     assert run.messages.count("\n") == 2
     assert says in run.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed"),
+    [
+        (["complete", "- a list's item"], ["complete", "--", "- a list's item"]),
+        (["complete", "-5 degrees", "--max-tokens", "3"], ["complete", "--max-tokens", "3", "--", "-5 degrees"]),
+        (["tokenize", "-n is here"], ["tokenize", "--", "-n is here"]),
+    ],
+)
+def test_a_text_that_begins_with_a_dash_is_told_to_stand_after_two(olc: Olc, arguments: list[str], typed: list[str]) -> None:
+    result = olc(*arguments)
+    assert result.code == 2
+    assert f"after --: {shlex.join(['olc', *typed])}" in result.messages

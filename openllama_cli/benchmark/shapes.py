@@ -13,6 +13,7 @@ from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
 from openllama_cli.models.checkpoint.shape import LlamaShape, TensorInfo
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.hub.cache import disk_bytes
+from openllama_cli.system.memory import size
 from openllama_cli.system.paths import cache_dir
 from openllama_cli.system.progress import Progress, shown
 
@@ -51,7 +52,7 @@ def random_model(name: str, dtype: str, progress: Progress) -> Path:
         ) from error
     if need * 1.02 > free:
         raise OlcError(
-            f"random weights of shape {name} need {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free",
+            f"random weights of shape {name} need {size(need)} in {folder.parent}, which has {size(free)} free",
             "free some space, set XDG_CACHE_HOME to a larger disk, or use a smaller --shape",
             code="disk_full",
         )

@@ -13,7 +13,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
@@ -106,6 +106,7 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
+    prompts = tuple(argument(prompt) for prompt in prompts)
     if escape:
         prompts = tuple(unescape(prompt) for prompt in prompts)
         unescape_stops(given)
@@ -192,11 +193,16 @@ def _trace(run: Run, texts: Sequence[str]) -> None:
             position = len(run.rows[step.row].prompt)
         elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
-            top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
-            trace(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
+            top = [(_shown(tokenizer, other), value) for other, value in step.scored.top]
+            trace(position, token, _shown(tokenizer, token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
             note(f"stopped by {_ENDS[step.finish_reason]}")
+
+
+def _shown(tokenizer: "Tokenizer", token: int) -> str:
+    """A token's text, its spaces as vocabularies of SentencePiece write them."""
+    return tokenizer.text(token).replace(" ", "▁")
 
 
 _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}

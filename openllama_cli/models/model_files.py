@@ -23,8 +23,9 @@ WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "p
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
-MAX_MODEL_BYTES = 256 * 2**20
+# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name, and
+# reading it could take minutes and all of the memory.
+MAX_MODEL_BYTES = 16 * 2**20
 # An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
 MAX_JSON_BYTES = 4 * 2**20
 _KINDS = {
@@ -61,14 +62,18 @@ def is_there(file: Path) -> bool:
     raise ModelError(f"{file} {how}, not a file", fetch_again(file))
 
 
-def read(path: Path, largest: int = MAX_MODEL_BYTES, what: str = "a tokenizer") -> bytes:
-    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one."""
+def read(path: Path, largest: int = MAX_MODEL_BYTES, what: str | None = None) -> bytes:
+    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one.
+
+    largest: the largest size of such a file; what: what it is to be.
+    """
     try:
         if not is_there(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with path.open("rb") as stream:
             content = stream.read(largest + 1)  # Not its size: /proc has files of 0 bytes that hold something.
         if len(content) > largest:
+            what = what or ("a tokenizer" if path.name in TOKENIZERS else f"a {path.name}")
             raise damaged(path, f"is {size(path.stat().st_size)}, too large to be {what}")
         return content
     except OSError as error:
@@ -122,13 +127,13 @@ def parsing(file: Path, *, memory: bool = True) -> Iterator[None]:
     """The boundary to outside data: whatever a parser of `file` raises becomes a ModelError that names the file.
 
     Parsers fail in any way on bytes that are damaged or hostile: RecursionError, MemoryError, OverflowError, struct.error,
-    the panics of extension modules, which are no Exception. Only what is worded already, what the system says of the file, and
-    what ends the process passes. memory: False where the weights themselves are read: that there is no room for them says
-    nothing of the file, and passes too.
+    the panics of extension modules, which are no Exception. Only this passes: what is worded already, what the system says of
+    the file, a name that is missing in the program, and what ends the process. memory: False where the weights themselves are
+    read: that there is no room for them says nothing of the file, and passes too.
     """
     try:
         yield
-    except (OlcError, OSError, KeyboardInterrupt, SystemExit, GeneratorExit, Terminated):
+    except (OlcError, OSError, NameError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit, Terminated):
         raise
     except BaseException as error:
         if not memory and is_out_of_memory(error):

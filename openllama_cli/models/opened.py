@@ -32,7 +32,8 @@ def open_model(
     """Find a model, download it if it was named and is not here, and check its files.
 
     Under torchrun also that its processes can share the model. progress, notice: told about a download, about the demo model
-    if that answers because none was chosen, and about what lies beside a model and is not applied. Raises OlcError.
+    if that answers because none was chosen, about what lies beside a model and is not applied, and about what its tokenizer
+    asks for and does not get. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
     from openllama_cli.models.beside import not_applied
@@ -52,10 +53,11 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
+    tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)
     if notice is not None:
-        for line in not_applied(folder.path):
+        for line in (*not_applied(folder.path), *(f"olc: {folder.name}: {note}" for note in tokenizer.notes)):
             notice(line)
-    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
+    return OpenedModel(folder, checkpoint, tokenizer)
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:

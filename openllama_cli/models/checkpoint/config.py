@@ -86,7 +86,8 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     if kind != "llama":
         what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
-    if not any(str(name).lower() in _CLASSES for name in (classes if isinstance(classes, list) else [classes])):
+    named = classes if isinstance(classes, list) else [classes]
+    if not any(isinstance(name, str) and name.lower() in _CLASSES for name in named):
         raise ModelError(
             f"{file} describes {short(classes)}, not a LlamaForCausalLM",
             "use a Llama that predicts the next token; see `olc models list`",

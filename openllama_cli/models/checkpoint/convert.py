@@ -145,7 +145,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
     # Without it transformers adds no BOS, and a Llama without BOS writes nonsense.
-    write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
+    write_json(folder / "tokenizer_config.json", {"add_bos_token": tokenizer.bos_id is not None, **settings})
 
 
 def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -15,12 +15,19 @@ from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import check_config
+from openllama_cli.models.checkpoint.hugging_face import (
+    HEAD,
+    WeightFiles,
+    complete_beside,
+    llama_names,
+    other_shards,
+    refuse_wrapped,
+    weight_files,
+)
 from openllama_cli.models.checkpoint.meta import read_meta, shard_files
-from openllama_cli.models.checkpoint.names import HEAD, llama_names, refuse_wrapped
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
 from openllama_cli.models.checkpoint.shape import LlamaShape, StoredBytes, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
-from openllama_cli.models.checkpoint.weight_files import WeightFiles, complete_beside, other_shards, weight_files
 from openllama_cli.models.model_files import (
     TOKENIZER_FILES,
     WEIGHT_FILES,
