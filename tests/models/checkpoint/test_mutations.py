@@ -38,7 +38,7 @@ from tests.support.mutations import (
 )
 from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
-IN_TESTS = 30
+IN_TESTS = 20
 # Of one file, in seconds of CPU and in bytes beyond what the process has.
 LONGEST, ROOM = 3.0, 1 << 30
 _SHAPE: dict[str, Any] = {"layers": 1, "heads": 4, "kv_heads": 2}
