@@ -106,7 +106,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
             begun = contents.hexdigest()
         if row.carried:
             carries = True
-            carried.update(name for name in row.carried if name.removeprefix(PREFIX) in settings.carry.names)
+            carried.update(settings.carry.names & {*row.carried, *(name.removeprefix(PREFIX) for name in row.carried)})
         if row.error is not None:
             errors[row.error.code] += 1
             first_error = first_error or row
@@ -121,7 +121,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
     _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head, valid)
     _refuse_duplicates(path, fmt, settings, ids)
-    absent = settings.carry.names - carried - {name.removeprefix(PREFIX) for name in carried} - {"prompt", "custom_id"}
+    absent = settings.carry.names - carried - {"prompt", "custom_id"}
     if absent and not errors:
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")

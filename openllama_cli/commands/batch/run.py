@@ -145,10 +145,10 @@ class Batch:
         notice(f"{text} ({self._speed})" if self._speed else text)
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
-            raise RowsFailedError(
-                f"{counts.failed} of {self.summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; --retry-errors retries them; a corrected input needs --restart",
-            )
+            remedy = f"their lines in {target.name} say why"
+            if self.journal.kept:
+                remedy += "; --retry-errors retries them; a corrected input needs --restart"
+            raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", remedy)
 
     @contextlib.contextmanager
     def _runner(self) -> "Iterator[Runner | RayRunner]":

@@ -82,14 +82,6 @@ def test_the_same_command_again_does_nothing_once_all_is_done(batch: Batch, outp
     assert batch("in.txt", None, "--temperature", "1", "--restart").code == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("input", "the input"),
-        ("model", "model.safetensors changed"),
-        ("tokenizer", "tokenizer"),
-    ],
-)
 def test_carry_belongs_to_a_run_where_it_makes_a_difference(batch: Batch, output: Path) -> None:
     assert batch("in.csv", "prompt,country\none,FR\n", "--carry", "none").code == 0
     assert "country" not in read(output)[0]
@@ -103,6 +95,14 @@ def test_carry_belongs_to_a_run_where_it_makes_a_difference(batch: Batch, output
     assert "already complete" in batch("in.csv", None, "--carry", "none").messages
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("input", "the input"),
+        ("model", "model.safetensors changed"),
+        ("tokenizer", "tokenizer"),
+    ],
+)
 def test_a_journal_of_another_run_is_refused_by_name(
     batch: Batch, tmp_model: Path, tmp_path: Path, change: str, named: str
 ) -> None:
