@@ -50,8 +50,9 @@ def open_model(
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
     tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)
-    for note in tokenizer.notes if notice is not None else ():
-        notice(f"olc: {folder.name}: {note}")
+    if notice is not None:
+        for note in tokenizer.notes:
+            notice(f"olc: {folder.name}: {note}")
     return OpenedModel(folder, checkpoint, tokenizer)
 
 

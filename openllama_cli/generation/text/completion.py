@@ -123,7 +123,8 @@ def token_offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[
     offsets: list[int] = []
     length = 0
     # Tokens whose last bytes may become a character with later ones, and the U+FFFD that stand for these until then.
-    waiting, held = [], 0
+    waiting: list[int] = []
+    held = 0
     for place, token in enumerate(tokens):
         lost = held > 0 and not _continues(tokenizer, tokens[:place], token)
         text = decoder.push(token)
