@@ -118,6 +118,13 @@ def describe(document: Mapping[str, Any], file: Path) -> Description:
     model = document.get("model")
     if not isinstance(model, dict):
         raise damaged(file, "is not a tokenizer.json: it has no model")
+    vocabulary = model.get("vocab")
+    # The library makes a node of each byte of a Unigram's pieces; the largest published one has 2 MB of them.
+    if (
+        isinstance(vocabulary, list)
+        and sum(len(str(entry[0])) for entry in vocabulary if isinstance(entry, list) and entry) > 2**24
+    ):
+        raise damaged(file, "is not a tokenizer.json: its pieces are far too long")
     parts = {kind: list(_parts(document.get(kind), kind, file)) for kind in COMPONENTS}
     _refuse_growth(parts["normalizer"], file)
     _refuse_late_replacements(parts["decoder"], file)
