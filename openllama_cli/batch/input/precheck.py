@@ -183,7 +183,7 @@ def _refuse_what_cannot_be_meant(
         if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
             remedy = f"put each object on its own line: {convert.to_lines(path)}"
             raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
-        if rows == 1 and begin.startswith(b"[") and errors["invalid_type"]:
+        if rows == 1 and begin.startswith(b"[") and begin[1:].lstrip().startswith(b"{") and errors["invalid_type"]:
             remedy = f"put each object on its own line: {convert.to_lines(path)}"
             raise UsageError(f"{path} is one JSON array, not JSON Lines", remedy, code="invalid_json")
         if no_objects == rows and not begin.startswith(b"{"):
