@@ -50,8 +50,9 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
-    for line in not_applied(folder.path) if notice is not None else ():
-        notice(line)
+    if notice is not None:
+        for line in not_applied(folder.path):
+            notice(line)
     return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
 
 
