@@ -33,7 +33,7 @@ class Rotary:
         lengths: [...], of the row in the pass that each token is part of; None where there is one set of frequencies.
         """
         frequencies = self.frequencies.to(positions.device)
-        if self.long_frequencies is not None:
+        if self.long_frequencies is not None and self.limit is not None:
             assert lengths is not None, "longrope's angles depend on the length"
             assert self.limit is not None
             long = self.long_frequencies.to(positions.device)

@@ -19,10 +19,13 @@ def llama_config(checkpoint: Checkpoint) -> "tuple[LlamaConfig, LlamaRotaryEmbed
     import transformers
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+    from openllama_cli.system.quiet import quiet_transformers
+
     try:
-        # A copy: transformers completes the rope parameters in place.
-        config = transformers.LlamaConfig(**copy.deepcopy(checkpoint.config))
-        return config, LlamaRotaryEmbedding(config)
+        with quiet_transformers():
+            # A copy: transformers completes the rope parameters in place.
+            config = transformers.LlamaConfig(**copy.deepcopy(checkpoint.config))
+            return config, LlamaRotaryEmbedding(config)
     except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
         reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
         file = checkpoint.path / ("params.json" if checkpoint.format == "meta" else "config.json")
