@@ -29,7 +29,7 @@ from openllama_cli.system.device import DtypeName
 from openllama_cli.system.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.loop import FinishReason, Scored
+    from openllama_cli.generation.decode.loop import FinishReason
     from openllama_cli.generation.forward.transformers_forward import Forward
     from openllama_cli.generation.text.completion import Completion as Row
     from openllama_cli.generation.text.completion import Timings
@@ -63,8 +63,8 @@ class Completion:
     tokens: ids, without the EOS that ended them; those of a stop string are included.
     logprobs: the natural log-probability of each token, before temperature and filters; None for BOS, which nothing predicts.
         None altogether unless `logprobs` was given.
-    top_logprobs: for each token the most likely ones in its place, as the vocabulary spells them, with their
-        log-probabilities.
+    top_logprobs: for each token the most likely ones in its place and itself, by their texts (` the`, `bytes:\\xe6` for a part
+        of a character), with their log-probabilities.
     finish_reason: "eos" (the model ended the text), "stop" (a stop string), "length" (`max_tokens`) or "context" (it is full).
     seed: repeats a sampled text; None if greedy.
     """
@@ -234,12 +234,14 @@ class Model:
 
         Raises OlcError. Leaving the loop early stops the work.
         """
+        from openllama_cli.generation.text.completion import alternatives
+
         config = choose_sampling(sampling)
         with closing(Run(self, [self._encode(prompt, config.max_tokens)], config).steps()) as steps:
             for step in steps:
                 scored = step.scored if step.finish_reason != "eos" else None
                 if scored is not None:
-                    top = None if config.logprobs is None else _top(self.tokenizer, scored)
+                    top = None if config.logprobs is None else alternatives(self.tokenizer, scored)
                     yield Piece(step.text, scored.token, scored.logprob, top, step.finish_reason)
                 elif step.text or step.finish_reason is not None:
                     yield Piece(step.text, None, None, None, step.finish_reason)
@@ -326,6 +328,8 @@ class Run:
 
     def result(self, prompt: str, row: "Row", *, echo: bool = False) -> Completion:
         """A finished row. prompt: its text."""
+        from openllama_cli.generation.text.completion import alternatives
+
         assert row.finish_reason is not None
         scored = [*(row.prompt_scored if echo else ()), *row.shown]
         with_logprobs = self.sampling.logprobs is not None
@@ -334,7 +338,7 @@ class Run:
             text=(prompt if echo else "") + row.text,
             tokens=[*(row.prompt if echo else ()), *(entry.token for entry in row.shown)],
             logprobs=[entry.logprob for entry in scored] if with_logprobs else None,
-            top_logprobs=[_top(self.model.tokenizer, entry) for entry in scored] if with_logprobs else None,
+            top_logprobs=[alternatives(self.model.tokenizer, entry) for entry in scored] if with_logprobs else None,
             finish_reason=row.finish_reason,
             seed=None if self.sampling.greedy else self.sampling.seed,
         )
@@ -379,7 +383,3 @@ class TqdmProgress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _top(tokenizer: "Tokenizer", scored: "Scored") -> dict[str, float]:
-    return {tokenizer.piece(token): logprob for token, logprob in scored.top}

@@ -31,6 +31,22 @@ COMMANDS = {
 }
 
 
+# What people type, by the habits of other tools → what it is here.
+ELSEWHERE = {
+    **dict.fromkeys(("pull", "list", "info", "convert", "default", "rm"), "models {}"),
+    **dict.fromkeys(("ls", "ps", "models-list"), "models list"),
+    **dict.fromkeys(("download", "get", "fetch", "install"), "models pull"),
+    **dict.fromkeys(("remove", "delete", "uninstall"), "models rm"),
+    **dict.fromkeys(("show", "inspect"), "models info"),
+    **dict.fromkeys(("run", "prompt", "ask", "predict"), "complete"),
+    **dict.fromkeys(("benchmark", "perf"), "bench"),
+    **dict.fromkeys(("encode", "tokens", "tokenise"), "tokenize"),
+    **dict.fromkeys(("doctor", "gpu", "gpus"), "devices"),
+}
+# Commands whose one argument is a text, which a shell splits if it has no quotes.
+TEXTS = ("complete", "tokenize", "annotate", "explain")
+
+
 class ClosedPipe(Exception):  # noqa: N818, it is not an error
     """The reader of stdout has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
 
@@ -93,7 +109,7 @@ class CommandTable(click.Group):
 def _suggestion(name: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, COMMANDS, n=1)
+    close = [ELSEWHERE[name].format(name)] if name in ELSEWHERE else get_close_matches(name, COMMANDS, n=1)
     if close:
         return f" Did you mean `olc {close[0]}`?"
     return ' To complete a prompt: olc complete "…"' if " " in name else ""
@@ -144,7 +160,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (ClosedPipe, BrokenPipeError):
         code = _quiet_pipe()
     except click.ClickException as problem:
-        _show_usage(problem)
+        _show_usage(problem, sys.argv[1:] if args is None else args)
         code = problem.exit_code
     except OlcError as problem:
         if state["debug"]:
@@ -165,15 +181,41 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
     return torchrun if torchrun.begin(sys.argv[1:] if args is None else args) else None
 
 
-def _show_usage(problem: click.ClickException) -> None:
+def _show_usage(problem: click.ClickException, args: list[str]) -> None:
     """Print a usage error of click's as olc's two lines, pointing to the help of the command."""
-    from openllama_cli.terminal.streams import error
+    from openllama_cli.terminal.streams import error, one_line
 
     if isinstance(problem, click.exceptions.NoArgsIsHelpError):
         click.echo(problem.format_message(), err=True)
         return
     ctx = getattr(problem, "ctx", None)
-    error(problem.format_message().rstrip("."), f"see `{ctx.command_path if ctx is not None else 'olc'} --help`")
+    remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
+    dashed = _dashed(args) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
+    if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
+        first = next((str(value) for value in ctx.params.values() if isinstance(value, str) and not value.startswith("-")), "…")
+        others = problem.message.partition("(")[2].rpartition(")")[0]
+        remedy = f'put quotes around the text: {ctx.command_path} "{first} {others}"; {remedy}'
+    elif ctx is not None and ctx.parent is not None and dashed is not None:
+        import shlex
+
+        rest = [argument for argument in args if argument != dashed]
+        remedy = f"if {one_line(dashed)!r} is a text, put it last, after --: {shlex.join(['olc', *rest, '--', dashed])}"
+    elif isinstance(problem, click.NoSuchOption) and not problem.possibilities and _takes_text(ctx):
+        assert ctx is not None
+        remedy += f'; a text that begins with - goes after --: {ctx.command_path} -- "-…"'
+    error(problem.format_message().rstrip("."), remedy)
+
+
+def _dashed(args: list[str]) -> str | None:
+    """An argument that looks like an option and, having spaces, is none: a text that begins with a dash."""
+    import re
+
+    options = args[: args.index("--")] if "--" in args else args
+    return next((text for text in options if re.match(r"--?[^\s=]*\s", text)), None)
+
+
+def _takes_text(ctx: click.Context | None) -> bool:
+    return ctx is not None and ctx.info_name in (*TEXTS, "generate")
 
 
 def _quiet_pipe() -> int:

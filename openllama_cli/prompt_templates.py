@@ -8,12 +8,12 @@
     context = ""
 
 The built-in ones are in prompts/, which ships with the package. A template comes from a file that the user names: Jinja's
-sandbox keeps it from Python's internals and from changing values, its loops and its output are bounded, but not the time and
-memory of every expression.
+sandbox keeps it from Python's internals and from changing values, and its output, its memory and its time are bounded.
 """
 
 import os
 import re
+import reprlib
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import UsageError, first_line
+from openllama_cli.system.bounds import Bounded
 
 if TYPE_CHECKING:
     import jinja2
 
 # Characters of a rendered prompt: far beyond any context, far below what would exhaust the memory.
 MAX_PROMPT = 4_000_000
+# What a template may take while it is checked, or rendered once: some hundred times what the longest prompt needs.
+_MEMORY = 512 * 2**20
+_SECONDS = 10.0
+_MOST_TOKENS = 2**31 - 1
 _KEYS = ("description", "template", "stop", "max_tokens", "defaults")
 _README = "see prompts/README.md for the format of a template"
 _OLD_NAMES = {"summarise": "summarize"}
@@ -69,17 +74,18 @@ class PromptTemplate:
         parts: list[str] = []
         length = 0
         try:
-            for part in _compiled(self.template).generate(given):
-                parts.append(part)
-                length += len(part)
-                if length > MAX_PROMPT:
-                    raise OverflowError(f"more than {MAX_PROMPT:,} characters")
+            with Bounded(_MEMORY, _SECONDS):
+                for part in _compiled(self.template).generate(given):
+                    parts.append(part)
+                    length += len(part)
+                    if length > MAX_PROMPT:
+                        raise OverflowError(f"more than {MAX_PROMPT:,} characters")
         except Exception as error:  # an expression in a template can raise anything, and none of it is a bug of olc
             undefined = isinstance(error, jinja2.UndefinedError)
             if undefined and (missing := re.match(r"'(\w+)' is undefined", str(error))):
                 cause, remedy = f"template {self.name} needs a value for {missing[1]}", f'add -p {missing[1]} "…"'
                 raise UsageError(cause, remedy, code="template_variable") from error
-            reason = str(error) if undefined else str(error).rstrip(".") or type(error).__name__
+            reason = str(error) if undefined else _reason(error)
             remedy = "give a value that has it, or change the template" if undefined else "change the template or the value"
             raise UsageError(f"template {self.name}{_where(error)}: {reason}", remedy) from error
         return "".join(parts)
@@ -129,7 +135,7 @@ def _read(name: str, path: Path) -> PromptTemplate:
         raise UsageError(f"cannot read the template {path}: {error.strerror}", "check the file and its permissions") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the template {path} is not UTF-8", "save it as UTF-8 text") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also of a number of thousands of digits
         raise UsageError(f"{path} is not valid TOML: {error}", _README) from error
     return _check(name, path, content)
 
@@ -145,12 +151,12 @@ def _check(name: str, path: Path, content: dict[str, Any]) -> PromptTemplate:
         ("template", isinstance(template, str) and template != "", "a non-empty string"),
         ("description", isinstance(description, str), "a string"),
         ("stop", isinstance(stop, list) and all(isinstance(text, str) and text for text in stop), "a list of strings"),
-        ("max_tokens", max_tokens is None or (type(max_tokens) is int and max_tokens > 0), "an integer from 1"),
+        ("max_tokens", max_tokens is None or (type(max_tokens) is int and 0 < max_tokens <= _MOST_TOKENS), "an integer from 1"),
         ("defaults", isinstance(defaults, dict), "a table of variables and values"),
     ]
     for key, fits, wanted in checks:
         if not fits:
-            found = f"is {content[key]!r}" if key in content else "is missing"
+            found = f"is {reprlib.repr(content[key])}" if key in content else "is missing"
             raise UsageError(f"{path}: {key} {found}", f"make it {wanted}; {_README}")
     variables = _variables(path, template)
     for variable in defaults:
@@ -167,15 +173,16 @@ def _variables(path: Path, source: str) -> tuple[str, ...]:
     from jinja2 import meta, nodes
 
     try:
-        tree = _environment().parse(source)
-        _environment().compile(tree)  # unknown filters and tests are found here
+        with Bounded(_MEMORY, _SECONDS):  # Jinja computes filters of constants here
+            tree = _environment().parse(source)
+            _environment().compile(tree)  # unknown filters and tests are found here
     except jinja2.TemplateSyntaxError as error:
         message = (error.message or "syntax error").rstrip(".")
         raise UsageError(f"{path}: line {error.lineno} of the template: {message}", "correct the Jinja syntax there") from error
     except RecursionError as error:
         raise UsageError(f"{path}: the template is nested too deeply", "simplify it") from error
-    except Exception as error:  # Jinja computes filters of constants here, and they can raise anything
-        raise UsageError(f"{path}: the template: {first_line(error)}", "change the template") from error
+    except Exception as error:  # filters can raise anything
+        raise UsageError(f"{path}: the template: {first_line(_reason(error))}", "change the template") from error
     for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
         raise UsageError(f"{path}: line {node.lineno} of the template includes another template", "put its text into this one")
     undeclared = meta.find_undeclared_variables(tree)
@@ -223,6 +230,12 @@ def _environment() -> "jinja2.Environment":
 def _compiled(source: str) -> "jinja2.Template":
     """Cached, since a batch renders one template for every row."""
     return _environment().from_string(source)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"more than {_MEMORY // 2**20} MiB of memory"
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _where(error: Exception) -> str:

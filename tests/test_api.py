@@ -95,7 +95,7 @@ def test_echo_and_logprobs_line_up_with_the_tokens(model: olc.Model) -> None:
     assert len(echoed.tokens) == len(echoed.logprobs) == len(echoed.top_logprobs)
     assert (echoed.logprobs[0], echoed.top_logprobs[0]) == (None, {})
     for token, logprob, top in list(zip(echoed.tokens, echoed.logprobs, echoed.top_logprobs, strict=True))[-4:]:
-        assert max(top, key=lambda piece: top[piece]) == model.tokenizer.piece(token), "greedy"
+        assert max(top, key=lambda piece: top[piece]) == model.tokenizer.text(token), "greedy"
         assert logprob == max(top.values())
         assert len(top) == 2
 

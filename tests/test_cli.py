@@ -1,6 +1,7 @@
 """What the shell sees of `olc` whatever the command: exit codes, and streams that are closed, full or not read."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,3 +80,40 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
     result = olc(command, "--help")
     assert result.code == 0
     assert f"olc {command}" in result.text.split("Example", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["pull", "3b-v2"], "olc models pull"),
+        (["list"], "olc models list"),
+        (["ls"], "olc models list"),
+        (["run", "3b"], "olc complete"),
+        (["models", "pull"], "olc models pull --help"),
+        (["batch"], "olc batch --help"),
+        (["complete", "What", "is", "the", "largest", "animal"], 'olc complete "What is the largest animal"'),
+        (["tokenize", "two", "words"], 'olc tokenize "two words"'),
+        (["complete", "-Hello"], "--"),
+        (["generate", "x", "--logprobs", "3"], "--logprobs takes no number here"),
+        (["models", "rm"], "olc models rm --help"),
+    ],
+)
+def test_what_people_type_by_habit_is_answered_with_what_to_type(olc: Olc, arguments: list[str], says: str) -> None:
+    run = olc(*arguments)
+    assert run.code == 2
+    assert run.messages.count("\n") == 2
+    assert says in run.messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed"),
+    [
+        (["complete", "- a list's item"], ["complete", "--", "- a list's item"]),
+        (["complete", "-5 degrees", "--max-tokens", "3"], ["complete", "--max-tokens", "3", "--", "-5 degrees"]),
+        (["tokenize", "-n is here"], ["tokenize", "--", "-n is here"]),
+    ],
+)
+def test_a_text_that_begins_with_a_dash_is_told_to_stand_after_two(olc: Olc, arguments: list[str], typed: list[str]) -> None:
+    result = olc(*arguments)
+    assert result.code == 2
+    assert f"after --: {shlex.join(['olc', *typed])}" in result.messages

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "batch": {"annotation", "generation", "models", "prompt_templates", "system"},
     "devices": {"models", "native", "system"},
     "generation": {"models", "native", "system"},
+    "prompt_templates": {"system"},
     "models": {"native", "system"},
 }
 HEAVY = {"torch", "transformers", "accelerate", "numpy", "spacy"}

@@ -153,6 +153,8 @@ def test_missing_and_unknown_variables_are_named(values: dict[str, object], caus
         ("template = 'x'\nstop = ['']", "stop is ['']"),
         ("template = 'x'\nmax_tokens = 0", "max_tokens is 0"),
         ("template = 'x'\nmax_tokens = true", "max_tokens is True"),
+        ("template = 'x'\nmax_tokens = " + "9" * 5000, "is not valid TOML"),
+        ("template = 'x'\nmax_tokens = " + "9" * 4000, "max_tokens is 99999"),
         ("template = 'x'\nmax_tokens = 2.5", "max_tokens is 2.5"),
         ("template = 'x'\ndefaults = 'y'", "defaults is 'y'"),
         ("template = '{{ x }}'\n[defaults]\ny = 1", "[defaults] sets y"),
@@ -206,6 +208,11 @@ def test_unknown_names_and_paths(tmp_path: Path) -> None:
         "{% for i in range(10 ** 8) %}{% endfor %}",
         "{% for i in range(90000) %}{% for i in range(90000) %}a{% endfor %}{% endfor %}",
         "{% for i in range(2) recursive %}{{ loop(range(2)) }}{% endfor %}",
+        # Memory in between, of which nothing is written.
+        "{% set ns = x * 3000000 %}{{ ns | replace('t', ns) | length }}",
+        "{% set a = x * 900000 %}{% set b = a ~ a ~ a ~ a ~ a ~ a ~ a ~ a %}{% set c = b ~ b ~ b ~ b ~ b ~ b ~ b ~ b %}"
+        "{% set d = c ~ c ~ c ~ c %}{% set e = d ~ d ~ d ~ d %}{{ e | length }}",
+        "{{ ([1] | batch(10 ** 9, 'x') | list) | length }}",
         "{{ 1 / 0 }}",
         "{{ x.nothing }}",
         "{{ 1 + 'a' }}",
@@ -225,3 +232,14 @@ def test_hostile_and_failing_templates_end_in_a_usage_error(tmp_path: Path, sour
 def test_a_failing_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"t\.toml, line 3: division by zero"):
         template(tmp_path, "a\nb\n{{ 1 / n }}\n").render({"n": 0})
+
+
+def test_a_long_value_is_not_mistaken_for_a_runaway_template(tmp_path: Path) -> None:
+    assert len(template(tmp_path, "{{ a }}").render({"a": "x" * (MAX_PROMPT - 1)})) == MAX_PROMPT - 1
+
+
+def test_a_template_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openllama_cli.prompt_templates._SECONDS", 0.1)
+    loops = "{% for i in range(90000) %}" * 3 + "{% endfor %}" * 3
+    with pytest.raises(UsageError, match="processor time"):
+        template(tmp_path, loops + "{{ x }}").render({"x": 1})

@@ -140,11 +140,11 @@ class Runner:
             message = f"token id {highest} is outside the model's vocabulary, 0 to {self.vocabulary - 1}"
             raise RowError("token_id_out_of_range", message)
         length, most = len(tokens), row.sampling.max_tokens
-        if length + most > self.context:
-            message = (
-                f"the prompt has {length} tokens; with max_tokens {most} that is {length + most}, more than the model's "
-                f"context of {self.context}"
-            )
+        # A length that nobody asked for ends where the context does; one token is the least that there is.
+        least = most if row.fixed_length else min(most, 1)
+        if length + least > self.context:
+            given = f"; with max_tokens {most} that is {length + most}" if row.fixed_length else ""
+            message = f"the prompt has {length} tokens{given}, more than the model's context of {self.context} has room for"
             raise RowError("context_length_exceeded", message)
         return tokens
 

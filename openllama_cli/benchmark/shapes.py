@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
 from openllama_cli.models.checkpoint.shape import LlamaShape, TensorInfo
 from openllama_cli.models.find import demo_folder
+from openllama_cli.models.hub.cache import disk_bytes
+from openllama_cli.system.memory import size
 from openllama_cli.system.paths import cache_dir
 from openllama_cli.system.progress import Progress, shown
 
@@ -35,21 +38,65 @@ def random_model(name: str, dtype: str, progress: Progress) -> Path:
     """
     if name not in SHAPES:
         raise UsageError(f"--shape {name} is not known", f"use one of {', '.join(SHAPES)}")
-    folder = cache_dir() / "bench" / f"{name}-{dtype}"
+    folder = _root() / f"{name}-{dtype}"
     if (folder / "config.json").exists():
         return folder
     shape = SHAPES[name]
     need = 2 * shape.parameters()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+    except OSError as error:
+        raise OlcError(
+            f"cannot write to {folder.parent}: {error.strerror}", "set XDG_CACHE_HOME to a writable folder", code="disk"
+        ) from error
     if need * 1.02 > free:
         raise OlcError(
-            f"random weights of shape {name} need {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free",
+            f"random weights of shape {name} need {size(need)} in {folder.parent}, which has {size(free)} free",
             "free some space, set XDG_CACHE_HOME to a larger disk, or use a smaller --shape",
             code="disk_full",
         )
     _write(folder, shape, dtype, progress)
     return folder
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """A random model that `random_model` has written. name: as `olc models list` shows it and `olc models rm` takes it."""
+
+    name: str
+    shape: str
+    dtype: str
+    bytes: int
+    path: str
+    complete: bool
+
+
+def list_random_models() -> list[RandomModel]:
+    """All that are on the disk, by name, with those that a killed run left incomplete."""
+    found = []
+    for folder in sorted(_root().iterdir()) if _root().is_dir() else []:
+        shape, _, dtype = folder.name.rpartition("-")
+        if folder.is_dir() and shape in SHAPES:
+            complete = (folder / "config.json").is_file()
+            found.append(RandomModel(f"bench {shape} {dtype}", shape, dtype, disk_bytes(folder), str(folder), complete))
+    return found
+
+
+def remove_random_models(models: Sequence[RandomModel]) -> int:
+    """Remove them and return the bytes that became free. Raises OlcError for one that cannot be removed."""
+    for model in models:
+        try:
+            shutil.rmtree(model.path)
+        except OSError as error:
+            raise OlcError(
+                f"cannot remove {model.path}: {error.strerror}", "check the folder's owner and permissions"
+            ) from error
+    return sum(model.bytes for model in models)
+
+
+def _root() -> Path:
+    return cache_dir() / "bench"
 
 
 def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> None:

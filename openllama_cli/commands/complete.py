@@ -115,7 +115,8 @@ def command(
     sampling = choose_sampling(settings, samples=num_samples)
     opened = open_model(spec)
     tokens = opened.tokenizer.encode(source.text)
-    check_context(opened, len(tokens), sampling.max_tokens)
+    # A length that nobody asked for ends where the context does.
+    check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
     pipeline = chosen.open() if annotate else None
 
     loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1)

@@ -61,7 +61,9 @@ def command(ctx: click.Context, model: str | None, device: str, quick: bool, as_
     ModelSpec(model=model, device=device)  # A wrong option fails before torch is imported.
     from openllama_cli.devices.machine.probe import MachineProbe
     from openllama_cli.devices.report import document, examine
+    from openllama_cli.models.hub.environment import check_seconds
 
+    check_seconds()
     report = examine(MachineProbe(), model=model, device=device, measure=not quick, progress=TerminalProgress())
     if as_json:
         out_json(document(report))
@@ -174,7 +176,11 @@ def _show_plan(plan: "ModelPlan") -> None:
     out("\n")
     columns: Sequence[str] = ("type", "weights", "KV/token", "KV/row", "rows", "tokens/s", "verdict")
     rows = [_dtype(dtype) for dtype in plan.dtypes]
-    table(columns, rows, right=columns[1:-1], optional=("tokens/s", "KV/token", "rows"))
+    if not any(dtype.tokens_per_s_at_most for dtype in plan.dtypes):  # Without measurements there are none.
+        place = columns.index("tokens/s")
+        columns = [*columns[:place], *columns[place + 1 :]]
+        rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+    table(columns, rows, right=columns[1:-1], optional=[name for name in ("tokens/s", "KV/token", "rows") if name in columns])
     out("\n")
     columns = (f"{plan.best.dtype} on", "parts", "weights", "KV/row", "free")
     table(columns, _placement(plan), right=columns[2:])
@@ -185,7 +191,8 @@ def _show_plan(plan: "ModelPlan") -> None:
             ("run", plan.command or "nothing: it does not fit"),
             ("faster (8 bits)", plan.faster),
             ("smaller", f"{plan.smaller} fits" if plan.smaller else None),
-        ]
+        ],
+        commands=("first", "run", "faster (8 bits)"),
     )
 
 

@@ -1,7 +1,6 @@
 """`olc explain`: what an error message means, and what to do about it."""
 
 import codecs
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from openllama_cli.commands.shared.options import file_option
 from openllama_cli.commands.shared.prompt_input import stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.explain.catalogue import KnownError, find, known_errors
-from openllama_cli.explain.search import Unknown, explain
+from openllama_cli.explain.diagnosis import Explanation, Unknown
+from openllama_cli.explain.own_code import OwnLine
+from openllama_cli.explain.search import explain
 from openllama_cli.terminal.streams import out_json
 
 EXAMPLES = """\b
@@ -41,7 +42,7 @@ _ISSUES = {name: f"huggingface/{name}" for name in _OF_HUGGING_FACE} | {
 }
 
 # What is shown of an explanation, in this order, and how it is labeled.
-_LABELS = {"line": "line", "cause": "cause", "fix": "fix", "olc": "olc", "link": "see"}
+_LABELS = {"line": "line", "your_code": "your code", "cause": "cause", "fix": "fix", "olc": "olc", "link": "see"}
 
 
 @click.command(epilog=EXAMPLES)
@@ -53,7 +54,7 @@ def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: boo
     """Explain an error message, a traceback or a log: the cause and the fix.
 
     Without TEXT, or with -, the text is read from stdin. If there are several errors, the root cause comes first. TEXT may also
-    be the code of a known error. Nothing is sent anywhere. The exit code is 1 if the error is not known.
+    be the code of a known error. Nothing is sent anywhere. The exit code is 1 if the error is not known, or if there is none.
     """
     if as_list:
         if text or file is not None:
@@ -65,10 +66,13 @@ def command(text: tuple[str, ...], file: str | None, as_json: bool, as_list: boo
         _show([_document(known)], None, as_json=as_json)
         return
     diagnosis = explain(_not_empty(_pieces(text, file)))
-    documents = [_document(one.error, one.line, one.line_number) for one in diagnosis.explanations]
+    documents = [_document(one.error, one) for one in diagnosis.explanations]
     _show(documents, diagnosis.unknown, as_json=as_json)
     if diagnosis.unknown is not None:
         raise _unknown_error(diagnosis.unknown)
+    if not documents:
+        cause = "no error was found: nothing in the text reads like an error message"
+        raise OlcError(cause, "give all that the command prints, stderr too: command 2>&1 | olc explain", code="no_error")
 
 
 def _pieces(text: tuple[str, ...], file: str | None) -> Iterator[str]:
@@ -120,29 +124,46 @@ def _not_empty(pieces: Iterator[str]) -> Iterator[str]:
         raise UsageError("the text is empty", "give the error message, or the full log: command 2>&1 | olc explain")
 
 
-def _document(error: KnownError, line: str | None = None, line_number: int | None = None) -> dict[str, Any]:
-    told = {name: getattr(error, name) or None for name in ("code", "title", "cause", "fix", "olc", "link")}
-    return told | {"line": line, "line_number": line_number}
+def _document(error: KnownError, found: Explanation | None = None) -> dict[str, Any]:
+    told = {name: getattr(error, name) or None for name in ("code", "title", "cause", "fix", "olc", "link", "rank")}
+    place = (found.line, found.line_number, _your_code(found.own_line)) if found is not None else (None,) * 3
+    return told | dict(zip(("line", "line_number", "your_code"), place, strict=True))
+
+
+def _your_code(own: OwnLine | None) -> dict[str, Any] | None:
+    return None if own is None else {"file": own.file, "line": own.line, "code": own.code}
+
+
+def _unknown_document(unknown: Unknown) -> dict[str, Any]:
+    near = [{"code": one.code, "title": one.title, "shared": list(one.shared)} for one in unknown.nearest]
+    told = {"line": unknown.line, "line_number": unknown.line_number, "library": unknown.library}
+    return told | {"your_code": _your_code(unknown.own_line), "nearest": near}
 
 
 def _show(documents: list[dict[str, Any]], unknown: Unknown | None, *, as_json: bool) -> None:
     if as_json:
-        out_json({"explanations": documents, "unknown": None if unknown is None else dataclasses.asdict(unknown)})
+        out_json({"explanations": documents, "unknown": None if unknown is None else _unknown_document(unknown)})
         return
     from openllama_cli.terminal.views.findings import show_explanation
 
     headings = ("", "") if len(documents) == 1 else (f"{len(documents)} known errors. First:", "Then, or because of it:")
+    if unknown is not None:
+        headings = ("Known, but not the cause:", "")
     for place, document in enumerate(documents):
-        lines = [(label, document[key]) for key, label in _LABELS.items() if document[key] is not None]
+        shown = {key: document[key] for key in _LABELS if document[key] is not None}
         if document["line"] is not None:
-            lines[0] = ("line", f"{document['line_number']}: {document['line']}")
+            shown["line"] = f"{document['line_number']}: {document['line']}"
+        if document["your_code"] is not None:
+            shown["your_code"] = str(OwnLine(**document["your_code"]))
         heading = headings[place] if place < 2 else ""
+        lines = [(label, shown[key]) for key, label in _LABELS.items() if key in shown]
         show_explanation(document["code"], document["title"], lines, heading=heading, first=place == 0)
 
 
 def _unknown_error(unknown: Unknown) -> OlcError:
     """What is said about an error that the catalogue does not have."""
-    cause = f"not one of the {len(known_errors())} known errors: line {unknown.line_number}: {unknown.line}"
+    own = f" (your code: {unknown.own_line})" if unknown.own_line is not None else ""
+    cause = f"not one of the {len(known_errors())} known errors: line {unknown.line_number}: {unknown.line}{own}"
     if unknown.library == "openllama_cli":
         fix = "run the olc command again with --debug and report the traceback that it prints"
     elif unknown.line.startswith("error: "):
@@ -151,6 +172,9 @@ def _unknown_error(unknown: Unknown) -> OlcError:
         fix = f"search for it, or report it with the full traceback, at https://github.com/{_ISSUES[unknown.library]}/issues"
     else:
         fix = "give the full log, not only its last line; or report it with its traceback to the project that raised it"
+    if unknown.nearest:
+        near = " and ".join(f"{one.code} ({', '.join(one.shared)})" for one in unknown.nearest)
+        fix += f"; nearest by the words they share: {near}: olc explain {unknown.nearest[0].code}"
     return OlcError(cause, fix, code="unknown_error")
 
 

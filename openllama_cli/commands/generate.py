@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import hint_escape, missing, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
@@ -42,7 +43,21 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+class _Generate(click.Command):
+    """`--logprobs 3`, as in `olc complete`, would make a prompt of the number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        for option, value in pairwise(options):
+            if option == "--logprobs" and value.isdecimal():
+                raise UsageError(
+                    f"--logprobs takes no number here, and {value} would be a prompt",
+                    f"leave it out: every token gets its log-probability; a prompt {value} goes after --",
+                )
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Generate, epilog=EXAMPLES)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option(
     "-f",
@@ -91,6 +106,7 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
+    prompts = tuple(argument(prompt) for prompt in prompts)
     if escape:
         prompts = tuple(unescape(prompt) for prompt in prompts)
         unescape_stops(given)
@@ -177,11 +193,16 @@ def _trace(run: Run, texts: Sequence[str]) -> None:
             position = len(run.rows[step.row].prompt)
         elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
             token = step.scored.token
-            top = [(tokenizer.piece(other), value) for other, value in step.scored.top]
-            trace(position, token, tokenizer.piece(token), step.scored.logprob, step.scored.entropy, top)
+            top = [(_shown(tokenizer, other), value) for other, value in step.scored.top]
+            trace(position, token, _shown(tokenizer, token), step.scored.logprob, step.scored.entropy, top)
             position += 1
         if step.finish_reason is not None:
             note(f"stopped by {_ENDS[step.finish_reason]}")
+
+
+def _shown(tokenizer: "Tokenizer", token: int) -> str:
+    """A token's text, its spaces as vocabularies of SentencePiece write them."""
+    return tokenizer.text(token).replace(" ", "▁")
 
 
 _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}

@@ -15,7 +15,7 @@ from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, rem
 from openllama_cli.models.quantize.copies import remove_copies
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir
-from openllama_cli.terminal.streams import is_terminal, notice, out, out_json
+from openllama_cli.terminal.streams import is_terminal, notice, one_line, out, out_json
 from openllama_cli.terminal.tables import fields, table
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -53,16 +53,18 @@ def list_(as_json: bool) -> None:
 
     --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
     "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder", "bytes",
-    "path"}]}; quantised: the copies that --quantize made.
+    "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that --quantize made;
+    bench: the random models of `olc bench --shape`.
     """
+    from openllama_cli.benchmark.shapes import list_random_models
     from openllama_cli.models.listing import list_models
 
-    listing = list_models()
+    listing, random_models = list_models(), list_random_models()
     if as_json:
         document = dataclasses.asdict(listing)
         # The field keeps the spelling that it was published with.
         document["quantised"] = document.pop("quantized")
-        out_json(document)
+        out_json(document | {"bench": [dataclasses.asdict(model) for model in random_models]})
         return
     rows = [
         (
@@ -76,9 +78,31 @@ def list_(as_json: bool) -> None:
         )
         for model in listing.models
     ]
+    # On a terminal the long path of one copy would leave no room for the column.
+    whole = not is_terminal(sys.stdout)
     copies = [
-        ("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantized", copy.repo_id or copy.folder)
+        (
+            "",
+            f"{copy.model} {copy.method}",
+            "",
+            "",
+            size(copy.bytes),
+            "quantized",
+            copy.repo_id or (copy.folder if whole else ""),
+        )
         for copy in listing.quantized
+    ]
+    copies += [
+        (
+            "",
+            model.name,
+            "",
+            "",
+            size(model.bytes),
+            "ready" if model.complete else "incomplete",
+            model.path if whole else "random",
+        )
+        for model in random_models
     ]
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
     table(columns, [*rows, *copies], right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
@@ -169,9 +193,12 @@ def default(model: str | None, unset: bool) -> None:
     elif model is not None:
         target = find.resolve(model)
         # A folder is found again from wherever olc is run.
-        write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else model)
+        write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else target.name)
         if target.repo_id is not None and cached(target.repo_id) is None:
-            notice(f"{model} is not downloaded yet: olc models pull {model}")
+            notice(
+                f"{target.name} is the default now, and not downloaded yet: olc models pull {target.name} "
+                "(else the next command that needs it does that)"
+            )
     name, chosen_by = find.choose(None)
     if model is None and not unset:
         out(f"{name}\n")
@@ -193,10 +220,21 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
     """Remove a model from the Hugging Face cache, with unfinished downloads and the copies that --quantize made of it.
 
     The demo model and local folders are not in the cache: only their quantized copies are removed. To remove a single copy,
-    give the name that `olc models list` shows ("demo int8"). With --revision, files that other revisions use are kept.
+    give the name that `olc models list` shows ("demo int8"); "bench" means all random models of `olc bench --shape`. With
+    --revision, files that other revisions use are kept.
     """
+    from openllama_cli.benchmark.shapes import list_random_models, remove_random_models
     from openllama_cli.models.listing import copies_of_folder, copies_of_repository
 
+    random_models = [one for one in list_random_models() if model in (one.name, "bench")] if revision is None else []
+    if random_models:
+        _confirm(", ".join(one.name for one in random_models), sum(one.bytes for one in random_models), yes)
+        freed = remove_random_models(random_models)
+        if as_json:
+            out_json({"repo_id": None, "revision": None, "freed_bytes": freed})
+        else:
+            out(f"removed {', '.join(one.name for one in random_models)}: {size(freed)} freed\n")
+        return
     copies = copies_of_folder(model) if revision is None else []
     repo_id = None if copies else find.resolve_on_hub(model)
     held = None
@@ -208,13 +246,9 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
         what = f"{counted} of {model}"
     else:
         what = f"{from_hub}{f' at {revision}' if revision else ''}" + (f" and {counted}" if copies else "")
-    if not yes and (held is not None or copies):
+    if held is not None or copies:
         total = sum(copy.bytes for copy in copies) + (held.bytes if held is not None else 0)
-        if not is_terminal(sys.stdin):
-            raise UsageError(f"removing {what} needs confirmation", "add --yes")
-        if not click.confirm(f"Remove {what}{f' ({size(total)})' if revision is None else ''} from the cache?", err=True):
-            notice("nothing was removed")
-            return
+        _confirm(what, total if revision is None else None, yes)
     freed = (0 if from_hub is None else remove(from_hub, revision)) + remove_copies(copies)
     if as_json:
         out_json({"repo_id": repo_id, "revision": None if from_hub is None else revision, "freed_bytes": freed})
@@ -223,6 +257,19 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
     default = read_default()
     if from_hub is not None and default in (model, from_hub) and not repo_folder(from_hub).exists():
         notice(f"{default} is still the default model; change that with `olc models default`")
+
+
+def _confirm(what: str, total: int | None, yes: bool) -> None:
+    """Ask, unless --yes was given. Raises UsageError where nobody can answer, and ends the command after a no."""
+    if yes:
+        return
+    if not is_terminal(sys.stdin):
+        raise UsageError(f"removing {what} needs confirmation", "add --yes")
+    if not click.confirm(
+        f"Remove {one_line(what)}{f' ({size(total)})' if total is not None else ''} from the cache?", err=True
+    ):
+        notice("nothing was removed")
+        click.get_current_context().exit(0)
 
 
 _WHY = {

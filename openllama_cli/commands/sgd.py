@@ -191,10 +191,13 @@ def _report(
 
 def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> None:
     """Report every comparison. Raises OlcError if one is beyond its tolerance."""
-    from openllama_cli.sgd.check import check
+    from openllama_cli.terminal.progress import working
     from openllama_cli.terminal.tables import table
 
-    comparisons = list(check(training_data, config))
+    with working("comparing gradients and weights"):
+        from openllama_cli.sgd.check import check  # torch takes seconds to import
+
+        comparisons = list(check(training_data, config))
     if as_json:
         documents = [{**asdict(one), "ok": one.ok} for one in comparisons]
         for document in documents:

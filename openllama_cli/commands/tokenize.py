@@ -1,6 +1,7 @@
-"""`olc tokenize`: the ids and pieces of a text, and the comparison with transformers' LlamaTokenizer."""
+"""`olc tokenize`: the ids and pieces of a text, and the comparison with transformers' AutoTokenizer."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from openllama_cli.commands.shared.prompt_input import missing, read_prompt, std
 from openllama_cli.errors import ModelError
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_llama_tokenizer
+from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, SPECIAL, Comparison, compare, load_auto_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
@@ -29,7 +30,7 @@ Examples:
 @file_option("File with the text, all of it, byte for byte; - is stdin.")
 @click.option("--json", "as_json", is_flag=True, help='Print one JSON object: {"model", "ids", "pieces"}.')
 @click.option("--no-bos", is_flag=True, help="Leave out the BOS token.")
-@click.option("--check", is_flag=True, help="Compare with transformers' LlamaTokenizer; exit 1 if they differ.")
+@click.option("--check", is_flag=True, help="Compare with transformers' AutoTokenizer; exit 1 if they differ.")
 @model_option
 @revision_option
 @offline_option
@@ -68,20 +69,24 @@ def command(
 
 
 def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
-    from openllama_cli.terminal.views.tokenize import show_pieces
+    from openllama_cli.terminal.views.tokenize import show_note, show_pieces
 
     show_pieces(document["ids"], document["pieces"], tokenizer.special_ids)
     tokens, characters = len(document["ids"]), len(text)
-    out(
+    show_note(
         f"{tokens} token{'s' * (tokens != 1)}, {characters} character{'s' * (characters != 1)}; "
-        f"{document['model']}: {tokenizer.kind}, {tokenizer.vocab_size} pieces\n",
-        style="dim",
+        f"{document['model']}: {tokenizer.kind}, {tokenizer.vocab_size} pieces"
     )
 
 
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
-    theirs = load_llama_tokenizer(tokenizer.path.parent)
+    from openllama_cli.models.hub.environment import check_seconds
+    from openllama_cli.terminal.progress import working
+
+    check_seconds()
+    with working("importing transformers"):
+        theirs = load_auto_tokenizer(tokenizer.path.parent)
 
     def encode(text: str) -> list[int]:
         return list(theirs.encode(text, add_special_tokens=False))
@@ -89,7 +94,7 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
     rows = compare(lambda text: tokenizer.encode(text, bos=False), encode, {"the text": text, **FIXED_TEXTS})
     # BOS is a row of its own, or it would make every other one differ.
     rows.insert(1, Comparison("BOS", "", tuple(tokenizer.encode("")), tuple(theirs.encode(""))))
-    differing = sum(not row.same for row in rows)
+    differing = [row for row in rows if not row.same]
     if as_json:
         out_json(document | {"check": {"same": not differing, "texts": [_as_json(row) for row in rows]}})
     else:
@@ -97,13 +102,32 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
 
         columns = ("text", "transformers", "first difference")
         table(columns, [(row.name, "same" if row.same else "differs", _difference(tokenizer, theirs, row)) for row in rows])
+    for one in tokenizer.notes:
+        note(one)
     if differing:
-        library = "SentencePiece" if tokenizer.kind.startswith("sentencepiece") else "tokenizers"
         raise ModelError(
-            f"transformers' LlamaTokenizer gives different tokens for {differing} of {len(rows)} texts",
-            f"olc is not affected: it encodes with the {library} library; do the same in your own code",
+            f"transformers' AutoTokenizer gives different tokens for {len(differing)} of {len(rows)} texts",
+            "; ".join(_reasons(tokenizer, differing)),
             code="tokenizers_differ",
         )
+
+
+def _reasons(tokenizer: Tokenizer, differing: Sequence[Comparison]) -> Iterator[str]:
+    """Why olc has other tokens on purpose, and how to have them in one's own code."""
+    names = {row.name for row in differing}
+    bos = next((row for row in differing if row.name == "BOS"), None)
+    if names - {"BOS", SPECIAL}:
+        known = tokenizer.kind.startswith("sentencepiece")
+        library, file = ("SentencePiece", "tokenizer.model") if known else ("tokenizers", "tokenizer.json")
+        yield f"olc follows {file} itself, with the {library} library: do the same in your own code"
+    if bos is not None and len(bos.ours) > len(bos.theirs):
+        yield "olc puts BOS in front, as in training: in your own code, set add_bos_token = True on the tokenizer"
+    elif bos is not None and not bos.ours and bos.theirs[0] not in tokenizer.eos_ids:
+        yield "olc puts no BOS in front, as add_bos_token says: in your own code, set add_bos_token = False on the tokenizer"
+    elif bos is not None:
+        yield "olc puts no EOS behind a prompt, or it could not be completed: in your own code, set add_eos_token = False"
+    if SPECIAL in names:
+        yield "a special token that is typed stays text in olc: in your own code, encode with split_special_tokens=True"
 
 
 def _difference(tokenizer: Tokenizer, theirs: Any, row: Comparison) -> str:

@@ -11,7 +11,14 @@ _PREFIX = re.compile(
       \[?(?:rank|default)\s?\d{1,5}\]?:\s?              # [rank0]:
     | \[?\d{4}-\d\d-\d\d[T ,]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?[\s|:-]*
     | \[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?[\s|-]+
-    | \[?[EWIF]\d{4}\ \d\d:\d\d:\d\d[^\]]{1,120}\]\s?   # E0724 19:33:34.5 1 api.py:702]
+    | \[?\d\d(?:\d\d)?/\d\d/\d\d(?:\d\d)?[ ,]{1,2}\d\d:\d\d:\d\d\]?[\s|:-]*
+    | \[?[EWIF]\d{3,4}\ \d\d:\d\d:\d\d[^\]]{1,120}\]\s?   # E0724 19:33:34.5 1 api.py:702]
+    | \(\w{1,60}\ (?:rank=\d{1,5},\ )?pid=\d{1,9}(?:,\ ip=[\d.]{7,15})?\)\s   # Ray
+    | [A-Za-z][\w.-]{0,60}-\d{1,4}\s+\|\s               # docker compose
+    | [A-Z][a-z]{2}\s+\d{1,2}\ \d\d:\d\d:\d\d\ [\w.-]{1,60}\ [\w./-]{1,60}(?:\[\d{1,9}\])?:\s   # journald
+    | \[\d{1,5},\d{1,5}\]<std(?:err|out)>:\s?          # mpirun
+    | \d{1,4}:\s                                       # srun --label
+    | E\s{3}                                           # pytest
     | \[(?:ERROR|WARNING|INFO|E|W|I|stderr|stdout|transformers)\]\s?
     | (?:ERROR|WARNING|INFO|stderr|stdout)\s*\|\s*
     | [│|>❱]\s+
@@ -23,7 +30,7 @@ _PREFIX = re.compile(
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Za-z_]\w{0,60}(?:Error|Exception|Exit|Interrupt)(?::\s|:?$)")
 
 # Code that IPython and rich show around a failing line: a number, then code; the failing line has an arrow.
-_NUMBERED_CODE = re.compile(r"\s*(?:-{2,}>|❱|>)\s?\d{1,6}\b|\s*[│|]\s*(?:❱\s*)?\d{1,6}\s[│|]|\s*\d{1,6}\s{2,}\S")
+_NUMBERED_CODE = re.compile(r"\s*(?:-{2,}>|❱|>)\s?\d{1,6}(?![\w.])|\s*[│|]\s*(?:❱\s*)?\d{1,6}\s[│|]|\s*\d{1,6}\s{2,}\S")
 _FILE_LINE = re.compile(r"""\s*(?:\[rank\d+\]:\s*)?File\s"[^"]{1,500}",\sline\s\d""")
 
 # What is named as a secret, but for what cannot be one.
@@ -35,6 +42,20 @@ _SECRETS = (
     re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[bp]-|AKIA)[A-Za-z0-9_-]{8,}"),
     re.compile(r"(://)[^\s/:@]{1,100}:[^\s/@]{1,200}(?=@)"),
 )
+
+
+# What reads like an error though no exception is named, and what says that there was none.
+_TROUBLE = r"""(?xi)
+    error | exception | fail | fatal | traceback | abort | panic | crash | core\ dumped | killed | denied | refused | cannot
+    | can't | could\ ?n[o']t | unable | invalid | not\ found | not\ recognized | no\ such | unsupported | not\ supported
+    | undefined | illegal | corrupt | does\ ?n[o']t\ exist | timed\ out"""
+_NO_TROUBLE = r"""(?xi)
+    \b(?:no|0|zero|without(?:\ any)?)\ (?:\w{1,20}\ )?(?:errors?|exceptions?|failures?|failed)\b
+    | \b(?:errors?|failures?|failed)\s?[:=]\s?0\b"""
+_ESCAPE = re.compile(r"""\\(["'\\/nrt]|u[0-9a-fA-F]{4})""")
+# What of JSON is around a string, in front of it and behind it.
+_AROUND_STRING = re.compile(r"""^\s*[\[{]\s*(?:"[^"\n]{1,60}":\s*)?["']|(?:"[\]}",\s]*|'[\])}\s]+)$""")
+_ESCAPED = {"n": "\n", "r": "\n", "t": "\t"}
 
 
 def without_terminal_codes(text: str) -> str:
@@ -56,6 +77,27 @@ def message(line: str) -> str:
 def is_exception(message: str) -> bool:
     """Whether a message is the line of a traceback that names the exception."""
     return _EXCEPTION.match(message) is not None
+
+
+def reads_like_an_error(message: str) -> bool:
+    """Whether a message says that something went wrong, in whatever words."""
+    return re.search(_TROUBLE, re.sub(_NO_TROUBLE, "", message)) is not None
+
+
+def unescaped(line: str) -> list[str]:
+    """The lines that a string of JSON or Python holds in one line of text; nothing if it holds no error."""
+    if not any(word in line for word in ("rror", "Traceback", "xception")):
+        return []
+    for _ in range(3):  # JSON within JSON.
+        line = _ESCAPE.sub(_character, line)
+        if "\\n" not in line and '\\"' not in line:
+            break
+    return _AROUND_STRING.sub("", without_terminal_codes(line)).split("\n")
+
+
+def _character(escape: re.Match[str]) -> str:
+    name = escape[1]
+    return _ESCAPED.get(name) or (name if len(name) == 1 else chr(int(name[1:], 16)))
 
 
 def is_quoted_code(line: str, line_before: str) -> bool:

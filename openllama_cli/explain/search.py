@@ -7,51 +7,40 @@ recognized by their form, never by their sentences: two lines, or the code in th
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import cache
 
-from openllama_cli.explain.catalogue import KnownError, Pattern, known_errors, with_olc_code
-from openllama_cli.explain.lines import is_exception, is_quoted_code, message, without_secrets, without_terminal_codes
+from openllama_cli.explain.catalogue import KnownError, Pattern, known_error, patterns, with_olc_code
+from openllama_cli.explain.diagnosis import SAME_FAILURE, Diagnosis, Explanation, Unknown, has_cause, ranked
+from openllama_cli.explain.lines import (
+    is_exception,
+    is_quoted_code,
+    message,
+    reads_like_an_error,
+    unescaped,
+    without_secrets,
+    without_terminal_codes,
+)
+from openllama_cli.explain.nearest import nearest
+from openllama_cli.explain.own_code import OwnCode
+from openllama_cli.explain.wrapped import find_wrapped
 
-# Vaguer entries are hidden by a more precise one in the same traceback: this many lines apart at most.
-_SAME_FAILURE = 400
-# Where an entry stands among the others; 0 and 2 are for what leads to another one, and for what follows from one.
-_LEVELS = {"cause": 1, "warning": 3, "consequence": 4}
 # A line longer than this is read in parts, which overlap.
 _LONGEST_LINE = 1 << 20
 _OVERLAP = 1200
 _LONGEST_QUOTE = 300
 # A terminal may have wrapped the cause of an olc error into this many lines.
 _LONGEST_CAUSE = 40
+# The end of the text that is kept, to look again where no cause was found.
+_TAIL = 100_000
+# How many known exceptions are passed over, from the end of a block, to find one that is not.
+_KNOWN_EXCEPTIONS = 20
 
 _OLC_ERROR = re.compile(r"(?:error|openllama_cli\.errors\.\w{1,40}): (.*)")
 _OLC_CODE = re.compile(r'"code":\s?"(\w{1,60})"')
 _PACKAGE = re.compile(r"(?:site|dist)-packages[/\\]([A-Za-z_]\w{0,60})[/\\]")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """A known error in a text. line: where it was recognized, without secrets. line_number: counted from 1."""
-
-    error: KnownError
-    line: str
-    line_number: int
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """What is said last in a text that nothing known explains. library: whose code raised it, if a traceback tells."""
-
-    line: str
-    line_number: int
-    library: str | None
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """explanations: the root cause first. unknown: None if a cause was found."""
-
-    explanations: tuple[Explanation, ...]
-    unknown: Unknown | None
+_EXCEPTION_WORDS = re.compile("Error|Exception|Exit|Interrupt")
+# In many patterns: where a text does not hold one of these, it holds none of them.
+_COMMON = ("cannot import name '", "No module named '", "KeyError: '", "has no attribute '", "keyword argument '")
 
 
 def explain(pieces: Iterable[str]) -> Diagnosis:
@@ -86,49 +75,56 @@ class _Search:
         self._own: Explanation | None = None
         # The lines of an olc error whose fix has not come yet, and the number of the first.
         self._cause: tuple[int, list[str]] | None = None
-        # Number and text of the last line that names an exception, of the last one that is not blank, and the last package.
-        self._exception = self._last = self._package = (0, "")
+        self._own_code = OwnCode()
+        # The last line that names an exception no entry knows, and the last package in a path; both with their numbers.
+        self._exception: Unknown | None = None
+        self._package = (0, "")
+        self._tail: list[tuple[int, str]] = []
         self._before = ""
         self._number = 1
 
     def read(self, block: str) -> None:
         """Read the next lines."""
         text = without_terminal_codes(block)
-        missing = (entry for entry in known_errors() if entry.code not in self._found)
-        wanted = [(entry, pattern) for entry in missing for pattern in entry.patterns if pattern.words in text]
-        # A carriage return ends a line too: progress bars overwrite theirs.
-        lines = [
-            (number, line)
-            for number, whole in enumerate(text.removesuffix("\n").split("\n"), self._number)
-            for line in whole.removesuffix("\r").split("\r")
+        lines, escaped = _lines(text, self._number)
+        searched = f"{text}\n{escaped}"
+        absent = {common for common in _COMMON if common not in searched}
+        wanted = [
+            (code, pattern)
+            for code, pattern, common in _grouped()
+            if common not in absent and code not in self._found and pattern.words in searched
         ]
         before = self._before
+        has_frames = self._own_code.may_be_in(searched)
         for number, line in lines:
-            for entry, pattern in wanted:
-                if pattern.words in line and entry.code not in self._found:
-                    self._compare(entry, pattern, number, line, before)
+            if has_frames:
+                self._own_code.read(number, line)
+            for code, pattern in wanted:
+                if pattern.words in line and code not in self._found:
+                    self._compare(code, pattern, number, line, before)
             if '"code"' in line:
                 # Of olc's errors, in error rows of `olc batch` and in other JSON.
-                for code in _OLC_CODE.finditer(line):
-                    for entry in with_olc_code(code[1]):
-                        self._found.setdefault(entry.code, Explanation(entry, _quote(line, code.start()), number))
+                for found in _OLC_CODE.finditer(line):
+                    for entry in with_olc_code(found[1]):
+                        self._found.setdefault(entry.code, Explanation(entry, _quote(line, found.start()), number))
             if self._own is None:
                 self._look_for_own(number, line)
             if "-packages" in line and (packages := _PACKAGE.findall(line)):
                 self._package = number, packages[-1]
             before = line
-        self._last = next((found for found in reversed(lines) if found[1].strip()), self._last)
         self._exception = self._last_exception(lines) or self._exception
+        self._keep_tail(lines)
         self._before = before
         self._number += text.count("\n")
 
-    def _compare(self, entry: KnownError, pattern: Pattern, number: int, line: str, before: str) -> None:
+    def _compare(self, code: str, pattern: Pattern, number: int, line: str, before: str) -> None:
         text = message(line)
         if pattern.regex.search(text):
             # Quoted code may hold the message of another branch than the one that failed.
             quoted = not pattern.of_source and is_quoted_code(line, before)
             found = self._quoted if quoted else self._found
-            found.setdefault(entry.code, Explanation(entry, _quote(text, text.find(pattern.words)), number))
+            place = _quote(text, text.find(pattern.words))
+            found.setdefault(code, Explanation(known_error(code), place, number, self._own_code.near(number)))
 
     def _look_for_own(self, number: int, line: str) -> None:
         """The two lines of an olc error, "error: …" and "  fix: …"."""
@@ -146,14 +142,36 @@ class _Search:
             if not text or len(parts) > _LONGEST_CAUSE:
                 self._cause = None
 
-    def _last_exception(self, lines: list[tuple[int, str]]) -> tuple[int, str] | None:
+    def _last_exception(self, lines: list[tuple[int, str]]) -> Unknown | None:
+        """The last exception that is not one of a known error: torchrun's own comes after those that matter."""
+        known = 0
         for place in range(len(lines) - 1, -1, -1):
             number, line = lines[place]
-            if any(word in line for word in ("Error", "Exception", "Exit", "Interrupt")):
+            if _EXCEPTION_WORDS.search(line):
                 before = lines[place - 1][1] if place else self._before
-                if is_exception(message(line)) and not is_quoted_code(line, before):
-                    return number, line
+                text = message(line)
+                if is_exception(text) and not is_quoted_code(line, before):
+                    if not _is_known(text):
+                        return self._unknown(number, text)
+                    known += 1
+                    if known == _KNOWN_EXCEPTIONS:
+                        return None
         return None
+
+    def _keep_tail(self, lines: list[tuple[int, str]]) -> None:
+        size = 0
+        for place in range(len(lines) - 1, -1, -1):
+            size += len(lines[place][1]) + 1
+            if size > _TAIL:
+                self._tail = lines[place + 1 :]
+                return
+        self._tail = [*self._tail, *lines]
+        size = sum(len(line) + 1 for _, line in self._tail)
+        first = 0
+        while size > _TAIL:
+            size -= len(self._tail[first][1]) + 1
+            first += 1
+        del self._tail[:first]
 
     def diagnosis(self) -> Diagnosis:
         """What was found, the root cause first."""
@@ -161,47 +179,68 @@ class _Search:
         # A library's message within an olc error has its own entry.
         if self._own is not None and all(one.line_number != self._own.line_number for one in found):
             found.append(self._own)
-        explanations = _ranked(found or list(self._quoted.values()))
-        explained = any(one.error.rank == "cause" for one in explanations)
-        return Diagnosis(explanations, None if explained else self._unknown(bool(explanations)))
+        found = found or list(self._quoted.values())
+        explanations = ranked(found + self._wrapped(found))
+        return Diagnosis(explanations, None if has_cause(explanations) else self._unexplained(bool(explanations)))
 
-    def _unknown(self, something_found: bool) -> Unknown | None:
-        """The exception that nothing explains; with nothing found at all, the last line."""
-        number, line = self._exception if self._exception[0] else self._last
-        text = message(line)
-        if self._exception[0]:
-            if any(
-                pattern.regex.search(text) for entry in known_errors() for pattern in entry.patterns if not pattern.of_source
-            ):
-                return None
-        elif something_found or not text:
+    def _wrapped(self, found: list[Explanation]) -> list[Explanation]:
+        """What is found only where lines are joined; where a cause is known, only what is more exact than that."""
+        if len(self._tail) == 1:
+            return []
+        seen = {one.error.code for one in found}
+        known = has_cause(found, exactly=True)
+        joined = {}
+        for code, number, line in find_wrapped(self._tail, [one for one in patterns() if one[0] not in seen]):
+            error = known_error(code)
+            if code not in joined and (not known or seen.intersection(error.hides)):
+                joined[code] = Explanation(error, _quote(line, 0), number, self._own_code.near(number))
+        return list(joined.values())
+
+    def _unexplained(self, something_found: bool) -> Unknown | None:
+        """The last exception that nothing explains; without one, the last line that reads like an error."""
+        found = self._exception
+        if found is None and not something_found:
+            lines = ((number, message(line)) for number, line in reversed(self._tail))
+            found = next((self._unknown(number, text) for number, text in lines if reads_like_an_error(text)), None)
+        if found is None:
             return None
-        near = abs(number - self._package[0]) <= _SAME_FAILURE
-        return Unknown(_quote(text, 0), number, self._package[1] or None if near else None)
+        return Unknown(found.line, found.line_number, found.library, found.own_line, nearest(found.line))
+
+    def _unknown(self, number: int, text: str) -> Unknown:
+        library = self._package[1] if abs(number - self._package[0]) <= SAME_FAILURE else None
+        return Unknown(_quote(text, 0), number, library or None, self._own_code.near(number))
 
 
-def _ranked(explanations: list[Explanation]) -> tuple[Explanation, ...]:
-    """Without the vaguer ones of the same failure; what leads to others first, then causes in the order of the text.
+def _lines(text: str, first: int) -> tuple[list[tuple[int, str]], str]:
+    """Lines with their numbers. A carriage return ends a line too: progress bars overwrite theirs.
 
-    An exception that was raised while another one was handled is printed after it, so the first of several causes is the most
-    likely root.
+    What a string of JSON holds in one line, with escapes, comes as lines of its own before the whole, and once more as a text.
     """
-    hidden = {
-        vague.error.code
-        for precise in explanations
-        for vague in explanations
-        if vague.error.code in precise.error.hides and abs(vague.line_number - precise.line_number) <= _SAME_FAILURE
-    }
-    kept = [one for one in explanations if one.error.code not in hidden]
-    followers = {code for one in kept for code in one.error.leads_to}
+    lines: list[tuple[int, str]] = []
+    escaped: list[str] = []
+    has_escapes = "\\n" in text or '\\"' in text
+    for number, whole in enumerate(text.removesuffix("\n").split("\n"), first):
+        for line in whole.removesuffix("\r").split("\r") if "\r" in whole else (whole,):
+            if has_escapes and ("\\n" in line or '\\"' in line):
+                parts = unescaped(line)
+                lines += [(number, part) for part in parts]
+                escaped += parts
+            lines.append((number, line))
+    return lines, "\n".join(escaped)
 
-    def order(one: Explanation) -> tuple[int, int]:
-        if any(other.error.code in one.error.leads_to for other in kept):
-            return 0, one.line_number
-        follows = one.error.rank == "cause" and one.error.code in followers
-        return 2 if follows else _LEVELS[one.error.rank], one.line_number
 
-    return tuple(sorted(kept, key=order))
+@cache
+def _grouped() -> tuple[tuple[str, Pattern, str], ...]:
+    """All patterns with their codes and what they have in common with others, if anything."""
+    return tuple(
+        (code, pattern, next((common for common in _COMMON if common in pattern.words), "")) for code, pattern in patterns()
+    )
+
+
+def _is_known(text: str) -> bool:
+    return any(
+        pattern.words in text and not pattern.of_source and pattern.regex.search(text) is not None for _, pattern in patterns()
+    )
 
 
 def _quote(text: str, place: int) -> str:

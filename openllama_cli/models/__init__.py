@@ -7,4 +7,5 @@ its tokenizer; no torch) and `loading.load.LoadedModel` (its weights). Begin wit
     spec, catalogue, find, opened    from a name to a checked folder     hub/          its download and the cache
     checkpoint/, tokenizer/          the folder's files                  quantize/     int8 and int4 weights
     loading/                         the weights in memory               listing       what `olc models` shows
+    model_files, stand_ins          reading its files, and the boundary around their parsers; what lies in a file's place
 """

@@ -7,23 +7,31 @@ sent to the Hub.
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from openllama_cli.errors import ModelError, OlcError, UsageError
+from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.hub.cache import cached, snapshot
-from openllama_cli.models.hub.download import Notice
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
+from openllama_cli.models.stand_ins import refuse_file_as_model
 from openllama_cli.system.files import atomic_write
-from openllama_cli.system.paths import config_dir
+from openllama_cli.system.paths import config_dir, hub_endpoint
 from openllama_cli.system.progress import Progress
 
+Notice = Callable[[str], None]
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-# What an error says in front of a name that its user did not type just now.
+# What an error says in front of a name that its user did not type just now, and how its user undoes the choice.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
+_WHY = {"environment": "named by OLC_MODEL", "default": "the default model, chosen with `olc models default`"}
+_UNDO = {"environment": "unset OLC_MODEL", "default": "`olc models default --unset`"}
+# Addresses on the Hub, as they are copied from a browser.
+_ADDRESS = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
+_NOT_MODELS = {"datasets", "spaces", "collections", "papers", "docs", "blog", "buckets", "kernels"}
+_WITH_REVISION = {"tree", "blob", "resolve", "raw", "commit", "commits"}
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,39 @@ def demo_folder() -> Path:
 
 
 def choose(model: str | None) -> tuple[str, ChosenBy]:
-    """The name of the model to use, and what named it. model: the value of --model, or None."""
+    """The name of the model to use, and what named it. model: the value of --model, or None.
+
+    Raises UsageError for an address on the Hub that is not of a model.
+    """
     if model is not None:
-        return model, "flag"
+        return from_address(model), "flag"
     named = os.environ.get("OLC_MODEL", "").strip()
     if named:
-        return named, "environment"
+        return from_address(named), "environment"
     default = read_default()
-    return (default, "default") if default is not None else (DEMO, "fallback")
+    return (from_address(default), "default") if default is not None else (DEMO, "fallback")
+
+
+def from_address(name: str) -> str:
+    """The Hub id in a pasted address, such as https://huggingface.co/org/name/tree/main; any other name as it is.
+
+    Raises UsageError for an address of something else on the Hub, or of a revision, which is --revision's to name.
+    """
+    found = _ADDRESS.match(name)
+    mirror = f"{hub_endpoint()}/"
+    if found is None and not name.startswith(mirror):
+        return name
+    rest = name[found.end() if found is not None else len(mirror) :]
+    parts = [part for part in re.split("[?#]", rest)[0].split("/") if part]
+    if parts[:1] == ["models"]:
+        del parts[0]
+    repo_id = "/".join(parts[:2])
+    if (parts[:1] and parts[0] in _NOT_MODELS) or not _HUB_ID.fullmatch(repo_id):
+        raise UsageError(f"{name} is not the address of a model on the Hub", "give its id: organization/name")
+    revision = parts[3] if len(parts) > 3 and parts[2] in _WITH_REVISION else "main"
+    if revision != "main":
+        raise UsageError(f"{name} is revision {revision} of {repo_id}", f"give them apart: {repo_id} --revision {revision}")
+    return repo_id
 
 
 def default_file() -> Path:
@@ -69,7 +102,8 @@ def read_default() -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
-        raise OlcError(f"cannot read the default model from {file}: {reason}", f"remove {file}") from problem
+        remedy = f"remove {file}, or set XDG_CONFIG_HOME to another folder"
+        raise OlcError(f"cannot read the default model from {file}: {reason}", remedy) from problem
 
 
 def write_default(model: str | None) -> None:
@@ -96,15 +130,15 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
 
     Raises ModelError for a path that is missing or not a folder, and for a name that is neither alias, folder nor Hub id.
     """
-    source = _CHOOSERS[chosen_by]
+    source, name = _CHOOSERS[chosen_by], from_address(name)
     entry = CATALOGUE.get(name)  # Before a folder of the same name, which is ./3b.
     if entry is not None:
         return Target(name, "demo", path=demo_folder()) if entry.repo_id is None else Target(name, "hub", entry.repo_id)
-    path = _path(name)
+    path = path_of(name)
     if path is not None and path.is_dir():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
-        raise ModelError(f"{source}{name} is a file; a model is a folder", "give the folder that contains it")
+        raise refuse_file_as_model(path, f"{source}{name}")
     if _looks_like_path(name):
         raise ModelError(
             f"{source}the folder {name} does not exist",
@@ -120,6 +154,7 @@ def resolve_on_hub(name: str) -> str:
 
     Raises UsageError for the demo model and for a folder, ModelError for a name that is neither alias nor Hub id.
     """
+    name = from_address(name)
     entry = CATALOGUE.get(name)
     if entry is not None and entry.repo_id is None:
         raise UsageError(
@@ -129,7 +164,7 @@ def resolve_on_hub(name: str) -> str:
         return entry.repo_id
     if _HUB_ID.fullmatch(name):
         return name
-    path = _path(name)
+    path = path_of(name)
     if path is not None and path.exists():
         raise UsageError(f"{name} is a local folder or file, not a model on the Hub", "give an alias or Hub id")
     raise _unknown(name)
@@ -160,10 +195,41 @@ def find(
         part = snapshot(repo_id, spec.revision)
         path = part if part is not None and any((part / name).exists() for name in TOKENIZERS) else None
     if path is None:
-        from openllama_cli.models.hub.pull import pull
-
-        path = pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=notice)
+        path = _pulled(repo_id, name, chosen_by, spec, weights=weights, progress=progress, notice=notice)
     return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
+
+
+def _pulled(
+    repo_id: str,
+    name: str,
+    chosen_by: ChosenBy,
+    spec: ModelSpec,
+    *,
+    weights: bool,
+    progress: Progress | None,
+    notice: Notice | None,
+) -> Path:
+    """Download a model. Its user may not know that one is needed, so errors name the model and what chose it."""
+    from openllama_cli.models.hub.pull import pull
+
+    why = _WHY.get(chosen_by)
+
+    def told(text: str) -> None:
+        if notice is not None:
+            notice(f"{text} ({name} is {why})" if why is not None and text.startswith("downloading") else text)
+
+    try:
+        return pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=told)
+    except HubError as problem:
+        asked = f"{name} ({why})" if why is not None else name
+        known = problem.cause.startswith((name, repo_id))
+        cause = f"{asked}: {problem.cause}" if known else f"{asked} is not downloaded, and {problem.cause}"
+        if known and why is None:
+            cause = problem.cause
+        pull_command = f"olc models pull {name}"
+        later = "" if pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy else f"; then `{pull_command}`"
+        undo = f", or {_UNDO[chosen_by]}" if why is not None else ""
+        raise HubError(cause, f"{problem.remedy}{later}{undo}", code=problem.code) from problem
 
 
 def _unknown(name: str, source: str = "") -> ModelError:
@@ -174,7 +240,7 @@ def _unknown(name: str, source: str = "") -> ModelError:
     )
 
 
-def _path(name: str) -> Path | None:
+def path_of(name: str) -> Path | None:
     """The path that a name is, or None if it cannot be one: too long, or in the home of a user who does not exist."""
     try:
         path = Path(name).expanduser()

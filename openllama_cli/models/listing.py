@@ -11,7 +11,7 @@ from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.find import Target, choose, demo_folder, resolve
+from openllama_cli.models.find import Target, choose, demo_folder, path_of, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
 from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
@@ -69,9 +69,12 @@ def list_models() -> Listing:
     models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
     if not any(model.default for model in models):
         # A folder, or a Hub id that was never pulled.
-        folder = Path(default).expanduser()
-        is_path = folder.is_dir() or default.startswith(("/", ".", "~"))
-        models.append(_from_folder(folder, None, "a folder", True) if is_path else _on_hub(default, None, "the default", True))
+        folder = path_of(default)
+        if folder is not None and not folder.is_dir() and not default.startswith(("/", ".", "~")):
+            folder = None
+        models.append(
+            _from_folder(folder, None, "a folder", True) if folder is not None else _on_hub(default, None, "the default", True)
+        )
     return Listing(tuple(models), default, chosen_by, tuple(list_copies()))
 
 

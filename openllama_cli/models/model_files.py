@@ -1,19 +1,20 @@
-"""The small files of a model folder: reading them, the two lines about one that is damaged or not what its name says, and
-writing a folder completely or not at all.
+"""The files of a model folder: are they there, reading the small ones within limits, the boundary around all parsers, and
+writing a folder completely or not at all. Nothing is opened that is not a regular file: a pipe never ends.
 """
 
 import contextlib
+import errno
 import json
 import os
-import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from openllama_cli.errors import ModelError
+from openllama_cli.errors import ModelError, OlcError, Terminated, first_line
 from openllama_cli.system.files import atomic_write, sync_folder
-from openllama_cli.system.memory import size
+from openllama_cli.system.memory import is_out_of_memory, size
 
 Format = Literal["safetensors", "bin", "meta"]
 
@@ -22,30 +23,77 @@ WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "p
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name.
-MAX_MODEL_BYTES = 256 * 2**20
+# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name, and
+# reading it could take minutes and all of the memory.
+MAX_MODEL_BYTES = 16 * 2**20
+# An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
+MAX_JSON_BYTES = 4 * 2**20
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one."""
+def is_there(file: Path) -> bool:
+    """Whether a file is there; False where nothing of its name is.
+
+    Raises ModelError for what is no regular file (a folder, a pipe, a device) and for a broken symlink, OSError where that
+    cannot be found out. Opens nothing.
+    """
     try:
-        count = path.stat().st_size
-        if count > MAX_MODEL_BYTES:
-            raise damaged(path, f"is {size(count)}, too large to be a tokenizer")
-        return path.read_bytes()
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if file.is_symlink():
+            raise damaged(file, f"is a broken symlink: {brief(str(file.readlink()), 120)} is not there") from None
+        return False
+    except ValueError:  # A NUL in its name.
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+    if stat.S_ISREG(mode):
+        return True
+    kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+    how = f"links to {brief(os.path.realpath(file), 120)}, {kind}" if file.is_symlink() else f"is {kind}"
+    raise ModelError(f"{file} {how}, not a file", fetch_again(file))
+
+
+def read(path: Path, largest: int = MAX_MODEL_BYTES, what: str | None = None) -> bytes:
+    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one.
+
+    largest: the largest size of such a file; what: what it is to be.
+    """
+    try:
+        if not is_there(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with path.open("rb") as stream:
+            content = stream.read(largest + 1)  # Not its size: /proc has files of 0 bytes that hold something.
+        if len(content) > largest:
+            what = what or ("a tokenizer" if path.name in TOKENIZERS else f"a {path.name}")
+            raise damaged(path, f"is {size(path.stat().st_size)}, too large to be {what}")
+        return content
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a model's folder; {} when the file is absent. Raises ModelError for anything but an object."""
-    if not path.is_file():
-        return {}
     try:
-        value = json.loads(read(path).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise damaged(path, f"is not valid JSON{line}") from error
+        if not is_there(path):
+            return {}
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error
+    content = read(path, MAX_JSON_BYTES, f"the {path.name} of a Llama")
+    with parsing(path):
+        try:
+            value = json.loads(content.decode("utf-8-sig"))
+        except (ValueError, RecursionError, MemoryError) as error:
+            line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise damaged(path, f"is not valid JSON{line}") from error
     if not isinstance(value, dict):
         raise damaged(path, f"contains a JSON {type(value).__name__}, not an object")
     return value
@@ -62,24 +110,35 @@ def fetch_again(file: Path) -> str:
         if part.startswith("models--"):
             repo = part.removeprefix("models--").replace("--", "/")
             return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
-    return f"copy {file.name} again from its source, and compare size and checksum"
+    return f"copy {brief(file.name)} again from its source, and compare size and checksum"
 
 
-def refuse_stand_in(file: Path, start: bytes, wanted: str) -> None:
-    """Raise ModelError for what people often have in place of a file: nothing, a Git LFS pointer, a web page.
+def brief(text: object, limit: int = 60) -> str:
+    """A name or a value out of a file, on one line of an error message and not longer than that."""
+    if not isinstance(text, (str, int, float, bool, type(None))):
+        return f"a {type(text).__name__}"  # Formatting what is nested may take forever.
+    line = (text if isinstance(text, str) else repr(text))[: limit + 1]
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
-    start: its first 64 bytes or more. wanted: what it should be, "weights" or "a SentencePiece model".
+
+@contextlib.contextmanager
+def parsing(file: Path, *, memory: bool = True) -> Iterator[None]:
+    """The boundary to outside data: whatever a parser of `file` raises becomes a ModelError that names the file.
+
+    Parsers fail in any way on bytes that are damaged or hostile: RecursionError, MemoryError, OverflowError, struct.error,
+    the panics of extension modules, which are no Exception. Only this passes: what is worded already, what the system says of
+    the file, a name that is missing in the program, and what ends the process. memory: False where the weights themselves are
+    read: that there is no room for them says nothing of the file, and passes too.
     """
-    text = start.lstrip()
-    if not text:
-        raise damaged(file, "is blank" if start else "is empty (0 bytes)")
-    if text.startswith(b"version https://git-lfs"):
-        raise ModelError(
-            f"{file} is a Git LFS pointer, not {wanted}",
-            f"run `git lfs pull` in {file.parent}, or let `olc models pull` download the model",
-        )
-    if re.match(rb"<(!doctype|html|\?xml|head)", text, re.IGNORECASE):
-        raise damaged(file, f"is a web page, not {wanted}: the download saved an error page")
+    try:
+        yield
+    except (OlcError, OSError, NameError, ImportError, KeyboardInterrupt, SystemExit, GeneratorExit, Terminated):
+        raise
+    except BaseException as error:
+        if not memory and is_out_of_memory(error):
+            raise
+        raise damaged(file, f"is damaged, or not what its name says ({type(error).__name__}: {first_line(error)})") from error
 
 
 @contextlib.contextmanager

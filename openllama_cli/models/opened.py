@@ -32,14 +32,17 @@ def open_model(
     """Find a model, download it if it was named and is not here, and check its files.
 
     Under torchrun also that its processes can share the model. progress, notice: told about a download, about the demo model
-    if that answers because none was chosen, and about what lies beside a model and is not applied. Raises OlcError.
+    if that answers because none was chosen, about what lies beside a model and is not applied, and about what its tokenizer
+    asks for and does not get. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
     from openllama_cli.models.beside import not_applied
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
+    from openllama_cli.models.hub.environment import check_seconds
     from openllama_cli.models.tokenizer.open import open_tokenizer
 
+    check_seconds()
     if rank_info() is not None:
         refuse_quantized(spec, "torchrun")
     folder = find(spec, progress=progress, notice=notice)
@@ -50,10 +53,11 @@ def open_model(
         )
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
+    tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)
     if notice is not None:
-        for line in not_applied(folder.path):
+        for line in (*not_applied(folder.path), *(f"olc: {folder.name}: {note}" for note in tokenizer.notes)):
             notice(line)
-    return OpenedModel(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
+    return OpenedModel(folder, checkpoint, tokenizer)
 
 
 def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> None:

@@ -20,6 +20,7 @@ SHIPPED = Path(__file__).parent / "data"
 _NAME = re.compile(r"(images|labels).*?idx[13]|idx[13].*?(images|labels)", re.IGNORECASE)
 _TEST = re.compile(r"t10k|test", re.IGNORECASE)
 _MNIST = "train-images-idx3-ubyte and train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or .gz"
+_OTHERS = (".pkl", ".pkl.gz", ".pickle", ".npz", ".npy", ".csv", ".parquet", ".h5", ".mat", ".zip", ".html", ".png")
 # Of a single set, the 3rd, 8th, 13th, … image of each digit is held out.
 _FIFTH, _FIRST_HELD_OUT = 5, 2
 # Above this many bytes in float64, pixels are kept in float32 and converted in each mini-batch.
@@ -145,8 +146,14 @@ def _in_folder(folder: Path) -> list[Path]:
         raise UsageError(f"cannot read {folder}: {error.strerror}", "give a readable folder") from error
     chosen = [name for name in names if not (name.endswith(".gz") and name.removesuffix(".gz") in names)]
     if not chosen:
-        raise UsageError(f"no IDX files are in {folder}", f"MNIST's are {_MNIST}")
+        other = next((name for name in _names(folder) if name.endswith(_OTHERS)), None)
+        has = f"; {other} is not one" if other else ""
+        raise UsageError(f"no IDX files are in {folder}{has}", f"MNIST's are {_MNIST}")
     return [folder / name for name in chosen]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
 def _counterpart(file: Path) -> list[Path]:

@@ -7,6 +7,7 @@ or three (images); nothing is unpickled, and only the standard library is import
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,39 @@ def read_labels(path: Path) -> bytes:
     return labels
 
 
+# What people have in place of MNIST's files, by the beginning of what is in them once unpacked.
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (rb"\x80[\x00-\x05]|\([dlt]p[0-9]|\(?[cdl\]}(]\S*\n?.{0,40}numpy", "a Python pickle, such as the book's mnist.pkl.gz"),
+    (rb"PK\x03\x04.{26}[^\x00]*\.npy", "a NumPy archive (.npz)"),
+    (rb"\x93NUMPY", "a NumPy array (.npy)"),
+    (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive"),
+    (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page: the download saved a page in place of the file"),
+    (rb"version https://git-lfs", "a Git LFS pointer"),
+    (rb"PAR1", "a Parquet file"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"MATLAB 5", "a MATLAB file"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM.{4}\x00{4}", "a picture"),
+    (rb"\x1f\x8b", "compressed twice"),
+    (rb"\xfd7zXZ|BZh|\x28\xb5\x2f\xfd|7z\xbc\xaf", "compressed in another way than gzip"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb"\s*[\[{]", "JSON"),
+    (rb"(label|[0-9]+)\s*[,;\t]", "a table of text (CSV)"),
+)
+_LOOK = 512
+_TAKE = (
+    "take MNIST's own train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, and t10k-… to test with "
+    "(nothing else is read, and no pickle is ever run); olc sgd without --data uses the digits shipped with olc"
+)
+
+
+def _not_idx(path: Path, start: bytes) -> OlcError:
+    """The error of another file. start: its first bytes, unpacked."""
+    for pattern, what in _OTHERS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            return damaged(path, f"not an IDX file, but {what}", _TAKE)
+    return damaged(path, f"not an IDX file: it begins with {start[:4].hex(' ') or 'nothing'}, not with 00 00 08", _TAKE)
+
+
 def damaged(path: Path, what: str, remedy: str = _AGAIN) -> OlcError:
     """The error for a file that cannot be used."""
     return OlcError(f"{path}: {what}", remedy, code="data")
@@ -89,7 +123,7 @@ def _header(path: Path, read: Callable[[int], bytes]) -> Sequence[int]:
     """The dimensions, one or three."""
     magic = read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in {_UNSIGNED_BYTE, *_TYPES}:
-        raise damaged(path, f"not an IDX file: it begins with {magic.hex(' ') or 'nothing'}, not with 00 00 08")
+        raise _not_idx(path, magic + read(_LOOK - len(magic)))
     if magic[2] != _UNSIGNED_BYTE:
         raise damaged(path, f"holds {_TYPES[magic[2]]}; only unsigned bytes are supported", "save it as unsigned bytes")
     count = magic[3]

@@ -8,6 +8,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from openllama_cli.errors import OlcError
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000
+
 
 def config_dir() -> Path:
     """The folder of olc's settings: $XDG_CONFIG_HOME/olc, else ~/.config/olc."""
@@ -27,12 +31,26 @@ def hub_cache_dir(env: Mapping[str, str] = os.environ) -> Path:
         if home is None:
             home = str(Path(env.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
         given = str(Path(home) / "hub")
-    return Path(os.path.expandvars(given)).expanduser()
+    path = expanded(Path(os.path.expandvars(given)))
+    return _possible(path, hub_cache_variable(env))
+
+
+def expanded(path: Path) -> Path:
+    """A path with ~ as the home it means; as it is, as huggingface_hub takes it, where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def hub_cache_variable(env: Mapping[str, str] = os.environ) -> str:
+    """The variable to set for another cache folder: the one that is in force, else HF_HOME."""
+    return next((name for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if name in env), "HF_HOME")
 
 
 def hub_endpoint(env: Mapping[str, str] = os.environ) -> str:
     """The Hub's address without a slash at its end: HF_ENDPOINT, else the public one."""
-    return env.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return (env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def hub_offline(env: Mapping[str, str] = os.environ) -> bool:
@@ -41,6 +59,24 @@ def hub_offline(env: Mapping[str, str] = os.environ) -> bool:
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
+def _possible(path: Path, variable: str) -> Path:
+    """The path, if a file system can have it."""
+    if len(str(path)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise OlcError(
+            f"{variable} names a folder with a longer name than files can have: {str(path)[:60]}…",
+            f"unset {variable}, or set it to another folder",
+            code="environment",
+        )
+    return path
+
+
 def _base(xdg: str, home: str) -> Path:
     given = os.environ.get(xdg)
-    return Path(given) if given else Path.home() / home
+    try:
+        return _possible(Path(given), xdg) if given else Path.home() / home
+    except RuntimeError as problem:
+        raise OlcError(
+            f"there is no home folder for olc's files: neither HOME nor {xdg} is set, and this user has none",
+            f"set HOME, or {xdg}, to a writable folder",
+            code="environment",
+        ) from problem

@@ -1,32 +1,68 @@
-"""Progress bars on stderr, only on a terminal: the rich side of `system.progress.Progress`."""
+"""Progress on stderr: the rich side of `system.progress.Progress`.
+
+On a terminal something moves from the start on, also while a bar stands still, such as during imports. Elsewhere only work that
+takes longer than `FIRST_LINE` is heard of, in lines that become rarer.
+"""
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich import progress as parts
+from rich.filesize import decimal as size
 from rich.text import Text
 
-from openllama_cli.terminal.streams import is_terminal, one_line, stderr_console
+from openllama_cli.terminal.streams import is_terminal, notice, one_line, stderr_console
+from openllama_cli.terminal.tables import clock
+
+FIRST_LINE = 30.0
+"""Seconds until the first line in a pipe; the next ones come after twice the time each."""
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """A spinner and the time on a terminal while the block works; nothing elsewhere."""
+    progress = TerminalProgress()
+    progress.start(label, None)
+    try:
+        yield
+    finally:
+        progress.finish()
 
 
 class TerminalProgress:
-    """One bar at a time, in bytes, or a spinner if the total is unknown; silent if stderr is not a terminal."""
+    """One bar at a time, in bytes, or a spinner if the total is unknown."""
 
     def __init__(self) -> None:
         self._progress: parts.Progress | None = None
         self._task: parts.TaskID | None = None
+        self._label = ""
+        self._total: int | None = None
+        self._done = 0
+        self._begun = self._next_line = 0.0
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a task; the current one ends."""
         columns: tuple[parts.ProgressColumn, ...] = (
-            (parts.TextColumn("{task.description}"), parts.BarColumn(), parts.DownloadColumn(), parts.TimeRemainingColumn())
+            (
+                parts.SpinnerColumn(),
+                parts.TextColumn("{task.description}"),
+                parts.BarColumn(),
+                parts.DownloadColumn(),
+                parts.TimeRemainingColumn(),
+            )
             if total_bytes
             else (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.TimeElapsedColumn())
         )
         self._show(label, total_bytes, columns)
+        self._label, self._total, self._done = label, total_bytes, 0
+        self._begun = time.monotonic()
+        self._next_line = self._begun + FIRST_LINE
 
     def start_steps(self, label: str, steps: int) -> None:
         """Begin a task of `steps` steps; `step` names each."""
-        label_and_bar = (parts.TextColumn("{task.description}"), parts.BarColumn())
+        label_and_bar = (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.BarColumn())
         self._show(label, steps, (*label_and_bar, parts.MofNCompleteColumn(), parts.TimeElapsedColumn()))
 
     def step(self, label: str, done: int) -> None:
@@ -48,6 +84,18 @@ class TerminalProgress:
         """Add to the bytes done."""
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, count)
+            return
+        self._done += count
+        if self._total and time.monotonic() >= self._next_line:
+            self._report(self._total)
+
+    def _report(self, total: int) -> None:
+        """A line about work that takes long, where no bar is shown."""
+        passed = time.monotonic() - self._begun
+        self._next_line = time.monotonic() + 2 * passed
+        left = clock((total - self._done) * passed / self._done) if self._done > 0 else "?"
+        speed = f"{size(int(max(self._done, 0) / passed))}/s"
+        notice(f"{self._label}: {size(self._done)} of {size(total)}, {speed}, about {left} left")
 
     def finish(self) -> None:
         """End the bar and clear its line."""

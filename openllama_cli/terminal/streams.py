@@ -19,12 +19,20 @@ from openllama_cli.errors import OlcError
 
 # C0 and C1 control characters and DEL, except newline and tab; lone surrogates, which cannot be encoded. An escape sequence
 # in a model's output could otherwise retitle the window, move the cursor or hide text.
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"
+# What makes a terminal show text in another order or not at all: marks, embeddings, overrides and isolates of the bidirectional
+# algorithm, separators of lines and paragraphs, deprecated format characters, annotations, tags. Joiners and variation
+# selectors, which scripts and emoji need, are not among them.
+_REORDERING = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\U000e0000-\U000e007f"
+# The flags of England, Scotland and Wales are spelled with tags.
+_FLAG = "\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f"
+_UNSAFE = re.compile(f"{_FLAG}|[{_CONTROLS}{_REORDERING}]")
+_CONTROL = re.compile(f"[{_CONTROLS}]")
 
 
 def visible(text: str) -> str:
-    r"""Show control characters as escapes (ESC becomes ``\x1b``); newline and tab stay."""
-    return _UNSAFE.sub(lambda match: escaped(match.group()), text)
+    r"""For a terminal: controls and what reorders or hides text as escapes (ESC becomes ``\x1b``); newline and tab stay."""
+    return _UNSAFE.sub(lambda match: match.group() if len(match.group()) > 1 else escaped(match.group()), text)
 
 
 def escaped(character: str) -> str:
@@ -36,6 +44,11 @@ def escaped(character: str) -> str:
 def one_line(text: str) -> str:
     """The same on one line, for messages: newlines and tabs are shown as escapes too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def cell(text: str) -> str:
+    """For a column in a pipe: exact but for controls, newlines and tabs, which are shown as escapes."""
+    return _CONTROL.sub(lambda match: escaped(match.group()), text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class _Console(Console):
@@ -98,8 +111,15 @@ def drop(stream: TextIO) -> None:
 
 
 def out_json(document: Any) -> None:
-    """Write one JSON document on one line, the same in a pipe and on a terminal."""
-    out(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write one JSON document on one line, which a terminal gets with the escapes of JSON for what it must not get raw."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    if is_terminal(sys.stdout):
+        text = _UNSAFE.sub(lambda match: match.group() if len(match.group()) > 1 else _json_escaped(match.group()), text)
+    out(text + "\n")
+
+
+def _json_escaped(character: str) -> str:
+    return json.dumps(character)[1:-1] if ord(character) > 0x7F else f"\\u{ord(character):04x}"
 
 
 def message(text: RenderableType) -> None:

@@ -1,14 +1,15 @@
 """Tables on stdout: rich on a terminal, tab-separated lines in a pipe, for cut and awk."""
 
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console
+from openllama_cli.terminal.streams import cell, is_terminal, one_line, out, stdout_console
 
 
 def table(
@@ -24,14 +25,14 @@ def table(
     gets them all.
     """
     if not is_terminal(sys.stdout):
-        out("\n".join("\t".join(one_line(cell) for cell in line) for line in [columns, *rows]) + "\n")
+        out("\n".join("\t".join(cell(text) for text in line) for line in [columns, *rows]) + "\n")
         return
     columns, rows = _fitted(columns, rows, optional)
     view = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         view.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        view.add_row(*(Text(one_line(cell)) for cell in row))
+        view.add_row(*(Text(one_line(text)) for text in row))
     stdout_console().print(view, soft_wrap=False)
 
 
@@ -48,18 +49,51 @@ def _fitted(
     return columns, rows
 
 
-def fields(pairs: Iterable[tuple[str, str | None]], styles: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Show names and values, one pair per line, without those that have no value. styles: name → of its value on a terminal."""
-    known = [(name, one_line(value)) for name, value in pairs if value]
+def fields(
+    pairs: Iterable[tuple[str, str | None]], styles: Mapping[str, str] = MappingProxyType({}), *, commands: Collection[str] = ()
+) -> None:
+    """Show names and values, one pair per line, without those that have no value.
+
+    styles: name → of its value on a terminal. commands: names of values to copy, which no line break of ours cuts.
+    """
+    known = [(name, value) for name, value in pairs if value]
     if not is_terminal(sys.stdout):
-        out("".join(f"{name}\t{value}\n" for name, value in known))
+        out("".join(f"{name}\t{cell(value)}\n" for name, value in known))
         return
-    view = Table.grid(padding=(0, 2))
-    view.add_column(style="dim", no_wrap=True)
-    view.add_column(overflow="fold")
+    width = max((cell_len(name) for name, _ in known), default=0) + 2
+    console = stdout_console()
     for name, value in known:
-        view.add_row(Text(name), Text(value, style=styles.get(name, "")))
-    stdout_console().print(view, soft_wrap=False)
+        text = Text(one_line(value), style=styles.get(name, ""))
+        if name in commands:
+            lines = [text] if width + text.cell_len <= console.width else [Text(), text]
+        else:
+            lines = list(text.wrap(console, max(console.width - width, 10), overflow="fold"))
+        for place, line in enumerate(lines):
+            label = Text((name if place == 0 else "").ljust(width), style="dim")
+            console.print(label + line if line is not text or len(lines) == 1 else line, soft_wrap=True)
+
+
+def wrapped(text: str, width: int, *, style: str = "bold") -> list[Text]:
+    """Lines of at most `width` cells from a text with commands in backticks, which are in `style` instead and never cut.
+
+    A command that is longer than a line has one to itself, which the terminal itself breaks.
+    """
+    words: list[tuple[str, str]] = []
+    for place, part in enumerate(text.split("`")):
+        if place % 2:
+            words.append((part, style))
+        else:
+            words += [(word, "") for word in re.findall(r"\s+|\S+", part)]
+    lines, line = [], Text()
+    for word, look in words:
+        if line and line.cell_len + cell_len(word.rstrip()) > width:
+            line.rstrip()
+            lines.append(line)
+            line = Text()
+        if line or word.strip():
+            line.append(word, style=look)
+    line.rstrip()
+    return [*lines, line]
 
 
 def figure(value: float) -> str:

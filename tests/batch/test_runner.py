@@ -44,10 +44,15 @@ def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokeniz
     return kept
 
 
+_ROW_FIELDS = ("own_seed", "fixed_length", "openai", "echo", "tokens", "custom_id", "carried")
+
+
 def row(index: int, prompt: str = "the quick", **options: Any) -> Row:
-    fields = {name: options.pop(name) for name in ("own_seed", "openai", "echo", "tokens", "custom_id") if name in options}
+    fields = {name: options.pop(name) for name in _ROW_FIELDS if name in options}
     fields.setdefault("custom_id", f"row-{index}")
-    return Row(index, prompt=prompt, sampling=SamplingConfig(**{"max_tokens": 5, **options}), **fields)
+    return Row(
+        index, prompt=None if "tokens" in fields else prompt, sampling=SamplingConfig(**{"max_tokens": 5, **options}), **fields
+    )
 
 
 def fake_engine(max_rows: int) -> Engine:
@@ -148,6 +153,56 @@ def test_openai_rows_are_answered_in_openais_shape(tokenizer: Tokenizer) -> None
     assert len(choice["logprobs"]["tokens"]) == len(tokenizer.encode("the quick")) + 5
     assert bad["response"]["status_code"] == 400
     assert bad["error"] == {"code": "unsupported_option", "message": "n is 2"}
+
+
+@pytest.mark.parametrize("openai", [True, False])
+def test_every_scored_token_is_listed_the_eos_that_ends_a_row_too(tokenizer: Tokenizer, openai: bool) -> None:
+    """What lm-evaluation-harness sends, and counts on: len(prompt) + max_tokens entries. After id 1 the model says 2, EOS."""
+    kept = run([row(0, tokens=(1, 9, 1), max_tokens=1, echo=True, logprobs=1, openai=openai)], fake_engine, tokenizer)
+    document = kept.document(0)
+    answer = document["response"]["body"]["choices"][0] if openai else document
+    assert answer["finish_reason"] == "stop"
+    assert answer["logprobs"]["tokens"][-1] == tokenizer.piece(2)
+    assert {name: len(entries) for name, entries in answer["logprobs"].items()} == dict.fromkeys(answer["logprobs"], 4)
+    assert answer["logprobs"]["text_offset"][-1] == len(answer["text"])
+
+
+def test_a_prompt_of_ids_is_echoed_as_its_text(tokenizer: Tokenizer) -> None:
+    ids = tuple(tokenizer.encode("the quick größer"))
+    options = {"echo": True, "logprobs": 0, "openai": True, "max_tokens": 3}
+    kept = run([row(0, "the quick größer", **options), row(1, tokens=ids, **options)], fake_engine, tokenizer)
+    by_text, by_ids = (kept.document(index)["response"]["body"]["choices"][0] for index in range(2))
+    assert by_ids["text"].startswith("the quick größer")
+    assert by_ids == by_text
+
+
+@pytest.mark.parametrize("max_tokens", [0, 2])
+def test_a_character_that_ids_leave_unfinished_is_written_once(tokenizer: Tokenizer, max_tokens: int) -> None:
+    beginning = (1, next(token for token in range(VOCAB) if tokenizer.piece(token) == "<0xE6>"))
+    kept = run([row(0, tokens=beginning, echo=True, logprobs=0, max_tokens=max_tokens)], fake_engine, tokenizer)
+    document = kept.document(0)
+    made = [beginning[-1] + 1 + step for step in range(max_tokens)]
+    assert document["text"] == tokenizer.decode([*beginning, *made])
+
+
+def test_a_plain_row_has_the_logprobs_that_it_asked_for_and_what_it_carries(tokenizer: Tokenizer) -> None:
+    rows = [row(0, logprobs=2, carried={"label": [1], "input_text": "x"}), row(1)]
+    rows.append(Row(2, "c", error=RowError("bad_option", "x"), carried={"label": 3}))
+    kept = run(rows, fake_engine, tokenizer)
+    first = kept.document(0)
+    assert list(first)[-3:] == ["logprobs", "label", "input_text"]
+    assert [len(top) for top in first["logprobs"]["top_logprobs"]] == [2] * 5
+    assert set(kept.document(1)) == {"custom_id", "index", "prompt", "text", "finish_reason", "usage", "error"}
+    assert kept.document(2)["label"] == 3
+
+
+def test_a_length_that_nobody_asked_for_ends_where_the_context_does(tokenizer: Tokenizer) -> None:
+    ids = tuple(range(5, 5 + CONTEXT - 3))
+    made = {"tokens": ids, "max_tokens": 64}
+    rows = [row(0, **made, fixed_length=False), row(1, **made), row(2, tokens=(*ids, 4, 4, 4), fixed_length=False)]
+    kept = run(rows, fake_engine, tokenizer)
+    assert (kept.document(0)["finish_reason"], kept.document(0)["usage"]["completion_tokens"]) == ("length", 3)
+    assert kept.failed == {1: "context_length_exceeded", 2: "context_length_exceeded"}
 
 
 def failing_engine(fits: int, huge: int | None = None) -> Callable[[int], Engine]:

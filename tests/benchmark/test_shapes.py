@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from openllama_cli.benchmark import shapes
-from openllama_cli.benchmark.shapes import SHAPES, random_model
+from openllama_cli.benchmark.shapes import SHAPES, list_random_models, random_model, remove_random_models
 from openllama_cli.errors import OlcError
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
@@ -50,3 +50,16 @@ def test_what_was_written_of_a_shape_goes_when_writing_fails(monkeypatch: pytest
     with pytest.raises(OlcError, match="No space left"):
         random_model("tiny", "float16", NullProgress())
     assert not list((tmp_path / "olc" / "bench").glob("*"))
+
+
+def test_random_models_are_listed_and_removed() -> None:
+    assert list_random_models() == []
+    folder = random_model("tiny", "float16", NullProgress())
+    killed = folder.with_name("110m-float16")
+    killed.mkdir()
+    (killed / "model.safetensors").write_bytes(bytes(1000))
+    found = list_random_models()
+    assert [(model.name, model.complete) for model in found] == [("bench 110m float16", False), ("bench tiny float16", True)]
+    assert found[0].bytes == 1000
+    assert remove_random_models(found) == sum(model.bytes for model in found)
+    assert list_random_models() == []

@@ -13,7 +13,7 @@ from tests.conftest import Olc
 from tests.support.batches import finished, read, wait_for
 from tests.support.forked import Forked
 from tests.support.pipelines import pipeline, trained
-from tests.support.terminals import on_a_terminal, without_color
+from tests.support.terminals import on_a_terminal, remaining
 
 __all__ = ["pipeline", "trained"]
 TEXT = "Anna sees the big whales in Berlin. Hiro likes the big dog in Tokyo."
@@ -133,7 +133,7 @@ def test_a_terminal_gets_colored_entities_a_table_and_trees(trained: Path, colum
     written = on_a_terminal("annotate", f"{TEXT} [b]\x1b[31m", "--pipeline", str(trained), columns=columns)
     assert "\x1b[31m" not in written
     assert "48;2;254;202;116mBerlin" in written or "48;5;" in written
-    lines = without_color(written).splitlines()
+    lines = remaining(written).split("\n")
     assert max(map(len, lines)) <= columns
     shown = "\n".join(lines)
     assert "Anna PERSON sees the big whales in Berlin GPE." in shown

@@ -22,10 +22,12 @@ def test_a_pipe_gets_labels_and_texts(olc: Olc) -> None:
     run = olc("explain", OOM)
     assert (run.code, run.messages) == (0, "")
     fields = [line.split("\t", 1) for line in run.text.splitlines()]
-    assert [label for label, _ in fields] == ["error", "line", "cause", "fix", "olc", "see"]
+    assert list(dict.fromkeys(label for label, _ in fields)) == ["error", "line", "cause", "fix", "olc", "see"]
+    # Code to paste is on lines of its own.
+    assert ["fix", '    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, device_map="auto")'] in fields
     assert fields[0][1].startswith("cuda_out_of_memory: ")
     assert fields[1][1] == f"1: {OOM}"
-    assert fields[5][1].startswith("https://github.com/")
+    assert fields[-1][1].startswith("https://github.com/")
     assert olc("explain", *OOM.split()).text == run.text, "words need no quotes"
 
 
@@ -46,17 +48,35 @@ def test_json(olc: Olc) -> None:
     assert list(document) == ["explanations", "unknown"]
     assert document["unknown"] is None
     (found,) = document["explanations"]
-    assert list(found) == ["code", "title", "cause", "fix", "olc", "link", "line", "line_number"]
+    assert list(found) == ["code", "title", "cause", "fix", "olc", "link", "rank", "line", "line_number", "your_code"]
     assert (found["code"], found["line"], found["line_number"]) == ("cuda_out_of_memory", OOM, 1)
 
 
 def test_an_unknown_error_in_json(olc: Olc) -> None:
     run = olc("explain", UNKNOWN, "--json")
     assert run.code == 1
-    assert json.loads(run.text) == {
-        "explanations": [],
-        "unknown": {"line": "OddError: odd [bold]", "line_number": 4, "library": "torch"},
-    }
+    unknown = {"line": "OddError: odd [bold]", "line_number": 4, "library": "torch", "your_code": None, "nearest": []}
+    assert json.loads(run.text) == {"explanations": [], "unknown": unknown}
+
+
+def test_the_users_own_line_and_what_is_nearest(olc: Olc) -> None:
+    log = 'Traceback (most recent call last):\n  File "/home/me/run.py", line 17, in f\n    ids = tokenizer(text)\n'
+    assert "your code\trun.py:17: ids = tokenizer(text)\n" in olc("explain", f"{log}{OOM}").text
+    document = json.loads(olc("explain", f"{log}{OOM}", "--json").text)
+    assert document["explanations"][0]["your_code"] == {"file": "/home/me/run.py", "line": 17, "code": "ids = tokenizer(text)"}
+    unknown = f"{log}OddError: the tokenizer wants protobuf and sentencepiece"
+    run = olc("explain", unknown)
+    assert "(your code: run.py:17: ids = tokenizer(text))" in run.messages
+    assert re.search(r"nearest by the words they share: \w+ \(\w+, .*\) and \w+ \(.*\): olc explain \w+$", run.messages.strip())
+    assert len(json.loads(olc("explain", unknown, "--json").text)["unknown"]["nearest"]) == 2
+
+
+def test_a_text_without_an_error(olc: Olc) -> None:
+    run = olc("explain", "all done")
+    assert (run.code, run.text, run.messages.count("\n")) == (1, "", 2)
+    assert "no error was found" in run.messages
+    run = olc("explain", "all done", "--json")
+    assert (run.code, json.loads(run.text)) == (1, {"explanations": [], "unknown": None})
 
 
 @pytest.mark.parametrize(
@@ -141,11 +161,12 @@ def test_a_known_error_by_its_name_or_that_of_olc(olc: Olc) -> None:
 def test_lines_fit_the_terminal(columns: int) -> None:
     written = on_a_terminal("explain", f"{OOM}\nKilled", columns=columns)
     lines = without_color(written).splitlines()
-    assert all(len(line) <= columns for line in lines)
+    # But for code to paste, which is whole and has nothing in front of it.
+    code = 'model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, device_map="auto")'
+    assert code in lines
+    assert all(len(line) <= columns for line in lines if not line.startswith(("model = ", "sudo ")))
     assert "The GPU's memory is full" in without_color(written)
     assert "2 known errors. First:" in lines[0]
-    # Words are not torn where there is room for them.
-    assert columns == 40 or "device_map=\"auto\"" in without_color(written)  # fmt: skip
     assert "\x1b]8;" in written
 
 

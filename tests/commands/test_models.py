@@ -187,7 +187,8 @@ def test_info_of_an_incomplete_model_names_what_is_missing(home: Home, server: H
 def test_default_is_set_shown_and_forgotten(home: Home, llama: Path) -> None:
     assert home.olc("default").text == "demo\n"
     done = home.olc("default", "3b-v2")
-    assert (done.text, done.messages) == ("", "3b-v2 is not downloaded yet: olc models pull 3b-v2\n")
+    assert done.text == ""
+    assert "3b-v2 is the default now, and not downloaded yet: olc models pull 3b-v2" in done.messages
     assert home.olc("default").text == "3b-v2\n"
     assert home.listed("3b-v2")["default"] is True
     (home.folder / "link").symlink_to(llama)
@@ -211,3 +212,17 @@ def test_convert_writes_a_folder_of_safetensors(home: Home, tmp_path: Path) -> N
     assert home.json("info", "./from-bin")["format"] == "safetensors"
     home.refused("convert", "./bin", "from-bin", code=2)
     home.refused("convert", "./nowhere", "x", code=1)
+
+
+def test_random_models_of_bench_are_listed_and_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home.folder / "cache"))
+    for name in ("110m-float16", "3b-bfloat16"):
+        folder = home.folder / "cache" / "olc" / "bench" / name
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(bytes(5000))
+    assert [model["name"] for model in home.json("list")["bench"]] == ["bench 110m float16", "bench 3b bfloat16"]
+    assert "bench 3b bfloat16" in home.olc("list").text
+    assert "--yes" in home.refused("rm", "bench", code=2, stdin=b"")
+    assert home.json("rm", "bench 3b bfloat16", "--yes")["freed_bytes"] == 5000
+    assert "5.0 kB freed" in home.olc("rm", "bench", "--yes").text
+    assert home.json("list")["bench"] == []

@@ -9,7 +9,8 @@ import pytest
 
 from openllama_cli.errors import OlcError
 from openllama_cli.explain.catalogue import find, with_olc_code
-from openllama_cli.explain.search import Diagnosis, explain
+from openllama_cli.explain.diagnosis import Diagnosis
+from openllama_cli.explain.search import explain
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.spec import ModelSpec
 from tests.support.hub_server import HubServer

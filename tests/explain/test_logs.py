@@ -1,5 +1,6 @@
 """Whole logs: which of several errors is the root cause, what surrounds messages, and logs of any size cut anywhere."""
 
+import json
 import time
 from itertools import pairwise
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openllama_cli.explain.diagnosis import Diagnosis
 from openllama_cli.explain.lines import is_exception, is_quoted_code, message, without_secrets
-from openllama_cli.explain.search import Diagnosis, Unknown, explain
+from openllama_cli.explain.own_code import OwnLine
+from openllama_cli.explain.search import explain
 from tests.support.raising import codes
 
 NCCL = """\
@@ -59,6 +62,12 @@ NAN = (
             ["flash_attention_missing", "context_too_long"],
         ),
         (NAN, ["nan_probabilities", "device_side_assert", "cublas_failed"]),
+        # What any package may say comes after what is known more exactly, and torchrun's segmentation fault before its report.
+        (
+            "ModuleNotFoundError: No module named 'apex'\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate\n",
+            ["cuda_out_of_memory", "module_missing"],
+        ),
+        ("exitcode  : -11 (pid: 7)\n" + NCCL.splitlines(True)[-1], ["segmentation_fault", "torchrun_child_failed"]),
     ],
 )
 def test_the_root_cause_comes_first(log: str, expected: list[str]) -> None:
@@ -78,7 +87,7 @@ def test_warnings_alone_do_not_explain_an_exception() -> None:
     assert explain([warning]).unknown is None
     diagnosis = explain([warning, "Traceback (most recent call last):\n", "ZeroDivisionError: division by zero\n", "bye\n"])
     assert [one.error.code for one in diagnosis.explanations] == ["dtype_renamed"]
-    assert diagnosis.unknown == Unknown("ZeroDivisionError: division by zero", 3, None)
+    assert unknown_of(diagnosis) == ("ZeroDivisionError: division by zero", 3, None)
 
 
 def test_an_unknown_error_is_its_last_exception_and_whose_code_raised_it() -> None:
@@ -94,10 +103,100 @@ def test_an_unknown_error_is_its_last_exception_and_whose_code_raised_it() -> No
         'some.module.OddError: "quoted" and more\n'
         "cleaning up\n"
     )
-    assert explain([log]) == Diagnosis((), Unknown('some.module.OddError: "quoted" and more', 9, "transformers"))
-    # Without any exception it is the last line.
-    assert explain(["started\nall is well\n\n  \n"]) == Diagnosis((), Unknown("all is well", 2, None))
-    assert explain([]) == explain(["\n \n"]) == Diagnosis((), None)
+    assert unknown_of(explain([log])) == ('some.module.OddError: "quoted" and more', 9, "transformers")
+    # Without any exception it is the last line that reads like an error.
+    assert unknown_of(explain(["started\nthe frobnicator has crashed\nbye\n"])) == ("the frobnicator has crashed", 2, None)
+
+
+def unknown_of(diagnosis: Diagnosis) -> tuple[str, int, str | None]:
+    assert diagnosis.unknown is not None
+    return diagnosis.unknown.line, diagnosis.unknown.line_number, diagnosis.unknown.library
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n \n", "all done", "started\nall is well\n", "epoch 3: 0 errors, loss 0.2\nno error\ndone\n"]
+)
+def test_a_text_without_an_error(text: str) -> None:
+    assert explain([text]) == Diagnosis((), None)
+
+
+def test_what_only_follows_does_not_hide_an_unknown_cause() -> None:
+    """torchrun's own exception comes last in the log, and says nothing."""
+    log = "Traceback (most recent call last):\nZeroDivisionError: division by zero\n" + "\n".join(NCCL.splitlines()[6:])
+    diagnosis = explain([log])
+    assert [one.error.code for one in diagnosis.explanations] == ["torchrun_child_failed"]
+    assert unknown_of(diagnosis) == ("ZeroDivisionError: division by zero", 2, None)
+
+
+def test_an_unknown_error_has_the_nearest_two_entries_by_shared_words() -> None:
+    unknown = explain(["OddError: the tokenizer of this checkpoint wants protobuf and sentencepiece"]).unknown
+    assert unknown is not None
+    assert "sentencepiece_missing" in [one.code for one in unknown.nearest]
+    assert all(len(one.shared) >= 2 and set(one.shared) <= set(unknown.line.split()) for one in unknown.nearest)
+    far = explain(["OddError: xyzzy"]).unknown
+    assert far is not None
+    assert not far.nearest
+
+
+# -- the user's own line --------------------------------------------------------------------------------------------
+
+TWO_DEVICES = "RuntimeError: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!\n"
+
+
+@pytest.mark.parametrize(
+    ("traceback", "own"),
+    [
+        (
+            'Traceback (most recent call last):\n  File "/home/me/run.py", line 17, in <module>\n    ids = tokenizer(text)\n'
+            '    ^^^\n  File "/venv/lib/python3.11/site-packages/torch/nn/modules/module.py", line 1, in f\n    return g()\n',
+            OwnLine("/home/me/run.py", 17, "ids = tokenizer(text)"),
+        ),
+        # The last of several, of two tracebacks; torchrun, the standard library and the model's own code are nobody's.
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    main()\nKeyError: 1\n\n'
+            'Traceback (most recent call last):\n  File "/opt/bin/torchrun", line 8, in <module>\n    sys.exit(main())\n'
+            '  File "run.py", line 3, in <module>\n    main()\n  File "/x/a.py", line 9, in f\n    g(token="hf_abcdefghijkl")\n'
+            '  File "/usr/lib/python3.12/threading.py", line 1, in run\n    f()\n'
+            '  File "/x/.cache/huggingface/modules/transformers_modules/m.py", line 1, in f\n    g()\n',
+            OwnLine("/x/a.py", 9, 'g(token="***")'),
+        ),
+        (
+            'Traceback (most recent call last):\n  File "C:\\work\\run.py", line 5, in <module>\n    go()\n'
+            '  File "C:\\Python311\\Lib\\runpy.py", line 1, in run\n    f()\n',
+            OwnLine("C:\\work\\run.py", 5, "go()"),
+        ),
+        # IPython, new and old, and rich.
+        (
+            "Cell In[12], line 2\n      1 x = 1\n----> 2 model(ids)\n      3 y = 2\n\n"
+            "File /venv/lib/python3.11/site-packages/torch/nn.py:10, in f(x)\n      9 a\n---> 10 b\n",
+            OwnLine("Cell In[12]", 2, "model(ids)"),
+        ),
+        (
+            "<ipython-input-3-abcdef012345> in <module>\n      4 a\n----> 5 model(ids)\n\n"
+            "/usr/lib/python3.8/site-packages/torch/nn.py in f(x)\n      9 a\n---> 10 b\n",
+            OwnLine("<ipython-input-3-abcdef012345>", 5, "model(ids)"),
+        ),
+        (
+            "│ /home/me/run.py:17 in <module> │\n│                    │\n│   16 x = 1         │\n│ ❱ 17 model(ids)    │\n",
+            OwnLine("/home/me/run.py", 17, "model(ids)"),
+        ),
+        ("some output of run.py:17\n", None),
+    ],
+)
+def test_the_users_own_line(traceback: str, own: OwnLine | None) -> None:
+    assert explain([traceback + TWO_DEVICES]).explanations[0].own_line == own
+    unknown = explain([f"{traceback}OddError: odd\n"]).unknown
+    assert unknown is not None
+    assert unknown.own_line == own
+    # Of every rank, and in JSON.
+    ranks = "".join(f"[rank1]: {line}\n" for line in f"{traceback}{TWO_DEVICES}".splitlines())
+    assert explain([ranks]).explanations[0].own_line == own
+    assert explain([json.dumps({"error": f"{traceback}{TWO_DEVICES}"})]).explanations[0].own_line == own
+
+
+def test_a_traceback_far_away_is_of_another_failure() -> None:
+    log = 'Traceback (most recent call last):\n  File "run.py", line 1, in <module>\n    f()\nKeyError: 1\n'
+    assert explain([log, "more\n" * 60, TWO_DEVICES]).explanations[0].own_line is None
 
 
 # -- messages in other languages ------------------------------------------------------------------------------------
@@ -150,7 +249,7 @@ def test_progress_that_rewrites_its_line_does_not_hide_the_message() -> None:
 
 
 def test_words_inside_other_words_are_not_taken_for_the_message() -> None:
-    for line in ("Killed it at the talk", "nobody was Killed", "KeyError: 'llava_llama'", "see [WinError 2]", "(6, 4)"):
+    for line in ("Killed it at the talk", "nobody was Killed", "KeyError: 'llava_llama'", "see [WinError 9]", "(6, 4)"):
         assert not explain([line]).explanations, line
 
 

@@ -1,6 +1,7 @@
 """Errors that torch and the readers of files really raise here, each explained by its own entry."""
 
 import ctypes
+import json
 import os
 import pickle
 import socket
@@ -15,6 +16,7 @@ from tests.support.forked_torchrun import launch
 from tests.support.raising import codes, first, raised
 
 torch = pytest.importorskip("torch")
+numpy: Any = pytest.importorskip("numpy")
 
 
 # -- torch ----------------------------------------------------------------------------------------------------------
@@ -22,6 +24,11 @@ torch = pytest.importorskip("torch")
 
 def ones(*shape: int, **options: Any) -> Any:
     return torch.ones(*shape, **options)
+
+
+def twice(function: Callable[[], Any]) -> None:
+    function()
+    function()
 
 
 def attend(query: Any, key: Any) -> Any:
@@ -51,6 +58,25 @@ WITH_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="this is
         (lambda: torch.empty(10**15), "cpu_out_of_memory"),
         (lambda: bytearray(1 << 62), "cpu_out_of_memory"),
         (lambda: pickle.loads(b""), "checkpoint_cut_short"),
+        (lambda: torch.nn.Embedding(4, 2)(ones(1)), "float_token_ids"),
+        (lambda: ones(2, 3) @ ones(2, 3), "matrix_shapes"),
+        (lambda: torch.nn.functional.linear(ones(3, 4), ones(5, 4)[:, :2]), "matrix_shapes"),
+        (lambda: ones(2, 3).expand(5, 5), "mask_length"),
+        (lambda: ones(1, requires_grad=True).numpy(), "tensor_to_numpy"),
+        (lambda: ones(1, dtype=torch.bfloat16).numpy(), "tensor_to_numpy"),
+        (lambda: ones(1, requires_grad=True).add_(1), "changed_in_place"),
+        (lambda: twice((ones(1, requires_grad=True) ** 2).sum().backward), "backward_twice"),
+        (lambda: ones(1).backward(), "nothing_to_train"),
+        (lambda: numpy.dot(numpy.ones((30, 784)), numpy.ones((10, 1))), "array_shapes"),
+        (lambda: numpy.ones((30, 784)) @ numpy.ones((10, 1)), "array_shapes"),
+        (lambda: numpy.array([numpy.ones(2), numpy.ones(3)]), "ragged_array"),
+        (lambda: numpy.float, "numpy_alias_removed"),
+        (lambda: numpy.float_, "numpy_2_name_removed"),
+        (lambda: eval("xrange"), "python_2_code"),
+        (lambda: "é".encode("ascii"), "console_encoding"),
+        (lambda: b"\x80".decode(), "not_utf8"),
+        (lambda: json.loads("<html>"), "json_empty"),
+        (lambda: Path("no/such/file").read_text(), "file_missing"),
         (lambda: ctypes.CDLL("libcudart.so.99"), "cuda_library_missing"),
     ],
 )

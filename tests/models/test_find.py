@@ -70,7 +70,7 @@ def test_missing_path_and_unknown_name_are_named_and_never_asked_of_the_hub(home
         with pytest.raises(ModelError, match="not a known model"):
             find(ModelSpec(model=name))
     (home / "here/model.gguf").write_text("")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(ModelError, match="is a GGUF file"):
         resolve("model.gguf")
     with pytest.raises(ModelError) as caught:
         resolve("open_llama_3b_v2")
@@ -177,3 +177,72 @@ def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     with pytest.raises(OlcError, match="cannot write"):
         write_default("3b")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/org/name",
+        "https://huggingface.co/org/name/",
+        "https://huggingface.co/org/name/tree/main",
+        "https://huggingface.co/org/name/blob/main/config.json",
+        "http://www.huggingface.co/org/name?library=transformers#usage",
+        "https://hf.co/org/name",
+        "huggingface.co/org/name",
+        "hf://org/name",
+        "HTTPS://HuggingFace.co/models/org/name",
+        "https://huggingface.co/org/name/discussions/3",
+    ],
+)
+def test_pasted_address_is_the_hub_id(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(address).repo_id == resolve_on_hub(address) == "org/name"
+    assert choose(address) == ("org/name", "flag")
+    monkeypatch.setenv("OLC_MODEL", address)
+    assert choose(None) == ("org/name", "environment")
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("https://huggingface.co/datasets/org/name", "organization/name"),
+        ("https://huggingface.co/spaces/org/name", "organization/name"),
+        ("https://huggingface.co/org", "organization/name"),
+        ("https://huggingface.co/", "organization/name"),
+        ("https://huggingface.co/org/name/tree/v1.0", "org/name --revision v1.0"),
+    ],
+)
+def test_address_of_something_else_is_refused_by_name(address: str, says: str) -> None:
+    for meaning in (resolve, resolve_on_hub, choose):
+        with pytest.raises(UsageError) as caught:
+            meaning(address)
+        assert says in caught.value.remedy
+
+
+@pytest.mark.parametrize("chosen_by", ["default", "environment"])
+def test_model_that_is_not_here_is_named_with_what_chose_it(monkeypatch: pytest.MonkeyPatch, chosen_by: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    if chosen_by == "default":
+        write_default("3b-v2")
+    else:
+        monkeypatch.setenv("OLC_MODEL", "3b-v2")
+    for offline in (True, False):
+        with pytest.raises(HubError) as caught:
+            find(ModelSpec(offline=offline))
+        assert caught.value.code == ("offline" if offline else "hub_unreachable")
+        why = "the default model, chosen with `olc models default`" if chosen_by == "default" else "OLC_MODEL"
+        assert "3b-v2" in caught.value.cause
+        assert why in caught.value.cause
+        assert "olc models pull" in caught.value.remedy
+
+
+def test_names_of_any_length_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from openllama_cli.models.listing import list_models
+
+    for name in ("x" * 300, "a/" * 200, "~" * 300, "\x01", "y" * 100_000):
+        monkeypatch.setenv("OLC_MODEL", name)
+        with pytest.raises(ModelError):
+            find(ModelSpec())
+        assert list_models().models[-1].default
+    for revision in ("r" * 300, "é" * 200, "a\nb", "a/" * 600):
+        with pytest.raises(UsageError):
+            find(ModelSpec(model="org/tiny", revision=revision))

@@ -113,3 +113,31 @@ def test_what_is_not_a_file_is_wrong_usage(tmp_path: Path) -> None:
     for name in ("pipe", "missing", "."):
         with pytest.raises(UsageError):
             read_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        *((pickle.dumps((IMAGES, LABELS), protocol), "pickle") for protocol in (0, 1, 2, 4, 5)),
+        (gzip.compress(pickle.dumps((IMAGES, LABELS), 2)), "mnist.pkl.gz"),
+        (b"\x93NUMPY\x01\x00", ".npy"),
+        (b"\n<!DOCTYPE html><html>", "web page"),
+        (b"<html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"label,1x1,1x2\n5,0,0\n", "CSV"),
+        (b"5,0,0,0\n", "CSV"),
+        (gzip.compress(gzip.compress(IMAGE_BYTES)), "twice"),
+        (b"PAR1", "Parquet"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"\x89PNG\r\n", "picture"),
+    ],
+)
+def test_what_people_have_instead_is_named_with_the_file_to_take(tmp_path: Path, data: bytes, what: str) -> None:
+    error = refused(tmp_path / "digits", data)
+    assert what in error.cause
+    assert "train-images-idx3-ubyte.gz" in error.remedy
+
+
+def test_an_npz_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mnist.npz", x_train=IMAGES, y_train=LABELS)
+    assert ".npz" in refused(tmp_path / "digits", (tmp_path / "mnist.npz").read_bytes()).cause

@@ -71,6 +71,11 @@ def on_a_terminal(*arguments: str, columns: int, code: int = 0, stderr: bool = T
     return shown
 
 
+def remaining(text: str) -> str:
+    """The text without colors, links and what a spinner has drawn over."""
+    return "\n".join(line.rpartition("\r")[2] for line in without_color(text).split("\n"))
+
+
 def without_color(text: str) -> str:
     """The text without colors, links, and what draws a line anew."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\]8;[^\x1b]*\x1b\\", "", text)

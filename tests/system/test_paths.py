@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from openllama_cli.errors import OlcError
 from openllama_cli.system.paths import cache_dir, config_dir, hub_cache_dir, hub_endpoint, hub_offline
 
 
@@ -17,6 +18,28 @@ def test_folders_follow_the_environment_or_home(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("XDG_CONFIG_HOME")
     assert (cache_dir(), config_dir()) == (tmp_path / ".cache/olc", tmp_path / ".config/olc")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name, folder in (("XDG_CONFIG_HOME", config_dir), ("XDG_CACHE_HOME", cache_dir)):
+        monkeypatch.delenv(name)
+        with pytest.raises(OlcError, match=name) as caught:
+            folder()
+        assert name in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"])
+def test_a_folder_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = {"XDG_CONFIG_HOME": config_dir, "XDG_CACHE_HOME": cache_dir}.get(name, hub_cache_dir)
+    for value in ("/" + "x" * 300, "/x" * 4000):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(OlcError, match=name) as caught:
+            folder()
+        assert f"unset {name}" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

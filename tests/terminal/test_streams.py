@@ -1,6 +1,7 @@
 """What reaches a terminal or a pipe: escapes, tables, sizes."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.system.memory import size
 from openllama_cli.terminal.streams import error, notice, one_line, out, out_json, stdout_console, visible
-from openllama_cli.terminal.tables import fields, table
+from openllama_cli.terminal.tables import fields, table, wrapped
 
 
 @given(st.text())
@@ -20,9 +21,27 @@ def test_what_is_shown_has_no_control_characters_but_newline_and_tab(text: str) 
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in shown)
 
 
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+@given(st.text(st.one_of(st.characters(exclude_categories=["Cc", "Cs", "Cf", "Zl", "Zp"]), st.sampled_from("\u200c\u200d"))))
 def test_printable_text_of_any_script_is_left_alone(text: str) -> None:
     assert visible(text) == text
+
+
+SCOTLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
+REORDERING = [*range(0x202A, 0x202F), *range(0x2066, 0x2070), 0x200E, 0x200F, 0x61C, 0x2028, 0x2029, 0xFFF9, 0xE0001, 0xE0041]
+
+
+@pytest.mark.parametrize("code", REORDERING, ids=hex)
+def test_what_reorders_or_hides_text_is_shown_on_a_terminal(code: int) -> None:
+    name = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    assert visible(f"a{chr(code)}b") == f"a{name}b"
+    assert one_line(f"a{chr(code)}b") == f"a{name}b"
+
+
+def test_emoji_keep_their_joiners_selectors_and_tags(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert visible(f"👩\u200d🚀 ❤\ufe0f {SCOTLAND}") == f"👩\u200d🚀 ❤\ufe0f {SCOTLAND}"
+    table(["a\u202e"], [["b\u2066\x1b"]])
+    out("c\u202e")
+    assert capfdbinary.readouterr().out == "a\u202e\nb\u2066\\x1b\nc\u202e".encode(), "a pipe gets them as they are"
 
 
 def test_messages_stay_on_one_line() -> None:
@@ -97,3 +116,23 @@ def test_a_narrow_terminal_is_spared_optional_columns(monkeypatch: pytest.Monkey
 )
 def test_sizes_are_in_powers_of_a_thousand(count: float, text: str) -> None:
     assert size(count) == text
+
+
+def test_commands_are_never_cut_by_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "olc complete -m openlm-research/open_llama_3b_v2 --device cpu"
+    lines = [line.plain for line in wrapped(f"run `{command}`, or get a larger machine", 30)]
+    assert lines == ["run", command, ", or get a larger machine"]
+    assert [line.plain for line in wrapped("a `b c` d", 30)] == ["a b c d"]
+    terminal = screen(monkeypatch, 40)
+    fields([("run", command), ("short", "words that are wrapped where they have a space")], commands=["run"])
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert command in shown
+    assert max(len(line) for line in shown if line != command) <= 40
+
+
+def test_json_on_a_terminal_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"text": "a\u202eb\x7fc\x9bd\U000e0041e" + SCOTLAND}
+    terminal = screen(monkeypatch, 200)
+    out_json(document)
+    assert json.loads(terminal.getvalue()) == document
+    assert not {"\u202e", "\x7f", "\x9b"} & set(terminal.getvalue())

@@ -1,12 +1,16 @@
 """Comma- and tab-separated values with a header: a column `prompt`, or columns that are the template's variables."""
 
 import csv
+import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from openllama_cli.batch.input.field_names import meaning
 from openllama_cli.batch.input.lines import Line, read_lines
+from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -42,6 +46,8 @@ def read_records(file: BinaryIO, delimiter: str, limit: int) -> Iterator[Record]
         except _TooLongError:
             yield source.first, _too_long(source, limit)
             source.resume_after_first()
+        except _DoomedError as doomed:
+            yield source.first, RowError("invalid_csv", f"line {source.first} is not valid CSV: it {doomed}")
         except csv.Error as error:
             yield source.first, _invalid(source, str(error))
             source.resume_after_first()
@@ -56,8 +62,17 @@ class _TooLongError(Exception):
     """A record went beyond the limit."""
 
 
+class _DoomedError(Exception):
+    """A record would run into the lines of one that failed."""
+
+
 class _Source:
-    """Lines as csv.reader wants them. It keeps those of the record that is being read, to go back to."""
+    """Lines as csv.reader wants them. It keeps those of the record that is being read, to go back to.
+
+    What becomes of a record depends on nothing but where its lines begin, inside a quote or not. So a record that continues
+    into a line that another one reached inside a quote fails as that one did, and nothing is read twice for it: a file of
+    quotes that never fit costs time in proportion to its length.
+    """
 
     def __init__(self, lines: Iterator[Line], limit: int) -> None:
         self._lines, self._limit = lines, limit
@@ -65,6 +80,7 @@ class _Source:
         self._size = 0
         self.lines_read: list[Line] = []  # of the record
         self.invalid_utf8: str | None = None
+        self._doomed_until = 0  # the last line that a failed record reached
 
     def begin(self) -> None:
         """Begin the next record."""
@@ -77,12 +93,15 @@ class _Source:
 
     def resume_after_first(self) -> None:
         """Give all lines of the record but its first again."""
+        self._doomed_until = max(self._doomed_until, self.lines_read[-1].number)
         self._again.extendleft(reversed(self.lines_read[1:]))
 
     def __iter__(self) -> "_Source":
         return self
 
     def __next__(self) -> str:
+        if self.lines_read and self._again and self._again[0].number <= self._doomed_until:
+            raise _DoomedError("opens a quote that is never closed")
         line = self._again.popleft() if self._again else next(self._lines)
         self.lines_read.append(line)
         self._size += len(line.data)
@@ -116,8 +135,19 @@ def _invalid(source: _Source, reason: str) -> RowError:
     return RowError("invalid_csv", f"line {source.first} is not valid CSV: {reason}")
 
 
-def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings) -> list[str]:
-    """The names of the columns. Raises UsageError if the header is wrong or lacks a column that is needed."""
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are for. names: as in the header. id: of the one that names a row. options: those of a row's
+    options. used: all that olc has a use for."""
+
+    names: tuple[str, ...]
+    id: str
+    options: tuple[str, ...]
+    used: frozenset[str]
+
+
+def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings) -> Columns:
+    """The columns of a file. Raises UsageError if the header is wrong, lacks a column that is needed, or misspells one."""
     _, fields = header
     if isinstance(fields, RowError):
         raise UsageError(f"the header of {path} is invalid: {fields.message}", "start the file with a line of column names")
@@ -134,7 +164,31 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
                 _remedy(columns, delimiter, settings),
                 code="no_column",
             )
-    return columns
+    return _uses(path, columns, settings)
+
+
+def _uses(path: Path, columns: Sequence[str], settings: RowSettings) -> Columns:
+    variables = () if settings.template is None else settings.template.variables
+    data = settings.carry.names
+    for name in sorted(data - set(columns)):
+        raise UsageError(f"{path} has no column {name!r} to carry; {names(columns)}", "name one that it has in --carry")
+    id_column = "id" if "custom_id" not in columns and "id" not in (*variables, *data) else "custom_id"
+    own = ("prompt", id_column) if settings.template is None else (id_column,)
+    used, options = {*own, *variables, ""}, []  # a column without a name cannot be carried under one
+    for name in columns:
+        means = None if name in variables or name in data else meaning(name)
+        if means is None:
+            continue
+        if means.kind == "typo":
+            quoted = shlex.quote(f"all,{name}")
+            raise UsageError(
+                f"unknown column {name!r} in {path}; did you mean {means.name}?",
+                f"rename it, or keep it as data: --carry {quoted}",
+                code="bad_option",
+            )
+        used.add(name)
+        options.append(name)
+    return Columns(tuple(columns), id_column, tuple(options), frozenset(used))
 
 
 def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
@@ -146,21 +200,36 @@ def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> st
     return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")
 
 
-def csv_row(columns: Sequence[str], settings: RowSettings, index: int, record: Record) -> Row:
+def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record) -> Row:
     """The row of a record, or its error row."""
     line, values = record
     if isinstance(values, RowError):
         return error_row(index, line, values)
-    fields = dict(zip(columns, values, strict=False))
-    complete = len(values) == len(columns)
+    fields = dict(zip(columns.names, values, strict=False))
+    complete = len(values) == len(columns.names)
     # In a row with too many or too few fields only the first is surely in its place.
-    own_id = fields.get("custom_id") if complete or columns[0] == "custom_id" else None
+    own_id = fields.get(columns.id) if complete or columns.names[0] == columns.id else None
     custom_id = own_id or default_id(index)
+    carried: dict[str, str] = {}
     try:
         if not complete:
             count = f"{len(values)} field{'' if len(values) == 1 else 's'}"
-            raise RowError("invalid_csv", f"line {line} has {count}, the header has {len(columns)}")
+            raise RowError("invalid_csv", f"line {line} has {count}, the header has {len(columns.names)}")
+        carried = settings.carry.of(fields, columns.used)
+        given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
+        options = read_options(given, settings) if given else RowOptions(settings.sampling)
         prompt = fields["prompt"] if settings.template is None else render(settings.template, fields)
-        return Row(index, custom_id, check_text(prompt, "prompt"), None, settings.sampling, line=line)
+        return Row(
+            index,
+            custom_id,
+            check_text(prompt, "prompt"),
+            None,
+            options.sampling,
+            options.own_seed,
+            options.own_length or settings.fixed_length,
+            options.echo,
+            line=line,
+            carried=carried,
+        )
     except RowError as error:
-        return error_row(index, line, error, custom_id=custom_id)
+        return error_row(index, line, error, custom_id=custom_id, carried=carried)

@@ -1,9 +1,11 @@
 """JSON Lines: an object per line, with a prompt or the template's variables; blank lines are skipped."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
+from openllama_cli.batch.input.field_names import meaning
 from openllama_cli.batch.input.lines import Line, read_lines
 from openllama_cli.batch.input.row_options import read_options
 from openllama_cli.batch.input.rows import (
@@ -33,22 +35,80 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
         return error_row(index, line.number, error, openai=_may_be_openai_line(line.data))
     variables = () if settings.template is None else settings.template.variables
     openai, custom_id = _is_openai_line(fields, variables), None
+    carried: dict[str, Any] = {}
     try:
-        custom_id = _custom_id(index, fields)
         if openai:
+            custom_id = _custom_id(index, fields.get("custom_id"))
             return _openai_row(index, line.number, custom_id, fields, settings)
-        sampling, own_seed = read_options(fields, settings, variables=variables)
+        id_field = _id_field(fields, settings, variables)
+        carried = _carried(fields, line.number, id_field, settings, variables)
+        custom_id = _custom_id(index, fields.get(id_field))
+        options = read_options(fields, settings, variables=variables)
         prompt = _prompt(fields) if settings.template is None else render(settings.template, fields)
-        return Row(index, custom_id, check_text(prompt, "prompt"), None, sampling, own_seed, line=line.number)
+        return Row(
+            index,
+            custom_id,
+            check_text(prompt, "prompt"),
+            None,
+            options.sampling,
+            options.own_seed,
+            options.own_length or settings.fixed_length,
+            options.echo,
+            line=line.number,
+            carried=carried,
+        )
     except RowError as error:
-        return error_row(index, line.number, error, custom_id=custom_id, openai=openai)
+        return error_row(index, line.number, error, custom_id=custom_id, openai=openai, carried=carried)
+
+
+def _id_field(fields: Mapping[str, Any], settings: RowSettings, variables: tuple[str, ...]) -> str:
+    """The field that names a row: custom_id, else `id` where it can be one and nobody else wants it."""
+    free = "id" in fields and "id" not in variables and "id" not in settings.carry.names
+    if fields.get("custom_id") is None and free and type(fields["id"]) in (int, str):
+        return "id"
+    return "custom_id"
+
+
+def _carried(
+    fields: Mapping[str, Any], line: int, id_field: str, settings: RowSettings, variables: tuple[str, ...]
+) -> dict[str, Any]:
+    used = {id_field, *variables, *(() if settings.template is not None else ("prompt",))}
+    used.update(name for name in fields if name not in variables and meaning(name) is not None)
+    carried = settings.carry.of(fields, used)
+    if any(isinstance(value, list | dict) and _too_deep(value) for value in carried.values()):
+        raise RowError("invalid_json", f"line {line} is nested too deeply")
+    return carried
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether lists and objects stand within each other more than _DEEPEST times; asked without recursion."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+# Objects within objects that go through to OUTPUT: far more than anybody writes, few enough for every reader.
+_DEEPEST = 100
 
 
 def _parse(line: Line, limit: int) -> dict[str, Any]:
@@ -66,8 +126,7 @@ def _parse(line: Line, limit: int) -> dict[str, Any]:
     return value
 
 
-def _custom_id(index: int, fields: Mapping[str, Any]) -> str:
-    given = fields.get("custom_id")
+def _custom_id(index: int, given: Any) -> str:
     if given is None or given == "":
         return default_id(index)
     if type(given) is int:
@@ -80,7 +139,8 @@ def _custom_id(index: int, fields: Mapping[str, Any]) -> str:
 def _prompt(fields: Mapping[str, Any]) -> str:
     prompt = fields.get("prompt")
     if prompt is None:
-        raise RowError("missing_prompt", f"the row has no 'prompt'; {names(fields)}")
+        what = "prompt is null; give a string" if "prompt" in fields else f"the row has no 'prompt'; {names(fields)}"
+        raise RowError("missing_prompt", what)
     if not isinstance(prompt, str):
         raise RowError("invalid_type", f"prompt is {kind(prompt)}; give a string")
     return prompt
@@ -109,11 +169,19 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
     if settings.template is not None:
         raise RowError("template_error", "an OpenAI batch line already has its prompt; leave out the template")
     prompt, tokens = _openai_prompt(body)
-    sampling, own_seed = read_options(body, settings, openai=True)
-    echo = body.get("echo")
-    if echo is not None and not isinstance(echo, bool):
-        raise RowError("bad_option", f"echo is {echo!r}; give true or false")
-    return Row(index, custom_id, prompt, tokens, sampling, own_seed, echo=bool(echo), openai=True, line=line)
+    options = read_options(body, settings, openai=True)
+    return Row(
+        index,
+        custom_id,
+        prompt,
+        tokens,
+        options.sampling,
+        options.own_seed,
+        options.own_length or settings.fixed_length,
+        options.echo,
+        openai=True,
+        line=line,
+    )
 
 
 def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...] | None]:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from openllama_cli.batch.input.carry import PREFIX
 from openllama_cli.batch.input.lines import check_input, open_input
 from openllama_cli.batch.input.readers import FormatName, read_rows
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
+from openllama_cli.system import convert
 
 # Hashes are kept in this many parts, so that looking through one at a time needs little memory.
 _PARTS = 256
@@ -45,10 +47,8 @@ def find_duplicate(rows: Iterable[Row], repeated: set[int]) -> tuple[Row, Row] |
 
 # How files begin that are not text, what they are, and what to do.
 _NOT_TEXT = [
-    (b"\xff\xfe", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "is UTF-16, not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8"),
-    (b"\x1f\x8b", "is compressed with gzip", "unpack it: gunzip"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: unzstd"),
+    (b"\x1f\x8b", "is compressed with gzip", "unpack it: gunzip -c {} > {}"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it: zstd -dc {} > {}"),
     (b"PK\x03\x04", "is a zip archive or a spreadsheet", "unpack it, or save the table as CSV (UTF-8)"),
 ]
 # Errors that, if every row has them, show that the input or the template is not what was meant.
@@ -58,6 +58,8 @@ _REMEDIES = {
     "unsupported_endpoint": "use requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
+# So many rows that are not UTF-8, and none that is beyond ASCII: the file has another encoding.
+_NOT_BY_CHANCE = 10
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class InputSummary:
 
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
+    carries: whether a row has fields that go through to OUTPUT. rows_sha256: of all that is in the rows, whatever the file's
+    bytes; beginning: of the first rows, as many as `precheck` was asked for.
     """
 
     rows: int
@@ -73,36 +77,55 @@ class InputSummary:
     longest_prompt_bytes: int
     longest_prompt_tokens: int
     errors: Counter[str]
+    carries: bool = False
+    rows_sha256: str = ""
+    beginning: str | None = None
 
 
-def precheck(path: Path, fmt: FormatName, settings: RowSettings) -> InputSummary:
+def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: int | None = None) -> InputSummary:
     """Read all rows, and keep none: nine bytes a row are kept, to find a custom_id given twice.
+
+    beginning: of how many rows the hash is wanted beside that of all.
 
     Raises UsageError for a file that cannot be opened, is not a regular file or not text; has no rows; whose header lacks a
     column; that gives a custom_id twice; or of whose rows none has a prompt.
     """
     head = _head(path)
-    digest = hashlib.sha256()
+    digest, contents, begun = hashlib.sha256(), hashlib.sha256(), None
     rows = longest_bytes = longest_tokens = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
+    carried: set[str] = set()  # of those that --carry names
+    carries = valid = False
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
+        contents.update(_content(row, settings))
+        if rows == beginning:
+            begun = contents.hexdigest()
+        if row.carried:
+            carries = True
+            carried.update(settings.carry.names & {*row.carried, *(name.removeprefix(PREFIX) for name in row.carried)})
         if row.error is not None:
             errors[row.error.code] += 1
             first_error = first_error or row
         elif row.prompt is not None:
-            size = len(row.prompt) if row.prompt.isascii() else len(row.prompt.encode())
+            ascii_only = row.prompt.isascii()
+            valid = valid or not ascii_only
+            size = len(row.prompt) if ascii_only else len(row.prompt.encode())
             longest_bytes = max(longest_bytes, size)
         elif row.tokens is not None:
             longest_tokens = max(longest_tokens, len(row.tokens))
     if rows == 0:
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
-    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head)
+    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head, valid)
     _refuse_duplicates(path, fmt, settings, ids)
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors)
+    absent = settings.carry.names - carried - {"prompt", "custom_id"}
+    if absent and not errors:
+        cause = f"no row of {path} has a field {min(absent)!r} to carry"
+        raise UsageError(cause, "name fields that it has in --carry", code="no_column")
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, contents.hexdigest(), begun)
 
 
 def _head(path: Path) -> bytes:
@@ -118,28 +141,67 @@ def _head(path: Path) -> bytes:
         head = file.read(_HEAD)
     for begin, what, remedy in _NOT_TEXT:
         if head.startswith(begin):
-            raise UsageError(f"{path} {what}", remedy, code="not_text")
+            raise UsageError(f"{path} {what}", remedy.format(*convert.files(path, "unpacked")), code="not_text")
+    if (encoding := convert.wide_encoding(head)) is not None:
+        raise UsageError(
+            f"{path} is {encoding[:6]}, not UTF-8", f"convert it: {convert.to_utf8(path, encoding)}", code="not_text"
+        )
+    if b"\r" in head.rstrip(b"\r\n") and b"\n" not in head and _without_newline(path):
+        raise UsageError(
+            f"the lines of {path} end with CR alone, and are one line here",
+            f"convert it: {convert.to_newlines(path)}",
+            code="line_ends",
+        )
     return head
 
 
+def _without_newline(path: Path) -> bool:
+    with open_input(path) as file:
+        return not any(b"\n" in chunk for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
 def _refuse_what_cannot_be_meant(
-    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes
+    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes, valid: bool
 ) -> None:
-    """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is."""
+    """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is.
+
+    valid: whether a row has letters beyond ASCII that are UTF-8.
+    """
     if first is None or first.error is None:
         return
     code, message = first.error.code, first.error.message
     if code in _REMEDIES and errors[code] == rows:
         raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
+    if code == "invalid_utf8" and not valid and (errors[code] == rows or errors[code] >= _NOT_BY_CHANCE):
+        remedy = f"convert it; if it is Western European: {convert.to_utf8(path, convert.narrow_encoding(_bytes(path)))}"
+        raise UsageError(
+            f"{path} is not UTF-8, in {errors[code]} of {rows} rows; the first: {message}", remedy, code="not_text"
+        )
     if fmt == "jsonl":
         begin = head.lstrip()
         no_objects = errors["invalid_json"] + errors["invalid_type"]
         if begin.split(b"\n")[0].strip() in (b"[", b"{") and no_objects > rows / 2:
-            remedy = f"put each object on its own line: jq -c {'.[]' if begin.startswith(b'[') else '.'}"
+            remedy = f"put each object on its own line: {convert.to_lines(path)}"
             raise UsageError(f"{path} is one JSON document over many lines, not JSON Lines", remedy, code="invalid_json")
+        if rows == 1 and begin.startswith(b"[") and errors["invalid_type"]:
+            remedy = f"put each object on its own line: {convert.to_lines(path)}"
+            raise UsageError(f"{path} is one JSON array, not JSON Lines", remedy, code="invalid_json")
         if no_objects == rows and not begin.startswith(b"{"):
             remedy = "write one object per line, or name the format: --format txt, csv or tsv"
             raise UsageError(f"{path} is not JSON Lines: {message}", remedy, code="invalid_json")
+
+
+def _content(row: Row, settings: RowSettings) -> bytes:
+    """All of a row that its result depends on, but for what holds for every row."""
+    sampling = None if row.sampling is settings.sampling else row.sampling
+    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error)
+    return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
+
+
+def _bytes(path: Path) -> bytes:
+    """Some of a file's bytes, to guess its encoding."""
+    with open_input(path) as file:
+        return file.read(1 << 20)
 
 
 def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: SeenIds) -> None:
@@ -151,6 +213,6 @@ def _refuse_duplicates(path: Path, fmt: FormatName, settings: RowSettings, ids: 
         first, second = found
         raise UsageError(
             f"custom_id {first.custom_id!r} is used on lines {first.line} and {second.line} of {path}",
-            "make each unique; rows without one are named row-0, row-1, …",
+            "make each unique; rows without one are named row-0, row-1, …, or keep a field `id` as data: --carry all,id",
             code="duplicate_custom_id",
         )

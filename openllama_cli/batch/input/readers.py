@@ -10,6 +10,7 @@ from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
 from openllama_cli.batch.input.lines import Line, open_input, read_lines
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, default_id, error_row, render, text_of
 from openllama_cli.errors import UsageError
+from openllama_cli.system.convert import to_lines
 
 FormatName = Literal["txt", "jsonl", "csv", "tsv"]
 _SUFFIXES: dict[str, FormatName] = {
@@ -33,7 +34,7 @@ def input_format(path: Path, name: str | None = None) -> FormatName:
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     if suffix == ".json":
-        remedy = "if it has one object per line, use --format jsonl; else convert it: jq -c '.[]'"
+        remedy = f"if it has one object per line, use --format jsonl; else convert it: {to_lines(path)}"
         raise UsageError(f"{path} is JSON, not JSON Lines", remedy)
     what = f"the suffix {suffix!r} of {path}" if suffix else f"{path}, which has no suffix,"
     raise UsageError(f"{what} does not imply a format", f"use --format {', '.join(known)}")
@@ -80,7 +81,8 @@ def _text_row(variable: str | None, settings: RowSettings, index: int, line: Lin
         prompt = text_of(line, settings.max_line_bytes)
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
-        return Row(index, default_id(index), prompt, None, settings.sampling, line=line.number)
+        length = settings.fixed_length
+        return Row(index, default_id(index), prompt, None, settings.sampling, fixed_length=length, line=line.number)
     except RowError as error:
         return error_row(index, line.number, error)
 

@@ -1,44 +1,32 @@
-"""The sampling options that a row gives for itself, over those of the command."""
+"""The options that a row gives for itself, over those of the command."""
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
 from openllama_cli.batch.input.rows import RowError, RowSettings, check_text
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 
-# What a field may be called → the option that it is.
-_OPTIONS = {option.name: option.name for option in fields(SamplingConfig)} | {
-    "max_new_tokens": "max_tokens",
-    "max_gen_len": "max_tokens",
-}
-# Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do otherwise.
-_UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "best_of": ((1,), "leave it out"),
-    "presence_penalty": ((0, 0.0), "leave it out, or use repetition_penalty"),
-    "frequency_penalty": ((0, 0.0), "leave it out, or use repetition_penalty"),
-    "logit_bias": (({},), "leave it out"),
-}
-# These mean an option in OpenAI's format only; elsewhere they may be anybody's data.
-_UNSUPPORTED_IN_OPENAI: dict[str, tuple[tuple[Any, ...], str]] = _UNSUPPORTED | {
-    "n": ((1,), "give each completion its own line and seed"),
-    "stream": ((False,), "leave it out: rows are written when they are complete"),
-    "suffix": (("",), "leave it out: these models complete a text only at its end"),
-}
-# Fields that are read elsewhere; written in another case or with dashes they are typos as well.
-_OTHER_FIELDS = ("custom_id", "prompt")
-# From this length on, a name that differs from an option's by a letter or two is a typo; below it, a word of its own.
-_LONG_NAME = 8
-_LONGEST_NAME = 40
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+class RowOptions(NamedTuple):
+    """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text."""
+
+    sampling: SamplingConfig
+    own_seed: bool = False
+    own_length: bool = False
+    echo: bool = False
 
 
 def read_options(
     given: Mapping[str, Any], settings: RowSettings, *, openai: bool = False, variables: tuple[str, ...] = ()
-) -> tuple[SamplingConfig, bool]:
-    """What a row asks for, and whether it gave a seed.
+) -> RowOptions:
+    """What a row asks for.
 
     given: the row's fields; those that are not options are ignored, and null counts as not given.
     openai: whether they are the body of an OpenAI line. variables: fields that belong to the template, whatever their name.
@@ -46,43 +34,79 @@ def read_options(
     Raises RowError: bad_option for a value that is wrong and for a name that is nearly an option's,
     unsupported_option for what other programs have.
     """
-    unsupported = _UNSUPPORTED_IN_OPENAI if openai else _UNSUPPORTED
-    names = [name for name in given if name not in variables and name not in _OTHER_FIELDS]
-    for name in names:
-        if name in _OPTIONS or name in unsupported or len(name) > _LONGEST_NAME:
-            continue
-        if (meant := _meant(name)) is not None:
-            raise RowError("bad_option", f"unknown field {name!r}; did you mean {meant}? If not, rename it")
-    for name in names:
-        if name in unsupported:
-            _refuse_unsupported(name, given[name])
     own: dict[str, Any] = {}
-    for name in names:
-        if name in _OPTIONS and given[name] is not None:
-            if _OPTIONS[name] in own:
-                raise RowError("bad_option", f"{_OPTIONS[name]} is given twice, under two names")
-            own[_OPTIONS[name]] = given[name]
+    for name, value in given.items():
+        means = None if name in variables or (not openai and name in settings.carry.names) else meaning(name)
+        if means is None:
+            continue
+        if means.kind == "typo":
+            raise RowError("bad_option", typo(name, means.name, openai=openai))
+        if means.kind == "unsupported":
+            _refuse_unsupported(means.name, value, settings, openai=openai)
+        elif value is not None:
+            if means.name in own:
+                raise RowError("bad_option", f"{means.name} is given twice, under two names")
+            own[means.name] = value
+    echo = own.pop(ECHO, False)
+    if not isinstance(echo, bool):
+        raise RowError("bad_option", f"echo is {echo!r}; give true or false")
     if not own:
-        return settings.sampling, False
+        return RowOptions(settings.sampling, echo=echo)
     if "stop" in own:
         _check_stop(own["stop"])
     try:
-        return SamplingConfig.from_given({**settings.defaults, **own}), "seed" in own
+        sampling = SamplingConfig.from_given({**settings.defaults, **own})
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
         remedy = re.sub(r"--([a-z-]+)", _as_field, error.remedy)
         raise RowError("bad_option", f"{cause}; {remedy}") from None
-    except OverflowError:  # an integer beyond what a float can hold
+    except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
+    return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo)
 
 
-def _refuse_unsupported(name: str, value: Any) -> None:
-    harmless, remedy = _UNSUPPORTED_IN_OPENAI[name]
+def typo(name: str, meant: str, *, openai: bool = False) -> str:
+    """The message for a field that looks like an option and is none."""
+    otherwise = "rename it" if openai else f"rename it, or keep it as data: --carry all,{name}"
+    return f"unknown field {name!r}; did you mean {meant}? If not, {otherwise}"
+
+
+def cell_value(option: str, text: str) -> Any:
+    """What a cell of a table means as the value of an option; None where it is empty. What is no number stays a text."""
+    stripped = text.strip()
+    if option == "stop":
+        return _texts(stripped) if stripped.startswith("[") else text or None
+    if not stripped:
+        return None
+    if stripped.lower() in ("true", "false"):
+        return stripped.lower() == "true"
+    if _INTEGER.fullmatch(stripped):
+        return int(stripped)
+    return float(stripped) if _NUMBER.fullmatch(stripped) and math.isfinite(float(stripped)) else stripped
+
+
+def _texts(text: str) -> Any:
+    """The list that a cell with several stop strings holds, in JSON: ["Q:", "END"]."""
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai: bool) -> None:
+    harmless, remedy = UNSUPPORTED[name]
     # Types are compared too: True equals 1 in Python.
     if value is None or any(type(value) is type(allowed) and value == allowed for allowed in harmless):
         return
-    raise RowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}")
+    if name == "model":
+        if openai or value == settings.model:
+            return  # OpenAI's requests have to name one; the answer names the one that it is from
+        raise RowError("unsupported_option", f"model is {value!r}; {remedy}, and keep the field as data: --carry all,model")
+    keep = "" if openai else f", or keep it as data: --carry all,{name}"
+    raise RowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}{keep}")
 
 
 def _as_field(flag: re.Match[str]) -> str:
@@ -93,18 +117,3 @@ def _check_stop(stop: Any) -> None:
     for text in stop if isinstance(stop, list) else [stop]:
         if isinstance(text, str):
             check_text(text, "stop")
-
-
-@lru_cache(maxsize=1024)
-def _meant(name: str) -> str | None:
-    """The option that an unknown name is a typo for: other case or dashes, or nearly the same letters."""
-    import difflib
-
-    plain = re.sub(r"[-_ ]", "", name).lower()
-    known = {option.replace("_", ""): option for option in (*_OPTIONS, *_OTHER_FIELDS)}
-    if plain in known:
-        return known[plain]
-    # Of options only: customer_id is nobody's typo for custom_id.
-    long = [plain_name for plain_name, option in known.items() if option in _OPTIONS and len(plain_name) >= _LONG_NAME]
-    close = difflib.get_close_matches(plain, long, n=1, cutoff=0.85)
-    return known[close[0]] if close else None

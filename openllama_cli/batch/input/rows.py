@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.lines import Line, content
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -41,10 +42,13 @@ class Row:
         as they are, without a BOS added), the runner for every row that it is about to run.
     sampling: the command's defaults with the row's own options over them; None where the row is wrong.
     own_seed: whether the row itself gave the seed.
-    echo: whether the prompt belongs to the completion's text (OpenAI lines only).
+    fixed_length: whether somebody gave max_tokens, in the row or on the command line: else the row may be shorter, to fit into
+        the model's context.
+    echo: whether the prompt belongs to the completion's text.
     openai: whether the row is answered in the shape of OpenAI's batch output.
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
+    carried: fields that go through to OUTPUT, by their names there.
     """
 
     index: int
@@ -53,10 +57,12 @@ class Row:
     tokens: tuple[int, ...] | None = None
     sampling: SamplingConfig | None = None
     own_seed: bool = False
+    fixed_length: bool = True
     echo: bool = False
     openai: bool = False
     error: RowError | None = None
     line: int = 0
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class RowSettings:
     template: turns a row's fields into its prompt; None: a row gives its prompt.
     defaults: sampling options as for `SamplingConfig.from_given`: those given on the command line, with the
         template's stop and max_tokens beneath. A row's own options replace them one by one.
+    fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
+    carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
     sampling: what a row without options of its own gets.
 
     Raises UsageError for defaults that are wrong.
@@ -75,20 +83,31 @@ class RowSettings:
     template: PromptTemplate | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     max_line_bytes: int = MAX_LINE_BYTES
+    carry: Carry = field(default_factory=Carry)
+    model: str | None = None
+    fixed_length: bool = True
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
 
 
-def error_row(index: int, line: int, error: RowError, *, custom_id: str | None = None, openai: bool = False) -> Row:
+def error_row(
+    index: int,
+    line: int,
+    error: RowError,
+    *,
+    custom_id: str | None = None,
+    openai: bool = False,
+    carried: Mapping[str, Any] | None = None,
+) -> Row:
     """The row that stands for one that is wrong. Its error's message is made one line, and cut where it is long."""
     message = " ".join(error.message.split())
     if len(message) > _MAX_MESSAGE:
         message = message[: _MAX_MESSAGE - 1] + "…"
     custom_id = default_id(index) if custom_id is None else custom_id
     # A new error: the one that was raised holds the frames that it went through.
-    return Row(index, custom_id, openai=openai, error=RowError(error.code, message), line=line)
+    return Row(index, custom_id, openai=openai, error=RowError(error.code, message), line=line, carried=carried or {})
 
 
 def default_id(index: int) -> str:

@@ -16,6 +16,8 @@ from openllama_cli.system.files import file_fingerprint
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
 
+# By which a row of the input becomes a prompt, options and a line of OUTPUT; 1 is olc 0.1.
+RULES = 2
 _LONGEST_VALUE = 40
 # In which differences are told: what was given first comes first.
 _ORDER = ("rows", "input", "model", "tokenizer", "template", "options")
@@ -34,7 +36,7 @@ def batch_header(
         "dtype": spec.dtype,
         "device": spec.device,
         "quantize": spec.quantize,
-        "max_tokens": sampling.max_tokens,
+        "max_tokens": sampling.max_tokens if settings.fixed_length else f"{sampling.max_tokens} or fewer",
         # As given, not as it came out: it decides for rows that have options of their own.
         "temperature": settings.defaults.get("temperature"),
         "top_p": sampling.top_p,
@@ -43,10 +45,13 @@ def batch_header(
         "repetition_penalty": sampling.repetition_penalty,
         "seed": sampling.seed,
         "stop": list(sampling.stop),
+        # Where it makes no difference it is no option.
+        "carry": str(settings.carry) if summary.carries else None,
     }
     checkpoint = opened.checkpoint
     return {
-        "input": {"sha256": summary.sha256, "format": fmt},
+        "rules": RULES,
+        "input": {"sha256": summary.sha256, "format": fmt, "rows_sha256": summary.rows_sha256},
         "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
         "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
         "template": None if template is None else _template(template),
@@ -83,7 +88,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
-        if name in ("rows", "input"):
+        if name == "rules":
+            found.append(f"olc 0.{old or 1} began it, and this olc reads rows by other rules")
+        elif name in ("rows", "input"):
             found += _input_differences(before, now)
         elif name == "model" and isinstance(old, dict) and isinstance(new, dict):
             found += _model_differences(old, new)

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -25,14 +25,20 @@ from openllama_cli.system.files import write_all
 SYNC_ROWS = 64
 SYNC_SECONDS = 1.0
 _SHOWN_DIFFERENCES = 3
+_MOST_ROWS = 1 << 31
+# In the header, beside what the rows depend on.
+OVER = "over"
 
 
 class Journal:
     """The finished rows of one batch. Made by `Journal.open`; a context manager that closes it. Not for several threads.
 
     path, rows: as given. output: what was written as OUTPUT, once that is complete. damaged: lines that were found damaged and
-    dropped; their rows are not done. torn: whether the end had to be cut off, as a killed process leaves it.
+    dropped; their rows are not done. torn: whether the end had to be cut off, as a killed process leaves it. over: whether it
+    was begun to replace an OUTPUT. kept: whether it is a file, to resume from.
     """
+
+    kept = True
 
     def __init__(self, path: Path, rows: int) -> None:
         self.path = path
@@ -40,6 +46,7 @@ class Journal:
         self.output: OutputRecord | None = None
         self.damaged = 0
         self.torn = False
+        self.over = False
         self._header: dict[str, Any] = {}
         self._finished = FinishedRows(rows)
         self._size = 0
@@ -50,13 +57,20 @@ class Journal:
 
     @classmethod
     def open(
-        cls, path: Path, header: Mapping[str, object], rows: int, *, retry_errors: bool = False, restart: bool = False
+        cls,
+        path: Path,
+        header: Mapping[str, object],
+        rows: int,
+        *,
+        retry_errors: bool = False,
+        restart: bool = False,
+        over: bool = False,
     ) -> Self:
         """Open the journal of a batch, or create it.
 
         header: what the rows depend on (input, model, tokenizer, template, options), in types that JSON has. rows: how many
         the input has. retry_errors: failed rows count as not done until they are appended again. restart: start over,
-        whatever is there.
+        whatever is there. over: an OUTPUT is there that this run was told to replace; noted where the journal is begun.
 
         A journal under another header is replaced while it has no rows. Raises UsageError (code "journal_mismatch",
         "journal_damaged" or "journal_newer") when its rows must not be mixed with those of this run; OlcError when it cannot
@@ -66,7 +80,7 @@ class Journal:
         try:
             if restart or not path.exists() or path.stat().st_size == 0 or not _continues(path, wanted):
                 with replacing(path, _temporary(path)) as file:
-                    file.write(journal_format.encode_header(wanted))
+                    file.write(journal_format.encode_header(wanted | {OVER: True} if over else wanted))
             journal = cls(path, rows)
             journal._read()
             if not journal.complete:
@@ -75,6 +89,25 @@ class Journal:
             raise write_error(problem, path) from problem
         if retry_errors:
             journal._finished.remove_failed()
+        return journal
+
+    @classmethod
+    def peek(cls, path: Path) -> Self:
+        """What a journal has, while its batch runs or after it was interrupted; for `finished_lines`, nothing is changed.
+
+        Raises OlcError for one that cannot be read, UsageError for one that is damaged.
+        """
+        try:
+            with path.open("rb") as file:
+                rows = journal_format.read_header(file, path).get("rows")
+            if type(rows) is not int or not 0 < rows < _MOST_ROWS:
+                raise UsageError(
+                    f"{path} has a damaged first line", "start its batch over with --restart", code="journal_damaged"
+                )
+            journal = cls(path, rows)
+            journal._read()
+        except OSError as problem:
+            raise OlcError(f"{path} cannot be read: {problem.strerror}", "check the path and its permissions") from problem
         return journal
 
     @property
@@ -136,9 +169,12 @@ class Journal:
 
         Raises OlcError when the file cannot be read or was damaged since it was opened, ValueError when a row is not done.
         """
+        return self._lines(range(self.rows))
+
+    def _lines(self, rows: Iterable[int]) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
-                for index in range(self.rows):
+                for index in rows:
                     offset = self._finished.offset(index)
                     if offset is None:
                         raise ValueError(f"row {index} is not finished")
@@ -149,6 +185,18 @@ class Journal:
                     yield record.line
         except OSError as problem:
             raise OlcError(f"{self.path} cannot be read: {problem.strerror}", AGAIN) from problem
+
+    def finished_lines(self) -> Iterator[bytes]:
+        """`lines` of the rows that are done."""
+        return self._lines(index for index in range(self.rows) if index in self._finished)
+
+    def records(self) -> Iterator[bytes]:
+        """The lines of the file that have the rows which are done, to be copied."""
+        with self.path.open("rb") as file:
+            for index in range(self.rows):
+                if (offset := self._finished.offset(index)) is not None:
+                    file.seek(offset)
+                    yield file.readline(journal_format.LONGEST_LINE)
 
     def finish(self, output: OutputRecord) -> None:
         """Replace the rows, in one step, by a line that marks OUTPUT as complete; the journal is closed.
@@ -188,15 +236,18 @@ class Journal:
         """Read the file: the header, which rows are finished, and where the complete lines end."""
         with self.path.open("rb") as file:
             self._header = journal_format.read_header(file, self.path)
+            self.over = bool(self._header.pop(OVER, False))
             self._size = file.tell()
             for end, record in journal_format.read_records(file):
                 self._size = end
                 if record is None or (record.index is not None and record.index >= self.rows):
                     self.damaged += 1
-                elif record.index is None:
-                    self.output = OutputRecord(**json.loads(record.line))
-                else:
+                elif record.index is not None:
                     self._finished.set(record.index, record.code, record.offset)
+                elif (output := journal_format.decode_output(record.line)) is not None:
+                    self.output = output
+                else:
+                    self.damaged += 1
 
     def _open_for_appending(self) -> None:
         """Cut off a torn end, and open the file where the next line goes."""
@@ -252,6 +303,7 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a journal's rows are those of this run; False if it has none. Raises UsageError if they are another run's."""
     with path.open("rb") as file:
         header = journal_format.read_header(file, path)
+        header.pop(OVER, None)
         changed = differences(header, wanted)
         if not changed:
             return True

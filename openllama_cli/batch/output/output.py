@@ -1,6 +1,7 @@
 """OUTPUT and the files beside it: what is refused before a model is loaded, and how finished rows become a file."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shlex
@@ -12,7 +13,11 @@ from pathlib import Path
 from openllama_cli.batch.journal.disk import replacing
 from openllama_cli.batch.journal.format import OutputRecord
 from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.formats import check_suffix, encode
 from openllama_cli.errors import OlcError, UsageError
+
+# What a system answers that has no files without a name (None: it does not even know the flag).
+_NO_TMPFILE = {None, errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ def check_output(path: Path, input_path: Path | None, *, restart: bool = False) 
     link, or the input is one of the files beside it; it exists and no journal says that this command made it (restart allows
     that).
     """
+    check_suffix(path)
     files = OutputFiles.of(path)
     try:
         _check_kind(path, files.output)
@@ -71,22 +77,24 @@ def open_journal(
     """The journal of OUTPUT, as `Journal.open`, with what only a look at OUTPUT can tell.
 
     A journal that says "complete" while OUTPUT was removed is started over. Raises UsageError when OUTPUT was changed since it
-    was completed (code "output_changed"), or when all rows of the journal were lost while OUTPUT is there ("journal_damaged").
+    was completed (code "output_changed"), or when OUTPUT is there and the journal has no rows, though it did not begin over it
+    ("journal_damaged").
     """
-    journal = Journal.open(files.journal, header, rows, retry_errors=retry_errors, restart=restart)
+    over = restart and files.output.exists()
+    journal = Journal.open(files.journal, header, rows, retry_errors=retry_errors, restart=restart, over=over)
     if journal.output is not None and not files.output.exists():
         journal = Journal.open(files.journal, header, rows, restart=True)
-    elif journal.output is not None and not _is(files.output, journal.output):
+    elif journal.output is not None and not is_output(files.output, journal.output):
         raise UsageError(
             f"{files.output} was changed after it was completed",
             "choose another -o to keep it, or generate it again with --restart",
             code="output_changed",
         )
-    elif (journal.damaged or journal.torn) and not journal.counts.done and not retry_errors and files.output.exists():
+    elif not (journal.counts.done or journal.over or retry_errors) and files.output.exists():
         # It may have said "complete": hours of work are not repeated, over a finished file, without being asked to.
         journal.close()
         raise UsageError(
-            f"{files.journal} is damaged: none of its rows are left, but {files.output.name} exists",
+            f"{files.journal} has no rows, but {files.output.name} exists: the journal was damaged, or is another run's",
             "choose another -o to keep it, or generate it again with --restart",
             code="journal_damaged",
         )
@@ -94,7 +102,8 @@ def open_journal(
 
 
 def write_output(journal: Journal, path: Path) -> OutputRecord:
-    """Write the rows of a journal to `path` in the order of the input, a line per row; the file appears complete, in one step.
+    """Write the rows of a journal to `path` in the order of the input, in the format of its suffix; the file appears complete,
+    in one step.
 
     All rows must be done. If none failed the journal is then closed, and reduced to a line that marks OUTPUT as complete;
     else it is kept for --retry-errors. Streams: no more than a row is in memory. Raises OlcError, with OUTPUT as it was and the
@@ -105,10 +114,9 @@ def write_output(journal: Journal, path: Path) -> OutputRecord:
     digest = hashlib.sha256()
     size = 0
     with replacing(files.output, files.temporary) as file:
-        for line in journal.lines():
-            digest.update(line)
-            digest.update(b"\n")
-            size += file.write(line) + file.write(b"\n")
+        for part in encode(path, journal.lines):
+            digest.update(part)
+            size += file.write(part)
     written = OutputRecord(journal.rows, size, digest.hexdigest())
     if not journal.counts.failed:
         # OUTPUT is there: a disk too full for one more line only means that the next run writes it again from the journal.
@@ -117,7 +125,7 @@ def write_output(journal: Journal, path: Path) -> OutputRecord:
     return written
 
 
-def _is(path: Path, output: OutputRecord) -> bool:
+def is_output(path: Path, output: OutputRecord) -> bool:
     """Whether a file is what was written as OUTPUT."""
     try:
         if path.stat().st_size != output.bytes:
@@ -166,10 +174,19 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _check_writable(files: OutputFiles) -> None:
-    """Make and remove a file beside OUTPUT, with as long a name as any that will be needed."""
-    probe = files.output.with_name(f"{files.output.name}.{os.getpid():011d}")
+    """Write a file beside OUTPUT that nothing is left of, not even by a kill: it has no name where the system allows that."""
+    folder, longest = files.output.parent, files.journal.name + ".tmp"
+    if len(os.fsencode(longest)) > os.pathconf(folder, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     try:
-        probe.write_bytes(b"olc")
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except (AttributeError, OSError) as problem:
+        if getattr(problem, "errno", None) not in _NO_TMPFILE:
+            raise
+        probe = files.output.with_name(f"{files.output.name}.{os.getpid():011d}")
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        probe.unlink(missing_ok=True)
+    try:
+        os.write(descriptor, b"olc")
     finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -39,7 +39,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The completion; in OpenAI's shape that of its choice, with the prompt in front if the row has `echo`."""
+        """The completion, with the prompt in front if the row has `echo`; in OpenAI's shape that of its choice."""
         document = self.document
         text: str = document["response"]["body"]["choices"][0]["text"] if "response" in document else document["text"]
         return text
@@ -111,30 +111,42 @@ class Results:
 
 def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: str) -> Result:
     """A row that was completed. model: its name, for OpenAI's shape."""
-    from openllama_cli.generation.text.completion import choice, openai_reason, usage
+    from openllama_cli.generation.text.completion import choice, usage
 
-    if not row.openai:
-        reason = openai_reason(completion.finish_reason)
-        return Result(row.index, None, _document(row, completion.text, reason, usage([completion]), None))
     assert row.sampling is not None
-    echo = (row.prompt or "") if row.echo else None
+    echo = _echo(row, completion, tokenizer) if row.echo else None
+    result = choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)
+    if not row.openai:
+        document = _document(row, result["text"], result["finish_reason"], usage([completion]), None)
+        if result["logprobs"] is not None:
+            document["logprobs"] = result["logprobs"]
+        return Result(row.index, None, document | dict(row.carried))
     body = {
         "id": f"cmpl-{row.index}",
         "object": "text_completion",
         # The time would make other bytes of the same result.
         "created": 0,
         "model": model,
-        "choices": [choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)],
+        "choices": [result],
         "usage": usage([completion]),
     }
     return Result(row.index, None, _openai_document(row, 200, body, None))
+
+
+def _echo(row: Row, completion: "Completion", tokenizer: "Tokenizer") -> str:
+    """The prompt's text; of token ids up to where the completion's text begins, which has what they left unfinished."""
+    if row.prompt is not None:
+        return row.prompt
+    ids = completion.prompt
+    text = tokenizer.decode(ids)
+    return text[: len(text) - tokenizer.unfinished(ids)] if completion.scored else text
 
 
 def failure(row: Row, code: str, message: str) -> Result:
     """A row that failed."""
     error = {"code": code, "message": message}
     if not row.openai:
-        return Result(row.index, code, _document(row, None, None, None, error))
+        return Result(row.index, code, _document(row, None, None, None, error) | dict(row.carried))
     status = _SERVER_ERROR if code in _ENDED_BY_US else _BAD_REQUEST
     body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     return Result(row.index, code, _openai_document(row, status, body, error))

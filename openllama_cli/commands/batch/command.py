@@ -2,12 +2,14 @@
 
 import hashlib
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -18,13 +20,13 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.model import open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, template_option
-from openllama_cli.commands.shared.prompt_input import unescape_stops
+from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.terminal.streams import is_terminal, notice
+from openllama_cli.terminal.streams import is_terminal, notice, out
 
 EXAMPLES = """\b
 Examples:
@@ -37,13 +39,13 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("source", metavar="INPUT", shell_complete=suggest.files)
+@click.argument("source", metavar="INPUT", required=False, shell_complete=suggest.files)
 @click.option(
     "-o",
     "--output",
     metavar="OUTPUT",
     show_default="INPUT with .completions.jsonl",
-    help="Output file, JSON Lines.",
+    help="Output file: JSON Lines, or .csv, .tsv, .txt (one text per line); - is stdout.",
     shell_complete=suggest.files,
 )
 @click.option(
@@ -55,8 +57,18 @@ Examples:
     shell_complete=suggest.choices(*get_args(FormatName)),
 )
 @template_option("Fill a prompt template with each row's columns.")
+@click.option(
+    "--carry",
+    default="all",
+    show_default=True,
+    metavar="all|none|FIELD,…",
+    help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
+)
 @escape_option("--stop")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows per batch.")
+@click.option(
+    "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
+)
 @click.option("--retry-errors", is_flag=True, help="Retry only the rows that failed.")
 @click.option("--restart", is_flag=True, help="Start over, discarding earlier results.")
 @click.option(
@@ -81,12 +93,14 @@ Examples:
 @sampling_options(SamplingConfig())
 @model_options
 def command(
-    source: str,
+    source: str | None,
     output: str | None,
     format_name: str | None,
     template: str | None,
+    carry: str,
     escape: bool,
     batch_size_text: str,
+    peek: str | None,
     retry_errors: bool,
     restart: bool,
     engine: str,
@@ -105,6 +119,11 @@ def command(
     complete: run the same command again to resume after a crash; once all is done, it does nothing. Rows that sample
     without a seed use --seed, or 0.
     """
+    if peek is not None:
+        _peek(Path(peek))
+        return
+    if source is None:
+        raise missing("INPUT", "name a file of prompts, or - for stdin")
     batch_size = _parse_batch_size(batch_size_text)
     ray_options = parse_engine(engine, ray_address, workers)
     if ray_options is not None:
@@ -115,32 +134,51 @@ def command(
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
-    settings = RowSettings(prompt_template, _defaults(given, prompt_template))
+    settings = RowSettings(
+        prompt_template,
+        _defaults(given, prompt_template),
+        carry=Carry.parse(carry),
+        model=spec.model,
+        fixed_length="max_tokens" in given,
+    )
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
     # Not before the options are known to be right: a usage error is to be as quick as help.
     from openllama_cli.batch.input.precheck import precheck
+    from openllama_cli.batch.output.extend import Earlier, extend
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
 
     fmt = input_format(Path(source), format_name)
-    if output == "-":
-        raise UsageError("OUTPUT cannot be stdout", "name a file: it appears when it is complete")
     if not from_stdin:
         check_input(Path(source))
+    if output in ("-", "/dev/stdout"):
+        if retry_errors or restart or json_progress:
+            option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
+            raise UsageError(f"{option} needs an OUTPUT that is a file", f"leave out {option}, or give -o a file name")
+        options = {"batch_size": batch_size, "ray": ray_options, "annotate": annotator}
+        _stream(source, fmt, settings, spec, options)
+        return
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
         if from_stdin:
             _keep_stdin(path, restart=restart)
-        summary = precheck(path, fmt, settings)
+        earlier = None if restart else Earlier.of(files)
+        summary = precheck(path, fmt, settings, beginning=None if earlier is None else earlier.rows)
         opened = open_model(spec)
         header = batch_header(opened, spec, settings, fmt, summary)
         if annotator is not None:
             annotator.open()
             header["options"] |= annotator.options
+        if earlier is not None and summary.rows > earlier.rows and summary.beginning == earlier.rows_sha256:
+            kept = extend(files, header, summary.rows)
+            if kept is not None:
+                notice(
+                    f"olc: {source} has {summary.rows - earlier.rows} more rows; {kept} of the {earlier.rows} before are done"
+                )
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:
                 files.spool.unlink(missing_ok=True)
@@ -162,7 +200,9 @@ def command(
             )
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
-                batch.run(read_rows(path, fmt, settings, skip=journal.done, on_bytes=digest.update))
+                # Rows that were appended meanwhile are none of this run's; reading on to the end shows that they are there.
+                skip = lambda index: index >= summary.rows or journal.done(index)  # noqa: E731
+                batch.run(read_rows(path, fmt, settings, skip=skip, on_bytes=digest.update))
                 if digest.hexdigest() != summary.sha256:
                     raise OlcError(
                         f"{source} was changed during the run",
@@ -172,6 +212,45 @@ def command(
             write_output(journal, files.output)
             files.spool.unlink(missing_ok=True)
             batch.report(target)
+
+
+def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec, options: dict[str, Any]) -> None:
+    """A batch to stdout: rows in the order of the input as they finish, and nothing to resume from."""
+    from openllama_cli.batch.input.precheck import precheck
+    from openllama_cli.batch.output.stream import RowStream
+
+    with tempfile.TemporaryDirectory(prefix="olc-") as folder, GracefulStop() as stop:
+        path = Path(source)
+        if source == "-":
+            path = Path(folder) / "stdin"
+            _keep_stdin(path, restart=False)
+        summary = precheck(path, fmt, settings)
+        opened = open_model(spec)
+        header = batch_header(opened, spec, settings, fmt, summary)
+        if options["annotate"] is not None:
+            options["annotate"].open()
+        rows = RowStream(summary.rows, lambda line: out(line.decode()))
+        batch = Batch(rows, summary, stop, opened, spec, settings, header, **options, spooled=None, as_json=False)
+        batch.run(row for row in read_rows(path, fmt, settings) if row.index < summary.rows)
+        batch.report(Path("stdout"))
+
+
+def _peek(output: Path) -> None:
+    from openllama_cli.batch.journal.journal import Journal
+    from openllama_cli.batch.output.output import OutputFiles
+
+    files = OutputFiles.of(output)
+    if not files.journal.exists():
+        state = "it is finished" if files.output.exists() else "it does not exist"
+        raise UsageError(
+            f"there is no unfinished batch of {output}: {state}", "name the -o of a batch that runs or was stopped"
+        )
+    journal = Journal.peek(files.journal)
+    if journal.complete:
+        raise UsageError(f"{output} is complete", f"all {journal.rows} rows are in it")
+    for line in journal.finished_lines():
+        out(line.decode() + "\n")
+    notice(f"olc: {journal.counts.done} of {journal.rows} rows are done, {journal.counts.failed} of them failed")
 
 
 def _parse_batch_size(text: str) -> int | None:

@@ -114,7 +114,15 @@ class Batch:
 
     def run(self, rows: Iterable[Row]) -> None:
         """Work through the rows that are not done. A signal ends it, with the command that resumes it printed."""
+        try:
+            self._run(rows)
+        except (KeyboardInterrupt, Terminated):
+            self._stopped()
+            raise
+
+    def _run(self, rows: Iterable[Row]) -> None:
         with self._runner() as runner:
+            self.stop.running = True
             shown = BatchProgress(self.summary.rows, self.journal.counts.done, as_json=self.as_json)
             complete = False
             try:
@@ -124,12 +132,9 @@ class Batch:
                 self._results.flush()
                 self.stop.finish()
                 complete = True
-            except (KeyboardInterrupt, Terminated):
-                shown.finish(done=False)
-                self._stopped()
-                raise
             finally:
                 shown.finish(done=complete)
+                self.stop.running = False
             seconds, rows_done = shown.seconds, runner.progress.rows
         self._speed = f"{rows_done} row{'s' * (rows_done != 1)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
 
@@ -140,10 +145,10 @@ class Batch:
         notice(f"{text} ({self._speed})" if self._speed else text)
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
-            raise RowsFailedError(
-                f"{counts.failed} of {self.summary.rows} rows failed: {by_code}",
-                f"their lines in {target.name} say why; --retry-errors retries them; a corrected input needs --restart",
-            )
+            remedy = f"their lines in {target.name} say why"
+            if self.journal.kept:
+                remedy += "; --retry-errors retries them; a corrected input needs --restart"
+            raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", remedy)
 
     @contextlib.contextmanager
     def _runner(self) -> "Iterator[Runner | RayRunner]":
@@ -185,6 +190,11 @@ class Batch:
         with contextlib.suppress(OlcError):  # The interrupt is what counts now; opening it again finds what is there.
             self._results.flush()
             self.journal.close()
+        if not self.journal.kept:
+            notice(
+                f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; give -o a file to resume from"
+            )
+            return
         # Without --restart, which would throw away what is done.
         command = shlex.join(["olc", *(argument for argument in sys.argv[1:] if argument != "--restart")])
         if self.spooled is not None:
@@ -195,13 +205,14 @@ class Batch:
 class GracefulStop:
     """Handles SIGINT and SIGTERM while its context lasts; only in the main thread.
 
-    requested: whether to begin no more rows. After the first signal the context's work has `GRACE_SECONDS`; then, or at a
-    second signal, KeyboardInterrupt (SIGINT) or Terminated (SIGTERM) is raised in it. If the work ends before that, `finish`
-    raises it.
+    requested: whether to begin no more rows. running: whether rows are in flight; else a signal ends the work at once. After a
+    first signal the context's work has `GRACE_SECONDS`; then, or at a second signal, KeyboardInterrupt (SIGINT) or Terminated
+    (SIGTERM) is raised in it. If the work ends before that, `finish` raises it.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.running = False
         self._number = signal.SIGINT
         self._before: dict[signal.Signals, Any] = {}
 
@@ -222,7 +233,7 @@ class GracefulStop:
 
     def _first(self, number: int, frame: FrameType | None) -> None:
         self._number = signal.Signals(number)
-        if self.requested:
+        if self.requested or not self.running:
             self._raise()
         self.requested = True
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)

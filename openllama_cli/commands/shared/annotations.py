@@ -29,9 +29,12 @@ class PipelineOptions:
 
     def open(self) -> "Pipeline":
         """Load the pipeline, or the blank one of the language, and say which. Raises OlcError."""
-        from openllama_cli.annotation.pipeline import find_pipeline, open_pipeline
+        from openllama_cli.terminal.progress import working
 
-        pipeline = open_pipeline(find_pipeline(self.pipeline, self.language))
+        with working("loading spaCy"):
+            from openllama_cli.annotation.pipeline import find_pipeline, open_pipeline
+
+            pipeline = open_pipeline(find_pipeline(self.pipeline, self.language))
         if pipeline.trained and self.pipeline is None:
             note(f"annotated with {pipeline.name}")
         tell_notes(pipeline)

@@ -6,7 +6,7 @@ from openllama_cli.generation import session
 from openllama_cli.models import opened as models
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.system.progress import Progress
+from openllama_cli.system.progress import Progress, shown
 from openllama_cli.terminal.streams import note, notice
 
 if TYPE_CHECKING:
@@ -33,4 +33,6 @@ def open_model(spec: ModelSpec) -> OpenedModel:
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
-    return session.load_model(opened, spec, one_row=one_row, progress=_progress(), notice=note)
+    progress = _progress()
+    with shown(progress, f"loading {opened.folder.name}", None):  # What is imported first takes seconds.
+        return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)

@@ -1,5 +1,6 @@
 """Where a prompt comes from: the argument, a file, stdin, or a template filled from any of them."""
 
+import codecs
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import click
 
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
+from openllama_cli.system import convert
 from openllama_cli.terminal.streams import hint
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -81,6 +83,7 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
         return read_stdin()
     if prompt is None:
         raise missing(wanted, 'give it as an argument, such as "Q: What is the largest animal?"')
+    prompt = argument(prompt)
     return unescape(prompt) if escape else prompt
 
 
@@ -99,7 +102,7 @@ def stdin_has_input() -> bool:
 
 
 def read_stdin() -> str:
-    """All of stdin, byte for byte."""
+    """All of stdin, byte for byte, without a byte order mark at its start."""
     if sys.stdin is None:
         raise UsageError("stdin is closed", "give the text as an argument")
     return _decode(sys.stdin.buffer.read(), "stdin")
@@ -125,11 +128,35 @@ def _read_file(path: Path) -> str:
 
 
 def _decode(data: bytes, name: str) -> str:
+    mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     try:
-        return data.decode()
+        return data[mark:].decode()
     except UnicodeDecodeError as error:
-        cause = f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise UsageError(cause, "convert it, for example with iconv -t UTF-8") from error
+        encoding = convert.wide_encoding(data)
+        if name == "stdin":
+            remedy = f"pipe it through iconv -f {encoding or convert.narrow_encoding(data)} -t UTF-8"
+        elif encoding is not None:
+            remedy = f"convert it: {convert.to_utf8(Path(name), encoding)}"
+        else:
+            line = convert.to_utf8(Path(name), convert.narrow_encoding(data))
+            remedy = f"convert it; if it is Western European: {line}"
+        cause = f"{name} is not UTF-8: byte 0x{data[mark + error.start]:02x} at offset {mark + error.start}"
+        raise UsageError(cause, remedy, code="not_text") from error
+
+
+def argument(text: str) -> str:
+    """A text from the command line, as it was typed: Python reads UTF-8 as something else where the locale is ASCII."""
+    if text.isascii() or "utf" in sys.getfilesystemencoding().lower():
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        name = next((name for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "LC_ALL")
+        raise UsageError(
+            f"the text is not ASCII, and the locale ({name}={os.environ.get(name, '')}) is",
+            "export LC_ALL=C.UTF-8, then run the command again",
+            code="locale",
+        ) from None
 
 
 def unescape(text: str) -> str:

@@ -21,7 +21,7 @@ from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.hub.cache import list_cached
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
+from openllama_cli.system.paths import expanded, hub_cache_dir, hub_endpoint, hub_offline
 from openllama_cli.system.progress import Progress
 from openllama_cli.version import __version__
 
@@ -160,7 +160,7 @@ def _token(env: Mapping[str, str]) -> str | None:
     if env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN"):
         return "HF_TOKEN" if env.get("HF_TOKEN") else "HUGGING_FACE_HUB_TOKEN"
     home = env.get("HF_HOME") or str(Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    file = Path(env.get("HF_TOKEN_PATH") or Path(home) / "token").expanduser()
+    file = expanded(Path(env.get("HF_TOKEN_PATH") or Path(home) / "token"))
     try:
         return "saved" if file.is_file() and file.stat().st_size else None
     except OSError:

@@ -40,7 +40,7 @@ class SamplingConfig:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _require(self.max_tokens >= 0, "--max-tokens", self.max_tokens, "0 or more")
+        _require(0 <= self.max_tokens < 1 << 31, "--max-tokens", self.max_tokens, "0 or more, but no more than 2147483647")
         _require(0 <= self.temperature < math.inf, "--temperature", self.temperature, "0 (greedy) or more")
         _require(0 < self.top_p <= 1, "--top-p", self.top_p, "more than 0 and at most 1")
         _require(self.top_k >= 0, "--top-k", self.top_k, "0 (off) or more")
@@ -95,4 +95,6 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 
 def _require(holds: bool, flag: str, value: object, allowed: str) -> None:
     if not holds:
+        if isinstance(value, int) and value.bit_length() > 64:  # thousands of digits could not even be printed
+            raise UsageError(f"{flag} is too large", f"give {allowed}")
         raise UsageError(f"{flag} {value} is out of range", f"give {allowed}")

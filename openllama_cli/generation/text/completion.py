@@ -1,15 +1,15 @@
 """The result of a row: its text and tokens, its form in OpenAI's `text_completion` objects, and how long it took."""
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from openllama_cli.errors import ModelError
 from openllama_cli.generation.decode.loop import FinishReason, Scored
 from openllama_cli.generation.text.incremental import IncrementalDecoder
 from openllama_cli.generation.text.stream import TextStep
-from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.base import Tokenizer, unfinished_bytes
 
 
 @dataclass
@@ -67,50 +67,97 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
     """OpenAI's `logprobs`: tokens, their log-probabilities and alternatives, and where each starts in the choice's text.
 
     With an echo the prompt's tokens come first, BOS included; nothing predicts BOS, so its log-probability is null.
-    Tokens that are entirely part of a removed stop string are left out.
+    A final EOS is listed, as by OpenAI and vLLM: whoever counts prompt + max_tokens entries (lm-evaluation-harness) would
+    lose a token without it. Tokens that are entirely part of a removed stop string are left out.
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
-        entries += zip(completion.prompt_scored, _offsets(tokenizer, (), completion.prompt), strict=True)
+        # A normalizer may have shortened or lengthened the text; no token starts after its end.
+        offsets = [min(offset, len(echo)) for offset in token_offsets(tokenizer, (), completion.prompt)]
+        entries += zip(completion.prompt_scored, offsets, strict=True)
     start = len(echo or "")
-    offsets = _offsets(tokenizer, completion.prompt, [scored.token for scored in completion.shown])
+    offsets = token_offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])
     end = len(completion.text)
-    for scored, offset in zip(completion.shown, offsets, strict=True):
+    for scored, offset in zip(completion.scored, offsets, strict=True):
         if offset < end or completion.finish_reason != "stop":
             entries.append((scored, start + min(offset, end)))
     return {
-        "tokens": [token_text(tokenizer, scored.token) for scored, _ in entries],
+        "tokens": [tokenizer.text(scored.token) for scored, _ in entries],
         "token_logprobs": [scored.logprob for scored, _ in entries],
-        "top_logprobs": [_by_text(tokenizer, scored.top) if scored.logprob is not None else None for scored, _ in entries],
+        "top_logprobs": [alternatives(tokenizer, scored) if scored.logprob is not None else None for scored, _ in entries],
         "text_offset": [offset for _, offset in entries],
     }
 
 
-def token_text(tokenizer: Tokenizer, token: int) -> str:
-    r"""A token as OpenAI spells it: its text; a byte of a longer character as ``bytes:\xe3``."""
-    piece = tokenizer.piece(token)
-    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
-        value = int(byte.group(1), 16)
-        return chr(value) if value < 0x80 else f"bytes:\\x{value:02x}"
-    return piece.replace("▁", " ")
+def alternatives(tokenizer: Tokenizer, scored: Scored) -> dict[str, float]:
+    """The most likely tokens in a token's place, by their texts, and the token itself: K entries, or K + 1.
+
+    A second id with the same text, or one without a piece, is `token 259`. The order is by probability.
+    """
+    if scored.logprob is None:
+        return {}
+    own = (scored.token, scored.logprob)
+    found = {_text(tokenizer, scored.token): own}
+    for token, logprob in scored.top:
+        if token != scored.token:
+            text = _text(tokenizer, token)
+            found[f"token {token}" if text in found else text] = (token, logprob)
+    ranks = {token: rank for rank, (token, _) in enumerate(scored.top)}
+    ordered = sorted(found.items(), key=lambda entry: ranks.get(entry[1][0], len(ranks)))
+    return {text: logprob for text, (_, logprob) in ordered}
 
 
-def _by_text(tokenizer: Tokenizer, top: Sequence[tuple[int, float]]) -> dict[str, float]:
-    # Two ids may have the same text; the more likely one comes first and is kept.
-    by_text: dict[str, float] = {}
-    for token, logprob in top:
-        by_text.setdefault(token_text(tokenizer, token), logprob)
-    return by_text
+def _text(tokenizer: Tokenizer, token: int) -> str:
+    try:
+        return tokenizer.text(token)
+    except ModelError:  # A row of the model's embedding that its tokenizer has no piece for.
+        return f"token {token}"
 
 
-def _offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """Where each token starts in the text of `tokens` after `prefix`, in characters."""
+def token_offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Where each token starts in the text of `tokens` after `prefix`, in characters.
+
+    The text from one offset to the next is what the token adds to it. A character of several tokens belongs to the one that
+    completes it; bytes that never become a character belong to their own tokens, as the U+FFFD that stand for them.
+    """
     decoder = IncrementalDecoder(tokenizer, prefix)
-    offsets, length = [], 0
-    for token in tokens:
-        offsets.append(length)
-        length += len(decoder.push(token))
+    offsets: list[int] = []
+    length = 0
+    # Tokens whose last bytes may become a character with later ones, and the U+FFFD that stand for these until then.
+    waiting: list[int] = []
+    held = 0
+    for place, token in enumerate(tokens):
+        lost = held > 0 and not _continues(tokenizer, tokens[:place], token)
+        text = decoder.push(token)
+        if lost:
+            _settle(offsets, waiting, length, held)
+        offsets.append(length + held if lost else length)
+        length += len(text)
+        waiting = [] if lost or not decoder.held or text else waiting
+        held = len(decoder.held)
+        if held:
+            waiting.append(place)
+    _settle(offsets, waiting, length, held)
     return offsets
+
+
+def _settle(offsets: list[int], waiting: Sequence[int], length: int, held: int) -> None:
+    """Give tokens whose bytes became no character their shares of the `held` U+FFFD at `length`."""
+    for number, place in enumerate(waiting[1:], start=1):
+        offsets[place] = length + min(number, held)
+
+
+def _continues(tokenizer: Tokenizer, before: Sequence[int], token: int) -> bool:
+    """Whether a token's bytes go on with the character that the tokens before it began."""
+    tail = b"".join(tokenizer.token_bytes(one) or b"|" for one in before[-3:])
+    begun = tail[len(tail) - unfinished_bytes(tail) :]
+    data = tokenizer.token_bytes(token) or b"|"
+    # A decoder finds out at which byte the character is broken, if it is.
+    try:
+        (begun + data).decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(begun) or unfinished_bytes(begun + data) == len(begun + data)
+    return True
 
 
 @dataclass

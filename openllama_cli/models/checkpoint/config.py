@@ -16,6 +16,8 @@ from openllama_cli.models.model_files import damaged, read_object
 
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie", "attention_bias", "mlp_bias")
+# Their weights are a Llama's, whichever of them saved it; LLaMAForCausalLM is the name in the first conversions.
+_CLASSES = ("llamaforcausallm", "llamamodel", "optimizedmodule", "peftmodelforcausallm")
 _ACTIVATIONS = ("silu", "swish", "relu", "relu2", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 
 
@@ -84,9 +86,10 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     if kind != "llama":
         what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
-    if not isinstance(classes, list) or "LlamaForCausalLM" not in classes:
+    named = classes if isinstance(classes, list) else [classes]
+    if not any(isinstance(name, str) and name.lower() in _CLASSES for name in named):
         raise ModelError(
-            f"{file} describes {classes!r}, not a LlamaForCausalLM",
+            f"{file} describes {short(classes)}, not a LlamaForCausalLM",
             "use a Llama that predicts the next token; see `olc models list`",
         )
     quantization = raw.get("quantization_config")

@@ -17,6 +17,7 @@ from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
 from openllama_cli.models.checkpoint.shape import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
+from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -93,6 +94,7 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress) -> 
     device, dtype = torch.device("cpu"), getattr(torch, checkpoint.dtype)
     bar = shown(progress, f"converting {checkpoint.path.name}", checkpoint.tensor_bytes)
     with bar, explained(checkpoint, device, dtype, os_errors=False):
+        check_storages(checkpoint.storages)
         source = TensorSource(checkpoint)
         plan = _plan(checkpoint, source)
         tensors = ((name, source.get(name)) for name in plan)
@@ -143,7 +145,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
     # Without it transformers adds no BOS, and a Llama without BOS writes nonsense.
-    write_json(folder / "tokenizer_config.json", {"add_bos_token": True, **settings})
+    write_json(folder / "tokenizer_config.json", {"add_bos_token": tokenizer.bos_id is not None, **settings})
 
 
 def _tokenizer_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:

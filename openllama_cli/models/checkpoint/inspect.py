@@ -5,19 +5,40 @@ loading: a wrong folder, a config.json that olc does not load, a missing shard, 
 over or of another shape than config.json says. (transformers fills missing weights with random numbers and only warns.)
 """
 
+import contextlib
 import re
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import check_config
+from openllama_cli.models.checkpoint.hugging_face import (
+    HEAD,
+    WeightFiles,
+    complete_beside,
+    llama_names,
+    other_shards,
+    refuse_wrapped,
+    weight_files,
+)
 from openllama_cli.models.checkpoint.meta import read_meta, shard_files
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
-from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape, StoredBytes, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
-from openllama_cli.models.model_files import TOKENIZER_FILES, WEIGHT_FILES, Format, damaged, fetch_again, read_object
+from openllama_cli.models.model_files import (
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+    Format,
+    brief,
+    damaged,
+    is_there,
+    parsing,
+    read_object,
+)
+from openllama_cli.models.stand_ins import refuse_file_as_model
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import locate
 
@@ -33,7 +54,8 @@ class Checkpoint:
     files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
     config.json, None for Meta's format. tensors: the weights under their Hugging Face names (for Meta's format as they are
     once joined), without leftovers, in the order of the files; layout: where each of them lies. dtype: the one most bytes are
-    stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk.
+    stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk. plain: whether transformers
+    finds the same weights in the folder by itself. storages: of PyTorch files, for `torch_files.check_storages`.
     """
 
     path: Path
@@ -47,6 +69,8 @@ class Checkpoint:
     dtype: str
     tokenizer_files: tuple[Path, ...]
     bytes: int
+    plain: bool
+    storages: dict[Path, tuple[StoredBytes, ...]]
 
     @property
     def tensor_bytes(self) -> int:
@@ -61,14 +85,14 @@ def inspect(path: Path) -> Checkpoint:
     for a folder that olc cannot load, saying which file is wrong and how.
     """
     try:
-        _refuse_other_paths(path)
-        if _is_meta(path):
-            config, shape, weights = read_meta(path)
-            return _checked(path, "meta", config, None, shape, weights)
-        return _inspect_hugging_face(path)
+        with parsing(path):
+            if not path.is_dir():
+                raise refuse_file_as_model(path, str(path))
+            return _inspect_meta(path) if _is_meta(path) else _inspect_hugging_face(path)
     except OSError as error:
         raise ModelError(
-            f"{error.filename or path} cannot be read: {error.strerror or error}", "check the file and its permissions"
+            f"{brief(str(error.filename or path), 300)} cannot be read: {error.strerror or error}",
+            "check the file and its permissions",
         ) from error
 
 
@@ -87,62 +111,62 @@ def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
+def _inspect_meta(folder: Path) -> Checkpoint:
+    config, shape, weights = read_meta(folder)
+    return _checked(folder, "meta", config, None, shape, weights)
+
+
 def _inspect_hugging_face(folder: Path) -> Checkpoint:
     config_json = read_object(folder / "config.json")
     config, shape = check_config(folder / "config.json", config_json)
-    format_, files, index, named = _weight_files(folder)
-    read = read_safetensors_header if format_ == "safetensors" else read_torch_header
+    expected = shape.tensors().keys() | {HEAD}
+
+    def read(weights: WeightFiles) -> Checkpoint:
+        return _checked(folder, weights.format, config, config_json, shape, _stored(weights, expected))
+
+    found = weight_files(folder)
+    if not found:
+        raise ModelError(f"{folder} has a config.json but no weights ({_listing(folder)})", _advice(folder))
+    first, *others = found
+    try:
+        if isinstance(first, ModelError):
+            raise first
+        return read(first)
+    except ModelError as error:
+        others += [WeightFiles(format_, shards, plain=False) for format_, shards in other_shards(folder)]
+        complete = None
+        with contextlib.suppress(ModelError):
+            complete = _inspect_meta(folder) if shard_files(folder) and is_there(folder / "params.json") else None
+        for other in reversed([other for other in others if isinstance(other, WeightFiles)]):
+            with contextlib.suppress(ModelError):
+                complete = read(other)
+        if complete is None:
+            raise
+        raise complete_beside(error, folder, complete.files) from error
+
+
+def _stored(weights: WeightFiles, expected: Set[str]) -> StoredWeights:
+    """What the headers of the files say, under the names that transformers takes theirs for."""
     tensors: dict[str, TensorInfo] = {}
     layout: dict[str, StoredTensor] = {}
-    for file in files:
-        header = read(file)
-        twice = header.keys() & tensors.keys()
-        if twice:
-            raise damaged(file, f"contains {min(twice)}, which another shard contains too")
-        tensors |= header
-        layout |= {name: StoredTensor(name, (file,)) for name in header}
-    if named - tensors.keys():
-        raise damaged(index, f"lists {min(named - tensors.keys())}, which none of its files contains")
-    return _checked(folder, format_, config, config_json, shape, StoredWeights(files, tensors, layout))
-
-
-def _weight_files(folder: Path) -> tuple[Format, tuple[Path, ...], Path, set[str]]:
-    """The weights of a Hugging Face folder: format, files, index, and the names in the index (none where one file has all).
-
-    Raises ModelError if there are none, or if the index is broken or names files that are not there.
-    """
-    for format_, name in WEIGHT_FILES.items():
-        single, index = folder / name, folder / f"{name}.index.json"
-        if single.is_file():
-            return format_, (single,), index, set()
-        if index.is_file():
-            return format_, *_indexed(index)
-        if single.is_symlink():
-            raise damaged(single, "is a broken symlink")
-        stem, _, suffix = name.rpartition(".")
-        shards = sorted(file.name for file in folder.glob(f"{stem}-*-of-*.{suffix}"))
-        if shards:
-            raise ModelError(
-                f"{folder} has shards such as {shards[0]} but no {index.name}", f"copy {index.name} into the folder"
-            )
-    raise ModelError(f"{folder} has a config.json but no weights ({_listing(folder)})", _advice(folder))
-
-
-def _indexed(index: Path) -> tuple[tuple[Path, ...], Path, set[str]]:
-    weight_map = read_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise damaged(index, "has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if Path(name).name != name:
-            raise damaged(index, f"names a file outside its folder: {name}")
-    absent = [name for name in names if not (index.parent / name).is_file()]
-    if absent:
-        raise ModelError(
-            f"{index.name} lists {len(names)} files, {len(absent)} of them missing in {index.parent}: {absent[0]}",
-            fetch_again(index.parent / absent[0]),
-        )
-    return tuple(index.parent / name for name in names), index, set(weight_map)
+    storages: dict[Path, tuple[StoredBytes, ...]] = {}
+    for file in weights.files:
+        if weights.format == "safetensors":
+            header = read_safetensors_header(file)
+        else:
+            header, storages[file] = read_torch_header(file)
+        for name, meant in llama_names(header, expected).items():
+            if meant in tensors:
+                here = f"contains {brief(meant)}, which another shard contains too"
+                once_more = f"contains both {brief(name)} and {brief(layout[meant].name)}, which is the same weight"
+                raise damaged(file, once_more if file in layout[meant].files else here)
+            tensors[meant] = header[name]
+            layout[meant] = StoredTensor(name, (file,))
+    names = {stored.name for stored in layout.values()}
+    if weights.index is not None and weights.names - names:
+        raise damaged(weights.index, f"lists {brief(min(weights.names - names))}, which none of its files contains")
+    plain = weights.plain and weights.format == "safetensors" and names == layout.keys()
+    return StoredWeights(weights.files, tensors, layout, storages, plain)
 
 
 def _checked(
@@ -159,15 +183,22 @@ def _checked(
     stored = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     expected = shape.tensors()
     missing = expected.keys() - stored.keys()
-    unexpected = stored.keys() - expected.keys() - ({"lm_head.weight"} if shape.tie else set())
+    unexpected = stored.keys() - expected.keys() - ({HEAD} if shape.tie else set())
     where = files[0] if len(files) == 1 else folder
     source = "params.json" if format_ == "meta" else "config.json"
     packed = [name for name in stored if name.endswith(_PACKED)]
     if packed:
         raise ModelError(
-            f"{where} contains quantized weights, such as {packed[0]}", "use the model's float16 or bfloat16 version"
+            f"{where} contains quantized weights, such as {brief(packed[0])}", "use the model's float16 or bfloat16 version"
         )
     if missing:
+        refuse_wrapped(str(where), stored.keys(), expected.keys() | {HEAD})
+        if missing == {HEAD}:
+            raise ModelError(
+                f"{where} is missing {HEAD}, which turns its output into tokens: it is a LlamaModel without a head",
+                "use the checkpoint of a LlamaForCausalLM; where the head is the embedding, config.json needs "
+                '"tie_word_embeddings": true',
+            )
         raise ModelError(
             f"{where} is missing {len(missing)} of the {len(expected)} weights that {source} describes: {_first(missing)}",
             "use a complete checkpoint: olc does not fill gaps with random numbers",
@@ -181,12 +212,12 @@ def _checked(
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
         if tensor.shape != wanted:
             raise ModelError(
-                f"{where}: {name} has shape {_times(tensor.shape)}, but {source} implies {_times(wanted)}",
+                f"{where}: {brief(name)} has shape {_times(tensor.shape)}, but {source} implies {_times(wanted)}",
                 f"use {source} and weights of the same model",
             )
         if tensor.dtype not in DTYPES:
             raise ModelError(
-                f"{where}: {name} is stored as {tensor.dtype}; olc supports {', '.join(DTYPES)}",
+                f"{where}: {brief(name)} is stored as {tensor.dtype}; olc supports {', '.join(DTYPES)}",
                 "use the model's float16 or bfloat16 version",
             )
     sizes: Counter[str] = Counter()
@@ -206,14 +237,16 @@ def _checked(
         dtype=sizes.most_common(1)[0][0],
         tokenizer_files=(vocabulary, *(file for file in beside if file.is_file() and file != vocabulary)),
         bytes=sum(file.stat().st_size for file in files),
+        plain=weights.plain,
+        storages=weights.storages,
     )
 
 
 def _is_meta(folder: Path) -> bool:
     """Whether a folder is in Meta's format; Hugging Face weights next to it win. Raises ModelError for half of either."""
     shards = shard_files(folder)
-    has_weights = any((folder / f"{name}{end}").is_file() for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
-    has_config, has_params = (folder / "config.json").is_file(), (folder / "params.json").is_file()
+    has_weights = any(is_there(folder / f"{name}{end}") for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
+    has_config, has_params = is_there(folder / "config.json"), is_there(folder / "params.json")
     if has_config and not (shards and has_params):
         return False
     if has_config:
@@ -229,25 +262,12 @@ def _is_meta(folder: Path) -> bool:
     raise ModelError(f"{folder} is not a model folder: it has no config.json ({_listing(folder)})", _advice(folder))
 
 
-def _refuse_other_paths(path: Path) -> None:
-    if path.is_dir():
-        return
-    if not path.exists():
-        raise ModelError(f"{path} does not exist", "check the path; `olc models list` shows available models")
-    if path.suffix == ".gguf":
-        raise ModelError(
-            f"{path} is a GGUF file of llama.cpp, which olc does not read",
-            "use the model's Hugging Face folder (config.json, safetensors, tokenizer.model)",
-        )
-    raise ModelError(f"{path} is a file; a model is a folder", f"give the folder that contains it: {path.parent}")
-
-
 def _listing(folder: Path) -> str:
     """What is in a folder, in a few words."""
     names = sorted(file.name for file in folder.iterdir())
     if not names:
         return "the folder is empty"
-    return f"it contains {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"it contains {', '.join(map(brief, names[:3]))}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _advice(folder: Path) -> str:
@@ -267,7 +287,7 @@ def _advice(folder: Path) -> str:
 def _first(names: set[str]) -> str:
     """The first two of many names, layers in order of number."""
     ordered = sorted(names, key=lambda name: re.sub("[0-9]{1,9}", lambda number: number[0].zfill(9), name))
-    return ", ".join(ordered[:2]) + (", …" if len(ordered) > 2 else "")
+    return ", ".join(map(brief, ordered[:2])) + (", …" if len(ordered) > 2 else "")
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import integer, positive
 from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
-from openllama_cli.models.checkpoint.torch_files import read_torch_header
-from openllama_cli.models.model_files import damaged, read_object
+from openllama_cli.models.checkpoint.torch_files import TorchHeader, read_torch_header
+from openllama_cli.models.model_files import brief, damaged, read_object
+from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -34,16 +35,84 @@ _LAYER = {
 }
 
 
+# consolidated.00.pth, as Meta names them; also consolidated.00-of-02.pth and consolidated.pt, as others copied them.
+_SHARD = re.compile(r"consolidated(?:[._-]([0-9]{2,3})(?:-of-([0-9]{2,3}))?)?\.(?:pth|pt)")
+
+
 def shard_files(folder: Path) -> tuple[Path, ...]:
-    """consolidated.00.pth, .01.pth, … in order; empty if there are none. Raises ModelError if one between is missing."""
-    files = sorted(file for file in folder.iterdir() if re.fullmatch(r"consolidated\.\d\d\.pth", file.name))
-    for number, file in enumerate(files):
-        if file.name != f"consolidated.{number:02d}.pth":
+    """The shards in order: consolidated.00.pth, .01.pth, …; also under the names .pt and 00-of-02. Empty if there are none.
+
+    Raises ModelError if one between is missing, or one is there twice.
+    """
+    shards: dict[int, Path] = {}
+    wanted = 0
+    for file in sorted(folder.iterdir()):
+        match = _SHARD.fullmatch(file.name)
+        if match is None:
+            continue
+        number, of = int(match[1] or 0), int(match[2] or 0)
+        if number in shards:
             raise ModelError(
-                f"{folder} has {files[-1].name} but no consolidated.{number:02d}.pth",
+                f"{folder} has shard {number:02d} under two names, {shards[number].name} and {file.name}",
+                "remove or rename the one that does not belong to the model",
+            )
+        shards[number] = file
+        wanted = max(wanted, of)
+    if shards and wanted in shards and 0 not in shards:  # 1-of-2, 2-of-2.
+        shards = {number - 1: file for number, file in shards.items()}
+    for number in range(max(len(shards), wanted)):
+        if number not in shards:
+            last = shards[max(shards)].name
+            raise ModelError(
+                f"{folder} has {last} but no {_sibling(last, number)}",
                 "copy the missing file into it; each file holds a slice of every matrix",
             )
-    return tuple(files)
+    return tuple(shards[number] for number in sorted(shards))
+
+
+def _sibling(name: str, number: int) -> str:
+    """The name of another shard, in the way that `name` is written."""
+    return re.sub(r"[0-9]{2,3}", f"{number:02d}", name, count=1)
+
+
+def _refuse_incomplete(params_file: Path, params: dict[str, Any], files: tuple[Path, ...], headers: list[TorchHeader]) -> None:
+    """Raise ModelError if there are fewer or more files than slices, or if one file is there under two names.
+
+    How many slices there are follows from the first file: it holds an equal part of the rows of every query matrix.
+    """
+    query = headers[0].tensors.get("layers.0.attention.wq.weight")
+    hidden = params.get("dim")
+    slices = len(files)
+    if query is not None and len(query.shape) == 2 and query.shape[1] == hidden and query.shape[0]:
+        slices = hidden // query.shape[0]
+    if slices > len(files):
+        missing = ", ".join(_sibling(files[-1].name, number) for number in range(len(files), min(slices, len(files) + 3)))
+        missing += ", …" * (slices > len(files) + 3)
+        raise ModelError(
+            f"{params_file.parent} has {len(files)} of {slices} shards; missing: {missing}",
+            "copy the missing files into it; each file holds a slice of every matrix",
+        )
+    if 0 < slices < len(files):
+        part = "all of the model" if slices == 1 else f"1/{slices} of the model"
+        raise ModelError(
+            f"{params_file.parent} has {len(files)} shards, but {files[0].name} holds {part}",
+            f"move {files[slices].name} out of the folder: it is of another model, or a copy",
+        )
+    for number, (file, header) in enumerate(zip(files, headers, strict=True)):
+        for other, others in zip(files[:number], headers[:number], strict=True):
+            if file.samefile(other) or _same_bytes(file, header, other, others):
+                raise ModelError(
+                    f"{file} is the same file as {other.name}: one shard under two names",
+                    f"copy the real {file.name} from its source; each file holds another slice of every matrix",
+                )
+
+
+def _same_bytes(file: Path, header: TorchHeader, other: Path, others: TorchHeader) -> bool:
+    """Whether two files hold the same weights, by their checksums; where they have none, by samples of their bytes."""
+    sums = [(stored.count, stored.crc) for stored in header.storages]
+    if sums != [(stored.count, stored.crc) for stored in others.storages]:
+        return False
+    return any(crc for _, crc in sums) or file_fingerprint(file) == file_fingerprint(other)
 
 
 def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
@@ -57,7 +126,9 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
     params = params["model"] if isinstance(params.get("model"), dict) else params
     if params.get("quantization_args") or params.get("lora_args"):
         raise ModelError(f"{params_file} describes quantized weights", "use the model's bfloat16 version")
-    headers = [read_torch_header(file) for file in files]
+    read = [read_torch_header(file) for file in files]
+    _refuse_incomplete(params_file, params, files, read)
+    headers = [header.tensors for header in read]
     hidden, layers, heads = (integer(params_file, params, key) for key in ("dim", "n_layers", "n_heads"))
     kv_heads = integer(params_file, params, "n_kv_heads", heads)
     if hidden % heads or (hidden // heads) % 2 or heads % kv_heads:
@@ -73,7 +144,7 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
     unknown = headers[0].keys() - {part.name for part in layout.values()} - {"rope.freqs"}
     if unknown:
         raise ModelError(
-            f"{files[0]} contains {len(unknown)} weights that are not a Llama's, such as {min(unknown)}",
+            f"{files[0]} contains {len(unknown)} weights that are not a Llama's, such as {brief(min(unknown))}",
             "olc loads Llama models only; see `olc models list`",
         )
     shape = LlamaShape(
@@ -88,7 +159,8 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
         rms_norm_eps=positive(params_file, params, "norm_eps", 1e-5),
         tie="lm_head.weight" not in layout,
     )
-    return _config(params_file, params, shape), shape, StoredWeights(files, tensors, layout)
+    storages = {file: header.storages for file, header in zip(files, read, strict=True)}
+    return _config(params_file, params, shape), shape, StoredWeights(files, tensors, layout, storages, False)
 
 
 def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":

@@ -71,12 +71,26 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
+class StoredBytes:
+    """A storage in a PyTorch file: where its bytes begin, how many there are, and their CRC-32 (0: none was written)."""
+
+    offset: int
+    count: int
+    crc: int
+
+
+@dataclass(frozen=True)
 class StoredWeights:
-    """What the headers of a folder's weight files say, by Hugging Face name; tensors: as they are once slices are joined."""
+    """What the headers of a folder's weight files say, by Hugging Face name; tensors: as they are once slices are joined.
+
+    storages: of PyTorch files. plain: whether transformers finds the same files and names in the folder by itself.
+    """
 
     files: tuple[Path, ...]
     tensors: dict[str, TensorInfo]
     layout: dict[str, StoredTensor]
+    storages: dict[Path, tuple[StoredBytes, ...]]
+    plain: bool
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.meta import half_split
+from openllama_cli.models.model_files import parsing
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ class TensorSource:
     def get(self, name: str) -> "torch.Tensor":
         """One weight: a view of the mapped file where that holds it as it is, which keeps the file mapped as long as it lives.
 
-        Raises what torch and safetensors raise for files that changed since they were inspected.
+        Raises ModelError for files that changed since they were inspected.
         """
         import torch
 
@@ -47,17 +48,40 @@ class TensorSource:
         return half_split(tensor, stored.heads) if stored.heads else tensor
 
     def _slice(self, file: Path, name: str) -> "torch.Tensor":
-        import torch
-        from safetensors import safe_open
+        with parsing(file, memory=False):
+            if file not in self._open:
+                self._open[file] = _opened(file, self._safetensors)
+            opened = self._open[file]
+            tensor: torch.Tensor = opened.get_tensor(name) if self._safetensors else opened[name]
+            return tensor
 
-        if file not in self._open:
-            if self._safetensors:
-                self._open[file] = safe_open(file, framework="pt")
-            else:
-                self._open[file] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        opened = self._open[file]
-        tensor: torch.Tensor = opened.get_tensor(name) if self._safetensors else opened[name]
-        return tensor
+
+def _opened(file: Path, safetensors: bool) -> Any:
+    """A file of weights, mapped: a `safe_open` of safetensors, else torch's dict of tensors. Raises what their parsers do."""
+    import torch
+    from safetensors import safe_open
+
+    if safetensors:
+        return safe_open(file, framework="pt")
+    return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+
+
+def mapped_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All weights of files in Hugging Face's format, as transformers' `from_pretrained` makes them of a folder's: mapped.
+
+    Slices of safetensors files, which are read when they are put in place, or tensors. Raises ModelError for changed files.
+    """
+    safetensors = checkpoint.format == "safetensors"
+    opened: dict[Path, Any] = {}
+    tensors = {}
+    for name in checkpoint.tensors:
+        stored = checkpoint.layout[name]
+        file = stored.files[0]
+        with parsing(file, memory=False):
+            if file not in opened:
+                opened[file] = _opened(file, safetensors)
+            tensors[name] = opened[file].get_slice(stored.name) if safetensors else opened[file][stored.name]
+    return tensors
 
 
 def lazy_tensors(checkpoint: Checkpoint) -> "dict[str, _LazyTensor]":

@@ -1,153 +1,198 @@
 """The header of a PyTorch file (.bin, .pth), read without torch and without running what a pickle asks for.
 
 torch.save writes a zip archive: data.pkl names every tensor with its shape and storage, and data/N holds storage N, stored
-without compression. The pickle is read here with an unpickler that knows four names and refuses every other one, so a file
-that carries code is refused before torch sees it (torch.load(weights_only=True) refuses it once more).
+without compression. A file that carries code is refused before torch sees it (torch.load(weights_only=True) refuses it once
+more), and so is one that torch would not read, or would read otherwise than it says.
 """
 
-import collections
-import io
-import pickle
+import errno
+import re
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.checkpoint.shape import ITEM_SIZE, TORCH_STORAGES, TensorInfo
-from openllama_cli.models.model_files import damaged, refuse_stand_in
+from openllama_cli.models.checkpoint.shape import ITEM_SIZE, StoredBytes, TensorInfo
+from openllama_cli.models.checkpoint.stored_pickle import LONGEST_PICKLE, PickledTensor, UnknownNameError, read_pickle
+from openllama_cli.models.model_files import brief, damaged, is_there, parsing
+from openllama_cli.models.stand_ins import refuse_stand_in
 
-_DTYPES = {storage: dtype for dtype, storage in TORCH_STORAGES.items()}
-# A pickle of a few hundred tensors takes some 30 kB.
-_LONGEST_PICKLE = 100_000_000
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What torch reads besides data.pkl and data/N, and the bytes that it takes for right (torch/csrc, inline_container.h).
+_SMALL = {
+    "byteorder": rb"little",
+    "version": rb"([1-9]|10)\n?",
+    ".format_version": rb"[0-9]{1,4}",
+    ".storage_alignment": rb"[1-9][0-9]{0,5}",
+}
+# Of the zip archive, in bytes: some 100 for each tensor.
+_LONGEST_DIRECTORY = 4 * 2**20
+_BLOCK = 4 << 20
 
 
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: str
-    items: int
+class TorchHeader(NamedTuple):
+    """The tensors of a PyTorch file, by name, and where the bytes of its storages lie."""
+
+    tensors: dict[str, TensorInfo]
+    storages: tuple[StoredBytes, ...]
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    def end(self) -> int:
-        """One past the last item of the storage that this tensor reaches."""
-        if 0 in self.shape:
-            return 0
-        return self.offset + 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-
-
-def read_torch_header(file: Path) -> dict[str, TensorInfo]:
-    """The tensors of a .bin or .pth file, by name.
+def read_torch_header(file: Path) -> TorchHeader:
+    """What a .bin or .pth file holds.
 
     Every tensor is checked to lie inside its storage, and every storage inside the file. Raises ModelError for a file that is
     truncated, damaged, something else, in the format before torch 1.6, or that asks to run code; OSError where it cannot
     be read.
     """
+    if not is_there(file):
+        raise damaged(file, "is gone")
     with file.open("rb") as stream:
         start = stream.read(64)
-    refuse_stand_in(file, start, "weights")
-    if start.startswith(_LEGACY_MAGIC):
-        raise ModelError(
-            f"{file} uses the format of torch before 1.6, which cannot be read safely",
-            f"save it again with a newer torch: torch.save(torch.load('{file.name}', weights_only=True), '{file.name}')",
-        )
-    if not start.startswith(b"PK\x03\x04"):
-        raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")
-    size = file.stat().st_size
-    try:
-        if not zipfile.is_zipfile(file):
-            raise damaged(file, f"is truncated: {size:,} bytes, without the directory at the end of a PyTorch file")
-        with zipfile.ZipFile(file) as archive:
-            return _read_archive(file, archive)
-    except (ModelError, OSError):
-        raise
-    except Exception as error:  # zipfile and pickle fail in any way on damaged or hostile bytes; none of them is a bug here.
-        raise damaged(file, f"is truncated or damaged ({size:,} bytes: {first_line(error)})") from error
+        refuse_stand_in(file, start, "weights")
+        if start.startswith(_LEGACY_MAGIC):
+            raise ModelError(
+                f"{file} uses the format of torch before 1.6, which cannot be read safely",
+                f"save it again with a newer torch: torch.save(torch.load('{file.name}', weights_only=True), '{file.name}')",
+            )
+        if start[8:9] == b"{":
+            raise ModelError(
+                f"{file} is a safetensors file under the name of a PyTorch file",
+                f"rename it to {file.stem.replace('pytorch_model', 'model')}.safetensors",
+            )
+        if not start.startswith(b"PK\x03\x04"):
+            raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")
+        size = file.stat().st_size
+        with parsing(file):
+            try:
+                directory = _directory_bytes(stream)
+                if directory is None:
+                    raise damaged(file, f"is truncated: {size:,} bytes, without the directory at the end of a PyTorch file")
+                if directory > _LONGEST_DIRECTORY:
+                    raise damaged(file, f"has a damaged directory: {directory:,} bytes, too long for a list of weights")
+                with zipfile.ZipFile(stream) as archive:
+                    return _read_archive(file, stream, archive)
+            except (zipfile.BadZipFile, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # That is a place before the file's beginning.
+                    raise
+                raise damaged(file, f"is truncated or damaged ({size:,} bytes: {first_line(error)})") from error
 
 
-def _read_archive(file: Path, archive: zipfile.ZipFile) -> dict[str, TensorInfo]:
-    entries = {info.filename: info for info in archive.infolist()}
-    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(pickles) != 1:
+def _read_archive(file: Path, stream: BinaryIO, archive: zipfile.ZipFile) -> TorchHeader:
+    listed = archive.infolist()
+    entries = {info.filename: info for info in listed}
+    if len(entries) < len(listed):
+        raise damaged(file, "has a damaged directory: it names an entry twice")
+    folder = listed[0].filename.partition("/")[0] + "/" if listed else ""
+    pickled = entries.get(folder + "data.pkl")
+    if pickled is None:
         raise damaged(file, "is a zip archive, but not one that torch.save wrote: it has no data.pkl")
-    if entries[pickles[0]].file_size > _LONGEST_PICKLE:
-        raise damaged(file, f"has a data.pkl of {entries[pickles[0]].file_size:,} bytes, too long for a list of tensors")
-    folder = pickles[0].removesuffix("data.pkl")
-    order = entries.get(folder + "byteorder")
-    if order is not None and _stored(file, order) != b"little":
+    outside = next((name for name in entries if not name.startswith(folder) or ".." in name.split("/")), None)
+    if outside is not None:
+        raise damaged(file, f"is damaged: {brief(outside)} lies outside the archive's folder")
+    if any(name.startswith((folder + "constants.pkl", folder + "code/")) for name in entries):
+        raise ModelError(f"{file} is a TorchScript program, not weights", "use the model's weights, in safetensors format")
+    if entries.get(folder + "byteorder") is not None and _stored(stream, entries[folder + "byteorder"]) == b"big":
         raise damaged(file, "was written on a big-endian machine, which olc does not read")
-    state = _Unpickler(io.BytesIO(_stored(file, entries[pickles[0]])), file).load()
+    for name, wanted in _SMALL.items():
+        entry = entries.get(folder + name)
+        if entry is not None and not re.fullmatch(wanted, _stored(stream, entry)):
+            raise damaged(
+                file, f"is damaged, or of a newer torch: its entry {name} is {brief(_stored(stream, entry).decode('latin-1'))}"
+            )
+    if pickled.file_size > LONGEST_PICKLE:
+        raise damaged(file, f"has a data.pkl of {pickled.file_size:,} bytes, too long for a list of a model's weights")
+    state = _state(file, _stored(stream, pickled))
+    storages = {}
+    for storage in {tensor.storage for tensor in state.values()}:
+        entry = entries.get(f"{folder}data/{storage.key}")
+        needed = storage.items * ITEM_SIZE[storage.dtype]
+        if entry is None or entry.file_size < needed or entry.compress_type != zipfile.ZIP_STORED:
+            raise damaged(file, f"is damaged: storage {brief(storage.key)} of {needed:,} bytes is incomplete")
+        archive.open(entry).close()  # Compares the entry's own header with the directory; reads no data.
+        storages[storage.key] = StoredBytes(_begin(stream, entry), entry.file_size, entry.CRC)
+    for name, tensor in state.items():
+        if tensor.end() > tensor.storage.items:
+            raise damaged(file, f"is damaged: {brief(name)} reaches beyond its storage")
+    tensors = {name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in state.items()}
+    return TorchHeader(tensors, tuple(sorted(storages.values(), key=lambda stored: stored.offset)))
+
+
+def _directory_bytes(stream: BinaryIO) -> int | None:
+    """The length of a zip archive's directory, which is read as a whole; None where there is no archive."""
+    end = stream.seek(0, 2)
+    stream.seek(max(0, end - 65_557))  # The record at the end, with the longest comment.
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - 18))
+    if at < 0:
+        return None
+    if at >= 76 and tail[at - 20 : at - 16] == b"PK\x06\x07" and tail[at - 76 : at - 72] == b"PK\x06\x06":
+        return int(struct.unpack_from("<Q", tail, at - 36)[0])
+    return int(struct.unpack_from("<I", tail, at + 12)[0])
+
+
+def _state(file: Path, content: bytes) -> dict[str, PickledTensor]:
+    try:
+        state = read_pickle(content)
+    except UnknownNameError as error:
+        raise ModelError(
+            f"{file} refers to {error}, which plain weights do not need",
+            "do not load it: it may run code. Get the model from its publisher, in safetensors format if there is one",
+        ) from error
     if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()
+        isinstance(name, str) and isinstance(tensor, PickledTensor) for name, tensor in state.items()
     ):
         raise ModelError(
             f"{file} does not hold a plain dict of tensors",
             "olc reads state dicts, as in pytorch_model.bin; extract the weights from a training checkpoint first",
         )
-    for storage in {tensor.storage for tensor in state.values()}:
-        entry = entries.get(f"{folder}data/{storage.key}")
-        needed = storage.items * ITEM_SIZE[storage.dtype]
-        if entry is None or entry.file_size < needed or entry.compress_type != zipfile.ZIP_STORED:
-            raise damaged(file, f"is damaged: storage {storage.key} of {needed:,} bytes is incomplete")
-        archive.open(entry).close()  # Compares the entry's own header with the directory; reads no data.
-    for name, tensor in state.items():
-        if tensor.end() > tensor.storage.items:
-            raise damaged(file, f"is damaged: {name} reaches beyond its storage")
-    return {name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in state.items()}
+    return state
 
 
-def _stored(file: Path, entry: zipfile.ZipInfo) -> bytes:
+def _begin(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Where the bytes of an entry begin, behind its own header."""
+    stream.seek(entry.header_offset + 26)  # Of a local header, whose last two fields are the lengths of what follows.
+    name_length, extra_length = struct.unpack("<HH", stream.read(4))
+    return entry.header_offset + 30 + int(name_length) + int(extra_length)
+
+
+def _stored(stream: BinaryIO, entry: zipfile.ZipInfo) -> bytes:
     """The bytes of an entry, checked against its checksum. zipfile would not take torch's 0 for "no checksum"."""
-    with file.open("rb") as stream:
-        stream.seek(entry.header_offset + 26)  # Of a local header, whose last two fields are the lengths of what follows.
-        name_length, extra_length = struct.unpack("<HH", stream.read(4))
-        stream.seek(name_length + extra_length, 1)
-        content = stream.read(entry.file_size)
-    if entry.compress_type != zipfile.ZIP_STORED or entry.CRC not in (0, zlib.crc32(content)):
-        raise zipfile.BadZipFile(f"{entry.filename} does not match its checksum")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise zipfile.BadZipFile(f"{brief(entry.filename)} is compressed")
+    stream.seek(_begin(stream, entry))
+    content = stream.read(min(entry.file_size, LONGEST_PICKLE))
+    if len(content) < entry.file_size or entry.CRC not in (0, zlib.crc32(content)):
+        raise zipfile.BadZipFile(f"{brief(entry.filename)} does not match its checksum")
     return content
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads a pickled state dict into descriptions of tensors."""
+def check_storages(storages: Mapping[Path, tuple[StoredBytes, ...]]) -> None:
+    """Read all weights of PyTorch files and compare them with their checksums, where they have any.
 
-    def __init__(self, stream: Any, file: Path) -> None:
-        super().__init__(stream)
-        self.file = file
+    storages: of each file, see `TorchHeader`. On two threads some 3 GB/s of what the system has in its cache: for who reads the
+    files anyway, not for every start. Raises ModelError where one differs, OSError where a file cannot be read.
+    """
+    from concurrent.futures import ThreadPoolExecutor
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_rest: tensor
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        raise ModelError(
-            f"{self.file} refers to {module}.{name}, which plain weights do not need",
-            "do not load it: it may run code. Get the model from its publisher, in safetensors format if there is one",
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _location, items = pid
-        if kind != "storage" or dtype not in ITEM_SIZE or type(items) is not int or items < 0:
-            raise ValueError(f"storage {pid!r}")
-        return _Storage(str(key), dtype, items)
+    with ThreadPoolExecutor(2) as threads:
+        for file, stored in storages.items():
+            wrong = sum(threads.map(partial(_differs, file), stored))
+            if wrong:
+                raise damaged(file, f"is damaged: {wrong} of its {len(stored)} storages do not match their checksums")
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_rest: Any) -> _Tensor:
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"tensor of {size!r}")
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
+def _differs(file: Path, stored: StoredBytes) -> bool:
+    crc, left = 0, stored.count if stored.crc else 0
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(stored.offset)
+        while left:
+            block = stream.read(min(left, _BLOCK))
+            if not block:
+                return True
+            crc = zlib.crc32(block, crc)
+            left -= len(block)
+    return crc != stored.crc

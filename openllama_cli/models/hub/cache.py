@@ -24,6 +24,7 @@ from openllama_cli.models.model_files import read_object
 from openllama_cli.system.paths import hub_cache_dir
 
 PARTIAL_SUFFIX = ".olc.incomplete"
+_LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,18 @@ def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = Non
     if not is_safe_revision(name):
         return None
     ref = repo / "refs" / name
-    commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else name
+    commit = _ref(ref) or name
     folder = repo / "snapshots" / commit
     return folder if is_safe_revision(commit) and folder.is_dir() else None
+
+
+def _ref(file: Path) -> str:
+    """The commit in a ref, "" if there is none."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_LONGEST).decode("utf-8", "replace").strip() if file.is_file() else ""
+    except OSError:
+        return ""
 
 
 def cached(repo_id: str, revision: str | None = None) -> Path | None:
@@ -72,8 +82,10 @@ def cached(repo_id: str, revision: str | None = None) -> Path | None:
 
 
 def is_safe_revision(revision: str) -> bool:
-    """Whether a revision can be part of a path: no way out of the cache."""
-    return bool(revision) and not Path(revision).is_absolute() and not {"..", ".", ""} & set(revision.split("/"))
+    """Whether a revision can be part of a path: no way out of the cache, and no name that a file cannot have."""
+    parts = revision.split("/")
+    right = revision.isprintable() and len(revision) <= _LONGEST and not Path(revision).is_absolute()
+    return right and not {"..", ".", ""} & set(parts) and all(len(part.encode()) <= 255 for part in parts)
 
 
 def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
@@ -134,14 +146,18 @@ def remove(repo_id: str, revision: str | None = None) -> int:
         raise HubError(f"{repo_id} is not in the cache", "see `olc models list`", code="not_cached")
     folder = snapshot(repo_id, revision)
     if revision is not None and folder is None:
-        raise HubError(f"revision {revision} of {repo_id} is not in the cache", "see `olc models info`", code="not_cached")
+        raise HubError(
+            f"revision {revision} of {repo_id} is not in the cache", f"see `olc models info {repo_id}`", code="not_cached"
+        )
     try:
         commits = [entry.name for entry in _folders(repo / "snapshots")]
         if revision is not None and folder is not None and len(commits) > 1:
             _remove_revisions(repo, [folder.name])
             if folder.exists():
                 # huggingface_hub leaves alone a cache folder that it does not understand, such as one with broken links.
-                raise HubError(f"cannot remove revision {revision} of {repo_id}", f"remove all of it: olc models rm {repo_id}")
+                raise HubError(
+                    f"cannot remove revision {revision} of {repo_id}", f"remove all of it: olc models rm --yes {repo_id}"
+                )
         else:
             _remove_revisions(repo, commits)
             # What is left: unfinished downloads, and what huggingface_hub does not understand.
@@ -155,6 +171,9 @@ def remove(repo_id: str, revision: str | None = None) -> int:
 
 def _remove_revisions(repo: Path, commits: Sequence[str]) -> None:
     # huggingface_hub removes refs, then links, then the blobs that no other revision uses, and sweeps its shared store.
+    from openllama_cli.models.hub.environment import check_seconds
+
+    check_seconds()
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.utils import logging
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from openllama_cli.errors import HubError, first_line
 from openllama_cli.models.catalogue import suggest
+from openllama_cli.models.hub.environment import proxy_in_use, unusable_certificates
 from openllama_cli.system.paths import hub_endpoint
 
 CONNECT_SECONDS = 5.0
@@ -41,8 +42,15 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     http = http_library()
-    # InvalidURL: HF_ENDPOINT is not an address.
-    return (HfHubHTTPError, http.HTTPError, http.InvalidURL, OfflineModeIsEnabled, HFValidationError, NotAHubError)
+    return (
+        HfHubHTTPError,
+        http.HTTPError,
+        http.InvalidURL,
+        http.StreamError,
+        OfflineModeIsEnabled,
+        HFValidationError,
+        NotAHubError,
+    )
 
 
 def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubError:
@@ -80,7 +88,7 @@ def hub_error(problem: Exception, repo_id: str, revision: str | None) -> HubErro
         case http.TimeoutException():
             return _unreachable(f"{host} did not answer in time")
         case http.TransportError():
-            return _unreachable(f"cannot reach {host}: {first_line(problem, 120)}")
+            return _not_reached(problem, host)
         case errors.HFValidationError():
             return HubError(f"{repo_id} is not a Hub id", "write it as organization/name", code="repo_id")
         case _:
@@ -118,6 +126,25 @@ def _refused(status: int, repo_id: str, host: str) -> HubError:
     if status == 429:
         return HubError(f"{host} is limiting requests (429)", "wait a few minutes, or set HF_TOKEN", code="busy")
     return HubError(f"{host} answered {status} for {repo_id}", "run the same command again later", code="hub_status")
+
+
+def _not_reached(problem: Exception, host: str) -> HubError:
+    reason = first_line(problem, 120)
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return unusable_certificates() or HubError(
+            f"the certificate of {host} cannot be verified: {reason}",
+            "set SSL_CERT_FILE to the certificates that your network uses, a file in PEM format",
+            code=UNREACHABLE,
+        )
+    proxy = proxy_in_use(hub_endpoint())
+    if proxy is None:
+        return _unreachable(f"cannot reach {host}: {reason}")
+    name = proxy.partition(" ")[0]
+    return HubError(
+        f"cannot reach {host} through {proxy}: {reason}",
+        f"check that proxy, or unset {name}; then the network",
+        code=UNREACHABLE,
+    )
 
 
 def _unreachable(cause: str) -> HubError:

@@ -9,11 +9,12 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from openllama_cli.errors import HubError
-from openllama_cli.models.model_files import TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format
+from openllama_cli.errors import HubError, ModelError
+from openllama_cli.models.model_files import TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
 
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
-_META_SHARD = re.compile(r"consolidated\.\d+\.pth")
+_META_SHARD = re.compile(r"consolidated\.[0-9]+\.pth")
+_MOST_SHARDS = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -63,12 +64,12 @@ def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> l
 
 
 def shards_of(index: bytes) -> list[str] | None:
-    """The file names in a weights index, sorted; None when it is damaged or names anything but files in its folder."""
+    """The file names in a weights index, sorted; None when it is damaged, names other than files beside it, or too many."""
     try:
         files = set(json.loads(index)["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not files or not all(isinstance(file, str) and _SAFE_NAME.fullmatch(file) for file in files):
+    if not 0 < len(files) <= _MOST_SHARDS or not all(isinstance(file, str) and _SAFE_NAME.fullmatch(file) for file in files):
         return None
     return sorted(files)
 
@@ -91,7 +92,10 @@ def missing_files(folder: Path) -> list[str]:
         missing.append("the weights")
     elif kind != "meta" and WEIGHT_FILES[kind] not in names:
         index = _index(WEIGHT_FILES[kind])
-        shards = shards_of((folder / index).read_bytes())
+        try:
+            shards = shards_of(read(folder / index))
+        except ModelError:
+            shards = None
         missing += [index] if shards is None else [name for name in shards if name not in names]
     return missing
 

@@ -8,20 +8,24 @@ that was killed never leaves a model that looks complete, nor spoils the one tha
 import os
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
-from openllama_cli.errors import HubError, ModelError, UsageError
+from openllama_cli.errors import HubError, ModelError, UsageError, first_line
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.hub.cache import cached, is_safe_revision, repo_folder, snapshot
-from openllama_cli.models.hub.download import Notice, RemoteFile, download, partial_bytes
-from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error, timeouts
+from openllama_cli.models.hub.client import describe, opened, whole_number
+from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile, download, is_here, partial_bytes
+from openllama_cli.models.hub.environment import check_endpoint, check_seconds
+from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
+from openllama_cli.models.model_files import MAX_MODEL_BYTES
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
-from openllama_cli.system.paths import hub_cache_dir, hub_endpoint, hub_offline
+from openllama_cli.system.paths import hub_cache_dir, hub_cache_variable, hub_endpoint, hub_offline
 from openllama_cli.system.progress import NullProgress, Progress, shown
-from openllama_cli.version import __version__
 
 
 def pull(
@@ -53,6 +57,8 @@ def pull(
         raise offline_error(repo_id, revision, tuple(missing_files(part)) if part else ())
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
+    check_seconds()
+    check_endpoint()
     notice = notice or (lambda text: None)
     try:
         return _pull(repo_id, revision, progress or NullProgress(), notice, weights=weights)
@@ -64,8 +70,8 @@ def pull(
         return folder
     except OSError as problem:
         raise HubError(
-            f"cannot write to the cache {hub_cache_dir()}: {problem.strerror or problem}",
-            "set HF_HOME to a writable folder",
+            f"cannot write to the cache {hub_cache_dir()}: {problem.strerror or first_line(problem)}",
+            f"set {hub_cache_variable()} to a writable folder",
             code="disk",
         ) from problem
 
@@ -77,6 +83,10 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
 
     small = small_files(names, repo_id)
     for file in store.look_up(small):
+        if file.size > MAX_MODEL_BYTES:
+            raise NotAHubError(
+                f"{file.name} of {repo_id} would have {size(file.size)}, more than any configuration or tokenizer"
+            )
         store.get(file)
     folder = store.link()
     # Another architecture, or a model that asks to run its own code, is refused before gigabytes of it are pulled.
@@ -97,26 +107,29 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
     for file in large:
         store.get(file)
     store.link()
+    store.check_headers()
     store.point(revision or "main")
     return folder
 
 
 def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
     """The commit of a revision, and the names of its files."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in __all__
 
-    hub = HfApi(endpoint=hub_endpoint(), library_name="olc", library_version=__version__)
-    try:
-        info = hub.model_info(repo_id, revision=revision, timeout=timeouts())
-    except (HfHubHTTPError, HFValidationError):
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError) as problem:
-        # Not JSON, or JSON of another kind.
-        raise NotAHubError(f"the response has no description of {repo_id}") from problem
-    if not re.fullmatch(r"\w{7,64}", info.sha or ""):
+    validate_repo_id(repo_id)
+    at = f"/revision/{quote(revision, safe='')}" if revision else ""
+    found = describe(f"{hub_endpoint()}/api/models/{repo_id}{at}")
+    commit = found.get("sha") if isinstance(found, dict) else None
+    if not isinstance(commit, str) or not re.fullmatch(r"[A-Za-z0-9_]{7,64}", commit):
         raise NotAHubError(f"the response has no commit of {repo_id}")
-    return str(info.sha), {sibling.rfilename for sibling in info.siblings or ()}
+    siblings = found.get("siblings") or ()
+    try:
+        names = {sibling["rfilename"] for sibling in siblings}
+    except (TypeError, LookupError) as problem:
+        raise NotAHubError(f"the response has no list of the files of {repo_id}") from problem
+    if not all(isinstance(name, str) for name in names):
+        raise NotAHubError(f"the response has no list of the files of {repo_id}")
+    return commit, names
 
 
 class _Store:
@@ -129,38 +142,70 @@ class _Store:
         self._snapshot = self._folder / "snapshots" / commit
         self._locks = hub_cache_dir() / ".locks" / self._folder.name
         self._blobs: dict[str, Path] = {}
+        self._unchecked: dict[str, Path] = {}  # those of them that came without a checksum
+        self._deadline = time.monotonic() + WHOLE_SECONDS
 
     def look_up(self, names: Sequence[str]) -> list[RemoteFile]:
         """The size and checksum of those files that the snapshot does not have. Both come in headers; nothing is downloaded."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import hf_hub_url
 
         files = []
         for name in names:
             if (self._snapshot / name).exists():
                 continue
             url = hf_hub_url(self._repo_id, name, revision=self._commit, endpoint=hub_endpoint())
-            found = get_hf_file_metadata(url, timeout=timeouts(), endpoint=hub_endpoint())
-            # The checksum becomes a file name.
-            if found.size is None or not re.fullmatch(r"[\w-]+", found.etag or ""):
-                raise NotAHubError(f"the response has no size or checksum of {name}")
-            files.append(RemoteFile(name=name, url=url, checksum=str(found.etag), size=found.size))
+            # Of a large file the Hub itself says size and checksum, and sends on to where it is.
+            with opened("HEAD", url, follow=False) as response:
+                told = response.headers
+                length = whole_number(told.get("x-linked-size") or (None if "location" in told else told.get("content-length")))
+                etag = (told.get("x-linked-etag") or told.get("etag") or "").removeprefix("W/").strip('"').lower()
+            if length is None:
+                raise NotAHubError(f"the response has no size of {name}")
+            checksum = etag if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) else None
+            # Without a checksum nothing says that a blob of another commit, or of another file, has the same content.
+            blob = checksum or f"unchecked-{self._commit}-{name}"
+            files.append(RemoteFile(name=name, url=url, checksum=checksum, size=length, blob=blob))
         return files
 
     def get(self, file: RemoteFile) -> None:
         """Have the file as a blob."""
         blob = self._blob(file)
-        if not blob.exists():
-            download(file, blob, self._locks / f"{file.checksum}.lock", self._progress, self._notice)
+        if not is_here(file, blob):
+            lock = self._locks / f"{file.blob}.lock"
+            download(file, blob, lock, self._progress, self._notice, deadline=self._deadline)
         self._blobs[file.name] = blob
+        if file.checksum is None:
+            self._unchecked[file.name] = blob
+
+    def check_headers(self) -> None:
+        """Look into what came without a checksum; remove it and raise HubError if it cannot be a model."""
+        if not self._unchecked:
+            return
+        from openllama_cli.models.checkpoint.inspect import inspect
+        from openllama_cli.models.tokenizer.open import open_tokenizer
+
+        try:
+            open_tokenizer(self._snapshot, config_json=inspect(self._snapshot).config_json)
+        except ModelError as problem:
+            for name, blob in self._unchecked.items():
+                (self._snapshot / name).unlink(missing_ok=True)
+                blob.unlink(missing_ok=True)
+            raise HubError(
+                f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
+                "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",
+                code="checksum",
+            ) from problem
+        names = ", ".join(self._unchecked)
+        self._notice(f"the Hub gave no checksum of {names}: only sizes and headers were checked")
 
     def require_space(self, files: Sequence[RemoteFile]) -> int:
         """The bytes that the files still need. Raises HubError when the disk has less room."""
-        need = sum(file.size - partial_bytes(self._blob(file)) for file in files if not self._blob(file).exists())
+        need = sum(file.size - partial_bytes(self._blob(file)) for file in files if not is_here(file, self._blob(file)))
         free = shutil.disk_usage(self._folder).free
         if need > free:
             raise HubError(
                 f"{self._repo_id} needs {size(need)} more in {hub_cache_dir()}, which has {size(free)} free",
-                "free some space (`olc models rm` removes models), or set HF_HOME to a folder on a larger disk",
+                f"free some space (`olc models rm` removes models), or set {hub_cache_variable()} to a folder on a larger disk",
                 code="disk_full",
             )
         return need
@@ -184,7 +229,7 @@ class _Store:
             stream.write(self._commit.encode())
 
     def _blob(self, file: RemoteFile) -> Path:
-        return self._folder / "blobs" / file.checksum
+        return self._folder / "blobs" / file.blob
 
 
 def _link(blob: Path, pointer: Path) -> None:

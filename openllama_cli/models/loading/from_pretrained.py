@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.llama_config import llama_config
-from openllama_cli.models.checkpoint.tensors import TensorSource, cast
+from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.progress import Progress
 
@@ -50,6 +50,8 @@ def from_pretrained(
                 state[name] = cast(stored.get(name), dtype)
                 progress.advance(sizes.pop(name))
             source = {"pretrained_model_name_or_path": None, "state_dict": state}
+        elif not checkpoint.plain:
+            source = {"pretrained_model_name_or_path": None, "state_dict": mapped_tensors(checkpoint)}
         loaded: Any = LlamaForCausalLM.from_pretrained(
             **source,
             **placement,

@@ -69,7 +69,7 @@ def _identity(file: Path) -> str:
 
 def read_about(folder: Path) -> dict[str, Any] | None:
     """What a copy says of itself: model, method, repo_id, revision and folder as a QuantizedCopy has them, and of its weights
-    file size and checksum (see `quantize.load.QuantizedFile.checksum`). None if there is none that this version wrote.
+    file size, checksum, digest and stamp (see `quantize.load`). None if there is none that this version wrote.
     """
     try:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_bytes())

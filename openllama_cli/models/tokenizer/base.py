@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openllama_cli.errors import ModelError, UsageError
+from openllama_cli.models.tokenizer.byte_pieces import spelled
 
 # Tokens of context that decide how the next one is written: up to 3 bytes of its character, and one with visible text.
 _WINDOW = 8
@@ -18,6 +19,7 @@ class Tokenizer(ABC):
     bos_id: the id that starts every sequence, None for the few models without one. eos_ids: any of these ends one.
     unk_id: the id of unknown characters. special_ids: ids without text (BOS, EOS and the like).
     local: the text of a token depends on its neighbors only, not on all tokens before it.
+    notes: what its files ask for and olc leaves out, a sentence each.
     """
 
     path: Path
@@ -27,6 +29,7 @@ class Tokenizer(ABC):
     unk_id: int | None
     eos_ids: frozenset[int]
     local: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -64,6 +67,24 @@ class Tokenizer(ABC):
     @abstractmethod
     def piece(self, token: int) -> str:
         """How the vocabulary spells an id: `▁the`, `<0x0A>`, `</s>`. Raises ModelError if the id is outside it."""
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes | None:
+        """The bytes that an id stands for, which may be part of a character; None for one that has text of its own, or none."""
+
+    @abstractmethod
+    def _inner_text(self, token: int) -> str:
+        """The text of an id that stands for no bytes, in the middle of a text."""
+
+    def text(self, token: int) -> str:
+        r"""An id as OpenAI spells it: its text within a line (` the`), ``bytes:\xe6`` for a part of a character, `</s>`.
+
+        Raises ModelError if it is outside the vocabulary.
+        """
+        if token in self.special_ids:
+            return self.piece(token)
+        data = self.token_bytes(token)
+        return self._inner_text(token) if data is None else spelled(data)
 
     def decode_continuation(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
         """The text that `ids` add to the certain text of `prefix`.

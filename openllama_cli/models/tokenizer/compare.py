@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import ModelError, first_line
+from openllama_cli.models.tokenizer.library import failures_as, without_panic_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SPECIAL = "special tokens as text"
 FIXED_TEXTS: Mapping[str, str] = {
     "words": "The largest animal is the blue whale.",
     "question and answer": "Q: What is the largest animal?\nA:",
@@ -26,7 +28,7 @@ FIXED_TEXTS: Mapping[str, str] = {
     "line breaks": "one\ntwo\n\nthree\r\nfour",
     "indented code": "def f(x):\n    if x:\n        return x\n",
     "numbers": "3.14159, 1,000,000 and 2026-01-31",
-    "special tokens as text": "<s> and </s> and <unk>",
+    SPECIAL: "<s> and </s> and <unk>",
     "a byte token as text": "<0x0A>",
     "the space symbol as text": "a▁b",
     "full-width letters": "Ｆｕｌｌ　ｗｉｄｔｈ",
@@ -70,21 +72,22 @@ def compare(ours: Encode, theirs: Encode, texts: Mapping[str, str]) -> list[Comp
     return [Comparison(name, text, tuple(ours(text)), tuple(theirs(text))) for name, text in texts.items()]
 
 
-def load_llama_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
-    """`LlamaTokenizer.from_pretrained(path)`, from files only: what transformers makes of a tokenizer.
+def load_auto_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """`AutoTokenizer.from_pretrained(path)`, from files only: what transformers makes of a model's tokenizer.
 
     path: a folder with tokenizer.model or tokenizer.json. Raises ModelError when transformers cannot load it.
     """
-    from transformers import LlamaTokenizer
+    from transformers import AutoTokenizer
 
     from openllama_cli.system.quiet import quiet_transformers
 
-    try:
-        with quiet_transformers():
-            loaded: PreTrainedTokenizerBase = LlamaTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # Of any kind, by the file: the comparison cannot be made.
-        raise ModelError(
+    def failure(error: BaseException) -> ModelError:
+        return ModelError(
             f"transformers cannot load the tokenizer in {path}: {first_line(error)}",
             "leave out --check; olc itself does not need it",
-        ) from error
+        )
+
+    # Errors of any kind, by the file: the comparison cannot be made.
+    with without_panic_messages(), failures_as(failure), quiet_transformers():
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     return loaded

@@ -1,17 +1,23 @@
 """What the files of a tokenizer say: a SentencePiece model without protobuf, or what is there in its place; end-of-sequence ids
-and added tokens of the model's configuration.
+and the size of the model's configuration.
 """
 
+import itertools
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import damaged, fetch_again, read_object, refuse_stand_in
+from openllama_cli.models.model_files import damaged, fetch_again, read_object
+from openllama_cli.models.stand_ins import refuse_stand_in
 
 # ModelProto and TrainerSpec fields of sentencepiece_model.proto.
-_TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 2, 3, 5
+_PIECES, _TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 1, 2, 3, 5
+_TYPE, _NORMAL = 3, 1  # of a piece
+# The largest published vocabularies have 262,144.
+_MOST_PIECES = 1_000_000
 _MODEL_TYPE_FIELD = 3
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
@@ -42,14 +48,11 @@ def eos_ids(folder: Path, config_json: Mapping[str, Any] | None, own: int | None
     return configured_ids(folder, "eos_token_id", config_json) | (frozenset() if own is None else {own})
 
 
-def added_pieces(folder: Path, first_id: int) -> dict[int, str]:
-    """Tokens added after training, from added_tokens.json and tokenizer_config.json: id → text, ids from `first_id` on."""
-    config = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder")
-    pairs: list[tuple[Any, Any]] = [(token, text) for text, token in read_object(folder / "added_tokens.json").items()]
-    if isinstance(config, dict):
-        pairs += [(token, entry.get("content")) for token, entry in config.items() if isinstance(entry, dict)]
-    found = {int(token): text for token, text in pairs if isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", str(token))}
-    return {token: text for token, text in sorted(found.items()) if token >= first_id}
+def embedding_rows(folder: Path, config_json: Mapping[str, Any] | None = None) -> int:
+    """The rows of the model's embedding, as its config.json says; sys.maxsize where it does not."""
+    config = read_object(folder / "config.json") if config_json is None else config_json
+    rows = config.get("vocab_size")
+    return rows if isinstance(rows, int) and rows > 0 else sys.maxsize
 
 
 def parse_model(data: bytes, path: Path) -> tuple[str, bool]:
@@ -63,9 +66,11 @@ def parse_model(data: bytes, path: Path) -> tuple[str, bool]:
     """
     specs: dict[int, bytes] = {}
     try:
-        for number, start, end in _fields(data):
-            if number != 1:  # 1: the pieces
+        for count, (number, start, end) in enumerate(_fields(data)):
+            if number != _PIECES:
                 specs[number] = data[start:end]
+            if count > _MOST_PIECES:
+                raise ValueError("too many pieces")
     except ValueError:
         raise not_a_model(data, path) from None
     if _TRAINER_SPEC not in specs or _NORMALIZER_SPEC not in specs:
@@ -78,6 +83,15 @@ def parse_model(data: bytes, path: Path) -> tuple[str, bool]:
     except ValueError:
         raise not_a_model(data, path) from None
     return _MODEL_TYPES.get(model_type, "unknown"), bool(specs.get(_DENORMALIZER_SPEC))
+
+
+def is_normal_piece(data: bytes, token: int) -> bool:
+    """Whether a piece of a SentencePiece model is one that its training found, not a control, byte or user-defined one."""
+    pieces = ((start, end) for number, start, end in _fields(data) if number == _PIECES)
+    start, end = next(itertools.islice(pieces, token, None))
+    piece = data[start:end]
+    types = [_varint(piece, place)[0] for number, place, _ in _fields(piece) if number == _TYPE]
+    return not types or types[-1] == _NORMAL
 
 
 def not_a_model(data: bytes, path: Path) -> ModelError:

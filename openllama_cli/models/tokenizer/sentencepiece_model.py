@@ -7,32 +7,41 @@ added once, by id. Neither torch nor transformers is imported.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from openllama_cli.errors import ModelError
 from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
+from openllama_cli.models.tokenizer.settings import AddedToken, Settings, read_settings, refuse_clean_up, refuse_shifted
+
+# ModelProto.normalizer_spec with add_dummy_prefix (3), and with remove_extra_whitespaces (4), false. Protobuf merges a message
+# that comes twice, so that behind a model these change that setting alone.
+_NO_PREFIX, _NO_PREFIX_ALL_SPACES = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\x00"
 
 
 class SentencePieceTokenizer(Tokenizer):
     """A `tokenizer.model`, encoded and decoded by the SentencePiece library.
 
     file: the model. folder: the model's folder, whose config.json (config_json, if it was read already),
-    generation_config.json and tokenizer_config.json may add EOS ids and tokens; tokens that were added after training have
-    an id and a name, but text never becomes one of them. Raises ModelError if `file` is not a SentencePiece model.
+    generation_config.json and tokenizer_config.json may add EOS ids and tokens. Tokens that were added after training are found
+    in a text unless they are special; special ones have an id and a name, but text never becomes one of them.
+    Raises ModelError if `file` is not a SentencePiece model, or its configuration asks for what olc does not do.
     """
 
     def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        from sentencepiece import SentencePieceProcessor
-
         data = read(file)
         algorithm, denormalizes = tokenizer_files.parse_model(data, file)
-        self._processor = SentencePieceProcessor()
+        settings = read_settings(folder)
+        # transformers makes a BPE of every tokenizer.model of a Llama.
+        refuse_clean_up(settings, "BPE", folder)
+        refuse_shifted(settings, folder)
+        self._data = data if settings.add_prefix_space is not False else data + _NO_PREFIX
+        self._processor = _processor(self._data, file)
         try:
-            self._processor.LoadFromSerializedProto(data)
             # All of them now: the library would raise for a piece that damage has made invalid UTF-8 when it meets it.
             self._pieces: list[str] = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
         except (RuntimeError, ValueError) as error:
@@ -42,54 +51,144 @@ class SentencePieceTokenizer(Tokenizer):
         self.kind = f"sentencepiece {algorithm}"
         self.local = not denormalizes
         self._size = len(self._pieces)
-        self._added: Mapping[int, str] = tokenizer_files.added_pieces(folder, self._size)
-        self.bos_id = _known(self._processor.bos_id())
+        self._folder = folder
+        self._added = self._added_tokens(settings, tokenizer_files.embedding_rows(folder, config_json))
+        self._names = {token: text for token, text in settings.names.items() if token >= self._size}
+        self._names |= {one.id: one.content for one in settings.added if one.id >= self._size}
+        self._legacy = settings.legacy if settings.legacy is not None else settings.tokenizer_class is None
+        self.bos_id = _known(self._processor.bos_id()) if _adds_bos(folder, settings) else None
         self.unk_id = _known(self._processor.unk_id())
         self.eos_ids = tokenizer_files.eos_ids(folder, config_json, _known(self._processor.eos_id()))
+        if settings.add_eos:
+            self.notes = ("add_eos_token is true; olc leaves EOS out after a prompt, so that a completion can follow",)
 
     @property
     def vocab_size(self) -> int:
-        return max(self._added, default=self._size - 1) + 1
+        return max(self._names, default=self._size - 1) + 1
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
         control = self._processor.is_control(list(range(self._size)))
-        return frozenset(token for token, special in enumerate(control) if special) | self._added.keys()
+        return frozenset(token for token, special in enumerate(control) if special) | (self._names.keys() - self._added.keys())
 
     def pieceless(self, rows: int) -> frozenset[int]:
         return frozenset(range(self._size, rows)) - self._added.keys()
 
     def _encode(self, text: bytes) -> list[int]:
-        ids: list[int] = self._processor.encode(text)
+        ids: list[int] = list(self._encode_around_added(text.decode())) if self._added else self._processor.encode(text)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        if self._added:
-            # They print nothing, like BOS; an added token between two bytes still separates them, as any special
-            # token does.
-            stand_in = [] if self.bos_id is None else [self.bos_id]
-            ids = [known for token in ids for known in (stand_in if token in self._added else [token])]
-        try:
-            text: str = self._processor.decode(list(ids))
-        except (IndexError, TypeError):
-            check_ids(ids, self._size)
-            raise
+        parts = self._between_added(ids) if self._added else [list(ids)]
+        # A special token that was added separates the bytes around it, as BOS does.
+        stand_in = [] if self._bos is None else [self._bos]
+        text = ""
+        for place, part in enumerate(parts):
+            if isinstance(part, int):
+                text += self._added[part].content
+                continue
+            known = [known for token in part for known in (stand_in if token in self._names else [token])]
+            processor = self._processor if place == 0 else self._inner
+            try:
+                text += processor.decode(known)
+            except (IndexError, TypeError):
+                check_ids(part, self._size)
+                raise
         return text
 
     def unfinished(self, ids: Sequence[int]) -> int:
         # SentencePiece writes one U+FFFD for each byte that belongs to no character.
-        tail = b""
-        for token in reversed(ids[-3:]):
-            if not (0 <= token < self._size and self._processor.is_byte(token)):
-                break
-            tail = bytes([int(self._pieces[token][3:5], 16)]) + tail
-        return unfinished_bytes(tail)
+        return unfinished_bytes(b"".join(self.token_bytes(token) or b"|" for token in ids[-3:]))
 
     def piece(self, token: int) -> str:
-        if token in self._added:
-            return self._added[token]
+        if token in self._names:
+            return self._names[token]
         check_ids([token], self._size)
         return self._pieces[token]
+
+    def token_bytes(self, token: int) -> bytes | None:
+        if not (0 <= token < self._size and self._processor.is_byte(token)):
+            return None
+        return bytes([int(self._pieces[token][3:5], 16)])
+
+    def _inner_text(self, token: int) -> str:
+        return self.piece(token).replace("▁", " ")
+
+    def _added_tokens(self, settings: Settings, rows: int) -> dict[int, AddedToken]:
+        """Those that text can become. rows: of the embedding: an id beyond them is only a name."""
+        added = [one for one in settings.added if one.content and not one.special and one.id < rows]
+        for one in added:
+            if one.id < self._size and self._pieces[one.id] != one.content:
+                piece = self._pieces[one.id]
+                raise ModelError(
+                    f"{self._folder}: the added token {one.content!r} has the id {one.id}, {piece!r} in {self.path.name}",
+                    "remove it from tokenizer_config.json, or use the tokenizer files that belong together",
+                )
+        # SentencePiece itself finds user-defined symbols; control and byte pieces and <unk> never come from text.
+        return {one.id: one for one in added if one.id >= self._size or tokenizer_files.is_normal_piece(self._data, one.id)}
+
+    @cached_property
+    def _finder(self) -> Any:
+        from openllama_cli.models.tokenizer.added_tokens import AddedTokens
+
+        return AddedTokens(list(self._added.values()), self._folder)
+
+    @cached_property
+    def _bos(self) -> int | None:
+        return _known(self._processor.bos_id())
+
+    @cached_property
+    def _after_added(self) -> Any:
+        """Encodes what follows an added token: no space is put in front."""
+        return self._processor if self._legacy else _processor(self._data + _NO_PREFIX, self.path)
+
+    @cached_property
+    def _inner(self) -> Any:
+        """Decodes what follows an added token: no space is dropped."""
+        return _processor(self._data + _NO_PREFIX_ALL_SPACES, self.path)
+
+    def _encode_around_added(self, text: str) -> Iterator[int]:
+        for place, part in enumerate(self._finder.split(text)):
+            if isinstance(part, int):
+                yield part
+            else:
+                yield from (self._processor if place == 0 else self._after_added).encode(part.encode())
+
+    def _between_added(self, ids: Sequence[int]) -> list[list[int] | int]:
+        parts: list[list[int] | int] = [[]]
+        for token in ids:
+            last = parts[-1]
+            if token in self._added:
+                parts.append(token)
+            elif isinstance(last, list):
+                last.append(token)
+            else:
+                parts.append([token])
+        return parts
+
+
+def _processor(data: bytes, file: Path) -> Any:
+    import sentencepiece
+
+    sentencepiece.set_min_log_level(3)  # Else it writes to stderr, of a piece that is a null character, for example.
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(data)
+    except (RuntimeError, ValueError) as error:
+        raise tokenizer_files.not_a_model(data, file) from error
+    return processor
+
+
+def _adds_bos(folder: Path, settings: Settings) -> bool:
+    """Whether a text starts with BOS: as add_bos_token says, or else a tokenizer.json beside the model, which transformers
+    reads in its place. Without either it does, as LlamaTokenizer documents: most Llamas write nonsense without BOS.
+    """
+    beside = folder / "tokenizer.json"
+    if settings.add_bos is not None or not beside.is_file():
+        return settings.add_bos is not False
+    from openllama_cli.models.tokenizer.components import ids_before
+
+    return ids_before(beside) != ()
 
 
 def _known(token: int) -> int | None:

@@ -4,55 +4,57 @@ Two kinds are common among Llama-architecture models: SentencePiece's vocabulary
 and byte-level BPE (Llama 3), whose pieces are bytes written with stand-in letters.
 """
 
-import codecs
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.model_files import damaged, fetch_again, read, read_object, refuse_stand_in
+from openllama_cli.errors import ModelError, OlcError, first_line
+from openllama_cli.models.model_files import damaged, fetch_again, read
+from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
-from openllama_cli.models.tokenizer.files import configured_ids, eos_ids
+from openllama_cli.models.tokenizer.byte_pieces import byte_level_bytes, fallback_byte, join_bytes
+from openllama_cli.models.tokenizer.components import Description, describe, unreadable
+from openllama_cli.models.tokenizer.files import embedding_rows, eos_ids
+from openllama_cli.models.tokenizer.library import failures_as, within, without_panic_messages
+from openllama_cli.models.tokenizer.settings import Settings, read_settings, refuse_clean_up
+
+# A text takes a millisecond or so; only a regular expression that backtracks takes longer.
+_SECONDS, _CHARACTERS_PER_SECOND = 10.0, 100_000
+# The largest published ones have 35 MB, 262,144 pieces and half a million merges, written as lists of two.
+MOST_BYTES, _MOST = 64 * 2**20, {b'":': 600_000, b"[": 1_200_000, b"{": 300_000, b",": 3_000_000}
 
 
 class JsonTokenizer(Tokenizer):
-    """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id.
+    """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id, where its post-processor
+    puts one; tokens that were added and are not special are found by the library, by their flags.
 
-    Raises ModelError if the file cannot be read by the `tokenizers` library.
+    Raises ModelError if the file cannot be read by the `tokenizers` library, or has what `components` does not know.
     """
 
     def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        from tokenizers import Tokenizer as Library
-
-        data = read(file)
-        refuse_stand_in(file, data[:4096], "a tokenizer.json")
-        if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise damaged(file, f"is not a tokenizer.json ({len(data):,} bytes, no JSON object)")
-        try:
-            self._tokenizer = Library.from_str(data.decode())
-        except Exception as error:  # the library raises bare Exception
-            raise damaged(file, f"is not a tokenizer.json: {first_line(error)}") from error
-        # Text is text: "<s>" typed by a user is three characters, not the start of a sequence.
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        data = read(file, MOST_BYTES)
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
-        description: dict[str, Any] = json.loads(data)
-        model = description.get("model") or {}
-        self.kind = f"tokenizers {str(model.get('type', 'unknown')).lower()}"
-        decoder = json.dumps(description.get("decoder"))
-        self.byte_level = '"ByteLevel"' in decoder
-        self._byte_fallback = '"ByteFallback"' in decoder
+        about = _describe(data, file)
+        settings = read_settings(folder)
+        with without_panic_messages(), failures_as(lambda error: unreadable(error, file)):
+            self._tokenizer = _load(data, settings, file, embedding_rows(folder, config_json))
+        model = type(self._tokenizer.model).__name__
+        refuse_clean_up(settings, model, folder)
+        self.kind = f"tokenizers {model.lower()}"
+        self.byte_level = "ByteLevel" in about.decoder
+        self._byte_fallback = "ByteFallback" in about.decoder
+        self._searches = about.searches
         self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
-        self.bos_id = self._find_bos(folder, config_json)
-        self.unk_id = self._id(model.get("unk_token") or _special_text(folder, "unk_token"))
-        self.eos_ids = eos_ids(folder, config_json, self._id(_special_text(folder, "eos_token")))
+        self.bos_id = _bos(about, file)
+        self.unk_id = self._id(about.unk or settings.named.get("unk_token"))
+        self.eos_ids = eos_ids(folder, config_json, self._id(settings.named.get("eos_token")))
+        self.notes = _notes(about, settings)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
@@ -64,18 +66,37 @@ class JsonTokenizer(Tokenizer):
         return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encode(self, text: bytes) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids
-        return ids
+        typed = text.decode()
+
+        def failure(error: BaseException) -> OlcError:
+            return ModelError(
+                f"{self.path} cannot encode this text: {first_line(error)}",
+                "shorten the text, or use another model: a pattern of this tokenizer backtracks too far",
+                code="tokenizer_failed",
+            )
+
+        with failures_as(failure):
+            if not self._searches:
+                return _ids(self._tokenizer.encode(typed, add_special_tokens=False))
+            # Of a batch, because the library holds Python's lock while it encodes a single text.
+            seconds = _SECONDS + len(typed) / _CHARACTERS_PER_SECOND
+            return _ids(within(seconds, lambda: self._tokenizer.encode_batch([typed], add_special_tokens=False)[0]))
 
     def decode(self, ids: Sequence[int]) -> str:
-        pieces = [self.piece(token) for token in ids if token not in self._special]
         if self._byte_fallback:
-            return self._tokenizer.decoder.decode(_join_bytes(pieces)) if pieces else ""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+            pieces = join_bytes([None if token in self._special else self.piece(token) for token in ids])
+            with failures_as(self._cannot_decode):
+                return self._tokenizer.decoder.decode(pieces) if pieces else ""
+        for token in ids:
+            self.piece(token)
+        runs = self._between_special(ids) if self.byte_level else [list(ids)]
+        with failures_as(self._cannot_decode):
+            return "".join(self._tokenizer.decode(run, skip_special_tokens=True) for run in runs)
 
     def unfinished(self, ids: Sequence[int]) -> int:
-        missing = unfinished_bytes(b"".join(self._piece_bytes(token) for token in ids[-3:]))
-        # The library's byte-level decoder writes one U+FFFD for all of them, `_join_bytes` one for each.
+        tail = b"".join(self.token_bytes(token) or b"|" for token in ids[-3:])
+        missing = unfinished_bytes(tail)
+        # The library's byte-level decoder writes one U+FFFD for all of them, `join_bytes` one for each.
         return min(missing, 1) if self.byte_level else missing
 
     def piece(self, token: int) -> str:
@@ -85,77 +106,110 @@ class JsonTokenizer(Tokenizer):
             raise ModelError(f"token id {token} has no piece in {self.path}", fetch_again(self.path))
         return piece
 
-    def _piece_bytes(self, token: int) -> bytes:
-        """The bytes of a token as far as they could belong to a character that is incomplete; b"|" stands for complete text."""
+    def token_bytes(self, token: int) -> bytes | None:
         if token in self._special:
-            return b"|"
+            return None
         piece = self.piece(token)
         if self._byte_fallback:
-            value = _byte_value(piece)
-            return b"|" if value is None else bytes([value])
-        known = self.byte_level and all(letter in _STAND_INS for letter in piece)
-        return bytes(_STAND_INS[letter] for letter in piece) if known else b"|"
+            value = fallback_byte(piece)
+            return None if value is None else bytes([value])
+        return byte_level_bytes(piece) if self.byte_level else None
 
-    def _find_bos(self, folder: Path, config_json: Mapping[str, Any] | None) -> int | None:
-        """What the tokenizer's own files call BOS; else what its post-processor puts first; else config.json's."""
-        named = self._id(_special_text(folder, "bos_token"))
-        if named is not None:
-            return named
-        first = self._tokenizer.encode("", add_special_tokens=True).ids[:1]
-        if first:
-            return int(first[0])
-        configured = configured_ids(folder, "bos_token_id", config_json) & self._special
-        return min(configured, default=None)
+    def _inner_text(self, token: int) -> str:
+        if self.byte_level or self._anchor is None:
+            return self.piece(token)
+        before, text = self.decode([self._anchor]), self.decode([self._anchor, token])
+        return text[len(before) :] if text.startswith(before) else self.piece(token)
+
+    @cached_property
+    def _anchor(self) -> int | None:
+        """A token whose text shows how the next one is joined to it."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        words = (token for piece, token in vocabulary.items() if piece.isalpha() and piece.isascii())
+        return min(words, default=None)
+
+    def _between_special(self, ids: Sequence[int]) -> list[list[int]]:
+        """The ids in runs without special tokens, which separate the bytes around them."""
+        runs: list[list[int]] = [[]]
+        for token in ids:
+            if token in self._special:
+                runs.append([])
+            else:
+                runs[-1].append(token)
+        return runs
+
+    def _cannot_decode(self, error: BaseException) -> OlcError:
+        return ModelError(f"{self.path} cannot decode the model's tokens: {first_line(error)}", fetch_again(self.path))
 
     def _id(self, piece: object) -> int | None:
         return self._tokenizer.token_to_id(piece) if isinstance(piece, str) else None
 
 
-def _special_text(folder: Path, name: str) -> object:
-    """The text of "bos_token" or "eos_token": a string, or an object with the string as its content."""
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        value = read_object(folder / file).get(name)
-        if value is not None:
-            return value.get("content") if isinstance(value, dict) else value
-    return None
+def _ids(encoding: Any) -> list[int]:
+    ids: list[int] = encoding.ids
+    return ids
 
 
-def _byte_value(piece: str) -> int | None:
-    return int(piece[3:5], 16) if re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece) else None
+def _describe(data: bytes, file: Path) -> Description:
+    refuse_stand_in(file, data[:4096], "a tokenizer.json")
+    if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        raise damaged(file, f"is not a tokenizer.json ({len(data):,} bytes, no JSON object)")
+    if any(data.count(mark) > most for mark, most in _MOST.items()):
+        raise damaged(file, "has more names and values than any tokenizer.json")
+    with failures_as(lambda error: damaged(file, f"is not a tokenizer.json: {first_line(error)}")):
+        return describe(json.loads(data.decode("utf-8-sig")), file)
 
 
-def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "\ufffd" * (error.end - error.start), error.end
-
-
-codecs.register_error("olc-replace-each-byte", _replace_each_byte)
-
-
-def _join_bytes(pieces: Sequence[str]) -> list[str]:
-    """Byte pieces put together into characters, each byte that belongs to none replaced by U+FFFD.
-
-    The library's own ByteFallback gives up on a run of bytes when the last character is incomplete, so text that
-    has been printed would change under later tokens.
+def _load(data: bytes, settings: Settings, file: Path, rows: int) -> Any:
+    """The library's tokenizer, for inference: without dropout, truncation and padding, and with the tokens that
+    tokenizer_config.json adds, as transformers adds them, if the embedding has rows for them. Raises what the library raises.
     """
-    joined: list[str] = []
-    run = bytearray()
-    for piece in [*pieces, ""]:
-        value = _byte_value(piece)
-        if value is not None:
-            run.append(value)
+    from tokenizers import AddedToken as Added
+    from tokenizers import Tokenizer as Library
+
+    tokenizer = Library.from_str(data.decode("utf-8-sig"))
+    # Text is text: "<s>" typed by a user is three characters, not the start of a sequence.
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None) is not None:
+        tokenizer.model.dropout = None
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for one in settings.added:
+        if one.content in known or one.id >= rows:
             continue
-        joined += run.decode(errors="olc-replace-each-byte")
-        run.clear()
-        joined.append(piece)
-    return joined
+        place = tokenizer.token_to_id(one.content)
+        if (tokenizer.get_vocab_size() if place is None else place) == one.id:
+            tokenizer.add_tokens([Added(one.content, **one.flags)])
+        elif not one.special:  # A special token never comes from text, so its id matters only to who knows it.
+            raise ModelError(
+                f"{file.parent}: the added token {one.content!r} has the id {one.id} in the configuration, but would get "
+                f"{tokenizer.get_vocab_size() if place is None else place} in {file.name}",
+                f"give both the same id, or remove it from {file.parent / 'tokenizer_config.json'}",
+            )
+    for text in sorted({*settings.named.values(), *settings.extra} - known):
+        if tokenizer.token_to_id(text) is not None:
+            tokenizer.add_special_tokens([Added(text, special=True)])
+    return tokenizer
 
 
-def _byte_level_stand_ins() -> dict[str, int]:
-    """GPT-2's table: printable Latin-1 bytes stand for themselves, the rest for the letters from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(rest)}
+def _bos(about: Description, file: Path) -> int | None:
+    """What the post-processor puts in front of a text: AutoTokenizer adds no other BOS."""
+    if len(about.before) > 1:
+        raise ModelError(
+            f"{file} has a post-processor that puts {len(about.before)} tokens in front of a text; olc knows one, BOS",
+            "use a model whose texts start with one token or none",
+        )
+    return about.before[0] if about.before else None
 
 
-_STAND_INS = _byte_level_stand_ins()
+def _notes(about: Description, settings: Settings) -> tuple[str, ...]:
+    notes = []
+    if about.after:
+        notes.append("its post-processor ends every text with EOS; olc leaves that out, so that a completion can follow")
+    if settings.add_bos is not None and settings.add_bos != bool(about.before):
+        wanted, does = ("true", "puts none") if settings.add_bos else ("false", "puts one in front")
+        notes.append(
+            f"add_bos_token is {wanted}, but the post-processor of tokenizer.json {does}; transformers and olc follow it"
+        )
+    return tuple(notes)

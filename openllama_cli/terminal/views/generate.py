@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console, visible
+from openllama_cli.terminal.streams import cell, is_terminal, one_line, out, stdout_console, visible
 
-# From likely to unlikely; dark letters are readable on each.
-_SHADES = ((0.9, "black on #c7e9c0"), (0.5, "black on #e5f5b9"), (0.2, "black on #fee391"), (0.05, "black on #fdae6b"))
-_UNLIKELY = "black on #fb8072"
+# From likely to unlikely; dark letters are readable on each. All are in the palette of terminals with 256 colors, which would
+# show others as their neighbors there.
+_SHADES = ((0.9, "black on #afffaf"), (0.5, "black on #d7ffaf"), (0.2, "black on #ffd787"), (0.05, "black on #ffaf5f"))
+_UNLIKELY = "black on #ff8787"
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
 _PIECE = 12
@@ -96,8 +97,8 @@ def trace(position: int, token: int, piece: str, logprob: float, entropy: float,
     top: pieces with their log-probabilities, the most likely first. entropy: in bits.
     """
     if not is_terminal(sys.stdout):
-        candidates = " ".join(f"{one_line(name)}={math.exp(value):.4f}" for name, value in top)
-        line = [str(position), str(token), one_line(piece), f"{math.exp(logprob):.4f}", f"{entropy:.3f}", candidates]
+        candidates = " ".join(f"{cell(name)}={math.exp(value):.4f}" for name, value in top)
+        line = [str(position), str(token), cell(piece), f"{math.exp(logprob):.4f}", f"{entropy:.3f}", candidates]
         out("\t".join(line) + "\n")
         return
     console = stdout_console()
@@ -106,10 +107,10 @@ def trace(position: int, token: int, piece: str, logprob: float, entropy: float,
     line_text.append(f"  {entropy:>5.2f}  ")
     for name, value in top:
         share = math.exp(value)
-        cell = Text.assemble((bar(share), "cyan"), f" {share:>4.0%} ", (_fitted(name), "bold" if name == piece else ""))
-        if line_text.cell_len + cell.cell_len > console.width:
+        shown = Text.assemble((bar(share), "cyan"), f" {share:>4.0%} ", (_fitted(name), "bold" if name == piece else ""))
+        if line_text.cell_len + shown.cell_len > console.width:
             break
-        line_text.append_text(cell).append("  ")
+        line_text.append_text(shown).append("  ")
     line_text.rstrip()
     console.print(line_text, no_wrap=True, crop=False)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from openllama_cli.terminal.streams import escaped, stdout_console
+from openllama_cli.terminal.streams import escaped, one_line, stdout_console
 
 # Neighbors differ, and dark letters are readable on each of them.
 _COLORS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
@@ -35,6 +35,11 @@ def show_pieces(ids: Sequence[int], pieces: Sequence[str], special: Collection[i
         lower.append_text(cell[1])
     if upper:
         console.print(upper, lower, sep="\n", crop=False)
+
+
+def show_note(text: str) -> None:
+    """Print a line about the pieces, wrapped at words."""
+    stdout_console().print(Text(one_line(text), style="dim"), soft_wrap=False)
 
 
 def _cells(ids: Sequence[int], pieces: Sequence[str], special: Collection[int], width: int) -> Iterator[tuple[Text, Text]]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.errors import UsageError
-from openllama_cli.prompt_templates import load_template
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.prompt_templates import PromptTemplate, load_template
 from tests.support.reading import code_of, read_text
 
 
@@ -20,11 +22,41 @@ def test_quoted_fields_hold_separators_quotes_and_line_breaks(tmp_path: Path) ->
     assert [(row.custom_id, row.line) for row in rows] == [("a", 2), ("b", 5), ("c", 6)]
 
 
-def test_columns_are_found_by_name_and_the_rest_is_passed_over(tmp_path: Path) -> None:
-    rows = read_text(tmp_path, ".tsv", "temperature\t prompt \tcustom_id\t\nhot\tone\tx\t9\n5\ttwo\t\t\n")
+def test_columns_are_found_by_name_and_the_rest_is_carried(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, ".tsv", "country\t prompt \tcustom_id\t\ttext\nFR\tone\tx\t9\ta\n\ttwo\t\t\t\n")
     assert prompts(rows) == ["one", "two"]
     assert [row.custom_id for row in rows] == ["x", "row-1"]
+    assert [row.carried for row in rows] == [{"country": "FR", "input_text": "a"}, {"country": "", "input_text": ""}]
     assert all(row.sampling is not None and row.sampling.greedy for row in rows)
+
+
+def test_columns_that_are_options_are_used_as_in_json_lines(tmp_path: Path) -> None:
+    rows = ['a,one,8,0.5,"[""Q:"", ""\\n""]",true,1', "b,two,,,,,", "c,three,x,,,,", "d,four,,,,,2"]
+    table = "\n".join(["id,prompt,max-tokens,temp,stop,echo,n", *rows])
+    first, second, third, fourth = read_text(tmp_path, ".csv", table)
+    assert first.sampling == SamplingConfig(8, 0.5, stop=("Q:", "\n"))
+    assert (first.custom_id, first.echo, first.carried) == ("a", True, {})
+    assert (second.sampling, second.echo) == (SamplingConfig(), False)
+    assert (code_of(third), code_of(fourth)) == ("bad_option", "unsupported_option")
+    assert third.error is not None
+    assert "max_tokens is 'x'; give an integer" in third.error.message
+
+
+def test_a_column_that_looks_like_an_option_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean temperature") as refused:
+        read_text(tmp_path, ".csv", "prompt,temprature\nx,1\n")
+    assert "'temprature'" in refused.value.cause
+    assert "--carry all,temprature" in refused.value.remedy
+    kept = RowSettings(carry=Carry.parse("all,temprature"))
+    assert read_text(tmp_path, ".csv", "prompt,temprature\nx,1\n", kept)[0].carried == {"temprature": "1"}
+    with pytest.raises(UsageError, match="no column 'contry' to carry"):
+        read_text(tmp_path, ".csv", "prompt,country\nx,1\n", RowSettings(carry=Carry.parse("contry")))
+
+
+def test_a_column_that_the_template_uses_is_its_variable_first(tmp_path: Path) -> None:
+    weather = PromptTemplate("weather", "{{ temperature }} {{ id }}", variables=("temperature", "id"))
+    [row] = read_text(tmp_path, ".csv", "id,temperature,seed\n7,hot,3\n", RowSettings(weather))
+    assert (row.prompt, row.custom_id, row.carried, row.own_seed) == ("hot 7", "row-0", {}, True)
 
 
 def test_columns_fill_the_variables_of_a_template(tmp_path: Path) -> None:

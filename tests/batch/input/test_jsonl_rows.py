@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from tests.support.reading import code_of, read_object, read_text
 
@@ -33,8 +35,10 @@ GREETING = PromptTemplate(
         ("null", "invalid_type", "null"),
         ('["prompt"]', "invalid_type", "a list"),
         ("{}", "missing_prompt", "no other fields"),
-        ('{"text": "a", "id": 1}', "missing_prompt", "'text', 'id'"),
-        ('{"prompt": null}', "missing_prompt", "'prompt'"),
+        ('{"text": "a", "idea": 1}', "missing_prompt", "'text', 'idea'"),
+        ('{"prompt": null}', "missing_prompt", "prompt is null; give a string"),
+        ('{"prompt": "a", "x": 1e999}', "invalid_json", "too large"),
+        ('{"prompt": "a", "x": ' + "[" * 200 + "]" * 200 + "}", "invalid_json", "deeply"),
         ('{"prompt": 7}', "invalid_type", "a number"),
         ('{"prompt": true}', "invalid_type", "true or false"),
         ('{"prompt": ["a"]}', "invalid_type", "a list"),
@@ -118,3 +122,41 @@ def test_a_variable_called_like_an_option_is_the_templates(tmp_path: Path) -> No
     assert row.prompt == "thirty degrees"
     assert row.sampling is not None
     assert row.sampling.greedy
+
+
+def test_what_olc_has_no_use_for_is_carried(tmp_path: Path) -> None:
+    fields = {"id": 7, "prompt": "x", "text": "reference", "label": [1, {"a": None}], "temp": 0.5, "echo": True}
+    row = read_object(tmp_path, fields)
+    assert row.custom_id == "7"
+    assert row.carried == {"input_text": "reference", "label": [1, {"a": None}]}
+    assert row.sampling is not None
+    assert (row.sampling.temperature, row.echo) == (0.5, True)
+    assert read_object(tmp_path, fields, RowSettings(carry=Carry.parse("none"))).carried == {}
+    chosen = read_object(tmp_path, fields, RowSettings(carry=Carry.parse("id,temp")))
+    assert (chosen.custom_id, chosen.carried, chosen.sampling) == ("row-0", {"id": 7, "temp": 0.5}, RowSettings().sampling)
+    # A row that is wrong is told from others by what it carries, too.
+    assert read_object(tmp_path, fields | {"temp": "hot"}).carried == row.carried
+
+
+def test_an_id_that_cannot_be_one_is_carried(tmp_path: Path) -> None:
+    row = read_object(tmp_path, {"id": {"a": 1}, "prompt": "x"})
+    assert (row.custom_id, row.carried) == ("row-0", {"id": {"a": 1}})
+    row = read_object(tmp_path, {"id": 1, "custom_id": "a", "prompt": "x"})
+    assert (row.custom_id, row.carried) == ("a", {"id": 1})
+
+
+def test_variables_of_the_template_are_not_carried_unless_they_are_named(tmp_path: Path) -> None:
+    fields = {"word": "Hi", "name": "Ann", "prompt": "not used"}
+    assert read_object(tmp_path, fields, RowSettings(GREETING)).carried == {"input_prompt": "not used"}
+    named = read_object(tmp_path, fields, RowSettings(GREETING, carry=Carry.parse("name")))
+    assert (named.prompt, named.carried) == ("Hi Ann!", {"name": "Ann"})
+
+
+@pytest.mark.parametrize("text", ["", ",", "a,,b", "none,a", "a\nb"])
+def test_a_choice_of_fields_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--carry"):
+        Carry.parse(text)
+
+
+def test_names_with_commas_can_be_chosen() -> None:
+    assert Carry.parse('all,"a,b"') == Carry(True, frozenset({"a,b"}))

@@ -7,23 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openllama_cli.batch.input.row_options import read_options
+from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.field_names import meaning
+from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options
 from openllama_cli.batch.input.rows import RowError, RowSettings
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.support.reading import code_of, read_object
 
 SETTINGS = RowSettings(defaults={"max_tokens": 5, "stop": ("\n",), "temperature": 0.5})
+NOTHING = RowOptions(SETTINGS.sampling)
 
 
 def test_a_row_replaces_the_commands_options_one_by_one() -> None:
-    sampling, own_seed = read_options({"prompt": "x", "max_tokens": 9, "top_p": 1}, SETTINGS)
-    assert sampling == SamplingConfig(max_tokens=9, stop=("\n",), temperature=0.5, top_p=1.0)
-    assert not own_seed
+    own = read_options({"prompt": "x", "max_tokens": 9, "top_p": 1}, SETTINGS)
+    assert own == (SamplingConfig(max_tokens=9, stop=("\n",), temperature=0.5, top_p=1.0), False, True, False)
 
 
 def test_a_row_without_options_has_the_commands() -> None:
-    assert read_options({"prompt": "x", "label": 3}, SETTINGS) == (SETTINGS.sampling, False)
-    assert read_options({"seed": None, "stop": None, "temperature": None}, SETTINGS) == (SETTINGS.sampling, False)
+    assert read_options({"prompt": "x", "label": 3}, SETTINGS) == NOTHING
+    assert read_options({"seed": None, "stop": None, "temperature": None}, SETTINGS) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -42,21 +44,58 @@ def test_a_row_without_options_has_the_commands() -> None:
     ],
 )
 def test_every_option_can_be_given_by_a_row(name: str, value: Any, expected: Any) -> None:
-    sampling, own_seed = read_options({name: value}, SETTINGS)
-    assert getattr(sampling, name) == expected
-    assert own_seed == (name == "seed")
+    own = read_options({name: value}, SETTINGS)
+    assert getattr(own.sampling, name) == expected
+    assert (own.own_seed, own.own_length) == (name == "seed", name == "max_tokens")
 
 
 def test_a_sampling_option_alone_samples_as_on_the_command_line() -> None:
-    assert read_options({"top_p": 0.5}, RowSettings())[0].temperature == 1.0
+    assert read_options({"top_p": 0.5}, RowSettings()).sampling.temperature == 1.0
 
 
-@pytest.mark.parametrize("name", ["max_new_tokens", "max_gen_len"])
+def test_every_name_of_an_option_on_the_command_line_is_its_name_in_a_row() -> None:
+    from openllama_cli.commands.batch.command import command
+
+    names = {
+        name for parameter in command.params if parameter.name in SamplingConfig.__dataclass_fields__ for name in parameter.opts
+    }
+    long = {name.removeprefix("--"): None for name in names if name.startswith("--")}
+    assert {"temp", "max-gen-len", "top-p"} <= set(long)
+    for name in long:
+        for spelled in (name, name.replace("-", "_")):
+            found = meaning(spelled)
+            assert found is not None, spelled
+            assert found.kind == "option", spelled
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_gen_len", "max-tokens"])
 def test_other_names_of_max_tokens_are_known(name: str) -> None:
-    assert read_options({name: 3}, SETTINGS)[0].max_tokens == 3
-    assert read_options({name: 3, "max_tokens": None}, SETTINGS)[0].max_tokens == 3
+    assert read_options({name: 3}, SETTINGS).sampling.max_tokens == 3
+    assert read_options({name: 3, "max_tokens": None}, SETTINGS).sampling.max_tokens == 3
     with pytest.raises(RowError, match="twice"):
         read_options({name: 3, "max_tokens": 4}, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("max_tokens", " 8 ", 8),
+        ("temperature", "0.7", 0.7),
+        ("temperature", "1e-2", 0.01),
+        ("temperature", "", None),
+        ("max_tokens", "8x", "8x"),
+        ("max_tokens", "1_000", "1_000"),
+        ("max_tokens", "9" * 5000, "9" * 5000),
+        ("echo", "TRUE", True),
+        ("stop", "\n", "\n"),
+        ("stop", "7", "7"),
+        ("stop", '["Q:", "\\n"]', ["Q:", "\n"]),
+        ("stop", "[end]", "[end]"),
+        ("stop", "", None),
+    ],
+)
+def test_a_cell_is_read_as_its_option_wants_it(option: str, text: str, value: Any) -> None:
+    assert cell_value(option, text) == value
 
 
 @pytest.mark.parametrize(
@@ -101,10 +140,15 @@ def test_a_wrong_value_is_an_error_row(tmp_path: Path, name: str, value: Any, sa
     [
         ("max_token", "max_tokens"),
         ("maxTokens", "max_tokens"),
-        ("max-tokens", "max_tokens"),
         ("Temperature", "temperature"),
         ("temprature", "temperature"),
-        ("top-p", "top_p"),
+        ("sotp", "stop"),
+        ("stops", "stop"),
+        ("seeds", "seed"),
+        ("n_predict", "max_tokens"),
+        ("repeat_penalty", "repetition_penalty"),
+        ("presence_penality", "presence_penalty"),
+        ("log_prob", "logprobs"),
         ("topK", "top_k"),
         ("logprob", "logprobs"),
         ("repetition_penality", "repetition_penalty"),
@@ -121,19 +165,41 @@ def test_a_typo_is_reported(name: str, meant: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["text", "label", "stops", "seeds", "top", "step", "n", "stream", "customer_id", "prompts", "max", "id", "x" * 10_000],
+    ["text", "label", "top", "step", "term", "need", "customer_id", "prompts", "max", "id", "user", "models", "x" * 10_000],
 )
 def test_data_of_another_name_is_let_through(name: str) -> None:
-    assert read_options({"prompt": "x", name: 1}, SETTINGS) == (SETTINGS.sampling, False)
+    assert read_options({"prompt": "x", name: 1}, SETTINGS) == NOTHING
+
+
+def test_a_field_that_is_carried_by_name_is_data_whatever_it_is_called() -> None:
+    settings = RowSettings(carry=Carry.parse("all,seeds,n,temperature"))
+    assert read_options({"seeds": 3, "n": 5, "temperature": "hot"}, settings) == RowOptions(settings.sampling)
+
+
+def test_a_row_may_name_the_model_of_the_run() -> None:
+    assert read_options({"model": "3b"}, RowSettings(model="3b")) == RowOptions(SamplingConfig())
+    assert read_options({"model": "x"}, RowSettings(), openai=True) == RowOptions(SamplingConfig())
+    with pytest.raises(RowError, match="--carry all,model") as refused:
+        read_options({"model": "x"}, RowSettings(model="3b"))
+    assert refused.value.code == "unsupported_option"
 
 
 def test_options_that_do_not_exist_here_are_refused_unless_they_ask_for_nothing() -> None:
-    for name, value in {"best_of": 3, "presence_penalty": 0.5, "frequency_penalty": "0", "logit_bias": {"5": 1}}.items():
+    for name, value in {
+        "best_of": 3,
+        "n": 2,
+        "num_samples": 2,
+        "stream": 1,
+        "suffix": "x",
+        "presence_penalty": 0.5,
+        "frequency_penalty": "0",
+        "logit_bias": {"5": 1},
+    }.items():
         with pytest.raises(RowError, match=name) as refused:
             read_options({name: value}, SETTINGS)
         assert refused.value.code == "unsupported_option"
     nothing = {"best_of": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
-    assert read_options(nothing, SETTINGS) == (SETTINGS.sampling, False)
+    assert read_options(nothing, SETTINGS) == NOTHING
 
 
 JSON = st.recursive(
@@ -148,7 +214,7 @@ NAMES = st.sampled_from(["max_tokens", "temperature", "top_p", "top_k", "stop", 
 def test_no_value_is_a_bug(fields: dict[str, Any], openai: bool) -> None:
     code, sampling = None, None
     try:
-        sampling, _ = read_options(fields, SETTINGS, openai=openai)
+        sampling = read_options(fields, SETTINGS, openai=openai).sampling
     except RowError as error:
         code = error.code
     assert isinstance(sampling, SamplingConfig) or code in ("bad_option", "unsupported_option", "invalid_unicode")
@@ -156,5 +222,5 @@ def test_no_value_is_a_bug(fields: dict[str, Any], openai: bool) -> None:
 
 def test_thousands_of_different_field_names_are_read_as_well() -> None:
     for number in range(200):
-        sampling, _ = read_options({f"field {number}": 1, "x" * 2000: 2, "max_tokens": number}, SETTINGS)
+        sampling = read_options({f"field {number}": 1, "x" * 2000: 2, "max_tokens": number}, SETTINGS).sampling
         assert sampling.max_tokens == number

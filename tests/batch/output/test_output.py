@@ -105,7 +105,7 @@ def test_a_file_that_olc_did_not_make_is_not_overwritten_without_restart(files: 
     assert error.code == "output_exists"
     assert "--restart" in error.remedy
     check_output(files.output, source, restart=True)
-    with filled(files, [None]) as journal:
+    with filled(files, [None], restart=True) as journal:
         check_output(files.output, source)
     assert journal.counts.done == 1
     assert files.output.read_text() == "precious"
@@ -177,6 +177,31 @@ def test_a_folder_of_another_user_is_refused(mode: int) -> None:
     assert run.stdout.count("Permission denied") == 2
 
 
+def test_the_check_leaves_nothing_even_when_it_is_killed(tmp_path: Path) -> None:
+    """The file that it writes has no name by then."""
+    killed = "import os, signal; os.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    checked = f"from pathlib import Path\nfrom openllama_cli.batch.output.output import check_output\n{killed}"
+    command = [sys.executable, "-c", f"{checked}check_output(Path({str(tmp_path / 'out.jsonl')!r}), None)"]
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("without", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_a_file_system_without_nameless_files_is_checked_too(
+    files: OutputFiles, monkeypatch: pytest.MonkeyPatch, without: int
+) -> None:
+    opened = os.open
+
+    def no_nameless(path: object, flags: int, *mode: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(without, "no")
+        return opened(path, flags, *mode)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", no_nameless)
+    check_output(files.output, None)
+    assert not list(files.output.parent.iterdir())
+
+
 # Writing it.
 
 
@@ -190,6 +215,21 @@ def test_the_output_has_the_rows_in_order_and_the_journal_shrinks_to_a_record_of
     with open_journal(files, HEADER, 100) as journal:
         assert journal.complete
         assert journal.output == written
+
+
+def test_a_complete_journal_that_lost_all_but_its_header_is_not_done_again_unasked(files: OutputFiles) -> None:
+    with filled(files, [None] * 3) as journal:
+        write_output(journal, files.output)
+    whole = files.journal.read_bytes()
+    files.journal.write_bytes(whole[: whole.index(b"\n") + 1])
+    with pytest.raises(UsageError, match="has no rows") as refused:
+        open_journal(files, HEADER, 3)
+    assert refused.value.code == "journal_damaged"
+    # A run that was told to start over, and was stopped before its first row, goes on.
+    open_journal(files, HEADER, 3, restart=True).close()
+    with filled(files, [None] * 3) as journal:
+        write_output(journal, files.output)
+    assert b"over" not in files.journal.read_bytes()
 
 
 def test_failed_rows_keep_the_journal_so_that_they_can_be_retried(files: OutputFiles) -> None:
@@ -234,7 +274,7 @@ def test_a_finished_output_is_not_made_again_because_its_journal_is_damaged(file
     sound = files.journal.read_bytes()
     for damaged in (sound[:-1], sound[:-30] + b"?" + sound[-29:]):
         files.journal.write_bytes(damaged)
-        with pytest.raises(UsageError, match="none of its rows are left") as error:
+        with pytest.raises(UsageError, match="has no rows") as error:
             open_journal(files, HEADER, 2)
         assert "--restart" in error.value.remedy
 

@@ -1,13 +1,16 @@
 """`olc batch`: what goes in, what comes out, and what is refused. A random model: only the plumbing is judged here."""
 
+import csv
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openllama_cli.commands.shared.prompt_input import unescape
 from tests.conftest import Olc, Result
 from tests.support.batches import GREEDY, read
 
@@ -53,6 +56,7 @@ def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path, output: 
     source.write_text('custom_id,question,unused\na,"What, now?",x\nb,Größe 🐋,y\n')
     assert olc("batch", str(source), "-t", str(template), "-o", str(output), "-m", model).code == 0
     rows = read(output)
+    assert [row["unused"] for row in rows] == ["x", "y"]
     assert [(row["custom_id"], row["prompt"]) for row in rows] == [("a", "Q: What, now?\nA:"), ("b", "Q: Größe 🐋\nA:")]
     assert all("\n" not in row["text"] and row["usage"]["completion_tokens"] <= 7 for row in rows)
 
@@ -76,6 +80,19 @@ def test_the_same_command_again_does_nothing_once_all_is_done(batch: Batch, outp
     assert changed.code == 2
     assert "--temperature was not given, now 1.0" in changed.messages
     assert batch("in.txt", None, "--temperature", "1", "--restart").code == 0
+
+
+def test_carry_belongs_to_a_run_where_it_makes_a_difference(batch: Batch, output: Path) -> None:
+    assert batch("in.csv", "prompt,country\none,FR\n", "--carry", "none").code == 0
+    assert "country" not in read(output)[0]
+    changed = batch("in.csv", None)
+    assert changed.code == 2
+    assert "--carry was not given, now all" in changed.messages
+    assert batch("in.csv", None, "--restart").code == 0
+    assert read(output)[0]["country"] == "FR"
+    output.with_name(output.name + ".journal").unlink()
+    assert batch("in.csv", "prompt\none\n", "--restart").code == 0
+    assert "already complete" in batch("in.csv", None, "--carry", "none").messages
 
 
 @pytest.mark.parametrize(
@@ -163,15 +180,16 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     assert (tmp_path / "there.jsonl").read_text() == "precious\n"
 
 
+@pytest.mark.parametrize("now", ["one\nTWO\n", "one\ntwo\nthree\n", "one\n"])
 def test_an_input_that_changes_under_way_is_noticed(
-    batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch, now: str
 ) -> None:
     from openllama_cli.commands.batch import run as batch_run
 
     load = batch_run.load_model
 
     def change_and_load(*arguments: Any) -> Any:
-        (tmp_path / "in.txt").write_text("one\nTWO\n")
+        (tmp_path / "in.txt").write_text(now)
         return load(*arguments)
 
     monkeypatch.setattr(batch_run, "load_model", change_and_load)
@@ -179,6 +197,105 @@ def test_an_input_that_changes_under_way_is_noticed(
     assert result.code == 1
     assert "was changed" in result.messages
     assert not output.exists()
+
+
+def test_a_batch_that_is_stopped_while_it_loads_stops_at_once_and_speaks_of_no_rows(
+    batch: Batch, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on loading")
+
+    monkeypatch.setattr("openllama_cli.commands.batch.run.load_model", interrupted)
+    result = batch("in.txt", "one\n")
+    assert result.code == 130
+    assert "in flight" not in result.messages
+    assert "stopped with 0 of 1 rows done; to resume" in result.messages
+
+
+def test_a_long_prompt_without_a_length_is_completed_up_to_the_context(olc: Olc, model: str, tmp_path: Path) -> None:
+    from openllama_cli.models.tokenizer.open import open_tokenizer
+
+    context = json.loads((Path(model) / "config.json").read_text())["max_position_embeddings"]
+    encode = open_tokenizer(Path(model)).encode
+    prompt = next(text for n in range(context) if len(encode(text := "the quick " * n)) > context - 20)
+    source, target = tmp_path / "long.txt", tmp_path / "long.jsonl"
+    source.write_text(prompt)
+    command = ("batch", str(source), "-o", str(target), "-m", model, "--dtype", "float32")
+    assert olc(*command).code == 0
+    [row] = read(target)
+    room = context - row["usage"]["prompt_tokens"]
+    assert (row["finish_reason"], row["usage"]["completion_tokens"]) == ("length", room)
+    assert "1 context_length_exceeded" in olc(*command, "-n", "64", "--restart").messages
+    single = olc("complete", prompt, "--json", "-m", model, "--dtype", "float32")
+    assert json.loads(single.text)["choices"][0]["text"] == row["text"]
+
+
+def test_stdout_is_an_output_that_has_the_same_rows_in_order(
+    olc: Olc, batch: Batch, model: str, tmp_path: Path, output: Path
+) -> None:
+    rows = '{"prompt": "one"}\nbad\n{"prompt": "the quick brown fox"}\n{"prompt": "the"}\n'
+    assert batch("in.jsonl", rows).code == 3
+    before = sorted(tmp_path.iterdir())
+    streamed = olc("batch", str(tmp_path / "in.jsonl"), "-o", "-", *GREEDY, "-m", model)
+    assert streamed.code == 3
+    assert streamed.out == output.read_bytes()
+    piped = olc("batch", "-", "--format", "jsonl", "-o", "/dev/stdout", *GREEDY, "-m", model, stdin=rows.encode())
+    assert piped.out == streamed.out
+    assert sorted(tmp_path.iterdir()) == before
+    assert olc("batch", str(tmp_path / "in.jsonl"), "-o", "-", "--json-progress", "-m", model).code == 2
+
+
+def test_the_suffix_of_the_output_is_its_format(olc: Olc, model: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('prompt,country,text\none,FR,"a\nb"\ntwo,"D,E",\nthree\n')
+    command = ("batch", str(source), *GREEDY, "-m", model, "-o")
+    assert olc(*command, str(tmp_path / "out.jsonl")).code == 3
+    rows = read(tmp_path / "out.jsonl")
+    for name, delimiter in (("out.csv", ","), ("out.tsv", "\t")):
+        assert olc(*command, str(tmp_path / name)).code == 3
+        with (tmp_path / name).open(newline="") as file:
+            table = list(csv.DictReader(file, delimiter=delimiter))
+        assert [row["text"] for row in table] == [row["text"] or "" for row in rows]
+        assert [(row["country"], row["input_text"]) for row in table] == [("FR", "a\nb"), ("D,E", ""), ("", "")]
+        assert [row["error_code"] for row in table] == ["", "", "invalid_csv"]
+        assert table[0]["completion_tokens"] == "6"
+    assert olc(*command, str(tmp_path / "out.txt")).code == 3
+    lines = (tmp_path / "out.txt").read_text().split("\n")
+    assert [unescape(line).replace("\\r", "\r") for line in lines] == [*(row["text"] or "" for row in rows), ""]
+    refused = olc(*command, str(tmp_path / "out.json"))
+    assert refused.code == 2
+    assert "out.jsonl" in refused.messages
+
+
+def test_a_batch_that_is_not_done_can_be_looked_at(batch: Batch, olc: Olc, output: Path) -> None:
+    assert batch("in.jsonl", '{"prompt": "one"}\nbad\n{"prompt": "three"}\n').code == 3
+    journal = output.with_name(output.name + ".journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    part = b"".join(line for line in lines if not line.startswith(b"0 ")) + b"0 torn"
+    journal.write_bytes(part)
+    peeked = olc("batch", "--peek", str(output))
+    assert peeked.code == 0
+    assert peeked.out == b"".join(output.read_bytes().splitlines(keepends=True)[1:])
+    assert "2 of 3 rows are done, 1 of them failed" in peeked.messages
+    assert journal.read_bytes() == part
+    assert olc("batch", "--peek", str(output.with_name("none.jsonl"))).code == 2
+    assert olc("batch").code == 2
+
+
+@pytest.mark.parametrize("done", ["all", "some"])
+def test_rows_that_are_added_to_an_input_run_alone(batch: Batch, output: Path, tmp_path: Path, done: str) -> None:
+    assert batch("in.jsonl", '{"prompt": "one"}\n{"prompt": "two"}\n' + "bad\n" * (done == "some")).code in (0, 3)
+    kept = output.read_bytes()
+    more = (tmp_path / "in.jsonl").read_text() + '{"prompt": "three"}\n'
+    result = batch("in.jsonl", more)
+    assert "has 1 more rows" in result.messages
+    assert output.read_bytes().startswith(kept)
+    assert [row["prompt"] for row in read(output)] == ["one", "two", *([None] * (done == "some")), "three"]
+    # Another beginning, or other options: refused as before.
+    assert batch("in.jsonl", more.replace("two", "TWO") + '{"prompt": "four"}\n').code == 2
+    assert batch("in.jsonl", more + '{"prompt": "four"}\n', "--temperature", "1").code == 2
+    assert output.read_bytes().startswith(kept)
 
 
 def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:

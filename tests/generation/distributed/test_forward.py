@@ -88,13 +88,8 @@ def test_memory_that_runs_out_while_a_prefix_is_copied_is_told_as_in_a_forward_p
             told.append("out of memory")
 
     monkeypatch.setattr(KVCache, "copy_from", Mock(side_effect=MemoryError))
-    first: dict[str, Any] = {
-        "freed": [],
-        "prefill": [1, 5],
-        "every": False,
-        "drafted": False,
-        "rows": [{"cache": 0, "length": 0, "capacity": 4}],
-    }
+    how = {"every": False, "drafted": False}
+    first: dict[str, Any] = {"freed": [], "prefill": [1, 5], **how, "rows": [{"cache": 0, "length": 0, "capacity": 4}]}
     copied = {**first, "rows": [{"cache": 1, "length": 1, "capacity": 4, "copy_of": 0}]}
     follow(forward, iter([first, copied]), collective)
     assert told == ["out of memory"]

@@ -234,7 +234,7 @@ def test_refuses_files_that_are_not_weights(tmp_path: Path, name: str) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 6853038093\n", "git lfs pull"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>" * 9, "is a web page"),
         (b"\x00" * 64, "damaged" if name == "model.safetensors" else "not a PyTorch file"),
-        (b"GGUF" * 20, "not a"),
+        (b"GGUF" * 20, "is a GGUF file of llama.cpp"),
     ):
         (folder / name).write_bytes(content)
         assert said in refusal(folder)

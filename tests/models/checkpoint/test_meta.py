@@ -105,6 +105,49 @@ def test_files_that_are_not_of_one_model_are_refused(tmp_path: Path) -> None:
         inspect(folder)
 
 
+@pytest.mark.parametrize(
+    "pattern", ["consolidated.{:02d}.pt", "consolidated.{:02d}-of-02.pth", "consolidated-{:02d}-of-02.pth"]
+)
+def test_other_names_of_the_files_are_known(tmp_path: Path, pattern: str) -> None:
+    folder = write_meta_llama(tmp_path, shards=2)
+    for number in range(2):
+        (folder / f"consolidated.{number:02d}.pth").rename(folder / pattern.format(number))
+    source = TensorSource(inspect(folder))
+    assert all(torch.equal(source.get(name), weight) for name, weight in tiny_state_dict(tiny_config()).items())
+    (folder / pattern.format(1)).unlink()
+    with pytest.raises(ModelError, match=pattern.format(1).replace(".", r"\.")):
+        inspect(folder)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ((1,), "has 3 of 4 shards|no consolidated.01.pth"),
+        ((2, 3), "has 2 of 4 shards; missing: consolidated.02.pth, consolidated.03.pth"),
+    ],
+)
+def test_files_that_are_missing_are_named(tmp_path: Path, lost: tuple[int, ...], said: str) -> None:
+    folder = write_meta_llama(tmp_path, shards=4, heads=8, kv_heads=4, layers=1)
+    for number in lost:
+        (folder / f"consolidated.{number:02d}.pth").unlink()
+    with pytest.raises(ModelError, match=said):
+        inspect(folder)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_one_shard_under_two_names_is_noticed(tmp_path: Path, link: bool) -> None:
+    folder = write_meta_llama(tmp_path, shards=2, layers=1)
+    first, second = folder / "consolidated.00.pth", folder / "consolidated.01.pth"
+    content = first.read_bytes()
+    second.unlink()
+    if link:
+        second.hardlink_to(first)
+    else:
+        second.write_bytes(content)
+    with pytest.raises(ModelError, match="one shard under two names"):
+        inspect(folder)
+
+
 def published_forward(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     """Logits (positions, vocabulary) in the words of https://github.com/meta-llama/llama/blob/main/llama/model.py."""
     params = json.loads((folder / "params.json").read_text())

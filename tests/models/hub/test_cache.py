@@ -137,7 +137,7 @@ def test_broken_cache_folder_can_be_removed_whole() -> None:
     (folder / "tokenizer.model").resolve().unlink()
     with pytest.raises(HubError, match="cannot remove revision") as caught:
         remove("org/a", OLD)
-    assert caught.value.remedy == "remove all of it: olc models rm org/a"
+    assert caught.value.remedy == "remove all of it: olc models rm --yes org/a"
     remove("org/a")
     assert not repo_folder("org/a").exists()
 

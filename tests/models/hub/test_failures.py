@@ -175,4 +175,6 @@ def test_no_revision_or_checksum_leads_out_of_the_cache(server: HubServer, monke
     assert server.requests == []
     monkeypatch.setattr("tests.support.hub_server._git", lambda content: "../../../evil")
     server.add("org/tiny", WHOLE)
-    assert failure().code == "not_a_hub"
+    assert failure().code == "checksum", "none, and the tokenizer is not one"
+    blobs = repo_folder("org/tiny") / "blobs"
+    assert {file.resolve().parent for file in blobs.iterdir()} == {blobs.resolve()}

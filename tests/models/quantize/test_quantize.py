@@ -99,11 +99,18 @@ def flip_a_bit(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def swap_two_words(data: bytes) -> bytes:
+    """Two neighboring words of 8 bytes that differ change places, in the second half of the file."""
+    place = next(at for at in range(len(data) // 16 * 8, len(data), 8) if data[at : at + 8] != data[at + 8 : at + 16])
+    return data[:place] + data[place + 8 : place + 16] + data[place : place + 8] + data[place + 16 :]
+
+
 # What happens to which file; None: it is removed.
 DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
     **{f"flipped bit {n}": (WEIGHTS, flip_a_bit) for n in range(3)},
     "truncated": (WEIGHTS, lambda data: data[:-5000]),
     "blocks swapped": (WEIGHTS, lambda data: data[:8192] + data[12288:16384] + data[8192:12288] + data[16384:]),
+    "words swapped": (WEIGHTS, swap_two_words),
     "empty": (WEIGHTS, lambda data: b""),
     "no weights": (WEIGHTS, None),
     "no description": (ABOUT, None),
@@ -127,6 +134,17 @@ def test_a_damaged_copy_is_noticed_and_made_again(tiny_model: Path, cache: Path,
     assert (only_copy(cache) / WEIGHTS).read_bytes() == complete
     opened(tiny_model, seen=again)
     assert again.notices == again.labels == []
+
+
+def test_a_copy_without_a_hash_is_taken_once_its_checksum_agrees_and_gets_one(tiny_model: Path, cache: Path) -> None:
+    opened(tiny_model)
+    about = only_copy(cache) / ABOUT
+    written = json.loads(about.read_text())
+    about.write_text(json.dumps({key: value for key, value in written.items() if key not in ("digest", "stamp")}))
+    seen = Recorder()
+    opened(tiny_model, seen=seen)
+    assert seen.notices == seen.labels == []
+    assert json.loads(about.read_text()) == written
 
 
 @pytest.mark.parametrize("method", ["int8", "int4"])

@@ -117,7 +117,7 @@ def test_a_denormalizing_model_decodes_as_the_library(tmp_path: Path) -> None:
     [
         {},
         {"tokenizer_config": {"add_bos_token": True, "bos_token": "<s>", "tokenizer_class": "LlamaTokenizer"}},
-        {"tokenizer_config": {"add_bos_token": False, "tokenizer_class": "LlamaTokenizer"}},
+        {"tokenizer_config": {"tokenizer_class": "LlamaTokenizer"}},
         {"special_tokens_map": {"bos_token": {"content": "<s>"}}},
     ],
 )
@@ -162,12 +162,13 @@ def test_an_eos_that_is_no_id_is_named(tmp_path: Path) -> None:
             open_tokenizer(folder)
 
 
-def test_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
+def test_special_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
+    added = {"2": {"content": "</s>", "special": True}, "421": {"content": "<|im_end|>", "special": True}}
     folder = write(
         tmp_path,
         trained("bpe-nmt_nfkc"),
         added_tokens={"<pad>": 420},
-        tokenizer_config={"added_tokens_decoder": {"2": {"content": "</s>"}, "421": {"content": "<|im_end|>"}}},
+        tokenizer_config={"added_tokens_decoder": added},
         generation_config={"eos_token_id": 421},
     )
     tokenizer = open_tokenizer(folder)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
-from transformers import LlamaTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from openllama_cli.errors import ModelError, UsageError
-from openllama_cli.models.tokenizer.compare import load_llama_tokenizer
+from openllama_cli.models.tokenizer.compare import load_auto_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.sentencepiece_models import CORPUS, trained, write
 
@@ -42,18 +42,20 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tokenizer.json that transformers writes for a SentencePiece model, and no tokenizer.model."""
     folder = tmp_path_factory.mktemp("byte-fallback")
-    LlamaTokenizer.from_pretrained(write(folder / "source", trained("bpe-openllama-v2"))).save_pretrained(folder / "fast")
+    settings = {"add_bos_token": True, "tokenizer_class": "LlamaTokenizer"}
+    source = write(folder / "source", trained("bpe-openllama-v2"), tokenizer_config=settings)
+    LlamaTokenizer.from_pretrained(source).save_pretrained(folder / "fast")
     assert not (folder / "fast" / "tokenizer.model").exists()
     return folder / "fast"
 
 
-def test_llama_tokenizer_is_loaded_from_a_folder_or_that_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_transformers_loads_a_folder_or_it_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ours = open_tokenizer(write(tmp_path, trained("bpe-openllama-v2")))
-    theirs = load_llama_tokenizer(ours.path.parent)
+    theirs = load_auto_tokenizer(ours.path.parent)
     assert theirs.encode("the blue whale", add_special_tokens=False) == ours.encode("the blue whale", bos=False)
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="transformers cannot load the tokenizer"):
-        load_llama_tokenizer(tmp_path)
+        load_auto_tokenizer(tmp_path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -117,19 +119,15 @@ def test_a_broken_tokenizer_json_is_named(tmp_path: Path, content: bytes) -> Non
         open_tokenizer(tmp_path)
 
 
-def test_bos_from_the_configuration(byte_level: Path, tmp_path: Path) -> None:
+def test_a_named_bos_that_no_post_processor_adds_is_left_out(byte_level: Path, tmp_path: Path) -> None:
     description: dict[str, Any] = json.loads((byte_level / "tokenizer.json").read_text(encoding="utf-8"))
     description["post_processor"] = None
     (tmp_path / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
-    assert open_tokenizer(tmp_path).bos_id is None
-    named = tmp_path / "tokenizer_config.json"
-    for value in ("<|begin_of_text|>", {"content": "<|begin_of_text|>", "lstrip": False}):
-        named.write_text(json.dumps({"bos_token": value, "eos_token": "<|end_of_text|>"}))
+    for value in ("<|begin_of_text|>", {"__type": "AddedToken", "content": "<|begin_of_text|>"}):
+        settings = {"bos_token": value, "eos_token": "<|end_of_text|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "bos_token_id": 1, "eos_token_id": [3, 5]}))
         tokenizer = open_tokenizer(tmp_path)
-        assert tokenizer.bos_id is not None
-        assert tokenizer.piece(tokenizer.bos_id) == "<|begin_of_text|>"
-        assert [tokenizer.piece(token) for token in tokenizer.eos_ids] == ["<|end_of_text|>"]
-    named.unlink()
-    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": tokenizer.bos_id, "eos_token_id": [3, 5]}))
-    assert open_tokenizer(tmp_path).bos_id == tokenizer.bos_id
-    assert open_tokenizer(tmp_path).eos_ids == {3, 5}
+        assert tokenizer.bos_id is None
+        assert tokenizer.encode("the") == AutoTokenizer.from_pretrained(tmp_path).encode("the")
+        assert tokenizer.eos_ids == {3, 5, tokenizer.vocab_size - 1}

@@ -1,0 +1,70 @@
+"""An INPUT to which rows were added since its batch ran: the rows that it had are kept, and only the new ones run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from openllama_cli.batch.journal import format as journal_format
+from openllama_cli.batch.journal.disk import replacing
+from openllama_cli.batch.journal.header import differences
+from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.output import OutputFiles, is_output
+from openllama_cli.errors import OlcError
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a journal says of the input that it was begun with: how many rows, and the hash of what is in them."""
+
+    rows: int
+    rows_sha256: str
+
+    @classmethod
+    def of(cls, files: OutputFiles) -> "Earlier | None":
+        """None where there is no journal, none that can be read, or none that says it."""
+        try:
+            with files.journal.open("rb") as file:
+                header = journal_format.read_header(file, files.journal)
+            found = cls(header["rows"], header["input"]["rows_sha256"])
+        except (OSError, OlcError, KeyError, TypeError):
+            return None
+        return found if type(found.rows) is int and isinstance(found.rows_sha256, str) else None
+
+
+def extend(files: OutputFiles, header: Mapping[str, object], rows: int) -> int | None:
+    """Give a journal the header of an input that has the same rows at its beginning, and more. The caller compared them.
+
+    How many rows are kept; None where nothing was changed: other settings differ too, or the rows are no longer there.
+    Raises OlcError when the disk refuses; the journal is then as it was.
+    """
+    wanted = journal_format.normalize(header, rows)
+    with files.journal.open("rb") as file:
+        before = journal_format.read_header(file, files.journal)
+    same = ("rows", "input", "over")
+    if differences(*({name: value for name, value in one.items() if name not in same} for one in (before, wanted))):
+        return None
+    journal = Journal.peek(files.journal)
+    if journal.output is not None and not (
+        files.output.suffix.lower() in _KEEP_ALL and is_output(files.output, journal.output)
+    ):
+        return None
+    kept = 0
+    with replacing(files.journal, files.journal.with_name(files.journal.name + ".tmp")) as file:
+        file.write(journal_format.encode_header(wanted | {"over": True}))
+        for record in _records(journal, files.output):
+            file.write(record)
+            kept += 1
+    return kept
+
+
+# OUTPUT in JSON lines has all of every row.
+_KEEP_ALL = ("", ".jsonl", ".ndjson", ".out")
+
+
+def _records(journal: Journal, output: Path) -> Iterator[bytes]:
+    if journal.output is None:
+        yield from journal.records()
+        return
+    with output.open("rb") as file:
+        for index, line in enumerate(file):
+            yield journal_format.encode_record(index, None, line.removesuffix(b"\n"))

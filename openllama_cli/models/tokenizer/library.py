@@ -1,0 +1,73 @@
+"""Calling the `tokenizers` library with what files and users bring: whatever it raises becomes an OlcError, within a time.
+
+Its panics derive from BaseException and would pass every other handler, and each writes a traceback of its own to stderr.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from openllama_cli.errors import OlcError, Terminated
+
+T = TypeVar("T")
+
+# Python's own ways to end: they pass. All others, MemoryError and panics among them, are answers to what was given.
+_PASS = (KeyboardInterrupt, SystemExit, GeneratorExit, Terminated, OlcError)
+
+
+@contextlib.contextmanager
+def failures_as(make: Callable[[BaseException], OlcError]) -> Iterator[None]:
+    """Raise make(error) for whatever the library raises inside."""
+    try:
+        yield
+    except _PASS:
+        raise
+    except BaseException as error:
+        raise make(error) from error
+
+
+@contextlib.contextmanager
+def without_panic_messages() -> Iterator[None]:
+    """Nothing that is written to file descriptor 2 inside is seen: a panic's message cannot be silenced in another way."""
+    try:
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # stderr is closed
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """work(), or TimeoutError once it takes longer than that.
+
+    The library cannot be interrupted, so it works in a thread, which is left behind in that case. work must let others have
+    Python's lock meanwhile.
+    """
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    # It would start threads for a batch, and warn on stderr once the process forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    thread = threading.Thread(target=run, daemon=True, name="olc-tokenizer")
+    with without_panic_messages():
+        thread.start()
+        thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"it takes longer than {seconds:.0f} s")
+    if failure:
+        raise failure[0]
+    return result[0]
