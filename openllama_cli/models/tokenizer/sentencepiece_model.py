@@ -72,7 +72,7 @@ class SentencePieceTokenizer(Tokenizer):
         return frozenset(token for token, special in enumerate(control) if special) | (self._names.keys() - self._added.keys())
 
     def pieceless(self, rows: int) -> frozenset[int]:
-        return frozenset(range(self._size, rows)) - self._added.keys()
+        return frozenset(range(self._size, rows)) - self._names.keys()
 
     def _encode(self, text: bytes) -> list[int]:
         ids: list[int] = list(self._encode_around_added(text.decode())) if self._added else self._processor.encode(text)

@@ -82,7 +82,7 @@ def test_a_tokenizer_that_is_not_there_or_far_too_large_is_named(tmp_path: Path)
         open_tokenizer(tmp_path)
     with (write(tmp_path, trained("bpe-nmt_nfkc")) / "config.json").open("wb") as file:
         file.truncate(2 * MAX_MODEL_BYTES)
-    with pytest.raises(ModelError, match=r"too large to be a config\.json"):
+    with pytest.raises(ModelError, match=r"too large to be the config\.json of a Llama"):
         open_tokenizer(tmp_path)
 
 
