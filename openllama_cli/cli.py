@@ -190,11 +190,14 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         return
     ctx = getattr(problem, "ctx", None)
     remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
-    dashed = _dashed(args) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
+    dashed = _dashed(args, problem) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
     if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
-        first = next((str(value) for value in ctx.params.values() if isinstance(value, str) and not value.startswith("-")), "…")
+        import shlex
+
+        arguments = [param.name for param in ctx.command.params if isinstance(param, click.Argument) and param.name]
+        first = next((ctx.params[name] for name in arguments if isinstance(ctx.params.get(name), str)), "…")
         others = problem.message.partition("(")[2].rpartition(")")[0]
-        remedy = f'put quotes around the text: {ctx.command_path} "{first} {others}"; {remedy}'
+        remedy = f"put quotes around the text: {ctx.command_path} {shlex.quote(f'{first} {others}')}; {remedy}"
     elif ctx is not None and ctx.parent is not None and dashed is not None:
         import shlex
 
@@ -206,12 +209,22 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
     error(problem.format_message().rstrip("."), remedy)
 
 
-def _dashed(args: list[str]) -> str | None:
-    """An argument that looks like an option and, having spaces, is none: a text that begins with a dash."""
+def _dashed(args: list[str], problem: click.UsageError) -> str | None:
+    """The argument that a problem is with, if it is a text that begins with a dash: having spaces, it is no option."""
     import re
 
+    if isinstance(problem, click.NoSuchOption):
+        names = [problem.option_name]
+    else:
+        names = list(getattr(getattr(problem, "param", None), "opts", []))
+    params = problem.ctx.command.params if problem.ctx is not None else []
+    takes_value = {name for param in params if isinstance(param, click.Option) and not param.is_flag for name in param.opts}
     options = args[: args.index("--")] if "--" in args else args
-    return next((text for text in options if re.match(r"--?[^\s=]*\s", text)), None)
+    for before, text in zip(["", *options], options, strict=False):
+        is_text = re.match(r"--?[^\s=]*\s", text) is not None and before not in takes_value
+        if is_text and any(text.startswith(name[:2]) for name in names):
+            return text
+    return None
 
 
 def _takes_text(ctx: click.Context | None) -> bool:

@@ -54,7 +54,7 @@ _NO_TROUBLE = r"""(?xi)
     | \b(?:errors?|failures?|failed)\s?[:=]\s?0\b"""
 _ESCAPE = re.compile(r"""\\(["'\\/nrt]|u[0-9a-fA-F]{4})""")
 # What of JSON is around a string, in front of it and behind it.
-_AROUND_STRING = re.compile(r"""^\s*[\[{]\s*(?:"[^"\n]{1,60}":\s*)?["']|(?:"[\]}",\s]*|'[\])}\s]+)$""")
+_AROUND_STRING = re.compile(r"""^\s*[\[{]\s*(?:"[^"\n]{1,60}":\s*)?["']|(?:"[\]}",\s]{0,100}|'[\])}\s]{1,100})$""")
 _ESCAPED = {"n": "\n", "r": "\n", "t": "\t"}
 
 

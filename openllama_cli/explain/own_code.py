@@ -22,7 +22,7 @@ _FRAMES = (
 # One of these is in every frame.
 _MARKS = (".py", 'File "', "Cell In", "Input In", "<ipython")
 # The line that an arrow marks among those that IPython and rich show around it.
-_MARKED = r"(?:-{2,}>|❱)\s?(\d{1,7})\s?[│|]?\s?(.*)"
+_MARKED = r"(?:-{2,100}>|❱)\s?(\d{1,7})\s?[│|]?\s?(.*)"
 _OF_A_LIBRARY = r"""(?xi)
     (?:site|dist)-packages[/\\] | [/\\]lib(?:64)?[/\\]python\d | [/\\]Python\d{1,3}[/\\]lib[/\\] | [/\\]bin[/\\][^/\\.]+$
     | \.exe[/\\]__main__\.py$ | transformers_modules | ^<(?!stdin>|string>|ipython)

@@ -22,7 +22,7 @@ class Carry:
     @classmethod
     def parse(cls, text: str) -> "Carry":
         """The value of --carry: all, none, or names separated by commas (all may be one of them). Raises UsageError."""
-        [names] = csv.reader([text]) if text and "\n" not in text else [[]]
+        [names] = csv.reader([text]) if text and not {"\n", "\r"} & set(text) else [[]]
         if not names or any(not name.strip() for name in names) or ("none" in names and len(names) > 1):
             raise UsageError(f"--carry {text!r} is not a choice of fields", "give all, none, or names: --carry country,year")
         return cls("all" in names, frozenset(name.strip() for name in names) - {"all", "none"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from openllama_cli.batch.input.field_names import meaning
+from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
 from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options
 from openllama_cli.batch.input.rows import (
@@ -151,6 +151,8 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
     _, fields = header
     if isinstance(fields, RowError):
         raise UsageError(f"the header of {path} is invalid: {fields.message}", "start the file with a line of column names")
+    if len(fields) > MOST_FIELDS:
+        raise UsageError(f"{path} has {len(fields)} columns; {MOST_FIELDS} are the most", "leave out those that are not needed")
     columns = [name.strip() for name in fields]
     twice = next((name for name in columns if name and columns.count(name) > 1), None)
     if twice is not None:

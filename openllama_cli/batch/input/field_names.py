@@ -14,6 +14,10 @@ ECHO = "echo"
 _OPTIONS = {option.name: option.name for option in fields(SamplingConfig)} | ALIASES | {ECHO: ECHO}
 # Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 OTHER_FIELDS = ("custom_id", "prompt")
+# Counts, as olc's own OUTPUT has them: data, however much they resemble max_tokens.
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "n_tokens", "num_tokens")
+# As many fields a row may have, and columns a table: each unknown name is compared with all that are known.
+MOST_FIELDS = 1000
 
 # Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do otherwise.
 _PENALTY = "leave it out, or use repetition_penalty"
@@ -50,8 +54,6 @@ _FOREIGN = {
     "max_tokens_to_sample": "max_tokens",
     "n_predict": "max_tokens",
     "num_predict": "max_tokens",
-    "n_tokens": "max_tokens",
-    "num_tokens": "max_tokens",
     "repeat_penalty": "repetition_penalty",
     "rep_pen": "repetition_penalty",
     "stop_sequences": "stop",
@@ -88,7 +90,7 @@ def meaning(name: str) -> Meaning | None:
 
 @lru_cache(maxsize=1024)
 def _meaning(name: str) -> Meaning | None:
-    if name in OTHER_FIELDS:
+    if name in OTHER_FIELDS or name in _COUNTS:
         return None
     same = name.replace("-", "_")
     if same in _OPTIONS:

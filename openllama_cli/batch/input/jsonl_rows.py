@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
 
-from openllama_cli.batch.input.field_names import meaning
+from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
 from openllama_cli.batch.input.row_options import read_options
 from openllama_cli.batch.input.rows import (
@@ -123,6 +123,8 @@ def _parse(line: Line, limit: int) -> dict[str, Any]:
         raise RowError("invalid_json", f"line {line.number} is nested too deeply") from None
     if not isinstance(value, dict):
         raise RowError("invalid_type", f'line {line.number} is {kind(value)}; give an object, such as {{"prompt": "…"}}')
+    if len(value) > MOST_FIELDS:
+        raise RowError("invalid_json", f"line {line.number} has {len(value)} fields; {MOST_FIELDS} are the most")
     return value
 
 

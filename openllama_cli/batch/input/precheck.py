@@ -141,7 +141,8 @@ def _head(path: Path) -> bytes:
         head = file.read(_HEAD)
     for begin, what, remedy in _NOT_TEXT:
         if head.startswith(begin):
-            raise UsageError(f"{path} {what}", remedy.format(*convert.files(path, "unpacked")), code="not_text")
+            plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
+            raise UsageError(f"{path} {what}", remedy.format(*convert.files(plain, "unpacked", path)), code="not_text")
     if (encoding := convert.wide_encoding(head)) is not None:
         raise UsageError(
             f"{path} is {encoding[:6]}, not UTF-8", f"convert it: {convert.to_utf8(path, encoding)}", code="not_text"

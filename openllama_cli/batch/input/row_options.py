@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def read_options(
 
 def typo(name: str, meant: str, *, openai: bool = False) -> str:
     """The message for a field that looks like an option and is none."""
-    otherwise = "rename it" if openai else f"rename it, or keep it as data: --carry all,{name}"
+    otherwise = "rename it" if openai else f"rename it, or keep it as data: --carry {shlex.quote(f'all,{name}')}"
     return f"unknown field {name!r}; did you mean {meant}? If not, {otherwise}"
 
 
@@ -105,7 +106,7 @@ def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai:
         if openai or value == settings.model:
             return  # OpenAI's requests have to name one; the answer names the one that it is from
         raise RowError("unsupported_option", f"model is {value!r}; {remedy}, and keep the field as data: --carry all,model")
-    keep = "" if openai else f", or keep it as data: --carry all,{name}"
+    keep = "" if openai else f", or keep it as data: --carry {shlex.quote(f'all,{name}')}"
     raise RowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}{keep}")
 
 

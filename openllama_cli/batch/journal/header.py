@@ -60,7 +60,9 @@ def batch_header(
 
 
 def _config_files(opened: OpenedModel) -> list[Path]:
-    names = ("config.json", "generation_config.json", "params.json")
+    # All that decides how a text becomes ids beside the tokenizer's own file.
+    ids = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
+    names = ("config.json", "generation_config.json", "params.json", *ids)
     return [path for name in names if (path := opened.checkpoint.path / name).is_file()]
 
 
@@ -113,7 +115,10 @@ def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
         return [f"the input had {before.get('rows')} rows, now {now.get('rows')}"]
     old, new = before.get("input"), now.get("input")
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
-        return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in _changed(old, new)]
+        changed = [key for key in _changed(old, new) if key != "rows_sha256"]
+        if not changed and old.get("rows_sha256") != new.get("rows_sha256"):
+            return ["what is taken from the rows changed (--carry, options)"]
+        return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in changed]
     return ["the input's rows changed"]
 
 

@@ -8,6 +8,7 @@ from openllama_cli.batch.journal import format as journal_format
 from openllama_cli.batch.journal.disk import replacing
 from openllama_cli.batch.journal.header import differences
 from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.formats import keeps_all
 from openllama_cli.batch.output.output import OutputFiles, is_output
 from openllama_cli.errors import OlcError
 
@@ -41,11 +42,16 @@ def extend(files: OutputFiles, header: Mapping[str, object], rows: int) -> int |
     with files.journal.open("rb") as file:
         before = journal_format.read_header(file, files.journal)
     same = ("rows", "input", "over")
-    if differences(*({name: value for name, value in one.items() if name not in same} for one in (before, wanted))):
+    compared = [{name: value for name, value in one.items() if name not in same} for one in (before, wanted)]
+    earlier, options = before.get("options"), wanted["options"]
+    if isinstance(earlier, dict) and earlier.get("carry") is None:
+        # The rows before had nothing to carry: what is to be carried makes no difference to them.
+        compared[1]["options"] = options | {"carry": None}
+    if differences(*compared):
         return None
     journal = Journal.peek(files.journal)
     if journal.output is not None and not (
-        files.output.suffix.lower() in _KEEP_ALL and is_output(files.output, journal.output)
+        keeps_all(files.output) and files.output.exists() and is_output(files.output, journal.output)
     ):
         return None
     kept = 0
@@ -55,10 +61,6 @@ def extend(files: OutputFiles, header: Mapping[str, object], rows: int) -> int |
             file.write(record)
             kept += 1
     return kept
-
-
-# OUTPUT in JSON lines has all of every row.
-_KEEP_ALL = ("", ".jsonl", ".ndjson", ".out")
 
 
 def _records(journal: Journal, output: Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,17 @@ _COLUMNS = ("custom_id", "index", "prompt", "text", "finish_reason", *_USAGE, *(
 def check_suffix(path: Path) -> None:
     """Raise UsageError for an OUTPUT whose name promises a format that olc does not write."""
     if path.suffix.lower() in _OTHERS:
+        lines = shlex.quote(str(path.with_suffix(".out.jsonl")))
         raise UsageError(
             f"OUTPUT {path} cannot be written as {path.suffix}",
-            f"give -o {path.with_suffix('.jsonl').name} (JSON lines), or a name in .csv, .tsv or .txt (one text per line)",
+            f"give -o {lines} (JSON lines), or a name in .csv, .tsv or .txt (one text per line)",
             code="output_format",
         )
+
+
+def keeps_all(path: Path) -> bool:
+    """Whether OUTPUT under this name is JSON lines, which have all of every row."""
+    return path.suffix.lower() not in {*_DELIMITERS, *_TEXTS}
 
 
 def encode(path: Path, lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
@@ -74,8 +81,9 @@ def _table(delimiter: str, lines: Callable[[], Iterable[bytes]]) -> Iterator[byt
 
 def _record(cells: Iterable[str], delimiter: str) -> bytes:
     written = io.StringIO()
-    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerow(cells)
-    return _utf8(written.getvalue())
+    # Up to Python 3.12 only characters of the line's end are quoted, and a "\r" in a field has to be.
+    csv.writer(written, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return _utf8(written.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> str:

@@ -34,7 +34,9 @@ Examples:
   olc batch prompts/examples/countries.csv -t qa -o capitals.jsonl
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
+  olc batch prompts.csv -o answers.csv --carry country
   olc batch requests.jsonl -o answers.jsonl --retry-errors
+  olc batch --peek answers.jsonl
 """
 
 
@@ -176,9 +178,9 @@ def command(
         if earlier is not None and summary.rows > earlier.rows and summary.beginning == earlier.rows_sha256:
             kept = extend(files, header, summary.rows)
             if kept is not None:
-                notice(
-                    f"olc: {source} has {summary.rows - earlier.rows} more rows; {kept} of the {earlier.rows} before are done"
-                )
+                more = summary.rows - earlier.rows
+                rows = "1 more row" if more == 1 else f"{more} more rows"
+                notice(f"olc: {source} has {rows}; {kept} of the {earlier.rows} before are done")
         with open_journal(files, header, summary.rows, retry_errors=retry_errors, restart=restart) as journal:
             if journal.complete:
                 files.spool.unlink(missing_ok=True)
@@ -204,14 +206,14 @@ def command(
                 skip = lambda index: index >= summary.rows or journal.done(index)  # noqa: E731
                 batch.run(read_rows(path, fmt, settings, skip=skip, on_bytes=digest.update))
                 if digest.hexdigest() != summary.sha256:
-                    raise OlcError(
-                        f"{source} was changed during the run",
-                        "results may mix both versions; start over with --restart",
-                        code="input_changed",
-                    )
+                    raise _changed(source, "start over with --restart")
             write_output(journal, files.output)
             files.spool.unlink(missing_ok=True)
             batch.report(target)
+
+
+def _changed(source: str, remedy: str) -> OlcError:
+    return OlcError(f"{source} was changed during the run", f"results may mix both versions; {remedy}", code="input_changed")
 
 
 def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec, options: dict[str, Any]) -> None:
@@ -231,7 +233,10 @@ def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec
             options["annotate"].open()
         rows = RowStream(summary.rows, lambda line: out(line.decode()))
         batch = Batch(rows, summary, stop, opened, spec, settings, header, **options, spooled=None, as_json=False)
-        batch.run(row for row in read_rows(path, fmt, settings) if row.index < summary.rows)
+        digest = hashlib.sha256()
+        batch.run(row for row in read_rows(path, fmt, settings, on_bytes=digest.update) if row.index < summary.rows)
+        if digest.hexdigest() != summary.sha256:
+            raise _changed(source, "run it again")
         batch.report(Path("stdout"))
 
 
@@ -241,7 +246,7 @@ def _peek(output: Path) -> None:
 
     files = OutputFiles.of(output)
     if not files.journal.exists():
-        state = "it is finished" if files.output.exists() else "it does not exist"
+        state = "it was not written by olc batch: no journal is beside it" if files.output.exists() else "it does not exist"
         raise UsageError(
             f"there is no unfinished batch of {output}: {state}", "name the -o of a batch that runs or was stopped"
         )
