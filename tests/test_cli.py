@@ -93,6 +93,8 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
         (["batch"], "olc batch --help"),
         (["complete", "What", "is", "the", "largest", "animal"], "olc complete 'What is the largest animal'"),
         (["tokenize", "two", "words"], "olc tokenize 'two words'"),
+        (["complete", "-n", "3", "two", "words", "--dtype", "auto"], "olc complete 'two words'; see"),
+        (["complete", "x", "--stop", "- x", "-n", "abc"], "see `olc complete --help`"),
         (["complete", "-Hello"], "--"),
         (["generate", "x", "--logprobs", "3"], "--logprobs takes no number here"),
         (["models", "rm"], "olc models rm --help"),

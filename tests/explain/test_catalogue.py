@@ -26,6 +26,7 @@ FROM_SOURCES = {
     "cuda_toolkit_missing",
     "flash_not_compiled",
     "fp16_without_gpu",
+    "hub_proxy_socks",
     "llama_internals_changed",
     "loss_nan",
     "merge_quantised",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openllama_cli.explain.diagnosis import Diagnosis
-from openllama_cli.explain.lines import is_exception, is_quoted_code, message, without_secrets
+from openllama_cli.explain.lines import is_exception, is_quoted_code, message, unescaped, without_secrets
 from openllama_cli.explain.own_code import OwnLine
 from openllama_cli.explain.search import explain
 from tests.support.raising import codes
@@ -330,3 +330,11 @@ def test_megabytes_take_seconds(line: str) -> None:
     assert time.process_time() - started < 2
     found = next(one for one in diagnosis.explanations if one.error.code == "cuda_out_of_memory")
     assert found.line_number == log.count("\n")
+
+
+@pytest.mark.parametrize("text", ['Error "' + '"' * 30_000 + "x", 'File "a.py", line 1\n' + "-" * 30_000 + "\nError"])
+def test_long_lines_of_one_character_take_no_time(text: str) -> None:
+    started = time.process_time()
+    unescaped(text)
+    explain(["Traceback (most recent call last):\n  ", text])
+    assert time.process_time() - started < 2

@@ -53,6 +53,17 @@ def test_a_column_that_looks_like_an_option_is_refused_at_once(tmp_path: Path) -
         read_text(tmp_path, ".csv", "prompt,country\nx,1\n", RowSettings(carry=Carry.parse("contry")))
 
 
+def test_counts_of_tokens_are_data(tmp_path: Path) -> None:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens", "n_tokens", "num_tokens")
+    [row] = read_text(tmp_path, ".csv", f"prompt,{','.join(names)}\nx,1,1,1,1,1\n")
+    assert row.carried == dict.fromkeys(names, "1")
+
+
+def test_a_table_has_limits(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="1001 columns; 1000 are the most"):
+        read_text(tmp_path, ".csv", ",".join(["prompt", *(f"c{number}" for number in range(1000))]) + "\n")
+
+
 def test_a_column_that_the_template_uses_is_its_variable_first(tmp_path: Path) -> None:
     weather = PromptTemplate("weather", "{{ temperature }} {{ id }}", variables=("temperature", "id"))
     [row] = read_text(tmp_path, ".csv", "id,temperature,seed\n7,hot,3\n", RowSettings(weather))

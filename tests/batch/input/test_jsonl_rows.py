@@ -1,5 +1,6 @@
 """JSON Lines: prompts, ids, templates, and every way in which a line can be wrong."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ GREETING = PromptTemplate(
         ('{"prompt": "a"', "invalid_json", "column 15"),
         ('{"prompt": "a"} {"prompt": "b"}', "invalid_json", "column 17"),
         ("{'prompt': 'a'}", "invalid_json", "column 2"),
+        pytest.param(json.dumps(dict.fromkeys(map(str, range(1001)))), "invalid_json", "1000 are the most", id="fields"),
         ('{"prompt": "a", "temperature": NaN}', "invalid_json", "NaN"),
         ('{"prompt": "a", "temperature": -Infinity}', "invalid_json", "Infinity"),
         ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "invalid_json", "4300"),

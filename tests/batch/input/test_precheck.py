@@ -123,6 +123,14 @@ def test_a_file_that_is_no_utf8_text_at_all_is_refused(tmp_path: Path, name: str
     assert said in refusal(tmp_path, name, data).cause
 
 
+def test_what_is_unpacked_has_the_name_of_a_plain_file(tmp_path: Path) -> None:
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(UsageError) as refused:
+        precheck(packed, "jsonl", RowSettings())
+    assert refused.value.remedy.endswith("a.unpacked.jsonl")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "lines"),
     [

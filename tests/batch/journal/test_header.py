@@ -1,13 +1,14 @@
 """Fingerprints of models, and the words for what changed between two runs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.batch.journal.header import differences, model_fingerprint
+from openllama_cli.batch.journal.header import _config_files, differences, model_fingerprint
 
 
 def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None:
@@ -22,6 +23,14 @@ def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None
     assert model_fingerprint(made[0]) == model_fingerprint(made[1])
     assert model_fingerprint(made[0], revision="abc") != model_fingerprint(made[1])
     assert list(model_fingerprint(made[0])["files"]) == list(files)
+
+
+def test_every_file_that_decides_ids_belongs_to_the_model(tmp_path: Path) -> None:
+    names = ["added_tokens.json", "config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    for name in (*names, "README.md"):
+        (tmp_path / name).write_text("{}")
+    opened: Any = SimpleNamespace(checkpoint=SimpleNamespace(path=tmp_path))
+    assert sorted(file.name for file in _config_files(opened)) == names
 
 
 FILES = {"a.safetensors": {"bytes": 1, "sha256": "x"}, "b.safetensors": {"bytes": 1, "sha256": "y"}}
@@ -42,6 +51,7 @@ HEADER: dict[str, Any] = {
         ({}, []),
         ({"rows": 4, "input": {"sha256": "ab", "rows": 4}}, ["the input had 3 rows, now 4"]),
         ({"input": {"sha256": "ab", "rows": 3}}, ["the input's rows changed"]),
+        ({"input": HEADER["input"] | {"rows_sha256": "x"}}, ["what is taken from the rows changed (--carry, options)"]),
         (
             {"model": HEADER["model"] | {"files": {}}},
             ["the model's file a.safetensors was removed", "the model's file b.safetensors was removed"],

@@ -197,6 +197,8 @@ def test_an_input_that_changes_under_way_is_noticed(
     assert result.code == 1
     assert "was changed" in result.messages
     assert not output.exists()
+    result = batch("in.txt", "one\ntwo\n", "-o", "-")
+    assert (result.code, "was changed" in result.messages) == (1, True)
 
 
 def test_a_batch_that_is_stopped_while_it_loads_stops_at_once_and_speaks_of_no_rows(
@@ -265,7 +267,7 @@ def test_the_suffix_of_the_output_is_its_format(olc: Olc, model: str, tmp_path: 
     assert [unescape(line).replace("\\r", "\r") for line in lines] == [*(row["text"] or "" for row in rows), ""]
     refused = olc(*command, str(tmp_path / "out.json"))
     assert refused.code == 2
-    assert "out.jsonl" in refused.messages
+    assert f"-o {tmp_path / 'out.out.jsonl'}" in refused.messages
 
 
 def test_a_batch_that_is_not_done_can_be_looked_at(batch: Batch, olc: Olc, output: Path) -> None:
@@ -280,6 +282,7 @@ def test_a_batch_that_is_not_done_can_be_looked_at(batch: Batch, olc: Olc, outpu
     assert "2 of 3 rows are done, 1 of them failed" in peeked.messages
     assert journal.read_bytes() == part
     assert olc("batch", "--peek", str(output.with_name("none.jsonl"))).code == 2
+    assert "not written by olc batch" in olc("batch", "--peek", str(output.with_name("in.jsonl"))).messages
     assert olc("batch").code == 2
 
 
@@ -289,13 +292,24 @@ def test_rows_that_are_added_to_an_input_run_alone(batch: Batch, output: Path, t
     kept = output.read_bytes()
     more = (tmp_path / "in.jsonl").read_text() + '{"prompt": "three"}\n'
     result = batch("in.jsonl", more)
-    assert "has 1 more rows" in result.messages
+    assert "has 1 more row;" in result.messages
     assert output.read_bytes().startswith(kept)
     assert [row["prompt"] for row in read(output)] == ["one", "two", *([None] * (done == "some")), "three"]
     # Another beginning, or other options: refused as before.
     assert batch("in.jsonl", more.replace("two", "TWO") + '{"prompt": "four"}\n').code == 2
     assert batch("in.jsonl", more + '{"prompt": "four"}\n', "--temperature", "1").code == 2
     assert output.read_bytes().startswith(kept)
+
+
+def test_an_added_row_may_have_something_to_carry(batch: Batch, output: Path) -> None:
+    assert batch("in.jsonl", '{"prompt": "one"}\n').code == 0
+    grown = '{"prompt": "one"}\n{"prompt": "two", "topic": "x"}\n'
+    assert batch("in.jsonl", grown).code == 0
+    assert [row.get("topic") for row in read(output)] == [None, "x"]
+    # Without OUTPUT there are no earlier rows to keep.
+    output.unlink()
+    refused = batch("in.jsonl", grown + '{"prompt": "three"}\n')
+    assert (refused.code, "--restart" in refused.messages) == (2, True)
 
 
 def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
