@@ -142,7 +142,7 @@ def test_remedy_works_in_the_situation_that_prints_it(
 ) -> None:
     failed = olc(*situation)
     assert failed.code != 0
-    assert f"olc {shlex.join(typed)}".replace("'", '"') in fix_of(failed.messages)
+    assert f"olc {shlex.join(typed)}" in fix_of(failed.messages)
     assert olc(*typed).code == 0, "the remedy works as typed"
 
 
