@@ -26,6 +26,8 @@ TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.jso
 # The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name, and
 # reading it could take minutes and all of the memory.
 MAX_MODEL_BYTES = 16 * 2**20
+# The largest published ones have 35 MB.
+MAX_TOKENIZER_JSON_BYTES = 64 * 2**20
 # An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
 MAX_JSON_BYTES = 4 * 2**20
 _KINDS = {

@@ -125,7 +125,8 @@ class SentencePieceTokenizer(Tokenizer):
                     "remove it from tokenizer_config.json, or use the tokenizer files that belong together",
                 )
         # SentencePiece itself finds user-defined symbols; control and byte pieces and <unk> never come from text.
-        return {one.id: one for one in added if one.id >= self._size or tokenizer_files.is_normal_piece(self._data, one.id)}
+        normal = tokenizer_files.normal_pieces(self._data) if any(one.id < self._size for one in added) else []
+        return {one.id: one for one in added if one.id >= self._size or normal[one.id]}
 
     @cached_property
     def _finder(self) -> Any:
