@@ -111,7 +111,7 @@ def fetch_again(file: Path) -> str:
     for part in file.parts:
         if part.startswith("models--"):
             repo = part.removeprefix("models--").replace("--", "/")
-            return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
+            return f"remove it and download it again: olc models rm --yes {repo} && olc models pull {repo}"
     return f"copy {brief(file.name)} again from its source, and compare size and checksum"
 
 

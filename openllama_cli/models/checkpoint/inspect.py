@@ -102,9 +102,7 @@ def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
 
     Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
     """
-    special = tokenizer.special_ids
-    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
-    highest = max(next(ids, 0), tokenizer.bos_id or 0)
+    highest = max(tokenizer.highest_text_id, tokenizer.bos_id or 0)
     if highest >= checkpoint.shape.vocab:
         raise ModelError(
             f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",

@@ -71,6 +71,10 @@ class SentencePieceTokenizer(Tokenizer):
         control = self._processor.is_control(list(range(self._size)))
         return frozenset(token for token, special in enumerate(control) if special) | (self._names.keys() - self._added.keys())
 
+    @property
+    def highest_text_id(self) -> int:
+        return max({*range(self._size), *self._added} - self.special_ids, default=0)
+
     def pieceless(self, rows: int) -> frozenset[int]:
         return frozenset(range(self._size, rows)) - self._names.keys()
 

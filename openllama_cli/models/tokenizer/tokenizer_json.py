@@ -62,6 +62,10 @@ class JsonTokenizer(Tokenizer):
     def special_ids(self) -> frozenset[int]:
         return self._special
 
+    @property
+    def highest_text_id(self) -> int:
+        return max(set(self._tokenizer.get_vocab(with_added_tokens=True).values()) - self._special, default=0)
+
     def pieceless(self, rows: int) -> frozenset[int]:
         return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
@@ -176,13 +180,16 @@ def _load(data: bytes, settings: Settings, file: Path, rows: int) -> Any:
         tokenizer.model.dropout = None
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     # All in one call: the library goes over all added tokens in each.
-    new, following = {}, tokenizer.get_vocab_size()
+    new: dict[str, Any] = {}
+    ids: dict[str, int] = {}
+    following = tokenizer.get_vocab_size()
     for one in settings.added:
-        if one.content in known or one.content in new or not one.content or one.id >= rows:
+        if one.content in known or not one.content or one.id >= rows:
             continue
-        place = tokenizer.token_to_id(one.content)
+        place = ids.get(one.content, tokenizer.token_to_id(one.content))
         if (following if place is None else place) == one.id:
             new[one.content] = Added(one.content, **one.flags)
+            ids[one.content] = one.id
             following += place is None
         elif not one.special:  # A special token never comes from text, so its id matters only to who knows it.
             raise ModelError(

@@ -137,7 +137,7 @@ def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -
     (folder / "model.safetensors").symlink_to(tmp_path / "blob")
     said = refusal(folder)
     assert "is a broken symlink" in said
-    assert "olc models rm openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
+    assert "olc models rm --yes openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
 
 
 @pytest.mark.parametrize(
