@@ -281,3 +281,14 @@ def test_the_config_of_a_shape_describes_it(tmp_path: Path) -> None:
     assert config.items() >= shape.config().items()
     meta = inspect(write_meta_llama(tmp_path / "model"))
     assert meta.config.items() >= meta.shape.config().items()
+
+
+def test_names_far_beyond_the_embedding_are_accepted(tmp_path: Path) -> None:
+    (write_tiny_llama(tmp_path) / "added_tokens.json").write_text(json.dumps({"[PAD]": VOCAB + 1}))
+    check_vocabulary(open_tokenizer(tmp_path), inspect(tmp_path))
+
+
+def test_stray_meta_files_beside_a_complete_model_do_not_matter(tmp_path: Path) -> None:
+    for name in ("consolidated.01.pth", "consolidated.01.pt"):
+        (write_tiny_llama(tmp_path) / name).write_bytes(b"")
+    assert inspect(tmp_path).format == "safetensors"
