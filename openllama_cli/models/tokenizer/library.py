@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from openllama_cli.errors import OlcError, Terminated
+from openllama_cli.system.bounds import in_thread
 
 T = TypeVar("T")
 
@@ -86,23 +87,12 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     The library cannot be interrupted, so it works in a thread, which is left behind in that case. work must let others have
     Python's lock meanwhile.
     """
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure.append(error)
-
     # It would start threads for a batch, and warn on stderr once the process forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    thread = threading.Thread(target=run, daemon=True, name="olc-tokenizer")
     with without_panic_messages():
-        thread.start()
-        thread.join(seconds)
-    if thread.is_alive():
+        results, failures = in_thread(seconds, work, "olc-tokenizer")
+    if failures:
+        raise failures[0]
+    if not results:
         raise TimeoutError(f"it takes longer than {seconds:.0f} s")
-    if failure:
-        raise failure[0]
-    return result[0]
+    return results[0]
