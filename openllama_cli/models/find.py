@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
@@ -79,7 +80,9 @@ def from_address(name: str) -> str:
     repo_id = "/".join(parts[:2])
     if (parts[:1] and parts[0] in _NOT_MODELS) or not _HUB_ID.fullmatch(repo_id):
         raise UsageError(f"{name} is not the address of a model on the Hub", "give its id: organization/name")
-    revision = parts[3] if len(parts) > 3 and parts[2] in _WITH_REVISION else "main"
+    revision = "main"
+    if len(parts) > 3 and parts[2] in _WITH_REVISION:
+        revision = unquote("/".join(parts[3:6]) if parts[3] == "refs" else parts[3])  # refs/pr/1
     if revision != "main":
         raise UsageError(f"{name} is revision {revision} of {repo_id}", f"give them apart: {repo_id} --revision {revision}")
     return repo_id

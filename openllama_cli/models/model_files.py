@@ -26,6 +26,8 @@ TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.jso
 # The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name, and
 # reading it could take minutes and all of the memory.
 MAX_MODEL_BYTES = 16 * 2**20
+# The largest published ones have 35 MB.
+MAX_TOKENIZER_JSON_BYTES = 64 * 2**20
 # An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
 MAX_JSON_BYTES = 4 * 2**20
 _KINDS = {
@@ -109,7 +111,7 @@ def fetch_again(file: Path) -> str:
     for part in file.parts:
         if part.startswith("models--"):
             repo = part.removeprefix("models--").replace("--", "/")
-            return f"remove it and download it again: olc models rm {repo} && olc models pull {repo}"
+            return f"remove it and download it again: olc models rm --yes {repo} && olc models pull {repo}"
     return f"copy {brief(file.name)} again from its source, and compare size and checksum"
 
 

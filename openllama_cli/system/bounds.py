@@ -3,14 +3,17 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
+
+T = TypeVar("T")
 
 _CAN_TIME = hasattr(signal, "SIGVTALRM")
 
@@ -50,6 +53,26 @@ class Bounded:
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
         raise TimeoutError(f"more than {self._seconds:g} s of processor time")
+
+
+def in_thread(seconds: float, work: Callable[[], T], name: str) -> tuple[list[T], list[BaseException]]:
+    """What `work` returns, or what it raises, within that time; neither when it takes longer.
+
+    For work that nothing interrupts: it is done in a thread, which is left behind then.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as problem:
+            failures.append(problem)
+
+    thread = threading.Thread(target=run, daemon=True, name=name)
+    thread.start()
+    thread.join(seconds)
+    return results, failures
 
 
 def _address_space() -> int | None:

@@ -209,6 +209,8 @@ def test_pasted_address_is_the_hub_id(address: str, monkeypatch: pytest.MonkeyPa
         ("https://huggingface.co/org", "organization/name"),
         ("https://huggingface.co/", "organization/name"),
         ("https://huggingface.co/org/name/tree/v1.0", "org/name --revision v1.0"),
+        ("https://huggingface.co/org/name/tree/refs%2Fpr%2F1", "org/name --revision refs/pr/1"),
+        ("https://huggingface.co/org/name/tree/refs/pr/1", "org/name --revision refs/pr/1"),
     ],
 )
 def test_address_of_something_else_is_refused_by_name(address: str, says: str) -> None:

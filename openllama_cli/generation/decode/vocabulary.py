@@ -5,8 +5,9 @@ probability, as it was never trained not to, but they have no text. They stay in
 model's own; only the choice, and the alternatives that are listed, leave them out.
 """
 
-import functools
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -14,19 +15,38 @@ import torch
 Pieceless = Callable[[int], frozenset[int]]
 
 
-@functools.lru_cache(maxsize=8)
+# By tokenizer, and gone with it. A model has one set of ids that end a row, or a few.
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _known(pieceless: Pieceless) -> dict[Any, Any]:
+    """What was computed for a tokenizer already. A bound method as a key would keep its tokenizer alive."""
+    return _KNOWN.setdefault(getattr(pieceless, "__self__", pieceless), {})
+
+
 def banned_ids(pieceless: Pieceless | None, eos: frozenset[int], rows: int) -> tuple[int, ...]:
     """The ids of a model with `rows` of them that are never drawn, in order. One that ends a row needs no text."""
-    return () if pieceless is None else tuple(sorted(pieceless(rows) - eos))
+    if pieceless is None:
+        return ()
+    known = _known(pieceless)
+    found: tuple[int, ...] | None = known.get((eos, rows))
+    if found is None:
+        found = known[eos, rows] = tuple(sorted(pieceless(rows) - eos))
+    return found
 
 
-@functools.lru_cache(maxsize=8)
 def banned_index(pieceless: Pieceless | None, eos: frozenset[int], rows: int, device: torch.device) -> torch.Tensor | None:
     """`banned_ids` as an index into [..., rows] logits; None if there are none."""
     banned = banned_ids(pieceless, eos, rows)
-    # Not an inference tensor: it outlives the block that it is made in.
-    with torch.inference_mode(False):
-        return torch.tensor(banned, device=device) if banned else None
+    if pieceless is None or not banned:
+        return None
+    known = _known(pieceless)
+    index: torch.Tensor | None = known.get((eos, rows, device))
+    if index is None:
+        # Not an inference tensor: it outlives the block that it is made in.
+        with torch.inference_mode(False):
+            index = known[eos, rows, device] = torch.tensor(banned, device=device)
+    return index
 
 
 def without(scores: torch.Tensor, banned: torch.Tensor | None) -> torch.Tensor:

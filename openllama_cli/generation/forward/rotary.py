@@ -35,7 +35,6 @@ class Rotary:
         frequencies = self.frequencies.to(positions.device)
         if self.long_frequencies is not None and self.limit is not None:
             assert lengths is not None, "longrope's angles depend on the length"
-            assert self.limit is not None
             long = self.long_frequencies.to(positions.device)
             frequencies = torch.where((lengths > self.limit)[..., None], long, frequencies)
         angles = positions[..., None].float() * frequencies

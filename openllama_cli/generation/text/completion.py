@@ -127,7 +127,7 @@ def token_offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[
     waiting: list[int] = []
     held = 0
     for place, token in enumerate(tokens):
-        lost = held > 0 and not _continues(tokenizer, tokens[:place], token)
+        lost = held > 0 and not _continues(tokenizer, tokens[max(0, place - 3) : place], token)
         text = decoder.push(token)
         if lost:
             _settle(offsets, waiting, length, held)

@@ -4,7 +4,6 @@ Only the keys below reach transformers. A config.json is somebody else's data, a
 kernels to fetch or files to read in place of the weights. `config_keys` says what becomes of each key.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config_keys import refuse_keys
 from openllama_cli.models.checkpoint.rope import read_rope, short
 from openllama_cli.models.checkpoint.shape import CONFIG_KEYS, LlamaShape
-from openllama_cli.models.model_files import damaged, read_object
+from openllama_cli.models.model_files import brief, damaged, read_object
 
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie", "attention_bias", "mlp_bias")
@@ -84,7 +83,7 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     kind = raw.get("model_type")
     classes = raw.get("architectures") or ["LlamaForCausalLM"]
     if kind != "llama":
-        what = f"describes a {kind} model, not a Llama" if isinstance(kind, str) else "has no model_type"
+        what = f"describes a {brief(kind)} model, not a Llama" if isinstance(kind, str) else "has no model_type"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`")
     named = classes if isinstance(classes, list) else [classes]
     if not any(isinstance(name, str) and name.lower() in _CLASSES for name in named):
@@ -96,7 +95,7 @@ def _refuse(file: Path, raw: dict[str, Any]) -> None:
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
-            f"{file} describes weights that are already quantized ({method or 'quantization_config'})",
+            f"{file} describes weights that are already quantized ({brief(method or 'quantization_config')})",
             "use the model's float16 or bfloat16 version",
         )
 
@@ -121,6 +120,6 @@ def positive(file: Path, raw: dict[str, Any], key: str, default: float) -> float
     value = raw.get(key)
     if value is None:
         return default
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+    if type(value) not in (int, float) or not 0 < value < 1e300:
         raise damaged(file, f"has {key} {short(value)}, not a number above 0")
     return float(value)

@@ -3,6 +3,7 @@
 The order of the files is transformers': model.safetensors, its index, pytorch_model.bin, its index.
 """
 
+import os
 import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -104,12 +105,25 @@ def complete_beside(error: ModelError, folder: Path, files: tuple[Path, ...]) ->
     """The error for weights that cannot be read where others lie beside them: `files`, which are complete."""
     more = f" and {len(files) - 1} more hold" if len(files) > 1 else " holds"
     cause = f"{error.cause}; {files[0].name} beside it{more} all weights"
-    names = (f"{name}{end}" for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
-    first = next(folder / name for name in names if (folder / name).is_file())
+    first = _first_there(folder)
+    if first is None or first in files:
+        return ModelError(cause, error.remedy)
     if first.name.endswith(".index.json") and Path(first.stem.removesuffix(".index")).suffix == files[0].suffix:
         return ModelError(cause, f"copy the {first.name} that belongs to them into the folder; or {error.remedy}")
     command = f"mv {shlex.quote(str(first))} {shlex.quote(f'{first}.old')}"
     return ModelError(cause, f"to use {files[0].name}: {command}; or {error.remedy}")
+
+
+def _first_there(folder: Path) -> Path | None:
+    """The weights or index that transformers would read, broken symlinks too; None where shards without an index are first."""
+    for name in WEIGHT_FILES.values():
+        for path in (folder / name, folder / f"{name}.index.json"):
+            if os.path.lexists(path):
+                return path
+        stem, _, suffix = name.rpartition(".")
+        if any(folder.glob(f"{stem}-*-of-*.{suffix}")):
+            return None
+    return None
 
 
 def llama_names(stored: Iterable[str], expected: Collection[str]) -> dict[str, str]:
@@ -148,7 +162,7 @@ def refuse_wrapped(where: str, stored: Collection[str], expected: Collection[str
             )
     ending = "embed_tokens.weight"
     prefixes = {name.removesuffix(ending).removesuffix(_PREFIX) for name in stored if name.endswith(ending)}
-    for prefix in sorted(prefixes - {""}):
+    for prefix in sorted(prefixes - {""})[:8]:
         if known(name.removeprefix(prefix) for name in stored if name.startswith(prefix)) > max(now, len(expected) // 2):
             raise ModelError(
                 f"{where}: the names of the weights have the prefix {brief(prefix)!r}, which a Llama's do not have",

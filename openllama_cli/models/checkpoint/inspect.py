@@ -6,6 +6,7 @@ over or of another shape than config.json says. (transformers fills missing weig
 """
 
 import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Set
@@ -101,9 +102,7 @@ def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
 
     Tokens that were only named after training ("[PAD]" as id 32000) do not count: text never becomes one of them.
     """
-    special = tokenizer.special_ids
-    ids = (token for token in range(tokenizer.vocab_size - 1, -1, -1) if token not in special)
-    highest = max(next(ids, 0), tokenizer.bos_id or 0)
+    highest = max(tokenizer.highest_text_id, tokenizer.bos_id or 0)
     if highest >= checkpoint.shape.vocab:
         raise ModelError(
             f"{tokenizer.path} has {highest + 1} tokens, but the model's embedding has {checkpoint.shape.vocab} rows",
@@ -244,13 +243,14 @@ def _checked(
 
 def _is_meta(folder: Path) -> bool:
     """Whether a folder is in Meta's format; Hugging Face weights next to it win. Raises ModelError for half of either."""
-    shards = shard_files(folder)
-    has_weights = any(is_there(folder / f"{name}{end}") for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
+    # A broken symlink counts: others may lie complete beside it.
+    has_weights = any(os.path.lexists(folder / f"{name}{end}") for name in WEIGHT_FILES.values() for end in ("", ".index.json"))
     has_config, has_params = is_there(folder / "config.json"), is_there(folder / "params.json")
-    if has_config and not (shards and has_params):
+    if has_config and (has_weights or not has_params):
         return False
+    shards = shard_files(folder)
     if has_config:
-        return not has_weights
+        return bool(shards)
     if shards and has_params:
         return True
     if shards:

@@ -72,6 +72,8 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
 
 def _sibling(name: str, number: int) -> str:
     """The name of another shard, in the way that `name` is written."""
+    if not re.search(r"[0-9]{2,3}", name):  # consolidated.pth
+        return f"consolidated.{number:02d}.pth"
     return re.sub(r"[0-9]{2,3}", f"{number:02d}", name, count=1)
 
 

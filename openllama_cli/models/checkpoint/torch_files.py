@@ -61,7 +61,9 @@ def read_torch_header(file: Path) -> TorchHeader:
         if start[8:9] == b"{":
             raise ModelError(
                 f"{file} is a safetensors file under the name of a PyTorch file",
-                f"rename it to {file.stem.replace('pytorch_model', 'model')}.safetensors",
+                "use the Hugging Face folder that it belongs to"
+                if file.stem.startswith("consolidated")
+                else f"rename it to {file.stem.replace('pytorch_model', 'model')}.safetensors",
             )
         if not start.startswith(b"PK\x03\x04"):
             raise damaged(file, "is not a PyTorch file: it does not start as a zip archive")

@@ -69,8 +69,10 @@ def snapshot(repo_id: str, revision: str | None = None, cache: Path | None = Non
 def _ref(file: Path) -> str:
     """The commit in a ref, "" if there is none."""
     try:
+        if not file.is_file():  # Opening a pipe waits for who writes to it.
+            return ""
         with file.open("rb") as stream:
-            return stream.read(_LONGEST).decode("utf-8", "replace").strip() if file.is_file() else ""
+            return stream.read(_LONGEST).decode("utf-8", "replace").strip()
     except OSError:
         return ""
 

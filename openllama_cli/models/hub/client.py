@@ -6,7 +6,6 @@ given up even if a byte arrives now and then, and whatever else a library raises
 
 import json
 import re
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from openllama_cli.errors import OlcError, first_line
 from openllama_cli.models.hub.environment import connection_error, culprit, headers
 from openllama_cli.models.hub.errors import NotAHubError, expected_errors, http_library, timeouts
+from openllama_cli.system.bounds import in_thread
 from openllama_cli.system.memory import size
 
 ANSWER_SECONDS = 30.0
@@ -129,18 +129,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
     A server that sends a byte now and then passes every timeout of a socket; so it works in a thread, which is then left.
     """
-    ended: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            ended.append(work())
-        except BaseException as problem:
-            failed.append(problem)
-
-    thread = threading.Thread(target=run, daemon=True, name="olc-hub-request")
-    thread.start()
-    thread.join(seconds)
+    ended, failed = in_thread(seconds, work, "olc-hub-request")
     if ended:
         return ended[0]
     if failed:

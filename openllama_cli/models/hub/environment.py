@@ -6,6 +6,7 @@ library accepts is its own matter: `culprit` takes one variable away at a time a
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def unusable_certificates() -> HubError | None:
     if ignored is not None and not os.environ.get("SSL_CERT_FILE"):
         return _wrong(
             f"the Hub's certificate cannot be verified, and {ignored} is not used by huggingface_hub",
-            f"export SSL_CERT_FILE={os.environ[ignored]}",
+            f"export SSL_CERT_FILE={shlex.quote(os.environ[ignored])}",
         )
     return None
 
@@ -167,8 +168,8 @@ def _without(name: str) -> Iterator[None]:
 
 
 def _without_password(address: str) -> str:
-    scheme, separator, rest = address[:200].rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"[:200]
 
 
 def _wrong(cause: str, remedy: str) -> HubError:

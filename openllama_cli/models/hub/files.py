@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
-from openllama_cli.models.model_files import TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
+from openllama_cli.models.model_files import MAX_JSON_BYTES, TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
 
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
 _META_SHARD = re.compile(r"consolidated\.[0-9]+\.pth")
@@ -93,7 +93,7 @@ def missing_files(folder: Path) -> list[str]:
     elif kind != "meta" and WEIGHT_FILES[kind] not in names:
         index = _index(WEIGHT_FILES[kind])
         try:
-            shards = shards_of(read(folder / index))
+            shards = shards_of(read(folder / index, MAX_JSON_BYTES))
         except ModelError:
             shards = None
         missing += [index] if shards is None else [name for name in shards if name not in names]

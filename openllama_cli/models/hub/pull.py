@@ -21,7 +21,7 @@ from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile,
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
-from openllama_cli.models.model_files import MAX_MODEL_BYTES
+from openllama_cli.models.model_files import MAX_MODEL_BYTES, MAX_TOKENIZER_JSON_BYTES, TOKENIZER_FILES
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir, hub_cache_variable, hub_endpoint, hub_offline
@@ -83,7 +83,7 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
 
     small = small_files(names, repo_id)
     for file in store.look_up(small):
-        if file.size > MAX_MODEL_BYTES:
+        if file.size > (MAX_TOKENIZER_JSON_BYTES if file.name == "tokenizer.json" else MAX_MODEL_BYTES):
             raise NotAHubError(
                 f"{file.name} of {repo_id} would have {size(file.size)}, more than any configuration or tokenizer"
             )
@@ -184,12 +184,17 @@ class _Store:
         from openllama_cli.models.checkpoint.inspect import inspect
         from openllama_cli.models.tokenizer.open import open_tokenizer
 
+        wrong = set(self._unchecked)
         try:
-            open_tokenizer(self._snapshot, config_json=inspect(self._snapshot).config_json)
+            checkpoint = inspect(self._snapshot)
+            wrong &= set(TOKENIZER_FILES)  # A tokenizer that cannot be read says nothing of gigabytes of weights.
+            open_tokenizer(self._snapshot, config_json=checkpoint.config_json)
         except ModelError as problem:
-            for name, blob in self._unchecked.items():
+            if not wrong:
+                raise
+            for name in wrong:
                 (self._snapshot / name).unlink(missing_ok=True)
-                blob.unlink(missing_ok=True)
+                self._unchecked[name].unlink(missing_ok=True)
             raise HubError(
                 f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
                 "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",

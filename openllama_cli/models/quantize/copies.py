@@ -1,4 +1,4 @@
-"""Quantized copies of models on disk, under olc's cache: `quantized/<key>/` with weights.safetensors and about.json.
+"""Quantized copies of models on disk, under olc's cache: `quantised/<key>/` with weights.safetensors and about.json.
 
 The key is a hash of the model's files, the method and the format, so that another model is never mistaken for this one and an
 edited one is quantized anew. A copy appears under its key only when it is complete. Neither torch nor the model is needed to

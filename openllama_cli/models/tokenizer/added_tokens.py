@@ -24,8 +24,7 @@ class AddedTokens:
         with without_panic_messages(), failures_as(failure):
             # All other text is one unknown word, between the tokens.
             self._library = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
-            for token in tokens:
-                self._library.add_tokens([Added(token.content, **token.flags)])
+            self._library.add_tokens([Added(token.content, **token.flags) for token in tokens])
             self._ids = {self._library.token_to_id(token.content): token.id for token in tokens}
 
     def split(self, text: str) -> Iterator[str | int]:

@@ -39,6 +39,12 @@ class Tokenizer(ABC):
     @abstractmethod
     def special_ids(self) -> frozenset[int]: ...
 
+    @property
+    def highest_text_id(self) -> int:
+        """The highest id that text can become."""
+        special = self.special_ids
+        return next((token for token in range(self.vocab_size - 1, -1, -1) if token not in special), 0)
+
     def pieceless(self, rows: int) -> frozenset[int]:
         """The ids below `rows` that no piece has: padded rows of an embedding, and ids left out between added tokens."""
         return frozenset(range(self.vocab_size, rows))

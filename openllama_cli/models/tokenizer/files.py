@@ -2,7 +2,6 @@
 and the size of the model's configuration.
 """
 
-import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.rope import short
 from openllama_cli.models.model_files import damaged, fetch_again, read_object
 from openllama_cli.models.stand_ins import refuse_stand_in
 
@@ -34,9 +34,9 @@ def configured_ids(folder: Path, key: str, config_json: Mapping[str, Any] | None
         for token in value if isinstance(value, list) else [value]:
             if token is None:
                 continue
-            if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < 1 << 31:
                 raise ModelError(
-                    f"{folder / name}: {key} is {value!r}, not a token id",
+                    f"{folder / name}: {key} is {short(value)}, not a token id",
                     "make it a number such as 2, a list, or null",
                 )
             found.add(token)
@@ -85,13 +85,15 @@ def parse_model(data: bytes, path: Path) -> tuple[str, bool]:
     return _MODEL_TYPES.get(model_type, "unknown"), bool(specs.get(_DENORMALIZER_SPEC))
 
 
-def is_normal_piece(data: bytes, token: int) -> bool:
-    """Whether a piece of a SentencePiece model is one that its training found, not a control, byte or user-defined one."""
-    pieces = ((start, end) for number, start, end in _fields(data) if number == _PIECES)
-    start, end = next(itertools.islice(pieces, token, None))
-    piece = data[start:end]
-    types = [_varint(piece, place)[0] for number, place, _ in _fields(piece) if number == _TYPE]
-    return not types or types[-1] == _NORMAL
+def normal_pieces(data: bytes) -> list[bool]:
+    """Of each piece of a SentencePiece model, whether its training found it: no control, byte or user-defined one."""
+    normal = []
+    for number, start, end in _fields(data):
+        if number == _PIECES:
+            piece = data[start:end]
+            types = [_varint(piece, place)[0] for field, place, _ in _fields(piece) if field == _TYPE]
+            normal.append(not types or types[-1] == _NORMAL)
+    return normal
 
 
 def not_a_model(data: bytes, path: Path) -> ModelError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from openllama_cli.errors import OlcError, Terminated
+from openllama_cli.system.bounds import in_thread
 
 T = TypeVar("T")
 
@@ -28,21 +29,56 @@ def failures_as(make: Callable[[BaseException], OlcError]) -> Iterator[None]:
         raise make(error) from error
 
 
+class _Silence:
+    """Standard error sent nowhere while at least one thread is inside: the first in redirects it, the last out restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved: int | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._saved = _redirected()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._saved is not None:
+                os.dup2(self._saved, 2)
+                os.close(self._saved)
+                self._saved = None
+
+
+def _redirected() -> int | None:
+    """Send file descriptor 2 nowhere; a descriptor of where it went before, None if that cannot be done."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # stderr is closed
+        return None
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        os.close(saved)
+        return None
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return saved
+
+
+_SILENCE = _Silence()
+
+
 @contextlib.contextmanager
 def without_panic_messages() -> Iterator[None]:
     """Nothing that is written to file descriptor 2 inside is seen: a panic's message cannot be silenced in another way."""
+    _SILENCE.enter()
     try:
-        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # stderr is closed
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+        _SILENCE.leave()
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -51,23 +87,12 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     The library cannot be interrupted, so it works in a thread, which is left behind in that case. work must let others have
     Python's lock meanwhile.
     """
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure.append(error)
-
     # It would start threads for a batch, and warn on stderr once the process forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    thread = threading.Thread(target=run, daemon=True, name="olc-tokenizer")
     with without_panic_messages():
-        thread.start()
-        thread.join(seconds)
-    if thread.is_alive():
+        results, failures = in_thread(seconds, work, "olc-tokenizer")
+    if failures:
+        raise failures[0]
+    if not results:
         raise TimeoutError(f"it takes longer than {seconds:.0f} s")
-    if failure:
-        raise failure[0]
-    return result[0]
+    return results[0]

@@ -71,6 +71,10 @@ class SentencePieceTokenizer(Tokenizer):
         control = self._processor.is_control(list(range(self._size)))
         return frozenset(token for token, special in enumerate(control) if special) | (self._names.keys() - self._added.keys())
 
+    @property
+    def highest_text_id(self) -> int:
+        return max({*range(self._size), *self._added} - self.special_ids, default=0)
+
     def pieceless(self, rows: int) -> frozenset[int]:
         return frozenset(range(self._size, rows)) - self._names.keys()
 
@@ -125,7 +129,8 @@ class SentencePieceTokenizer(Tokenizer):
                     "remove it from tokenizer_config.json, or use the tokenizer files that belong together",
                 )
         # SentencePiece itself finds user-defined symbols; control and byte pieces and <unk> never come from text.
-        return {one.id: one for one in added if one.id >= self._size or tokenizer_files.is_normal_piece(self._data, one.id)}
+        normal = tokenizer_files.normal_pieces(self._data) if any(one.id < self._size for one in added) else []
+        return {one.id: one for one in added if one.id >= self._size or normal[one.id]}
 
     @cached_property
     def _finder(self) -> Any:

@@ -85,7 +85,8 @@ def read_settings(folder: Path) -> Settings:
     numbered = {_id(token, text, folder / ADDED): text for text, token in added.items()}
     if decoder is not None:
         tokens = _decoder(decoder, folder / CONFIG)
-        names = {token: text for token, text in numbered.items() if all(token != one.id for one in tokens)}
+        known = {one.id for one in tokens}
+        names = {token: text for token, text in numbered.items() if token not in known}
     else:
         special = extra | set(named.values())
         tokens = [AddedToken(token, text, _flags(special=text in special)) for token, text in numbered.items()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, OlcError, first_line
-from openllama_cli.models.model_files import damaged, fetch_again, read
+from openllama_cli.models.model_files import MAX_TOKENIZER_JSON_BYTES, damaged, fetch_again, read
 from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 from openllama_cli.models.tokenizer.byte_pieces import byte_level_bytes, fallback_byte, join_bytes
@@ -23,8 +23,8 @@ from openllama_cli.models.tokenizer.settings import Settings, read_settings, ref
 
 # A text takes a millisecond or so; only a regular expression that backtracks takes longer.
 _SECONDS, _CHARACTERS_PER_SECOND = 10.0, 100_000
-# The largest published ones have 35 MB, 262,144 pieces and half a million merges, written as lists of two.
-MOST_BYTES, _MOST = 64 * 2**20, {b'":': 600_000, b"[": 1_200_000, b"{": 300_000, b",": 3_000_000}
+# The largest published ones have 262,144 pieces and half a million merges, written as lists of two.
+_MOST = {b'":': 600_000, b"[": 1_200_000, b"{": 300_000, b",": 3_000_000}
 
 
 class JsonTokenizer(Tokenizer):
@@ -35,7 +35,7 @@ class JsonTokenizer(Tokenizer):
     """
 
     def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        data = read(file, MOST_BYTES)
+        data = read(file, MAX_TOKENIZER_JSON_BYTES)
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
         about = _describe(data, file)
@@ -61,6 +61,10 @@ class JsonTokenizer(Tokenizer):
     @property
     def special_ids(self) -> frozenset[int]:
         return self._special
+
+    @property
+    def highest_text_id(self) -> int:
+        return max(set(self._tokenizer.get_vocab(with_added_tokens=True).values()) - self._special, default=0)
 
     def pieceless(self, rows: int) -> frozenset[int]:
         return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
@@ -175,21 +179,27 @@ def _load(data: bytes, settings: Settings, file: Path, rows: int) -> Any:
     if getattr(tokenizer.model, "dropout", None) is not None:
         tokenizer.model.dropout = None
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    # All in one call: the library goes over all added tokens in each.
+    new: dict[str, Any] = {}
+    ids: dict[str, int] = {}
+    following = tokenizer.get_vocab_size()
     for one in settings.added:
-        if one.content in known or one.id >= rows:
+        if one.content in known or not one.content or one.id >= rows:
             continue
-        place = tokenizer.token_to_id(one.content)
-        if (tokenizer.get_vocab_size() if place is None else place) == one.id:
-            tokenizer.add_tokens([Added(one.content, **one.flags)])
+        place = ids.get(one.content, tokenizer.token_to_id(one.content))
+        if (following if place is None else place) == one.id:
+            new[one.content] = Added(one.content, **one.flags)
+            ids[one.content] = one.id
+            following += place is None
         elif not one.special:  # A special token never comes from text, so its id matters only to who knows it.
             raise ModelError(
                 f"{file.parent}: the added token {one.content!r} has the id {one.id} in the configuration, but would get "
-                f"{tokenizer.get_vocab_size() if place is None else place} in {file.name}",
+                f"{following if place is None else place} in {file.name}",
                 f"give both the same id, or remove it from {file.parent / 'tokenizer_config.json'}",
             )
-    for text in sorted({*settings.named.values(), *settings.extra} - known):
-        if tokenizer.token_to_id(text) is not None:
-            tokenizer.add_special_tokens([Added(text, special=True)])
+    tokenizer.add_tokens(list(new.values()))
+    named = sorted({*settings.named.values(), *settings.extra} - known)
+    tokenizer.add_special_tokens([Added(text, special=True) for text in named if tokenizer.token_to_id(text) is not None])
     return tokenizer
 
 

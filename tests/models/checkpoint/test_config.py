@@ -197,3 +197,8 @@ def test_the_table_has_every_key_that_transformers_reads_of_a_llama(tmp_path: Pa
     machinery = set(dir(PreTrainedConfig)) - fields
     keys = {name for name in read if not name.startswith("_")} - machinery - vars(GenerationConfig()).keys()
     assert keys - HONORED - WITHOUT_EFFECT - REFUSED == set()
+
+
+def test_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ModelError, match="rms_norm_eps a number of many digits"):
+        check_config(FILE, config(rms_norm_eps=10**400))

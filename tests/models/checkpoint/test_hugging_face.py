@@ -111,3 +111,20 @@ def test_what_lies_complete_beside_weights_that_are_not_is_named(tmp_path: Path)
     for shard in folder.glob("model-*"):
         shard.unlink()
     assert inspect(folder).format == "bin"
+
+
+def test_complete_weights_beside_shards_without_an_index_are_not_moved_away(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, safe=False, layers=1)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin beside it holds all weights") as caught:
+        inspect(folder)
+    assert "mv " not in caught.value.remedy
+
+
+def test_complete_weights_beside_a_broken_symlink_are_not_moved_away(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path, safe=False, layers=1)
+    link = folder / "model.safetensors"
+    link.symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin beside it holds all weights") as caught:
+        inspect(folder)
+    assert f"mv {link} {link}.old" in caught.value.remedy

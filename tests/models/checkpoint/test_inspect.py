@@ -137,7 +137,7 @@ def test_a_link_into_the_hub_cache_whose_file_is_gone_is_named(tmp_path: Path) -
     (folder / "model.safetensors").symlink_to(tmp_path / "blob")
     said = refusal(folder)
     assert "is a broken symlink" in said
-    assert "olc models rm openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
+    assert "olc models rm --yes openlm-research/open_llama_3b && olc models pull openlm-research/open_llama_3b" in said
 
 
 @pytest.mark.parametrize(
@@ -281,3 +281,14 @@ def test_the_config_of_a_shape_describes_it(tmp_path: Path) -> None:
     assert config.items() >= shape.config().items()
     meta = inspect(write_meta_llama(tmp_path / "model"))
     assert meta.config.items() >= meta.shape.config().items()
+
+
+def test_names_far_beyond_the_embedding_are_accepted(tmp_path: Path) -> None:
+    (write_tiny_llama(tmp_path) / "added_tokens.json").write_text(json.dumps({"[PAD]": VOCAB + 1}))
+    check_vocabulary(open_tokenizer(tmp_path), inspect(tmp_path))
+
+
+def test_stray_meta_files_beside_a_complete_model_do_not_matter(tmp_path: Path) -> None:
+    for name in ("consolidated.01.pth", "consolidated.01.pt"):
+        (write_tiny_llama(tmp_path) / name).write_bytes(b"")
+    assert inspect(tmp_path).format == "safetensors"

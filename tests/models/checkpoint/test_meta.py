@@ -148,6 +148,14 @@ def test_one_shard_under_two_names_is_noticed(tmp_path: Path, link: bool) -> Non
         inspect(folder)
 
 
+def test_shards_beside_the_only_one_without_a_number_are_named(tmp_path: Path) -> None:
+    folder = write_meta_llama(tmp_path, shards=2)
+    (folder / "consolidated.01.pth").unlink()
+    (folder / "consolidated.00.pth").rename(folder / "consolidated.pth")
+    with pytest.raises(ModelError, match=r"missing: consolidated\.01\.pth"):
+        inspect(folder)
+
+
 def published_forward(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     """Logits (positions, vocabulary) in the words of https://github.com/meta-llama/llama/blob/main/llama/model.py."""
     params = json.loads((folder / "params.json").read_text())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -156,4 +157,12 @@ def test_neither_revision_nor_ref_file_leads_out_of_the_cache() -> None:
     for revision in ("../../../etc", "/etc", ".", "..", "a//b"):
         assert snapshot("org/a", revision) is None
     (repo_folder("org/a") / "refs" / "main").write_text("../../..")
+    assert snapshot("org/a") is None
+
+
+def test_pipe_in_the_place_of_a_ref_is_not_waited_for() -> None:
+    put("org/a", NEW, WHOLE, ref=None)
+    refs = repo_folder("org/a") / "refs"
+    refs.mkdir()
+    os.mkfifo(refs / "main")
     assert snapshot("org/a") is None

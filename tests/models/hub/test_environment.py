@@ -38,6 +38,7 @@ def failure() -> HubError:
         ("HTTPS_PROXY", "socks5h://user:secret@localhost:1"),
         ("ALL_PROXY", "socks5://localhost:1"),
         ("https_proxy", "foo://user:secret@localhost:1"),
+        ("https_proxy", f"foo://user:{'secret' * 50}@localhost:1"),
         ("HTTP_PROXY", "http://[::1"),
         ("SSL_CERT_FILE", "/nowhere/cert.pem"),
         ("SSL_CERT_FILE", __file__),
@@ -87,6 +88,8 @@ def test_a_certificate_that_cannot_be_verified_names_the_variable_to_set(monkeyp
     assert "SSL_CERT_FILE" in hub_error(problem, "org/tiny", None).remedy
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/company.pem")
     assert hub_error(problem, "org/tiny", None).remedy == "export SSL_CERT_FILE=/company.pem"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/our company.pem")
+    assert hub_error(problem, "org/tiny", None).remedy == "export SSL_CERT_FILE='/our company.pem'"
     monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
     assert "SSL_CERT_DIR" in hub_error(problem, "org/tiny", None).cause
 

@@ -91,3 +91,9 @@ def test_token_goes_to_the_hub_and_not_to_its_file_server(server: HubServer, mon
     assert large.path.startswith("/files/")
     assert large.authorization is None
     assert all(seen.authorization == "Bearer hf_reader" for seen in server.requests if "/resolve/" in seen.path)
+
+
+def test_large_tokenizer_json_is_pulled(server: HubServer) -> None:
+    files = {name: content for name, content in WHOLE.items() if name != "tokenizer.model"}
+    server.add("org/tiny", files | {"tokenizer.json": b"{" + b" " * 17 * 2**20 + b"}"})
+    assert (hub.pull("org/tiny") / "tokenizer.json").stat().st_size > 16 * 2**20

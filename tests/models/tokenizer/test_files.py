@@ -104,6 +104,9 @@ def test_broken_configuration_is_named(tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text("[2]")
     with pytest.raises(ModelError, match="contains a JSON list"):
         open_tokenizer(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 10**25}))
+    with pytest.raises(ModelError, match="not a token id"):
+        open_tokenizer(folder)
 
 
 def test_what_it_says_about_itself(tmp_path: Path) -> None:
