@@ -94,6 +94,8 @@ def load(
 
     Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
     """
+    from openllama_cli.native import library
+
     started = time.perf_counter()
     progress = progress or NullProgress()
     checkpoint = checkpoint or inspect(folder.path)
@@ -117,8 +119,8 @@ def load(
     read_ahead(checkpoint.files)
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
-        mapped = one_row and checkpoint.bytes > WORTH_MAPPING
-        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
+        mapped = one_row and checkpoint.bytes > WORTH_MAPPING and _keep_mapped(checkpoint)
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped, kernels=library.usable())
         converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
         # On the CPU before transformers gets them, whose way takes several times as long.
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
