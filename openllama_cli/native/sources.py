@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent
 _MAIN = FOLDER / "kernels.c"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tier:
     """What the kernels are compiled for. name: as in OLC_KERNELS; label: as people are told; macros: of the C sources;
     capabilities: what the processor must have, beyond the tier below, as torch and the compiler name it.
