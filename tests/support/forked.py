@@ -162,12 +162,12 @@ def olc_script(folder: Path) -> Path:
 
 def _imports() -> None:
     """What a run of olc, or of torchrun, imports between its start and its first token; nothing here may start a thread."""
-    import rich._emoji_codes
-    import sentencepiece
-    import spacy
+    import rich._emoji_codes  # noqa: F401
+    import sentencepiece  # noqa: F401
+    import spacy  # noqa: F401
     import torch.distributed.elastic.rendezvous.c10d_rendezvous_backend
-    import torch.distributed.run
-    from transformers import LlamaForCausalLM
+    import torch.distributed.run  # noqa: F401
+    from transformers import LlamaForCausalLM  # noqa: F401
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import openllama_cli.batch.input.precheck
