@@ -15,6 +15,7 @@ from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, rem
 from openllama_cli.models.quantize.copies import remove_copies
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir
+from openllama_cli.terminal.figures import count
 from openllama_cli.terminal.streams import is_terminal, notice, one_line, out, out_json
 from openllama_cli.terminal.tables import fields, table
 
@@ -70,7 +71,7 @@ def list_(as_json: bool) -> None:
         (
             "*" if model.default else "",
             model.alias or model.repo_id or model.path or "",
-            _count(model.parameters),
+            count(model.parameters),
             size(model.download_bytes) if model.download_bytes else "",
             size(model.cached_bytes) if model.cached_bytes else "",
             model.state,
@@ -142,7 +143,7 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 
     Without MODEL: the model used by default. --json gives the same keys for every model, null where something is unknown.
     """
-    from openllama_cli.models.listing import details
+    from openllama_cli.models.details import details
 
     name, chosen_by = find.choose(model)
     document = details(find.resolve(name, chosen_by), revision)
@@ -280,12 +281,6 @@ _WHY = {
 }
 
 
-def _count(number: int | None) -> str:
-    if number is None:
-        return ""
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
-
-
 def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """`olc models info` for people."""
     tokenizer, state = document["tokenizer"], document["state"]
@@ -303,7 +298,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     if document["architecture"] is not None:
         lines += [
             ("architecture", document["architecture"]),
-            ("parameters", f"{document['parameters']:,} ({_count(document['parameters'])})"),
+            ("parameters", f"{document['parameters']:,} ({count(document['parameters'])})"),
             ("context", f"{document['context']:,} tokens"),
             ("layers", f"{document['layers']} of width {document['hidden_size']}, MLP {document['intermediate_size']}"),
             ("heads", f"{document['heads']} ({document['kv_heads']} key/value) of size {document['head_dim']}"),

@@ -124,6 +124,19 @@ def brief(text: object, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def short(value: object) -> str:
+    """A value of a file in an error: its repr, cut."""
+    if isinstance(value, dict | list) and (
+        len(value) > 4
+        or any(isinstance(inner, dict | list) for inner in (value.values() if isinstance(value, dict) else value))
+    ):
+        return f"a JSON {'object' if isinstance(value, dict) else 'array'} of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return "a number of many digits"
+    text = repr(value if not isinstance(value, str) else value[:60])
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 @contextlib.contextmanager
 def parsing(file: Path, *, memory: bool = True) -> Iterator[None]:
     """The boundary to outside data: whatever a parser of `file` raises becomes a ModelError that names the file.

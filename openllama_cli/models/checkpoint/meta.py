@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import integer, positive
-from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.stored import StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import TorchHeader, read_torch_header
 from openllama_cli.models.model_files import brief, damaged, read_object
 from openllama_cli.system.files import file_fingerprint

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.model_files import short
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,3 @@ def _other_type(file: Path, kind: Any) -> str:
 
 def _advice(file: Path) -> str:
     return f"correct {file.name} as the model's authors publish it, or use another model"
-
-
-def short(value: object) -> str:
-    """A value of a file in an error: its repr, cut."""
-    if isinstance(value, dict | list) and (
-        len(value) > 4
-        or any(isinstance(inner, dict | list) for inner in (value.values() if isinstance(value, dict) else value))
-    ):
-        return f"a JSON {'object' if isinstance(value, dict) else 'array'} of {len(value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
-        return "a number of many digits"
-    text = repr(value if not isinstance(value, str) else value[:60])
-    return text if len(text) <= 40 else f"{text[:37]}..."
