@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -45,7 +45,8 @@ def pull(
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
     hub_unreachable, offline, no_model_files, checksum, connection_cut, disk_full, …), ModelError for another architecture
-    than Llama, before its weights are pulled, and UsageError for a revision that cannot be one.
+    than Llama and for a tokenizer that olc cannot follow, before any weights are pulled, and UsageError for a revision that
+    cannot be one.
     """
     if revision is not None and not is_safe_revision(revision):
         raise UsageError(f"--revision {revision} is not a valid revision", "use a branch, tag or commit")
@@ -89,12 +90,14 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
             )
         store.get(file)
     folder = store.link()
-    # Another architecture, or a model that asks to run its own code, is refused before gigabytes of it are pulled.
-    if (folder / "config.json").exists():
-        try:
+    # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before
+    # gigabytes of weights are pulled.
+    try:
+        if (folder / "config.json").exists():
             read_config(folder)
-        except ModelError as problem:
-            raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
+        store.check_tokenizer()
+    except ModelError as problem:
+        raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
     if not weights:
         if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
             store.point(revision or "main")
@@ -177,31 +180,42 @@ class _Store:
         if file.checksum is None:
             self._unchecked[file.name] = blob
 
+    def check_tokenizer(self) -> None:
+        """Open the tokenizer. Raises ModelError, and removes its files where they came without a checksum (HubError)."""
+        from openllama_cli.models.tokenizer.open import open_tokenizer
+
+        try:
+            open_tokenizer(self._snapshot)
+        except ModelError as problem:
+            self._remove(self._unchecked.keys() & set(TOKENIZER_FILES), problem)
+            raise
+
     def check_headers(self) -> None:
         """Look into what came without a checksum; remove it and raise HubError if it cannot be a model."""
         if not self._unchecked:
             return
         from openllama_cli.models.checkpoint.inspect import inspect
-        from openllama_cli.models.tokenizer.open import open_tokenizer
 
-        wrong = set(self._unchecked)
         try:
-            checkpoint = inspect(self._snapshot)
-            wrong &= set(TOKENIZER_FILES)  # A tokenizer that cannot be read says nothing of gigabytes of weights.
-            open_tokenizer(self._snapshot, config_json=checkpoint.config_json)
+            inspect(self._snapshot)
         except ModelError as problem:
-            if not wrong:
-                raise
-            for name in wrong:
-                (self._snapshot / name).unlink(missing_ok=True)
-                self._unchecked[name].unlink(missing_ok=True)
-            raise HubError(
-                f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
-                "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",
-                code="checksum",
-            ) from problem
+            self._remove(self._unchecked.keys() - set(TOKENIZER_FILES), problem)
+            raise
         names = ", ".join(self._unchecked)
         self._notice(f"the Hub gave no checksum of {names}: only sizes and headers were checked")
+
+    def _remove(self, names: Set[str], problem: ModelError) -> None:
+        """Remove files that came without a checksum, and raise HubError; nothing where there are none."""
+        if not names:
+            return
+        for name in names:
+            (self._snapshot / name).unlink(missing_ok=True)
+            self._unchecked[name].unlink(missing_ok=True)
+        raise HubError(
+            f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
+            "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",
+            code="checksum",
+        ) from problem
 
     def require_space(self, files: Sequence[RemoteFile]) -> int:
         """The bytes that the files still need. Raises HubError when the disk has less room."""
