@@ -21,7 +21,7 @@ from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile,
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
-from openllama_cli.models.model_files import MAX_MODEL_BYTES, MAX_TOKENIZER_JSON_BYTES, TOKENIZER_FILES
+from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir, hub_cache_variable, hub_endpoint, hub_offline
@@ -84,10 +84,8 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
 
     small = small_files(names, repo_id)
     for file in store.look_up(small):
-        if file.size > (MAX_TOKENIZER_JSON_BYTES if file.name == "tokenizer.json" else MAX_MODEL_BYTES):
-            raise NotAHubError(
-                f"{file.name} of {repo_id} would have {size(file.size)}, more than any configuration or tokenizer"
-            )
+        if file.size > largest(file.name):
+            raise NotAHubError(f"{file.name} of {repo_id} would have {size(file.size)}, more than any file of its name")
         store.get(file)
     folder = store.link()
     # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before

@@ -11,6 +11,7 @@ from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, repo_folder
 from openllama_cli.models.hub.errors import timeouts
+from openllama_cli.models.model_files import largest
 from tests.support.hub_server import HubServer
 from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 
@@ -165,6 +166,21 @@ def test_a_tokenizer_that_cannot_be_followed_is_refused_before_the_weights(
     assert cached("org/tiny") is None
     server.add("org/tiny", WHOLE)
     assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "generation_config.json", "model.safetensors.index.json"])
+def test_what_is_too_large_to_be_loaded_is_not_pulled(server: HubServer, name: str) -> None:
+    content = index("a.safetensors") if name.endswith("index.json") else SMALL[name]
+    padded = content + b" " * (largest(name) + 1 - len(content))
+    server.add(
+        "org/tiny", SMALL | {"a.safetensors": WEIGHTS, "model.safetensors.index.json": index("a.safetensors"), name: padded}
+    )
+    error = failure()
+    assert error.code == "not_a_hub"
+    assert name in error.cause
+    assert server.downloads(name) == []
+    server.add("org/tiny", SMALL | {"a.safetensors": WEIGHTS, "model.safetensors.index.json": index("a.safetensors")})
+    assert (hub.pull("org/tiny") / "a.safetensors").read_bytes() == WEIGHTS
 
 
 def test_model_larger_than_the_disk_is_refused_with_both_numbers(tiny: HubServer) -> None:

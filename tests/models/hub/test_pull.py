@@ -55,10 +55,12 @@ def test_one_weight_format_and_nothing_else_is_pulled(server: HubServer, others:
 
 
 def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None:
-    files = dict.fromkeys(("params.json", "consolidated.00.pth", "consolidated.01.pth", "x.pth"), b"x")
-    files["tokenizer.model"] = TOKENIZER
-    server.add("org/tiny", files)
-    assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
+    for name in ("consolidated.00.pth", "consolidated.00-of-02.pth", "consolidated.pt"):  # All that loads from a folder.
+        files = {"params.json": b"{}", "tokenizer.model": TOKENIZER} | dict.fromkeys(
+            (name, name.replace("00", "01"), "x.pth"), b"x"
+        )
+        server.add("org/tiny", files)
+        assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
 
 
 def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:
