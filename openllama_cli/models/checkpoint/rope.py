@@ -94,7 +94,11 @@ def rope_type(config: Mapping[str, Any]) -> str:
 
 
 def longrope_limit(config: Mapping[str, Any]) -> int | None:
-    """Beyond how many tokens longrope's long factors hold; None for other types, whose angles are the same in every text."""
+    """Beyond how many tokens longrope's long factors hold; None for other types, whose angles are the same in every text.
+
+    config: keyword arguments for LlamaConfig, or its `to_dict()`. The frequencies of "dynamic" begin to change at
+    `max_position_embeddings`, where olc's texts end.
+    """
     rope = standard_rope(config)
     return int(rope["original_max_position_embeddings"]) if rope["rope_type"] == "longrope" else None
 
