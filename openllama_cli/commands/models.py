@@ -67,7 +67,7 @@ def list_(as_json: bool) -> None:
         document["quantised"] = document.pop("quantized")
         out_json(document | {"bench": [dataclasses.asdict(model) for model in random_models]})
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "*" if model.default else "",
             model.alias or model.repo_id or model.path or "",
@@ -81,32 +81,14 @@ def list_(as_json: bool) -> None:
     ]
     # On a terminal the long path of one copy would leave no room for the column.
     whole = not is_terminal(sys.stdout)
-    copies = [
-        (
-            "",
-            f"{copy.model} {copy.method}",
-            "",
-            "",
-            size(copy.bytes),
-            "quantized",
-            copy.repo_id or (copy.folder if whole else ""),
-        )
-        for copy in listing.quantized
-    ]
-    copies += [
-        (
-            "",
-            model.name,
-            "",
-            "",
-            size(model.bytes),
-            "ready" if model.complete else "incomplete",
-            model.path if whole else "random",
-        )
-        for model in random_models
-    ]
+    for copy in listing.quantized:
+        where = copy.repo_id or (copy.folder if whole else "")
+        rows.append(("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantized", where))
+    for random in random_models:
+        state = "ready" if random.complete else "incomplete"
+        rows.append(("", random.name, "", "", size(random.bytes), state, random.path if whole else "random"))
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
-    table(columns, [*rows, *copies], right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
+    table(columns, rows, right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
     if is_terminal(sys.stdout):
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 
