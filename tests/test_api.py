@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import openllama_cli as olc
-from openllama_cli.api import Sampling, TqdmProgress
+from openllama_cli.api.model import TqdmProgress
+from openllama_cli.api.results import Sampling
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.conftest import Olc
 from tests.support.progress import Recorder

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE
-from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
-from openllama_cli.models.checkpoint.shape import LlamaShape, TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.hub.cache import disk_bytes
 from openllama_cli.system.memory import size
@@ -19,6 +18,8 @@ from openllama_cli.system.progress import Progress, shown
 
 if TYPE_CHECKING:
     import torch
+
+    from openllama_cli.models.checkpoint.stored import TensorInfo
 
 # OpenLLaMA's, and two smaller ones: TinyLlama's 1.1B (grouped-query attention) and the 110M of llama2.c.
 SHAPES: dict[str, LlamaShape] = {
@@ -101,6 +102,9 @@ def _root() -> Path:
 
 def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> None:
     """Write weights, then the tokenizer, then config.json, whose presence marks the folder as complete."""
+    from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
+    from openllama_cli.models.checkpoint.stored import TensorInfo
+
     folder.mkdir(exist_ok=True)
     plan = {name: TensorInfo(dtype, size) for name, size in shape.tensors().items()}
     config = {
@@ -122,7 +126,7 @@ def _write(folder: Path, shape: LlamaShape, dtype: str, progress: Progress) -> N
             raise OlcError(f"cannot write to {folder}: {error.strerror}", "free some space or set XDG_CACHE_HOME") from error
 
 
-def _tensors(plan: dict[str, TensorInfo]) -> "Iterator[tuple[str, torch.Tensor]]":
+def _tensors(plan: "dict[str, TensorInfo]") -> "Iterator[tuple[str, torch.Tensor]]":
     """Normally distributed with standard deviation 0.02, as in a new Llama."""
     import torch
 

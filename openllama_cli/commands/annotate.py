@@ -18,10 +18,10 @@ from openllama_cli.commands.shared.annotations import (
 )
 from openllama_cli.commands.shared.options import file_option, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
+from openllama_cli.commands.shared.prompt_input import missing, read_prompt
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.models.tokenizer.base import utf8
-from openllama_cli.terminal.streams import note, out, out_json
+from openllama_cli.terminal.streams import note, out, out_json, stdin_has_input
 
 if TYPE_CHECKING:
     from openllama_cli.annotation.documents import Piece

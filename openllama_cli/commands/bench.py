@@ -19,9 +19,10 @@ from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import find
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.memory import size
+from openllama_cli.terminal.figures import figure
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import note, out, out_json
-from openllama_cli.terminal.tables import figure, table
+from openllama_cli.terminal.tables import table
 from openllama_cli.terminal.views.bench import bars_svg, show_bars
 from openllama_cli.version import __version__
 

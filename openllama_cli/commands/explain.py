@@ -10,13 +10,12 @@ from typing import Any, BinaryIO
 import click
 
 from openllama_cli.commands.shared.options import file_option
-from openllama_cli.commands.shared.prompt_input import stdin_has_input
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.explain.catalogue import KnownError, find, known_errors
 from openllama_cli.explain.diagnosis import Explanation, Unknown
 from openllama_cli.explain.own_code import OwnLine
 from openllama_cli.explain.search import explain
-from openllama_cli.terminal.streams import out_json
+from openllama_cli.terminal.streams import out_json, stdin_has_input
 
 EXAMPLES = """\b
 Examples:

@@ -15,6 +15,7 @@ from openllama_cli.models.hub.cache import cached, cached_model, disk_bytes, rem
 from openllama_cli.models.quantize.copies import remove_copies
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir
+from openllama_cli.terminal.figures import count
 from openllama_cli.terminal.streams import is_terminal, notice, one_line, out, out_json
 from openllama_cli.terminal.tables import fields, table
 
@@ -66,11 +67,11 @@ def list_(as_json: bool) -> None:
         document["quantised"] = document.pop("quantized")
         out_json(document | {"bench": [dataclasses.asdict(model) for model in random_models]})
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "*" if model.default else "",
             model.alias or model.repo_id or model.path or "",
-            _count(model.parameters),
+            count(model.parameters),
             size(model.download_bytes) if model.download_bytes else "",
             size(model.cached_bytes) if model.cached_bytes else "",
             model.state,
@@ -80,32 +81,14 @@ def list_(as_json: bool) -> None:
     ]
     # On a terminal the long path of one copy would leave no room for the column.
     whole = not is_terminal(sys.stdout)
-    copies = [
-        (
-            "",
-            f"{copy.model} {copy.method}",
-            "",
-            "",
-            size(copy.bytes),
-            "quantized",
-            copy.repo_id or (copy.folder if whole else ""),
-        )
-        for copy in listing.quantized
-    ]
-    copies += [
-        (
-            "",
-            model.name,
-            "",
-            "",
-            size(model.bytes),
-            "ready" if model.complete else "incomplete",
-            model.path if whole else "random",
-        )
-        for model in random_models
-    ]
+    for copy in listing.quantized:
+        where = copy.repo_id or (copy.folder if whole else "")
+        rows.append(("", f"{copy.model} {copy.method}", "", "", size(copy.bytes), "quantized", where))
+    for random in random_models:
+        state = "ready" if random.complete else "incomplete"
+        rows.append(("", random.name, "", "", size(random.bytes), state, random.path if whole else "random"))
     columns = ("default", "model", "parameters", "download", "on disk", "state", "repository")
-    table(columns, [*rows, *copies], right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
+    table(columns, rows, right=("parameters", "download", "on disk"), optional=("repository", "parameters"))
     if is_terminal(sys.stdout):
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 
@@ -142,7 +125,7 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 
     Without MODEL: the model used by default. --json gives the same keys for every model, null where something is unknown.
     """
-    from openllama_cli.models.listing import details
+    from openllama_cli.models.details import details
 
     name, chosen_by = find.choose(model)
     document = details(find.resolve(name, chosen_by), revision)
@@ -280,12 +263,6 @@ _WHY = {
 }
 
 
-def _count(number: int | None) -> str:
-    if number is None:
-        return ""
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"
-
-
 def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """`olc models info` for people."""
     tokenizer, state = document["tokenizer"], document["state"]
@@ -303,7 +280,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     if document["architecture"] is not None:
         lines += [
             ("architecture", document["architecture"]),
-            ("parameters", f"{document['parameters']:,} ({_count(document['parameters'])})"),
+            ("parameters", f"{document['parameters']:,} ({count(document['parameters'])})"),
             ("context", f"{document['context']:,} tokens"),
             ("layers", f"{document['layers']} of width {document['hidden_size']}, MLP {document['intermediate_size']}"),
             ("heads", f"{document['heads']} ({document['kv_heads']} key/value) of size {document['head_dim']}"),

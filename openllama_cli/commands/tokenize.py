@@ -2,19 +2,21 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from openllama_cli.commands.shared.model import find_tokenizer
 from openllama_cli.commands.shared.options import file_option, model_option, offline_option, revision_option
-from openllama_cli.commands.shared.prompt_input import missing, read_prompt, stdin_has_input
+from openllama_cli.commands.shared.prompt_input import missing, read_prompt
 from openllama_cli.errors import ModelError
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, SPECIAL, Comparison, compare, load_auto_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.terminal.streams import is_terminal, note, out, out_json
+from openllama_cli.terminal.streams import is_terminal, note, out, out_json, stdin_has_input
+
+if TYPE_CHECKING:
+    from openllama_cli.models.tokenizer.compare import Comparison
 
 EXAMPLES = """\b
 Examples:
@@ -82,6 +84,7 @@ def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
     from openllama_cli.models.hub.environment import check_seconds
+    from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_auto_tokenizer
     from openllama_cli.terminal.progress import working
 
     check_seconds()
@@ -112,8 +115,10 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
         )
 
 
-def _reasons(tokenizer: Tokenizer, differing: Sequence[Comparison]) -> Iterator[str]:
+def _reasons(tokenizer: Tokenizer, differing: Sequence["Comparison"]) -> Iterator[str]:
     """Why olc has other tokens on purpose, and how to have them in one's own code."""
+    from openllama_cli.models.tokenizer.compare import SPECIAL
+
     names = {row.name for row in differing}
     bos = next((row for row in differing if row.name == "BOS"), None)
     if names - {"BOS", SPECIAL}:
@@ -130,7 +135,7 @@ def _reasons(tokenizer: Tokenizer, differing: Sequence[Comparison]) -> Iterator[
         yield "a special token that is typed stays text in olc: in your own code, encode with split_special_tokens=True"
 
 
-def _difference(tokenizer: Tokenizer, theirs: Any, row: Comparison) -> str:
+def _difference(tokenizer: Tokenizer, theirs: Any, row: "Comparison") -> str:
     """The first token that differs, in both tokenizers."""
     place = row.first_difference
     if place is None:
@@ -140,7 +145,7 @@ def _difference(tokenizer: Tokenizer, theirs: Any, row: Comparison) -> str:
     return f"token {place + 1}: olc {ours}, transformers {other}"
 
 
-def _as_json(row: Comparison) -> dict[str, Any]:
+def _as_json(row: "Comparison") -> dict[str, Any]:
     return {
         "name": row.name,
         "text": row.text,

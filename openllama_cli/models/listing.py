@@ -1,31 +1,17 @@
-"""What `olc models list`, `info` and `rm` know without network or torch: catalogue, cache, folders and quantized copies."""
+"""What `olc models list` and `rm` know without network or torch: catalogue, cache, folders and quantized copies."""
 
 import contextlib
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from openllama_cli.errors import HubError, OlcError
-from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
+from openllama_cli.errors import OlcError
+from openllama_cli.models.catalogue import CATALOGUE, Entry
 from openllama_cli.models.checkpoint.config import read_config
-from openllama_cli.models.checkpoint.inspect import inspect
-from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.find import Target, choose, demo_folder, path_of, resolve
+from openllama_cli.models.find import choose, demo_folder, path_of, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
-from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
 from openllama_cli.models.spec import ChosenBy, QuantizeName
-from openllama_cli.models.tokenizer.open import open_tokenizer
-
-# Larger files are not read just to show their checksum.
-_QUICK_BYTES = 64_000_000
-_KEYS = (
-    *("model", "alias", "repo_id", "revision", "cached_revisions", "path", "state", "missing"),
-    *("architecture", "parameters", "context", "vocabulary", "layers", "hidden_size", "intermediate_size"),
-    *("heads", "kv_heads", "head_dim", "tied_embeddings"),
-    *("format", "dtype", "files", "bytes", "bytes_on_disk", "tokenizer"),
-)
 
 State = Literal["ready", "incomplete", "not downloaded", "missing"]
 
@@ -122,99 +108,12 @@ def _parameters(folder: Path) -> int | None:
     try:
         if (folder / "config.json").is_file():
             return read_config(folder)[1].parameters()
+        # Only Meta's format says it in its weights, whose readers take longer to import than all of the list.
+        from openllama_cli.models.checkpoint.inspect import inspect
+
         return inspect(folder).shape.parameters()
     except OlcError:
         return None
-
-
-def details(target: Target, revision: str | None = None) -> dict[str, Any]:
-    """What is known of a model: a JSON object with the same keys for every model, null where something is not known.
-
-    model, alias, repo_id, revision (commit), cached_revisions, path, state ("ready", "incomplete", "not downloaded"), missing
-    (files); architecture, parameters, context, vocabulary, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim,
-    tied_embeddings; format, dtype (as stored), files (name, bytes, sha256), bytes (of the weights), bytes_on_disk (with all
-    revisions and unfinished downloads); tokenizer (kind, vocabulary, bos_id, eos_ids, sha256).
-
-    For a model of the catalogue that is not here, the numbers are the published ones. Raises HubError for another Hub model
-    that is not here, and what `checkpoint.inspect` and `open_tokenizer` raise for a broken one.
-    """
-    entry = CATALOGUE.get(target.name) or (by_repo_id(target.repo_id) if target.repo_id else None)
-    document: dict[str, Any] = dict.fromkeys(_KEYS) | {
-        "model": target.name,
-        "alias": entry.alias if entry else None,
-        "repo_id": target.repo_id,
-        "missing": [],
-        "bytes_on_disk": 0,
-    }
-    if target.path is not None:
-        return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
-    assert target.repo_id is not None, "a target is a folder or on the Hub"
-    cache = cached_model(target.repo_id)
-    folder = snapshot(target.repo_id, revision) if revision else cache.path if cache else None
-    if cache is not None:
-        document |= {"bytes_on_disk": cache.bytes, "cached_revisions": list(cache.revisions)}
-    if cache is not None and folder is not None and not missing_files(folder):
-        return document | {"state": "ready", "revision": folder.name} | _of_folder(folder)
-    return document | _incomplete(target.repo_id, entry, cache, folder, revision)
-
-
-def _incomplete(
-    repo_id: str, entry: Entry | None, cache: CachedModel | None, folder: Path | None, revision: str | None
-) -> dict[str, Any]:
-    if cache is None and (entry is None or revision is not None):
-        raise HubError(f"{repo_id} is not in the cache", f"download it with `olc models pull {repo_id}`", code="not_cached")
-    found: dict[str, Any] = {"state": "incomplete" if cache else "not downloaded"}
-    if folder is not None:
-        found |= {"revision": folder.name, "path": str(folder), "missing": missing_files(folder)}
-    if entry is not None and entry.shape is not None:
-        found |= _of_shape(entry.shape) | {"format": entry.format, "dtype": "float16", "bytes": entry.download_bytes}
-    return found
-
-
-def _of_folder(folder: Path) -> dict[str, Any]:
-    checkpoint = inspect(folder)
-    tokenizer = open_tokenizer(folder, config_json=checkpoint.config_json)
-    files = [*checkpoint.files, *checkpoint.tokenizer_files]
-    return _of_shape(checkpoint.shape) | {
-        "path": str(folder),
-        "format": checkpoint.format,
-        "dtype": checkpoint.dtype,
-        "bytes": checkpoint.bytes,
-        "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocabulary": tokenizer.vocab_size,
-            "bos_id": tokenizer.bos_id,
-            "eos_ids": sorted(tokenizer.eos_ids),
-            "sha256": tokenizer.sha256,
-        },
-    }
-
-
-def _of_shape(shape: LlamaShape) -> dict[str, Any]:
-    return {
-        "architecture": "LlamaForCausalLM",
-        "parameters": shape.parameters(),
-        "context": shape.context,
-        "vocabulary": shape.vocab,
-        "layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "heads": shape.heads,
-        "kv_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "tied_embeddings": shape.tie,
-    }
-
-
-def _sha256(file: Path) -> str | None:
-    """A file's sha256: from its name in the Hub's cache, where that is the checksum, or read if it is not large."""
-    name = file.resolve().name
-    if len(name) == 64 and file.is_symlink():
-        return name
-    if file.stat().st_size > _QUICK_BYTES:
-        return None
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def copies_of_folder(name: str) -> list[QuantizedCopy]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -23,12 +24,13 @@ WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "p
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 TOKENIZER_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# The largest published SentencePiece models are some 5 MB; whatever is bigger than this is another file with its name, and
-# reading it could take minutes and all of the memory.
-MAX_MODEL_BYTES = 16 * 2**20
-# The largest published ones have 35 MB.
-MAX_TOKENIZER_JSON_BYTES = 64 * 2**20
-# An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
+# consolidated.00.pth, as Meta names them; also consolidated.00-of-02.pth and consolidated.pt, as others copied them.
+META_SHARD = re.compile(r"consolidated(?:[._-]([0-9]{2,3})(?:-of-([0-9]{2,3}))?)?\.(?:pth|pt)")
+
+# The largest published SentencePiece models are some 5 MB, of tokenizer.json files 35 MB. Whatever is bigger than this is
+# another file with its name, and reading it could take minutes and all of the memory.
+MAX_TOKENIZER_BYTES = {"tokenizer.model": 16 * 2**20, "tokenizer.json": 64 * 2**20}
+# Of any other. An index of 2,000 layers takes 2 MB. Parsed JSON can take 25 times its bytes in memory.
 MAX_JSON_BYTES = 4 * 2**20
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -64,18 +66,20 @@ def is_there(file: Path) -> bool:
     raise ModelError(f"{file} {how}, not a file", fetch_again(file))
 
 
-def read(path: Path, largest: int = MAX_MODEL_BYTES, what: str | None = None) -> bytes:
-    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one.
+def largest(name: str) -> int:
+    """How many bytes a tokenizer, configuration or index of this name may have, on the Hub or on the disk."""
+    return MAX_TOKENIZER_BYTES.get(name, MAX_JSON_BYTES)
 
-    largest: the largest size of such a file; what: what it is to be.
-    """
+
+def read(path: Path) -> bytes:
+    """The bytes of a tokenizer or configuration file. Raises ModelError when it cannot be read or is far too large for one."""
     try:
         if not is_there(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with path.open("rb") as stream:
-            content = stream.read(largest + 1)  # Not its size: /proc has files of 0 bytes that hold something.
-        if len(content) > largest:
-            what = what or ("a tokenizer" if path.name in TOKENIZERS else f"a {path.name}")
+            content = stream.read(largest(path.name) + 1)  # Not its size: /proc has files of 0 bytes that hold something.
+        if len(content) > largest(path.name):
+            what = "a tokenizer" if path.name in TOKENIZERS else f"the {path.name} of a Llama"
             raise damaged(path, f"is {size(path.stat().st_size)}, too large to be {what}")
         return content
     except OSError as error:
@@ -89,7 +93,7 @@ def read_object(path: Path) -> dict[str, Any]:
             return {}
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "check the file and its permissions") from error
-    content = read(path, MAX_JSON_BYTES, f"the {path.name} of a Llama")
+    content = read(path)
     with parsing(path):
         try:
             value = json.loads(content.decode("utf-8-sig"))
@@ -122,6 +126,19 @@ def brief(text: object, limit: int = 60) -> str:
     line = (text if isinstance(text, str) else repr(text))[: limit + 1]
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def short(value: object) -> str:
+    """A value of a file in an error: its repr, cut."""
+    if isinstance(value, dict | list) and (
+        len(value) > 4
+        or any(isinstance(inner, dict | list) for inner in (value.values() if isinstance(value, dict) else value))
+    ):
+        return f"a JSON {'object' if isinstance(value, dict) else 'array'} of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return "a number of many digits"
+    text = repr(value if not isinstance(value, str) else value[:60])
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 @contextlib.contextmanager

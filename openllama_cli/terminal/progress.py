@@ -8,16 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich import progress as parts
 from rich.filesize import decimal as size
 from rich.text import Text
 
+from openllama_cli.terminal.figures import clock
 from openllama_cli.terminal.streams import is_terminal, notice, one_line, stderr_console
-from openllama_cli.terminal.tables import clock
+
+if TYPE_CHECKING:
+    from rich import progress as parts
 
 FIRST_LINE = 30.0
 """Seconds until the first line in a pipe; the next ones come after twice the time each."""
+_TIME = ("TimeElapsedColumn",)
 
 
 @contextmanager
@@ -44,37 +48,30 @@ class TerminalProgress:
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a task; the current one ends."""
-        columns: tuple[parts.ProgressColumn, ...] = (
-            (
-                parts.SpinnerColumn(),
-                parts.TextColumn("{task.description}"),
-                parts.BarColumn(),
-                parts.DownloadColumn(),
-                parts.TimeRemainingColumn(),
-            )
-            if total_bytes
-            else (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.TimeElapsedColumn())
-        )
-        self._show(label, total_bytes, columns)
+        self._show(label, total_bytes, ("BarColumn", "DownloadColumn", "TimeRemainingColumn") if total_bytes else _TIME)
         self._label, self._total, self._done = label, total_bytes, 0
         self._begun = time.monotonic()
         self._next_line = self._begun + FIRST_LINE
 
     def start_steps(self, label: str, steps: int) -> None:
         """Begin a task of `steps` steps; `step` names each."""
-        label_and_bar = (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.BarColumn())
-        self._show(label, steps, (*label_and_bar, parts.MofNCompleteColumn(), parts.TimeElapsedColumn()))
+        self._show(label, steps, ("BarColumn", "MofNCompleteColumn", *_TIME))
 
     def step(self, label: str, done: int) -> None:
         """Show the current step and how many steps are done."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
 
-    def _show(self, label: str, total: int | None, columns: tuple[parts.ProgressColumn, ...]) -> None:
+    def _show(self, label: str, total: int | None, columns: tuple[str, ...]) -> None:
+        """Begin a bar of rich's columns, after a spinner and the label; nothing where there is no terminal."""
         self.finish()
         if not is_terminal(sys.stderr) or stderr_console().is_dumb_terminal:
             return
-        self._progress = parts.Progress(*columns, console=stderr_console(), transient=True)
+        # Not at the top: without a terminal nothing of it is needed.
+        from rich import progress as parts
+
+        shown = [parts.SpinnerColumn(), parts.TextColumn("{task.description}"), *(getattr(parts, name)() for name in columns)]
+        self._progress = parts.Progress(*shown, console=stderr_console(), transient=True)
         # rich reads markup in descriptions: a file name with brackets would vanish.
         description = Text(one_line(label)).markup
         self._task = self._progress.add_task(description, total=total)

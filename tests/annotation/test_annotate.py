@@ -5,18 +5,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from openllama_cli.annotation import annotate as module
-from openllama_cli.annotation.annotate import annotate, annotate_completions, annotate_rows, cut, similarity
+from openllama_cli.annotation.annotate import annotate, annotate_completions, annotate_rows
 from openllama_cli.annotation.documents import DEFAULT_KINDS, KINDS, Annotated, lacking
 from openllama_cli.annotation.pipeline import Choice, Pipeline, open_pipeline
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import OlcError
 from tests.support.forked import Forked
-from tests.support.pipelines import VECTORS, pipeline, trained
+from tests.support.pipelines import pipeline, trained
 
 __all__ = ["pipeline", "trained"]
 ROOT = Path(__file__).parent.parent.parent
@@ -292,80 +289,3 @@ def test_warnings_of_components_become_notes() -> None:
     made.nlp._components.append(("warns", warns))
     list(annotate(made, ["one", "two"], DEFAULT_KINDS))
     assert made.notes == ["[W999] odd"]
-
-
-# -- cutting --------------------------------------------------------------------------------------------------------
-
-_TEXTS = st.text(alphabet=st.sampled_from("ab .!?。।\n\r\t🐋👩\u200d🏽\u0301\u093e🇩🇪日"), max_size=300)
-
-
-@given(_TEXTS, st.integers(1, 40))
-def test_the_pieces_are_the_text_and_none_is_too_long(text: str, most: int) -> None:
-    pieces = list(cut(text, most))
-    assert "".join(part for _, part in pieces) == text
-    assert [start for start, _ in pieces] == [sum(len(part) for _, part in pieces[:n]) for n in range(len(pieces))]
-    assert all(0 < len(part) <= most for _, part in pieces) or text == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "most", "expected"),
-    [
-        ("", 5, [""]),
-        ("One. Two.", 9, ["One. Two."]),
-        ("One two. Three four. Five", 22, ["One two. Three four. ", "Five"]),
-        ("aaa bbb. ccc\n\nddd eee", 16, ["aaa bbb. ccc\n\n", "ddd eee"]),
-        ("一番大きい。動物は何", 8, ["一番大きい。", "動物は何"]),
-        ("बड़ा जानवर है। वह बड़ा", 18, ["बड़ा जानवर है। ", "वह बड़ा"]),
-        ("aaaa bbbb cccc", 12, ["aaaa bbbb ", "cccc"]),
-        ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
-    ],
-)
-def test_cuts_are_at_paragraphs_then_sentences_then_spaces(text: str, most: int, expected: list[str]) -> None:
-    assert [part for _, part in cut(text, most)] == expected
-
-
-def test_characters_are_not_torn_from_their_marks_and_whitespace_is_not_cut_in_two() -> None:
-    for whole in ("👩🏽", "👨\u200d👩\u200d👧", "e\u0301\u0301", "🇩🇪", "\r\n", "ड़ा", "⚠\ufe0f"):
-        text = "x" * 14 + whole + "y" * 14
-        for most in range(14, 14 + len(whole)):
-            assert next(cut(text, most))[1] == "x" * 14
-    text = "a" * 10 + " " * 4 + "b" * 30
-    assert {next(cut(text, most))[1] for most in range(10, 18)} <= {"a" * 10, "a" * 10 + " " * 4}
-
-
-# -- similarity -----------------------------------------------------------------------------------------------------
-
-
-def cosine(a: list[str], b: list[str]) -> float:
-    x, y = (numpy.mean([VECTORS[word] for word in words], axis=0) for words in (a, b))
-    return float(x @ y / numpy.linalg.norm(x) / numpy.linalg.norm(y))
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "unknown"),
-    [
-        ("whale", "Tokyo", ()),
-        ("big whale", "Berlin dog horse", ()),
-        ("big dog", "dog big", ()),
-        ("the whale sees", "shark the", ("the", "sees")),
-    ],
-)
-def test_it_is_the_cosine_of_the_mean_vectors(pipeline: Pipeline, a: str, b: str, unknown: tuple[str, ...]) -> None:
-    found, without = similarity(pipeline, a, b)
-    known = ([word for word in text.split() if word not in unknown] for text in (a, b))
-    assert found == pytest.approx(cosine(*known), abs=1e-5)
-    assert without == [*unknown]
-
-
-def test_texts_of_unknown_words_are_not_compared(pipeline: Pipeline) -> None:
-    for texts in (("whale", "unheard"), ("unheard", "whale"), ("", "whale")):
-        with pytest.raises(OlcError, match="no vector for any word") as raised:
-            similarity(pipeline, *texts)
-        assert raised.value.code == "no_vectors"
-
-
-def test_without_vectors_and_of_a_book_nothing_is_compared(pipeline: Pipeline) -> None:
-    with pytest.raises(OlcError, match="no word vectors"):
-        similarity(open_pipeline(Choice(language="xx")), "whale", "whale")
-    with pytest.raises(UsageError, match="50000 characters"):
-        similarity(pipeline, "whale", "dog  " * 10_000)

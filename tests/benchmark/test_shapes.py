@@ -10,6 +10,7 @@ import pytest
 from openllama_cli.benchmark import shapes
 from openllama_cli.benchmark.shapes import SHAPES, list_random_models, random_model, remove_random_models
 from openllama_cli.errors import OlcError
+from openllama_cli.models.checkpoint import safetensors_files
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.system.progress import NullProgress
@@ -46,7 +47,7 @@ def test_a_full_disk_is_said_before_anything_is_written(monkeypatch: pytest.Monk
 
 def test_what_was_written_of_a_shape_goes_when_writing_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr(shapes, "write_safetensors", Mock(side_effect=full))
+    monkeypatch.setattr(safetensors_files, "write_safetensors", Mock(side_effect=full))
     with pytest.raises(OlcError, match="No space left"):
         random_model("tiny", "float16", NullProgress())
     assert not list((tmp_path / "olc" / "bench").glob("*"))

@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import Olc, Result
 from tests.support.hub_server import HubServer
-from tests.support.hubs import CONFIG, cache, server
+from tests.support.hubs import SMALL, cache, server
 from tests.support.terminals import Terminal
 from tests.support.tiny_models import write_tiny_llama
 
 __all__ = ["cache", "server"]
 WEIGHTS = os.urandom(3_000_000)
-FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": WEIGHTS}
+FILES = {"config.json": SMALL["config.json"], "tokenizer.model": SMALL["tokenizer.model"], "model.safetensors": WEIGHTS}
 
 
 class Home:

@@ -125,7 +125,7 @@ def test_alias_is_downloaded_from_its_repository_and_completed(server: HubServer
     found = find(ModelSpec(model="3b-v2"))
     assert (found.name, found.repo_id) == ("3b-v2", "openlm-research/open_llama_3b_v2")
     (found.path / "tokenizer.model").unlink()
-    assert (find(ModelSpec(model="3b-v2")).path / "tokenizer.model").read_bytes() == b"pieces"
+    assert (find(ModelSpec(model="3b-v2")).path / "tokenizer.model").read_bytes() == FILES["tokenizer.model"]
 
 
 def test_revision_belongs_to_the_hub(home: Path) -> None:
@@ -148,7 +148,7 @@ def test_names_for_pull_and_rm_are_on_the_hub_whatever_folders_there_are(home: P
 def test_a_tokenizer_alone_needs_no_weights_and_spoils_no_model(server: HubServer) -> None:
     server.add("org/tiny", FILES)
     folder = find(ModelSpec(model="org/tiny"), weights=False)
-    assert (folder.path / "tokenizer.model").read_bytes() == b"pieces"
+    assert (folder.path / "tokenizer.model").read_bytes() == FILES["tokenizer.model"]
     assert not (folder.path / "model.safetensors").exists()
     asked = len(server.requests)
     assert find(ModelSpec(model="org/tiny"), weights=False) == folder

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.output.output import OutputFiles, open_journal
 from openllama_cli.batch.output.results import Result
 
 GREEDY = ("-n", "6", "--dtype", "float32")
+HEADER = {"input": {"sha256": "aa"}}
 
 
 class Run(Protocol):
@@ -59,3 +62,12 @@ def wait_for(condition: Callable[[], bool], run: Run, seconds: float = 120) -> N
         assert run.poll() is None, "it ended before"
         assert time.monotonic() < ends
         time.sleep(0.005)
+
+
+def filled(files: OutputFiles, codes: list[str | None], **how: bool) -> Journal:
+    """A journal with all rows finished, the last first."""
+    journal = open_journal(files, HEADER, len(codes), **how)
+    for index in reversed(range(len(codes))):
+        if not journal.done(index):
+            journal.append(index, codes[index], b'{"index": %d}' % index)
+    return journal

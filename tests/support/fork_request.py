@@ -30,6 +30,15 @@ def ask(
     return told
 
 
+def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next request of `ask`, and the descriptors that came with it: the three streams, and where to tell."""
+    connection, _ = listener.accept()
+    with connection:
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
+        with connection.makefile("rb") as content:
+            return json.load(content), descriptors
+
+
 if __name__ == "__main__":
     told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ, cwd=os.getcwd())  # noqa: PTH109
     with os.fdopen(told, "rb") as lines:

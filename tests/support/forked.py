@@ -9,9 +9,9 @@ is one for all workers of pytest-xdist.
 """
 
 import atexit
+import fcntl
 import functools
 import gc
-import json
 import os
 import resource
 import select
@@ -20,19 +20,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from tests.support import fork_request
-from tests.support.fork_request import ask
+from tests.support.fork_request import ask, receive
 
 if TYPE_CHECKING:
     from tests.conftest import Result
 
 ADDRESS = "OLC_TESTS_FORKS"  # The variable that says where it listens.
-_DESCRIPTORS = 4  # stdin, stdout, stderr, and where the process and its exit code are told
 
 
 class Forked:
@@ -57,10 +57,12 @@ class Forked:
         self.returncode: int | None = None
         self.out = self.err = b""
         self._kept = [os.memfd_create("out"), os.memfd_create("err")]
+        for file in self._kept:  # Several processes may write at once: without this they would overwrite each other's lines.
+            fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
         environment = os.environ if env is None else env
         with Path(os.devnull).open("rb") as nothing:
             files = (stdin if stdin is not None else nothing, stdout or self._kept[0], stderr or self._kept[1])
-            streams = [file if isinstance(file, int) else file.fileno() for file in files]
+            streams = [each if isinstance(each, int) else each.fileno() for each in files]
             told = ask(server(), arguments, streams, environment, cwd=str(cwd or Path.cwd()), file_size=file_size, code=code)
         self._told = os.fdopen(told, "rb")
         self.pid = int(self._told.readline())
@@ -147,6 +149,7 @@ def server() -> str:
         folder.cleanup()
 
     atexit.register(end)
+    os.environ[ADDRESS] = address  # For forks that import this.
     return address
 
 
@@ -159,10 +162,14 @@ def olc_script(folder: Path) -> Path:
 
 
 def _imports() -> None:
-    """What a run of olc imports between its start and its first token; nothing here may start a thread."""
+    """What a run of olc, or of torchrun, imports between its start and its first token; nothing here may start a thread."""
+    import rich._emoji_codes  # noqa: F401
+    import sentencepiece  # noqa: F401
     import spacy  # noqa: F401
-    import torch  # noqa: F401
+    import torch.distributed.elastic.rendezvous.c10d_rendezvous_backend
+    import torch.distributed.run  # noqa: F401
     from transformers import LlamaForCausalLM  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import openllama_cli.batch.input.precheck
     import openllama_cli.batch.journal.journal
@@ -173,8 +180,18 @@ def _imports() -> None:
     import openllama_cli.commands.batch.command
     import openllama_cli.commands.complete
     import openllama_cli.commands.generate
+    import openllama_cli.commands.shared.torchrun
+    import openllama_cli.generation.distributed.load
+    import openllama_cli.generation.forward.cuda.graphs
+    import openllama_cli.generation.forward.lean
     import openllama_cli.generation.text.stream
-    import openllama_cli.models.loading.load  # noqa: F401
+    import openllama_cli.models.hub.environment
+    import openllama_cli.models.loading.load
+    import openllama_cli.system.quiet
+    import openllama_cli.terminal.progress  # noqa: F401
+
+    # Compiles a thousand regular expressions at the first call, for the names of all architectures' weights.
+    get_checkpoint_conversion_mapping("llama")
 
 
 def _serve(listener: socket.socket) -> str:
@@ -185,11 +202,7 @@ def _serve(listener: socket.socket) -> str:
     while True:
         if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
             os._exit(0)
-        connection, _ = listener.accept()
-        with connection:
-            _, descriptors, _, _ = socket.recv_fds(connection, 1, _DESCRIPTORS)
-            with connection.makefile("rb") as content:
-                request = json.load(content)
+        request, descriptors = receive(listener)
         if os.fork() == 0:
             listener.close()
             return _keep(request, descriptors)
@@ -212,32 +225,59 @@ def _keep(request: dict[str, Any], descriptors: list[int]) -> str:
 
 
 def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
-    for number, descriptor in enumerate(descriptors[:3]):
-        os.dup2(descriptor, number)
-    for descriptor in descriptors:
-        os.close(descriptor)
     os.setsid()
+    become(request, descriptors[:3])
+    os.close(descriptors[3])
+    if request.get("file_size") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+    sys.argv = ["olc", *request["arguments"]]
+    code: str = request.get("code", "")
+    return code
+
+
+def become(request: dict[str, Any], streams: list[int]) -> None:
+    """Have the streams, the environment and the working folder of a request."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    for descriptor in streams:
+        os.close(descriptor)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
     # OMP_NUM_THREADS has been read already. And a fork gets its own thread pool at the first call: before several threads ask.
     torch = sys.modules["torch"]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    if request.get("file_size") is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     # As Python makes them at its start.
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False, buffering=1 if os.isatty(1) else -1)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
-    sys.argv = ["olc", *request["arguments"]]
-    code: str = request.get("code", "")
-    return code
+
+
+def _end(ended: SystemExit) -> None:
+    """What Python does at its end, without taking apart all that was imported, which takes longer than most runs.
+
+    Returns where Python itself has something to say: a message in place of an exit code, a stream that does not take the rest.
+    """
+    if not isinstance(ended.code, int | None):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    os._exit((ended.code or 0) & 0xFF)
 
 
 if __name__ != "__main__":
     server()
 else:
-    exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
-    from openllama_cli.cli import main
+    try:
+        exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
+        from openllama_cli.cli import main
 
-    main()
+        main()
+    except SystemExit as ended:
+        _end(ended)
+        raise

@@ -28,6 +28,7 @@ def launch(*arguments: str, stderr: IO[bytes] | None = None, before: str = "") -
 def in_fork(before: str) -> NoReturn:
     """Be torchrun, in a fork that has its command line."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
     from torch.distributed.run import main
 
     class Rank(subprocess.Popen[bytes]):
@@ -44,6 +45,8 @@ def in_fork(before: str) -> NoReturn:
             self._child_created = True
 
     subprocess_handler.Popen = Rank  # type: ignore[misc]
+    # For its log. The original looks for the source of all callers in all that is imported here: a second or two in each run.
+    dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code.co_name
     main(sys.argv[1:])
     sys.exit()
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.hub_server import HubServer
-from tests.support.tiny_models import tiny_config
+from tests.support.tiny_models import tiny_config, tokenizer_model_bytes
 
+TOKENIZER = tokenizer_model_bytes()
 CONFIG = json.dumps(tiny_config()).encode()
 WEIGHTS = os.urandom(200_000)
-SMALL = {"config.json": CONFIG, "generation_config.json": b"{}", "tokenizer.model": b"pieces"}
+SMALL = {"config.json": CONFIG, "generation_config.json": b"{}", "tokenizer.model": TOKENIZER}
 WHOLE = SMALL | {"model.safetensors": WEIGHTS}
 
 

@@ -10,12 +10,11 @@ from typing import BinaryIO
 
 from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
-from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options
+from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
-    check_text,
     default_id,
     error_row,
     names,
@@ -221,17 +220,6 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
         options = read_options(given, settings) if given else RowOptions(settings.sampling)
         prompt = fields["prompt"] if settings.template is None else render(settings.template, fields)
-        return Row(
-            index,
-            custom_id,
-            check_text(prompt, "prompt"),
-            None,
-            options.sampling,
-            options.own_seed,
-            options.own_length or settings.fixed_length,
-            options.echo,
-            line=line,
-            carried=carried,
-        )
+        return row_with(options, settings, index, line, custom_id, prompt, carried=carried)
     except RowError as error:
         return error_row(index, line, error, custom_id=custom_id, carried=carried)

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
-from openllama_cli.batch.input.row_options import read_options
+from openllama_cli.batch.input.row_options import read_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -45,18 +45,7 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
         custom_id = _custom_id(index, fields.get(id_field))
         options = read_options(fields, settings, variables=variables)
         prompt = _prompt(fields) if settings.template is None else render(settings.template, fields)
-        return Row(
-            index,
-            custom_id,
-            check_text(prompt, "prompt"),
-            None,
-            options.sampling,
-            options.own_seed,
-            options.own_length or settings.fixed_length,
-            options.echo,
-            line=line.number,
-            carried=carried,
-        )
+        return row_with(options, settings, index, line.number, custom_id, prompt, carried=carried)
     except RowError as error:
         return error_row(index, line.number, error, custom_id=custom_id, openai=openai, carried=carried)
 
@@ -172,18 +161,7 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
         raise RowError("template_error", "an OpenAI batch line already has its prompt; leave out the template")
     prompt, tokens = _openai_prompt(body)
     options = read_options(body, settings, openai=True)
-    return Row(
-        index,
-        custom_id,
-        prompt,
-        tokens,
-        options.sampling,
-        options.own_seed,
-        options.own_length or settings.fixed_length,
-        options.echo,
-        openai=True,
-        line=line,
-    )
+    return row_with(options, settings, index, line, custom_id, prompt, tokens=tokens, openai=True)
 
 
 def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...] | None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
-from openllama_cli.batch.input.rows import RowError, RowSettings, check_text
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 
@@ -65,6 +65,34 @@ def read_options(
     except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
     return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo)
+
+
+def row_with(
+    options: RowOptions,
+    settings: RowSettings,
+    index: int,
+    line: int,
+    custom_id: str,
+    prompt: str | None,
+    *,
+    tokens: tuple[int, ...] | None = None,
+    openai: bool = False,
+    carried: Mapping[str, Any] | None = None,
+) -> Row:
+    """The row that asks for these options; the rest as in `Row`. Raises RowError for a prompt that is no text."""
+    return Row(
+        index,
+        custom_id,
+        None if prompt is None else check_text(prompt, "prompt"),
+        tokens,
+        options.sampling,
+        options.own_seed,
+        options.own_length or settings.fixed_length,
+        options.echo,
+        openai=openai,
+        line=line,
+        carried=carried or {},
+    )
 
 
 def typo(name: str, meant: str, *, openai: bool = False) -> str:

@@ -40,6 +40,15 @@ def write_error(problem: OSError, path: Path) -> OlcError:
     return OlcError(cause, remedy, code=code)
 
 
+def gone(path: Path) -> OlcError:
+    """The error for a journal that is no longer in its place."""
+    return OlcError(
+        f"{path} no longer exists: it or its folder was removed, moved or replaced during the run",
+        f"move it back if you can, then {AGAIN}",
+        code="folder_gone",
+    )
+
+
 def _is_gone(folder: Path) -> bool:
     try:
         return not folder.is_dir()
@@ -48,10 +57,10 @@ def _is_gone(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """`system.files.atomic_write`, whose OSError becomes the OlcError of `write_error`."""
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """`system.files.atomic_write`, whose OSError becomes the OlcError of `write_error`. temporary: by default NAME.tmp."""
     try:
-        with atomic_write(path, temporary=temporary) as file:
+        with atomic_write(path, temporary=temporary or path.with_name(path.name + ".tmp")) as file:
             yield file
     except OSError as problem:
         raise write_error(problem, path) from problem

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.errors import UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # By which a row of the input becomes a prompt, options and a line of OUTPUT; 1 is olc 0.1.
 RULES = 2
 _LONGEST_VALUE = 40
+_SHOWN_DIFFERENCES = 3
 # In which differences are told: what was given first comes first.
 _ORDER = ("rows", "input", "model", "tokenizer", "template", "options")
 
@@ -103,6 +105,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         else:
             found.append(_was(name, old, new))
     return list(dict.fromkeys(found))
+
+
+def mismatch(path: Path, changed: list[str]) -> UsageError:
+    """The error for a journal of another run. changed: the differences."""
+    shown = "; ".join(changed[:_SHOWN_DIFFERENCES])
+    if len(changed) > _SHOWN_DIFFERENCES:
+        shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
+    return UsageError(
+        f"the rows in {path} belong to a different run: {shown}",
+        "use the earlier settings to resume, start over with --restart, or choose another -o",
+        code="journal_mismatch",
+    )
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -16,15 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from openllama_cli.batch.journal import format as journal_format
-from openllama_cli.batch.journal.disk import AGAIN, replacing, write_error
+from openllama_cli.batch.journal.disk import AGAIN, gone, replacing, write_error
 from openllama_cli.batch.journal.format import Counts, FinishedRows, OutputRecord
-from openllama_cli.batch.journal.header import differences
+from openllama_cli.batch.journal.header import differences, mismatch
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.system.files import write_all
 
 SYNC_ROWS = 64
 SYNC_SECONDS = 1.0
-_SHOWN_DIFFERENCES = 3
 _MOST_ROWS = 1 << 31
 # In the header, beside what the rows depend on.
 OVER = "over"
@@ -79,7 +78,7 @@ class Journal:
         wanted = journal_format.normalize(header, rows)
         try:
             if restart or not path.exists() or path.stat().st_size == 0 or not _continues(path, wanted):
-                with replacing(path, _temporary(path)) as file:
+                with replacing(path) as file:
                     file.write(journal_format.encode_header(wanted | {OVER: True} if over else wanted))
             journal = cls(path, rows)
             journal._read()
@@ -156,12 +155,12 @@ class Journal:
             os.fsync(descriptor)
             there, here = self.path.stat(), os.fstat(descriptor)
         except (FileNotFoundError, NotADirectoryError) as problem:
-            raise self._fail(self._gone()) from problem
+            raise self._fail(gone(self.path)) from problem
         except OSError as problem:
             # After a failed flush nobody knows which rows are on the disk: only reading it again can tell.
             raise self._fail(write_error(problem, self.path)) from problem
         if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-            raise self._fail(self._gone())
+            raise self._fail(gone(self.path))
         self._unsynced = 0
 
     def lines(self) -> Iterator[bytes]:
@@ -207,7 +206,7 @@ class Journal:
         if counts.failed or counts.done != self.rows:
             raise ValueError(f"a journal with {counts.failed} failed and {self.rows - counts.done} missing rows is kept")
         self.close()
-        with replacing(self.path, _temporary(self.path)) as file:
+        with replacing(self.path) as file:
             file.write(journal_format.encode_header(self._header))
             file.write(journal_format.encode_record(None, None, json.dumps(asdict(output)).encode()))
         self.output = output
@@ -287,17 +286,6 @@ class Journal:
         self._failure = error
         return error
 
-    def _gone(self) -> OlcError:
-        return OlcError(
-            f"{self.path} no longer exists: it or its folder was removed, moved or replaced during the run",
-            f"move it back if you can, then {AGAIN}",
-            code="folder_gone",
-        )
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
-
 
 def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a journal's rows are those of this run; False if it has none. Raises UsageError if they are another run's."""
@@ -309,11 +297,4 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
             return True
         if all(record is None for _, record in journal_format.read_records(file)):
             return False
-    shown = "; ".join(changed[:_SHOWN_DIFFERENCES])
-    if len(changed) > _SHOWN_DIFFERENCES:
-        shown += f"; and {len(changed) - _SHOWN_DIFFERENCES} more"
-    raise UsageError(
-        f"the rows in {path} belong to a different run: {shown}",
-        "use the earlier settings to resume, start over with --restart, or choose another -o",
-        code="journal_mismatch",
-    )
+    raise mismatch(path, changed)

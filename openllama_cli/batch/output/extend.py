@@ -55,7 +55,7 @@ def extend(files: OutputFiles, header: Mapping[str, object], rows: int) -> int |
     ):
         return None
     kept = 0
-    with replacing(files.journal, files.journal.with_name(files.journal.name + ".tmp")) as file:
+    with replacing(files.journal) as file:
         file.write(journal_format.encode_header(wanted | {"over": True}))
         for record in _records(journal, files.output):
             file.write(record)

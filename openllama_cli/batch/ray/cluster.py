@@ -34,6 +34,8 @@ _OBJECT_BYTES = 128 * 2**20
 # What Ray's sockets add to its folder, and how long a socket's path may be.
 _SOCKET_PATH, _LONGEST_PATH = 85, 104
 _PREFIX = "olc-ray-"
+# Of Ray's head: the dashboard's server, what copies workers' output to the driver, and what asks clouds for machines.
+_HELPERS = ("start_api_server", "start_log_monitor", "start_monitor")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,6 +56,8 @@ def connect(options: RayOptions) -> Iterator[list[Node]]:
         arguments = _own_cluster(options, cleanup) if address is None else {"address": _reachable(address)}
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         cleanup.callback(ray.shutdown)
+        if address is None:
+            cleanup.enter_context(_without_helpers())
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **arguments)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -76,6 +80,9 @@ def _prepare_environment(*, local: bool) -> None:
     if local:
         # It is named for other systems; what it does is to bind everything to 127.0.0.1. Linux would use all interfaces.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # A worker is started when an actor needs it: not one for each CPU beforehand.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+        os.environ.setdefault("RAY_enable_worker_prestart", "0")
         if "RAY_AUTH_MODE" not in os.environ:
             # A secret of this run: no other user of the machine is to give our workers work. Ray would keep one in ~/.ray.
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -92,6 +99,25 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     if hasattr(internals, "print_to_stdstream"):
         internals.print_to_stdstream = lambda *_, **__: None
+
+
+@contextlib.contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Have Ray start no process that a cluster of one machine and one driver has no use for.
+
+    Each is a Python that imports Ray, and `ray.init` waits for the first: half of the time that a cluster takes to start.
+    include_dashboard=False leaves out what that one serves, not the process. There is no switch for any of them.
+    """
+    from ray._private.node import Node as Head
+
+    present = {name: getattr(Head, name) for name in _HELPERS if hasattr(Head, name)}
+    for name in present:
+        setattr(Head, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in present.items():
+            setattr(Head, name, method)
 
 
 def _own_cluster(options: RayOptions, cleanup: contextlib.ExitStack) -> dict[str, Any]:

@@ -146,12 +146,6 @@ def command(
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
-    # Not before the options are known to be right: a usage error is to be as quick as help.
-    from openllama_cli.batch.input.precheck import precheck
-    from openllama_cli.batch.output.extend import Earlier, extend
-    from openllama_cli.batch.output.lock import output_lock
-    from openllama_cli.batch.output.output import check_output, open_journal, write_output
-
     fmt = input_format(Path(source), format_name)
     if not from_stdin:
         check_input(Path(source))
@@ -162,6 +156,12 @@ def command(
         options = {"batch_size": batch_size, "ray": ray_options, "annotate": annotator}
         _stream(source, fmt, settings, spec, options)
         return
+    # Not before the options are known to be right: a usage error is to be as quick as help.
+    from openllama_cli.batch.input.precheck import precheck
+    from openllama_cli.batch.output.extend import Earlier, extend
+    from openllama_cli.batch.output.lock import output_lock
+    from openllama_cli.batch.output.output import check_output, open_journal, write_output
+
     target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop() as stop:

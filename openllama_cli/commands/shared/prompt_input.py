@@ -3,7 +3,6 @@
 import codecs
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import click
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.system import convert
-from openllama_cli.terminal.streams import hint
+from openllama_cli.terminal.streams import hint, stdin_has_input
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -90,15 +89,6 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
 def missing(what: str, remedy: str) -> UsageError:
     """The error of an argument that was not given, with the command whose help says more."""
     return UsageError(f"no {what} was given", f"{remedy}; see `{click.get_current_context().command_path} --help`")
-
-
-def stdin_has_input() -> bool:
-    """Whether stdin is a pipe or a file, and not a terminal, the null device or closed."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def read_stdin() -> str:

@@ -26,6 +26,8 @@ from openllama_cli.terminal.streams import error
 _COMMANDS = ("complete", "generate", "batch")
 # After a signal: how long the leader may take to end in order (a batch closes its journal), and the followers to help it.
 _LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
+# The first SIGTERM of a killed torchrun comes while the last of its threads are still ending.
+_LOST_SECONDS = 0.5
 
 
 def begin(arguments: Sequence[str]) -> bool:
@@ -129,7 +131,7 @@ def _report_bug(*error: Any) -> None:
 
 def _report_lost() -> None:
     group = Group.led
-    if group is not None and (lost := group.find_lost()) is not None and group.claim_report():
+    if group is not None and (lost := group.find_lost(_LOST_SECONDS)) is not None and group.claim_report():
         error(lost.cause, lost.remedy)
 
 

@@ -30,8 +30,8 @@ from openllama_cli.generation.decode.loop import (
 )
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
 from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
-from openllama_cli.generation.forward.rotary import rope_limit
 from openllama_cli.generation.forward.transformers_forward import Forward
+from openllama_cli.models.checkpoint.rope import longrope_limit
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -216,7 +216,7 @@ def _full_pass(model: Any, device: torch.device, prompt: Sequence[int], new: Seq
     Where longrope turns a longer pass by other angles than the prompt, there is no such pass: it is the prompt's, and then one
     for each token, as in `model.generate`.
     """
-    limit = rope_limit(model.config)
+    limit = longrope_limit(model.config.to_dict())
     if limit is None or not len(prompt) <= limit < len(prompt) + len(new):
         logits: torch.Tensor = model(torch.tensor([[*prompt, *new]], device=device)).logits[0, len(prompt) - 1 :]
         return logits

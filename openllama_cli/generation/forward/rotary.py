@@ -6,11 +6,12 @@ pass, and so is every token after it; keys that are in the cache stay as they we
 tokens of several rows together, so here the length is an argument, and one row's never changes another's angles.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from openllama_cli.models.checkpoint.rope import longrope_limit
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,9 @@ class Rotary:
         return positions + 1 if prompt is None else torch.full_like(positions, prompt)
 
 
-def rope_limit(config: Any) -> int | None:
-    """Beyond which length a transformers Llama turns positions by other angles (longrope); None: never within its context.
-
-    The frequencies of "dynamic" begin to change at `max_position_embeddings`, where olc's texts end.
-    """
-    rope: Mapping[str, Any] = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if rope.get("rope_type", rope.get("type")) != "longrope":
-        return None
-    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
-
-
 def rotary_of(module: Any, dtype: torch.dtype, device: torch.device) -> Rotary:
     """The rotary embedding of a transformers `LlamaRotaryEmbedding`."""
-    limit = rope_limit(module.config)
+    limit = longrope_limit(module.config.to_dict())
     scaling = float(module.attention_scaling)
     if limit is None:
         return Rotary(module.inv_freq.float().to(device), scaling, dtype)

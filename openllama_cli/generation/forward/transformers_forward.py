@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
-from openllama_cli.generation.forward.rotary import Rotary, rope_limit, rotary_of
+from openllama_cli.generation.forward.rotary import Rotary, rotary_of
+from openllama_cli.models.checkpoint.rope import longrope_limit
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -65,7 +66,7 @@ class TransformersForward:
         self._device = input_device
         self._batch_invariant = model.dtype == torch.float32
         self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-        self._limit = rope_limit(model.config)
+        self._limit = longrope_limit(model.config.to_dict())
         rotary: Any = self._model.model.rotary_emb
         self._rotary = None if self._limit is None else _RowRotary(rotary_of(rotary, model.dtype, torch.device("cpu")))
         # transformers builds no mask for a name without a mask function.

@@ -9,9 +9,9 @@ from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config_keys import refuse_keys
-from openllama_cli.models.checkpoint.rope import read_rope, short
+from openllama_cli.models.checkpoint.rope import read_rope
 from openllama_cli.models.checkpoint.shape import CONFIG_KEYS, LlamaShape
-from openllama_cli.models.model_files import brief, damaged, read_object
+from openllama_cli.models.model_files import brief, damaged, read_object, short
 
 _LARGEST = {"num_hidden_layers": 2_000, "n_layers": 2_000, "max_position_embeddings": 1 << 31}
 _FLAGS = ("tie", "attention_bias", "mlp_bias")

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.rope import short
-from openllama_cli.models.model_files import WEIGHT_FILES
+from openllama_cli.models.model_files import WEIGHT_FILES, short
 
 HONORED = frozenset(
     {

@@ -15,7 +15,7 @@ from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.model_files import new_folder, read_object, write_json

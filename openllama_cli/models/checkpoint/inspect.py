@@ -27,7 +27,8 @@ from openllama_cli.models.checkpoint.hugging_face import (
 )
 from openllama_cli.models.checkpoint.meta import read_meta, shard_files
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
-from openllama_cli.models.checkpoint.shape import LlamaShape, StoredBytes, StoredTensor, StoredWeights, TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.stored import StoredBytes, StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from openllama_cli.models.model_files import (
     TOKENIZER_FILES,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import integer, positive
-from openllama_cli.models.checkpoint.shape import LlamaShape, StoredTensor, StoredWeights, TensorInfo
+from openllama_cli.models.checkpoint.shape import LlamaShape
+from openllama_cli.models.checkpoint.stored import StoredTensor, StoredWeights, TensorInfo
 from openllama_cli.models.checkpoint.torch_files import TorchHeader, read_torch_header
-from openllama_cli.models.model_files import brief, damaged, read_object
+from openllama_cli.models.model_files import META_SHARD, brief, damaged, read_object
 from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ _LAYER = {
 }
 
 
-# consolidated.00.pth, as Meta names them; also consolidated.00-of-02.pth and consolidated.pt, as others copied them.
-_SHARD = re.compile(r"consolidated(?:[._-]([0-9]{2,3})(?:-of-([0-9]{2,3}))?)?\.(?:pth|pt)")
-
-
 def shard_files(folder: Path) -> tuple[Path, ...]:
     """The shards in order: consolidated.00.pth, .01.pth, …; also under the names .pt and 00-of-02. Empty if there are none.
 
@@ -47,7 +44,7 @@ def shard_files(folder: Path) -> tuple[Path, ...]:
     shards: dict[int, Path] = {}
     wanted = 0
     for file in sorted(folder.iterdir()):
-        match = _SHARD.fullmatch(file.name)
+        match = META_SHARD.fullmatch(file.name)
         if match is None:
             continue
         number, of = int(match[1] or 0), int(match[2] or 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.model_files import short
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,11 @@ def rope_type(config: Mapping[str, Any]) -> str:
 
 
 def longrope_limit(config: Mapping[str, Any]) -> int | None:
-    """Beyond how many tokens longrope's long factors hold; None for other types, whose angles are the same in every text."""
+    """Beyond how many tokens longrope's long factors hold; None for other types, whose angles are the same in every text.
+
+    config: keyword arguments for LlamaConfig, or its `to_dict()`. The frequencies of "dynamic" begin to change at
+    `max_position_embeddings`, where olc's texts end.
+    """
     rope = standard_rope(config)
     return int(rope["original_max_position_embeddings"]) if rope["rope_type"] == "longrope" else None
 
@@ -149,16 +154,3 @@ def _other_type(file: Path, kind: Any) -> str:
 
 def _advice(file: Path) -> str:
     return f"correct {file.name} as the model's authors publish it, or use another model"
-
-
-def short(value: object) -> str:
-    """A value of a file in an error: its repr, cut."""
-    if isinstance(value, dict | list) and (
-        len(value) > 4
-        or any(isinstance(inner, dict | list) for inner in (value.values() if isinstance(value, dict) else value))
-    ):
-        return f"a JSON {'object' if isinstance(value, dict) else 'array'} of {len(value)}"
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
-        return "a number of many digits"
-    text = repr(value if not isinstance(value, str) else value[:60])
-    return text if len(text) <= 40 else f"{text[:37]}..."

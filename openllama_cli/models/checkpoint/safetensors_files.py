@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.checkpoint.shape import SAFETENSORS_CODES, TensorInfo
+from openllama_cli.models.checkpoint.stored import SAFETENSORS_CODES, TensorInfo
 from openllama_cli.models.model_files import brief, damaged, is_there, parsing
 from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.system.progress import Progress

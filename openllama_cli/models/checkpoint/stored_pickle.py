@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from openllama_cli.models.checkpoint.shape import TORCH_STORAGES
+from openllama_cli.models.checkpoint.stored import TORCH_STORAGES
 from openllama_cli.models.model_files import brief
 
 # Some 250 bytes describe a tensor: this is a model of five hundred layers.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from openllama_cli.errors import ModelError, first_line
-from openllama_cli.models.checkpoint.shape import ITEM_SIZE, StoredBytes, TensorInfo
+from openllama_cli.models.checkpoint.stored import ITEM_SIZE, StoredBytes, TensorInfo
 from openllama_cli.models.checkpoint.stored_pickle import LONGEST_PICKLE, PickledTensor, UnknownNameError, read_pickle
 from openllama_cli.models.model_files import brief, damaged, is_there, parsing
 from openllama_cli.models.stand_ins import refuse_stand_in

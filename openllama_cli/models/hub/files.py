@@ -10,10 +10,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
-from openllama_cli.models.model_files import MAX_JSON_BYTES, TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
+from openllama_cli.models.model_files import META_SHARD, TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
 
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
-_META_SHARD = re.compile(r"consolidated\.[0-9]+\.pth")
 _MOST_SHARDS = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -23,7 +22,7 @@ def weight_format(names: Collection[str]) -> Format | None:
     for kind, file in WEIGHT_FILES.items():
         if file in names or _index(file) in names:
             return kind
-    return "meta" if any(_META_SHARD.fullmatch(name) for name in names) else None
+    return "meta" if any(META_SHARD.fullmatch(name) for name in names) else None
 
 
 def small_files(names: Collection[str], repo_id: str) -> list[str]:
@@ -50,7 +49,7 @@ def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> l
     """
     kind = weight_format(names)
     if kind == "meta":
-        return sorted(name for name in names if _META_SHARD.fullmatch(name))
+        return sorted(name for name in names if META_SHARD.fullmatch(name))
     if index is None:
         assert kind is not None, "small_files refuses a repository without weights"
         return [WEIGHT_FILES[kind]]
@@ -93,7 +92,7 @@ def missing_files(folder: Path) -> list[str]:
     elif kind != "meta" and WEIGHT_FILES[kind] not in names:
         index = _index(WEIGHT_FILES[kind])
         try:
-            shards = shards_of(read(folder / index, MAX_JSON_BYTES))
+            shards = shards_of(read(folder / index))
         except ModelError:
             shards = None
         missing += [index] if shards is None else [name for name in shards if name not in names]

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +21,7 @@ from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile,
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
 from openllama_cli.models.hub.files import missing_files, small_files, weight_files
-from openllama_cli.models.model_files import MAX_MODEL_BYTES, MAX_TOKENIZER_JSON_BYTES, TOKENIZER_FILES
+from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
 from openllama_cli.system.paths import hub_cache_dir, hub_cache_variable, hub_endpoint, hub_offline
@@ -45,7 +45,8 @@ def pull(
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
     hub_unreachable, offline, no_model_files, checksum, connection_cut, disk_full, …), ModelError for another architecture
-    than Llama, before its weights are pulled, and UsageError for a revision that cannot be one.
+    than Llama and for a tokenizer that olc cannot follow, before any weights are pulled, and UsageError for a revision that
+    cannot be one.
     """
     if revision is not None and not is_safe_revision(revision):
         raise UsageError(f"--revision {revision} is not a valid revision", "use a branch, tag or commit")
@@ -83,18 +84,18 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
 
     small = small_files(names, repo_id)
     for file in store.look_up(small):
-        if file.size > (MAX_TOKENIZER_JSON_BYTES if file.name == "tokenizer.json" else MAX_MODEL_BYTES):
-            raise NotAHubError(
-                f"{file.name} of {repo_id} would have {size(file.size)}, more than any configuration or tokenizer"
-            )
+        if file.size > largest(file.name):
+            raise NotAHubError(f"{file.name} of {repo_id} would have {size(file.size)}, more than any file of its name")
         store.get(file)
     folder = store.link()
-    # Another architecture, or a model that asks to run its own code, is refused before gigabytes of it are pulled.
-    if (folder / "config.json").exists():
-        try:
+    # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before
+    # gigabytes of weights are pulled.
+    try:
+        if (folder / "config.json").exists():
             read_config(folder)
-        except ModelError as problem:
-            raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
+        store.check_tokenizer()
+    except ModelError as problem:
+        raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
     if not weights:
         if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
             store.point(revision or "main")
@@ -177,31 +178,42 @@ class _Store:
         if file.checksum is None:
             self._unchecked[file.name] = blob
 
+    def check_tokenizer(self) -> None:
+        """Open the tokenizer. Raises ModelError, and removes its files where they came without a checksum (HubError)."""
+        from openllama_cli.models.tokenizer.open import open_tokenizer
+
+        try:
+            open_tokenizer(self._snapshot)
+        except ModelError as problem:
+            self._remove(self._unchecked.keys() & set(TOKENIZER_FILES), problem)
+            raise
+
     def check_headers(self) -> None:
         """Look into what came without a checksum; remove it and raise HubError if it cannot be a model."""
         if not self._unchecked:
             return
         from openllama_cli.models.checkpoint.inspect import inspect
-        from openllama_cli.models.tokenizer.open import open_tokenizer
 
-        wrong = set(self._unchecked)
         try:
-            checkpoint = inspect(self._snapshot)
-            wrong &= set(TOKENIZER_FILES)  # A tokenizer that cannot be read says nothing of gigabytes of weights.
-            open_tokenizer(self._snapshot, config_json=checkpoint.config_json)
+            inspect(self._snapshot)
         except ModelError as problem:
-            if not wrong:
-                raise
-            for name in wrong:
-                (self._snapshot / name).unlink(missing_ok=True)
-                self._unchecked[name].unlink(missing_ok=True)
-            raise HubError(
-                f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
-                "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",
-                code="checksum",
-            ) from problem
+            self._remove(self._unchecked.keys() - set(TOKENIZER_FILES), problem)
+            raise
         names = ", ".join(self._unchecked)
         self._notice(f"the Hub gave no checksum of {names}: only sizes and headers were checked")
+
+    def _remove(self, names: Set[str], problem: ModelError) -> None:
+        """Remove files that came without a checksum, and raise HubError; nothing where there are none."""
+        if not names:
+            return
+        for name in names:
+            (self._snapshot / name).unlink(missing_ok=True)
+            self._unchecked[name].unlink(missing_ok=True)
+        raise HubError(
+            f"what {urlsplit(hub_endpoint()).netloc} sent without a checksum is no model: {problem.cause}",
+            "it was deleted; run the same command again, and check HF_ENDPOINT and any proxy if it happens again",
+            code="checksum",
+        ) from problem
 
     def require_space(self, files: Sequence[RemoteFile]) -> int:
         """The bytes that the files still need. Raises HubError when the disk has less room."""

@@ -14,7 +14,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header, write_safetensors
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.model_files import new_folder, write_json
 from openllama_cli.models.quantize.copies import ABOUT, FORMAT, WEIGHTS, copy_folder, read_about, sweep

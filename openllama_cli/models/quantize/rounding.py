@@ -7,7 +7,7 @@ Blocks of rows at a time: their float32 copies stay in the processor's cache, an
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.native import INT4_BLOCK, INT4_GROUP
 
 if TYPE_CHECKING:

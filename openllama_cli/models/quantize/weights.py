@@ -22,7 +22,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.llama_config import llama_config
 from openllama_cli.models.checkpoint.rope import longrope_limit
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.quantize import rounding
 from openllama_cli.models.quantize.rounding import Int4Layout, NativeLayout

@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections.abc import Sequence
+from functools import cache
 
 
 def fallback_byte(piece: str) -> int | None:
@@ -12,7 +13,8 @@ def fallback_byte(piece: str) -> int | None:
 
 def byte_level_bytes(piece: str) -> bytes | None:
     """The bytes of a byte-level piece, such as `Ġthe`; None where a letter stands for no byte."""
-    return bytes(_STAND_INS[letter] for letter in piece) if all(letter in _STAND_INS for letter in piece) else None
+    stand_ins = _byte_level_stand_ins()
+    return bytes(stand_ins[letter] for letter in piece) if all(letter in stand_ins for letter in piece) else None
 
 
 def spelled(data: bytes) -> str:
@@ -51,11 +53,9 @@ def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("olc-replace-each-byte", _replace_each_byte)
 
 
+@cache
 def _byte_level_stand_ins() -> dict[str, int]:
     """GPT-2's table: printable Latin-1 bytes stand for themselves, the rest for the letters from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(rest)}
-
-
-_STAND_INS = _byte_level_stand_ins()

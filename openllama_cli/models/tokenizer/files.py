@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.checkpoint.rope import short
-from openllama_cli.models.model_files import damaged, fetch_again, read_object
+from openllama_cli.models.model_files import damaged, fetch_again, read_object, short
 from openllama_cli.models.stand_ins import refuse_stand_in
 
 # ModelProto and TrainerSpec fields of sentencepiece_model.proto.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import damaged, read
+from openllama_cli.models.model_files import META_SHARD, damaged, read
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.files import is_tiktoken
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
@@ -40,7 +40,9 @@ def locate(path: Path) -> Path:
     if fast.is_file():
         return fast
     shared = path.resolve().parent / "tokenizer.model"
-    if shared.is_file() and ((path / "params.json").is_file() or any(path.glob("consolidated.*.pth"))):
+    if shared.is_file() and (
+        (path / "params.json").is_file() or any(META_SHARD.fullmatch(file.name) for file in path.iterdir())
+    ):
         return shared
     if model.is_symlink() or fast.is_symlink():
         raise damaged(model if model.is_symlink() else fast, "is a broken symlink")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, OlcError, first_line
-from openllama_cli.models.model_files import MAX_TOKENIZER_JSON_BYTES, damaged, fetch_again, read
+from openllama_cli.models.model_files import damaged, fetch_again, read
 from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 from openllama_cli.models.tokenizer.byte_pieces import byte_level_bytes, fallback_byte, join_bytes
@@ -35,7 +35,7 @@ class JsonTokenizer(Tokenizer):
     """
 
     def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        data = read(file, MAX_TOKENIZER_JSON_BYTES)
+        data = read(file)
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
         about = _describe(data, file)

@@ -4,8 +4,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from openllama_cli.terminal.figures import clock
 from openllama_cli.terminal.streams import is_terminal, notice, out_json, stderr_console
-from openllama_cli.terminal.tables import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress

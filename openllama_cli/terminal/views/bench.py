@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from openllama_cli.terminal.figures import figure
 from openllama_cli.terminal.streams import is_terminal, one_line, stdout_console
-from openllama_cli.terminal.tables import figure
 from openllama_cli.terminal.views.generate import bar, text_svg
 
 _WIDTH = 30

@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from openllama_cli.terminal.figures import clock
 from openllama_cli.terminal.streams import is_terminal, out, stdout_console
-from openllama_cli.terminal.tables import clock
 from openllama_cli.terminal.views.generate import bar
 
 _SIDE_BY_SIDE = 72

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from openllama_cli.batch.input.rows import Row
+from openllama_cli.batch.ray import cluster
 from openllama_cli.batch.ray.options import Node, RayOptions, WorkerPlan
 from openllama_cli.batch.ray.worker import RayWorker, Setup
 from openllama_cli.errors import OlcError
@@ -37,7 +38,8 @@ class Machines:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        with cluster._without_helpers():
+            self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         self.other: Any = None
         self.nodes: list[Node] = []
         self.add()
@@ -52,17 +54,17 @@ class Machines:
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
     """Two raylets with a CPU each, joined as `--ray-address HOST:PORT` joins them."""
-    from openllama_cli.batch.ray.cluster import connect
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_prestart_worker_first_driver", "0")
+        patch.setenv("RAY_enable_worker_prestart", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         started = Machines()
         try:
-            with connect(RayOptions(started.cluster.address)) as nodes:
+            with cluster.connect(RayOptions(started.cluster.address)) as nodes:
                 assert Node(1, 0, nodes[0].memory) == nodes[0]
                 started.nodes = nodes
                 yield started

@@ -96,6 +96,8 @@ COMPLETE: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_rope_type_is_read_as_transformers_reads_it(kind: str) -> None:
+    from transformers import LlamaConfig
+
     rope = {"rope_type": kind, **COMPLETE[kind]}
     old = {("type" if key == "rope_type" else key): value for key, value in rope.items()}
     inside = {"rope_theta": 300.0, **rope}
@@ -114,6 +116,7 @@ def test_every_rope_type_is_read_as_transformers_reads_it(kind: str) -> None:
         expected = angles(raw)
         assert angles(ours) == expected
         assert (rope_type(ours), longrope_limit(ours)) == (expected[0], expected[3])
+        assert longrope_limit(LlamaConfig(**copy.deepcopy(ours)).to_dict()) == expected[3]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "default"])

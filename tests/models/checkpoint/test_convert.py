@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.checkpoint.convert import convert, plan_shards
-from openllama_cli.models.checkpoint.shape import TensorInfo
+from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.conftest import Result

@@ -12,7 +12,7 @@ from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, disk_bytes, remove, repo_folder
 from tests.support.forked import Forked
 from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, cache, server
+from tests.support.hubs import SMALL, cache, index, server
 from tests.support.progress import Recorder
 
 WEIGHTS = os.urandom(3_000_000)
@@ -204,12 +204,13 @@ def test_without_symbolic_links_files_are_moved_into_the_snapshot(server: HubSer
     def refuse(*args: object, **options: object) -> None:
         raise OSError("no symbolic links here")
 
-    server.add("org/tiny", FILES | {"added_tokens.json": b""})
+    shards = {"a.safetensors": WEIGHTS, "b.safetensors": b""}
+    server.add("org/tiny", SMALL | shards | {"model.safetensors.index.json": index(*shards)})
     monkeypatch.setattr(Path, "symlink_to", refuse)
     folder = hub.pull("org/tiny")
-    assert (folder / "added_tokens.json").read_bytes() == b"", "an empty file is one too"
-    assert not (folder / FILE).is_symlink()
-    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert (folder / "b.safetensors").read_bytes() == b"", "an empty file is one too"
+    assert not (folder / "a.safetensors").is_symlink()
+    assert (folder / "a.safetensors").read_bytes() == WEIGHTS
     assert disk_bytes(repo_folder("org/tiny")) < 1.1 * len(WEIGHTS)
     assert hub.pull("org/tiny") == folder
-    assert len(ranges(server)) == 1
+    assert len(server.downloads("a.safetensors")) == 1

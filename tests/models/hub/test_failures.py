@@ -9,8 +9,9 @@ import pytest
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.hub import pull as hub
-from openllama_cli.models.hub.cache import repo_folder
+from openllama_cli.models.hub.cache import cached, repo_folder
 from openllama_cli.models.hub.errors import timeouts
+from openllama_cli.models.model_files import largest
 from tests.support.hub_server import HubServer
 from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 
@@ -142,6 +143,46 @@ def test_another_architecture_is_refused_before_its_weights(server: HubServer) -
     assert "model.safetensors" not in asked(server)
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"tokenizer.model": b"pieces"}, "not a SentencePiece model"),
+        ({"tokenizer.model": b"IQ== 0\nIg== 1\n"}, "tiktoken"),
+        ({"tokenizer_config.json": b'{"tokenizer_class": "XGLMTokenizer"}'}, "XGLMTokenizer"),
+        ({"tokenizer_config.json": b"[]"}, "not an object"),
+    ],
+    ids=["junk", "tiktoken", "a class with other ids", "settings of another shape"],
+)
+def test_a_tokenizer_that_cannot_be_followed_is_refused_before_the_weights(
+    server: HubServer, files: dict[str, bytes], says: str
+) -> None:
+    server.add("org/tiny", WHOLE | files)
+    for _ in range(2):  # Also where the small files are here already.
+        error = failure()
+        assert isinstance(error, ModelError)
+        assert error.cause.startswith("org/tiny/tokenizer")
+        assert says in error.cause
+    assert "model.safetensors" not in asked(server)
+    assert cached("org/tiny") is None
+    server.add("org/tiny", WHOLE)
+    assert (hub.pull("org/tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "generation_config.json", "model.safetensors.index.json"])
+def test_what_is_too_large_to_be_loaded_is_not_pulled(server: HubServer, name: str) -> None:
+    content = index("a.safetensors") if name.endswith("index.json") else SMALL[name]
+    padded = content + b" " * (largest(name) + 1 - len(content))
+    server.add(
+        "org/tiny", SMALL | {"a.safetensors": WEIGHTS, "model.safetensors.index.json": index("a.safetensors"), name: padded}
+    )
+    error = failure()
+    assert error.code == "not_a_hub"
+    assert name in error.cause
+    assert server.downloads(name) == []
+    server.add("org/tiny", SMALL | {"a.safetensors": WEIGHTS, "model.safetensors.index.json": index("a.safetensors")})
+    assert (hub.pull("org/tiny") / "a.safetensors").read_bytes() == WEIGHTS
+
+
 def test_model_larger_than_the_disk_is_refused_with_both_numbers(tiny: HubServer) -> None:
     tiny.declared["model.safetensors"] = 10**18
     error = failure()
@@ -175,6 +216,6 @@ def test_no_revision_or_checksum_leads_out_of_the_cache(server: HubServer, monke
     assert server.requests == []
     monkeypatch.setattr("tests.support.hub_server._git", lambda content: "../../../evil")
     server.add("org/tiny", WHOLE)
-    assert failure().code == "checksum", "none, and the tokenizer is not one"
+    assert failure().code == "checksum", "none, and the weights are not any"
     blobs = repo_folder("org/tiny") / "blobs"
     assert {file.resolve().parent for file in blobs.iterdir()} == {blobs.resolve()}

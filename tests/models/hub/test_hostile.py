@@ -20,12 +20,12 @@ import pytest
 from openllama_cli.errors import HubError, OlcError
 from openllama_cli.models.hub import client, download
 from openllama_cli.models.hub import pull as hub
-from tests.support.hubs import CONFIG, cache
+from tests.support.hubs import SMALL, cache
 from tests.support.raw_hub import COMMIT, RawHub, reply
 
 __all__ = ["cache"]
 
-FILES = {"config.json": CONFIG, "tokenizer.model": b"pieces", "model.safetensors": bytes(range(256)) * 20}
+FILES = SMALL | {"model.safetensors": bytes(range(256)) * 20}
 API = "GET /api/models/org/tiny"
 WEIGHTS = f"/org/tiny/resolve/{COMMIT}/model.safetensors"
 
@@ -179,6 +179,21 @@ def test_file_without_a_checksum_is_looked_into(raw: RawHub, tiny_model: Path) -
         if right:
             assert (hub.pull("org/tiny", notice=notices.append) / "model.safetensors").read_bytes() == weights
             assert notices[-1] == "the Hub gave no checksum of model.safetensors: only sizes and headers were checked"
+        else:
+            assert failure().code == "checksum"
+
+
+def test_a_tokenizer_without_a_checksum_that_is_none_is_asked_for_again(raw: RawHub) -> None:
+    raw.files(FILES)
+    name = "tokenizer.model"
+    for content, right in ((b"<html>sign in", False), (FILES[name], True)):
+        for method in ("HEAD", "GET"):
+            body = content if method == "GET" else b""
+            raw.replies[f"{method} {WEIGHTS.replace('model.safetensors', name)}"] = [
+                reply(body, ETag='"5d41402a-7"', Content_Length=str(len(content)))
+            ]
+        if right:
+            assert (hub.pull("org/tiny", weights=False) / name).read_bytes() == content
         else:
             assert failure().code == "checksum"
 

@@ -7,7 +7,8 @@ import pytest
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
 from tests.support.hub_server import HubServer, Seen
-from tests.support.hubs import SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
+from tests.support.hubs import SMALL, TOKENIZER, WEIGHTS, WHOLE, asked, cache, index, server, tiny
+from tests.support.tokenizer_files import save
 
 __all__ = ["cache", "server", "tiny"]
 
@@ -54,9 +55,12 @@ def test_one_weight_format_and_nothing_else_is_pulled(server: HubServer, others:
 
 
 def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None:
-    files = dict.fromkeys(("params.json", "tokenizer.model", "consolidated.00.pth", "consolidated.01.pth", "x.pth"), b"x")
-    server.add("org/tiny", files)
-    assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
+    for name in ("consolidated.00.pth", "consolidated.00-of-02.pth", "consolidated.pt"):  # All that loads from a folder.
+        files = {"params.json": b"{}", "tokenizer.model": TOKENIZER} | dict.fromkeys(
+            (name, name.replace("00", "01"), "x.pth"), b"x"
+        )
+        server.add("org/tiny", files)
+        assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
 
 
 def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:
@@ -93,7 +97,8 @@ def test_token_goes_to_the_hub_and_not_to_its_file_server(server: HubServer, mon
     assert all(seen.authorization == "Bearer hf_reader" for seen in server.requests if "/resolve/" in seen.path)
 
 
-def test_large_tokenizer_json_is_pulled(server: HubServer) -> None:
+def test_large_tokenizer_json_is_pulled(server: HubServer, tmp_path: Path) -> None:
     files = {name: content for name, content in WHOLE.items() if name != "tokenizer.model"}
-    server.add("org/tiny", files | {"tokenizer.json": b"{" + b" " * 17 * 2**20 + b"}"})
+    tokenizer = (save(tmp_path / "made") / "tokenizer.json").read_bytes()
+    server.add("org/tiny", files | {"tokenizer.json": tokenizer + b" " * 17 * 2**20})
     assert (hub.pull("org/tiny") / "tokenizer.json").stat().st_size > 16 * 2**20

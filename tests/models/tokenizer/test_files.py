@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import MAX_MODEL_BYTES
+from openllama_cli.models.model_files import MAX_JSON_BYTES
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.sentencepiece_models import trained, write
 from tests.support.tiny_models import VOCAB, write_tiny_llama
@@ -81,7 +81,7 @@ def test_a_tokenizer_that_is_not_there_or_far_too_large_is_named(tmp_path: Path)
     with pytest.raises(ModelError, match=r"3\.0 GB, too large to be a tokenizer"):
         open_tokenizer(tmp_path)
     with (write(tmp_path, trained("bpe-nmt_nfkc")) / "config.json").open("wb") as file:
-        file.truncate(2 * MAX_MODEL_BYTES)
+        file.truncate(MAX_JSON_BYTES + 1)
     with pytest.raises(ModelError, match=r"too large to be the config\.json of a Llama"):
         open_tokenizer(tmp_path)
 

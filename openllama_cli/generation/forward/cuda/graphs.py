@@ -24,8 +24,8 @@ from openllama_cli.generation.forward.cuda.kernels import step_kernels
 from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, round_up, slot_count
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.linear import DenseLinear, Fused
-from openllama_cli.generation.forward.rotary import rope_limit
 from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, from_transformers
+from openllama_cli.models.checkpoint.rope import longrope_limit
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -176,5 +176,5 @@ def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]
 
 def supports_graphs(model: "LlamaForCausalLM") -> bool:
     """Whether `GraphForward` can run a model: as `supports_lean`, on a GPU, in 16 bits, with angles that a graph can replay."""
-    fixed = rope_limit(model.config) is None
+    fixed = longrope_limit(model.config.to_dict()) is None
     return supports_lean(model) and model.device.type == "cuda" and model.dtype in _HALF_DTYPES and fixed

@@ -1,0 +1,15 @@
+"""The Python face of olc: `load` a model, then `complete`, `stream` or `score` text with it. See docs/python.md.
+
+    model = load("3b-v2", quantize="int8")
+    model.complete("The largest animal is", max_tokens=16).text
+
+The commands `complete` and `generate` run on the same `Model`, through `Run`: begin reading in `model`. Importing this package
+costs no torch; `load` does. Every expected failure is an `OlcError` with a `code`, a cause and a `remedy`, which name an
+argument as the command line spells it: `top_p` is `--top-p`.
+"""
+
+from openllama_cli.api.model import Model, load
+from openllama_cli.api.results import Completion, Piece, Sampling, Score
+from openllama_cli.api.run import Run, choose_sampling
+
+__all__ = ["Completion", "Model", "Piece", "Run", "Sampling", "Score", "choose_sampling", "load"]

@@ -1,0 +1,88 @@
+"""What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from openllama_cli.generation.decode.loop import FinishReason
+
+
+class Sampling(TypedDict, total=False):
+    """How tokens are chosen and when a completion ends: the fields of `SamplingConfig`, which says what each means."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: str | list[str] | tuple[str, ...]
+    logprobs: int | None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a prompt was completed with. With `echo` the prompt comes first in `text`, `tokens` and the log-probabilities.
+
+    prompt: as it was given.
+    text: without the stop string that ended it.
+    tokens: ids, without the EOS that ended them; those of a stop string are included.
+    logprobs: the natural log-probability of each token, before temperature and filters; None for BOS, which nothing predicts.
+        None altogether unless `logprobs` was given.
+    top_logprobs: for each token the most likely ones in its place and itself, by their texts (` the`, `bytes:\\xe6` for a part
+        of a character), with their log-probabilities.
+    finish_reason: "eos" (the model ended the text), "stop" (a stop string), "length" (`max_tokens`) or "context" (it is full).
+    seed: repeats a sampled text; None if greedy.
+    """
+
+    prompt: str
+    text: str
+    tokens: list[int]
+    logprobs: list[float | None] | None
+    top_logprobs: list[dict[str, float]] | None
+    finish_reason: "FinishReason"
+    seed: int | None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One step of `Model.stream`.
+
+    text: what has become certain with it: empty while a character is incomplete or a stop string may have begun.
+    token, logprob, top_logprobs: of the token generated, as in `Completion`; None where the text ends without one.
+    finish_reason: of the last piece, else None.
+    """
+
+    text: str
+    token: int | None
+    logprob: float | None
+    top_logprobs: dict[str, float] | None
+    finish_reason: "FinishReason | None"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a model finds a text.
+
+    tokens: ids, without BOS and the context. logprobs: natural, one a token; None for the first token of a model that has no
+    BOS, where nothing predicts it.
+    """
+
+    tokens: list[int]
+    logprobs: list[float | None]
+
+    @property
+    def total(self) -> float:
+        """The log-probability of the text: the sum over its tokens."""
+        return math.fsum(value for value in self.logprobs if value is not None)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of minus the mean log-probability of a token; nan where no token is predicted."""
+        count = sum(value is not None for value in self.logprobs)
+        return math.exp(-self.total / count) if count else math.nan
