@@ -20,8 +20,8 @@ import pytest
 from openllama_cli.errors import HubError, OlcError
 from openllama_cli.models.hub import client, download
 from openllama_cli.models.hub import pull as hub
-from tests.support.hubs import SMALL, cache
-from tests.support.raw_hub import COMMIT, RawHub, reply
+from tests.support.hub.fixtures import SMALL, cache
+from tests.support.hub.raw import COMMIT, RawHub, reply
 
 __all__ = ["cache"]
 
