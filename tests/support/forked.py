@@ -20,10 +20,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 from tests.support import fork_request
 from tests.support.fork_request import ask
@@ -234,10 +235,30 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     return code
 
 
+def _end(code: int) -> NoReturn:
+    """As Python ends, but for the destruction of all modules: that copies the memory shared with the process that forks."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        code = 120  # As Python's own for a stream that cannot be flushed.
+    finally:
+        os._exit(code)
+
+
 if __name__ != "__main__":
     server()
 else:
-    exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
-    from openllama_cli.cli import main
+    before = _serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        exec(before)
+        from openllama_cli.cli import main
 
-    main()
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, int | None):
+            _end(ended.code or 0)
+        raise
