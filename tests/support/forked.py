@@ -11,6 +11,7 @@ is one for all workers of pytest-xdist.
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
+from openllama_cli.cli import COMMANDS, main
 from tests.support import fork_request
 from tests.support.fork_request import ask
 
@@ -159,23 +161,33 @@ def olc_script(folder: Path) -> Path:
     return script
 
 
-def _imports() -> None:
-    """What a run of olc imports between its start and its first token; nothing here may start a thread."""
-    import spacy  # noqa: F401
-    import torch  # noqa: F401
-    from transformers import LlamaForCausalLM  # noqa: F401
+_MODULES = (
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "sentencepiece",
+    "spacy.lang.en",
+    "spacy.pipeline.factories",
+    *(f"openllama_cli.commands.{name}" for name in COMMANDS),
+    *(f"openllama_cli.annotation.{name}" for name in ("annotate", "pictures", "pipeline")),
+    *(f"openllama_cli.batch.{name}" for name in ("input.precheck", "journal.journal", "runner")),
+    *(f"openllama_cli.batch.output.{name}" for name in ("extend", "lock", "output")),
+    "openllama_cli.generation.distributed.forward",
+    "openllama_cli.generation.forward.cuda.graphs",
+    "openllama_cli.generation.forward.lean",
+    "openllama_cli.generation.text.stream",
+    "openllama_cli.models.loading.load",
+    "openllama_cli.system.quiet",
+    "openllama_cli.terminal.progress",
+)
 
-    import openllama_cli.batch.input.precheck
-    import openllama_cli.batch.journal.journal
-    import openllama_cli.batch.output.output
-    import openllama_cli.batch.runner
-    import openllama_cli.cli
-    import openllama_cli.commands.annotate
-    import openllama_cli.commands.batch.command
-    import openllama_cli.commands.complete
-    import openllama_cli.commands.generate
-    import openllama_cli.generation.text.stream
-    import openllama_cli.models.loading.load  # noqa: F401
+
+def _imports() -> None:
+    """What a run of olc imports and computes until its first token or annotation; nothing here may start a thread."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    # Compiles a thousand regular expressions, the first time that it is asked.
+    conversions = importlib.import_module("transformers.conversion_mapping")
+    conversions.get_checkpoint_conversion_mapping("llama")
 
 
 def _serve(listener: socket.socket) -> str:
@@ -255,8 +267,6 @@ else:
     before = _serve(socket.socket(fileno=int(sys.argv[1])))
     try:
         exec(before)
-        from openllama_cli.cli import main
-
         main()
     except SystemExit as ended:
         if isinstance(ended.code, int | None):
