@@ -1,6 +1,8 @@
 """The `olc` command: a table of commands, each imported only when it is chosen, and how errors are printed."""
 
+import atexit
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -144,6 +146,7 @@ def olc() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run `olc` and exit: 0 done, 1 failed, 2 wrong usage, 3 a batch with failed rows, 130 Ctrl-C, 143 SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    atexit.register(gc.freeze)  # As it ends, Python searches all it holds for cycles, which takes long with torch.
     state: dict[str, Any] = {"debug": False}
     torchrun = None
     try:

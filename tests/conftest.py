@@ -171,7 +171,7 @@ def run_process(*arguments: str, stdin: bytes | int = subprocess.DEVNULL, env: M
 @pytest.fixture
 def tmp_model(tmp_path: Path) -> Path:
     """A tiny model folder that the test may change."""
-    from tests.support.tiny_models import write_tiny_llama
+    from tests.support.models.tiny_models import write_tiny_llama
 
     return write_tiny_llama(tmp_path / "model")
 
@@ -179,7 +179,7 @@ def tmp_model(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model folder, float32, context 256; not to be changed."""
-    from tests.support.tiny_models import write_tiny_llama
+    from tests.support.models.tiny_models import write_tiny_llama
 
     return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", context=256)
 

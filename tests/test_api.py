@@ -14,9 +14,9 @@ from openllama_cli.api.model import TqdmProgress
 from openllama_cli.api.results import Sampling
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.conftest import Olc
+from tests.support.models.sentencepiece_models import train
+from tests.support.models.tiny_models import greedy, load_llama
 from tests.support.progress import Recorder
-from tests.support.sentencepiece_models import train
-from tests.support.tiny_models import greedy, load_llama
 
 PROMPT = "Q: What is the largest animal?"
 

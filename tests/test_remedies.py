@@ -18,8 +18,8 @@ from openllama_cli.cli import COMMANDS as COMMAND_NAMES
 from openllama_cli.cli import olc as table
 from openllama_cli.models.find import write_default
 from tests.conftest import Olc
-from tests.support.hub_server import HubServer
-from tests.support.hubs import WHOLE, cache, server
+from tests.support.hub.fixtures import WHOLE, cache, server
+from tests.support.hub.server import HubServer
 
 __all__ = ["cache", "server"]
 

@@ -55,11 +55,6 @@ class Model(Runnable):
         return f"<olc model {self.name}: {self.loaded.precision} on {self.loaded.device}>"
 
     @property
-    def name(self) -> str:
-        """How the model was named: an alias or Hub id, or its folder."""
-        return self.loaded.folder.name
-
-    @property
     def context(self) -> int:
         """The number of tokens that a prompt and its completion may have together."""
         return self.loaded.checkpoint.shape.context

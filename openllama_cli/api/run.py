@@ -31,6 +31,11 @@ class Runnable:
         self._forward_seconds = 0.0
 
     @property
+    def name(self) -> str:
+        """How the model was named: an alias or Hub id, or its folder."""
+        return self.loaded.folder.name
+
+    @property
     def tokenizer(self) -> "Tokenizer":
         """`encode` (with BOS in front unless `bos=False`), `decode`, `piece`, …"""
         return self.loaded.tokenizer

@@ -20,8 +20,8 @@ from openllama_cli.generation.text.stream import Engine
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.batches import Kept
-from tests.support.fakes import FakeForward, counting
-from tests.support.tiny_models import VOCAB
+from tests.support.models.fakes import FakeForward, counting
+from tests.support.models.tiny_models import VOCAB
 
 CONTEXT = 256
 

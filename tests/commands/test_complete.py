@@ -12,9 +12,9 @@ from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
 from tests.support.forked import Forked
-from tests.support.sentencepiece_models import train
+from tests.support.models.sentencepiece_models import train
+from tests.support.models.tiny_models import write_tiny_llama
 from tests.support.terminals import on_a_terminal
-from tests.support.tiny_models import write_tiny_llama
 
 PROMPT = "Q: What is the largest animal?"
 

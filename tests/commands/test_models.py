@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Olc, Result
-from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, cache, server
+from tests.support.hub.fixtures import SMALL, cache, server
+from tests.support.hub.server import HubServer
+from tests.support.models.tiny_models import write_tiny_llama
 from tests.support.terminals import Terminal
-from tests.support.tiny_models import write_tiny_llama
 
 __all__ = ["cache", "server"]
 WEIGHTS = os.urandom(3_000_000)

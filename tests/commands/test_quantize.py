@@ -11,7 +11,7 @@ from openllama_cli.models.hub.cache import repo_folder
 from openllama_cli.models.quantize.copies import list_copies
 from openllama_cli.native import library
 from tests.conftest import Olc
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from openllama_cli.commands.shared.prompt_input import read_lines
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc
-from tests.support.sentencepiece_models import trained, write
+from tests.support.models.sentencepiece_models import trained, write
 from tests.support.terminals import on_a_terminal, without_color
 
 

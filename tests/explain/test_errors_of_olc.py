@@ -13,10 +13,10 @@ from openllama_cli.explain.diagnosis import Diagnosis
 from openllama_cli.explain.search import explain
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.spec import ModelSpec
-from tests.support.hub_server import HubServer
-from tests.support.hubs import cache, server
+from tests.support.hub.fixtures import cache, server
+from tests.support.hub.server import HubServer
+from tests.support.models.tiny_models import change_config, write_tiny_llama
 from tests.support.raising import codes, raised
-from tests.support.tiny_models import change_config, write_tiny_llama
 
 __all__ = ["cache", "server"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.hub_server import HubServer
+from tests.support.hub.server import HubServer
+from tests.support.models.tiny_models import change_config
 from tests.support.raising import codes, first, raised
-from tests.support.tiny_models import change_config
 
 torch = pytest.importorskip("torch")
 

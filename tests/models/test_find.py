@@ -18,9 +18,9 @@ from openllama_cli.models.find import (
     write_default,
 )
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.hub_server import HubServer
-from tests.support.hubs import WHOLE as FILES
-from tests.support.hubs import server
+from tests.support.hub.fixtures import WHOLE as FILES
+from tests.support.hub.fixtures import server
+from tests.support.hub.server import HubServer
 
 __all__ = ["server"]
 

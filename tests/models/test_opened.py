@@ -17,7 +17,7 @@ from openllama_cli.models.model_files import read_object, write_json
 from openllama_cli.models.opened import open_model
 from openllama_cli.models.quantize import load as quantize_load  # noqa: F401  # Imported before its names are replaced.
 from openllama_cli.models.spec import ModelSpec
-from tests.support.tiny_models import WRITERS
+from tests.support.models.tiny_models import WRITERS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.find import resolve
 from openllama_cli.models.model_files import MAX_JSON_BYTES
-from tests.support.tiny_models import write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import write_meta_llama, write_tiny_llama
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import layer, library
 from tests.support.marks import needs_kernels, random
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 pytestmark = [needs_kernels, pytest.mark.usefixtures("tier", "two_threads")]
 

@@ -12,6 +12,7 @@ import atexit
 import fcntl
 import functools
 import gc
+import importlib
 import os
 import resource
 import select
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from openllama_cli.cli import COMMANDS, main
 from tests.support import fork_request
 from tests.support.fork_request import ask, receive
 
@@ -161,37 +163,39 @@ def olc_script(folder: Path) -> Path:
     return script
 
 
+_MODULES = (
+    "torch",
+    "torch.distributed.run",
+    "torch.distributed.elastic.rendezvous.c10d_rendezvous_backend",
+    "transformers.models.llama.modeling_llama",
+    "rich._emoji_codes",
+    "sentencepiece",
+    "spacy.lang.en",
+    "spacy.pipeline.factories",
+    *(f"openllama_cli.commands.{name}" for name in COMMANDS),
+    *(f"openllama_cli.annotation.{name}" for name in ("annotate", "pictures", "pipeline")),
+    *(f"openllama_cli.batch.{name}" for name in ("input.precheck", "journal.journal", "runner")),
+    *(f"openllama_cli.batch.output.{name}" for name in ("extend", "lock", "output")),
+    "openllama_cli.commands.shared.torchrun",
+    "openllama_cli.generation.distributed.forward",
+    "openllama_cli.generation.distributed.load",
+    "openllama_cli.models.hub.environment",
+    "openllama_cli.generation.forward.cuda.graphs",
+    "openllama_cli.generation.forward.lean",
+    "openllama_cli.generation.text.stream",
+    "openllama_cli.models.loading.load",
+    "openllama_cli.system.quiet",
+    "openllama_cli.terminal.progress",
+)
+
+
 def _imports() -> None:
-    """What a run of olc, or of torchrun, imports between its start and its first token; nothing here may start a thread."""
-    import rich._emoji_codes  # noqa: F401
-    import sentencepiece  # noqa: F401
-    import spacy  # noqa: F401
-    import torch.distributed.elastic.rendezvous.c10d_rendezvous_backend
-    import torch.distributed.run  # noqa: F401
-    from transformers import LlamaForCausalLM  # noqa: F401
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-    import openllama_cli.batch.input.precheck
-    import openllama_cli.batch.journal.journal
-    import openllama_cli.batch.output.output
-    import openllama_cli.batch.runner
-    import openllama_cli.cli
-    import openllama_cli.commands.annotate
-    import openllama_cli.commands.batch.command
-    import openllama_cli.commands.complete
-    import openllama_cli.commands.generate
-    import openllama_cli.commands.shared.torchrun
-    import openllama_cli.generation.distributed.load
-    import openllama_cli.generation.forward.cuda.graphs
-    import openllama_cli.generation.forward.lean
-    import openllama_cli.generation.text.stream
-    import openllama_cli.models.hub.environment
-    import openllama_cli.models.loading.load
-    import openllama_cli.system.quiet
-    import openllama_cli.terminal.progress  # noqa: F401
-
-    # Compiles a thousand regular expressions at the first call, for the names of all architectures' weights.
-    get_checkpoint_conversion_mapping("llama")
+    """What a run of olc imports and computes until its first token or annotation; nothing here may start a thread."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    # Compiles a thousand regular expressions, the first time that it is asked.
+    conversions = importlib.import_module("transformers.conversion_mapping")
+    conversions.get_checkpoint_conversion_mapping("llama")
 
 
 def _serve(listener: socket.socket) -> str:
@@ -275,8 +279,6 @@ if __name__ != "__main__":
 else:
     try:
         exec(_serve(socket.socket(fileno=int(sys.argv[1]))))
-        from openllama_cli.cli import main
-
         main()
     except SystemExit as ended:
         _end(ended)

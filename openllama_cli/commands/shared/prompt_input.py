@@ -13,7 +13,6 @@ import click
 
 from openllama_cli.errors import UsageError
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.system import convert
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -122,6 +121,8 @@ def _decode(data: bytes, name: str) -> str:
     try:
         return data[mark:].decode()
     except UnicodeDecodeError as error:
+        from openllama_cli.system import convert  # Not at the top: only this error needs it.
+
         encoding = convert.wide_encoding(data)
         if name == "stdin":
             remedy = f"pipe it through iconv -f {encoding or convert.narrow_encoding(data)} -t UTF-8"

@@ -107,7 +107,7 @@ def test_carry_belongs_to_a_run_where_it_makes_a_difference(batch: Batch, output
 def test_a_journal_of_another_run_is_refused_by_name(
     batch: Batch, tmp_model: Path, tmp_path: Path, change: str, named: str
 ) -> None:
-    from tests.support.tiny_models import write_tiny_llama
+    from tests.support.models.tiny_models import write_tiny_llama
 
     assert batch("in.jsonl", '{"prompt": "one"}\nbad\n', model=str(tmp_model)).code == 3
     if change == "model":

@@ -19,7 +19,7 @@ from tests.conftest import Result
 from tests.support.batches import finished
 from tests.support.forked import fork
 from tests.support.forked_torchrun import launch
-from tests.support.tiny_models import write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import write_meta_llama, write_tiny_llama
 
 pytestmark = pytest.mark.slow
 

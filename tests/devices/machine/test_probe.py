@@ -9,7 +9,7 @@ import pytest
 from openllama_cli.devices.machine import probe
 from openllama_cli.devices.machine.probe import read_cache, read_checks, read_versions
 from openllama_cli.models.hub.cache import repo_folder
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 
 def outcomes() -> dict[str, bool]:

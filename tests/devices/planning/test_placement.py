@@ -18,7 +18,7 @@ from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName
 from openllama_cli.system.quiet import quiet_transformers
 from tests.support.machines import GB, cpu_with, facts, gpu, mps
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 LAYERS = 6
 # Of the model's bytes: what the memory is limited to.

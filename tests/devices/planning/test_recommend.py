@@ -9,7 +9,7 @@ from openllama_cli.devices.planning.memory import auto_dtype, main_device
 from openllama_cli.devices.planning.placement import look_up
 from openllama_cli.devices.planning.recommend import ModelPlan, plan_model
 from tests.support.machines import GB, OLD_CPU, cpu_with, facts, gpu, measurement, mps
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 TAIL = ' "Q: What is the largest animal?"'
 

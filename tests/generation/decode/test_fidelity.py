@@ -24,8 +24,8 @@ from openllama_cli.generation.session import choose_forward, make_engine
 from openllama_cli.generation.text.stream import stream
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.fakes import token_rows
-from tests.support.tiny_models import VOCAB, tokenizer_model_bytes
+from tests.support.models.fakes import token_rows
+from tests.support.models.tiny_models import VOCAB, tokenizer_model_bytes
 
 CPU = torch.device("cpu")
 CONTEXT, ORIGINAL, NEW = 128, 80, 5

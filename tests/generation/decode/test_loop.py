@@ -11,7 +11,7 @@ import torch
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
 from openllama_cli.generation.forward.cache import KVCache
-from tests.support.fakes import FakeForward, counting, uniform
+from tests.support.models.fakes import FakeForward, counting, uniform
 
 
 @dataclass

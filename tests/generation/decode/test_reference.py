@@ -9,7 +9,7 @@ import torch
 from openllama_cli.generation.decode.reference import check
 from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
-from tests.support.tiny_models import load_llama, write_tiny_llama
+from tests.support.models.tiny_models import load_llama, write_tiny_llama
 
 CPU = torch.device("cpu")
 PROMPTS = [[1, 50, 60, 70], [1], [1, *range(40, 100)]]

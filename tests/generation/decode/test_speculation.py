@@ -12,8 +12,8 @@ from openllama_cli.generation.decode.loop import Request, decode_rows, draft
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers
-from tests.support.fakes import FakeForward, token_rows
-from tests.support.tiny_models import load_llama, write_tiny_llama
+from tests.support.models.fakes import FakeForward, token_rows
+from tests.support.models.tiny_models import load_llama, write_tiny_llama
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from openllama_cli.generation.forward.cuda.graphs import GraphForward
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers
-from tests.support.fakes import scored_rows, token_rows
 from tests.support.marks import needs_gpu
-from tests.support.tiny_models import greedy, load_llama, random_llama, write_tiny_llama
+from tests.support.models.fakes import scored_rows, token_rows
+from tests.support.models.tiny_models import greedy, load_llama, random_llama, write_tiny_llama
 
 CPU = torch.device("cpu")
 CONTEXT = 384

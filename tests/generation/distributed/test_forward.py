@@ -16,7 +16,7 @@ from openllama_cli.generation.distributed.forward import LeaderForward, follow
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
-from tests.support.tiny_models import load_llama
+from tests.support.models.tiny_models import load_llama
 
 
 class Recorder(TransformersForward):

@@ -30,7 +30,7 @@ from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fi
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import INT4_GROUP, library
 from tests.support.marks import error, needs_any_int4, needs_kernels, random
-from tests.support.tiny_models import VOCAB, random_llama, write_tiny_llama
+from tests.support.models.tiny_models import VOCAB, random_llama, write_tiny_llama
 
 pytestmark = pytest.mark.usefixtures("two_threads")  # How work is divided is tested too.
 

@@ -12,7 +12,7 @@ from openllama_cli.generation.decode.loop import Scored
 from openllama_cli.generation.text.completion import Completion, alternatives, logprobs_object, token_offsets
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.sentencepiece_models import trained, write
+from tests.support.models.sentencepiece_models import trained, write
 
 
 @pytest.fixture(scope="module")

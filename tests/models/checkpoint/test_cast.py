@@ -11,7 +11,7 @@ from openllama_cli.models.loading import load as load_module
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import library
-from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 EVERY = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
 

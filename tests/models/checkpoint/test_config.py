@@ -12,7 +12,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import check_config
 from openllama_cli.models.checkpoint.config_keys import HONORED, REFUSED, WITHOUT_EFFECT
 from openllama_cli.models.checkpoint.rope import TYPES, longrope_limit, rope_type
-from tests.support.tiny_models import LLAMA3_ROPE, tiny_config, write_tiny_llama
+from tests.support.models.tiny_models import LLAMA3_ROPE, tiny_config, write_tiny_llama
 
 FILE = Path("config.json")
 VALUES: list[Any] = [None, True, False, 0, -1, 1, 2, 4, 1.5, 1e-5, "silu", "x", [], [2, 3], {}, {"a": 1}]

@@ -18,8 +18,14 @@ from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.conftest import Result
 from tests.support.forked import Forked
+from tests.support.models.tiny_models import (
+    tiny_config,
+    tiny_state_dict,
+    tokenizer_model_bytes,
+    write_meta_llama,
+    write_tiny_llama,
+)
 from tests.support.progress import Recorder
-from tests.support.tiny_models import tiny_config, tiny_state_dict, tokenizer_model_bytes, write_meta_llama, write_tiny_llama
 
 SHAPE: dict[str, Any] = {"heads": 4, "kv_heads": 2, "layers": 2, "seed": 9}
 

@@ -14,7 +14,7 @@ from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.tiny_models import change_config, load_llama, tiny_config, tiny_state_dict, write_tiny_llama
+from tests.support.models.tiny_models import change_config, load_llama, tiny_config, tiny_state_dict, write_tiny_llama
 
 IDS = torch.tensor([[1, 5, 9, 77]])
 

@@ -14,7 +14,7 @@ from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.tiny_models import (
+from tests.support.models.tiny_models import (
     LLAMA3_ROPE,
     SHAPE,
     VOCAB,

@@ -13,7 +13,7 @@ from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 IDS = torch.tensor([[1, 5, 9, 77, 200, 5, 5, 399, 31]])
 

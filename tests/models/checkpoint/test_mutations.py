@@ -28,7 +28,7 @@ from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.mutations import (
+from tests.support.models.mutations import (
     Mutation,
     archive_entry,
     archived_pickle,
@@ -36,7 +36,7 @@ from tests.support.mutations import (
     json_value,
     safetensors_header,
 )
-from tests.support.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 IN_TESTS = 20
 # Of one file, in seconds of CPU and in bytes beyond what the process has.

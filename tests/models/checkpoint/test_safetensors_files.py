@@ -15,7 +15,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
 from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.torch_files import check_storages, read_torch_header
-from tests.support.tiny_models import write_tiny_llama
+from tests.support.models.tiny_models import write_tiny_llama
 
 READERS: dict[str, Callable[[Path], dict[str, TensorInfo]]] = {
     "model.safetensors": read_safetensors_header,

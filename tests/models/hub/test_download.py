@@ -11,8 +11,8 @@ from openllama_cli.errors import HubError
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, disk_bytes, remove, repo_folder
 from tests.support.forked import Forked
-from tests.support.hub_server import HubServer
-from tests.support.hubs import SMALL, cache, index, server
+from tests.support.hub.fixtures import SMALL, cache, index, server
+from tests.support.hub.server import HubServer
 from tests.support.progress import Recorder
 
 WEIGHTS = os.urandom(3_000_000)
@@ -110,7 +110,7 @@ def test_connection_that_is_cut_again_and_again_is_given_up(server: HubServer) -
 def test_server_that_hangs_in_the_middle_is_noticed(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr("openllama_cli.models.hub.download.RETRY_SECONDS", (0.0,))
-    monkeypatch.setattr("tests.support.hub_server._Handler._send_bytes", lambda handler, content: handler.server_hub.wait(2))
+    monkeypatch.setattr("tests.support.hub.server._Handler._send_bytes", lambda handler, content: handler.server_hub.wait(2))
     with pytest.raises(HubError) as caught:
         hub.pull("org/tiny")
     assert caught.value.code == "connection_cut"

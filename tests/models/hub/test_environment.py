@@ -8,8 +8,8 @@ from openllama_cli.errors import HubError
 from openllama_cli.models.hub import environment
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.errors import hub_error
-from tests.support.hub_server import HubServer
-from tests.support.hubs import cache, server, tiny
+from tests.support.hub.fixtures import cache, server, tiny
+from tests.support.hub.server import HubServer
 
 __all__ = ["cache", "server", "tiny"]
 

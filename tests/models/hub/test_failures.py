@@ -12,8 +12,8 @@ from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached, repo_folder
 from openllama_cli.models.hub.errors import timeouts
 from openllama_cli.models.model_files import largest
-from tests.support.hub_server import HubServer
-from tests.support.hubs import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
+from tests.support.hub.fixtures import CONFIG, SMALL, WEIGHTS, WHOLE, asked, cache, index, server, tiny
+from tests.support.hub.server import HubServer
 
 __all__ = ["cache", "server", "tiny"]
 
@@ -84,7 +84,7 @@ def test_hub_that_never_answers_is_given_up_soon(server: HubServer, monkeypatch:
 @pytest.mark.parametrize("answer", [b"<html>sign in", b"[]", b"{}", b"null", b'{"id": "org/tiny", "sha": "../../x"}', b"\xff"])
 def test_something_else_at_the_address_of_the_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     monkeypatch.setattr(
-        "tests.support.hub_server._Handler._api", lambda handler, *rest: handler._send_file("page", answer, '"x"')
+        "tests.support.hub.server._Handler._api", lambda handler, *rest: handler._send_file("page", answer, '"x"')
     )
     assert failure().code == "not_a_hub"
 
@@ -214,7 +214,7 @@ def test_no_revision_or_checksum_leads_out_of_the_cache(server: HubServer, monke
     for revision in ("../../x", "/etc", "", "a/../b"):
         assert isinstance(failure(revision=revision), UsageError)
     assert server.requests == []
-    monkeypatch.setattr("tests.support.hub_server._git", lambda content: "../../../evil")
+    monkeypatch.setattr("tests.support.hub.server._git", lambda content: "../../../evil")
     server.add("org/tiny", WHOLE)
     assert failure().code == "checksum", "none, and the weights are not any"
     blobs = repo_folder("org/tiny") / "blobs"

@@ -20,8 +20,8 @@ import pytest
 from openllama_cli.errors import HubError, OlcError
 from openllama_cli.models.hub import client, download
 from openllama_cli.models.hub import pull as hub
-from tests.support.hubs import SMALL, cache
-from tests.support.raw_hub import COMMIT, RawHub, reply
+from tests.support.hub.fixtures import SMALL, cache
+from tests.support.hub.raw import COMMIT, RawHub, reply
 
 __all__ = ["cache"]
 
@@ -184,18 +184,13 @@ def test_file_without_a_checksum_is_looked_into(raw: RawHub, tiny_model: Path) -
 
 
 def test_a_tokenizer_without_a_checksum_that_is_none_is_asked_for_again(raw: RawHub) -> None:
-    raw.files(FILES)
-    name = "tokenizer.model"
-    for content, right in ((b"<html>sign in", False), (FILES[name], True)):
-        for method in ("HEAD", "GET"):
-            body = content if method == "GET" else b""
-            raw.replies[f"{method} {WEIGHTS.replace('model.safetensors', name)}"] = [
-                reply(body, ETag='"5d41402a-7"', Content_Length=str(len(content)))
-            ]
-        if right:
-            assert (hub.pull("org/tiny", weights=False) / name).read_bytes() == content
-        else:
+    path = WEIGHTS.replace("model.safetensors", "tokenizer.model")
+    for content in (b"<html>sign in", FILES["tokenizer.model"]):
+        headers = {"ETag": '"5d41402a-7"', "Content_Length": str(len(content))}
+        raw.replies |= {f"HEAD {path}": [reply(**headers)], f"GET {path}": [reply(content, **headers)]}
+        if content.startswith(b"<"):
             assert failure().code == "checksum"
+    assert (hub.pull("org/tiny", weights=False) / "tokenizer.model").read_bytes() == FILES["tokenizer.model"]
 
 
 WORDS = (

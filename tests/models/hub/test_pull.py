@@ -6,9 +6,9 @@ import pytest
 
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
-from tests.support.hub_server import HubServer, Seen
-from tests.support.hubs import SMALL, TOKENIZER, WEIGHTS, WHOLE, asked, cache, index, server, tiny
-from tests.support.tokenizer_files import save
+from tests.support.hub.fixtures import SMALL, TOKENIZER, WEIGHTS, WHOLE, asked, cache, index, server, tiny
+from tests.support.hub.server import HubServer, Seen
+from tests.support.models.tokenizer_files import save
 
 __all__ = ["cache", "server", "tiny"]
 

@@ -22,8 +22,7 @@ from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName
 from tests.support.forked import Forked
-from tests.support.progress import Recorder
-from tests.support.tiny_models import (
+from tests.support.models.tiny_models import (
     LLAMA3_ROPE,
     VOCAB,
     WRITERS,
@@ -33,6 +32,7 @@ from tests.support.tiny_models import (
     write_meta_llama,
     write_tiny_llama,
 )
+from tests.support.progress import Recorder
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 5, 9, 77, 200, 31]])

@@ -18,8 +18,8 @@ from openllama_cli.models.quantize import copies as quantize_cache
 from openllama_cli.models.quantize.copies import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.forked import Forked
+from tests.support.models.tiny_models import change_config, write_meta_llama, write_tiny_llama
 from tests.support.progress import Recorder
-from tests.support.tiny_models import change_config, write_meta_llama, write_tiny_llama
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.tokenizer.components import COMPONENTS
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.models.tokenizer.settings import HONORED, REFUSED, SWITCHED_OFF
-from tests.support.sentencepiece_models import trained, write
-from tests.support.tokenizer_files import CHANGES, TEXTS, VOCABULARY, A, part, save, write_json
+from tests.support.models.sentencepiece_models import trained, write
+from tests.support.models.tokenizer_files import CHANGES, TEXTS, VOCABULARY, A, part, save, write_json
 
 
 def differences(folder: Path) -> list[Any]:

@@ -11,8 +11,8 @@ import sentencepiece
 from openllama_cli.errors import ModelError
 from openllama_cli.models.model_files import MAX_JSON_BYTES
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.sentencepiece_models import trained, write
-from tests.support.tiny_models import VOCAB, write_tiny_llama
+from tests.support.models.sentencepiece_models import trained, write
+from tests.support.models.tiny_models import VOCAB, write_tiny_llama
 
 
 @pytest.mark.parametrize(

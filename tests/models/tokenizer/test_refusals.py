@@ -14,8 +14,8 @@ from tokenizers import Regex, normalizers
 from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.models.tokenizer.test_components import DECODER
-from tests.support.sentencepiece_models import trained, write
-from tests.support.tokenizer_files import CHANGES, part, save, write_json
+from tests.support.models.sentencepiece_models import trained, write
+from tests.support.models.tokenizer_files import CHANGES, part, save, write_json
 
 BACKTRACKS = normalizers.Replace(Regex("(a+)+b"), "x")
 

@@ -13,7 +13,7 @@ from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
-from tests.support.sentencepiece_models import VARIANTS, train, trained, write
+from tests.support.models.sentencepiece_models import VARIANTS, train, trained, write
 
 
 @pytest.fixture(scope="module")

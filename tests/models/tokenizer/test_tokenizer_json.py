@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaTokenizer
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.tokenizer.compare import load_auto_tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from tests.support.sentencepiece_models import CORPUS, trained, write
+from tests.support.models.sentencepiece_models import CORPUS, trained, write
 
 opened = functools.cache(open_tokenizer)
 TEXTS = ["", "the blue whale", "  indented\n\tcode", "<s> </s>", "日本 हिन्दी 👩\u200d👩\u200d👧", " leading", "a\0b", "Ｆ①ﬁ"]

@@ -24,9 +24,9 @@ from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.generation.session import choose_forward, engines
-from tests.support.fakes import token_rows
 from tests.support.marks import needs_gpu
-from tests.support.tiny_models import random_llama
+from tests.support.models.fakes import token_rows
+from tests.support.models.tiny_models import random_llama
 
 CONTEXT = 1024
 

@@ -34,7 +34,7 @@ def tokenizer_model_bytes() -> bytes:
 
     Trained once a process, in 0.05 s, and the same every time.
     """
-    from tests.support.sentencepiece_models import IDENTITY, train
+    from tests.support.models.sentencepiece_models import IDENTITY, train
 
     return train(_CORPUS * 4, vocab_size=VOCAB, split_digits=True, **IDENTITY)
 

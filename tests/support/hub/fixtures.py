@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hub_server import HubServer
-from tests.support.tiny_models import tiny_config, tokenizer_model_bytes
+from tests.support.hub.server import HubServer
+from tests.support.models.tiny_models import tiny_config, tokenizer_model_bytes
 
 TOKENIZER = tokenizer_model_bytes()
 CONFIG = json.dumps(tiny_config()).encode()

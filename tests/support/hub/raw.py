@@ -1,4 +1,4 @@
-"""A Hub on loopback that sends bytes as they are given, right or wrong: what `hub_server` is too well behaved for.
+"""A Hub on loopback that sends bytes as they are given, right or wrong: what `server` is too well behaved for.
 
 with RawHub() as hub:
     hub.files({"config.json": b"{}", …})    # right answers for all that a pull asks
