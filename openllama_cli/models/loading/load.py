@@ -94,14 +94,14 @@ def load(
 
     Raises ModelError for a checkpoint that cannot be used or does not fit, OlcError for a device that is not there.
     """
-    from openllama_cli.native import library
-
     started = time.perf_counter()
     progress = progress or NullProgress()
     checkpoint = checkpoint or inspect(folder.path)
     tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
-    prepare_environment()
+    prepare_environment()  # Before torch is imported.
+    from openllama_cli.native import library
+
     loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
     if spec.quantize is not None:
         from openllama_cli.models.quantize.load import load_quantized
