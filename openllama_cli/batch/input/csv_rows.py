@@ -18,6 +18,7 @@ from openllama_cli.batch.input.rows import (
     check_text,
     default_id,
     error_row,
+    kept_prompt,
     names,
     not_utf8,
     render,
@@ -220,11 +221,10 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
         options = read_options(given, settings) if given else RowOptions(settings.sampling)
-        prompt = fields["prompt"] if settings.template is None else render(settings.template, fields)
         return Row(
             index,
             custom_id,
-            check_text(prompt, "prompt"),
+            _prompt(fields, settings),
             None,
             options.sampling,
             options.own_seed,
@@ -234,4 +234,9 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
             carried=carried,
         )
     except RowError as error:
-        return error_row(index, line, error, custom_id=custom_id, carried=carried)
+        prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
+        return error_row(index, line, error, custom_id=custom_id, prompt=prompt, carried=carried)
+
+
+def _prompt(fields: dict[str, str], settings: RowSettings) -> str:
+    return check_text(fields["prompt"] if settings.template is None else render(settings.template, fields), "prompt")

@@ -39,7 +39,15 @@ def test_columns_that_are_options_are_used_as_in_json_lines(tmp_path: Path) -> N
     assert (second.sampling, second.echo) == (SamplingConfig(), False)
     assert (code_of(third), code_of(fourth)) == ("bad_option", "unsupported_option")
     assert third.error is not None
-    assert "max_tokens is 'x'; give an integer" in third.error.message
+    assert 'max_tokens is "x"; give an integer' in third.error.message
+    assert [row.prompt for row in (first, second, third, fourth)] == ["one", "two", "three", "four"]
+
+
+def test_a_table_of_pandas_with_missing_values_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    table = "prompt,max_tokens,seed,stop,n\na,5.0,,nan,1.0\nb,NaN,7.0,END,\n"
+    first, second = read_text(tmp_path, ".csv", table)
+    assert (first.sampling, first.own_seed) == (SamplingConfig(5), False)
+    assert (second.sampling, second.own_seed) == (SamplingConfig(seed=7, temperature=1.0, stop=("END",)), True)
 
 
 def test_a_column_that_looks_like_an_option_is_refused_at_once(tmp_path: Path) -> None:
