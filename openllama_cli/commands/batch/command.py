@@ -197,6 +197,7 @@ def command(
                 batch_size=batch_size,
                 ray=ray_options,
                 annotate=annotator,
+                source=source,
                 spooled=path if from_stdin else None,
                 as_json=json_progress,
             )
@@ -231,6 +232,7 @@ def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec
         header = batch_header(opened, spec, settings, fmt, summary)
         if options["annotate"] is not None:
             options["annotate"].open()
+        options["source"] = source
         rows = RowStream(summary.rows, lambda line: out(line.decode()))
         batch = Batch(rows, summary, stop, opened, spec, settings, header, **options, spooled=None, as_json=False)
         digest = hashlib.sha256()
