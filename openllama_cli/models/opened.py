@@ -71,10 +71,17 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
         return
     room = context - prompt_tokens
     sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
-    needed = prompt_tokens + max_tokens - context
+    if room > 0:
+        remedy = f"use --max-tokens {room} or less"
+    elif max_tokens + 1 < context:
+        remedy = f"shorten the prompt by at least {prompt_tokens + max_tokens - context} tokens"
+    elif context > 2:  # beside so many new tokens no prompt has room
+        remedy = f"shorten the prompt by at least {1 - room} tokens and lower --max-tokens to what is then left"
+    else:
+        remedy = "use a model with a larger context"
     raise UsageError(
         f"the prompt has {prompt_tokens} tokens{sum_}, but {name} has a context of {context}",
-        f"use --max-tokens {room} or less" if room > 0 else f"shorten the prompt by at least {needed} tokens",
+        remedy,
         code="context_length_exceeded",
     )
 

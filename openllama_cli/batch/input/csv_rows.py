@@ -5,6 +5,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +26,26 @@ from openllama_cli.batch.input.rows import (
 )
 from openllama_cli.errors import UsageError
 
+_HEAD = 1 << 16
 # Lines of one record: each costs memory beyond its bytes until the record is complete.
 _MAX_LINES = 100_000
 
 # A record: the line on which it begins, from 1, and its values or what is wrong with it.
 Record = tuple[int, list[str] | RowError]
+
+
+def delimiter_of(file: BufferedReader, suffixed: str) -> str:
+    """What separates the columns of a file, by its header: a semicolon where a comma finds one column only, as Excel writes CSV
+    in much of Europe. suffixed: what the file's format says."""
+    if suffixed != ",":
+        return suffixed
+    lines = file.peek(_HEAD)[:_HEAD].splitlines()
+    header = next((line.decode(errors="replace") for line in lines if line.strip()), "")
+    try:
+        columns = next(csv.reader([header]), [])
+    except csv.Error:
+        return suffixed
+    return ";" if len(columns) == 1 and ";" in columns[0] else suffixed
 
 
 def read_records(file: BinaryIO, delimiter: str, limit: int) -> Iterator[Record]:
@@ -197,7 +213,7 @@ def _uses(path: Path, columns: Sequence[str], settings: RowSettings) -> Columns:
 def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
     if columns[0].startswith("{"):
         return "for JSON Lines, use --format jsonl"
-    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it as comma-separated"}.items():
+    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "use --format csv"}.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             return f"its columns are separated by {'a tab' if other == chr(9) else other!r}: {remedy}"
     return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")

@@ -86,6 +86,13 @@ def test_columns_fill_the_variables_of_a_template(tmp_path: Path) -> None:
     assert rows[1].prompt == load_template("translate").render({"text": "", "target": ""})
 
 
+def test_semicolons_separate_columns_where_the_header_has_no_comma(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, ".csv", '\ufeff\ncustom_id;prompt;max_tokens\r\na;one, two;5\r\n"b";"three; four";\r\n')
+    assert [(row.custom_id, row.prompt) for row in rows] == [("a", "one, two"), ("b", "three; four")]
+    assert rows[0].sampling == SamplingConfig(5)
+    assert prompts(read_text(tmp_path, ".csv", "prompt,a;b\none;two,3\n")) == ["one;two"]
+
+
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     rows = read_text(tmp_path, ".csv", "\nprompt\n\none\r\n\r\ntwo\n\n")
     assert [(row.index, row.prompt, row.line) for row in rows] == [(0, "one", 4), (1, "two", 6)]
@@ -145,7 +152,8 @@ def test_a_field_may_be_as_long_as_the_limit_allows(tmp_path: Path) -> None:
     ("suffix", "header", "said", "remedy"),
     [
         (".csv", "custom_id,text", "no column 'prompt'; it has 'custom_id', 'text'", "-t NAME"),
-        (".csv", "custom_id;prompt", "no column 'prompt'", "';'"),
+        (".tsv", "custom_id;prompt", "no column 'prompt'", "';': use --format csv"),
+        (".csv", '"custom_id;prompt"', "no column 'prompt'", "rename"),
         (".csv", "custom_id\tprompt", "no column 'prompt'", "--format tsv"),
         (".tsv", "custom_id,prompt", "no column 'prompt'", "--format csv"),
         (".csv", '{"prompt": "x"}', "no column 'prompt'", "--format jsonl"),
