@@ -178,9 +178,11 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
     for name in needed:
         if name not in columns:
             whose = "" if settings.template is None else f", which template {settings.template.name} needs"
+            # A name in another case is no column, as it is no field of JSON.
+            meant = next((column for column in columns if column.lower() == name.lower()), None)
             raise UsageError(
-                f"{path} has no column {name!r}{whose}; {names(columns)}",
-                _remedy(columns, delimiter, settings),
+                f"{path} has no column {name!r}{whose}; {names(columns) if meant is None else f'did you mean {meant!r}?'}",
+                _remedy(columns, delimiter, settings) if meant is None else f"rename the column {meant} to {name}",
                 code="no_column",
             )
     return _uses(path, columns, settings)

@@ -70,7 +70,7 @@ class InputSummary:
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
     carries: whether a row has fields that go through to OUTPUT. rows_sha256: of all that is in the rows, whatever the file's
     bytes; beginning: of the first rows, as many as `precheck` was asked for. encoding: what the file most likely is, where
-    rows are not UTF-8 and no other one has letters beyond ASCII.
+    rows are not UTF-8 and no other one has letters beyond ASCII. empty: prompts that are empty.
     """
 
     rows: int
@@ -82,6 +82,7 @@ class InputSummary:
     rows_sha256: str = ""
     beginning: str | None = None
     encoding: str | None = None
+    empty: int = 0
 
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: int | None = None) -> InputSummary:
@@ -94,7 +95,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     """
     head = _head(path)
     digest, contents, begun = hashlib.sha256(), hashlib.sha256(), None
-    rows = longest_bytes = longest_tokens = 0
+    rows = longest_bytes = longest_tokens = empty = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
@@ -113,6 +114,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
             errors[row.error.code] += 1
             first_error = first_error or row
         elif row.prompt is not None:
+            empty += not row.prompt
             ascii_only = row.prompt.isascii()
             valid = valid or not ascii_only
             size = len(row.prompt) if ascii_only else len(row.prompt.encode())
@@ -129,14 +131,12 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")
     digests = contents.hexdigest(), begun
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, *digests, encoding)
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, *digests, encoding, empty)
 
 
 def _head(path: Path) -> bytes:
     """How the file begins, past its byte order mark."""
     check_input(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
     if not path.is_file():
         raise UsageError(
             f"{path} is not a regular file, and it has to be read twice", "pipe it in: olc batch - --format FORMAT"

@@ -153,6 +153,7 @@ def test_a_field_may_be_as_long_as_the_limit_allows(tmp_path: Path) -> None:
     [
         (".csv", "custom_id,text", "no column 'prompt'; it has 'custom_id', 'text'", "-t NAME"),
         (".tsv", "custom_id;prompt", "no column 'prompt'", "';': use --format csv"),
+        (".csv", "id,Prompt", "no column 'prompt'; did you mean 'Prompt'?", "rename the column Prompt to prompt"),
         (".csv", '"custom_id;prompt"', "no column 'prompt'", "rename"),
         (".csv", "custom_id\tprompt", "no column 'prompt'", "--format tsv"),
         (".tsv", "custom_id,prompt", "no column 'prompt'", "--format csv"),

@@ -48,6 +48,7 @@ def test_a_text_file_becomes_completions_in_order(olc: Olc, batch: Batch, model:
     single = olc("complete", "one", "--json", *GREEDY, "-m", model)
     assert rows[0]["text"] == json.loads(single.text)["choices"][0]["text"]
     assert "3 rows, 0 failed" in result.messages
+    assert "1 of 3 prompts is empty, as blank lines are prompts" in result.messages
 
 
 def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
@@ -181,8 +182,11 @@ def test_rows_of_another_encoding_are_told_with_the_command_that_converts_the_fi
         *[(["in.txt", "-o", "out.jsonl", "--batch-size", n], ["--batch-size"]) for n in ("0", "many", "1.5", "5000")],
         (["in.txt", "-o", "out.jsonl", "--retry-errors", "--restart"], ["--retry-errors"]),
         (["in.txt", "-o", "out.jsonl", "--top-p", "3"], ["--top-p"]),
-        (["-", "-o", "out.jsonl"], ["--format"]),
-        (["-", "--format", "txt"], ["-o"]),
+        (["-", "-o", "out.jsonl"], ["name its format: --format txt\n"]),
+        (["-", "-o", "-"], ["name its format: --format txt\n"]),
+        (["-", "--format", "txt"], ["name the output: -o answers.jsonl\n"]),
+        (["-"], ["name its format and the output: --format txt -o answers.jsonl\n"]),
+        (["."], [". is a folder"]),
     ],
 )
 def test_what_can_be_refused_is_refused_before_the_model_loads(
