@@ -5,7 +5,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,7 @@ _MAX_LINES = 100_000
 Record = tuple[int, list[str] | RowError]
 
 
-def delimiter_of(file: BufferedReader, suffixed: str) -> str:
+def delimiter_of(file: "BufferedReader[FileIO]", suffixed: str) -> str:
     """What separates the columns of a file, by its header: a semicolon where a comma finds one column only, as Excel writes CSV
     in much of Europe. suffixed: what the file's format says."""
     if suffixed != ",":

@@ -44,7 +44,7 @@ def _cannot_read(path: Path, error: Exception) -> UsageError:
 
 
 @contextmanager
-def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator[io.BufferedReader]:
+def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator["io.BufferedReader[io.FileIO]"]:
     """The file, past its byte order mark if it has one.
 
     on_bytes: called with the file's bytes in order as they are read, such as a hash's `update`.
