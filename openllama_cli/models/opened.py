@@ -71,12 +71,16 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
         return
     room = context - prompt_tokens
     sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
+
+    def shorter_by(count: int) -> str:
+        return f"shorten the prompt by at least {count} token{'s' * (count != 1)}"
+
     if room > 0:
         remedy = f"use --max-tokens {room} or less"
     elif max_tokens + 1 < context:
-        remedy = f"shorten the prompt by at least {prompt_tokens + max_tokens - context} tokens"
+        remedy = shorter_by(prompt_tokens + max_tokens - context)
     elif context > 2:  # beside so many new tokens no prompt has room
-        remedy = f"shorten the prompt by at least {1 - room} tokens and lower --max-tokens to what is then left"
+        remedy = f"{shorter_by(1 - room)} and lower --max-tokens to what is then left"
     else:
         remedy = "use a model with a larger context"
     raise UsageError(

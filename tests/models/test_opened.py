@@ -95,7 +95,7 @@ def test_every_file_is_parsed_once(
     [
         (16, 10, "use --max-tokens 7 or less"),
         (9, 5, "shorten the prompt by at least 5 tokens"),
-        (9, 16, "shorten the prompt by at least 1 tokens and lower --max-tokens"),
+        (9, 16, "shorten the prompt by at least 1 token and lower --max-tokens"),
         (2, 16, "use a model with a larger context"),
     ],
 )

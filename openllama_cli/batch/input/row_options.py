@@ -17,6 +17,10 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
 
+# As Excel writes it where semicolons separate columns. Not read: elsewhere 1,000 is a thousand.
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
+
+
 class RowOptions(NamedTuple):
     """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text."""
 
@@ -97,7 +101,7 @@ def _value(option: str, value: Any) -> Any:
     """An option's value as it was given, but for a whole float where an integer is wanted: pandas writes 5 as 5.0 where others
     of the column are missing.
 
-    Raises RowError for a number, true or false in quotes.
+    Raises RowError for a number, true or false in quotes, and for one with a decimal comma.
     """
     if option in INTEGERS and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -105,6 +109,10 @@ def _value(option: str, value: Any) -> Any:
         meant = cell_value(option, value)
         if isinstance(meant, bool) if option == ECHO else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
+        if option not in (*INTEGERS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
+            raise RowError(
+                "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
+            )
     return value
 
 

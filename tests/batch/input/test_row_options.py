@@ -111,6 +111,8 @@ def test_a_cell_is_read_as_its_option_wants_it(option: str, text: str, value: An
         ("stop", "\ud800", "surrogate"),
         ("temperature", "hot", 'temperature is "hot"; give a number'),
         ("temperature", "0.5", 'temperature is "0.5"; write it without quotes: 0.5'),
+        ("temperature", " 0,5 ", 'temperature is " 0,5 "; write it with a point: 0.5'),
+        ("max_tokens", "1,000", 'max_tokens is "1,000"; give an integer'),
         ("echo", "TRUE", 'echo is "TRUE"; write it without quotes: true'),
         ("echo", 1, "echo is 1; give true or false"),
         ("temperature", -1, "temperature -1.0 is out of range"),
