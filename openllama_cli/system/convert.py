@@ -62,10 +62,12 @@ def to_newlines(path: Path) -> str:
 
 def to_state_dict(path: Path, key: str) -> str:
     """The line that leaves of a file of torch.save one entry, under the file's name; the whole file stays beside it."""
-    whole = path.with_name(f"{path.name}.whole")
+    count = 0
+    while (whole := path.with_name(f"{path.name}.whole{count or ''}")).exists():
+        count += 1
     source, target, name = (json.dumps(str(text), ensure_ascii=False) for text in (whole, path, key))
     code = f'import torch; torch.save(torch.load({source}, "cpu", weights_only=True)[{name}], {target})'
-    return f"mv -n {_quoted(path)} {_quoted(whole)} && {_python()} -c {shlex.quote(code)}"
+    return f"mv {_quoted(path)} {_quoted(whole)} && {_python()} -c {shlex.quote(code)}"
 
 
 def _python() -> str:
