@@ -182,6 +182,19 @@ def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monke
         olc.load("demo")
 
 
+@pytest.mark.parametrize(("dtype", "said"), [("float32", "weights are damaged"), ("bfloat16", "try --dtype float32")])
+def test_logits_that_are_no_numbers_are_the_fault_of_the_weights_in_float32(tmp_model: Path, dtype: str, said: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(tmp_model / "model.safetensors")
+    state["lm_head.weight"][3] = math.nan
+    save_file(state, tmp_model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(olc.OlcError) as caught:
+        olc.load(str(tmp_model), dtype=dtype, device="cpu", progress=False).complete(PROMPT)
+    assert caught.value.code == "non_finite_logits"
+    assert said in caught.value.remedy
+
+
 def test_the_demo_model_says_that_nothing_was_chosen(caplog: pytest.LogCaptureFixture) -> None:
     assert repr(olc.load(progress=False)).startswith("<olc model demo: ")
     assert "no model chosen" in caplog.text

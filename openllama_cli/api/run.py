@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.api.results import Completion
-from openllama_cli.errors import UsageError
+from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
 
@@ -101,11 +101,17 @@ class Run:
         from openllama_cli.generation.text.stream import stream
 
         self.timings = Timings(self.model.load_seconds, len(self._prompts[0].tokens) if self._prompts else 0)
-        with closing(stream(self._engine, self.model.tokenizer, self._prompts)) as steps:
-            for step in steps:
-                self.timings.add(step)
-                self.rows[step.row].add(step)
-                yield step
+        try:
+            with closing(stream(self._engine, self.model.tokenizer, self._prompts)) as steps:
+                for step in steps:
+                    self.timings.add(step)
+                    self.rows[step.row].add(step)
+                    yield step
+        except GenerationError as error:
+            if error.code == "non_finite_logits" and str(self.model.loaded.dtype) == "torch.float32":
+                remedy = f"{self.model.loaded.folder.name} runs in float32 already, so its weights are damaged: get them again"
+                raise GenerationError(error.cause, remedy, code=error.code) from error
+            raise
 
     def finish(self) -> "Run":
         """Run to the end."""

@@ -16,7 +16,7 @@ from openllama_cli.commands.shared.annotations import (
     tell_lacking,
     tell_notes,
 )
-from openllama_cli.commands.shared.options import file_option, svg_option
+from openllama_cli.commands.shared.options import file_option, pair_option, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import missing, read_prompt
 from openllama_cli.errors import OlcError, UsageError
@@ -42,7 +42,7 @@ Examples:
 @click.argument("text", required=False)
 @file_option("Read the text from FILE, byte for byte; - is stdin.")
 @click.option("--only", metavar="KINDS", show_default="all except vectors", help=f"Comma-separated: any of {', '.join(KINDS)}.")
-@click.option("--similar", nargs=2, metavar="A B", help="Similarity of two words or sentences, by their word vectors.")
+@pair_option("--similar", metavar="A B", help="Similarity of two words or sentences, by their word vectors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the shape of spaCy's Doc.to_json.")
 @svg_option("Save a picture of the dependencies, or of the entities with --only entities.")
 @pipeline_options

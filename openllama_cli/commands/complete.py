@@ -14,6 +14,7 @@ from openllama_cli.commands.shared.options import (
     file_option,
     model_options,
     number_option,
+    pair_option,
     sampling_options,
     template_option,
 )
@@ -42,7 +43,7 @@ Examples:
 @click.argument("prompt", required=False)
 @file_option("File with the prompt, all of it, byte for byte; - is stdin.")
 @template_option("Prompt template to fill: qa, classify, summarize, …")
-@click.option("-p", "values", nargs=2, multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
+@pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
 @escape_option("PROMPT and --stop")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
 @click.option(

@@ -65,19 +65,21 @@ def choose(model: str | None) -> tuple[str, ChosenBy]:
 
 
 def from_address(name: str) -> str:
-    """The Hub id in a pasted address, such as https://huggingface.co/org/name/tree/main; any other name as it is.
+    """The Hub id in a pasted address, such as https://huggingface.co/org/name/tree/main or org/name.git; any other name as it
+    is.
 
     Raises UsageError for an address of something else on the Hub, or of a revision, which is --revision's to name.
     """
     found = _ADDRESS.match(name)
     mirror = f"{hub_endpoint()}/"
     if found is None and not name.startswith(mirror):
-        return name
+        cloned = name.endswith(".git") and _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+        return name.removesuffix(".git") if cloned else name
     rest = name[found.end() if found is not None else len(mirror) :]
     parts = [part for part in re.split("[?#]", rest)[0].split("/") if part]
     if parts[:1] == ["models"]:
         del parts[0]
-    repo_id = "/".join(parts[:2])
+    repo_id = "/".join(parts[:2]).removesuffix(".git")  # as git clones it; no id on the Hub ends so
     if (parts[:1] and parts[0] in _NOT_MODELS) or not _HUB_ID.fullmatch(repo_id):
         raise UsageError(f"{name} is not the address of a model on the Hub", "give its id: organization/name")
     revision = "main"

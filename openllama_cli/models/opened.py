@@ -71,10 +71,21 @@ def check_context(opened: OpenedModel, prompt_tokens: int, max_tokens: int) -> N
         return
     room = context - prompt_tokens
     sum_ = f"; with --max-tokens {max_tokens} that is {prompt_tokens + max_tokens}" if max_tokens else ""
-    needed = prompt_tokens + max_tokens - context
+
+    def shorter_by(count: int) -> str:
+        return f"shorten the prompt by at least {count} token{'s' * (count != 1)}"
+
+    if room > 0:
+        remedy = f"use --max-tokens {room} or less"
+    elif max_tokens + 1 < context:
+        remedy = shorter_by(prompt_tokens + max_tokens - context)
+    elif context > 2:  # beside so many new tokens no prompt has room
+        remedy = f"{shorter_by(1 - room)} and lower --max-tokens to what is then left"
+    else:
+        remedy = "use a model with a larger context"
     raise UsageError(
         f"the prompt has {prompt_tokens} tokens{sum_}, but {name} has a context of {context}",
-        f"use --max-tokens {room} or less" if room > 0 else f"shorten the prompt by at least {needed} tokens",
+        remedy,
         code="context_length_exceeded",
     )
 

@@ -1,5 +1,6 @@
 """Shell lines that turn a file into what olc reads: they work as they are typed, with what is installed here."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -57,6 +58,16 @@ def to_newlines(path: Path) -> str:
     """The line that ends lines with LF instead of CR."""
     source, target = files(path, "lf")
     return rf"tr '\r' '\n' < {source} > {target}"
+
+
+def to_state_dict(path: Path, key: str) -> str:
+    """The line that leaves of a file of torch.save one entry, under the file's name; the whole file stays beside it."""
+    count = 0
+    while (whole := path.with_name(f"{path.name}.whole{count or ''}")).exists():
+        count += 1
+    source, target, name = (json.dumps(str(text), ensure_ascii=False) for text in (whole, path, key))
+    code = f'import torch; torch.save(torch.load({source}, "cpu", weights_only=True)[{name}], {target})'
+    return f"mv {_quoted(path)} {_quoted(whole)} && {_python()} -c {shlex.quote(code)}"
 
 
 def _python() -> str:

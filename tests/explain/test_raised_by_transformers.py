@@ -42,7 +42,7 @@ def test_arguments_of_generate(model: Any) -> None:
     ids = torch.tensor([[1, 5]])
     assert first(lambda: model.generate(ids, token_type_ids=torch.zeros_like(ids))) == "token_type_ids"
     assert first(lambda: model.generate(ids, temperature=0.0, do_sample=True, max_new_tokens=1)) == "zero_temperature"
-    assert first(lambda: model.generate(ids.repeat(1, 20), max_length=10)) == "context_too_long"
+    assert first(lambda: model.generate(ids.repeat(1, 20), max_length=10)) == "max_length_of_prompt"
     assert first(lambda: model.generate(ids, do_sample=False, num_return_sequences=3)) == "several_greedy_texts"
     assert first(lambda: model.model.generate(ids)) == "no_language_model_head"
 

@@ -190,6 +190,8 @@ def test_default_is_remembered_replaced_and_forgotten(tmp_path: Path, monkeypatc
         "https://hf.co/org/name",
         "huggingface.co/org/name",
         "hf://org/name",
+        "org/name.git",
+        "https://huggingface.co/org/name.git",
         "HTTPS://HuggingFace.co/models/org/name",
         "https://huggingface.co/org/name/discussions/3",
     ],

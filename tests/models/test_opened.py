@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.errors import UsageError
 from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.checkpoint.safetensors_files import read_safetensors_header
 from openllama_cli.models.checkpoint.torch_files import read_torch_header
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.model_files import read_object, write_json
-from openllama_cli.models.opened import open_model
+from openllama_cli.models.opened import check_context, open_model
 from openllama_cli.models.quantize import load as quantize_load  # noqa: F401  # Imported before its names are replaced.
 from openllama_cli.models.spec import ModelSpec
-from tests.support.models.tiny_models import WRITERS
+from tests.support.models.tiny_models import WRITERS, change_config
 
 
 @pytest.fixture
@@ -87,6 +88,26 @@ def test_every_file_is_parsed_once(
     found = {file.name: parsed[file] for file in folder.iterdir() if file.name.endswith(weights)}
     assert found == dict.fromkeys(found, 1)
     assert parsed[folder / "config.json"] + parsed[folder / "params.json"] == 1
+
+
+@pytest.mark.parametrize(
+    ("context", "max_tokens", "remedy"),
+    [
+        (16, 10, "use --max-tokens 7 or less"),
+        (9, 5, "shorten the prompt by at least 5 tokens"),
+        (9, 16, "shorten the prompt by at least 1 token and lower --max-tokens"),
+        (2, 16, "use a model with a larger context"),
+    ],
+)
+def test_a_text_that_does_not_fit_is_told_with_what_can_be_done(
+    tmp_path: Path, context: int, max_tokens: int, remedy: str
+) -> None:
+    folder = WRITERS["safetensors"](tmp_path / "model")
+    change_config(folder, max_position_embeddings=context)
+    with pytest.raises(UsageError) as refused:
+        check_context(open_model(ModelSpec(str(folder))), 9, max_tokens)
+    assert refused.value.code == "context_length_exceeded"
+    assert refused.value.remedy.startswith(remedy)
 
 
 def test_what_lies_beside_a_model_and_is_not_applied_is_named(tmp_path: Path) -> None:

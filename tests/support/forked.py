@@ -9,6 +9,7 @@ is one for all workers of pytest-xdist.
 """
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import gc
@@ -87,7 +88,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # It has just ended, and its keeper has not told yet.
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

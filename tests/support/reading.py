@@ -23,5 +23,6 @@ def read_object(folder: Path, fields: Any, settings: RowSettings | None = None) 
 
 def code_of(row: Row) -> str | None:
     """The code of a row's error; checks that a row has either an error or all that a run needs."""
-    assert (row.error is None) == (row.sampling is not None) == (row.prompt is not None or row.tokens is not None)
+    assert (row.error is None) == (row.sampling is not None)
+    assert row.error is not None or row.prompt is not None or row.tokens is not None
     return None if row.error is None else row.error.code

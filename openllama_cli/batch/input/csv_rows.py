@@ -5,6 +5,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,19 +16,36 @@ from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
+    check_text,
     default_id,
     error_row,
+    kept_prompt,
     names,
     not_utf8,
     render,
 )
 from openllama_cli.errors import UsageError
 
+_HEAD = 1 << 16
 # Lines of one record: each costs memory beyond its bytes until the record is complete.
 _MAX_LINES = 100_000
 
 # A record: the line on which it begins, from 1, and its values or what is wrong with it.
 Record = tuple[int, list[str] | RowError]
+
+
+def delimiter_of(file: "BufferedReader[FileIO]", suffixed: str) -> str:
+    """What separates the columns of a file, by its header: a semicolon where a comma finds one column only, as Excel writes CSV
+    in much of Europe. suffixed: what the file's format says."""
+    if suffixed != ",":
+        return suffixed
+    lines = file.peek(_HEAD)[:_HEAD].splitlines()
+    header = next((line.decode(errors="replace") for line in lines if line.strip()), "")
+    try:
+        columns = next(csv.reader([header]), [])
+    except csv.Error:
+        return suffixed
+    return ";" if len(columns) == 1 and ";" in columns[0] else suffixed
 
 
 def read_records(file: BinaryIO, delimiter: str, limit: int) -> Iterator[Record]:
@@ -160,9 +178,11 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
     for name in needed:
         if name not in columns:
             whose = "" if settings.template is None else f", which template {settings.template.name} needs"
+            # A name in another case is no column, as it is no field of JSON.
+            meant = next((column for column in columns if column.lower() == name.lower()), None)
             raise UsageError(
-                f"{path} has no column {name!r}{whose}; {names(columns)}",
-                _remedy(columns, delimiter, settings),
+                f"{path} has no column {name!r}{whose}; {names(columns) if meant is None else f'did you mean {meant!r}?'}",
+                _remedy(columns, delimiter, settings) if meant is None else f"rename the column {meant} to {name}",
                 code="no_column",
             )
     return _uses(path, columns, settings)
@@ -195,7 +215,7 @@ def _uses(path: Path, columns: Sequence[str], settings: RowSettings) -> Columns:
 def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
     if columns[0].startswith("{"):
         return "for JSON Lines, use --format jsonl"
-    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "save it as comma-separated"}.items():
+    for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "use --format csv"}.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             return f"its columns are separated by {'a tab' if other == chr(9) else other!r}: {remedy}"
     return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")
@@ -219,7 +239,11 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
         options = read_options(given, settings) if given else RowOptions(settings.sampling)
-        prompt = fields["prompt"] if settings.template is None else render(settings.template, fields)
-        return row_with(options, settings, index, line, custom_id, prompt, carried=carried)
+        return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried)
     except RowError as error:
-        return error_row(index, line, error, custom_id=custom_id, carried=carried)
+        prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
+        return error_row(index, line, error, custom_id=custom_id, prompt=prompt, carried=carried)
+
+
+def _prompt(fields: dict[str, str], settings: RowSettings) -> str:
+    return check_text(fields["prompt"] if settings.template is None else render(settings.template, fields), "prompt")

@@ -15,9 +15,11 @@ from openllama_cli.batch.input.rows import (
     check_text,
     default_id,
     error_row,
+    kept_prompt,
     kind,
     names,
     render,
+    shown,
     text_of,
 )
 
@@ -41,13 +43,15 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
             custom_id = _custom_id(index, fields.get("custom_id"))
             return _openai_row(index, line.number, custom_id, fields, settings)
         id_field = _id_field(fields, settings, variables)
-        carried = _carried(fields, line.number, id_field, settings, variables)
+        carried, too_deep = _carried(fields, id_field, settings, variables)
         custom_id = _custom_id(index, fields.get(id_field))
+        if too_deep:
+            raise RowError("invalid_json", f"line {line.number} is nested too deeply")
         options = read_options(fields, settings, variables=variables)
-        prompt = _prompt(fields) if settings.template is None else render(settings.template, fields)
-        return row_with(options, settings, index, line.number, custom_id, prompt, carried=carried)
+        return row_with(options, settings, index, line.number, custom_id, _prompt(fields, settings), carried=carried)
     except RowError as error:
-        return error_row(index, line.number, error, custom_id=custom_id, openai=openai, carried=carried)
+        prompt = None if openai else kept_prompt(error, lambda: _prompt(fields, settings))
+        return error_row(index, line.number, error, custom_id=custom_id, prompt=prompt, openai=openai, carried=carried)
 
 
 def _id_field(fields: Mapping[str, Any], settings: RowSettings, variables: tuple[str, ...]) -> str:
@@ -59,14 +63,16 @@ def _id_field(fields: Mapping[str, Any], settings: RowSettings, variables: tuple
 
 
 def _carried(
-    fields: Mapping[str, Any], line: int, id_field: str, settings: RowSettings, variables: tuple[str, ...]
-) -> dict[str, Any]:
+    fields: Mapping[str, Any], id_field: str, settings: RowSettings, variables: tuple[str, ...]
+) -> tuple[dict[str, Any], bool]:
+    """What goes through to OUTPUT, but for what is nested too deeply; and whether something is."""
     used = {id_field, *variables, *(() if settings.template is not None else ("prompt",))}
     used.update(name for name in fields if name not in variables and meaning(name) is not None)
     carried = settings.carry.of(fields, used)
-    if any(isinstance(value, list | dict) and _too_deep(value) for value in carried.values()):
-        raise RowError("invalid_json", f"line {line} is nested too deeply")
-    return carried
+    deep = [name for name, value in carried.items() if isinstance(value, list | dict) and _too_deep(value)]
+    for name in deep:
+        del carried[name]
+    return carried, bool(deep)
 
 
 def _too_deep(value: Any) -> bool:
@@ -127,7 +133,11 @@ def _custom_id(index: int, given: Any) -> str:
     return check_text(given, "custom_id")
 
 
-def _prompt(fields: Mapping[str, Any]) -> str:
+def _prompt(fields: Mapping[str, Any], settings: RowSettings) -> str:
+    return check_text(_text(fields) if settings.template is None else render(settings.template, fields), "prompt")
+
+
+def _text(fields: Mapping[str, Any]) -> str:
     prompt = fields.get("prompt")
     if prompt is None:
         what = "prompt is null; give a string" if "prompt" in fields else f"the row has no 'prompt'; {names(fields)}"
@@ -154,7 +164,7 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields["body"]
     if method != "POST" or url != _URL:
         hint = "; base models complete a prompt and have no chat messages" if isinstance(url, str) and "chat" in url else ""
-        raise RowError("unsupported_endpoint", f"{method!r} {url!r} is not available, only 'POST' {_URL!r}{hint}")
+        raise RowError("unsupported_endpoint", f'{shown(method)} {shown(url)} is not available, only "POST" "{_URL}"{hint}')
     if not isinstance(body, dict):
         raise RowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
     if settings.template is not None:

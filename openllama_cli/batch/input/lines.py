@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ class Line:
 
 
 def check_input(path: Path) -> None:
-    """Raise UsageError for a path that does not exist. Nothing is opened: a pipe can be read only once."""
+    """Raise UsageError for a path that does not exist or is a folder. Nothing is opened: a pipe can be read only once."""
     try:
-        path.stat()
+        mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
 
 
 def _cannot_read(path: Path, error: Exception) -> UsageError:
@@ -41,7 +44,7 @@ def _cannot_read(path: Path, error: Exception) -> UsageError:
 
 
 @contextmanager
-def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator[BinaryIO]:
+def open_input(path: Path, on_bytes: Callable[[memoryview], object] | None = None) -> Iterator["io.BufferedReader[io.FileIO]"]:
     """The file, past its byte order mark if it has one.
 
     on_bytes: called with the file's bytes in order as they are read, such as a hash's `update`.

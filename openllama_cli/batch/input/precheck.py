@@ -69,7 +69,8 @@ class InputSummary:
     rows: all of them, wrong ones too. sha256: of the file's bytes. longest_prompt_bytes: of prompts that are text (UTF-8,
     template applied); longest_prompt_tokens: of those that are token ids. errors: code → rows that are wrong in that way.
     carries: whether a row has fields that go through to OUTPUT. rows_sha256: of all that is in the rows, whatever the file's
-    bytes; beginning: of the first rows, as many as `precheck` was asked for.
+    bytes; beginning: of the first rows, as many as `precheck` was asked for. encoding: what the file most likely is, where
+    rows are not UTF-8 and no other one has letters beyond ASCII. empty: prompts that are empty.
     """
 
     rows: int
@@ -80,6 +81,8 @@ class InputSummary:
     carries: bool = False
     rows_sha256: str = ""
     beginning: str | None = None
+    encoding: str | None = None
+    empty: int = 0
 
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: int | None = None) -> InputSummary:
@@ -92,7 +95,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     """
     head = _head(path)
     digest, contents, begun = hashlib.sha256(), hashlib.sha256(), None
-    rows = longest_bytes = longest_tokens = 0
+    rows = longest_bytes = longest_tokens = empty = 0
     errors: Counter[str] = Counter()
     first_error: Row | None = None
     ids = SeenIds()
@@ -111,6 +114,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
             errors[row.error.code] += 1
             first_error = first_error or row
         elif row.prompt is not None:
+            empty += not row.prompt
             ascii_only = row.prompt.isascii()
             valid = valid or not ascii_only
             size = len(row.prompt) if ascii_only else len(row.prompt.encode())
@@ -119,20 +123,20 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
             longest_tokens = max(longest_tokens, len(row.tokens))
     if rows == 0:
         raise UsageError(f"{path} has no rows", "give at least one prompt", code="no_rows")
-    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head, valid)
+    encoding = convert.narrow_encoding(_bytes(path)) if errors["invalid_utf8"] and not valid else None
+    _refuse_what_cannot_be_meant(path, fmt, rows, errors, first_error, head, encoding)
     _refuse_duplicates(path, fmt, settings, ids)
     absent = settings.carry.names - carried - {"prompt", "custom_id"}
     if absent and not errors:
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")
-    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, contents.hexdigest(), begun)
+    digests = contents.hexdigest(), begun
+    return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, *digests, encoding, empty)
 
 
 def _head(path: Path) -> bytes:
     """How the file begins, past its byte order mark."""
     check_input(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "name a file of prompts: .txt, .jsonl, .csv or .tsv")
     if not path.is_file():
         raise UsageError(
             f"{path} is not a regular file, and it has to be read twice", "pipe it in: olc batch - --format FORMAT"
@@ -162,19 +166,19 @@ def _without_newline(path: Path) -> bool:
 
 
 def _refuse_what_cannot_be_meant(
-    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes, valid: bool
+    path: Path, fmt: FormatName, rows: int, errors: Counter[str], first: Row | None, head: bytes, encoding: str | None
 ) -> None:
     """A row that is wrong is an error row; where all are wrong in the same way, the file or the command is.
 
-    valid: whether a row has letters beyond ASCII that are UTF-8.
+    encoding: what the file most likely is, if it is not UTF-8.
     """
     if first is None or first.error is None:
         return
     code, message = first.error.code, first.error.message
     if code in _REMEDIES and errors[code] == rows:
         raise UsageError(f"none of the {rows} rows can be run; the first: {message}", _REMEDIES[code], code=code)
-    if code == "invalid_utf8" and not valid and (errors[code] == rows or errors[code] >= _NOT_BY_CHANCE):
-        remedy = f"convert it; if it is Western European: {convert.to_utf8(path, convert.narrow_encoding(_bytes(path)))}"
+    if code == "invalid_utf8" and encoding is not None and (errors[code] == rows or errors[code] >= _NOT_BY_CHANCE):
+        remedy = f"convert it; if it is Western European: {convert.to_utf8(path, encoding)}"
         raise UsageError(
             f"{path} is not UTF-8, in {errors[code]} of {rows} rows; the first: {message}", remedy, code="not_text"
         )

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from openllama_cli.batch.input.csv_rows import columns_of, csv_row, read_records
+from openllama_cli.batch.input.csv_rows import columns_of, csv_row, delimiter_of, read_records
 from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
 from openllama_cli.batch.input.lines import Line, open_input, read_lines
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, default_id, error_row, render, text_of
@@ -65,7 +65,7 @@ def read_rows(
         elif fmt == "jsonl":
             records, row_of = read_objects(file, limit), partial(jsonl_row, settings)
         else:
-            delimiter = "," if fmt == "csv" else "\t"
+            delimiter = delimiter_of(file, "," if fmt == "csv" else "\t")
             records = read_records(file, delimiter, limit)
             if (header := next(records, None)) is None:
                 return

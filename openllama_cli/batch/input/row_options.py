@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import INTEGERS, SamplingConfig
 
+# What pandas writes for a value that is missing.
+_MISSING = ("NaN", "nan")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+# As Excel writes it where semicolons separate columns. Not read: elsewhere 1,000 is a thousand.
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 
 
 class RowOptions(NamedTuple):
@@ -47,20 +53,21 @@ def read_options(
         elif value is not None:
             if means.name in own:
                 raise RowError("bad_option", f"{means.name} is given twice, under two names")
-            own[means.name] = value
+            own[means.name] = _value(means.name, value)
     echo = own.pop(ECHO, False)
     if not isinstance(echo, bool):
-        raise RowError("bad_option", f"echo is {echo!r}; give true or false")
+        raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
     if not own:
         return RowOptions(settings.sampling, echo=echo)
     if "stop" in own:
         _check_stop(own["stop"])
     try:
-        sampling = SamplingConfig.from_given({**settings.defaults, **own})
+        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown)
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
-        remedy = re.sub(r"--([a-z-]+)", _as_field, error.remedy)
+        remedy = re.sub(r"--stop '(.*)'", r'"stop": "\1"', error.remedy)  # as JSON, not as a shell, has it
+        remedy = re.sub(r"--([a-z-]+)", _as_field, remedy)
         raise RowError("bad_option", f"{cause}; {remedy}") from None
     except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
@@ -102,8 +109,11 @@ def typo(name: str, meant: str, *, openai: bool = False) -> str:
 
 
 def cell_value(option: str, text: str) -> Any:
-    """What a cell of a table means as the value of an option; None where it is empty. What is no number stays a text."""
+    """What a cell of a table means as the value of an option; None where it is empty or pandas's NaN. What is no number stays
+    a text."""
     stripped = text.strip()
+    if stripped in _MISSING:
+        return None
     if option == "stop":
         return _texts(stripped) if stripped.startswith("[") else text or None
     if not stripped:
@@ -113,6 +123,25 @@ def cell_value(option: str, text: str) -> Any:
     if _INTEGER.fullmatch(stripped):
         return int(stripped)
     return float(stripped) if _NUMBER.fullmatch(stripped) and math.isfinite(float(stripped)) else stripped
+
+
+def _value(option: str, value: Any) -> Any:
+    """An option's value as it was given, but for a whole float where an integer is wanted: pandas writes 5 as 5.0 where others
+    of the column are missing.
+
+    Raises RowError for a number, true or false in quotes, and for one with a decimal comma.
+    """
+    if option in INTEGERS and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if option != "stop" and isinstance(value, str):
+        meant = cell_value(option, value)
+        if isinstance(meant, bool) if option == ECHO else type(meant) in (int, float):
+            raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
+        if option not in (*INTEGERS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
+            raise RowError(
+                "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
+            )
+    return value
 
 
 def _texts(text: str) -> Any:
@@ -127,15 +156,17 @@ def _texts(text: str) -> Any:
 
 def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai: bool) -> None:
     harmless, remedy = UNSUPPORTED[name]
-    # Types are compared too: True equals 1 in Python.
-    if value is None or any(type(value) is type(allowed) and value == allowed for allowed in harmless):
+    # True equals 1 in Python.
+    if value is None or any(isinstance(value, bool) is isinstance(allowed, bool) and value == allowed for allowed in harmless):
         return
     if name == "model":
         if openai or value == settings.model:
             return  # OpenAI's requests have to name one; the answer names the one that it is from
-        raise RowError("unsupported_option", f"model is {value!r}; {remedy}, and keep the field as data: --carry all,model")
+        raise RowError(
+            "unsupported_option", f"model is {shown(value)}; {remedy}, and keep the field as data: --carry all,model"
+        )
     keep = "" if openai else f", or keep it as data: --carry {shlex.quote(f'all,{name}')}"
-    raise RowError("unsupported_option", f"{name} is {value!r}, which olc does not have; {remedy}{keep}")
+    raise RowError("unsupported_option", f"{name} is {shown(value)}, which olc does not have; {remedy}{keep}")
 
 
 def _as_field(flag: re.Match[str]) -> str:

@@ -1,6 +1,7 @@
 """One row of a batch's input, whatever file it came from; a row that is wrong carries its error instead of a prompt."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +38,7 @@ class Row:
 
     index: place among the rows of the input, from 0.
     custom_id: the row's own, else "row-{index}".
-    prompt: the text, template applied; None where the prompt is token ids or the row is wrong.
+    prompt: the text, template applied; None where the prompt is token ids, or cannot be read of a row that is wrong.
     tokens: the prompt as token ids. A reader fills them in where the input gives ids (OpenAI lines only; at least one, used
         as they are, without a BOS added), the runner for every row that it is about to run.
     sampling: the command's defaults with the row's own options over them; None where the row is wrong.
@@ -98,6 +99,7 @@ def error_row(
     error: RowError,
     *,
     custom_id: str | None = None,
+    prompt: str | None = None,
     openai: bool = False,
     carried: Mapping[str, Any] | None = None,
 ) -> Row:
@@ -107,7 +109,17 @@ def error_row(
         message = message[: _MAX_MESSAGE - 1] + "…"
     custom_id = default_id(index) if custom_id is None else custom_id
     # A new error: the one that was raised holds the frames that it went through.
-    return Row(index, custom_id, openai=openai, error=RowError(error.code, message), line=line, carried=carried or {})
+    return Row(index, custom_id, prompt, openai=openai, error=RowError(error.code, message), line=line, carried=carried or {})
+
+
+def kept_prompt(error: RowError, prompt: Callable[[], str]) -> str | None:
+    """The prompt of a row that is wrong elsewhere; None where the prompt itself is. prompt: reads it."""
+    if error.code == "template_error":  # rendering it again would fail again, which may take long
+        return None
+    try:
+        return prompt()
+    except RowError:
+        return None
 
 
 def default_id(index: int) -> str:
@@ -170,6 +182,18 @@ def names(fields: Iterable[str]) -> str:
     found = [repr(name) for name in fields]
     more = ", …" if len(found) > _NAMES_SHOWN else ""
     return f"it has {', '.join(found[:_NAMES_SHOWN])}{more}" if found else "it has no other fields"
+
+
+def shown(value: Any) -> str:
+    """A value of the input in a message, as JSON writes it."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode()
+    except RecursionError:
+        return kind(value)
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def kind(value: Any) -> str:

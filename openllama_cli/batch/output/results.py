@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # What OpenAI answers a request that cannot be run.
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
-_ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
+# Of a row's errors, those that are no fault of the row, and those of them that may not happen again.
+ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
+MAY_PASS = frozenset({"out_of_memory", "worker_lost"})
 
 # Rows annotated together, and how long the first of them may wait. A crash costs no more than these.
 MOST_ROWS = 32
@@ -147,7 +149,7 @@ def failure(row: Row, code: str, message: str) -> Result:
     error = {"code": code, "message": message}
     if not row.openai:
         return Result(row.index, code, _document(row, None, None, None, error) | dict(row.carried))
-    status = _SERVER_ERROR if code in _ENDED_BY_US else _BAD_REQUEST
+    status = _SERVER_ERROR if code in ENDED_BY_US else _BAD_REQUEST
     body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     return Result(row.index, code, _openai_document(row, status, body, error))
 

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -27,6 +27,9 @@ from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.streams import is_terminal, notice, out
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.input.precheck import InputSummary
 
 EXAMPLES = """\b
 Examples:
@@ -145,10 +148,13 @@ def command(
     )
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
-        raise UsageError("INPUT is stdin", "name its format and the output: --format jsonl -o answers.jsonl")
-    fmt = input_format(Path(source), format_name)
+        both = output is None and format_name is None
+        what = "its format and the output" if both else "the output" if output is None else "its format"
+        flags = [*(["--format txt"] if format_name is None else []), *(["-o answers.jsonl"] if output is None else [])]
+        raise UsageError("INPUT is stdin", f"name {what}: {' '.join(flags)}")
     if not from_stdin:
         check_input(Path(source))
+    fmt = input_format(Path(source), format_name)
     if output in ("-", "/dev/stdout"):
         if retry_errors or restart or json_progress:
             option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
@@ -197,9 +203,11 @@ def command(
                 batch_size=batch_size,
                 ray=ray_options,
                 annotate=annotator,
+                source=source,
                 spooled=path if from_stdin else None,
                 as_json=json_progress,
             )
+            _tell_empty(summary, fmt)
             if journal.counts.done < summary.rows:
                 digest = hashlib.sha256()
                 # Rows that were appended meanwhile are none of this run's; reading on to the end shows that they are there.
@@ -210,6 +218,12 @@ def command(
             write_output(journal, files.output)
             files.spool.unlink(missing_ok=True)
             batch.report(target)
+
+
+def _tell_empty(summary: "InputSummary", fmt: FormatName) -> None:
+    if summary.empty:
+        are = "prompt is" if summary.rows == 1 else f"prompts {'is' if summary.empty == 1 else 'are'}"
+        notice(f"olc: {summary.empty} of {summary.rows} {are} empty" + (", as blank lines are prompts" if fmt == "txt" else ""))
 
 
 def _changed(source: str, remedy: str) -> OlcError:
@@ -231,6 +245,8 @@ def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec
         header = batch_header(opened, spec, settings, fmt, summary)
         if options["annotate"] is not None:
             options["annotate"].open()
+        _tell_empty(summary, fmt)
+        options["source"] = source
         rows = RowStream(summary.rows, lambda line: out(line.decode()))
         batch = Batch(rows, summary, stop, opened, spec, settings, header, **options, spooled=None, as_json=False)
         digest = hashlib.sha256()

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from openllama_cli.annotation.documents import parse_kinds
 from openllama_cli.batch.input.rows import Row, RowSettings
-from openllama_cli.batch.output.results import Results
+from openllama_cli.batch.output.results import ENDED_BY_US, MAY_PASS, Results
 from openllama_cli.batch.ray.options import RayOptions
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.commands.shared.model import load_model
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.system.convert import to_utf8
 from openllama_cli.system.files import file_fingerprint
 from openllama_cli.terminal.streams import note, notice
 from openllama_cli.terminal.views.batch import BatchProgress
@@ -88,7 +89,8 @@ class Batch:
     """One run: rows of an input into a journal.
 
     header: of the journal. batch_size: None for as many rows as fit into memory. ray: None for the local engine. annotate:
-    annotates the rows, if that is asked for. spooled: the copy of stdin, if that is the input. as_json: progress for programs.
+    annotates the rows, if that is asked for. source: INPUT as it was named. spooled: the copy of stdin, if that is the input.
+    as_json: progress for programs.
     """
 
     journal: "Journal"
@@ -101,6 +103,7 @@ class Batch:
     batch_size: int | None
     ray: RayOptions | None
     annotate: RowAnnotator | None
+    source: str
     spooled: Path | None
     as_json: bool
 
@@ -145,10 +148,24 @@ class Batch:
         notice(f"{text} ({self._speed})" if self._speed else text)
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
-            remedy = f"their lines in {target.name} say why"
-            if self.journal.kept:
-                remedy += "; --retry-errors retries them; a corrected input needs --restart"
-            raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", remedy)
+            raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", self._remedy(target))
+
+    def _remedy(self, target: Path) -> str:
+        """What to do about rows that failed: a retry only for what may not happen again."""
+        by_code = self.journal.counts.by_code
+        remedies = [f"their lines in {target.name} say why"]
+        if self.journal.kept and MAY_PASS & set(by_code):
+            remedies.append(f"--retry-errors retries those with {' or '.join(sorted(MAY_PASS & set(by_code)))}")
+        name = "stdin" if self.source == "-" else self.source
+        if "invalid_utf8" in by_code and self.summary.encoding is not None:
+            encoding = self.summary.encoding
+            pipe = f"pipe it through iconv -f {encoding} -t UTF-8"
+            line = pipe if self.source == "-" else f"convert it; if it is Western European: {to_utf8(Path(name), encoding)}"
+            remedies.append(f"{name} is not UTF-8: {line}")
+        elif set(by_code) - ENDED_BY_US:
+            again = " and run all again with --restart" if self.journal.kept else ""
+            remedies.append(f"correct the rows of {name}{again}, or run them alone, from a file of their own")
+        return "; ".join(remedies)
 
     @contextlib.contextmanager
     def _runner(self) -> "Iterator[Runner | RayRunner]":

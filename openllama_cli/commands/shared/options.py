@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.spec import ModelSpec, QuantizeName
 from openllama_cli.system.device import DtypeName
@@ -70,6 +71,24 @@ def number_option(
     """Add an option that is a whole number from `least` to `most`."""
     numbers = click.IntRange(least, most)
     return click.option(*names, type=numbers, default=default, show_default=True, metavar="N", help=help)
+
+
+def pair_option(*names: str, metavar: str, help: str, **settings: Any) -> Callable[[Command], Command]:
+    """Add an option of two values. metavar: their names. The name of another option is never taken for one of them."""
+
+    def check(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        options = {name for other in ctx.command.params if isinstance(other, click.Option) for name in other.opts}
+        pairs = () if value is None or ctx.resilient_parsing else value if parameter.multiple else (value,)
+        for pair in pairs:
+            for place, text in zip(metavar.split(), pair, strict=True):
+                if text.partition("=")[0] in options:
+                    needs = " and ".join(metavar.split())
+                    raise UsageError(
+                        f"{parameter.opts[0]} needs {needs}; {place} was {text!r}", f"give both: {names[0]} {metavar}"
+                    )
+        return value
+
+    return click.option(*names, nargs=2, metavar=metavar, help=help, callback=check, **settings)
 
 
 def model_options(function: Command) -> Command:

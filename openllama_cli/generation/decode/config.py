@@ -1,7 +1,7 @@
 """How tokens are chosen and when a row ends: one frozen config that validates itself; the defaults of the program."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -56,37 +56,37 @@ class SamplingConfig:
         return self.temperature < _GREEDY_TEMPERATURE
 
     @classmethod
-    def from_given(cls, given: Mapping[str, Any]) -> "SamplingConfig":
+    def from_given(cls, given: Mapping[str, Any], *, shown: Callable[[Any], str] = repr) -> "SamplingConfig":
         """Build from the options that were given; a sampling option without a temperature sets it to 1.0.
 
-        Raises UsageError for an unknown name or a value of the wrong type.
+        shown: how messages write a value. Raises UsageError for an unknown name or a value of the wrong type.
         """
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name not in _KINDS:
                 raise UsageError(f"unknown sampling option {name!r}", f"use one of {', '.join(sorted(_KINDS))}")
-            values[name] = _typed(name, value, _KINDS[name])
+            values[name] = _typed(name, value, _KINDS[name], shown)
         if "temperature" not in values and any(name in values for name in _IMPLIES_SAMPLING):
             values["temperature"] = 1.0
         return cls(**values)
 
 
 # Computed once, since a batch builds a config for each row that has options of its own.
-_INTEGERS = ("max_tokens", "top_k", "seed", "logprobs")
+INTEGERS = ("max_tokens", "top_k", "seed", "logprobs")
 _KINDS: dict[str, type] = {
-    field.name: int if field.name in _INTEGERS else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
+    field.name: int if field.name in INTEGERS else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
 }
 
 
-def _typed(name: str, value: Any, kind: type) -> Any:
+def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> Any:
     flag = "--" + name.replace("_", "-")
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"{flag} is {value!r}", "give a string or a list of strings")
+            raise UsageError(f"{flag} is {shown(value)}", 'give a string or a list of strings, such as ["Q:", "END"]')
         return tuple(texts)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise UsageError(f"{flag} is {value!r}", f"give {'an integer' if kind is int else 'a number'}")
+        raise UsageError(f"{flag} is {shown(value)}", f"give {'an integer' if kind is int else 'a number'}")
     try:
         return kind(value)
     except OverflowError as error:

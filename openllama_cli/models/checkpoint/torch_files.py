@@ -20,6 +20,7 @@ from openllama_cli.models.checkpoint.stored import ITEM_SIZE, StoredBytes, Tenso
 from openllama_cli.models.checkpoint.stored_pickle import LONGEST_PICKLE, PickledTensor, UnknownNameError, read_pickle
 from openllama_cli.models.model_files import brief, damaged, is_there, parsing
 from openllama_cli.models.stand_ins import refuse_stand_in
+from openllama_cli.system.convert import to_state_dict
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # What torch reads besides data.pkl and data/N, and the bytes that it takes for right (torch/csrc, inline_container.h).
@@ -149,9 +150,19 @@ def _state(file: Path, content: bytes) -> dict[str, PickledTensor]:
     ):
         raise ModelError(
             f"{file} does not hold a plain dict of tensors",
-            "olc reads state dicts, as in pytorch_model.bin; extract the weights from a training checkpoint first",
+            f"olc reads state dicts, as in pytorch_model.bin; {_extraction(file, state)}",
         )
     return state
+
+
+def _extraction(file: Path, state: object) -> str:
+    """What to do about a file with a state dict somewhere inside, such as a training checkpoint's."""
+    entries = state.items() if isinstance(state, dict) else ()
+    for key, value in entries:
+        inner = value.values() if isinstance(value, dict) else ()
+        if isinstance(key, str) and inner and all(isinstance(tensor, PickledTensor) for tensor in inner):
+            return f"take the weights out of its entry {brief(key)}: {to_state_dict(file, key)}"
+    return "extract the weights from a training checkpoint first"
 
 
 def _begin(stream: BinaryIO, entry: zipfile.ZipInfo) -> int:

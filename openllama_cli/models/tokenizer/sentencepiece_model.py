@@ -16,7 +16,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
-from openllama_cli.models.tokenizer.settings import AddedToken, Settings, read_settings, refuse_clean_up, refuse_shifted
+from openllama_cli.models.tokenizer.settings import AddedToken, Settings, beyond, read_settings, refuse_clean_up, refuse_shifted
 
 # ModelProto.normalizer_spec with add_dummy_prefix (3), and with remove_extra_whitespaces (4), false. Protobuf merges a message
 # that comes twice, so that behind a model these change that setting alone.
@@ -52,7 +52,9 @@ class SentencePieceTokenizer(Tokenizer):
         self.local = not denormalizes
         self._size = len(self._pieces)
         self._folder = folder
-        self._added = self._added_tokens(settings, tokenizer_files.embedding_rows(folder, config_json))
+        rows = tokenizer_files.embedding_rows(folder, config_json)
+        self._added = self._added_tokens(settings, rows)
+        self.notes = beyond(settings, rows)
         self._names = {token: text for token, text in settings.names.items() if token >= self._size}
         self._names |= {one.id: one.content for one in settings.added if one.id >= self._size}
         self._legacy = settings.legacy if settings.legacy is not None else settings.tokenizer_class is None
@@ -60,7 +62,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.unk_id = _known(self._processor.unk_id())
         self.eos_ids = tokenizer_files.eos_ids(folder, config_json, _known(self._processor.eos_id()))
         if settings.add_eos:
-            self.notes = ("add_eos_token is true; olc leaves EOS out after a prompt, so that a completion can follow",)
+            self.notes += ("add_eos_token is true; olc leaves EOS out after a prompt, so that a completion can follow",)
 
     @property
     def vocab_size(self) -> int:

@@ -3,7 +3,7 @@ reads them. One table says which settings change results.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,18 @@ def read_settings(folder: Path) -> Settings:
         clean_up=bool(config.get("clean_up_tokenization_spaces")),
         clean_up_bpe=bool(config.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")),
     )
+
+
+def beyond(settings: Settings, rows: int, known: Collection[str] = ()) -> tuple[str, ...]:
+    """A note on added tokens that text would become in transformers, if their ids had rows in the model's embedding.
+
+    rows: of the embedding. known: contents that the tokenizer has itself.
+    """
+    found = [one for one in settings.added if one.id >= rows and one.content and not one.special and one.content not in known]
+    if not found:
+        return ()
+    few = ", ".join(f"{_short(one.content)} ({one.id})" for one in found[:3]) + ", …" * (len(found) > 3)
+    return (f"added tokens whose ids are beyond the model's {rows} embeddings stay plain text: {few}",)
 
 
 def refuse_clean_up(settings: Settings, model: str, folder: Path) -> None:

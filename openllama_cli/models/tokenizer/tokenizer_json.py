@@ -19,7 +19,7 @@ from openllama_cli.models.tokenizer.byte_pieces import byte_level_bytes, fallbac
 from openllama_cli.models.tokenizer.components import Description, describe, unreadable
 from openllama_cli.models.tokenizer.files import embedding_rows, eos_ids
 from openllama_cli.models.tokenizer.library import failures_as, within, without_panic_messages
-from openllama_cli.models.tokenizer.settings import Settings, read_settings, refuse_clean_up
+from openllama_cli.models.tokenizer.settings import Settings, beyond, read_settings, refuse_clean_up
 
 # A text takes a millisecond or so; only a regular expression that backtracks takes longer.
 _SECONDS, _CHARACTERS_PER_SECOND = 10.0, 100_000
@@ -41,18 +41,19 @@ class JsonTokenizer(Tokenizer):
         about = _describe(data, file)
         settings = read_settings(folder)
         with without_panic_messages(), failures_as(lambda error: unreadable(error, file)):
-            self._tokenizer = _load(data, settings, file, embedding_rows(folder, config_json))
+            self._tokenizer = _load(data, settings, file, rows := embedding_rows(folder, config_json))
         model = type(self._tokenizer.model).__name__
         refuse_clean_up(settings, model, folder)
         self.kind = f"tokenizers {model.lower()}"
         self.byte_level = "ByteLevel" in about.decoder
         self._byte_fallback = "ByteFallback" in about.decoder
         self._searches = about.searches
-        self._special = frozenset(token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special)
+        decoder = self._tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(token for token, added in decoder.items() if added.special)
         self.bos_id = _bos(about, file)
         self.unk_id = self._id(about.unk or settings.named.get("unk_token"))
         self.eos_ids = eos_ids(folder, config_json, self._id(settings.named.get("eos_token")))
-        self.notes = _notes(about, settings)
+        self.notes = _notes(about, settings) + beyond(settings, rows, [added.content for added in decoder.values()])
 
     @cached_property
     def vocab_size(self) -> int:

@@ -39,7 +39,15 @@ def test_columns_that_are_options_are_used_as_in_json_lines(tmp_path: Path) -> N
     assert (second.sampling, second.echo) == (SamplingConfig(), False)
     assert (code_of(third), code_of(fourth)) == ("bad_option", "unsupported_option")
     assert third.error is not None
-    assert "max_tokens is 'x'; give an integer" in third.error.message
+    assert 'max_tokens is "x"; give an integer' in third.error.message
+    assert [row.prompt for row in (first, second, third, fourth)] == ["one", "two", "three", "four"]
+
+
+def test_a_table_of_pandas_with_missing_values_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    table = "prompt,max_tokens,seed,stop,n\na,5.0,,nan,1.0\nb,NaN,7.0,END,\n"
+    first, second = read_text(tmp_path, ".csv", table)
+    assert (first.sampling, first.own_seed) == (SamplingConfig(5), False)
+    assert (second.sampling, second.own_seed) == (SamplingConfig(seed=7, temperature=1.0, stop=("END",)), True)
 
 
 def test_a_column_that_looks_like_an_option_is_refused_at_once(tmp_path: Path) -> None:
@@ -76,6 +84,13 @@ def test_columns_fill_the_variables_of_a_template(tmp_path: Path) -> None:
     assert rows[0].prompt == load_template("translate").render({"text": "Good morning.", "target": "French"})
     # An empty cell is an empty text, not a value left out.
     assert rows[1].prompt == load_template("translate").render({"text": "", "target": ""})
+
+
+def test_semicolons_separate_columns_where_the_header_has_no_comma(tmp_path: Path) -> None:
+    rows = read_text(tmp_path, ".csv", '\ufeff\ncustom_id;prompt;max_tokens\r\na;one, two;5\r\n"b";"three; four";\r\n')
+    assert [(row.custom_id, row.prompt) for row in rows] == [("a", "one, two"), ("b", "three; four")]
+    assert rows[0].sampling == SamplingConfig(5)
+    assert prompts(read_text(tmp_path, ".csv", "prompt,a;b\none;two,3\n")) == ["one;two"]
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
@@ -137,7 +152,9 @@ def test_a_field_may_be_as_long_as_the_limit_allows(tmp_path: Path) -> None:
     ("suffix", "header", "said", "remedy"),
     [
         (".csv", "custom_id,text", "no column 'prompt'; it has 'custom_id', 'text'", "-t NAME"),
-        (".csv", "custom_id;prompt", "no column 'prompt'", "';'"),
+        (".tsv", "custom_id;prompt", "no column 'prompt'", "';': use --format csv"),
+        (".csv", "id,Prompt", "no column 'prompt'; did you mean 'Prompt'?", "rename the column Prompt to prompt"),
+        (".csv", '"custom_id;prompt"', "no column 'prompt'", "rename"),
         (".csv", "custom_id\tprompt", "no column 'prompt'", "--format tsv"),
         (".tsv", "custom_id,prompt", "no column 'prompt'", "--format csv"),
         (".csv", '{"prompt": "x"}', "no column 'prompt'", "--format jsonl"),

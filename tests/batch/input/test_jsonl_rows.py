@@ -74,6 +74,19 @@ def test_an_error_row_keeps_its_id(tmp_path: Path) -> None:
     assert read_object(tmp_path, {"custom_id": "mine", "prompt": 7}).custom_id == "mine"
 
 
+def test_an_error_row_keeps_its_prompt_and_its_other_fields(tmp_path: Path) -> None:
+    row = read_object(tmp_path, {"id": 5, "prompt": "The largest animal is", "max_tokens": "5", "label": 1})
+    assert (code_of(row), row.prompt, row.custom_id) == ("bad_option", "The largest animal is", "5")
+    assert row.carried == {"label": 1}
+    row = read_object(tmp_path, {"word": "Hi", "seed": "x"}, RowSettings(GREETING))
+    assert (code_of(row), row.prompt) == ("bad_option", "Hi you!")
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    row = read_object(tmp_path, {"id": "a", "prompt": "x", "label": 1, "deep": deep})
+    assert (code_of(row), row.prompt, row.custom_id, row.carried) == ("invalid_json", "x", "a", {"label": 1})
+
+
 def test_blank_lines_are_no_rows_but_count_as_lines(tmp_path: Path) -> None:
     rows = read_text(tmp_path, ".jsonl", '\n{"prompt": "a"}\r\n \t\r\n\n{"prompt": "b"}\n\n')
     assert [(row.index, row.prompt, row.line) for row in rows] == [(0, "a", 2), (1, "b", 5)]

@@ -32,6 +32,9 @@ def test_a_row_without_options_has_the_commands() -> None:
     ("name", "value", "expected"),
     [
         ("max_tokens", 0, 0),
+        ("max_tokens", 8.0, 8),
+        ("seed", 3.0, 3),
+        ("logprobs", 0.0, 0),
         ("top_k", 3, 3),
         ("min_p", 0.1, 0.1),
         ("repetition_penalty", 1.5, 1.5),
@@ -83,6 +86,9 @@ def test_other_names_of_max_tokens_are_known(name: str) -> None:
         ("temperature", "0.7", 0.7),
         ("temperature", "1e-2", 0.01),
         ("temperature", "", None),
+        ("max_tokens", "NaN", None),
+        ("stop", "nan", None),
+        ("max_tokens", "8.0", 8.0),
         ("max_tokens", "8x", "8x"),
         ("max_tokens", "1_000", "1_000"),
         ("max_tokens", "9" * 5000, "9" * 5000),
@@ -103,25 +109,31 @@ def test_a_cell_is_read_as_its_option_wants_it(option: str, text: str, value: An
     [
         ("stop", ["a", "\ud800"], "surrogate"),
         ("stop", "\ud800", "surrogate"),
-        ("temperature", "hot", "temperature is 'hot'; give a number"),
+        ("temperature", "hot", 'temperature is "hot"; give a number'),
+        ("temperature", "0.5", 'temperature is "0.5"; write it without quotes: 0.5'),
+        ("temperature", " 0,5 ", 'temperature is " 0,5 "; write it with a point: 0.5'),
+        ("max_tokens", "1,000", 'max_tokens is "1,000"; give an integer'),
+        ("echo", "TRUE", 'echo is "TRUE"; write it without quotes: true'),
+        ("echo", 1, "echo is 1; give true or false"),
         ("temperature", -1, "temperature -1.0 is out of range"),
-        ("temperature", True, "temperature is True"),
+        ("temperature", True, "temperature is true"),
         ("temperature", 10**400, "is too large"),
         ("temperature", 1e999, "Infinity"),
         ("top_p", 0, "top_p 0.0 is out of range"),
         ("top_p", [0.5], "top_p is [0.5]"),
-        ("top_k", 1.5, "give an integer"),
+        ("top_k", 1.5, "top_k is 1.5; give an integer"),
         ("top_k", -1, "out of range"),
-        ("max_tokens", True, "max_tokens is True"),
-        ("max_tokens", "8", "max_tokens is '8'"),
+        ("max_tokens", True, "max_tokens is true"),
+        ("max_tokens", "8", 'max_tokens is "8"; write it without quotes: 8'),
+        ("max_tokens", "true", 'max_tokens is "true"; give an integer'),
         ("max_tokens", -1, "out of range"),
-        ("max_tokens", 8.0, "an integer"),
+        ("max_tokens", 8.5, "an integer"),
         ("stop", 5, "stop is 5"),
-        ("stop", ["a", 5], "stop is"),
-        ("stop", "", "stop is empty"),
+        ("stop", ["a", None], 'stop is ["a", null]; give a string or a list of strings, such as ["Q:", "END"]'),
+        ("stop", "", 'stop is empty; give a text to stop at, such as "stop": "Q:"'),
         ("stop", {"a": 1}, "stop is"),
-        ("seed", "1", "seed is '1'"),
-        ("logprobs", True, "logprobs is True"),
+        ("seed", "1", 'seed is "1"'),
+        ("logprobs", True, "logprobs is true"),
         ("logprobs", 101, "out of range"),
         ("repetition_penalty", 0, "out of range"),
     ],
@@ -198,7 +210,7 @@ def test_options_that_do_not_exist_here_are_refused_unless_they_ask_for_nothing(
         with pytest.raises(RowError, match=name) as refused:
             read_options({name: value}, SETTINGS)
         assert refused.value.code == "unsupported_option"
-    nothing = {"best_of": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
+    nothing = {"best_of": 1, "n": 1.0, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
     assert read_options(nothing, SETTINGS) == NOTHING
 
 

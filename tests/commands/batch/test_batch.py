@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.batch.input.rows import Row
 from openllama_cli.commands.shared.prompt_input import unescape
 from tests.conftest import Olc, Result
 from tests.support.batches import GREEDY, read
@@ -47,6 +48,7 @@ def test_a_text_file_becomes_completions_in_order(olc: Olc, batch: Batch, model:
     single = olc("complete", "one", "--json", *GREEDY, "-m", model)
     assert rows[0]["text"] == json.loads(single.text)["choices"][0]["text"]
     assert "3 rows, 0 failed" in result.messages
+    assert "1 of 3 prompts is empty, as blank lines are prompts" in result.messages
 
 
 def test_a_table_fills_a_template(olc: Olc, model: str, tmp_path: Path, output: Path) -> None:
@@ -130,10 +132,37 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
     codes = [row["error"] and row["error"]["code"] for row in read(output)]
     assert codes == [None, "invalid_json", "invalid_type", "context_length_exceeded", None]
     whole = output.read_bytes()
+    assert "--retry-errors" not in first.messages
+    assert "in.jsonl and run all again with --restart, or run them alone" in " ".join(first.messages.split())
     again = batch("in.jsonl", None, "--retry-errors")
     assert again.code == 3
     assert "2 of 5 rows are done" in again.messages
     assert output.read_bytes() == whole
+
+
+def test_a_retry_is_offered_where_it_can_help(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openllama_cli.batch.input.rows import RowError
+    from openllama_cli.batch.runner import Runner
+
+    def without_memory(self: Runner, row: Row) -> tuple[int, ...]:
+        raise row.error or RowError("out_of_memory", "no memory")
+
+    monkeypatch.setattr(Runner, "_tokens", without_memory)
+    messages = batch("in.jsonl", '{"prompt": "one"}\nbad\n').messages
+    assert "--retry-errors retries those with out_of_memory; correct the rows of " in messages
+
+
+def test_rows_of_another_encoding_are_told_with_the_command_that_converts_the_file(
+    olc: Olc, batch: Batch, tmp_path: Path
+) -> None:
+    messages = batch("latin.txt", "one\ncaf\xe9\n".encode("cp1252")).messages
+    fix = olc("complete", "-f", str(tmp_path / "latin.txt")).messages.partition("convert it")[2]
+    assert "iconv" in fix
+    assert f"is not UTF-8: convert it{fix}" in messages
+    assert "--retry-errors" not in messages
+    mixed = batch("mixed.txt", "caf\xe9\n".encode("cp1252") + "caf\xe9\n".encode(), "--restart").messages
+    assert "iconv" not in mixed
+    assert "correct the rows" in mixed
 
 
 @pytest.mark.parametrize(
@@ -153,8 +182,11 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
         *[(["in.txt", "-o", "out.jsonl", "--batch-size", n], ["--batch-size"]) for n in ("0", "many", "1.5", "5000")],
         (["in.txt", "-o", "out.jsonl", "--retry-errors", "--restart"], ["--retry-errors"]),
         (["in.txt", "-o", "out.jsonl", "--top-p", "3"], ["--top-p"]),
-        (["-", "-o", "out.jsonl"], ["--format"]),
-        (["-", "--format", "txt"], ["-o"]),
+        (["-", "-o", "out.jsonl"], ["name its format: --format txt\n"]),
+        (["-", "-o", "-"], ["name its format: --format txt\n"]),
+        (["-", "--format", "txt"], ["name the output: -o answers.jsonl\n"]),
+        (["-"], ["name its format and the output: --format txt -o answers.jsonl\n"]),
+        (["."], [". is a folder"]),
     ],
 )
 def test_what_can_be_refused_is_refused_before_the_model_loads(

@@ -1,7 +1,4 @@
-"""`olc batch --engine ray` as people run it: real processes, a cluster of their own, kills, and the local engine's bytes.
-
-Of two runs one starts everything afresh; the other's processes that complete rows are forks, see `tests.support.forked_ray`.
-"""
+"""`olc batch --engine ray` as people run it: real processes, a cluster of their own, kills, and the local engine's bytes."""
 
 import contextlib
 import json
@@ -17,14 +14,13 @@ import pytest
 
 from tests.conftest import Olc, olc_command
 from tests.support.batches import finished, read, wait_for
-from tests.support.forked import Forked
 
 OPTIONS = ("-n", "24", "--dtype", "float32", "--device", "cpu", "--batch-size", "4")
 
 LOOPBACK = ("127.0.0.1", "::ffff:127.0.0.1", "::1")
 
 
-def processes_of(run: subprocess.Popen[bytes] | Forked) -> dict[psutil.Process, str]:
+def processes_of(run: subprocess.Popen[bytes]) -> dict[psutil.Process, str]:
     """All that it started, and what they call themselves."""
     found = {}
     for process in psutil.Process(run.pid).children(recursive=True):
@@ -75,7 +71,7 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     assert olc(*common, "-o", str(local)).code == 3
 
     # An actor is killed, then Ctrl-C: the rows in flight may finish, and nothing of Ray is left.
-    run = Forked(*on_ray, code="from tests.support.forked_ray import in_fork; in_fork()")
+    run = start(*on_ray)
     wait_for(lambda: finished(output) > 10, run)
     assert reached_from_outside(processes_of(run)) == []
     next(process for process, name in processes_of(run).items() if name.startswith("ray::RayWorker")).kill()
@@ -83,20 +79,21 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     wait_for(lambda: finished(output) > done + 10, run)
     processes = processes_of(run)
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(60) == 130, run.err.decode()
-    assert run.out == b""
-    assert b"(its process ended)" in run.err
-    assert b"to resume:" in run.err
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 130, err.decode()
+    assert out == b""
+    assert b"(its process ended)" in err
+    assert b"to resume:" in err
     assert left(processes) == []
 
     # Resumed, and the driver is killed. Another number of workers changes no bytes.
-    again = start(*on_ray, "--workers", "1")
+    run = start(*on_ray, "--workers", "1")
     done = finished(output)
     assert 20 < done < 120
-    wait_for(lambda: finished(output) > done + 10, again)
-    processes = processes_of(again)
-    again.kill()
-    _, err = again.communicate(timeout=60)
+    wait_for(lambda: finished(output) > done + 10, run)
+    processes = processes_of(run)
+    run.kill()
+    out, err = run.communicate(timeout=60)
     assert b"olc: resuming:" in err
     # Ray's own helpers look for the driver for a minute; they hold no model.
     helpers = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}

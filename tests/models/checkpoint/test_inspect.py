@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,12 @@ def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> Non
     state = torch.load(file, weights_only=True)
     torch.save({"model": state, "epoch": 3}, file)
     assert "does not hold a plain dict of tensors" in refusal(folder)
+    with pytest.raises(ModelError) as refused:
+        inspect(folder)
+    command = refused.value.remedy.partition("entry model: ")[2]
+    subprocess.run(command.replace("python3 -c", f"{sys.executable} -c"), shell=True, check=True)
+    assert inspect(folder).shape.layers > 0
+    assert torch.load(folder / "pytorch_model.bin.whole", weights_only=True)["epoch"] == 3
     torch.save(state, file, _use_new_zipfile_serialization=False)
     assert "format of torch before 1.6" in refusal(folder)
     file.write_bytes(pickle.dumps({"a": 1}))

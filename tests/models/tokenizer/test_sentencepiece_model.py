@@ -14,6 +14,7 @@ from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
 from tests.support.models.sentencepiece_models import VARIANTS, train, trained, write
+from tests.support.models.tokenizer_files import save
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,20 @@ def test_an_eos_that_is_no_id_is_named(tmp_path: Path) -> None:
         folder = write(tmp_path, trained("bpe-nmt_nfkc"), generation_config={"eos_token_id": wrong})
         with pytest.raises(ModelError, match=r"generation_config\.json: eos_token_id"):
             open_tokenizer(folder)
+
+
+@pytest.mark.parametrize("kind", ["added_tokens.json", "added_tokens_decoder", "beside tokenizer.json"])
+def test_added_tokens_beyond_the_embedding_are_told(tmp_path: Path, kind: str) -> None:
+    decoder = {"1000": {"content": "<tool>"}, "1001": {"content": "<pad>", "special": True}}
+    numbered, model, config = {"<here>": 420, "<tool>": 1000, "<pad>": 1001}, trained("bpe-openllama-v2"), {"vocab_size": 1000}
+    if kind == "beside tokenizer.json":
+        folder = save(tmp_path, added_tokens_decoder=decoder)
+    elif kind == "added_tokens.json":
+        folder = write(tmp_path, model, config=config, added_tokens=numbered, special_tokens_map={"pad_token": "<pad>"})
+    else:
+        folder = write(tmp_path, model, config=config, tokenizer_config={"added_tokens_decoder": decoder})
+    [note] = open_tokenizer(folder).notes
+    assert note == "added tokens whose ids are beyond the model's 1000 embeddings stay plain text: '<tool>' (1000)"
 
 
 def test_special_added_tokens_have_names_and_no_text(tmp_path: Path) -> None:
