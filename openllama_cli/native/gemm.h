@@ -53,7 +53,11 @@ INLINE void multiply_units(union tile *t, int kind, const uint8_t *const weights
         UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = from_int8(weights[o] + unit * UNIT);
         UNROLL for (int r = 0; r < rows; r++) {
             const words a = load_int16((const int16_t *)x + r * width + unit * UNIT);
-            UNROLL for (int o = 0; o < TILE_OUT; o++) t->integers[o][r] = multiply_int16(t->integers[o][r], w[o], a);
+            UNROLL for (int o = 0; o < TILE_OUT; o++) {
+                t->integers[o][r] = multiply_int16(t->integers[o][r], w[o], a);
+                /* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
+                __asm__ volatile("" : "+v"(t->integers[o][r]));
+            }
         }
     }
 }
