@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +22,40 @@ class CompileKernels(BuildHookInterface):
     """Puts the compiled library next to its sources and into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        spec = importlib.util.spec_from_file_location("sources", Path(self.root) / "openllama_cli/native/sources.py")
+        spec = importlib.util.spec_from_file_location("olc_native_sources", Path(self.root) / "openllama_cli/native/sources.py")
         assert spec is not None
         assert spec.loader is not None
         sources = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = sources  # dataclasses look their module up.
         spec.loader.exec_module(sources)
         if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
             return
-        new = sources.LIBRARY.with_suffix(f".{os.getpid()}.tmp")
-        command = [*shlex.split(os.environ.get("CC") or "cc"), *sources.arguments(new)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-            # Replaces an older library, which a process may have open, atomically.
-            new.rename(sources.LIBRARY)
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode(errors="replace").strip()
-            self._without(new, f"{command[0]} ended with exit status {error.returncode}: {said[:500] or 'and said nothing'}")
-            return
-        except (OSError, subprocess.SubprocessError) as error:
-            self._without(new, str(error))
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        with ThreadPoolExecutor() as pool:
+            reasons = list(pool.map(partial(_compile, compiler, sources), sources.TIERS))
+        if said := next(filter(None, reasons), None):
+            labels = [tier.label for tier, reason in zip(sources.TIERS, reasons, strict=True) if reason]
+            self.app.display_warning(f"olc's kernels for {', '.join(labels)} are not compiled, so it will be slower: {said}")
+        if all(reasons):
             return
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
-        build_data["artifacts"].append("openllama_cli/native/kernels.so")
+        build_data["artifacts"].append("openllama_cli/native/*.so")
 
-    def _without(self, new: Path, reason: str) -> None:
+
+def _compile(compiler: list[str], sources: Any, tier: Any) -> str | None:
+    """Compiles the kernels for a tier; returns why it cannot be done."""
+    new = tier.library.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        command = [*compiler, *sources.arguments(tier, new)]
+        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS)
+        if run.returncode == 0:
+            # Replaces an older library, which a process may have open, atomically.
+            new.rename(tier.library)
+            return None
+        return f"{compiler[0]} ended with exit status {run.returncode}: {run.stderr.strip()[:500] or 'and said nothing'}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    finally:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
-        self.app.display_warning(f"olc's kernels are not compiled, so it will be slower on processors with AMX: {reason}")

@@ -17,7 +17,7 @@ from openllama_cli.terminal.tables import fields, table
 from openllama_cli.terminal.views.findings import show_findings
 
 if TYPE_CHECKING:
-    from openllama_cli.devices.machine.facts import DtypeResult, Facts
+    from openllama_cli.devices.machine.facts import Cpu, DtypeResult, Facts
     from openllama_cli.devices.planning.memory import DtypePlan
     from openllama_cli.devices.planning.recommend import ModelPlan
     from openllama_cli.devices.report import Report
@@ -129,7 +129,6 @@ def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
         memory += f"; this container: {size(cpu.memory_left or 0)} of {size(cpu.memory_limit)}"
     if bandwidth := _bandwidth(facts, "cpu"):
         memory += f", read at {bandwidth}"
-    kernels = {True: "olc's own, for AMX", False: "torch's: olc's own are not compiled"}
     models = "1 model" if cache.models == 1 else f"{cache.models or 'no'} models"
     free = f", {size(cache.free_bytes)} free" if cache.free_bytes is not None else ""
     token = {None: "no token", "saved": "a saved token"}.get(cache.token, f"a token in {cache.token}")
@@ -137,13 +136,20 @@ def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
         ("processor", cpu.name),
         ("cores", cores),
         ("instructions", ", ".join(cpu.instruction_sets) or "none that speed up matmul"),
-        ("kernels", None if cpu.own_kernels is None else kernels[cpu.own_kernels]),
+        ("kernels", _kernels(cpu)),
         ("memory", memory),
         ("distributed", ", ".join(name for name, there in facts.backends.items() if there) or "no backend"),
         *((check.name, check.detail if check.ok else f"broken: {check.detail}") for check in facts.checks),
         ("models", f"{models} in {cache.path}{free}{'' if cache.writable else ', not writable'}"),
         ("Hub", f"{cache.endpoint}, {token}" + (f", offline ({cache.offline})" if cache.offline else "")),
     ]
+
+
+def _kernels(cpu: "Cpu") -> str | None:
+    """Whose kernels multiply on the processor; None where that is not known."""
+    if cpu.own_kernels is None:
+        return "torch's: olc's own are for x86 processors" if cpu.threads is not None else None
+    return f"olc's own, for {cpu.tier}" if cpu.own_kernels else "torch's: olc's own are not compiled"
 
 
 def _bandwidth(facts: "Facts", device: str) -> str:

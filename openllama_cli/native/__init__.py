@@ -1,5 +1,5 @@
-"""The pieces of a Llama layer as C kernels for x86 processors with AMX, compiled when olc is installed if there is a C
-compiler.
+"""The pieces of a Llama layer as C kernels for x86 processors, compiled when olc is installed if there is a C compiler: one
+source over vectors of 8 or 16 floats, for each tier of `sources.py` (AMX, AVX-512 with BF16 and VNNI, AVX-512, AVX2).
 
 In: contiguous CPU tensors of weights and activations. Out: new tensors. `matmul` has the linear layers, `layer` the rest of a
 decoder layer; `library` says whether the kernels can be used. Everything works without them, on torch's operators, but slower.

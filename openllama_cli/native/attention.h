@@ -7,7 +7,7 @@
 
 #include "vectors.h"
 
-enum { MAX_HEAD_SIZE = 256, CHUNK = 8 /* vectors of a head's accumulators that fit in registers */ };
+enum { MAX_HEAD_SIZE = 256, CHUNK = 8 /* vectors of a head's accumulators that fit in registers */, KEYS = 4 };
 
 struct attention {
     struct shares shares;
@@ -21,32 +21,41 @@ struct attention {
     int is_float32;
 };
 
+/* Scores of `count` keys: independent sums hide each other's latency. query: padded with zeros. */
+INLINE void score_keys(const float *query, const uint16_t *keys, int64_t size, int count, float scale, float *scores) {
+    floats sums[KEYS];
+    for (int i = 0; i < count; i++) sums[i] = zeros();
+    int64_t at = 0;
+    for (; at + LANES <= size; at += LANES) {
+        const floats q = load(query, at, 1, LANES);
+        for (int i = 0; i < count; i++) sums[i] = fmadd(q, from_bfloat16(keys + i * size + at), sums[i]);
+    }
+    if (at < size) {
+        const floats q = load(query, at, 1, LANES);
+        for (int i = 0; i < count; i++) sums[i] = fmadd(q, load(keys, i * size + at, 0, size - at), sums[i]);
+    }
+    for (int i = 0; i < count; i++) scores[i] = sum(sums[i]) * scale;
+}
+
 /* exp(score - largest score) of one query over `length` keys: softmax without its division. Returns their sum. */
 INLINE float exp_scores(const uint16_t *query, const uint16_t *keys, int64_t length, int64_t size, float scale, float *scores) {
-    __m512i q[MAX_HEAD_SIZE / 32];
-    const int64_t full = size / 32;
-    const __mmask32 rest = (__mmask32)((1ull << (size % 32)) - 1);
-    for (int64_t i = 0; i < full; i++) q[i] = _mm512_loadu_si512(query + i * 32);
-    const __m512i q_rest = _mm512_maskz_loadu_epi16(rest, query + full * 32);
-    float most = -INFINITY;
-    for (int64_t at = 0; at < length; at++) {
-        const uint16_t *key = keys + at * size;
-        __m512 sum = _mm512_setzero_ps();
-        for (int64_t i = 0; i < full; i++)
-            sum = _mm512_dpbf16_ps(sum, (__m512bh)q[i], (__m512bh)_mm512_loadu_si512(key + i * 32));
-        sum = _mm512_dpbf16_ps(sum, (__m512bh)q_rest, (__m512bh)_mm512_maskz_loadu_epi16(rest, key + full * 32));
-        scores[at] = _mm512_reduce_add_ps(sum) * scale;
-        most = scores[at] > most ? scores[at] : most;
+    float q[MAX_HEAD_SIZE];
+    for (int64_t i = 0; i < size; i += LANES) store(q, i, 1, LANES, load(query, i, 0, size - i));
+    int64_t at = 0;
+    for (; at + KEYS <= length; at += KEYS) score_keys(q, keys + at * size, size, KEYS, scale, scores + at);
+    for (; at < length; at++) score_keys(q, keys + at * size, size, 1, scale, scores + at);
+    float most = -INFINITY, total = 0;
+    for (at = 0; at < length; at++) most = scores[at] > most ? scores[at] : most;
+    for (at = 0; at + LANES <= length; at += LANES) {
+        const floats weight = exponential(load(scores, at, 1, LANES) - set1(most));
+        store(scores, at, 1, LANES, weight);
+        total += sum(weight);
     }
-    __m512 total = _mm512_setzero_ps();
-    for (int64_t at = 0; at < length; at += 16) {
-        const __mmask16 mask = first_lanes(length - at);
-        const __m512 score = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scores + at), _mm512_set1_ps(most));
-        const __m512 weight = _mm512_maskz_mov_ps(mask, exp16(score));
-        _mm512_mask_storeu_ps(scores + at, mask, weight);
-        total = _mm512_add_ps(total, weight);
+    if (at < length) {
+        store(scores, at, 1, length - at, exponential(load(scores, at, 1, length - at) - set1(most)));
+        total += sum(load(scores, at, 1, length - at));
     }
-    return _mm512_reduce_add_ps(total);
+    return total;
 }
 
 /* A piece is one key/value head of one row. */
@@ -59,22 +68,24 @@ static void attend_head(const struct attention *w, int64_t row, int64_t kv_head)
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
         float *scores = w->scores + (row * w->heads + head) * w->longest;
         const float total = exp_scores(w->query + (row * w->heads + head) * size, keys, length, size, w->scale, scores);
-        const __m512 share = _mm512_set1_ps(1 / total);
-        for (int64_t start = 0; start < size; start += CHUNK * 16) {
-            __m512 sums[CHUNK];
-            __mmask16 mask[CHUNK];
-            for (int i = 0; i < CHUNK; i++) {
-                sums[i] = _mm512_setzero_ps();
-                mask[i] = first_lanes(size - start - i * 16);
-            }
+        const floats share = set1(1 / total);
+        for (int64_t start = 0; start < size; start += CHUNK * LANES) {
+            floats sums[CHUNK];
+            for (int i = 0; i < CHUNK; i++) sums[i] = zeros();
             for (int64_t at = 0; at < length; at++) {
-                const __m512 weight = _mm512_set1_ps(scores[at]);
-                for (int i = 0; i < CHUNK; i++)
-                    sums[i] = _mm512_fmadd_ps(weight, load(values, at * size + start + i * 16, 0, mask[i]), sums[i]);
+                const floats weight = set1(scores[at]);
+                if (size - start >= CHUNK * LANES)
+                    for (int i = 0; i < CHUNK; i++)
+                        sums[i] = fmadd(weight, from_bfloat16(values + at * size + start + i * LANES), sums[i]);
+                else
+                    for (int i = 0; i < CHUNK; i++) {
+                        const int64_t left = size - start - i * LANES;
+                        if (left > 0) sums[i] = fmadd(weight, load(values, at * size + start + i * LANES, 0, left), sums[i]);
+                    }
             }
             for (int i = 0; i < CHUNK; i++)
-                store(w->y, (row * w->heads + head) * size + start + i * 16, w->is_float32, mask[i],
-                      _mm512_mul_ps(sums[i], share));
+                store(w->y, (row * w->heads + head) * size + start + i * LANES, w->is_float32, size - start - i * LANES,
+                      sums[i] * share);
         }
     }
 }

@@ -1,162 +1,158 @@
-/* Matrix product with several rows of activations, by AMX: 16 rows of weights at a time are the left operand.
- *
- * A left tile is 16 rows of 64 bytes of weights; a right tile is 16 words of 4 bytes of 16 rows of activations; their product
- * is added to a tile of 16 x 16 floats or integers. Of the eight tile registers, 0 to 3 are the accumulators. */
+/* Matrix product with several rows of activations: tiles of a few rows of weights by a few rows of activations, whose sums stay
+ * in registers while both are read along their inputs, so that each number that is loaded is used several times. */
 
 #pragma once
 
-#include "weights.h"
+#include "gemv.h"
 
-enum { MAX_TILES = 4, MAX_ROWS = MAX_TILES * 16 }; /* of activations per pass over the weights */
+enum {
+    TILE_OUT = LANES == 16 ? 6 : 3, /* with TILE_X, as many sums as there are registers for */
+    TILE_X = 4,
+    PIECE = 24,        /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
+    K_BLOCK = 1024,    /* inputs at a time, so that a tile's activations stay in the first cache: at most SAFE_INPUTS */
+};
 
-typedef float tile_sums[MAX_TILES][16][16];
+union tile {
+    floats sums[TILE_OUT][TILE_X];
+    words integers[TILE_OUT][TILE_X];
+};
 
-/* The first `count` accumulators. Tile numbers must be compile-time constants. */
-INLINE void clear_tiles(int count) {
-    _tile_zero(0);
-    if (count > 1) _tile_zero(1);
-    if (count > 2) _tile_zero(2);
-    if (count > 3) _tile_zero(3);
-}
+#define UNROLL _Pragma("GCC unroll 8")
 
-INLINE void store_tiles(int count, void *to) {
-    _tile_stored(0, to, 64);
-    if (count > 1) _tile_stored(1, (uint8_t *)to + TILE, 64);
-    if (count > 2) _tile_stored(2, (uint8_t *)to + 2 * TILE, 64);
-    if (count > 3) _tile_stored(3, (uint8_t *)to + 3 * TILE, 64);
-}
-
-/* bfloat16 product with `count` tiles of activations. memory: room for eight tiles. */
-INLINE void tiles_bfloat16(const struct work *w, int kind, int64_t out, uint8_t *memory, int count, tile_sums sums) {
-    const int64_t real = minimum(w->p.out - out, 16), groups = w->blocks * 2;
-    const int64_t row = kind == INT4 ? w->blocks * GROUP : w->p.in * 2, step = kind == INT4 ? GROUP : BLOCK * 2;
-    const uint8_t *right = w->tiles;
-    clear_tiles(count);
-    for (int64_t block = 0; block < w->blocks; block++) {
-        /* Double buffering: while tiles of one buffer are multiplied, the next weights are written to the other. */
-        uint8_t *left = memory + (block & 1) * 4 * TILE;
-        for (int64_t r = 0; r < real; r++) {
-            const uint8_t *at = w->p.weights + (out + r) * row + block * step;
-            __m512i weights[4];
-            prefetch_next_tile(at, row, (int)step);
-            if (kind == INT4)
-                unpack_int4(at, (const uint32_t *)w->p.scales + (out + r) * groups + block * 2, weights);
-            else
-                unpack_floats(at, kind, w->p.in - block * BLOCK, weights);
-            for (int part = 0; part < 4; part++) _mm512_store_si512(left + part * TILE + r * 64, weights[part]);
+/* Adds `units` units of the rows of weights times `rows` rows of activations, of `width` inputs. ahead: how many bytes after
+ * each weight lies what the next block reads; prefetched. */
+INLINE void multiply_units(union tile *t, int kind, const uint8_t *const weights[TILE_OUT], int64_t ahead, const uint8_t *x,
+                           int64_t width, int64_t units, int rows) {
+    const int layout = layout_of(kind, 2), bytes = kind == INT8 ? UNIT : UNIT * 2;
+    for (int64_t unit = 0; unit < units; unit++) {
+        if (unit % (64 / bytes) == 0)
+            UNROLL for (int o = 0; o < TILE_OUT; o++)
+                _mm_prefetch((const char *)weights[o] + ahead + unit * bytes, _MM_HINT_T1);
+        if (layout == FLOATS || layout == SPLIT) {
+            UNROLL for (int half = 0; half < 2; half++) {
+                floats w[TILE_OUT];
+                UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = unpack_half(weights[o] + unit * UNIT * 2, kind, half);
+                UNROLL for (int r = 0; r < rows; r++) {
+                    const floats a = load(x, r * width + unit * UNIT + half * LANES, 1, LANES);
+                    UNROLL for (int o = 0; o < TILE_OUT; o++) t->sums[o][r] = fmadd(w[o], a, t->sums[o][r]);
+                }
+            }
+            continue;
         }
-        compiler_barrier();
-        for (int part = 0; part < 4; part++, right += count * TILE) {
-            _tile_loadd(4, left + part * TILE, 64);
-            _tile_loadd(5, right, 64);
-            _tile_dpbf16ps(0, 4, 5);
-            if (count > 1) {
-                _tile_loadd(6, right + TILE, 64);
-                _tile_dpbf16ps(1, 4, 6);
+        words w[TILE_OUT];
+#ifdef BF16
+        if (layout == PAIRS) {
+            UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = unpack_pairs(weights[o] + unit * UNIT * 2, kind);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const words a = load_int16((const int16_t *)x + r * width + unit * UNIT);
+                UNROLL for (int o = 0; o < TILE_OUT; o++) t->sums[o][r] = multiply_bfloat16(t->sums[o][r], w[o], a);
             }
-            if (count > 2) {
-                _tile_loadd(7, right + 2 * TILE, 64);
-                _tile_dpbf16ps(2, 4, 7);
-            }
-            if (count > 3) {
-                _tile_loadd(5, right + 3 * TILE, 64);
-                _tile_dpbf16ps(3, 4, 5);
+            continue;
+        }
+#endif
+        UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = from_int8(weights[o] + unit * UNIT);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const words a = load_int16((const int16_t *)x + r * width + unit * UNIT);
+            UNROLL for (int o = 0; o < TILE_OUT; o++) {
+                t->integers[o][r] = multiply_int16(t->integers[o][r], w[o], a);
+                /* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
+                __asm__ volatile("" : "+v"(t->integers[o][r]));
             }
         }
     }
-    store_tiles(count, sums);
 }
 
-/* int8 product with the high and low bytes of `count` (1 or 2) tiles of activations, starting at `first` of `all`. Weights are
- * read in place, except at the edges, where `memory` pads them. */
-INLINE void tiles_int8(const struct work *w, int64_t out, uint8_t *memory, int first, int all, int count, tile_sums sums) {
-    const int64_t real = minimum(w->p.out - out, 16);
-    const uint8_t *right = w->tiles + first * TILE;
-    clear_tiles(2 * count);
-    for (int64_t k = 0; k < w->p.in; k += GROUP, right += 2 * all * TILE) {
-        const int64_t inputs = minimum(w->p.in - k, GROUP);
-        const uint8_t *left = w->p.weights + out * w->p.in + k;
-        int64_t stride = w->p.in;
-        if (first == 0)
-            for (int64_t r = 0; r < real; r++) prefetch_next_tile(left + r * stride, stride, GROUP);
-        if (real < 16 || inputs < GROUP) {
-            for (int64_t r = 0; r < real; r++) {
-                memset(memory + r * 64, 0, 64);
-                memcpy(memory + r * 64, left + r * stride, inputs);
+/* The same of int4 weights, whose units are blocks. parameters: of each row's groups. */
+INLINE void multiply_blocks(union tile *t, const uint8_t *const weights[TILE_OUT], int64_t ahead,
+                            const uint32_t *const parameters[TILE_OUT], const int16_t *x, int64_t width, int64_t blocks,
+                            int rows) {
+    for (int64_t block = 0; block < blocks; block++, x += BLOCK)
+        UNROLL for (int o = 0; o < TILE_OUT; o++) {
+            words bytes[GROUP / UNIT];
+            _mm_prefetch((const char *)weights[o] + ahead + block * GROUP, _MM_HINT_T1);
+            UNROLL for (int unit = 0; unit < GROUP / UNIT; unit++) bytes[unit] = from_uint8(weights[o] + block * GROUP + unit * UNIT);
+            UNROLL for (int half = 0; half < 2; half++) {
+                const floats scale = set1(scale_of(parameters[o][block * 2 + half]));
+                UNROLL for (int r = 0; r < rows; r++)
+                    t->sums[o][r] = fmadd(to_floats(multiply_group(bytes, half, x + r * width)), scale, t->sums[o][r]);
             }
-            compiler_barrier();
-            left = memory;
-            stride = 64;
         }
-        _tile_loadd(4, left, stride);
-        _tile_loadd(5, right, 64); /* high bytes */
-        _tile_dpbssd(0, 4, 5);
-        _tile_loadd(6, right + all * TILE, 64); /* low bytes */
-        _tile_dpbssd(1, 4, 6);
-        if (count > 1) {
-            _tile_loadd(7, right + TILE, 64);
-            _tile_dpbssd(2, 4, 7);
-            _tile_loadd(5, right + (all + 1) * TILE, 64);
-            _tile_dpbssd(3, 4, 5);
+}
+
+/* Adds inputs k to k + count of the tile that begins at `out` and `row` to totals, [row][out] from there. Beyond the last row
+ * of weights it reads that one again. The first rows of activations prefetch the next block of weights. */
+INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t row, int64_t k, int64_t count, int rows,
+                          double (*totals)[PIECE]) {
+    const int64_t layout = layout_of(kind, 2), size = packed_bytes(layout, 1), groups = w->width / GROUP;
+    const int64_t stride = row_bytes(w, kind), place = bytes_of(kind, k);
+    const int64_t ahead = row ? 0 : k + count < w->p.in ? bytes_of(kind, K_BLOCK) : PIECE * stride - place;
+    const uint8_t *x = w->rows + (row * w->width + k) * size, *weights[TILE_OUT];
+    const uint32_t *parameters[TILE_OUT];
+    union tile t;
+    for (int o = 0; o < TILE_OUT; o++) {
+        const int64_t at = minimum(out + o, w->p.out - 1);
+        weights[o] = w->p.weights + at * stride + place;
+        parameters[o] = (const uint32_t *)w->p.scales + at * groups + k / GROUP;
+        UNROLL for (int r = 0; r < rows; r++) t.sums[o][r] = zeros();
+    }
+    if (kind == INT4)
+        multiply_blocks(&t, weights, ahead, parameters, (const int16_t *)x, w->width, (count + BLOCK - 1) / BLOCK, rows);
+    else {
+        const int64_t bytes = kind == INT8 ? 1 : 2, whole = count / UNIT, rest = count % UNIT;
+        uint8_t copies[TILE_OUT][UNIT * 2];
+        for (int part = 0; part < 2; part++) {
+            if (part)
+                for (int o = 0; o < TILE_OUT; o++)
+                    weights[o] = padded(weights[o] + whole * UNIT * bytes, rest * bytes, UNIT * bytes, copies[o]);
+            multiply_units(&t, kind, weights, ahead, x + part * whole * UNIT * size, w->width, part ? rest > 0 : whole, rows);
         }
     }
-    int32_t digits[4][16][16] __attribute__((aligned(64)));
-    store_tiles(2 * count, digits);
-    for (int tile = 0; tile < count; tile++) {
-        const __m512 x_scales = _mm512_loadu_ps(w->x_scales + (first + tile) * 16);
-        for (int64_t r = 0; r < real; r++) {
-            const __m512 high = _mm512_cvtepi32_ps(_mm512_load_si512(digits[2 * tile][r]));
-            const __m512 low = _mm512_cvtepi32_ps(_mm512_load_si512(digits[2 * tile + 1][r]));
-            const __m512 scale = _mm512_mul_ps(x_scales, _mm512_set1_ps(((const float *)w->p.scales)[out + r]));
-            _mm512_store_ps(sums[first + tile][r], _mm512_mul_ps(_mm512_fmadd_ps(high, _mm512_set1_ps(DIGIT), low), scale));
-        }
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < TILE_OUT; o++) totals[r][o] += kind == INT8 ? (double)sum_words(t.integers[o][r]) : (double)sum(t.sums[o][r]);
+}
+
+/* The same of 1 to TILE_X rows. */
+INLINE void multiply_counted(const struct work *w, int kind, int64_t out, int64_t row, int64_t k, int64_t count, int64_t rows,
+                          double (*totals)[PIECE]) {
+    switch (rows) {
+    case 1: multiply_tile(w, kind, out, row, k, count, 1, totals); break;
+    case 2: multiply_tile(w, kind, out, row, k, count, 2, totals); break;
+    case 3: multiply_tile(w, kind, out, row, k, count, 3, totals); break;
+    case 4: multiply_tile(w, kind, out, row, k, count, 4, totals); break;
     }
 }
 
-/* Store accumulators, [tile][row of weights][row of activations], to y. */
-INLINE void store_transposed(const struct work *w, int64_t out, tile_sums sums) {
-    const __mmask16 mask = first_lanes(w->p.out - out);
-    for (int64_t first = 0; first < w->p.rows; first += 16) {
-        __m512i words[16];
-        for (int r = 0; r < 16; r++) words[r] = _mm512_load_si512(sums[first / 16][r]);
-        transpose(words);
-        for (int64_t row = 0; row < minimum(w->p.rows - first, 16); row++)
-            store(w->p.y, (first + row) * w->p.out + out, w->p.is_float32, mask, _mm512_castsi512_ps(words[row]));
-    }
-}
-
-INLINE void gemm_tiles(struct work *w, int kind, int count) {
-    struct __attribute__((packed)) {
-        uint8_t palette, start, reserved[14];
-        uint16_t columns[16]; /* in bytes */
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) config.columns[tile] = 64, config.rows[tile] = 16;
-    uint8_t memory[8 * TILE] __attribute__((aligned(64)));
-    memset(memory, 0, sizeof memory);
-    tile_sums sums __attribute__((aligned(64)));
-    int64_t piece;
-    compiler_barrier();
-    _tile_loadconfig(&config);
-    for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
-        const int64_t out = piece * TILE_ROWS;
-        if (kind != INT8)
-            tiles_bfloat16(w, kind, out, memory, count, sums);
-        else {
-            tiles_int8(w, out, memory, 0, count, count > 1 ? 2 : 1, sums);
-            if (count > 2) tiles_int8(w, out, memory, 2, count, count - 2, sums);
+/* Scales totals, adds what the zero points of int4 weights contribute, and stores them. */
+INLINE void store_piece(const struct work *w, int kind, int64_t first, int64_t outs, double (*totals)[PIECE]) {
+    const int64_t groups = w->width / GROUP;
+    for (int64_t row = 0; row < w->p.rows; row++) {
+        float y[PIECE + LANES];
+        for (int64_t o = 0; o < outs; o++) {
+            y[o] = (float)totals[row][o];
+            if (kind == INT8) y[o] *= w->x_scales[row] * ((const float *)w->p.scales)[first + o];
+            if (kind == INT4) {
+                const uint32_t *parameters = (const uint32_t *)w->p.scales + (first + o) * groups;
+                y[o] = (y[o] + zero_points(parameters, w->sums + row * groups, groups)) * w->x_scales[row];
+            }
         }
-        store_transposed(w, out, sums);
+        for (int64_t o = 0; o < outs; o += LANES)
+            store(w->p.y, row * w->p.out + first + o, w->p.is_float32, outs - o, load(y, o, 1, LANES));
     }
-    _tile_release();
 }
 
 INLINE void gemm_of_kind(struct work *w, int kind) {
-    switch ((w->p.rows + 15) / 16) {
-    case 1: gemm_tiles(w, kind, 1); break;
-    case 2: gemm_tiles(w, kind, 2); break;
-    case 3: gemm_tiles(w, kind, 3); break;
-    case 4: gemm_tiles(w, kind, 4); break;
+    int64_t piece;
+    double totals[MAX_ROWS][PIECE];
+    for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
+        const int64_t first = piece * PIECE, outs = minimum(w->p.out - first, PIECE);
+        memset(totals, 0, sizeof totals);
+        for (int64_t k = 0; k < w->p.in; k += K_BLOCK)
+            for (int64_t row = 0; row < w->p.rows; row += TILE_X) {
+                const int64_t rows = minimum(w->p.rows - row, TILE_X), count = minimum(w->p.in - k, K_BLOCK);
+                for (int64_t o = 0; o < outs; o += TILE_OUT)
+                    multiply_counted(w, kind, first + o, row, k, count, rows, (double(*)[PIECE]) & totals[row][o]);
+            }
+        store_piece(w, kind, first, outs, totals);
     }
 }
 
@@ -168,4 +164,10 @@ static void gemm(void *argument) {
     case INT8: gemm_of_kind(w, INT8); break;
     case INT4: gemm_of_kind(w, INT4); break;
     }
+}
+
+/* A batch of rows. */
+static void multiply_rows(struct work *w, int threads, parallel_function *parallel) {
+    run_parallel(&w->shares, pack_rows, w, w->p.rows, threads, parallel);
+    run_parallel(&w->shares, gemm, w, (w->p.out + PIECE - 1) / PIECE, threads, parallel);
 }

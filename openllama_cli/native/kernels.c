@@ -1,5 +1,6 @@
-/* Kernels of a Llama layer for a few rows of activations, on x86 processors with AVX-512 and AMX. Called by `matmul.py` and
- * `layer.py`, which document them. threads: how many `parallel` may start.
+/* Kernels of a Llama layer for a few rows of activations, on x86 processors. Compiled once for each tier of `sources.py`, whose
+ * macros say what the processor has: AVX512, BF16 (with VNNI), AMX. Called by `matmul.py` and `layer.py`, which document them.
+ * threads: how many `parallel` may start.
  */
 
 #include <stdlib.h>
@@ -9,8 +10,12 @@
 #include "activations.h"
 #include "attention.h"
 #include "layer.h"
-#include "gemv.h"
+#ifdef AMX
+#include "amx.h"
+#else
 #include "gemm.h"
+#endif
+#include "gemv.h"
 
 /* This thread's scratch memory, kept for the next call and allocated with headroom, since that may need a little more. NULL if
  * memory ran out. */
@@ -31,13 +36,12 @@ int olc_matmul(const void *weights, const void *scales, const void *x, void *y, 
                 int kind, int is_float32, int threads, parallel_function *parallel) {
     struct work w;
     w.p = (struct matmul){weights, scales, x, y, rows, out, in, kind, is_float32};
-    w.blocks = (in + BLOCK - 1) / BLOCK;
-    const int64_t batch = minimum((rows + 15) / 16 * 16, MAX_ROWS), row = w.blocks * BLOCK * 2;
-    /* A single row may be packed as floats; several rows are packed twice, as rows and as tiles. */
-    w.rows = scratch(2 * batch * row + (batch + w.blocks * 2) * (int64_t)sizeof(float));
+    w.width = (in + BLOCK - 1) / BLOCK * BLOCK;
+    const int64_t batch = minimum((rows + 15) / 16 * 16, MAX_ROWS), row = w.width * (int64_t)sizeof(float);
+    w.rows = scratch(batch * row + batch * (1 + w.width / GROUP) * (int64_t)sizeof(float));
     if (!w.rows) return 1;
-    w.tiles = w.rows + batch * row;
-    w.x_scales = (float *)(w.tiles + batch * row);
+    w.tiles = w.rows + batch * row / 2; /* AMX: both are of bfloat16 numbers */
+    w.x_scales = (float *)(w.rows + batch * row);
     w.sums = w.x_scales + batch;
     /* Split evenly, so that no single row is left over for gemv, which rounds differently. */
     int64_t times = (rows + MAX_ROWS - 1) / MAX_ROWS;
@@ -45,8 +49,12 @@ int olc_matmul(const void *weights, const void *scales, const void *x, void *y, 
         w.p.rows = (rows - first + times - 1) / times;
         w.p.x = (const uint8_t *)x + first * in * (is_float32 ? 4 : 2);
         w.p.y = (uint8_t *)y + first * out * (is_float32 ? 4 : 2);
-        run_parallel(&w.shares, pack_activations, &w, (w.p.rows + 15) / 16, threads, parallel);
-        run_parallel(&w.shares, w.p.rows == 1 ? gemv : gemm, &w, (out + 15) / 16, threads, parallel);
+        if (w.p.rows > 1) {
+            multiply_rows(&w, threads, parallel);
+        } else {
+            run_parallel(&w.shares, pack_rows, &w, 1, threads, parallel);
+            run_parallel(&w.shares, gemv, &w, (out + GEMV_ROWS - 1) / GEMV_ROWS, threads, parallel);
+        }
     }
     return 0;
 }
@@ -94,8 +102,14 @@ int olc_attend(const void *query, const void *key, const void *value, void *cons
     return 0;
 }
 
-/* Ask the kernel for permission to use AMX's registers in this process. Returns whether it was granted. */
-int olc_allow_tiles(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILEDATA */) == 0; }
+/* Whether the system lets this process use the tier's registers: AMX's must be asked for. */
+int olc_allowed(void) {
+#ifdef AMX
+    return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* XTILEDATA */) == 0;
+#else
+    return 1;
+#endif
+}
 
 /* Fingerprint of the sources that this was compiled from. */
 const char *olc_sources(void) { return OLC_SOURCES; }

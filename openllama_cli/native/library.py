@@ -1,20 +1,20 @@
-"""The compiled library: whether it exists and runs on this processor, and how its functions are called.
+"""The compiled libraries: which one runs on this processor, and how its functions are called.
 
-It uses the threads of torch's own OpenMP: a second thread pool would compete for the same cores.
+It uses the threads of torch's own OpenMP: a second thread pool would compete for the same cores. OLC_KERNELS, the name of a
+tier of `sources.py` or "none", is for tests and comparisons.
 """
 
 import ctypes
 import functools
+import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from openllama_cli.native.sources import LIBRARY, fingerprint
+from openllama_cli.native.sources import TIERS, Tier, fingerprint
 
-# CPU capabilities, as torch names them.
-_TILES = ("amx_tile", "amx_bf16", "amx_int8")
-_NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "avx512_vnni", *_TILES)
 # Argument types of each function, without the threads: p a pointer, q an int64, i an int, f a float.
 _ARGUMENTS = {
     "matmul": "ppppqqqii",
@@ -28,15 +28,38 @@ _TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "f": cty
 _SMALL = 200_000
 
 
+@dataclass(frozen=True)
+class Library:
+    """functions: by name, without the prefix olc_. parallel: the address of GOMP_parallel in the OpenMP that torch has loaded,
+    GNU's, or Intel's or LLVM's, which provide it too.
+    """
+
+    tier: Tier
+    functions: dict[str, Any]
+    parallel: int | None
+
+
 def usable() -> bool:
-    """Whether the kernels were compiled from these sources and run on this processor and system."""
-    return _processor_has(*_NEEDED) and functions() is not None
+    """Whether kernels were compiled from these sources and run on this processor and system."""
+    return library() is not None
+
+
+def runnable() -> list[Tier]:
+    """The tiers whose instructions this processor has, the fastest first."""
+    return [tier for tier in TIERS if _processor_has(*tier.capabilities)]
+
+
+@functools.cache
+def library() -> Library | None:
+    """The library of the fastest tier that there is, or of the one that OLC_KERNELS names; None if there is none."""
+    wanted = os.environ.get("OLC_KERNELS")
+    return next((found for tier in runnable() if wanted in (None, "", tier.name) and (found := _open(tier))), None)
 
 
 @functools.cache
 def has_amx() -> bool:
     """Whether the processor has AMX for bfloat16 and int8, and this torch can tell (2.11 or newer)."""
-    return bool(torch.backends.mkldnn.is_available()) and _processor_has(*_TILES)
+    return bool(torch.backends.mkldnn.is_available()) and _processor_has("amx_tile", "amx_bf16", "amx_int8")
 
 
 @functools.cache
@@ -52,38 +75,33 @@ def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> N
     work: how many elements it processes; one thread is used if they are few. threads: torch's number if None. Raises
     MemoryError.
     """
-    found = functions()
+    found = library()
     assert found is not None
     if threads is None:
         threads = 1 if work < _SMALL else torch.get_num_threads()
-    by_name, parallel = found
-    if by_name[name](*arguments, threads, parallel):
+    if found.functions[name](*arguments, threads, found.parallel):
         raise MemoryError(f"no memory for the kernel {name}")
 
 
-@functools.cache
-def functions() -> tuple[dict[str, Any], int | None] | None:
-    """The library's functions by name, without the prefix olc_, and the address of GOMP_parallel in the OpenMP that torch has
-    loaded: GNU's, or Intel's or LLVM's, which provide it too.
-
-    None if the library is not compiled or is of other sources, if the system refuses AMX's registers, or if torch has no OpenMP
-    to share.
+def _open(tier: Tier) -> Library | None:
+    """None if the library is not compiled or is of other sources, if the system refuses AMX's registers, or if torch has no
+    OpenMP to share.
     """
-    if not sys.platform.startswith("linux") or not LIBRARY.is_file():
+    if not sys.platform.startswith("linux") or not tier.library.is_file():
         return None
     try:
-        library = ctypes.CDLL(str(LIBRARY))
-        library.olc_sources.restype = ctypes.c_char_p
-        if library.olc_sources().decode() != fingerprint() or not library.olc_allow_tiles():
+        opened = ctypes.CDLL(str(tier.library))
+        opened.olc_sources.restype = ctypes.c_char_p
+        if opened.olc_sources().decode() != fingerprint() or not opened.olc_allowed():
             return None
-        by_name = {name: getattr(library, f"olc_{name}") for name in _ARGUMENTS}
+        functions = {name: getattr(opened, f"olc_{name}") for name in _ARGUMENTS}
     except (OSError, AttributeError):
         return None
     for name, letters in _ARGUMENTS.items():
-        by_name[name].argtypes = [_TYPES[letter] for letter in letters + "ip"]
-        by_name[name].restype = ctypes.c_int if name in ("matmul", "attend") else None
+        functions[name].argtypes = [_TYPES[letter] for letter in letters + "ip"]
+        functions[name].restype = ctypes.c_int if name in ("matmul", "attend") else None
     try:
         parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
         return None  # A torch without OpenMP: one thread would be slower than torch's own.
-    return by_name, parallel
+    return Library(tier, functions, parallel)

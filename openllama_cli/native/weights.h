@@ -2,19 +2,17 @@
 
 #pragma once
 
-#include <string.h>
-
-#include "threads.h"
 #include "vectors.h"
 
 enum kind { BFLOAT16, FLOAT16, INT8, INT4 };
 
 enum {
-    BLOCK = 128,           /* inputs per iteration; int4 rows are padded to a multiple of it */
+    BLOCK = 128,           /* inputs that rows of activations, and of int4 weights, are padded to a multiple of */
     GROUP = 64,            /* int4: inputs that share a scale and a zero point */
-    TILE_ROWS = 16,        /* rows of weights in a tile, and in a piece of work */
-    TILE = 1024,           /* bytes of a tile: 16 rows of 64 bytes */
-    DIGIT = 128,           /* activations of integer weights are DIGIT * high + low, both signed bytes */
+    UNIT = 2 * LANES,      /* inputs that are multiplied at a time */
+    LARGEST = 127 * 128,   /* of the integers that activations of integer weights are quantized to */
+    SAFE_INPUTS = 1024,    /* whose products with int8 weights fit into 32 bits in any case */
+    MAX_ROWS = 64,         /* of activations per pass over the weights */
     PREFETCH_BYTES = 4096, /* how far ahead gemv prefetches */
 };
 
@@ -30,23 +28,17 @@ struct matmul {
 /* A matmul in progress: what its threads share. */
 struct work {
     struct matmul p;
-    int64_t blocks;    /* of a row of weights, the last one padded */
-    uint8_t *rows;     /* packed x, row by row, in the type and order for this kind of weights */
-    uint8_t *tiles;    /* the same as tiles, if there are several rows */
-    float *x_scales;   /* int8, int4: [rows], the scale of quantized x */
-    float *sums;       /* gemv of int8 or int4: [groups], sums of quantized x */
-    int64_t digits[2]; /* gemv of int8: sums of the high and of the low bytes of x */
+    int64_t width;   /* of a row of packed activations: in, padded */
+    uint8_t *rows;   /* packed x, row by row, in the type and order for this kind of weights */
+    uint8_t *tiles;  /* AMX: the same as tiles */
+    float *x_scales; /* int8, int4: [rows], the scale of quantized x */
+    float *sums;     /* int4: [rows, groups], sums of quantized x */
     struct shares shares;
 };
 
 /* Prefetch what gemv reads next. */
 INLINE void prefetch_row(const uint8_t *at, int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)at + PREFETCH_BYTES + i, _MM_HINT_T0);
-}
-
-/* Prefetch the same place in the next 16 rows of weights. row: bytes of one. */
-INLINE void prefetch_next_tile(const uint8_t *at, int64_t row, int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)at + TILE_ROWS * row + i, _MM_HINT_T1);
 }
 
 /* `size` bytes starting at `at`; if only `left` of them belong to the row, a zero-padded copy. */
@@ -57,32 +49,38 @@ INLINE const uint8_t *padded(const uint8_t *at, int64_t left, int64_t size, uint
     return copy;
 }
 
-/* A block of a row of bfloat16 or float16 weights, as bfloat16. left: how many of them belong to the row. */
-INLINE void unpack_floats(const uint8_t *at, int kind, int64_t left, __m512i to[4]) {
-    uint8_t copy[BLOCK * 2];
-    at = padded(at, left * 2, BLOCK * 2, copy);
-    for (int part = 0; part < 4; part++) {
-        const __m256i *from = (const __m256i *)(at + part * 64);
-        to[part] = kind == BFLOAT16 ? _mm512_loadu_si512(from)
-                                    : bfloat16(_mm512_cvtph_ps(_mm256_loadu_si256(from)),
-                                               _mm512_cvtph_ps(_mm256_loadu_si256(from + 1)));
-    }
+/* Bytes of a number of weights, and of a row of them. */
+INLINE int64_t bytes_of(int kind, int64_t inputs) { return kind == INT4 ? inputs / 2 : kind == INT8 ? inputs : 2 * inputs; }
+INLINE int64_t row_bytes(const struct work *w, int kind) { return bytes_of(kind, kind == INT4 ? w->width : w->p.in); }
+
+/* One of the two halves of a unit of bfloat16 or float16 weights: of bfloat16 ones, the even and the odd inputs. */
+INLINE floats unpack_half(const uint8_t *at, int kind, int half) {
+    if (kind == FLOAT16) return from_float16(at + half * UNIT);
+    return half ? odd_bfloat16(at) : even_bfloat16(at);
 }
 
-/* A block of a row of int4 weights, as bfloat16. parameters: scale and zero point of its two groups.
- *
- * The low half of byte n is input n of the first group, the high half is input n of the second. So the four vectors hold the
- * even inputs of the first and of the second group, then the odd ones. Levels are looked up in a table of the group's 16
- * possible weights. */
-INLINE void unpack_int4(const uint8_t *at, const uint32_t parameters[2], __m512i to[4]) {
-    const __m512i bytes = _mm512_loadu_si512(at);
-    const __m512 levels = _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8);
-    const __m512i table =
-        bfloat16(_mm512_fmadd_ps(set1_bits(parameters[0] << 16), levels, set1_bits(parameters[0] & 0xffff0000u)),
-                 _mm512_fmadd_ps(set1_bits(parameters[1] << 16), levels, set1_bits(parameters[1] & 0xffff0000u)));
-    for (int part = 0; part < 4; part++) {
-        const __m512i level = _mm512_and_si512(_mm512_srli_epi16(bytes, 4 * part), _mm512_set1_epi16(15));
-        const __m512i entry = part % 2 ? _mm512_or_si512(level, _mm512_set1_epi16(16)) : level;
-        to[part] = _mm512_permutexvar_epi16(entry, table);
+#ifdef BF16
+/* A unit of bfloat16 or float16 weights, as bfloat16. */
+INLINE words unpack_pairs(const uint8_t *at, int kind) {
+    return kind == FLOAT16 ? bfloat16_pairs(from_float16(at), from_float16(at + UNIT)) : load_int16((const int16_t *)at);
+}
+#endif
+
+/* The scale of a group, of its bfloat16 scale and zero point. */
+INLINE float scale_of(uint32_t parameters) {
+    float scale;
+    parameters <<= 16;
+    memcpy(&scale, &parameters, sizeof scale);
+    return scale;
+}
+
+/* What the zero points of a row of int4 weights add, in units of the quantized activations, whose sums by group these are.
+ * Levels count from 0, not -8: that and the zero point add the same for each level, (zero - 8 * scale) * the group's sum. */
+INLINE float zero_points(const uint32_t *parameters, const float *sums, int64_t groups) {
+    floats total = zeros(), scale, zero;
+    for (int64_t group = 0; group < groups; group += LANES) {
+        split_pairs(parameters + group, groups - group, &scale, &zero);
+        total = fmadd(fnmadd(scale, set1(8), zero), load(sums, group, 1, groups - group), total);
     }
+    return sum(total);
 }

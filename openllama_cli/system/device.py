@@ -66,30 +66,36 @@ def _cuda(device: "torch.device") -> "torch.device":
     return torch.device("cuda", index)
 
 
-def choose_dtype(requested: DtypeName, stored: str, device: "torch.device", *, mapped: bool = False) -> "torch.dtype":
+def choose_dtype(
+    requested: DtypeName, stored: str, device: "torch.device", *, mapped: bool = False, kernels: bool = False
+) -> "torch.dtype":
     """The type to compute in.
 
-    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto", mapped: see `auto_dtype`.
+    requested: `--dtype`. stored: the checkpoint's type. device: the one that computes. "auto", mapped and kernels: see
+    `auto_dtype`.
     """
     import torch
 
-    name = auto_dtype(stored, device.type, cpu_instructions(), mapped=mapped) if requested == "auto" else requested
+    name = requested
+    if requested == "auto":
+        name = auto_dtype(stored, device.type, cpu_instructions(), mapped=mapped, kernels=kernels)
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
 
-def auto_dtype(stored: str, device: str, instructions: Collection[str], *, mapped: bool = False) -> str:
+def auto_dtype(stored: str, device: str, instructions: Collection[str], *, mapped: bool = False, kernels: bool = False) -> str:
     """What `--dtype auto` is: the checkpoint's type on an accelerator; on a CPU bfloat16 if it multiplies that, else float32.
 
     float16 prefill is ten times slower there (measured on AVX512 with bf16). device: the one that computes, "cpu" or another.
     instructions: of the CPU. mapped: keep float16 weights as they are on such a processor, for a forward pass that multiplies
-    them in bfloat16: they need not be converted, which takes longer than an answer.
+    them in bfloat16: they need not be converted, which takes longer than an answer. kernels: olc's own kernels multiply 16-bit
+    weights on any processor that they run on.
     """
     if device != "cpu":
         return stored
     narrow = stored if mapped and stored == "float16" else "bfloat16"
-    return narrow if has_bfloat16(instructions) else "float32"
+    return narrow if kernels or has_bfloat16(instructions) else "float32"
 
 
 def has_bfloat16(instructions: Collection[str]) -> bool:

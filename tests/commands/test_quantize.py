@@ -26,7 +26,8 @@ def test_complete_says_what_it_computed_with(olc: Olc, tiny_model: Path) -> None
     made_with = json.loads(run.text)["olc"]
     assert made_with["dtype"] == "int8"
     assert made_with["activation_dtype"] in ("bfloat16", "float32")
-    kernels = " AMX" if library.usable() else ""
+    own = library.library()
+    kernels = f" {own.tier.label}" if own else ""
     assert made_with["forward"] == f"lean int8{kernels} forward pass"
     assert f"int8 weights, {made_with['activation_dtype']} activations" in run.messages
 

@@ -14,7 +14,7 @@ from openllama_cli.native.library import call
 from tests.native.test_matmul import CASES, weights
 from tests.support.marks import needs_kernels
 
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.usefixtures("tier")]
 
 _NO_ACCESS = 0
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.native.sources import TIERS
+
 ROOT = Path(__file__).parents[2]
 NATIVE = Path("openllama_cli/native")
 
@@ -56,13 +58,15 @@ def compiler(tree: Path, script: str) -> str:
 def test_the_library_lies_beside_its_sources_and_goes_into_the_wheel(
     hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With all the instructions of the processor, but without the optimization that takes most of the time.
-    monkeypatch.setenv("CC", compiler(tree, 'exec cc "$@" -O0'))
+    # One tier, without the optimization that takes most of the time: installation compiles them all, see test_library.
+    script = 'case "$*" in *-DAVX512*) eval "touch \\${$#}";; *) exec cc "$@" -O0;; esac'
+    monkeypatch.setenv("CC", compiler(tree, script))
     data, warnings = build(hook, tree)
     assert not warnings
     assert data.pop("tag").startswith("py3-none-linux_")
-    assert data == {"artifacts": [str(NATIVE / "kernels.so")], "pure_python": False}
-    assert (tree / NATIVE / "kernels.so").stat().st_size > 10_000
+    assert data == {"artifacts": [str(NATIVE / "*.so")], "pure_python": False}
+    assert {tier.library.name for tier in TIERS} == {file.name for file in (tree / NATIVE).glob("*.so")}
+    assert (tree / NATIVE / TIERS[-1].library.name).stat().st_size > 10_000
     assert not list((tree / NATIVE).glob("*.tmp"))
 
 
@@ -80,14 +84,30 @@ def test_without_a_compiler_that_can_it_is_installed_all_the_same(
 ) -> None:
     command = str(tree / "no-compiler") if script is None else compiler(tree, script)
     monkeypatch.setenv("CC", f"{command} --first 'argument with spaces'")
-    (tree / NATIVE / "kernels.so").write_bytes(b"of older sources")
+    older = tree / NATIVE / TIERS[0].library.name
+    older.write_bytes(b"of older sources")
     data, warnings = build(hook, tree)
     assert data == {"artifacts": []}
     assert len(warnings) == 1
     assert reason in warnings[0]
-    assert not list((tree / NATIVE).glob("kernels.*.tmp"))
+    assert not list((tree / NATIVE).glob("*.tmp"))
     # It is of other sources, so nobody loads it; but a process may have it open.
-    assert (tree / NATIVE / "kernels.so").read_bytes() == b"of older sources"
+    assert older.read_bytes() == b"of older sources"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86 processor")
+def test_an_older_compiler_leaves_out_the_tiers_that_it_does_not_know(
+    hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'case "$*" in *-mamx*) echo "unknown -mamx-tile" >&2; exit 1;; *) eval "touch \\${$#}";; esac'
+    monkeypatch.setenv("CC", compiler(tree, script))
+    data, warnings = build(hook, tree)
+    assert data["artifacts"]
+    assert warnings == [
+        "olc's kernels for AMX are not compiled, so it will be slower: "
+        f"{tree / 'compiler'} ended with exit status 1: unknown -mamx-tile"
+    ]
+    assert {file.name for file in (tree / NATIVE).glob("*.so")} == {tier.library.name for tier in TIERS[1:]}
 
 
 def test_elsewhere_nothing_is_compiled(hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

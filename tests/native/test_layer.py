@@ -17,7 +17,7 @@ from openllama_cli.native import layer, library
 from tests.support.marks import needs_kernels, random
 from tests.support.models.tiny_models import write_tiny_llama
 
-pytestmark = [needs_kernels, pytest.mark.usefixtures("two_threads")]
+pytestmark = [needs_kernels, pytest.mark.usefixtures("tier", "two_threads")]
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 # Half a unit in the last place of bfloat16; float32 sums in another order.

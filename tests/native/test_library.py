@@ -1,5 +1,6 @@
 """When the compiled kernels are used, and when not, and what they do not accept."""
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,18 +16,45 @@ from tests.support.marks import needs_kernels
 def test_without_a_library_nothing_is_usable(
     break_it: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = tmp_path / "kernels.so"
-    file.touch()
-    break_it(file)
-    monkeypatch.setattr(library, "LIBRARY", file)
-    assert library.functions.__wrapped__() is None
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)
+    for tier in sources.TIERS:
+        tier.library.touch()
+        break_it(tier.library)
+    assert library.library.__wrapped__() is None
 
 
 @needs_kernels
 def test_a_library_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert library.functions.__wrapped__() is not None
+    assert library.library.__wrapped__() is not None
     monkeypatch.setattr(library, "fingerprint", lambda: "0" * 64)
-    assert library.functions.__wrapped__() is None
+    assert library.library.__wrapped__() is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("tier", sources.TIERS, ids=lambda tier: tier.name)
+def test_every_tier_is_compiled_from_these_sources(tier: sources.Tier) -> None:
+    """Also what this processor cannot run: its code is not, but the file can be opened."""
+    opened = ctypes.CDLL(str(tier.library))
+    opened.olc_sources.restype = ctypes.c_char_p
+    assert opened.olc_sources().decode() == sources.fingerprint()
+
+
+@needs_kernels
+def test_the_fastest_tier_runs_or_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [tier.name for tier in library.runnable()]
+    for wanted, found in [(None, names[0]), ("", names[0]), *zip(names, names, strict=True), ("none", None)]:
+        if wanted is None:
+            monkeypatch.delenv("OLC_KERNELS", raising=False)
+        else:
+            monkeypatch.setenv("OLC_KERNELS", wanted)
+        opened = library.library.__wrapped__()
+        assert (opened.tier.name if opened else None) == found
+
+
+@pytest.mark.parametrize("missing", ["amx_int8", "avx512_vnni", "avx512_bw", "f16c"])
+def test_a_tier_needs_all_its_instructions(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(library, "_processor_has", lambda *names: missing not in names)
+    assert library.runnable() == [tier for tier in sources.TIERS if missing not in tier.capabilities]
 
 
 def test_the_fingerprint_is_of_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

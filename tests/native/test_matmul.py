@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from openllama_cli.generation.forward.linear import NativeLinear
-from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library
+from openllama_cli.native import INT4_BLOCK, INT4_GROUP, library, sources
 from openllama_cli.native.matmul import Kind, matmul, pack_int4
 from tests.support.marks import error, needs_kernels, random
 
-pytestmark = [needs_kernels, pytest.mark.usefixtures("two_threads")]  # How work is divided is tested too.
+pytestmark = [needs_kernels, pytest.mark.usefixtures("tier", "two_threads")]  # How work is divided is tested too.
 
 # Odd sizes, less than one tile, complete blocks, and the widths of OpenLLaMA 3B.
 SIZES = [(1, 1), (16, 128), (70, 200), (33, 3200), (100, 8640)]
@@ -159,6 +159,6 @@ def test_a_bias_is_added_and_no_memory_is_an_error(monkeypatch: pytest.MonkeyPat
     weight, _, expected = weights(Kind.BFLOAT16, 30, 60)
     bias, x = random(30, seed=3), random(4, 60, seed=4)
     assert error(NativeLinear(Kind.BFLOAT16, weight, 30, bias=bias)(x), x.double() @ expected.T + bias) < 5e-3
-    monkeypatch.setattr(library, "functions", lambda: ({"matmul": lambda *arguments: 1}, None))
+    monkeypatch.setattr(library, "library", lambda: library.Library(sources.TIERS[0], {"matmul": lambda *arguments: 1}, None))
     with pytest.raises(MemoryError, match="no memory for the kernel matmul"):
         matmul(Kind.BFLOAT16, weight, None, x, 30)

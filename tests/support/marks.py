@@ -7,7 +7,7 @@ from openllama_cli.generation.forward.quantized_linear import int4_works
 from openllama_cli.native import library
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and this machine has none for torch")
-needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need a processor with AMX and a C compiler")
+needs_kernels = pytest.mark.skipif(not library.usable(), reason="the kernels need an x86 processor with AVX2 and a C compiler")
 needs_any_int4 = pytest.mark.skipif(not (library.usable() or int4_works()), reason="no int4 matmul works on this processor")
 
 

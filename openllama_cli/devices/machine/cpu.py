@@ -31,6 +31,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
     threads: int | None = None
     kernels: str | None = None
     own_kernels: bool | None = None
+    tier: str | None = None
     words = cpu_instructions() if with_torch else cpuinfo("flags", "Features").split()
     known = {_ALIASES.get(name, name) for name in words}
     if with_torch:
@@ -39,7 +40,9 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         from openllama_cli.native import library
 
         threads, kernels = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-        own_kernels = library.usable() if library.has_amx() and platform.system() == "Linux" else None
+        found = library.library()
+        own_kernels = found is not None if library.runnable() and platform.system() == "Linux" else None
+        tier = found.tier.label if found else None
     return Cpu(
         name=_name(),
         architecture=platform.machine(),
@@ -55,6 +58,7 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         memory_limit=granted.memory if limited else None,
         memory_left=max(0, granted.memory - (granted.memory_used or 0)) if limited and granted.memory is not None else None,
         own_kernels=own_kernels,
+        tier=tier,
     )
 
 

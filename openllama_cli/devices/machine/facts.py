@@ -33,7 +33,8 @@ class Cpu:
 
     allowed_cores: logical ones that this process may run on (affinity). cpu_limit: processors' worth of time that a container
     grants, None without a limit. threads: what torch uses; None without torch. kernels: the instruction set that torch chose
-    ("AVX512", "DEFAULT"). own_kernels: whether olc's own kernels run, None if they are not for this processor.
+    ("AVX512", "DEFAULT"). own_kernels: whether olc's own kernels run, None if they are not for this processor; tier:
+    what they are compiled for ("AVX2"), if they run.
     memory_available: without swapping, as the system reports it, which ignores a container's limit; memory_limit, memory_left:
     of the container, None without a limit.
     """
@@ -52,6 +53,7 @@ class Cpu:
     memory_limit: int | None = None
     memory_left: int | None = None
     own_kernels: bool | None = None
+    tier: str | None = None
 
     @property
     def usable_cores(self) -> int:

@@ -115,7 +115,8 @@ def auto_dtype(stored: str, facts: Facts, device: str = "auto", *, mapped: bool 
 
     mapped: for a model large enough that `olc complete` keeps float16 weights as they are on a processor with bfloat16.
     """
-    return system.auto_dtype(stored, main_device(facts, device), facts.cpu.instruction_sets, mapped=mapped)
+    kernels = bool(facts.cpu.own_kernels)
+    return system.auto_dtype(stored, main_device(facts, device), facts.cpu.instruction_sets, mapped=mapped, kernels=kernels)
 
 
 def _placed(known: KnownModel, dtype: str, facts: Facts, device: str) -> tuple[Part, ...]:

@@ -144,7 +144,11 @@ class TorchOps:
 class NativeOps(TorchOps):
     """By olc's own kernels: one instead of two to eight operators each, and decode attention of all rows at once."""
 
-    name = "AMX"
+    def __init__(self, weights: LlamaWeights) -> None:
+        super().__init__(weights)
+        found = library.library()
+        assert found is not None
+        self.name = found.tier.label
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return native.rms_norm(x, weight, self._weights.eps)

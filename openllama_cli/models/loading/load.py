@@ -99,7 +99,9 @@ def load(
     checkpoint = checkpoint or inspect(folder.path)
     tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
-    prepare_environment()
+    prepare_environment()  # Before torch is imported.
+    from openllama_cli.native import library
+
     loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
     if spec.quantize is not None:
         from openllama_cli.models.quantize.load import load_quantized
@@ -117,8 +119,8 @@ def load(
     read_ahead(checkpoint.files)
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
-        mapped = one_row and checkpoint.bytes > WORTH_MAPPING
-        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped and _keep_mapped(checkpoint))
+        mapped = one_row and checkpoint.bytes > WORTH_MAPPING and _keep_mapped(checkpoint)
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped, kernels=library.usable())
         converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
         # On the CPU before transformers gets them, whose way takes several times as long.
         converted = converts and max_memory is None and _fits(checkpoint, dtype)

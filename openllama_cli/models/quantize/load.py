@@ -119,6 +119,8 @@ def load_quantized(
     notice: told when a copy was damaged, and when none can be kept. Raises ModelError for a model that cannot be quantized
     or read, OlcError where the device is not the CPU.
     """
+    from openllama_cli.native import library
+
     method = spec.quantize
     assert method is not None
     device = main_device(spec.device)
@@ -129,9 +131,9 @@ def load_quantized(
             code="device",
         )
     check_quantizable(checkpoint, method)
-    dtype = choose_dtype(spec.dtype, checkpoint.dtype, device)
+    layout = int4_layout()
+    dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, kernels=library.usable())
     with explained(checkpoint, device, dtype):
-        layout = int4_layout()
         contents = plan(checkpoint, method, layout)
         configs = (checkpoint.path / name for name in ("config.json", "params.json"))
         files = [*checkpoint.files, *(file for file in configs if file.is_file())]

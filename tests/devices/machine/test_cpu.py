@@ -11,6 +11,7 @@ import torch
 from openllama_cli.devices.machine.cpu import read_cpu
 from openllama_cli.devices.planning.memory import auto_dtype
 from openllama_cli.native import library
+from openllama_cli.native.sources import TIERS, Tier
 from openllama_cli.system.device import choose_dtype
 from tests.support.machines import CPU, facts
 
@@ -26,14 +27,22 @@ def test_cores_threads_and_memory_are_those_of_this_machine() -> None:
     assert cpu.kernels == torch.backends.cpu.get_cpu_capability()
 
 
-@pytest.mark.parametrize(("amx", "usable", "told"), [(True, True, True), (True, False, False), (False, False, None)])
+@pytest.mark.parametrize(
+    ("tiers", "opened", "told"),
+    [(TIERS, library.Library(TIERS[0], {}, None), (True, "AMX")), (TIERS[3:], None, (False, None)), ((), None, (None, None))],
+    ids=["run", "not compiled", "not for this processor"],
+)
 def test_own_kernels_are_of_interest_where_they_could_run(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, usable: bool, told: bool | None
+    monkeypatch: pytest.MonkeyPatch,
+    tiers: tuple[Tier, ...],
+    opened: library.Library | None,
+    told: tuple[bool | None, str],
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
-    monkeypatch.setattr(library, "has_amx", lambda: amx)
-    monkeypatch.setattr(library, "usable", lambda: usable)
-    assert read_cpu().own_kernels is told
+    monkeypatch.setattr(library, "runnable", lambda: tiers)
+    monkeypatch.setattr(library, "library", lambda: opened)
+    cpu = read_cpu()
+    assert (cpu.own_kernels, cpu.tier) == told
     assert read_cpu(with_torch=False).own_kernels is None
 
 
@@ -49,7 +58,7 @@ def test_the_automatic_type_is_the_one_that_loading_takes() -> None:
     here = facts(cpu=read_cpu())
     for stored in ("float32", "float16", "bfloat16"):
         for mapped in (False, True):
-            chosen = choose_dtype("auto", stored, torch.device("cpu"), mapped=mapped)
+            chosen = choose_dtype("auto", stored, torch.device("cpu"), mapped=mapped, kernels=library.usable())
             assert f"torch.{auto_dtype(stored, here, mapped=mapped)}" == str(chosen)
 
 

@@ -157,7 +157,8 @@ def test_logits_of_odd_sizes_and_grouped_queries_are_near_the_models(
     expected = choose_forward(open_folder(folder, dtype="float32"))
     loaded = open_folder(folder, dtype=dtype, quantize=method)
     ours = choose_forward(loaded)
-    kernels = " AMX" if library.usable() and dtype == "bfloat16" else ""
+    own = library.library() if library.usable() else None
+    kernels = f" {own.tier.label}" if own and dtype == "bfloat16" else ""
     assert ours.name == f"lean {method}{kernels}"
     assert loaded.precision == f"{method} weights, {dtype} activations"
     prompt = [1, *range(50, 120)]
