@@ -76,7 +76,7 @@ def choose_dtype(
     """
     import torch
 
-    name = requested
+    name: str = requested
     if requested == "auto":
         name = auto_dtype(stored, device.type, cpu_instructions(), mapped=mapped, kernels=kernels)
     dtype = getattr(torch, name)
