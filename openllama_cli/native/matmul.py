@@ -5,8 +5,8 @@ they are converted on the way, so that float16 and int4 weights cost what bfloat
 
 - bfloat16 weights: float32 sums, of bfloat16 activations where the processor has BF16 or AMX, else of float32 ones.
 - float16 weights: as they are, with float32 activations; but rounded to bfloat16 with several rows where there is BF16 or AMX.
-- int8 weights, one scale per row: activations are quantized to integers, -16256 to 16256, with one scale per row (15 bits; other
-  int8 matmuls have 8). Sums are exact for up to 65,536 inputs.
+- int8 weights, one scale per row: activations are quantized to integers, -16256 to 16256, with one scale per row (15 bits;
+  others have 8). Sums are exact for up to 65,536 inputs.
 - int4 weights, a scale and a zero point for every 64 inputs: activations as with int8; but weights become bfloat16 with several
   rows where there is AMX.
 """
