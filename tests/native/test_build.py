@@ -4,6 +4,7 @@ import importlib.util
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from openllama_cli.native.sources import TIERS
+from openllama_cli.native import library
+from openllama_cli.native.sources import TIERS, Tier, arguments
 
 ROOT = Path(__file__).parents[2]
 NATIVE = Path("openllama_cli/native")
@@ -37,13 +39,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(hook: ModuleType, tree: Path) -> tuple[dict[str, Any], list[str]]:
+def build(hook: ModuleType, tree: Path, version: str = "standard") -> tuple[dict[str, Any], list[str]]:
     """What the hook tells hatchling, and the user."""
     warnings: list[str] = []
     made = hook.CompileKernels()
     made.root, made.app = str(tree), SimpleNamespace(display_warning=warnings.append)
     data: dict[str, Any] = {"artifacts": []}
-    made.initialize("editable", data)
+    made.initialize(version, data)
     return data, warnings
 
 
@@ -108,6 +110,26 @@ def test_an_older_compiler_leaves_out_the_tiers_that_it_does_not_know(
         f"{tree / 'compiler'} ended with exit status 1: unknown -mamx-tile"
     ]
     assert {file.name for file in (tree / NATIVE).glob("*.so")} == {tier.library.name for tier in TIERS[1:]}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86 processor")
+def test_an_editable_installation_has_what_this_processor_runs(
+    hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", compiler(tree, 'eval "touch \\${$#}"'))
+    build(hook, tree, "editable")
+    assert {file.name for file in (tree / NATIVE).glob("*.so")} >= {tier.library.name for tier in library.runnable()}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or platform.machine() != "x86_64", reason="needs a C compiler on x86")
+@pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
+def test_the_sources_of_every_tier_are_valid(tier: Tier, tmp_path: Path) -> None:
+    """Also of those that this processor does not run."""
+    command = ["cc", *arguments(tier, tmp_path / "none"), "-fsyntax-only", "-Werror"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if "unrecognized" in run.stderr:
+        pytest.skip(f"this compiler does not know {tier.label}")
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_elsewhere_nothing_is_compiled(hook: ModuleType, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
