@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from openllama_cli.errors import OlcError
 from openllama_cli.native.sources import TIERS, Tier, fingerprint
 
 # Argument types of each function, without the threads: p a pointer, q an int64, i an int, f a float.
@@ -51,9 +52,16 @@ def runnable() -> list[Tier]:
 
 @functools.cache
 def library() -> Library | None:
-    """The library of the fastest tier that there is, or of the one that OLC_KERNELS names; None if there is none."""
-    wanted = os.environ.get("OLC_KERNELS")
-    return next((found for tier in runnable() if wanted in (None, "", tier.name) and (found := _open(tier))), None)
+    """The library of the fastest tier that there is, or of the one that OLC_KERNELS names; None if there is none.
+
+    Raises OlcError if the one that it names does not run here.
+    """
+    wanted = os.environ.get("OLC_KERNELS") or None
+    found = next((found for tier in runnable() if wanted in (None, tier.name) and (found := _open(tier))), None)
+    if found is None and wanted not in (None, "none"):
+        names = ", ".join([*(tier.name for tier in runnable()), "none"])
+        raise OlcError(f"OLC_KERNELS={wanted}: no such kernels run here", f"use {names}, or unset it", code="device")
+    return found
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from openllama_cli.errors import OlcError
 from openllama_cli.native import library, sources
 from openllama_cli.native.matmul import Kind, check, matmul
 from tests.support.marks import needs_kernels
@@ -39,6 +40,10 @@ def test_the_fastest_tier_runs_or_the_one_that_is_named(monkeypatch: pytest.Monk
             monkeypatch.setenv("OLC_KERNELS", wanted)
         opened = library.library.__wrapped__()
         assert (opened.tier.name if opened else None) == found
+    monkeypatch.setenv("OLC_KERNELS", "avx")
+    with pytest.raises(OlcError, match="OLC_KERNELS=avx: no such kernels run here") as error:
+        library.library.__wrapped__()
+    assert error.value.remedy == f"use {', '.join([*names, 'none'])}, or unset it"
 
 
 @pytest.mark.parametrize("missing", ["amx_int8", "avx512_vnni", "avx512_bw", "f16c"])
