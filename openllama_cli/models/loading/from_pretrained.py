@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.llama_config import llama_config
 from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
+from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.progress import Progress
 

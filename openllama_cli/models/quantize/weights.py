@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.llama_config import llama_config
 from openllama_cli.models.checkpoint.rope import longrope_limit
 from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
+from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.quantize import rounding
 from openllama_cli.models.quantize.rounding import Int4Layout, NativeLayout
 from openllama_cli.models.spec import QuantizeName
