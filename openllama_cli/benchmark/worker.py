@@ -65,7 +65,7 @@ def load_model(job: Job) -> "LoadedModel":
     folder = ModelFolder(Path(job.folder), job.model or job.folder)
     dtype: Any = job.dtype
     spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
-    return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1)
+    return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
 
 
 def measure(job: Job) -> dict[str, Any]:

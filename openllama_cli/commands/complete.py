@@ -120,7 +120,7 @@ def command(
     check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
     pipeline = chosen.open() if annotate else None
 
-    loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1)
+    loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1, lean=engine == "loop")
     run = Run(
         Model(loaded, notice=note),
         [tokens],

@@ -148,7 +148,7 @@ def _machine(facts: "Facts") -> list[tuple[str, str | None]]:
 def _kernels(cpu: "Cpu") -> str | None:
     """Whose kernels multiply on the processor; None where that is not known."""
     if cpu.own_kernels is None:
-        return "torch's: olc's own are for x86 processors" if cpu.threads is not None else None
+        return "torch's: olc's own need Linux on x86 with AVX2 and torch 2.11" if cpu.threads is not None else None
     return f"olc's own, for {cpu.tier}" if cpu.own_kernels else "torch's: olc's own are not compiled"
 
 

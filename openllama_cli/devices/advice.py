@@ -147,7 +147,7 @@ def _cpu(facts: Facts, device: str) -> Iterator[Problem]:
             yield Problem("warning", "no_avx2", f"{cpu.name} has no AVX2, so torch uses its slowest kernels", fix)
     if main_device(facts, device) == "cpu" and cpu.own_kernels is False:
         message = "olc's kernels for this processor were not compiled at installation: generation is half as fast without them"
-        fix = "with GCC 12 or Clang 16, or newer, in olc's source folder: `pip install --force-reinstall --no-deps .`"
+        fix = "with a C compiler (AMX: GCC 12 or Clang 16), in olc's source folder: `pip install --force-reinstall --no-deps .`"
         yield Problem("warning", "no_kernels", message, fix)
     if main_device(facts, device) == "cpu" and cpu.threads is not None:
         yield from _float16(facts)

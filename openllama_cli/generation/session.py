@@ -33,12 +33,13 @@ def load_model(
     spec: ModelSpec,
     *,
     one_row: bool = False,
+    lean: bool = True,
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> "LoadedModel":
     """Load the weights; under torchrun, this rank's part of them. Imports torch and transformers.
 
-    one_row, progress, notice: see `models.loading.load.load`. Raises OlcError.
+    one_row, lean, progress, notice: see `models.loading.load.load`. Raises OlcError.
     """
     if rank_info() is not None:
         from openllama_cli.generation.distributed.load import load_as_leader
@@ -52,6 +53,7 @@ def load_model(
         checkpoint=opened.checkpoint,
         tokenizer=opened.tokenizer,
         one_row=one_row,
+        lean=lean,
         progress=progress,
         notice=notice,
     )

@@ -92,7 +92,7 @@ INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t r
     for (int o = 0; o < TILE_OUT; o++) {
         const int64_t at = minimum(out + o, w->p.out - 1);
         weights[o] = w->p.weights + at * stride + place;
-        parameters[o] = (const uint32_t *)w->p.scales + at * groups + k / GROUP;
+        parameters[o] = kind == INT4 ? (const uint32_t *)w->p.scales + at * groups + k / GROUP : NULL;
         UNROLL for (int r = 0; r < rows; r++) t.sums[o][r] = zeros();
     }
     if (kind == INT4)

@@ -34,6 +34,7 @@ static uint8_t *scratch(int64_t size) {
 /* y = x @ weights.T; see struct matmul. Returns 0, or 1 if memory ran out. */
 int olc_matmul(const void *weights, const void *scales, const void *x, void *y, int64_t rows, int64_t out, int64_t in,
                 int kind, int is_float32, int threads, parallel_function *parallel) {
+    if (!rows) return 0;
     struct work w;
     w.p = (struct matmul){weights, scales, x, y, rows, out, in, kind, is_float32};
     w.width = (in + BLOCK - 1) / BLOCK * BLOCK;

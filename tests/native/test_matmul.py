@@ -125,6 +125,10 @@ def test_memory_that_begins_anywhere_and_tiny_activations_are_read_rightly(kind:
             assert matmul(kind, weight, scales, x * tiny, 40).abs().max() < tiny * 1e6
 
 
+def test_no_rows_give_no_rows() -> None:
+    assert matmul(Kind.BFLOAT16, torch.zeros(8, 16).bfloat16(), None, torch.zeros(0, 16), 8).shape == (0, 8)
+
+
 def test_activations_may_be_a_slice_of_others() -> None:
     weight, _, expected = weights(Kind.BFLOAT16, 64, 100)
     x = random(8, 250).bfloat16()[::2, 50:150]

@@ -31,8 +31,8 @@ def open_model(spec: ModelSpec) -> OpenedModel:
     return models.open_model(spec, progress=_progress(), notice=notice)
 
 
-def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False) -> "LoadedModel":
+def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False, lean: bool = True) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
     progress = _progress()
     with shown(progress, f"loading {opened.folder.name}", None):  # What is imported first takes seconds.
-        return session.load_model(opened, spec, one_row=one_row, progress=progress, notice=note)
+        return session.load_model(opened, spec, one_row=one_row, lean=lean, progress=progress, notice=note)

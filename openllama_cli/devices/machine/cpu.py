@@ -1,10 +1,12 @@
 """The processor: its name, cores, instruction sets and memory, as the system and torch tell them."""
 
+import contextlib
 import os
 import platform
 import subprocess
 
 from openllama_cli.devices.machine.facts import Cpu
+from openllama_cli.errors import OlcError
 from openllama_cli.system.cgroup import limits
 from openllama_cli.system.device import cpu_instructions, cpuinfo
 
@@ -40,9 +42,11 @@ def read_cpu(*, with_torch: bool = True) -> Cpu:
         from openllama_cli.native import library
 
         threads, kernels = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-        found = library.library()
-        own_kernels = found is not None if library.runnable() and platform.system() == "Linux" else None
-        tier = found.tier.label if found else None
+        with contextlib.suppress(OlcError):  # Of OLC_KERNELS, which a command that computes tells.
+            if found := library.library():
+                own_kernels, tier = True, found.tier.label
+            elif library.runnable() and platform.system() == "Linux" and "OLC_KERNELS" not in os.environ:
+                own_kernels = False
     return Cpu(
         name=_name(),
         architecture=platform.machine(),

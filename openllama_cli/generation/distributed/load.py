@@ -21,7 +21,7 @@ from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
 from openllama_cli.models.find import find
 from openllama_cli.models.loading.from_pretrained import from_pretrained
-from openllama_cli.models.loading.load import LoadedModel
+from openllama_cli.models.loading.load import LoadedModel, runs_kernels
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.opened import OpenedModel
@@ -127,8 +127,10 @@ def choose_device(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, DtypeNa
         device = torch.device("cpu")  # transformers does not shard models over Apple GPUs.
     elif not dist.is_nccl_available():
         raise OlcError("this torch has CUDA but no NCCL, through which GPUs communicate", "use --device cpu", code="device")
-    dtype: Any = str(choose_dtype(spec.dtype, checkpoint.dtype, device)).removeprefix("torch.")
-    return device.type, dtype
+    # The same as in one process, which may go on with a batch that was begun here, and the other way round.
+    dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, kernels=runs_kernels(checkpoint, device))
+    name: Any = str(dtype).removeprefix("torch.")
+    return device.type, name
 
 
 def _tensor_parallel() -> dict[str, Any]:

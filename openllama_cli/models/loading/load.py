@@ -75,6 +75,7 @@ def load(
     checkpoint: Checkpoint | None = None,
     tokenizer: Tokenizer | None = None,
     one_row: bool = False,
+    lean: bool = True,
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
     offload_folder: Path | None = None,
@@ -85,7 +86,8 @@ def load(
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
     checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
-    olc's own forward pass: large float16 weights are then kept mapped on a CPU, where that is fastest. progress: counts
+    olc's own forward pass: large float16 weights are then kept mapped on a CPU, where that is fastest. lean: False for a model
+    that Transformers will run. progress: counts
     the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
     accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
     None is a temporary folder that is removed when the process ends. notice: told what people should know.
@@ -99,9 +101,7 @@ def load(
     checkpoint = checkpoint or inspect(folder.path)
     tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
-    prepare_environment()  # Before torch is imported.
-    from openllama_cli.native import library
-
+    prepare_environment()
     loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
     if spec.quantize is not None:
         from openllama_cli.models.quantize.load import load_quantized
@@ -119,8 +119,9 @@ def load(
     read_ahead(checkpoint.files)
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
-        mapped = one_row and checkpoint.bytes > WORTH_MAPPING and _keep_mapped(checkpoint)
-        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped, kernels=library.usable())
+        kernels = lean and runs_kernels(checkpoint, device)
+        mapped = one_row and device.type == "cpu" and checkpoint.bytes > WORTH_MAPPING and _keep_mapped(checkpoint)
+        dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped, kernels=kernels)
         converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
         # On the CPU before transformers gets them, whose way takes several times as long.
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
@@ -145,6 +146,13 @@ def load(
         device=describe_devices(model),
         load_seconds=time.perf_counter() - started,
     )
+
+
+def runs_kernels(checkpoint: Checkpoint, device: "torch.device") -> bool:
+    """Whether olc's own kernels multiply a model's weights: on a CPU, and in the lean forward pass, which knows SiLU only."""
+    from openllama_cli.native import library
+
+    return device.type == "cpu" and checkpoint.config.get("hidden_act", "silu") == "silu" and library.usable()
 
 
 def _keep_mapped(checkpoint: Checkpoint) -> bool:

@@ -46,6 +46,13 @@ def test_own_kernels_are_of_interest_where_they_could_run(
     assert read_cpu(with_torch=False).own_kernels is None
 
 
+def test_a_wrong_name_of_kernels_is_a_fact_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLC_KERNELS", "none such")
+    monkeypatch.setattr(library, "library", library.library.__wrapped__)
+    cpu = read_cpu()
+    assert (cpu.own_kernels, cpu.tier) == (None, None)
+
+
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="compares with /proc/cpuinfo")
 def test_instruction_sets_agree_with_the_kernel_with_and_without_torch() -> None:
     cpu = read_cpu()

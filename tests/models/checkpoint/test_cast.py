@@ -11,7 +11,7 @@ from openllama_cli.models.loading import load as load_module
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import library
-from tests.support.models.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
+from tests.support.models.tiny_models import change_config, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
 EVERY = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
 
@@ -56,6 +56,20 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx512_bf16"})
     loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu"), one_row=True)
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("lean", "act", "narrow"), [(True, "silu", True), (False, "silu", False), (True, "gelu", False)]
+)
+def test_without_bfloat16_in_the_processor_it_is_the_type_of_what_olcs_kernels_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lean: bool, act: str, narrow: bool
+) -> None:
+    folder = write_tiny_llama(tmp_path, dtype="float16")
+    change_config(folder, hidden_act=act)
+    monkeypatch.setattr(library, "usable", lambda: True)
+    monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx2"})
+    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu"), lean=lean)
+    assert loaded.dtype == (torch.bfloat16 if narrow else torch.float32)
 
 
 @pytest.mark.parametrize(("free", "converted"), [(10**12, True), (10**3, False)])
