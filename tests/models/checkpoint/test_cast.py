@@ -58,9 +58,7 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
 
 
-@pytest.mark.parametrize(
-    ("lean", "act", "narrow"), [(True, "silu", True), (False, "silu", False), (True, "gelu", False)]
-)
+@pytest.mark.parametrize(("lean", "act", "narrow"), [(True, "silu", True), (False, "silu", False), (True, "gelu", False)])
 def test_without_bfloat16_in_the_processor_it_is_the_type_of_what_olcs_kernels_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lean: bool, act: str, narrow: bool
 ) -> None:
