@@ -23,6 +23,8 @@ os.environ |= {
     "HF_HOME": f"{_WORLD.name}/huggingface",
     "XDG_CONFIG_HOME": f"{_WORLD.name}/config",
     "XDG_CACHE_HOME": f"{_WORLD.name}/cache",
+    # No server of the user's answers for olc.
+    "XDG_RUNTIME_DIR": f"{_WORLD.name}/run",
     # No Hub: a test that needs one starts its own and points here.
     "HF_ENDPOINT": "http://127.0.0.1:9",
     # A worker of pytest-xdist has one core; threads of several would wait for each other.
@@ -30,6 +32,7 @@ os.environ |= {
     # As olc sets it.
     "GOMP_SPINCOUNT": "2000",
 }
+Path(_WORLD.name, "run").mkdir(mode=0o700)
 # The workers inherit the one of the process that starts them.
 os.environ.setdefault("OLC_TESTS_LOCK", f"{_WORLD.name}/lock")
 # What a shell starts in the background (`pytest &`) ignores Ctrl-C, and so would every olc that a test starts and interrupts.

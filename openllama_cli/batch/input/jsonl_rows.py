@@ -169,6 +169,12 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
         raise RowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
     if settings.template is not None:
         raise RowError("template_error", "an OpenAI batch line already has its prompt; leave out the template")
+    if settings.for_server:
+        if body.get("prompt") is None:
+            _openai_prompt(body)
+        if _too_deep(body):
+            raise RowError("invalid_json", f"line {line} is nested too deeply")
+        return Row(index, custom_id, sampling=settings.sampling, openai=True, line=line, body=body)
     prompt, tokens = _openai_prompt(body)
     options = read_options(body, settings, openai=True)
     return row_with(options, settings, index, line, custom_id, prompt, tokens=tokens, openai=True)

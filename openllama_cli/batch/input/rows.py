@@ -50,6 +50,7 @@ class Row:
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
     carried: fields that go through to OUTPUT, by their names there.
+    body: of an OpenAI line that goes to a server as it is.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Row:
     error: RowError | None = None
     line: int = 0
     carried: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class RowSettings:
     fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
-    sampling: what a row without options of its own gets.
+    for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
+    options of its own gets.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -87,6 +90,7 @@ class RowSettings:
     carry: Carry = field(default_factory=Carry)
     model: str | None = None
     fixed_length: bool = True
+    for_server: bool = False
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ RULES = 2
 _LONGEST_VALUE = 40
 _SHOWN_DIFFERENCES = 3
 # In which differences are told: what was given first comes first.
-_ORDER = ("rows", "input", "model", "tokenizer", "template", "options")
+_ORDER = ("rows", "input", "server", "model", "tokenizer", "template", "options")
 
 
 def batch_header(
@@ -33,11 +33,24 @@ def batch_header(
     summary: "InputSummary",
 ) -> dict[str, Any]:
     """All that the results depend on; a journal is resumed only under the same header."""
+    tokenizer = {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256}
+    loading = {"dtype": spec.dtype, "device": spec.device, "quantize": spec.quantize}
+    return _header(settings, fmt, summary, {"model": opened_fingerprint(opened), "tokenizer": tokenizer}, loading)
+
+
+def server_header(
+    url: str, model: Mapping[str, Any], settings: RowSettings, fmt: FormatName, summary: "InputSummary"
+) -> dict[str, Any]:
+    """The same for rows that a server completes. url: the server's. model: its name there, and what else is known of it."""
+    return _header(settings, fmt, summary, {"server": url, "model": dict(model)}, {})
+
+
+def _header(
+    settings: RowSettings, fmt: FormatName, summary: "InputSummary", model: dict[str, Any], loading: dict[str, Any]
+) -> dict[str, Any]:
+    """model: what tells the model. loading: the options that say how it is loaded."""
     sampling, template = settings.sampling, settings.template
-    options = {
-        "dtype": spec.dtype,
-        "device": spec.device,
-        "quantize": spec.quantize,
+    options = loading | {
         "max_tokens": sampling.max_tokens if settings.fixed_length else f"{sampling.max_tokens} or fewer",
         # As given, not as it came out: it decides for rows that have options of their own.
         "temperature": settings.defaults.get("temperature"),
@@ -50,15 +63,18 @@ def batch_header(
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
     }
-    checkpoint = opened.checkpoint
     return {
         "rules": RULES,
         "input": {"sha256": summary.sha256, "format": fmt, "rows_sha256": summary.rows_sha256},
-        "model": model_fingerprint([*checkpoint.files, *_config_files(opened)], revision=opened.folder.revision),
-        "tokenizer": {"name": opened.tokenizer.path.name, "sha256": opened.tokenizer.sha256},
+        **model,
         "template": None if template is None else _template(template),
         "options": options,
     }
+
+
+def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:
+    """`model_fingerprint` of an opened model."""
+    return model_fingerprint([*opened.checkpoint.files, *_config_files(opened)], revision=opened.folder.revision)
 
 
 def _config_files(opened: OpenedModel) -> list[Path]:
@@ -88,9 +104,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Empty if nothing did; a setting that is None is one that is not there.
     """
     found = []
+    # A run here and one on a server have nothing of a model in common.
+    other_place = (before.get("server") is None) != (now.get("server") is None)
     for name in dict.fromkeys((*_ORDER, *before, *now)):
         old, new = before.get(name), now.get(name)
-        if old == new:
+        if old == new or (other_place and name in ("model", "tokenizer", "options")):
             continue
         if name == "rules":
             found.append(f"olc 0.{old or 1} began it, and this olc reads rows by other rules")
@@ -100,6 +118,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             found += _model_differences(old, new)
         elif name == "options" and isinstance(old, dict) and isinstance(new, dict):
             found += [_was(f"--{key.replace('_', '-')}", old.get(key), new.get(key)) for key in _changed(old, new)]
+        elif name == "server":
+            found.append(_was("--server", old, new))
         elif name in ("template", "tokenizer"):
             found.append(_named_difference(name, old, new))
         else:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _BAD_REQUEST = 400
 _SERVER_ERROR = 500
 # Of a row's errors, those that are no fault of the row, and those of them that may not happen again.
-ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost"})
-MAY_PASS = frozenset({"out_of_memory", "worker_lost"})
+_OF_SERVERS = frozenset({"server_error", "server_timeout", "server_answer"})
+ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost", *_OF_SERVERS})
+MAY_PASS = frozenset({"out_of_memory", "worker_lost", *_OF_SERVERS})
 
 # Rows annotated together, and how long the first of them may wait. A crash costs no more than these.
 MOST_ROWS = 32
@@ -119,10 +120,7 @@ def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: s
     echo = _echo(row, completion, tokenizer) if row.echo else None
     result = choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)
     if not row.openai:
-        document = _document(row, result["text"], result["finish_reason"], usage([completion]), None)
-        if result["logprobs"] is not None:
-            document["logprobs"] = result["logprobs"]
-        return Result(row.index, None, document | dict(row.carried))
+        return _completed(row, result, usage([completion]))
     body = {
         "id": f"cmpl-{row.index}",
         "object": "text_completion",
@@ -133,6 +131,22 @@ def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: s
         "usage": usage([completion]),
     }
     return Result(row.index, None, _openai_document(row, 200, body, None))
+
+
+def received(row: Row, body: dict[str, Any]) -> Result:
+    """A row that a server completed. body: its answer, which OpenAI's shape has as it is."""
+    from openllama_cli.openai_api.answer import usage
+
+    if row.openai:
+        return Result(row.index, None, _openai_document(row, 200, body, None))
+    return _completed(row, body["choices"][0], usage(body))
+
+
+def _completed(row: Row, choice: dict[str, Any], usage: dict[str, int] | None) -> Result:
+    document = _document(row, choice["text"], choice.get("finish_reason"), usage, None)
+    if choice.get("logprobs") is not None:
+        document["logprobs"] = choice["logprobs"]
+    return Result(row.index, None, document | dict(row.carried))
 
 
 def _echo(row: Row, completion: "Completion", tokenizer: "Tokenizer") -> str:

@@ -3,7 +3,8 @@
 import hashlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,12 +14,11 @@ from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
-from openllama_cli.batch.journal.header import batch_header
 from openllama_cli.batch.ray.options import parse_engine
+from openllama_cli.commands.batch.engines import Engine, open_engine, parse_server
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
-from openllama_cli.commands.shared.model import open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
 from openllama_cli.errors import OlcError, UsageError
@@ -40,6 +40,7 @@ Examples:
   olc batch prompts.csv -o answers.csv --carry country
   olc batch requests.jsonl -o answers.jsonl --retry-errors
   olc batch --peek answers.jsonl
+  olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
 
 
@@ -70,7 +71,7 @@ Examples:
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
 @escape_option("--stop")
-@click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows per batch.")
+@click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
 )
@@ -78,6 +79,7 @@ Examples:
 @click.option("--restart", is_flag=True, help="Start over, discarding earlier results.")
 @click.option(
     "--engine",
+    "engine_name",
     default="local",
     show_default=True,
     metavar="local|ray",
@@ -91,6 +93,12 @@ Examples:
     metavar="N",
     show_default="as many as fit",
     help="Number of Ray workers, each with its own copy of the model.",
+)
+@click.option(
+    "--server",
+    "server_text",
+    metavar="URL",
+    help="Let a completions server (olc serve, vLLM, llama-server, …) complete the rows; -m is its name of the model.",
 )
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
@@ -108,9 +116,10 @@ def command(
     peek: str | None,
     retry_errors: bool,
     restart: bool,
-    engine: str,
+    engine_name: str,
     ray_address: str | None,
     workers: int | None,
+    server_text: str | None,
     json_progress: bool,
     annotated: str | None,
     chosen: PipelineOptions,
@@ -130,9 +139,12 @@ def command(
     if source is None:
         raise missing("INPUT", "name a file of prompts, or - for stdin")
     batch_size = _parse_batch_size(batch_size_text)
-    ray_options = parse_engine(engine, ray_address, workers)
+    ray_options = parse_engine(engine_name, ray_address, workers)
     if ray_options is not None:
         one_process_only("--engine ray")
+    server = parse_server(server_text, spec, ray_options)
+    if server is not None:
+        one_process_only("--server")
     annotator = RowAnnotator.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart cannot be combined", "give only one of them")
@@ -145,7 +157,9 @@ def command(
         carry=Carry.parse(carry),
         model=spec.model,
         fixed_length="max_tokens" in given,
+        for_server=server is not None,
     )
+    find_engine = partial(open_engine, spec, ray_options, server, settings.defaults)
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None
@@ -159,8 +173,7 @@ def command(
         if retry_errors or restart or json_progress:
             option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
             raise UsageError(f"{option} needs an OUTPUT that is a file", f"leave out {option}, or give -o a file name")
-        options = {"batch_size": batch_size, "ray": ray_options, "annotate": annotator}
-        _stream(source, fmt, settings, spec, options)
+        _stream(source, fmt, settings, find_engine, {"batch_size": batch_size, "annotate": annotator})
         return
     # Not before the options are known to be right: a usage error is to be as quick as help.
     from openllama_cli.batch.input.precheck import precheck
@@ -176,8 +189,8 @@ def command(
             _keep_stdin(path, restart=restart)
         earlier = None if restart else Earlier.of(files)
         summary = precheck(path, fmt, settings, beginning=None if earlier is None else earlier.rows)
-        opened = open_model(spec)
-        header = batch_header(opened, spec, settings, fmt, summary)
+        engine = find_engine()
+        header = engine.header(settings, fmt, summary)
         if annotator is not None:
             annotator.open()
             header["options"] |= annotator.options
@@ -196,12 +209,9 @@ def command(
                 journal,
                 summary,
                 stop,
-                opened,
-                spec,
+                engine,
                 settings,
-                header,
                 batch_size=batch_size,
-                ray=ray_options,
                 annotate=annotator,
                 source=source,
                 spooled=path if from_stdin else None,
@@ -230,7 +240,9 @@ def _changed(source: str, remedy: str) -> OlcError:
     return OlcError(f"{source} was changed during the run", f"results may mix both versions; {remedy}", code="input_changed")
 
 
-def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec, options: dict[str, Any]) -> None:
+def _stream(
+    source: str, fmt: FormatName, settings: RowSettings, find_engine: Callable[[], Engine], options: dict[str, Any]
+) -> None:
     """A batch to stdout: rows in the order of the input as they finish, and nothing to resume from."""
     from openllama_cli.batch.input.precheck import precheck
     from openllama_cli.batch.output.stream import RowStream
@@ -241,14 +253,13 @@ def _stream(source: str, fmt: FormatName, settings: RowSettings, spec: ModelSpec
             path = Path(folder) / "stdin"
             _keep_stdin(path, restart=False)
         summary = precheck(path, fmt, settings)
-        opened = open_model(spec)
-        header = batch_header(opened, spec, settings, fmt, summary)
+        engine = find_engine()
         if options["annotate"] is not None:
             options["annotate"].open()
         _tell_empty(summary, fmt)
         options["source"] = source
         rows = RowStream(summary.rows, lambda line: out(line.decode()))
-        batch = Batch(rows, summary, stop, opened, spec, settings, header, **options, spooled=None, as_json=False)
+        batch = Batch(rows, summary, stop, engine, settings, **options, spooled=None, as_json=False)
         digest = hashlib.sha256()
         batch.run(row for row in read_rows(path, fmt, settings, on_bytes=digest.update) if row.index < summary.rows)
         if digest.hexdigest() != summary.sha256:

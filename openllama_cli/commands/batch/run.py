@@ -5,7 +5,7 @@ import hashlib
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -14,24 +14,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from openllama_cli.annotation.documents import parse_kinds
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.output.results import ENDED_BY_US, MAY_PASS, Results
-from openllama_cli.batch.ray.options import RayOptions
+from openllama_cli.commands.batch.engines import Engine, Work
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
-from openllama_cli.commands.shared.model import load_model
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
-from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.convert import to_utf8
 from openllama_cli.system.files import file_fingerprint
-from openllama_cli.terminal.streams import note, notice
+from openllama_cli.terminal.streams import notice
 from openllama_cli.terminal.views.batch import BatchProgress
 
 if TYPE_CHECKING:
     from openllama_cli.annotation.pipeline import Pipeline
     from openllama_cli.batch.input.precheck import InputSummary
     from openllama_cli.batch.journal.journal import Journal
-    from openllama_cli.batch.ray.engine import RayRunner
-    from openllama_cli.batch.runner import Runner
-
 
 # A sentence of any language, to see what a pipeline gives before a night's work.
 _PROBE = "Berlin 2024."
@@ -88,20 +82,16 @@ class RowAnnotator:
 class Batch:
     """One run: rows of an input into a journal.
 
-    header: of the journal. batch_size: None for as many rows as fit into memory. ray: None for the local engine. annotate:
-    annotates the rows, if that is asked for. source: INPUT as it was named. spooled: the copy of stdin, if that is the input.
-    as_json: progress for programs.
+    batch_size: None for what the engine thinks best. annotate: annotates the rows, if that is asked for. source: INPUT, as it
+    was named. spooled: the copy of stdin, if that is the input. as_json: progress for programs.
     """
 
     journal: "Journal"
     summary: "InputSummary"
     stop: "GracefulStop"
-    opened: OpenedModel
-    spec: ModelSpec
+    engine: Engine
     settings: RowSettings
-    header: Mapping[str, Any]
     batch_size: int | None
-    ray: RayOptions | None
     annotate: RowAnnotator | None
     source: str
     spooled: Path | None
@@ -124,7 +114,7 @@ class Batch:
             raise
 
     def _run(self, rows: Iterable[Row]) -> None:
-        with self._runner() as runner:
+        with self.engine.runner(self._work()) as runner:
             self.stop.running = True
             shown = BatchProgress(self.summary.rows, self.journal.counts.done, as_json=self.as_json)
             complete = False
@@ -146,6 +136,8 @@ class Batch:
         counts = self.journal.counts
         text = f"olc: wrote {target}: {self.summary.rows} row{'s' * (self.summary.rows != 1)}, {counts.failed} failed"
         notice(f"{text} ({self._speed})" if self._speed else text)
+        if self._speed and self.engine.caution is not None:
+            notice(f"olc: {self.engine.caution}")
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
             raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", self._remedy(target))
@@ -167,39 +159,14 @@ class Batch:
             remedies.append(f"correct the rows of {name}{again}, or run them alone, from a file of their own")
         return "; ".join(remedies)
 
-    @contextlib.contextmanager
-    def _runner(self) -> "Iterator[Runner | RayRunner]":
-        """A loaded model, or workers while the context lasts."""
+    def _work(self) -> Work:
         longest = max(self.summary.longest_prompt_bytes + 1, self.summary.longest_prompt_tokens)  # a token is at least a byte
-        positions = longest + self.settings.sampling.max_tokens
-        if self.ray is not None:
-            from openllama_cli.batch.ray.cluster import open_ray_runner
-            from openllama_cli.batch.ray.worker import worker_setup
-
-            with open_ray_runner(
-                self.ray,
-                worker_setup(self.opened, self.spec, self.header["model"], self.batch_size, positions),
-                parameters=self.opened.checkpoint.shape.parameters(),
-                rows=self.summary.rows - self.journal.counts.done,
-                keep=self._results.append,
-                stopping=lambda: self.stop.requested,
-                notice=note,
-            ) as runner:
-                yield runner
-            return
-        # First: it settles how threads wait, which torch reads once, when it is imported.
-        loaded = load_model(self.opened, self.spec)
-
-        from openllama_cli.batch.runner import open_runner
-
-        yield open_runner(
-            loaded,
-            model=self.opened.folder.name,
-            keep=self._results.append,
-            batch_size=self.batch_size,
-            positions=positions,
-            stopping=lambda: self.stop.requested,
-            notice=note,
+        return Work(
+            self.summary.rows - self.journal.counts.done,
+            longest + self.settings.sampling.max_tokens,
+            self.batch_size,
+            self._results.append,
+            lambda: self.stop.requested,
         )
 
     def _stopped(self) -> None:

@@ -203,7 +203,7 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("openllama_cli.commands.batch.run.load_model", never)
+    monkeypatch.setattr("openllama_cli.commands.batch.engines.load_model", never)
     result = olc("batch", *arguments, "-m", model)
     assert result.code == 2, result.messages
     assert len(result.messages.splitlines()) == 2
@@ -217,15 +217,15 @@ def test_what_can_be_refused_is_refused_before_the_model_loads(
 def test_an_input_that_changes_under_way_is_noticed(
     batch: Batch, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch, now: str
 ) -> None:
-    from openllama_cli.commands.batch import run as batch_run
+    from openllama_cli.commands.batch import engines
 
-    load = batch_run.load_model
+    load = engines.load_model
 
     def change_and_load(*arguments: Any) -> Any:
         (tmp_path / "in.txt").write_text(now)
         return load(*arguments)
 
-    monkeypatch.setattr(batch_run, "load_model", change_and_load)
+    monkeypatch.setattr(engines, "load_model", change_and_load)
     result = batch("in.txt", "one\ntwo\n")
     assert result.code == 1
     assert "was changed" in result.messages
@@ -241,7 +241,7 @@ def test_a_batch_that_is_stopped_while_it_loads_stops_at_once_and_speaks_of_no_r
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("it went on loading")
 
-    monkeypatch.setattr("openllama_cli.commands.batch.run.load_model", interrupted)
+    monkeypatch.setattr("openllama_cli.commands.batch.engines.load_model", interrupted)
     result = batch("in.txt", "one\n")
     assert result.code == 130
     assert "in flight" not in result.messages

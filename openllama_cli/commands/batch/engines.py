@@ -1,0 +1,167 @@
+"""What completes the rows of a batch: the model loaded here, workers on a Ray cluster, or a completions server.
+
+An engine is opened before the journal, which it tells what results depend on; its runner is made once there are rows to do.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from openllama_cli.batch.input.readers import FormatName
+from openllama_cli.batch.input.rows import Row, RowSettings
+from openllama_cli.batch.journal.header import batch_header, server_header
+from openllama_cli.batch.output.results import Progress, Result
+from openllama_cli.batch.ray.options import RayOptions
+from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.errors import UsageError
+from openllama_cli.models.opened import OpenedModel
+from openllama_cli.models.spec import ModelSpec
+from openllama_cli.openai_api.address import ServerAddress
+from openllama_cli.terminal.streams import note
+
+if TYPE_CHECKING:
+    from openllama_cli.batch.input.precheck import InputSummary
+    from openllama_cli.batch.remote.server import Server
+
+# Enough to keep a server busy that batches, and no more than one that does not would have to hold in its queue.
+SERVER_ROWS = 32
+
+
+class RowRunner(Protocol):
+    """Completes rows: `batch.runner.Runner` and its like."""
+
+    progress: Progress
+
+    def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
+        """Work through all rows; yields the counts as they change."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a runner is to do. rows: how many are left. positions: tokens of the longest one, at the most. batch_size: None for
+    what the engine thinks best. keep, stopping: see `Runner`."""
+
+    rows: int
+    positions: int
+    batch_size: int | None
+    keep: Callable[[Result], object]
+    stopping: Callable[[], bool]
+
+
+class Engine(Protocol):
+    """Where rows are completed."""
+
+    def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
+        """All that results depend on, for the journal."""
+
+    @contextmanager
+    def runner(self, work: Work) -> Iterator[RowRunner]:
+        """A runner while the context lasts."""
+
+    @property
+    def caution(self) -> str | None:
+        """What the results do not promise, in a sentence; None where they promise all that olc does."""
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """The model, loaded in this process or by Ray's workers."""
+
+    opened: OpenedModel
+    spec: ModelSpec
+    ray: RayOptions | None
+    caution = None
+
+    def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
+        return batch_header(self.opened, self.spec, settings, fmt, summary)
+
+    @contextmanager
+    def runner(self, work: Work) -> Iterator[RowRunner]:
+        if self.ray is not None:
+            from openllama_cli.batch.journal.header import opened_fingerprint
+            from openllama_cli.batch.ray.cluster import open_ray_runner
+            from openllama_cli.batch.ray.worker import worker_setup
+
+            with open_ray_runner(
+                self.ray,
+                worker_setup(self.opened, self.spec, opened_fingerprint(self.opened), work.batch_size, work.positions),
+                parameters=self.opened.checkpoint.shape.parameters(),
+                rows=work.rows,
+                keep=work.keep,
+                stopping=work.stopping,
+                notice=note,
+            ) as runner:
+                yield runner
+            return
+        # First: it settles how threads wait, which torch reads once, when it is imported.
+        loaded = load_model(self.opened, self.spec)
+
+        from openllama_cli.batch.runner import open_runner
+
+        yield open_runner(
+            loaded,
+            model=self.opened.folder.name,
+            keep=work.keep,
+            batch_size=work.batch_size,
+            positions=work.positions,
+            stopping=work.stopping,
+            notice=note,
+        )
+
+
+@dataclass(frozen=True)
+class ServerEngine:
+    """A completions server. given: sampling options that were named."""
+
+    server: "Server"
+    given: tuple[str, ...]
+
+    def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
+        model = {"name": self.server.model, **self.server.about}
+        return server_header(self.server.url, model, settings, fmt, summary)
+
+    @contextmanager
+    def runner(self, work: Work) -> Iterator[RowRunner]:
+        from openllama_cli.batch.remote.engine import RemoteRunner
+
+        yield RemoteRunner(
+            self.server,
+            work.keep,
+            work.batch_size or SERVER_ROWS,
+            given=self.given,
+            stopping=work.stopping,
+            notice=note,
+        )
+
+    @property
+    def caution(self) -> str | None:
+        if self.server.is_olc:
+            return None
+        return f"{self.server.url} does not promise the same bytes another time, nor that a seed repeats a text"
+
+
+def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress | None, given: Mapping[str, Any]) -> Engine:
+    """Find the model, or the server and its model. given: sampling options that were named. Raises OlcError."""
+    if server is None:
+        return LocalEngine(open_model(spec), spec, ray)
+    from openllama_cli.batch.remote.server import connect
+
+    return ServerEngine(connect(server, spec.model, notice=note), tuple(given))
+
+
+def parse_server(text: str | None, spec: ModelSpec, ray: RayOptions | None) -> ServerAddress | None:
+    """The value of --server. Raises UsageError, also for options that are not a server's to follow."""
+    if text is None:
+        return None
+    if ray is not None:
+        raise UsageError("--server cannot be combined with --engine ray", "leave one of them out")
+    address = ServerAddress.parse(text)
+    for option in fields(ModelSpec):
+        value = getattr(spec, option.name)
+        if option.name != "model" and value != option.default:
+            flag = f"--{option.name}" + ("" if value is True else f" {value}")
+            raise UsageError(
+                f"{flag} cannot be combined with --server, which has loaded its model already", f"leave out --{option.name}"
+            )
+    return address
