@@ -104,7 +104,7 @@ def serve(
 
     def ended(error: BaseException | None) -> None:
         if error is not None:
-            http.should_exit = True
+            http.should_exit = http.force_exit = True
             return
         model, facts = engine.ready()
         link_names(model)

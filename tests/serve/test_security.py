@@ -195,7 +195,7 @@ def test_a_path_that_leaves_the_folder_of_the_page(tmp_path: Path, monkeypatch: 
         sent: list[Any] = []
 
         async def receive() -> Any:
-            return {"type": "http.disconnect"}
+            return await asyncio.Event().wait()
 
         async def send(message: Any) -> None:
             sent.append(message)
