@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from openllama_cli.api import Model
+from openllama_cli.serve import check
 from openllama_cli.serve.app import Server, make_app
 from openllama_cli.serve.engine import Engine
 from openllama_cli.serve.local_socket import precision_name, socket_path
@@ -194,3 +195,24 @@ def test_the_start_is_told_on_stderr_alone(runtime: Path, tiny_model: Path) -> N
         assert json.loads(command.rpartition("-d '")[2].strip().rstrip("'"))["prompt"]
         server.end(signal.SIGTERM)
         assert server.run.out == b""
+
+
+def test_check_compares_what_is_answered_over_http(
+    olc: Olc, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, runtime: Path
+) -> None:
+    command = ("serve", "--check", "-m", str(tiny_model), "--dtype", "float32", "--device", "cpu")
+    run = olc(*command)
+    assert run.code == 0, run.messages
+    assert run.text.count("equal") == len(check.TEXTS)
+    real = check._ask
+
+    def wrong(host: str, port: int, body: dict[str, Any]) -> Any:
+        answer = real(host, port, body)
+        answer["prompt"][1]["logprob"] -= 0.01 if body["stream"] else 0
+        return answer
+
+    monkeypatch.setattr(check, "_ask", wrong)
+    run = olc(*command)
+    assert run.code == 1
+    assert "3 of 6 prompts differ" in run.messages
+    assert olc("serve", "--check", "-m", str(tiny_model), "--quantize", "int8").code == 2
