@@ -7,10 +7,10 @@ from itertools import takewhile
 from typing import Any, Unpack, overload
 
 from openllama_cli.api.results import Completion, Piece, Sampling, Score
-from openllama_cli.api.run import Run, Runnable, choose_sampling
+from openllama_cli.api.run import Run, Runnable
 from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import OpenedModel, check_context, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName

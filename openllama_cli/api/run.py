@@ -1,15 +1,13 @@
 """Prompts completed in one batch: what the commands and `Model` run on."""
 
-import secrets
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openllama_cli.api.results import Completion
-from openllama_cli.errors import GenerationError, UsageError
+from openllama_cli.errors import GenerationError
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
 
@@ -135,19 +133,3 @@ class Run:
             finish_reason=row.finish_reason,
             seed=None if self.sampling.greedy else self.sampling.seed,
         )
-
-
-def choose_sampling(given: Mapping[str, Any], *, samples: int = 1) -> SamplingConfig:
-    """The sampling options that were given, with a seed where one is needed and none was given: it is reported, so that a
-    text one likes can be had again. samples: completions of each prompt. Raises UsageError.
-    """
-    settings = {name: value for name, value in given.items() if value is not None}
-    if samples < 1:
-        raise UsageError(f"--num-samples {samples} is out of range", "give 1 or more")
-    if samples > 1:
-        settings.setdefault("temperature", 1.0)
-    config = SamplingConfig.from_given(settings)
-    if samples > 1 and config.greedy:
-        cause = f"--num-samples {samples} at temperature {config.temperature:g} would give {samples} identical texts"
-        raise UsageError(cause, "give --temperature 0.8")
-    return config if config.greedy or config.seed is not None else replace(config, seed=secrets.randbits(31))

@@ -1,13 +1,12 @@
 """`olc complete`: one prompt, completed as it streams."""
 
-import secrets
-import time
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared.annotations import PipelineOptions, completions_json, pipeline_options, show_completions
+from openllama_cli.commands.shared.completing import Completing, Loaded, Served
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
     escape_option,
@@ -19,14 +18,18 @@ from openllama_cli.commands.shared.options import (
     template_option,
 )
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.session import describe
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.serve.client.asked import Asked
 from openllama_cli.terminal.streams import note, out_json
 from openllama_cli.terminal.views.complete import CompletionWriter, show_stats
+
+if TYPE_CHECKING:
+    from openllama_cli.serve.client.find import FoundServer
 
 EXAMPLES = """\b
 Examples:
@@ -71,6 +74,7 @@ Examples:
 @pipeline_options
 @sampling_options(SamplingConfig())
 @model_options
+@server_options
 def command(
     prompt: str | None,
     file: str | None,
@@ -89,6 +93,7 @@ def command(
     chosen: PipelineOptions,
     given: dict[str, Any],
     spec: ModelSpec,
+    server: ServerChoice,
 ) -> None:
     r"""Complete PROMPT and print the text as it is generated.
 
@@ -114,58 +119,48 @@ def command(
         settings["stop"] = (*given.get("stop", ()), *source.template.stop)
         settings.setdefault("max_tokens", source.template.max_tokens)
     sampling = choose_sampling(settings, samples=num_samples)
-    opened = open_model(spec)
-    tokens = opened.tokenizer.encode(source.text)
-    # A length that nobody asked for ends where the context does.
-    check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
-    pipeline = chosen.open() if annotate else None
+    server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
+    open_pipeline = functools.cache(chosen.open)
+    asked = Asked((source.text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
 
-    loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1, lean=engine == "loop")
-    run = Run(
-        Model(loaded, notice=note),
-        [tokens],
-        sampling,
-        samples=num_samples,
-        engine=engine,
-        score_prompt=echo and logprobs is not None,
-        speculate=speculate,
-    )
+    def served(found: "FoundServer") -> Completing:
+        if annotate:
+            open_pipeline()
+        return Served(found, asked, whole=as_json)
+
+    found, folder = server.answer(spec, served, able=engine == "loop" and not speculate)
+    if found is not None:
+        made = found
+    else:
+        opened = open_model(spec, folder)
+        tokens = opened.tokenizer.encode(source.text)
+        # A length that nobody asked for ends where the context does.
+        check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
+        if annotate:
+            open_pipeline()
+        loaded = load_model(opened, spec, one_row=engine == "loop" and num_samples == 1, lean=engine == "loop")
+        from openllama_cli.api import Model, Run
+
+        run = Run(
+            Model(loaded, notice=note),
+            [tokens],
+            sampling,
+            samples=num_samples,
+            engine=engine,
+            score_prompt=echo and logprobs is not None,
+            speculate=speculate,
+        )
+        made = Loaded(run, engine, source.text if echo else None)
     if as_json:
-        document = _document(run.finish(), engine, echo=source.text if echo else None)
-        if pipeline is not None:
-            document["olc"] |= completions_json(pipeline, [row.text for row in run.rows])
+        document = made.document()
+        if annotate:
+            document["olc"] |= completions_json(open_pipeline(), made.texts)
         out_json(document)
     else:
         with CompletionWriter(source.text, num_samples, echo=echo, stream=not no_stream) as writer:
-            for step in run.steps():
-                writer.write(step.row, step.text, last=step.finish_reason is not None)
-        if pipeline is not None:
-            show_completions(pipeline, [row.text for row in run.rows])
+            for step in made.steps():
+                writer.write(step.row, step.text, last=step.last)
+        if annotate:
+            show_completions(open_pipeline(), made.texts)
     if stats:
-        show_stats(run.timings.as_dict(), device=loaded.device, dtype=loaded.precision, forward=run.forward)
-
-
-def _document(run: Run, engine: str, *, echo: str | None) -> dict[str, Any]:
-    """The OpenAI `text_completion` object, with olc's own data under `olc`."""
-    from openllama_cli.generation.text.completion import choice, usage
-
-    loaded, sampling = run.model.loaded, run.sampling
-    choices = [
-        choice(index, row, loaded.tokenizer, echo=echo, logprobs=sampling.logprobs is not None)
-        for index, row in enumerate(run.rows)
-    ]
-    return {
-        "id": f"cmpl-{secrets.token_hex(12)}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": loaded.folder.name,
-        "choices": choices,
-        "usage": usage(run.rows),
-        "olc": {
-            **describe(loaded),
-            "engine": engine,
-            "forward": run.forward,
-            "seed": sampling.seed,
-            "timings": run.timings.as_dict(),
-        },
-    }
+        show_stats(made.stats)

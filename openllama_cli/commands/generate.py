@@ -1,31 +1,32 @@
 """`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.checks import report_differing, verdict
+from openllama_cli.commands.shared.generating import GeneratedRow, loaded_rows, served_rows
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.serve.client.asked import Asked
 from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.api import Model, Run
     from openllama_cli.models.tokenizer.base import Tokenizer
-    from openllama_cli.terminal.views.generate import Shaded
 
 # Those of the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -79,6 +80,7 @@ class _Generate(click.Command):
 @svg_option("Save the completions, shaded by probability, as an SVG image.")
 @sampling_options(DEFAULTS)
 @model_options
+@server_options
 def command(
     prompts: tuple[str, ...],
     file: str | None,
@@ -91,6 +93,7 @@ def command(
     svg: str | None,
     given: dict[str, Any],
     spec: ModelSpec,
+    server: ServerChoice,
 ) -> None:
     """Complete several PROMPTs in one batch, by the contract of the published Llama `generate`.
 
@@ -118,71 +121,61 @@ def command(
     sampling = choose_sampling({**settings, **given, "logprobs": TRACED if trace else 0})
     if not escape:
         hint_escape(prompts)
-    opened = open_model(spec)
-    tokens = [opened.tokenizer.encode(text) for text in texts]
-    for ids in tokens:
-        check_context(opened, len(ids), sampling.max_tokens if checking else 0)
-    model = Model(load_model(opened, spec), notice=note)
-    if checking:
-        _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
-    elif trace:
-        _trace(Run(model, tokens, sampling, batch_size=1), texts)
-    else:
+    server.refuse("--check" if checking else "--trace" if trace else None)
+    asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
+    made, folder = server.answer(spec, lambda found: (served_rows(found, asked), found.model), able=not (checking or trace))
+    if made is None:
+        opened = open_model(spec, folder)
+        tokens = [opened.tokenizer.encode(text) for text in texts]
+        for ids in tokens:
+            check_context(opened, len(ids), sampling.max_tokens if checking else 0)
+        loaded = load_model(opened, spec)
+        from openllama_cli.api import Model, Run
+
+        model = Model(loaded, notice=note)
+        if checking:
+            return _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
+        if trace:
+            return _trace(Run(model, tokens, sampling, batch_size=1), texts)
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
-        if as_json:
-            # tokens and logprobs: cut at EOS, with `echo` the prompt's in front, BOS included (null).
-            made = [vars(run.result(text, row, echo=echo)) for text, row in zip(texts, run.rows, strict=True)]
-            names = ("prompt", "text", "tokens", "logprobs", "finish_reason")
-            documents = [{name: one[name] if name != "logprobs" or logprobs else None for name in names} for one in made]
-            out_json({"model": model.name, "seed": sampling.seed, "completions": documents})
-        else:
-            _show(run, texts, svg=svg, echo=echo, logprobs=logprobs)
+        made = loaded_rows(run, texts, echo=echo), model.name
+    rows, name = made
+    if as_json:
+        documents = [row.document(echo=echo, logprobs=logprobs) for row in rows]
+        out_json({"model": name, "seed": sampling.seed, "completions": documents})
+    else:
+        _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
 
 
-def _show(run: Run, texts: Sequence[str], *, svg: str | None, echo: bool, logprobs: bool) -> None:
+def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: bool, logprobs: bool) -> None:
     import sys
 
     from openllama_cli.terminal.streams import stdout_console
     from openllama_cli.terminal.tables import table
     from openllama_cli.terminal.views import generate as view
 
-    shades = [(text, _shaded(run.model.tokenizer, row)) for text, row in zip(texts, run.rows, strict=True)]
+    shades = [(row.prompt, [view.Shaded(*piece) for piece in row.pieces()]) for row in rows]
     if svg is not None:
-        save(Path(svg), view.svg(shades, title=f"olc generate · {run.model.name}"))
+        save(Path(svg), view.svg(shades, title=f"olc generate · {name}"))
         note(f"wrote {svg}")
     terminal = is_terminal(sys.stdout)
-    for (text, pieces), row in zip(shades, run.rows, strict=True):
+    for (text, pieces), row in zip(shades, rows, strict=True):
         if terminal:
             stdout_console().print(view.shaded_text(text, pieces))
         else:
             out((text if echo else "") + row.text + "\n")
         if logprobs:
-            entries = zip(row.shown, pieces, strict=False)
+            entries = zip(row.tokens, pieces, strict=False)
             table(
                 ["token", "text", "logprob"],
-                [[str(entry.token), piece.text, f"{entry.logprob:.4f}"] for entry, piece in entries],
+                [[str(token.id), piece.text, f"{token.logprob:.4f}"] for token, piece in entries],
                 right=["token", "logprob"],
             )
     if terminal:
         view.show_legend()
 
 
-def _shaded(tokenizer: "Tokenizer", row: "Completion") -> "list[Shaded]":
-    """The text that each token adds, with its log-probability; without the tokens that lie in a stop string."""
-    from openllama_cli.generation.text.incremental import IncrementalDecoder
-    from openllama_cli.terminal.views.generate import Shaded
-
-    decoder = IncrementalDecoder(tokenizer, row.prompt)
-    pieces, offset = [], 0
-    for entry in row.shown:
-        text = decoder.push(entry.token)
-        if row.finish_reason != "stop" or offset < len(row.text):
-            pieces.append(Shaded(row.text[offset : offset + len(text)], entry.logprob))
-        offset += len(text)
-    return [*pieces, Shaded(row.text[offset:])]
-
-
-def _trace(run: Run, texts: Sequence[str]) -> None:
+def _trace(run: "Run", texts: Sequence[str]) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
     from openllama_cli.terminal.views.generate import begin_trace, trace
 
@@ -208,7 +201,7 @@ def _shown(tokenizer: "Tokenizer", token: int) -> str:
 _ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}
 
 
-def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:
+def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:
     """Report the comparison for every prompt. Raises OlcError if one differs in float32."""
     from openllama_cli.generation.decode.reference import check
     from openllama_cli.terminal.tables import table

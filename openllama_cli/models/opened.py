@@ -26,21 +26,15 @@ class OpenedModel:
     tokenizer: "Tokenizer"
 
 
-def open_model(
+def find_model(
     spec: ModelSpec, *, progress: Progress | None = None, notice: Callable[[str], None] | None = None
-) -> OpenedModel:
-    """Find a model, download it if it was named and is not here, and check its files.
+) -> ModelFolder:
+    """Find a model, and download it if it was named and is not here; its files are not looked at.
 
-    Under torchrun also that its processes can share the model. progress, notice: told about a download, about the demo model
-    if that answers because none was chosen, about what lies beside a model and is not applied, and about what its tokenizer
-    asks for and does not get. Raises OlcError.
+    progress, notice: told about a download, and about the demo model if that answers because none was chosen. Raises OlcError.
     """
-    # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
-    from openllama_cli.models.beside import not_applied
-    from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.hub.environment import check_seconds
-    from openllama_cli.models.tokenizer.open import open_tokenizer
 
     check_seconds()
     if rank_info() is not None:
@@ -51,6 +45,28 @@ def open_model(
             "olc: no model chosen, using the built-in demo (tiny, knows a few hundred facts). "
             "For OpenLLaMA: olc models pull 3b-v2, then -m 3b-v2"
         )
+    return folder
+
+
+def open_model(
+    spec: ModelSpec,
+    folder: ModelFolder | None = None,
+    *,
+    progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> OpenedModel:
+    """Find a model, download it if it was named and is not here, and check its files.
+
+    Under torchrun also that its processes can share the model. folder: the model, if it was found already. progress, notice:
+    told about a download, about the demo model if that answers because none was chosen, about what lies beside a model and is
+    not applied, and about what its tokenizer asks for and does not get. Raises OlcError.
+    """
+    # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
+    from openllama_cli.models.beside import not_applied
+    from openllama_cli.models.checkpoint.inspect import inspect
+    from openllama_cli.models.tokenizer.open import open_tokenizer
+
+    folder = folder or find_model(spec, progress=progress, notice=notice)
     checkpoint = inspect(folder.path)
     check_ranks(checkpoint.shape, spec, folder.name)
     tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)

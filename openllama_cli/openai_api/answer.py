@@ -74,3 +74,8 @@ def _one_line(text: str) -> str:
 def _finite(digits: str) -> float | None:
     value = float(digits)
     return value if math.isfinite(value) else None
+
+
+def dump(document: Any) -> bytes:
+    """A document as `parse` reads it."""
+    return json.dumps(document).encode()

@@ -10,18 +10,22 @@ import os
 import re
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from openllama_cli.version import __version__
+
 # A path that a Unix socket can have, in bytes: 107 on Linux, 103 elsewhere.
 LONGEST_PATH = 103
+_VARIABLES = ("OLC_KERNELS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES")
+# Of the files in a model's folder, those that its results may depend on.
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".json", ".model")
 
 
 def socket_folder() -> Path:
     """The folder of this user's sockets: $XDG_RUNTIME_DIR/olc, else olc-UID in the system's temporary folder."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "olc" if runtime else Path(tempfile.gettempdir()) / f"olc-{os.getuid()}"
+    return Path(runtime) / "olc" if runtime else Path(os.environ.get("TMPDIR") or "/tmp") / f"olc-{os.getuid()}"
 
 
 def private(folder: Path) -> bool:
@@ -45,7 +49,9 @@ def socket_path(folder: Path, revision: str | None, precision: str, device: str)
     """
     real = folder.resolve()
     digest = hashlib.blake2b(digest_size=8)
-    for part in (str(real), revision or "", precision, device, *_files(real)):
+    # Another olc, or other kernels, may give other bytes, and other variables another device.
+    variables = (f"{name}={os.environ.get(name, '')}" for name in _VARIABLES)
+    for part in (__version__, *variables, str(real), revision or "", precision, device, *_files(real)):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{real.name[:20]}-{precision}-{device}")
     return socket_folder() / f"{slug}-{digest.hexdigest()}.sock"
@@ -54,7 +60,7 @@ def socket_path(folder: Path, revision: str | None, precision: str, device: str)
 def _files(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or not entry.name.endswith(_SUFFIXES):
                 continue
             with contextlib.suppress(OSError):
                 found = entry.stat()

@@ -58,8 +58,8 @@ class CompletionRequest:
 
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
     each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
-    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's.
-    no_bos: whether prompts of ids lacked the BOS that the model was trained with.
+    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's, which
+    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with.
     """
 
     prompts: tuple[Prompt, ...]
@@ -73,6 +73,7 @@ class CompletionRequest:
     include_usage: bool
     tokens: bool
     draws_by_choice: bool
+    draws_as: int
     no_bos: bool
 
     @property
@@ -90,7 +91,7 @@ class CompletionRequest:
                 prompt.tokens,
                 replace(self.sampling, seed=seed),
                 self.scored,
-                draws_as=row if self.draws_by_choice else sample,
+                draws_as=row if self.draws_by_choice else self.draws_as + sample,
             )
             for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
             for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
@@ -105,13 +106,16 @@ def read_request(
         value = body.get(name)
         if value is not None and not any(value == allowed for allowed in harmless):
             raise bad(f"{name} is {shown(value)}, which this server does not have; {remedy}", name, "unsupported_option")
-    own = _object(body, "olc", ("tokens", "draws_by_choice"))
+    own = _object(body, "olc", ("tokens", "draws_by_choice", "draws_as", "fit"))
     options = _object(body, "stream_options", None)
     stream = _flag(body, "stream")
     if options and not stream:
         raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
     sampling = _sampling(body)
-    logprobs, tokens = sampling.logprobs is not None, _flag(own, "tokens", "olc.")
+    logprobs, tokens, fit = sampling.logprobs is not None, _flag(own, "tokens", "olc."), _flag(own, "fit", "olc.")
+    draws_as = own.get("draws_as", 0)
+    if type(draws_as) is not int or draws_as < 0:
+        raise bad(f"olc.draws_as is {shown(draws_as)}; send an integer from 0", "olc.draws_as")
     n = _count(body, "n", 1)
     best_of = _count(body, "best_of", n)
     if best_of < n:
@@ -122,7 +126,7 @@ def read_request(
     if len(prompts) * best_of > MOST_ROWS:
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
         raise bad(message, "best_of" if best_of > 1 else "prompt", "too_many_completions")
-    _check_lengths(prompts, sampling.max_tokens, facts, given=body.get("max_tokens") is not None)
+    _check_lengths(prompts, sampling.max_tokens, facts, given=body.get("max_tokens") is not None and not fit)
     if not logprobs and (tokens or best_of > n):
         sampling = replace(sampling, logprobs=0)
     seeds: list[int | None] = [None] * len(prompts)
@@ -142,6 +146,7 @@ def read_request(
         include_usage=_flag(options, "include_usage", "stream_options."),
         tokens=tokens,
         draws_by_choice=_flag(own, "draws_by_choice", "olc."),
+        draws_as=draws_as,
         no_bos=bos is not None and any(prompt.tokens[0] != bos for prompt in prompts),
     )
 

@@ -1,5 +1,6 @@
 """One server of a tiny model for all tests of a worker."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,3 +21,11 @@ def with_bos(tiny_model: Path) -> Iterator[Served]:
     """One with --always-bos."""
     with running(tiny_model, always_bos=True) as server:
         yield server
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short path, as Unix sockets need it, in place of /run/user/UID."""
+    with tempfile.TemporaryDirectory(prefix="olc-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)

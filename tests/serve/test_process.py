@@ -1,14 +1,10 @@
 """`olc serve` as a process: its start, its messages, its end."""
 
 import json
-import os
 import signal
 import socket
 import stat
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +17,8 @@ from openllama_cli.serve.app import Server, make_app
 from openllama_cli.serve.engine import Engine
 from openllama_cli.serve.local_socket import precision_name, socket_path
 from tests.conftest import Olc
-from tests.support.forked import Forked
+from tests.support.server_processes import Process, process
 from tests.support.servers import events
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short path, as Unix sockets need it, in place of /run/user/UID."""
-    with tempfile.TemporaryDirectory(prefix="olc-") as folder:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        yield Path(folder)
-
-
-class Process:
-    """A server that says it is ready. lines: what it has written to stderr so far."""
-
-    def __init__(self, run: Forked, stderr: Any) -> None:
-        self.run, self._stderr = run, stderr
-        self.lines: list[str] = []
-        self.url = self.said("page  ").rstrip("/")
-
-    def said(self, words: str) -> str:
-        """What follows some words in the line that has them, as soon as it has been written."""
-        while True:
-            line = self._stderr.readline()
-            assert line, self.lines
-            self.lines.append(line)
-            if words in line:
-                return str(line.partition(words)[2].strip())
-
-    def end(self, number: int) -> int:
-        """Send a signal; returns the exit code."""
-        self.run.send_signal(number)
-        code = self.run.wait()
-        self.lines += self._stderr.readlines()
-        return code
-
-
-@contextmanager
-def process(*arguments: str) -> Iterator[Process]:
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as stderr, Forked("serve", "--port", "0", *arguments, stderr=writer) as run:
-        os.close(writer)
-        yield Process(run, stderr)
-        run.kill()
 
 
 def test_a_server_finishes_what_runs_and_ends_with_143(runtime: Path, tiny_model: Path) -> None:

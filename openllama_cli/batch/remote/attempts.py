@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openllama_cli.errors import OlcError
 from openllama_cli.openai_api import answer
-from openllama_cli.openai_api.address import KEY_VARIABLES
+from openllama_cli.openai_api.models import key_refused
 
 # The server is full, or not ready: no fault of the row, which waits as long as it takes.
 _FULL = (429, 503)
@@ -83,15 +83,6 @@ def judge(url: str, status: int, retry_after: str | None, data: bytes) -> None:
             code="server_refused",
         )
     raise Refused(code or "server_refused", told)
-
-
-def key_refused(url: str, message: str) -> OlcError:
-    """The error of a server that wants a key, or another one."""
-    return OlcError(
-        f"{url} refuses access" + (f": {message}" if message else ""),
-        f"export {KEY_VARIABLES[0]} with a key for it; the same command resumes",
-        code="server_key",
-    )
 
 
 def wait_of(retry_after: str | None) -> float | None:

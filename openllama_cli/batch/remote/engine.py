@@ -231,9 +231,12 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
     assert row.sampling is not None
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
     body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given)
-    if not row.sampling.greedy and not row.own_seed:
+    draws = not row.sampling.greedy and not row.own_seed
+    if server.is_olc:
+        if draws:
+            body["seed"] = row.sampling.seed or 0
+        return body | {"olc": {"fit": not row.fixed_length, "draws_as": row.index if draws else 0}}
+    if draws:
         # Rows that have no seed of their own draw differently, as they do here.
         body["seed"] = ((row.sampling.seed or 0) + row.index) % (1 << 31)
-    if server.is_olc and not row.fixed_length:
-        body["olc"] = {"fit": True}
     return body

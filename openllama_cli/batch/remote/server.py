@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.batch.remote.attempts import Patience, key_refused
-from openllama_cli.errors import ModelError, OlcError, UsageError
+from openllama_cli.batch.remote.attempts import Patience
+from openllama_cli.errors import OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.address import ServerAddress, key_headers
+from openllama_cli.openai_api.models import choose_model, key_refused, listing, not_completions, unavailable
 
 if TYPE_CHECKING:
     import httpx
 
-# As many models as an error lists.
-_SHOWN = 8
 _LOADING = 503
+# What olc's own server says of itself that results do not depend on.
+_OF_THE_START = ("max_rows", "always_bos")
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,13 @@ def connect(
     A server that is still loading is waited for. Raises OlcError where none answers, the key is refused, or the model is not
     there; UsageError where it has several and none was named.
     """
-    patience = patience or Patience()
-    listing = _models(address, patience, notice)
-    if listing is None:  # It has completions, as far as anybody knows, and no list of models.
-        if model is None:
-            raise UsageError(f"{address.url} does not list its models", "name the one to use: -m NAME", code="model")
-        return Server(address.url, model, {})
-    names = list(listing)
-    if model is None:
-        if len(names) != 1:
-            has = f"{address.url} has {len(names)} models: {_shown(names)}"
-            raise UsageError(has, "name the one to use: -m NAME", code="model")
-        model = names[0]
-    if model not in listing:
-        raise ModelError(f"{address.url} has no model {model}; it has {_shown(names)}", "name one of these: -m NAME")
-    entry = listing[model]
+    models = _models(address, patience or Patience(), notice)
+    name = choose_model(address.url, models, model)
+    entry = (models or {}).get(name, {})
     about = {name: entry[name] for name, kind in (("root", str), ("olc", dict)) if isinstance(entry.get(name), kind)}
-    return Server(address.url, model, about)
+    if "olc" in about:
+        about["olc"] = {name: value for name, value in about["olc"].items() if name not in _OF_THE_START}
+    return Server(address.url, name, about)
 
 
 def _models(address: ServerAddress, patience: Patience, notice: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:
@@ -110,20 +101,9 @@ def _models(address: ServerAddress, patience: Patience, notice: Callable[[str], 
     try:
         if reply.status_code != 200:
             raise answer.BadAnswerError(f"status {reply.status_code}: {answer.refusal(reply.content)[1]}")
-        found = answer.parse(reply.content)
-        return {entry["id"]: entry for entry in found["data"] if isinstance(entry["id"], str)}
-    except (answer.BadAnswerError, LookupError, TypeError) as problem:
-        what = str(problem) if isinstance(problem, answer.BadAnswerError) else "the answer is not a list of models"
-        raise OlcError(
-            f"{url} is not a completions server's list of models: {what}",
-            "check the address; it is the one that OpenAI clients call base_url",
-            code="server_answer",
-        ) from problem
-
-
-def _shown(names: list[str]) -> str:
-    more = ", …" if len(names) > _SHOWN else ""
-    return (", ".join(names[:_SHOWN]) + more) or "none"
+        return listing(reply.content)
+    except answer.BadAnswerError as problem:
+        raise not_completions(url, str(problem)) from problem
 
 
 def unreachable(url: str, problem: "httpx.TransportError") -> OlcError:
@@ -137,5 +117,4 @@ def unreachable(url: str, problem: "httpx.TransportError") -> OlcError:
                 code="server_unavailable",
             )
         cause = cause.__cause__ or cause.__context__
-    reason = str(problem) or type(problem).__name__
-    return OlcError(f"no server answers at {url}: {reason}", "start it, or correct --server", code="server_unavailable")
+    return unavailable(url, str(problem) or type(problem).__name__)

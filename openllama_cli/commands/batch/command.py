@@ -15,12 +15,13 @@ from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.commands.batch.engines import Engine, open_engine, parse_server
+from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
+from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
@@ -94,12 +95,7 @@ Examples:
     show_default="as many as fit",
     help="Number of Ray workers, each with its own copy of the model.",
 )
-@click.option(
-    "--server",
-    "server_text",
-    metavar="URL",
-    help="Let a completions server (olc serve, vLLM, llama-server, …) complete the rows; -m is its name of the model.",
-)
+@server_option
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
@@ -119,7 +115,7 @@ def command(
     engine_name: str,
     ray_address: str | None,
     workers: int | None,
-    server_text: str | None,
+    server: str | None,
     json_progress: bool,
     annotated: str | None,
     chosen: PipelineOptions,
@@ -142,9 +138,9 @@ def command(
     ray_options = parse_engine(engine_name, ray_address, workers)
     if ray_options is not None:
         one_process_only("--engine ray")
-    server = parse_server(server_text, spec, ray_options)
-    if server is not None:
-        one_process_only("--server")
+    address = parse_server(server, spec)
+    if address is not None and ray_options is not None:
+        raise UsageError("--server cannot be combined with --engine ray", "leave one of them out")
     annotator = RowAnnotator.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart cannot be combined", "give only one of them")
@@ -157,9 +153,9 @@ def command(
         carry=Carry.parse(carry),
         model=spec.model,
         fixed_length="max_tokens" in given,
-        for_server=server is not None,
+        for_server=address is not None,
     )
-    find_engine = partial(open_engine, spec, ray_options, server, settings.defaults)
+    find_engine = partial(open_engine, spec, ray_options, address, settings.defaults)
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None

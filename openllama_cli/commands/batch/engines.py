@@ -5,7 +5,7 @@ An engine is opened before the journal, which it tells what results depend on; i
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from openllama_cli.batch.input.readers import FormatName
@@ -14,7 +14,6 @@ from openllama_cli.batch.journal.header import batch_header, server_header
 from openllama_cli.batch.output.results import Progress, Result
 from openllama_cli.batch.ray.options import RayOptions
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.errors import UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.openai_api.address import ServerAddress
@@ -148,20 +147,3 @@ def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress |
     from openllama_cli.batch.remote.server import connect
 
     return ServerEngine(connect(server, spec.model, notice=note), tuple(given))
-
-
-def parse_server(text: str | None, spec: ModelSpec, ray: RayOptions | None) -> ServerAddress | None:
-    """The value of --server. Raises UsageError, also for options that are not a server's to follow."""
-    if text is None:
-        return None
-    if ray is not None:
-        raise UsageError("--server cannot be combined with --engine ray", "leave one of them out")
-    address = ServerAddress.parse(text)
-    for option in fields(ModelSpec):
-        value = getattr(spec, option.name)
-        if option.name != "model" and value != option.default:
-            flag = f"--{option.name}" + ("" if value is True else f" {value}")
-            raise UsageError(
-                f"{flag} cannot be combined with --server, which has loaded its model already", f"leave out --{option.name}"
-            )
-    return address

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from openllama_cli.generation import session
 from openllama_cli.models import opened as models
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -26,13 +25,28 @@ def find_tokenizer(spec: ModelSpec) -> ModelFolder:
     return find(spec, progress=_progress(), notice=notice, weights=False)
 
 
-def open_model(spec: ModelSpec) -> OpenedModel:
+def find_model(spec: ModelSpec) -> ModelFolder:
+    """`models.opened.find_model`. Raises OlcError."""
+    return models.find_model(spec, progress=_progress(), notice=notice)
+
+
+def tell_not_applied(folder: ModelFolder) -> None:
+    """Say what `open_model` says of things beside a model's weights."""
+    from openllama_cli.models.beside import not_applied
+
+    for line in not_applied(folder.path):
+        notice(line)
+
+
+def open_model(spec: ModelSpec, folder: ModelFolder | None = None) -> OpenedModel:
     """`models.opened.open_model`. Raises OlcError."""
-    return models.open_model(spec, progress=_progress(), notice=notice)
+    return models.open_model(spec, folder, progress=_progress(), notice=notice)
 
 
 def load_model(opened: OpenedModel, spec: ModelSpec, *, one_row: bool = False, lean: bool = True) -> "LoadedModel":
     """`generation.session.load_model`. Raises OlcError."""
+    from openllama_cli.generation import session
+
     progress = _progress()
     with shown(progress, f"loading {opened.folder.name}", None):  # What is imported first takes seconds.
         return session.load_model(opened, spec, one_row=one_row, lean=lean, progress=progress, notice=note)

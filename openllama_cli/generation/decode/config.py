@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from openllama_cli.errors import UsageError
@@ -69,6 +69,26 @@ class SamplingConfig:
         if "temperature" not in values and any(name in values for name in _IMPLIES_SAMPLING):
             values["temperature"] = 1.0
         return cls(**values)
+
+
+def choose_sampling(given: Mapping[str, Any], *, samples: int = 1) -> SamplingConfig:
+    """The sampling options that were given, with a seed where one is needed and none was given: it is reported, so that a
+    text one likes can be had again. samples: completions of each prompt. Raises UsageError.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    if samples < 1:
+        raise UsageError(f"--num-samples {samples} is out of range", "give 1 or more")
+    if samples > 1:
+        settings.setdefault("temperature", 1.0)
+    config = SamplingConfig.from_given(settings)
+    if samples > 1 and config.greedy:
+        cause = f"--num-samples {samples} at temperature {config.temperature:g} would give {samples} identical texts"
+        raise UsageError(cause, "give --temperature 0.8")
+    if config.greedy or config.seed is not None:
+        return config
+    import secrets  # Not at the top: it costs more than all else here, and greedy decoding does without.
+
+    return replace(config, seed=secrets.randbits(31))
 
 
 # Computed once, since a batch builds a config for each row that has options of its own.

@@ -1,7 +1,9 @@
 """What `olc complete` shows: completions on stdout as they stream, and timings on stderr."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from openllama_cli.terminal.streams import is_terminal, notice, out
 
@@ -45,14 +47,32 @@ class CompletionWriter(AbstractContextManager["CompletionWriter"]):
             self._begun = False
 
 
-def show_stats(timings: dict[str, float | None], *, device: str, dtype: str, forward: str) -> None:
-    """Write one line of timings (see `Timings.as_dict`) to stderr."""
-    parts = [f"{forward} on {device} in {dtype}", f"loaded in {_figure(timings['load_s'])} s"]
+@dataclass(frozen=True)
+class Stats:
+    """timings: see `Timings.as_dict`; what is not known may be missing. device, dtype, forward: what computed; None where a
+    server does not say so. server: that answered; None where the model is loaded here."""
+
+    timings: Mapping[str, float | None]
+    device: str | None
+    dtype: str | None
+    forward: str | None
+    server: str | None = None
+
+
+def show_stats(stats: Stats) -> None:
+    """Write one line of timings to stderr."""
+    known = stats.timings
+    parts = [] if stats.forward is None else [f"{stats.forward} on {stats.device} in {stats.dtype}"]
+    parts.append(f"loaded in {_figure(known['load_s'])} s" if stats.server is None else f"answered by {stats.server}")
     parts += [
-        f"first token after {_figure(timings['time_to_first_token_s'])} s",
-        f"prefill {_figure(timings['prefill_tokens_per_s'])} tokens/s",
-        f"decode {_figure(timings['decode_tokens_per_s'])} tokens/s",
-        f"total {_figure(timings['total_s'])} s",
+        words.format(_figure(known[name]))
+        for name, words in (
+            ("time_to_first_token_s", "first token after {} s"),
+            ("prefill_tokens_per_s", "prefill {} tokens/s"),
+            ("decode_tokens_per_s", "decode {} tokens/s"),
+            ("total_s", "total {} s"),
+        )
+        if name in known
     ]
     notice("; ".join(parts))
 

@@ -1,0 +1,34 @@
+"""What a command asks a server for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.openai_api.request import completion_request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request. prompts: one, or several. samples: completions of each. echo: the prompts' tokens are wanted too. fit: a
+    completion may end before max_tokens, where the context does. tokens: ids are wanted. by_place: draws as `olc generate`."""
+
+    prompts: Sequence[str]
+    sampling: SamplingConfig
+    samples: int = 1
+    echo: bool = False
+    fit: bool = False
+    tokens: bool = False
+    by_place: bool = False
+
+    def body(self, model: str, *, stream: bool, olc: bool) -> dict[str, Any]:
+        """The JSON of the request. model: its name there. stream: as it comes. olc: whether olc's own server gets it."""
+        prompts = self.prompts[0] if len(self.prompts) == 1 else self.prompts
+        body = completion_request(model, prompts, self.sampling, echo=self.echo)
+        if self.samples > 1:
+            body["n"] = self.samples
+        if stream:
+            body["stream"] = True
+        if olc:
+            body["olc"] = {"fit": self.fit, "tokens": self.tokens, "draws_by_choice": self.by_place}
+        return body
