@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -32,6 +31,8 @@ def parse_kinds(text: str, *, flag: str) -> tuple[str, ...]:
     asked = [name.strip() for name in text.split(",")]
     for name in asked:
         if name not in KINDS:
+            from difflib import get_close_matches
+
             close = get_close_matches(name, KINDS, n=1)
             guess = f"did you mean {close[0]}? " if close else ""
             raise UsageError(f"{flag} {text}: {name!r} is not a kind of annotation", f"{guess}use any of {', '.join(KINDS)}")

@@ -4,7 +4,6 @@ Shapes and formats are those of the published OpenLLaMA checkpoints (https://git
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Literal
 
@@ -75,6 +74,8 @@ def suggest(name: str) -> str | None:
         if entry.repo_id is not None:
             spellings[_plain(entry.repo_id.partition("/")[2])] = entry.alias
             spellings[_plain(entry.repo_id)] = entry.alias
+    from difflib import get_close_matches
+
     close = get_close_matches(_plain(name), spellings, n=1, cutoff=0.75)
     return spellings[close[0]] if close else None
 

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +166,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     Its name until then is `.NAME.*.partial`. Flush each file (`write_json` does). replace: remove what is at `path` first.
     Raises OSError where it cannot be written.
     """
+    import shutil  # Not at the top: see `hub.cache.remove`.
+
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(parents=True)
     try:

@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal as size
-from rich.text import Text
-
 from openllama_cli.terminal.figures import clock
 from openllama_cli.terminal.streams import is_terminal, notice, one_line, stderr_console
 
@@ -60,6 +57,8 @@ class TerminalProgress:
     def step(self, label: str, done: int) -> None:
         """Show the current step and how many steps are done."""
         if self._progress is not None and self._task is not None:
+            from rich.text import Text
+
             self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
 
     def _show(self, label: str, total: int | None, columns: tuple[str, ...]) -> None:
@@ -69,6 +68,7 @@ class TerminalProgress:
             return
         # Not at the top: without a terminal nothing of it is needed.
         from rich import progress as parts
+        from rich.text import Text
 
         shown = [parts.SpinnerColumn(), parts.TextColumn("{task.description}"), *(getattr(parts, name)() for name in columns)]
         self._progress = parts.Progress(*shown, console=stderr_console(), transient=True)
@@ -88,6 +88,8 @@ class TerminalProgress:
 
     def _report(self, total: int) -> None:
         """A line about work that takes long, where no bar is shown."""
+        from rich.filesize import decimal as size
+
         passed = time.monotonic() - self._begun
         self._next_line = time.monotonic() + 2 * passed
         left = clock((total - self._done) * passed / self._done) if self._done > 0 else "?"

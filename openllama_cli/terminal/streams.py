@@ -11,12 +11,12 @@ import re
 import stat
 import sys
 from functools import cache
-from typing import Any, TextIO
-
-from rich.console import Console, RenderableType
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TextIO
 
 from openllama_cli.errors import OlcError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 # C0 and C1 control characters and DEL, except newline and tab; lone surrogates, which cannot be encoded. An escape sequence
 # in a model's output could otherwise retitle the window, move the cursor or hide text.
@@ -52,23 +52,29 @@ def cell(text: str) -> str:
     return _CONTROL.sub(lambda match: escaped(match.group()), text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-class _Console(Console):
-    """rich's console, except when a reader is gone: rich would discard stdout, even for stderr, and exit with 1."""
+def _console(**where: Any) -> "Console":
+    # rich is imported for who sees it: an answer that goes into a pipe has no need of it, and would wait for it.
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    class OurConsole(Console):
+        """rich's console, except when a reader is gone: rich would discard stdout, even for stderr, and exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return OurConsole(highlight=False, markup=False, emoji=False, soft_wrap=True, **where)
 
 
 @cache
-def stdout_console() -> Console:
+def stdout_console() -> "Console":
     """The console of the result; rich chooses colors by the terminal, NO_COLOR and FORCE_COLOR."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _console()
 
 
 @cache
-def stderr_console() -> Console:
+def stderr_console() -> "Console":
     """The console of notices, progress and errors."""
-    return _Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _console(stderr=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -97,6 +103,8 @@ def out(text: str, *, style: str = "") -> None:
         raise OlcError("stdout is closed, so the result has nowhere to go", "remove `>&-`, or redirect stdout to a file")
     try:
         if is_terminal(sys.stdout):
+            from rich.text import Text
+
             stdout_console().print(Text(visible(text), style=style), end="", soft_wrap=True)
             sys.stdout.flush()
             return
@@ -132,7 +140,7 @@ def _json_escaped(character: str) -> str:
     return json.dumps(character)[1:-1] if ord(character) > 0x7F else f"\\u{ord(character):04x}"
 
 
-def message(text: RenderableType) -> None:
+def message(text: "RenderableType") -> None:
     """A line or a table on stderr, wrapped at words on a terminal only. If stderr cannot be written the work continues."""
     try:
         stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
@@ -142,6 +150,8 @@ def message(text: RenderableType) -> None:
 
 def notice(text: str) -> None:
     """A line on stderr about what olc is doing."""
+    from rich.text import Text
+
     message(Text(visible(text), style="dim"))
 
 
@@ -152,10 +162,14 @@ def note(text: str) -> None:
 
 def hint(text: str) -> None:
     """A line on stderr about a possible mistake."""
+    from rich.text import Text
+
     message(Text.assemble(("hint: ", "yellow"), visible(text)))
 
 
 def error(cause: str, remedy: str) -> None:
     """The two lines of an expected failure: the cause, and what to do."""
+    from rich.text import Text
+
     message(Text.assemble(("error: ", "bold red"), one_line(cause)))
     message(Text.assemble(("  fix: ", "bold green"), one_line(remedy)))

@@ -1,6 +1,5 @@
 """The completions that `olc complete` shows, by the model loaded here or by a server: two ways to the same outputs."""
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -60,6 +59,8 @@ class Loaded:
             yield Shown(step.row, step.text, step.finish_reason is not None)
 
     def document(self) -> dict[str, Any]:
+        import secrets
+
         from openllama_cli.generation.session import describe
         from openllama_cli.generation.text.completion import choice, usage
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from openllama_cli.errors import UsageError
-from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.streams import hint, stdin_has_input
+
+if TYPE_CHECKING:
+    from openllama_cli.prompt_templates import PromptTemplate
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -23,7 +25,7 @@ class PromptInput:
     """The text to complete, and the template that rendered it, if any."""
 
     text: str
-    template: PromptTemplate | None = None
+    template: "PromptTemplate | None" = None
 
 
 def read_prompt(
@@ -43,11 +45,13 @@ def read_prompt(
         if values:
             raise UsageError("-p requires a template", "name one with -t, such as -t qa; see prompts/README.md")
         return PromptInput(_text(prompt, file, escape=escape, wanted="prompt"))
+    from openllama_cli.prompt_templates import load_template
+
     return _fill(load_template(template), prompt, file, values, escape=escape)
 
 
 def _fill(
-    template: PromptTemplate, prompt: str | None, file: str | None, values: Sequence[tuple[str, str]], *, escape: bool
+    template: "PromptTemplate", prompt: str | None, file: str | None, values: Sequence[tuple[str, str]], *, escape: bool
 ) -> PromptInput:
     from_stdin = [name for name, value in values if value == "-"]
     if len(from_stdin) > 1:
@@ -61,7 +65,7 @@ def _fill(
     return PromptInput(template.render(given), template)
 
 
-def _no_place(template: PromptTemplate, given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
+def _no_place(template: "PromptTemplate", given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
     """The error of a prompt that fits no variable, or several. missing: variables without a value or default."""
     if missing:
         cause = f"the template {template.name} has {len(missing)} variables without a value ({', '.join(missing)})"

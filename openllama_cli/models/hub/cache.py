@@ -13,7 +13,6 @@ It is read directly, because importing huggingface_hub takes longer than startin
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +141,8 @@ def remove(repo_id: str, revision: str | None = None) -> int:
     revision None removes all of it, with unfinished downloads; a revision removes that one, and keeps the files that other
     revisions use. Raises HubError when it is not in the cache or cannot be removed.
     """
+    import shutil  # Not at the top: with all that it unpacks it costs more than finding a model does.
+
     repo = repo_folder(repo_id)
     before = disk_bytes(repo)
     if not repo.is_dir():
