@@ -187,3 +187,21 @@ def test_what_the_answer_was_made_with(served: Served) -> None:
     assert own["forward"] == "lean forward pass"
     assert own["timings"]["time_to_first_token_s"] > 0
     assert own["timings"]["load_s"] == 0
+
+
+def test_penalties_and_bias(served: Served) -> None:
+    """They change what is chosen, token by token, and not the log-probabilities that are reported."""
+    body = {"prompt": "The quick", "max_tokens": 30, "olc": {"tokens": True}, "logprobs": 1}
+
+    def ids(**more: Any) -> list[int]:
+        return [entry["id"] for entry in served.complete(**body, **more)["choices"][0]["olc"]["tokens"]]
+
+    plain = ids()
+    banned = ids(logit_bias={str(plain[0]): -100})
+    assert plain[0] not in banned
+    assert len(set(ids(frequency_penalty=2.0, presence_penalty=2.0))) > len(set(plain))
+    assert len(set(ids(presence_penalty=100))) == 30, "nothing twice"
+    first = served.complete(**body, logit_bias={str(plain[0]): -100})["choices"][0]["olc"]["tokens"][0]
+    assert first["top"][0][0] == plain[0]
+    assert first["logprob"] < first["top"][0][2]
+    assert ids(frequency_penalty=0, presence_penalty=0.0, logit_bias={}) == plain
