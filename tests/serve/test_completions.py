@@ -45,11 +45,11 @@ def bodies(count: int) -> list[dict[str, Any]]:
     for number in range(count):
         prompt: Any = chance.choice(TEXTS) * chance.randint(1, 6)
         if number % 5 == 1:
-            prompt = [chance.randrange(3, 400) for _ in range(chance.randint(1, 150))]
+            prompt = [chance.randrange(3, 400) for _ in range(chance.randint(1, 100))]
             prompt = [prompt, prompt[:7]]
-        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 40)}
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 24)}
         if number % 2:
-            body |= {"temperature": 0.9, "top_p": 0.95, "seed": number, "n": chance.randint(1, 3)}
+            body |= {"temperature": 0.9, "top_p": 0.95, "seed": number, "n": chance.randint(1, 2)}
         if number % 3 == 0:
             body |= {"logprobs": number % 4, "echo": number % 2 == 0}
         made.append({**body, "stream": number % 4 < 2})
