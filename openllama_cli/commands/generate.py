@@ -134,9 +134,11 @@ def command(
 
         model = Model(loaded, notice=note)
         if checking:
-            return _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
+            _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
+            return
         if trace:
-            return _trace(Run(model, tokens, sampling, batch_size=1), texts)
+            _trace(Run(model, tokens, sampling, batch_size=1), texts)
+            return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         made = loaded_rows(run, texts, echo=echo), model.name
     rows, name = made

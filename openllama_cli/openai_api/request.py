@@ -1,13 +1,13 @@
 """A request for completions, as OpenAI's API has it, of olc's options."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from typing import Any
 
 from openllama_cli.generation.decode.config import SamplingConfig
 
-# What OpenAI does not have and its other servers have in common; sent only where it was asked for, since a server that does not
-# know it may refuse.
-_BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
+# Said even where they are what olc does anyway: servers' defaults are not olc's, whose greedy decoding is their temperature 0.
+_ALWAYS = ("max_tokens", "temperature", "top_p")
 _UNSET = SamplingConfig()
 
 
@@ -21,26 +21,23 @@ def completion_request(
 ) -> dict[str, Any]:
     """The JSON of a request.
 
-    sampling: all of it is said, since servers' defaults are not olc's (their temperature is 1). given: options that were named,
-    which are sent even where their values change nothing here: a server may have other defaults.
+    sampling: what OpenAI does not have is sent only where it asks for something, since a server that does not know it may
+    refuse. given: options that were named, which are sent even where their values change nothing here: a server may have other
+    defaults.
     """
-    body: dict[str, Any] = {
-        "model": model,
-        "prompt": prompt if isinstance(prompt, str) else list(prompt),
-        "max_tokens": sampling.max_tokens,
-        "temperature": 0 if sampling.greedy else sampling.temperature,
-        "top_p": sampling.top_p,
-    }
-    for name in _BEYOND_OPENAI:
-        value = getattr(sampling, name)
-        if name in given or value != getattr(_UNSET, name):
-            body[name] = value
-    if sampling.seed is not None:
-        body["seed"] = sampling.seed
+    body: dict[str, Any] = {"model": model, "prompt": prompt if isinstance(prompt, str) else list(prompt)}
+    for option in fields(SamplingConfig):
+        value = getattr(sampling, option.name)
+        if option.name in _ALWAYS or (value is not None and (option.name in given or value != getattr(_UNSET, option.name))):
+            body[option.name] = value
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    if sampling.logprobs is not None:
-        body["logprobs"] = sampling.logprobs
+    else:
+        body.pop("stop", None)  # Servers differ on what an empty list is.
+    if "logit_bias" in body:
+        body["logit_bias"] = {str(token): added for token, added in sampling.logit_bias}
+    if sampling.greedy:
+        body["temperature"] = 0
     if echo:
         body["echo"] = True
     return body
