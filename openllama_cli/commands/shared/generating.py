@@ -76,6 +76,7 @@ def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
     from openllama_cli.serve.client.completions import ask
 
     if not server.olc:
+        server.connection.close()
         raise UsageError(
             f"{server.connection.name} is not olc's own server, and others do not tell token ids",
             "use `olc complete`, or leave out --server",

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from typing import Any
 
 from openllama_cli.errors import GenerationError, OlcError
@@ -12,6 +11,7 @@ from openllama_cli.openai_api.models import key_refused
 from openllama_cli.serve.client.asked import Asked
 from openllama_cli.serve.client.connection import DroppedError, events, read
 from openllama_cli.serve.client.find import FoundServer
+from openllama_cli.serve.client.http import Reply
 
 
 class NotServedError(Exception):
@@ -92,7 +92,7 @@ def _body(server: FoundServer, asked: Asked, *, stream: bool) -> dict[str, Any]:
     return asked.body(server.model, stream=stream, olc=server.olc)
 
 
-def _accepted(server: FoundServer, reply: HTTPResponse) -> HTTPResponse:
+def _accepted(server: FoundServer, reply: Reply) -> Reply:
     if reply.status == 200:
         return reply
     data = b""

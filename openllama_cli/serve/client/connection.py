@@ -1,16 +1,16 @@
-"""One HTTP connection to a server: over its Unix socket or over TCP, one request at a time."""
+"""A connection to a server: over its Unix socket, or over TCP with or without TLS; one request at a time."""
 
 import contextlib
-import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from openllama_cli.openai_api.address import ServerAddress, key_headers
+from openllama_cli.serve.client.http import HttpError, Reply, exchange
 from openllama_cli.serve.local_socket import private
 
 # A server that lives accepts at once, and says so much within a few seconds even where all processors are busy.
@@ -23,81 +23,102 @@ class DroppedError(Exception):
     """The server did not answer, or not to the end."""
 
 
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=CONNECT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(CONNECT_SECONDS)
-        self.sock.connect(str(self._path))
-
-
 class Connection:
     """name: the server's, to show. prefix: of the API's paths, such as /v1. Every failure is a DroppedError."""
 
-    def __init__(self, http_: http.client.HTTPConnection, name: str, prefix: str, headers: dict[str, str]) -> None:
-        self._http, self.name, self.prefix, self._headers = http_, name, prefix, headers
+    def __init__(self, connect: Callable[[], socket.socket], host: str, name: str, prefix: str = "/v1") -> None:
+        self.name, self.prefix = name, prefix
+        self._connect, self._host = connect, host
+        self._headers: dict[str, str] = {}
+        with _dropped():
+            self._socket: socket.socket | None = connect()
 
     @classmethod
     def unix(cls, path: Path) -> "Connection | None":
         """To a socket; None where nobody listens. A socket that a dead server left is removed if it is this user's."""
         if not private(path.parent):
             return None
-        connection = cls(_Unix(path), str(path), "/v1", {})
         try:
             left = path.lstat()
-            connection._http.connect()
-        except ConnectionRefusedError:
-            connection.close()
-            with contextlib.suppress(OSError):
-                if os.path.samestat(left, path.lstat()):
-                    path.unlink()
-            return None
+            return cls(lambda: _unix(path), "localhost", str(path))
+        except DroppedError as problem:
+            if isinstance(problem.__cause__, ConnectionRefusedError):
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(left, path.lstat()):
+                        path.unlink()
         except OSError:
-            connection.close()
-            return None
-        return connection
+            pass
+        return None
 
     @classmethod
     def tcp(cls, address: ServerAddress) -> "Connection":
-        """To an address. Raises DroppedError where it cannot be reached, UsageError for a key that cannot be sent."""
+        """To an address. Raises UsageError for a key that cannot be sent."""
         parts = urlsplit(address.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = cls(kind(address.host, parts.port, timeout=CONNECT_SECONDS), address.url, parts.path, key_headers())
-        with _dropped():
-            connection._http.connect()
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        headers = key_headers()
+        connection = cls(lambda: _tcp(address.host, port, secure=secure), parts.netloc, address.url, parts.path)
+        connection._headers = headers
         return connection
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """The status and body of GET `path`; soon, or DroppedError."""
+        """The status and body of GET `path`, soon."""
         with _dropped():
-            self._http.request("GET", path, headers=self._headers)
-            reply = self._http.getresponse()
-            return reply.status, reply.read()
+            reply = exchange(self._open(), self._host, "GET", path, self._headers, b"")
+            body = reply.read()
+        if not reply.lasting:
+            self.close()
+        return reply.status, body
 
-    def post(self, body: dict[str, Any]) -> http.client.HTTPResponse:
-        """Ask for completions. The body of the answer is for `lines` or `read`."""
+    def post(self, body: dict[str, Any]) -> Reply:
+        """Ask for completions. The body of the answer is for `events` or `read`."""
         with _dropped():
-            if self._http.sock is not None:
-                self._http.sock.settimeout(_ANSWER_SECONDS)
+            connection = self._open()
+            connection.settimeout(_ANSWER_SECONDS)
             headers = {**self._headers, "Content-Type": "application/json"}
-            self._http.request("POST", f"{self.prefix}/completions", json.dumps(body).encode(), headers)
-            return self._http.getresponse()
+            return exchange(connection, self._host, "POST", f"{self.prefix}/completions", headers, json.dumps(body).encode())
 
     def close(self) -> None:
         """End it: a request under way is the server's to give up."""
-        self._http.close()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # At once, whatever is still being read from it.
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = self._connect()
+        return self._socket
 
 
-def read(reply: http.client.HTTPResponse) -> bytes:
+def _unix(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(CONNECT_SECONDS)
+        connection.connect(str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _tcp(host: str, port: int, *, secure: bool) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+    if not secure:
+        return connection
+    import ssl
+
+    return ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+
+
+def read(reply: Reply) -> bytes:
     """All of an answer's body."""
     with _dropped():
         return reply.read()
 
 
-def events(reply: http.client.HTTPResponse) -> Iterator[bytes]:
+def events(reply: Reply) -> Iterator[bytes]:
     """The data of a stream's events, until it says that it is done. Raises DroppedError where it ends before."""
     while True:
         with _dropped():
@@ -116,5 +137,5 @@ def events(reply: http.client.HTTPResponse) -> Iterator[bytes]:
 def _dropped() -> Iterator[None]:
     try:
         yield
-    except (OSError, http.client.HTTPException) as problem:
+    except (OSError, HttpError) as problem:
         raise DroppedError(str(problem) or type(problem).__name__) from problem

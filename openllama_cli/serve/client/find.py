@@ -1,6 +1,7 @@
 """Which server answers a command: one of this user's that serves what would be loaded here, or the one that was named."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -53,16 +54,28 @@ def named_server(address: ServerAddress, model: str | None) -> FoundServer:
     """
     try:
         connection = Connection.tcp(address)
-        status, data = connection.get(f"{connection.prefix}/models")
     except DroppedError as problem:
         raise unavailable(address.url, str(problem)) from problem
-    if status in (401, 403):
-        raise key_refused(address.url, answer.refusal(data)[1])
-    if status == 503:
-        raise OlcError(f"{address.url} is not ready: {answer.refusal(data)[1]}", "try again in a moment", code="loading")
     try:
-        models = listing(data) if status == 200 else None
-    except answer.BadAnswerError as problem:
-        raise not_completions(address.url, str(problem)) from problem
-    name = choose_model(address.url, models, model)
+        models = _models(connection, address.url)
+        name = choose_model(address.url, models, model)
+    except BaseException:
+        connection.close()
+        raise
     return FoundServer(connection, name, own=False, olc="olc" in (models or {}).get(name, {}))
+
+
+def _models(connection: Connection, url: str) -> dict[str, dict[str, Any]] | None:
+    """The server's models by their names; None for a server that does not list them."""
+    try:
+        status, data = connection.get(f"{connection.prefix}/models")
+    except DroppedError as problem:
+        raise unavailable(url, str(problem)) from problem
+    if status in (401, 403):
+        raise key_refused(url, answer.refusal(data)[1])
+    if status == 503:
+        raise OlcError(f"{url} is not ready: {answer.refusal(data)[1]}", "try again in a moment", code="loading")
+    try:
+        return listing(data) if status == 200 else None
+    except answer.BadAnswerError as problem:
+        raise not_completions(url, str(problem)) from problem
