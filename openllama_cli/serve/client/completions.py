@@ -48,6 +48,8 @@ class Stream:
         try:
             self._events = events(_accepted(server, server.connection.post(_body(server, asked, stream=True))))
             self._first = self._next()
+            if self._first is None:
+                raise DroppedError("the stream is empty")
         except DroppedError as problem:
             self.close()
             raise _failed(server, str(problem)) from problem
