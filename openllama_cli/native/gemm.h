@@ -4,12 +4,12 @@
 #pragma once
 
 #include "gemv.h"
-#include "int4.h"
+#include "panels.h"
 
 enum {
     TILE_OUT = LANES == 16 ? 6 : 3, /* with TILE_X, as many sums as there are registers for */
     TILE_X = 4,
-    PIECE = INT4_ROWS, /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
+    PIECE = PANEL_ROWS, /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
     K_BLOCK = 1024,    /* inputs at a time, so that a tile's activations stay in the first cache: at most SAFE_INPUTS */
 };
 
@@ -140,8 +140,8 @@ INLINE void gemm_of_kind(struct work *w, int kind) {
     for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
         const int64_t first = piece * PIECE, outs = minimum(w->p.out - first, PIECE);
         memset(totals, 0, sizeof totals);
-        if (kind == INT4 && w->p.rows > TILE_X) {
-            multiply_int4(w, first, outs, totals);
+        if ((kind == INT4 || kind == INT8) && w->p.rows > TILE_X) {
+            multiply_panels(w, kind, first, outs, totals);
             store_piece(w, kind, first, outs, totals);
             continue;
         }
