@@ -236,6 +236,7 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     os.close(descriptors[3])
     if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+        sys.dont_write_bytecode = True  # Python would keep what it compiles, cut at that size, and other processes read it.
     sys.argv = ["olc", *request["arguments"]]
     code: str = request.get("code", "")
     return code
