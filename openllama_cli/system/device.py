@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from openllama_cli.errors import OlcError, first_line
+from openllama_cli.system.importing import importing
 from openllama_cli.system.memory import free_memory
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def main_device(requested: str) -> "torch.device":
 
     Raises OlcError if the named device is not there, saying what this torch was built for.
     """
-    import torch
+    with importing():  # Mostly the first use of torch.
+        import torch
 
     if requested == "auto":
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
 from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.system.importing import importing
 from openllama_cli.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def from_pretrained(
     cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
     holds the weights in place of the checkpoint's files.
     """
-    from transformers import GenerationConfig, LlamaForCausalLM
+    with importing():
+        from transformers import GenerationConfig, LlamaForCausalLM
 
     from openllama_cli.system.quiet import quiet_transformers
 
