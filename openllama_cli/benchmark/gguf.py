@@ -71,7 +71,7 @@ def _write(file: Path, checkpoint: Checkpoint, kind: str, progress: Progress) ->
     }
     for name, dimensions in shape.tensors().items():
         nbytes = int(np.prod(gguf.quant_shape_to_byte_shape(dimensions, types[name])))
-        theirs = names.get_name(name, try_suffixes=(".weight",))
+        theirs = names.get_name(name, try_suffixes=(".weight",)) or name
         writer.add_tensor_info(theirs, dimensions, np.dtype(np.float32), nbytes, raw_dtype=types[name])
     try:
         writer.write_header_to_file(file)
