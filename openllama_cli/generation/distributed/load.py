@@ -16,7 +16,7 @@ from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.distributed.group import Group
-from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
+from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
 from openllama_cli.models.find import find
@@ -26,7 +26,6 @@ from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
 from openllama_cli.system.progress import NullProgress, Progress, shown
 
@@ -96,7 +95,7 @@ def _open_announced(job: dict[str, Any]) -> OpenedModel:
         folder = ModelFolder(path, job["model"])
     else:
         folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
-    opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+    opened = OpenedModel.of(folder)
     if _signature(opened) != job["signature"]:
         raise OlcError(
             f"{folder.path} is a different model from {job['folder']} on rank 0",
@@ -188,10 +187,10 @@ def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progres
             model = from_pretrained(checkpoint, tokenizer, dtype, progress, **arguments)
         group.barrier()
     return ShardedModel(
+        folder,
+        checkpoint,
+        tokenizer,
         model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
         input_device=group.device,
         dtype=dtype,
         device=f"{group.info.size} x {group.device.type}",
