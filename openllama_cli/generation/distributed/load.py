@@ -5,11 +5,11 @@ file only what a rank holds. Meta's files are passed to it in the same way, one 
 import torch.
 """
 
-import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
 from openllama_cli.system.progress import NullProgress, Progress, shown
+from openllama_cli.system.replaced import replaced
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def _tensor_parallel() -> dict[str, Any]:
         ) from error
 
 
-@contextlib.contextmanager
-def _accelerator(kind: str) -> Iterator[None]:
+def _accelerator(kind: str) -> AbstractContextManager[None]:
     """Have transformers shard the model over devices of this kind.
 
     It asks torch which accelerator it was built for, whether there is one or not: a computer without a GPU, but with the usual
@@ -156,15 +156,9 @@ def _accelerator(kind: str) -> Iterator[None]:
     """
     import torch
 
-    built_for: Any = torch._C._get_accelerator
-    if built_for().type == kind:
-        yield
-        return
-    torch._C._get_accelerator = lambda *_: torch.device(kind)
-    try:
-        yield
-    finally:
-        torch._C._get_accelerator = built_for
+    if torch._C._get_accelerator().type == kind:
+        return nullcontext()
+    return replaced(torch._C, _get_accelerator=lambda *_: torch.device(kind))
 
 
 def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progress: Progress | None = None) -> ShardedModel:
