@@ -81,7 +81,7 @@ class LeanForward:
         """[n] ids at [n] positions → [n, hidden] after the final norm. prompt: tokens of the prompt that they are part of."""
         weights, ops = self._weights, self._ops
         hidden = embedding(ids, weights.embedding).to(self._dtype)
-        cosine, sine = weights.rotary(positions, weights.rotary.lengths(positions, prompt))  # [n, D]
+        cosine, sine = weights.rotary(positions, prompt)  # [n, D]
         for number, layer in enumerate(weights.layers):
             query, key, value = layer.query_key_value(ops.rms_norm(hidden, layer.attention_norm))
             query, key = ops.apply_rotary(query, cosine, sine), ops.apply_rotary(key, cosine, sine)  # [n, H or K, D]

@@ -141,7 +141,7 @@ class TransformersForward:
 class _RowRotary(torch.nn.Module):
     """In place of a `LlamaRotaryEmbedding`: [rows, n] positions → cosines and sines, [rows, n, D].
 
-    prompt: of the next pass, see `Rotary.lengths`.
+    prompt: of the next pass, see `Rotary`.
     """
 
     def __init__(self, rotary: Rotary) -> None:
@@ -150,8 +150,7 @@ class _RowRotary(torch.nn.Module):
         self.prompt: int | None = None
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        positions = position_ids.to(x.device)
-        return self._rotary(positions, self._rotary.lengths(positions, self.prompt))
+        return self._rotary(position_ids.to(x.device), self.prompt)
 
 
 def _attend_rows(
