@@ -36,16 +36,12 @@ class LeanForward:
 
     def __init__(self, weights: LlamaWeights) -> None:
         self._weights = weights
-        self._device, self._dtype = weights.device, weights.dtype
+        self._device, self._dtype, self.context = weights.device, weights.dtype, weights.context
         self._ops = fastest_ops(weights)
         if weights.method is not None:
             self.name = f"lean {weights.method}"
         if self._ops.name is not None:
             self.name += f" {self._ops.name}"
-
-    @property
-    def context(self) -> int:
-        return self._weights.context
 
     def new_cache(self, capacity: int) -> KVCache:
         chunk = PREFILL_CHUNK if self._device.type == "cpu" else LARGE_PREFILL_CHUNK
