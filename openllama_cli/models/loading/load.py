@@ -72,7 +72,6 @@ def load(
     lean: bool = True,
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
-    offload_folder: Path | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> LoadedModel:
     """Load the weights of a model in any format that `checkpoint.inspect` knows.
@@ -82,8 +81,7 @@ def load(
     one_row: only one row will run at a time, with olc's own forward pass: large float16 weights are then kept mapped on a CPU,
     where that is fastest. lean: False for a model that Transformers will run. progress: counts the stored bytes of the weights
     that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
-    accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
-    None is a temporary folder that is removed when the process ends. notice: told what people should know.
+    accelerate takes it; None lets it look. notice: told what people should know.
 
     With `spec.quantize` the quantized weights come from their copy in olc's cache, which is made first where there is none.
 
@@ -119,7 +117,7 @@ def load(
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
-        with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
+        with _offload_folder() as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
                 tokenizer,
@@ -168,11 +166,8 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
 
 
 @contextlib.contextmanager
-def _offload_folder(given: Path | None) -> Iterator[Path]:
-    """The folder for offloaded weights. A temporary one is removed after the block if it is empty, else at exit."""
-    if given is not None:
-        yield given
-        return
+def _offload_folder() -> Iterator[Path]:
+    """For weights that fit nowhere else and are in no safetensors file; removed after the block if empty, else at exit."""
     folder = tempfile.TemporaryDirectory(prefix="olc-offload-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     with contextlib.ExitStack() as unless_used:

@@ -55,7 +55,7 @@ def test_a_model_loaded_under_a_tight_limit_lies_where_the_plan_says(
 
     planned = parts(planned_model, auto_device_map(planned_model, {"cpu": limit}))
     found = OpenedModel.of(ModelFolder(folder, folder.name))
-    model = load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}, offload_folder=tmp_path).model
+    model = load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}).model
     real = real_parts(model)
     if any(where == "disk" for where, _ in real.values()):
         assert auto_device_map(planned_model, {"cpu": limit}) == model.hf_device_map

@@ -89,14 +89,14 @@ def test_every_format_loads_to_the_same_model(tmp_path: Path, kind: str, device:
 def test_layers_offloaded_to_cpu_and_disk_compute_the_same(
     tmp_path: Path, kind: str, memory: int, where: str, expected: torch.Tensor
 ) -> None:
-    loaded = load_folder(WRITERS[kind](tmp_path / "model"), max_memory={"cpu": memory}, offload_folder=tmp_path / "offload")
+    loaded = load_folder(WRITERS[kind](tmp_path / "model"), max_memory={"cpu": memory})
     assert (loaded.device, loaded.input_device) == (where, torch.device("cpu"))
     torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="places layers on the disk alone")
 def test_ids_go_to_the_cpu_also_when_the_embedding_itself_is_on_disk(tmp_path: Path) -> None:
-    loaded = load_folder(write_tiny_llama(tmp_path), max_memory={"cpu": 1}, offload_folder=tmp_path)
+    loaded = load_folder(write_tiny_llama(tmp_path), max_memory={"cpu": 1})
     assert loaded.model.hf_device_map == {"": "disk"}
     assert loaded.model.device == torch.device("meta")
     assert loaded.input_device == torch.device("cpu")
@@ -106,7 +106,7 @@ def test_ids_go_to_the_cpu_also_when_the_embedding_itself_is_on_disk(tmp_path: P
 def test_layers_spread_over_gpu_cpu_and_disk_compute_the_same(tmp_path: Path, expected: torch.Tensor) -> None:
     folder = write_tiny_llama(tmp_path)
     for memory in ({0: 10**9}, {0: 70_000, "cpu": 10**9}, {0: 70_000, "cpu": 60_000}, {0: 1, "cpu": 10**9}):
-        loaded = load_folder(folder, max_memory=memory, offload_folder=tmp_path / "offload")
+        loaded = load_folder(folder, max_memory=memory)
         torch.testing.assert_close(logits(loaded), expected, atol=1e-4, rtol=0)
 
 
