@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 def load_model(job: Job) -> "LoadedModel":
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
     from openllama_cli.models.loading.load import load
+    from openllama_cli.models.opened import OpenedModel
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder)
     dtype: Any = job.dtype
     spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
-    return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
+    return load(OpenedModel.of(folder), spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
 
 
 def measure(job: Job) -> dict[str, Any]:

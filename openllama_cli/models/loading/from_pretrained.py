@@ -1,7 +1,6 @@
 """transformers' side of loading: calling `from_pretrained`, checking what it says of the weights, and where it put them."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
@@ -11,6 +10,7 @@ from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.importing import importing
 from openllama_cli.system.progress import Progress
+from openllama_cli.system.replaced import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -77,23 +77,14 @@ def from_pretrained(
     return model.requires_grad_(False)
 
 
-@contextlib.contextmanager
-def _without_adapters() -> Iterator[None]:
+def _without_adapters() -> AbstractContextManager[None]:
     """Keep transformers from applying an adapter that lies in the model's folder, as it does where peft can be imported.
 
     olc's own passes would read the weights beneath it: an answer would depend on what else is installed.
     """
     import transformers.modeling_utils as module
 
-    name = "maybe_load_adapters"
-    before: Any = getattr(module, name, None)
-    if before is not None:
-        setattr(module, name, lambda folder, *_, **options: (None, folder, options))
-    try:
-        yield
-    finally:
-        if before is not None:
-            setattr(module, name, before)
+    return replaced(module, maybe_load_adapters=lambda folder, *_, **options: (None, folder, options))
 
 
 def input_device(model: "LlamaForCausalLM") -> "torch.device":

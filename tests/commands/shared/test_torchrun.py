@@ -29,19 +29,16 @@ ROWS = 120
 _HELD = """
 import json, os, sys
 from pathlib import Path
-from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.spec import ModelFolder
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.distributed.load import load_shard
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.tokenizer.open import open_tokenizer
 
 path = Path(sys.argv[1])
 group = Group(rank_info())
 group.join("cpu")
-folder = ModelFolder(path, "model")
-model = load_shard(OpenedModel(folder, inspect(path), open_tokenizer(path)), "float32", group).model
+model = load_shard(OpenedModel.of(ModelFolder(path, "model")), "float32", group).model
 parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
 held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
 for name, part in parts.items():
