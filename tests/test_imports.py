@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"commands", "terminal"},
     "commands": {
-        *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "system", "terminal"),
+        *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "serve", "system", "terminal"),
         *("annotation", "prompt_templates", "sgd"),
     },
     "api": {"generation", "models", "system"},
+    "serve": {"api", "generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
     "batch": {"annotation", "generation", "models", "prompt_templates", "system"},
     "devices": {"models", "native", "system"},
