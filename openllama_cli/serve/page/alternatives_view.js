@@ -1,6 +1,6 @@
 // What else could stand in a token's place: beside the token on a wide screen, from below on a narrow one.
 
-import { bits, candidates, groupsOf, percent } from "./distribution.js";
+import { bits, candidates, percent } from "./distribution.js";
 import { byId, h, on } from "./dom.js";
 import { rows } from "./rows.js";
 import { oneLine, pieceName } from "./visible.js";
@@ -40,7 +40,7 @@ export class AlternativesView {
     const name = oneLine(node.text || pieceName(node.piece));
     const says = node.logprob === null ? "the beginning" : `${percent(Math.exp(node.logprob))} · ${bits(node.logprob).toFixed(1)} bits`;
     this.tokens = node.top ? candidates(node, siblings) : [];
-    const groups = groupsOf(this.tokens, node.entropy).filter(({ token }) => token !== null);
+    const groups = this.tokens.map((token) => ({ token, p: Math.exp(token.logprob) })).sort((a, b) => b.p - a.p);
     const explored = new Set(siblings.map(({ id }) => id));
     this.root.replaceChildren(
       h("p", { class: "head" }, h("q", { class: "name" }, name), h("span", { class: "says" }, says),

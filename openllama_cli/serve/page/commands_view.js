@@ -14,24 +14,25 @@ export class CommandsView {
   show({ modelId, text, ids, same, settings }) {
     const request = body(modelId, same ? text : ids, settings);
     const command = shellCommand(modelId, text, settings);
+    const note = (text) => h("p", { class: "note" }, text);
     const shell = command === null
-      ? h("p", { class: "note" }, "This text has a NUL character, which no argument of a command can hold.")
-      : [copyable("Shell", command), same ? null : h("p", { class: "note" },
-          "The command encodes the text anew, which gives other tokens than this branch has; curl and JSON say its ids.")];
+      ? [h("h3", {}, "As a shell command"), note("This text has a NUL character, which no argument of a command can hold.")]
+      : [...copyable("As a shell command", command),
+        ...(same ? [] : [note("It encodes the text anew, which gives other tokens than this branch has; curl and JSON give its ids.")])];
     const url = new URL("v1/completions", document.baseURI).href;
     this.dialog.replaceChildren(
       h("header", {}, h("h2", { id: "commands-title" }, "What Continue does"),
         h("button", { class: "quiet close", type: "button", "aria-label": "Close", on: { click: () => this.dialog.close() } }, "×")),
-      h("section", {}, h("h3", {}, "As a shell command"), ...[shell].flat()),
-      h("section", {}, h("h3", {}, "With curl"), copyable("curl", curlCommand(url, request, hasKey()))),
-      h("section", {}, h("h3", {}, "As JSON"), copyable("JSON", json(request))),
+      ...shell,
+      ...copyable("With curl", curlCommand(url, request, hasKey())),
+      ...copyable("As JSON", json(request)),
     );
     this.dialog.showModal();
   }
 }
 
-function copyable(label, text) {
-  const button = h("button", { type: "button", "aria-label": `Copy: ${label}` }, "Copy");
+function copyable(title, text) {
+  const button = h("button", { type: "button", "aria-label": `Copy ${title.toLowerCase()}` }, "Copy");
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -44,5 +45,5 @@ function copyable(label, text) {
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
   const code = h("code", {}, text);
-  return h("div", { class: "copyable" }, h("pre", { tabindex: 0, "aria-label": label }, code), button);
+  return [h("div", { class: "title" }, h("h3", {}, title), button), h("pre", { tabindex: 0, "aria-label": title }, code)];
 }

@@ -26,10 +26,12 @@ export function candidates(node, siblings) {
  * A position's tokens in groups: one for each reported token, and one for the rest if it matters, in descending order.
  *
  * top: [{id, text, logprob}] in any order. entropy: of the whole distribution in bits, or null if it is not known.
- * Returns [{token, p, count}], where token is null for the rest.
+ * more: [{id, logprob}] of further tokens, which are not named. Returns [{token, p, count}], where token is null for the unnamed.
  */
-export function groupsOf(top, entropy) {
-  const groups = top.map((token) => ({ token, p: Math.exp(token.logprob), count: 1 }));
+export function groupsOf(top, entropy, more = []) {
+  const named = new Set(top.map(({ id }) => id));
+  const unnamed = more.filter(({ id }) => !named.has(id)).map(({ logprob }) => ({ token: null, p: Math.exp(logprob), count: 1 }));
+  const groups = [...top.map((token) => ({ token, p: Math.exp(token.logprob), count: 1 })), ...unnamed];
   const rest = 1 - groups.reduce((sum, { p }) => sum + p, 0);
   const least = Math.min(...groups.map(({ p }) => p), 1);
   if (rest > 1e-5 && groups.length > 0) {
@@ -94,6 +96,16 @@ function keep(group, kept, by) {
 function normalized(groups) {
   const sum = groups.reduce((total, { q, kept }) => total + q * kept, 0);
   return groups.map((group) => ({ ...group, q: group.q / sum }));
+}
+
+/** Sampled groups as they are shown, totals in `p` and `q`: the named in descending order, then all others as one. */
+export function collected(all) {
+  const total = (group) => ({ ...group, p: group.p * group.count, q: group.q * group.kept });
+  const unnamed = all.filter(({ token }) => token === null);
+  const sum = (name) => unnamed.map(total).reduce((value, group) => value + group[name], 0);
+  const others = { token: null, cut: unnamed.find(({ cut }) => cut)?.cut ?? null };
+  for (const name of ["p", "q", "count", "kept"]) others[name] = sum(name);
+  return [...all.filter(({ token }) => token !== null).map(total), ...(unnamed.length > 0 ? [others] : [])];
 }
 
 /** What is left: {cut: the model's probability that was cut away, tokens: how many are drawn from, entropy: in bits}. */

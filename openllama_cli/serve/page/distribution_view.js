@@ -1,6 +1,6 @@
 // The distribution of the token that is looked at, and what the sampling settings leave of it, as they are moved.
 
-import { bits, candidates, groupsOf, percent, sampled, summary } from "./distribution.js";
+import { bits, candidates, collected, groupsOf, percent, sampled, summary } from "./distribution.js";
 import { byId, h, on } from "./dom.js";
 import { rows, update } from "./rows.js";
 import { oneLine, pieceName } from "./visible.js";
@@ -19,7 +19,7 @@ export class DistributionView {
 
   /** node: whose place in the text is looked at, or null. siblings: the nodes at this place, itself among them. */
   show(node, settings, siblings) {
-    const state = node && `${node.key}/${node.top?.length}/${siblings.map(({ key }) => key)}`;
+    const state = node && `${node.key}/${node.top?.length}/${node.more?.length}/${siblings.map(({ key }) => key)}`;
     if (state !== this.shown || node === null) this.#draw(node, siblings);
     this.shown = state;
     if (node?.top) this.#settings(settings);
@@ -38,9 +38,9 @@ export class DistributionView {
       return;
     }
     this.tokens = candidates(node, siblings);
-    this.groups = groupsOf(this.tokens, node.entropy);
+    this.groups = groupsOf(this.tokens, node.entropy, node.more);
     const explored = new Set(siblings.map(({ id }) => id));
-    this.list = rows(sampled(this.groups, OFF), { chosen: node.id, explored, compare: true });
+    this.list = rows(collected(sampled(this.groups, OFF)), { chosen: node.id, explored, compare: true });
     this.facts = FACTS.map((term) => [term, h("dd")]);
     this.root.replaceChildren(
       h("p", { class: "subject" }, name, ` had ${percent(Math.exp(node.logprob))}, a surprisal of ${bits(node.logprob).toFixed(2)} bits.`),
@@ -52,13 +52,13 @@ export class DistributionView {
 
   #settings(settings) {
     const all = sampled(this.groups, settings);
-    update(this.list, all);
+    update(this.list, collected(all));
     const { cut, tokens, entropy } = summary(all);
     const before = this.node.entropy ?? summary(sampled(this.groups, OFF)).entropy;
     const values = [
       `${before.toFixed(2)} → ${entropy.toFixed(2)} bits`,
       `${(2 ** before).toFixed(1)} → ${(2 ** entropy).toFixed(1)}`,
-      tokens < this.groups.length - 0.5 ? String(Math.round(tokens)) : "all of these and more",
+      all.some(({ kept, count }) => count > 1 && kept > 0) ? `about ${Math.round(tokens)}` : String(Math.round(tokens)),
       cut < 1e-9 ? "nothing" : percent(cut),
     ];
     this.facts.forEach(([, element], place) => (element.textContent = values[place]));

@@ -1,6 +1,7 @@
 // The text under work: what is shown of the tree, whether it is being edited, and everything that can be done with it.
 
 import * as api from "./api.js";
+import { Depth } from "./depth.js";
 import { byId } from "./dom.js";
 import { Session } from "./session.js";
 import { Store } from "./store.js";
@@ -19,14 +20,18 @@ export class Editor {
     this.session = null; // Until the model is known, whose tokens the tree holds.
     this.retry = null; // What failed.
     this.busy = Promise.resolve(); // The continuation under way.
+    this.looking = false; // Whether someone chose to look at `node`.
+    this.depth = new Depth(changed);
   }
 
   get running() {
     return this.session?.running ?? false;
   }
 
-  /** Opens the tree that the browser kept for a model. */
-  open(modelId) {
+  /** Opens the tree that the browser kept for a model: {id, olc: {bos_id, eos_ids}}. */
+  open({ id: modelId, olc }) {
+    this.eos = olc?.eos_ids ?? [];
+    this.bos = olc?.bos_id ?? null;
     const full = () => this.announcer.say("The browser’s storage is full: older alternatives were dropped.");
     this.store = new Store(modelId, full);
     this.#use(this.store.load(), modelId);
@@ -41,6 +46,13 @@ export class Editor {
 
   stop() {
     this.session?.stop();
+  }
+
+  /** A token of the text is looked at. */
+  look(node) {
+    this.node = node;
+    this.looking = true;
+    if (!this.running) this.depth.look(node, this.#idsUpTo(node.parent), this.session.modelId);
   }
 
   /** Another action ends the continuation under way; what came of it is kept. */
@@ -81,6 +93,7 @@ export class Editor {
   }
 
   async #continue(ids) {
+    this.depth.leave();
     this.problem.clear();
     this.announcer.say("Continuing.");
     byId("status").textContent = "";
@@ -123,13 +136,16 @@ export class Editor {
     this.tree.mark();
     if (existing) return this.#show(this.tree.end(existing.key), existing);
     // Only here is it known what the token adds to the text: its own text, but for a space at the very beginning.
-    const text = token.text.startsWith("bytes:") ? "" : token.text;
+    const ends = this.eos.includes(token.id);
+    const text = ends || token.id === this.bos || token.text.startsWith("bytes:") ? "" : token.text;
     const before = this.tree.text(node.parent);
     const { entropy, top } = node;
     const made = this.tree.add(node.parent, {
-      id: token.id, piece: token.text, text: before === "" ? text.replace(/^ /, "") : text, logprob: token.logprob, entropy, top, by: "you",
+      id: token.id, piece: token.text, text: before === "" ? text.replace(/^ /, "") : text, logprob: token.logprob, entropy, top,
+      by: ends ? "end" : "you",
     });
     this.#show(made.key, made);
+    if (ends) return;
     await this.#continue(this.#idsUpTo(made.key));
   }
 

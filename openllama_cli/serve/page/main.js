@@ -44,9 +44,10 @@ class Page {
   async start() {
     try {
       const model = await api.model();
-      if (model.id !== this.modelId) this.editor.open(model.id);
+      if (model.id !== this.modelId) this.editor.open(model);
       this.modelId = model.id;
-      byId("model").textContent = model.id;
+      const { precision, device } = model.olc ?? {};
+      byId("model").textContent = [model.id, precision, device].filter(Boolean).join(" · ");
       this.announcer.say("The server is ready.");
     } catch (error) {
       this.problem.show(error);
@@ -91,8 +92,7 @@ class Page {
 
   /** A token is looked at: its distribution is shown, and beside it what else could stand there. */
   #look(node, element) {
-    this.editor.node = node;
-    this.editor.looking = true;
+    this.editor.look(node);
     this.#draw();
     if (element) this.alternatives.show(node, element, this.editor.tree.siblings(node.key));
   }

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { oneLine, pieceName, spoken } from "./visible.js";
 
 /**
- * A list of rows. groups: of `groupsOf`, or of `sampled` (with `q`, `kept`, `cut`), in the order shown.
+ * A list of rows. groups: of `collected`, in the order shown. compare: show also what sampling makes of them.
  * chosen: the id that stands in the text. explored: ids that are branches already.
  */
 export function rows(groups, { chosen, explored, compare }) {
@@ -15,9 +15,9 @@ export function rows(groups, { chosen, explored, compare }) {
   return list;
 }
 
-function row({ token, p, count }, { chosen, explored, compare }) {
-  const share = percent(p * count);
-  const bars = { "--p": p * count, "--q": 0, "--mark": p * count < 0.004 ? 0 : 1 };
+function row({ token, p }, { chosen, explored, compare }) {
+  const share = percent(p);
+  const bars = { "--p": p, "--q": 0, "--mark": p < 0.004 ? 0 : 1 };
   const sampled = compare ? h("span", { class: "sampled" }) : null;
   if (token === null) {
     return h("div", { class: "row rest", style: bars }, h("span", { class: "name" }, "all others"), h("span", { class: "value" }, share), sampled);
@@ -33,10 +33,10 @@ function row({ token, p, count }, { chosen, explored, compare }) {
 export function update(list, groups) {
   [...list.children].forEach((item, place) => {
     const element = item.firstElementChild;
-    const { q, kept, count, cut } = groups[place];
-    element.style.setProperty("--q", q * kept);
+    const { q, kept, cut } = groups[place];
+    element.style.setProperty("--q", q);
     element.classList.toggle("cut", kept === 0);
-    element.title = cut !== null && kept > 0 && kept < count ? `partly cut by ${cut}` : "";
-    element.querySelector(".sampled").textContent = kept === 0 ? `cut: ${cut}` : percent(q * kept);
+    element.title = cut !== null && kept > 0 ? `partly cut by ${cut}` : "";
+    element.querySelector(".sampled").textContent = kept === 0 ? `cut: ${cut}` : percent(q);
   });
 }

@@ -20,6 +20,12 @@ _ARGUMENTS = [
     "--no-first-run",
     "--mute-audio",
 ]
+# Runs before a document's own scripts.
+_CLEAN = """if (location.search === "?first") {
+    localStorage.clear();
+    sessionStorage.clear();
+    history.replaceState(null, "", "/");
+}"""
 PATIENCE = 20_000  # Milliseconds that playwright waits for what should happen at once.
 
 
@@ -60,6 +66,7 @@ def window(browser: Any, url: str, **options: Any) -> Iterator[tuple[Any, Watch]
     """A page in a window with storage of its own."""
     context = browser.new_context(reduced_motion="reduce", **options)
     context.set_default_timeout(PATIENCE)
+    context.add_init_script(_CLEAN)
     page = context.new_page()
     watch = Watch(page, url)
     try:
@@ -70,8 +77,6 @@ def window(browser: Any, url: str, **options: Any) -> Iterator[tuple[Any, Watch]
 
 def visit(page: Any, watch: Watch, url: str) -> None:
     """Opens the playground as for the first time."""
-    page.goto(f"{url}icon.svg")
-    page.evaluate("localStorage.clear(), sessionStorage.clear()")
+    page.goto(f"{url}?first")
     watch.allowed = ()
     watch.faults.clear()
-    page.goto(url)

@@ -38,7 +38,8 @@ class Script:
     """What the server does. words: what it answers, given the texts of the prompt's tokens.
 
     hold: while it is cleared, an answer stops after its first word. failure: status, body and headers of the next completions
-    in place of an answer. breaks: the answer ends after its first word, without `[DONE]`.
+    in place of an answer. breaks: the answer ends after its first word, without `[DONE]`. requests: for completions, as they
+    came; looks: for more of the tokens at one position; keys: what came as `Authorization`.
     """
 
     words: Callable[[Sequence[str]], Sequence[Word]] = lambda prompt: [Word(" one"), Word(" two"), Word(EOS, 0.9)]
@@ -47,6 +48,8 @@ class Script:
     loading: bool = False
     breaks: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
 
 
 class ScriptedServer:
@@ -102,9 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         script = self.owner.script
-        path = PAGE / (self.path.lstrip("/") or "index.html")
+        path = PAGE / (self.path.partition("?")[0].lstrip("/") or "index.html")
         if script.loading and self.path in ("/health", "/v1/models"):
             self._send(503, {"error": {"message": "loading", "code": "loading"}})
+        elif self.path == "/favicon.ico":  # A browser asks for it wherever a document names none.
+            self._send(200, b"")
         elif self.path == "/health":
             self._send(200, {"status": "ok"})
         elif self.path == "/v1/models":
@@ -120,7 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"tokens": self.owner.encode(body["prompt"])})
             return
         script = self.owner.script
-        script.requests.append(body)
+        looked_at = body["logprobs"] > 10
+        script.keys.append(self.headers["Authorization"])
+        (script.looks if looked_at else script.requests).append(body)
         if script.failure:
             status, answer, headers = script.failure
             self._send(status, answer, headers)
@@ -129,7 +136,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         with contextlib.suppress(OSError):  # The page may leave.
-            self._answer(script, body)
+            if looked_at:
+                self._deepen(script, body)
+            else:
+                self._answer(script, body)
+
+    def _deepen(self, script: Script, body: dict[str, Any]) -> None:
+        """More of the tokens at one position: what it has reported before, and four of 2 %."""
+        word = script.words([self.owner.vocabulary[token] for token in body["prompt"]])[0]
+        entry = self.owner.entry(Word(word.text, word.probability, (*word.others, *((f" r{n}", 0.02) for n in range(4)))), 0)
+        self._event({"choices": [{"index": 0, "text": word.text, "olc": {"tokens": [entry], "finish_reason": "length"}}]})
+        self.wfile.write(b"data: [DONE]\n\n")
 
     def _answer(self, script: Script, body: dict[str, Any]) -> None:
         owner = self.owner

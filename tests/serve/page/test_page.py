@@ -68,7 +68,7 @@ def alternative(page: Any, text: str) -> Any:
     return page.locator("#alternatives button.row").filter(has_text=text).first
 
 
-def test_text_streams_token_by_token_shaded_by_probability(page: Any, server: ScriptedServer) -> None:
+def test_text_streams_shaded_by_probability_and_stop_keeps_it(page: Any, server: ScriptedServer) -> None:
     server.script.hold.clear()
     server.script.words = lambda prompt: [Word(" sure", 0.99), Word(" rare", 0.001)]
     page.fill("#draft", "once upon")
@@ -78,8 +78,13 @@ def test_text_streams_token_by_token_shaded_by_probability(page: Any, server: Sc
     assert page.is_visible("#stop")
     assert not page.is_visible("#go")
     assert page.get_attribute("#text", "aria-busy") == "true"
+    page.click("#stop")
+    page.wait_for_selector("#status:has-text('Stopped')")
+    assert tokens(page) == ["<s>", "once", " upon", " sure"]
+    server.script.words = lambda prompt: [Word(" rare", 0.001)]
     server.script.hold.set()
-    page.wait_for_selector("#status:has-text('2 tokens')")
+    page.click("#go")
+    page.wait_for_selector("#status:has-text('1 token')")
     assert tokens(page) == ["<s>", "once", " upon", " sure", " rare"]
     shades = [
         float(one.evaluate("one => one.style.getPropertyValue('--s')")) for one in page.locator("#text .token.model").all()
@@ -87,17 +92,6 @@ def test_text_streams_token_by_token_shaded_by_probability(page: Any, server: Sc
     assert shades[0] < 0.05 < 0.9 < shades[1]
     assert server.script.requests[0]["prompt"] == server.encode("once upon")
     assert page.locator("#curve svg").get_attribute("aria-label").startswith("Surprisal of 4 tokens")
-
-
-def test_stop_keeps_what_came(page: Any, server: ScriptedServer) -> None:
-    server.script.hold.clear()
-    page.fill("#draft", "go")
-    page.click("#go")
-    page.wait_for_selector("#text .token.model")
-    page.click("#stop")
-    page.wait_for_selector("#status:has-text('Stopped')")
-    assert tokens(page)[-1] == " one"
-    server.script.hold.set()
 
 
 def test_hover_shows_alternatives_and_leaving_hides_them(page: Any) -> None:
@@ -150,11 +144,11 @@ def test_a_click_on_an_alternative_makes_a_branch_and_back_returns(page: Any, se
 
 def test_the_end_of_a_text_has_alternatives_too(page: Any, server: ScriptedServer) -> None:
     continue_text(page, "a")
-    server.script.words = lambda prompt: [Word(" on")]
+    server.script.words = lambda prompt: [Word(" more")]
     token(page, EOS).click()
     alternative(page, "·else").click()
-    page.wait_for_selector("#text .token:has-text('on')")
-    assert tokens(page) == ["<s>", "a", " one", " two", " else", " on"]
+    page.wait_for_selector("#text .token:has-text('more')")
+    assert tokens(page) == ["<s>", "a", " one", " two", " else", " more"]
 
 
 def test_reload_keeps_the_tree(page: Any, server: ScriptedServer) -> None:
@@ -231,9 +225,10 @@ def test_a_dead_server_is_said_and_noticed_when_it_is_back(page: Any, watch: Wat
     page.wait_for_selector("#status:has-text('token')")
 
 
-@pytest.mark.parametrize(
-    ("failure", "says"),
-    [
+def test_what_a_server_refuses_is_said_in_its_words(page: Any, watch: Watch, server: ScriptedServer) -> None:
+    watch.allowed = FAILED
+    page.fill("#draft", "a b")
+    for failure, says in [
         (
             (400, {"error": {"cause": "the prompt is too long", "remedy": "shorten it"}}, {}),
             "the prompt is too long shorten it",
@@ -241,18 +236,18 @@ def test_a_dead_server_is_said_and_noticed_when_it_is_back(page: Any, watch: Wat
         ((429, {"error": {"message": "the queue is full"}}, {"Retry-After": "7"}), "the queue is full Try again in 7 s."),
         ((500, {"error": {"message": "<b>out of memory</b>"}}, {}), "<b>out of memory</b>"),
         ((401, {"error": {"message": "no key"}}, {}), "This server wants a key."),
-    ],
-)
-def test_what_a_server_refuses_is_said_in_its_words(
-    page: Any, watch: Watch, server: ScriptedServer, failure: Any, says: str
-) -> None:
-    watch.allowed = FAILED
-    server.script.failure = failure
-    page.fill("#draft", "a b")
+    ]:
+        server.script.failure = failure
+        page.click("#go")
+        page.wait_for_selector(f'#problem:has-text("{says}")')
+        assert page.input_value("#draft") == "a b"
+    server.script.failure = None
+    page.fill("#problem input", "secret")
+    page.click("#problem button")
+    page.wait_for_selector("#problem", state="hidden")
     page.click("#go")
-    page.wait_for_selector("#problem:visible")
-    assert page.locator("#problem p").text_content() == says
-    assert page.input_value("#draft") == "a b"
+    page.wait_for_selector("#status:has-text('token')")
+    assert server.script.keys[-1] == "Bearer secret"
 
 
 def test_a_loading_model_is_waited_for(page: Any, watch: Watch, server: ScriptedServer) -> None:
@@ -298,8 +293,10 @@ def test_hostile_text_stays_text(page: Any, server: ScriptedServer) -> None:
 def test_sliders_show_what_they_cut_on_the_distribution(page: Any, server: ScriptedServer) -> None:
     server.script.words = lambda prompt: [Word(" one", 0.6, ((" or", 0.2), (" else", 0.1)))]
     continue_text(page, "a b")
-    token(page, " one").click()
+    with page.expect_response(lambda response: '"logprobs":100' in (response.request.post_data or "")):
+        token(page, " one").click()
     sampled = page.locator("#distribution .row .sampled")
+    assert server.script.looks[0]["prompt"] == server.encode("a b")
     page.fill("#set-temperature-number", "1")
     page.fill("#set-topP-number", "1")
     page.keyboard.press("Tab")
@@ -329,6 +326,7 @@ def test_settings_are_sent_and_shown_as_commands(page: Any, server: ScriptedServ
     sent = {"model": "scripted", "max_tokens": 9, "temperature": 0.5, "top_k": 40, "seed": 7, "stop": ["\n"], "logprobs": 10}
     assert server.script.requests[0].items() >= sent.items()
     page.click("#share")
+    page.wait_for_selector("#commands[open]")
     shell, curl, json = page.locator("#commands code").all_text_contents()
     assert shell == "olc complete -m scripted -n 9 --temperature 0.5 --top-k 40 --seed 7 --stop '\n' -- 'it'\\''s one two'"
     assert curl.startswith(f"curl {server.url}v1/completions -H 'Content-Type: application/json' -d '{{\n")
