@@ -115,6 +115,8 @@ RUNS: list[tuple[str, int, set[str]]] = [
     *((f"models {words}", 1, LIGHT) for words in ("rm 3b -y", "pull gpt9")),
     *((f"{command} --help", 0, HEAVY) for command in ("complete", "tokenize", "annotate", "sgd", "devices")),
     ("tokenize hello", 0, HEAVY | {"rich.progress"}),
+    ("serve --help", 0, HEAVY),
+    ("serve --host 0.0.0.0", 2, HEAVY),
     ("complete", 2, HEAVY),
     ("complete x --lang en", 2, HEAVY),
     ("complete x --max-tokens 100000", 2, HEAVY),

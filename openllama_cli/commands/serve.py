@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.checks import report_differing, verdict
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import model_options
 from openllama_cli.errors import Terminated
+from openllama_cli.models.loading.ranks import one_process_only
+from openllama_cli.models.opened import refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.terminal.streams import message, note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.api import Model
+    from openllama_cli.serve.guard import Entry
+
+_PROBES = ("/health", "/metrics")
 
 EXAMPLES = """\b
 Examples:
@@ -66,6 +72,12 @@ Examples:
     is_flag=True,
     help="Put BOS in front of prompts of token ids that lack it; no answer shows it (for lm-evaluation-harness).",
 )
+@click.option(
+    "--check",
+    "checking",
+    is_flag=True,
+    help="Compare what the server answers with model.generate and a full forward pass, and end; exit 1 if they differ.",
+)
 @model_options
 def command(
     host: str,
@@ -75,6 +87,7 @@ def command(
     origins: tuple[str, ...],
     drain: float,
     always_bos: bool,
+    checking: bool,
     spec: ModelSpec,
 ) -> None:
     """Keep a model loaded and answer over HTTP: OpenAI's completions, a playground page, and instant `olc complete`.
@@ -89,11 +102,28 @@ def command(
 
     key = None if api_key_file is None else read_key(api_key_file)
     settings = Settings(host, port, max_rows, key, tuple(origins), drain, always_bos)
+    if checking:
+        return _check(spec)
     with listening(settings) as listener:
         opened = open_model(spec)
 
         def load() -> "Model":
             return Model(load_model(opened, spec), notice=note)
+
+        def answered(entry: "Entry") -> None:
+            if entry.path in _PROBES and (entry.status == 200 or entry.code == "loading"):
+                return  # Asked every few seconds by whoever watches over the server.
+            message(
+                request_line(
+                    entry.method,
+                    entry.path,
+                    entry.status,
+                    entry.code,
+                    prompt=entry.prompt_tokens,
+                    completion=entry.completion_tokens,
+                    seconds=entry.seconds,
+                )
+            )
 
         signals = serve(
             listener,
@@ -110,17 +140,7 @@ def command(
                 local=None if started.local is None else str(started.local),
                 key=key is not None,
             ),
-            answered=lambda entry: message(
-                request_line(
-                    entry.method,
-                    entry.path,
-                    entry.status,
-                    entry.code,
-                    prompt=entry.prompt_tokens,
-                    completion=entry.completion_tokens,
-                    seconds=entry.seconds,
-                )
-            ),
+            answered=answered,
             log=notice,
         )
     code = exit_code(signals)
@@ -128,3 +148,30 @@ def command(
         raise KeyboardInterrupt
     if code == 143:
         raise Terminated
+
+
+def _check(spec: ModelSpec) -> None:
+    """Report the comparison for every prompt. Raises OlcError if one differs in float32."""
+    from openllama_cli.api import Model
+    from openllama_cli.serve.check import check
+    from openllama_cli.terminal.tables import table
+
+    one_process_only("--check")
+    refuse_quantized(spec, "--check")
+    opened = open_model(spec)
+    found = check(lambda: Model(load_model(opened, spec), notice=note), notice)
+    table(
+        ["prompt", "streamed", "tokens", "against model.generate", "largest logprob difference"],
+        [
+            [
+                one.text,
+                "yes" if one.streamed else "no",
+                str(len(one.check.tokens)),
+                verdict(one.check),
+                f"{max(one.check.logprob_difference, one.prompt_difference):.1e}",
+            ]
+            for one in found
+        ],
+        right=["tokens"],
+    )
+    report_differing(sum(not one.same for one in found), len(found), found[0].dtype)

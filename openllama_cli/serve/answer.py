@@ -147,9 +147,9 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The answer once all rows have ended."""
-        choices = []
+        choices: list[dict[str, Any]] = []
         for start in range(0, len(self._rows), self._asked.best_of):
-            kept = range(start, start + self._asked.best_of)
+            kept = list(range(start, start + self._asked.best_of))
             if self._asked.best_of > self._asked.n:
                 kept = sorted(kept, key=lambda row: -_mean(self._rows[row].completion.scored))[: self._asked.n]
             choices += [self._choice(len(choices) + place, row, self._pieces[row]) for place, row in enumerate(kept)]

@@ -87,7 +87,8 @@ def make_app(server: Server, access: Access | None = None, *, done: Callable[[En
         routes.append(Mount("/", StaticFiles(directory=PAGE, html=True)))
         files = {f"/{file.relative_to(PAGE).as_posix()}" for file in PAGE.rglob("*") if file.is_file()}
         access = Access(access.host, access.key, access.origins, access.public | files | {"/"})
-    origins = [Middleware(CORSMiddleware, allow_origins=list(access.origins), allow_headers=["*"])] if access.origins else []
+    cors: Any = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+    origins = [Middleware(CORSMiddleware, allow_origins=list(access.origins), **cors)] if access.origins else []
     handlers: Any = {HTTPException: _http_error, ApiError: _api_error, OlcError: _olc_error, Exception: _bug}
     app = Starlette(routes=routes, middleware=origins, exception_handlers=handlers)
 

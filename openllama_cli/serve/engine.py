@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.errors import GenerationError
+from openllama_cli.errors import GenerationError, OlcError, Terminated
 from openllama_cli.serve.errors import ApiError
 from openllama_cli.serve.scheduler import Scheduler
 
@@ -36,7 +36,7 @@ class Engine:
     """A model that is loading, ready, or could not be loaded.
 
     load: loads it, in the engine thread. max_rows: rows at a time; None for as many as memory has room for. log: told what
-    people should know. ended: called in the engine thread once it is ready (with None) or has failed (with the error).
+    people should know. ended: called in the engine thread once it is ready (with None), and if it fails (with the error).
     """
 
     def __init__(
@@ -77,6 +77,11 @@ class Engine:
             raise ApiError(503, "the model is loading; send the request again in a moment", "loading", retry_after=1)
         return self.model, self.facts
 
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self.scheduler.fail(_broken)
+        self._ended(error)
+
     def _run(self) -> None:
         try:
             model = self._load()
@@ -84,14 +89,16 @@ class Engine:
             loop = self._loop(model, self.facts.max_rows)
             self.model = model
         except BaseException as error:
-            self.error = error
-            self._ended(error)
-            return
+            return self._fail(error)
         self._ended(None)
         while not self._closed:
             try:
                 self._decode(model, loop)
+            except Terminated as error:  # Another rank says why.
+                return self._fail(error)
             except Exception as error:
+                if isinstance(error, OlcError):  # A rank of torchrun is lost, and the model with it.
+                    return self._fail(error)
                 self._log("".join(traceback.format_exception(error)).rstrip())
                 self.scheduler.fail(_broken)
                 loop = self._loop(model, self.facts.max_rows)

@@ -127,18 +127,14 @@ class Protocol(H11Protocol):
 
     most = MOST_CONNECTIONS
     header_seconds = HEADER_SECONDS
+    since = 0.0
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.most:
-            # One that has asked for nothing goes first: it has most likely been forgotten, or means no good.
-            idle = [other for other in self.connections if isinstance(other, Protocol) and other is not self and other.idle]
-            if idle:
-                min(idle, key=lambda other: other.since).transport.abort()
-            else:
-                self._refuse(503, "there are too many connections; try again later", "overloaded")
-                return
+        if len(self.connections) > self.most and not self._make_room():
+            self._refuse(503, "there are too many connections; try again later", "overloaded")
+            return
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,6 +149,18 @@ class Protocol(H11Protocol):
                 self._expect_request()
         else:
             self._expect_nothing()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has asked for nothing for the longest time, if there is one besides this.
+
+        It has most likely been forgotten, or means no good.
+        """
+        # One that was closed just now is among them until the event loop tells it.
+        open_ = [other for other in self.connections if isinstance(other, Protocol) and not other.transport.is_closing()]
+        idle = [other for other in open_ if other is not self and other.idle]
+        if idle and len(open_) > self.most:
+            min(idle, key=lambda other: other.since).transport.abort()
+        return bool(idle) or len(open_) <= self.most
 
     @property
     def idle(self) -> bool:
@@ -253,7 +261,10 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log(self.format(record))
+        if record.exc_info is None:
+            return  # How its own shutdown goes.
+        if not isinstance(record.exc_info[1], asyncio.CancelledError):  # A request that took longer than the server may.
+            self._log(self.format(record))
 
 
 def _log_errors(log: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openllama_cli.errors import UsageError
+from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.serve import listen
 from openllama_cli.serve.app import Server, make_app
 from openllama_cli.serve.engine import Engine
@@ -104,7 +105,7 @@ def serve(
 
     def ended(error: BaseException | None) -> None:
         if error is not None:
-            http.should_exit = True
+            http.should_exit = http.force_exit = True
             return
         model, facts = engine.ready()
         link_names(model)
@@ -131,7 +132,8 @@ def serve(
     access = Access(settings.host, settings.key, settings.origins)
     http = listen.make_server(make_app(server, access, done=answered), drain=settings.drain, log=log)
     with contextlib.ExitStack() as afterwards:
-        local = afterwards.enter_context(listen.local_listener(path, log))
+        # Ranks add up in another order: what they answer is not what one process answers, to the bit.
+        local = afterwards.enter_context(listen.local_listener(path, log)) if rank_info() is None else None
         http.ending = lambda number: log(_farewell(engine, settings.drain))
         engine.start()
         try:

@@ -192,11 +192,12 @@ def check(
         if step.scored is not None:
             rows[step.row].append(step.scored)
     for request in requests:
-        yield _compare(model, input_device, request, rows[request.row])
+        yield compare(model, input_device, request, rows[request.row])
 
 
 @torch.inference_mode()
-def _compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+def compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+    """Compare a row's greedy tokens and their log-probabilities with `model.generate` and a full forward pass."""
     ours = tuple(entry.token for entry in scored)
     steps = generate_rows(model, device, [request])
     theirs = tuple(step.scored.token for step in steps if step.scored is not None)
