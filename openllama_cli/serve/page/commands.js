@@ -47,10 +47,12 @@ export function body(model, prompt, settings) {
   return request;
 }
 
-/** The `olc complete` command, or null where none can say it. */
-export function shellCommand(model, text, settings) {
+/** The `olc complete` command, or null where none can say it. precision: how the server holds the weights, if it says so. */
+export function shellCommand(model, text, settings, precision = null) {
   const { temperature, topP, topK, minP, maxTokens, seed, branches, stop } = settings;
-  const words = ["olc", "complete", "-m", quote(model), "-n", maxTokens];
+  const words = ["olc", "complete", "-m", quote(model)];
+  if (precision !== null) words.push(precision.startsWith("int") ? "--quantize" : "--dtype", precision);
+  words.push("-n", maxTokens);
   if (temperature > 0) {
     words.push("--temperature", temperature);
     if (topP < 1) words.push("--top-p", topP);

@@ -11,9 +11,9 @@ export class CommandsView {
   }
 
   /** ids: of the branch that is shown. same: whether its text, encoded anew, gives these ids. */
-  show({ modelId, text, ids, same, settings }) {
+  show({ modelId, precision, text, ids, same, settings }) {
     const request = body(modelId, same ? text : ids, settings);
-    const command = shellCommand(modelId, text, settings);
+    const command = shellCommand(modelId, text, settings, precision);
     const note = (text) => h("p", { class: "note" }, text);
     const shell = command === null
       ? [h("h3", {}, "As a shell command"), note("This text has a NUL character, which no argument of a command can hold.")]

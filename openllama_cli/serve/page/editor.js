@@ -18,6 +18,7 @@ export class Editor {
     this.node = null; // The token that is looked at.
     this.writing = true; // Whether the text is being edited, in `draft`.
     this.session = null; // Until the model is known, whose tokens the tree holds.
+    this.status = ""; // How the last continuation ended.
     this.retry = null; // What failed.
     this.busy = Promise.resolve(); // The continuation under way.
     this.looking = false; // Whether someone chose to look at `node`.
@@ -28,9 +29,10 @@ export class Editor {
     return this.session?.running ?? false;
   }
 
-  /** Opens the tree that the browser kept for a model: {id, olc: {bos_id, eos_ids}}. */
+  /** Opens the tree that the browser kept for a model: {id, olc: {bos_id, eos_ids, precision}}. */
   open({ id: modelId, olc }) {
     this.eos = olc?.eos_ids ?? [];
+    this.precision = olc?.precision ?? null;
     this.bos = olc?.bos_id ?? null;
     const full = () => this.announcer.say("The browser’s storage is full: older alternatives were dropped.");
     this.store = new Store(modelId, full);
@@ -96,7 +98,7 @@ export class Editor {
     this.depth.leave();
     this.problem.clear();
     this.announcer.say("Continuing.");
-    byId("status").textContent = "";
+    this.status = "";
     const run = this.session.run(ids, this.controls.settings);
     this.busy = run.then(() => {}, () => {});
     this.changed();
@@ -104,7 +106,7 @@ export class Editor {
       const { tokens, seconds, finish, stopped } = await run;
       const end = stopped ? "Stopped." : ENDS[finish] ?? "";
       const speed = tokens > 1 && seconds > 0 ? `, ${(tokens / seconds).toFixed(0)} tokens/s` : "";
-      byId("status").textContent = `${tokens} ${tokens === 1 ? "token" : "tokens"} in ${seconds.toFixed(1)} s${speed}. ${end}`;
+      this.status = `${tokens} ${tokens === 1 ? "token" : "tokens"} in ${seconds.toFixed(1)} s${speed}. ${end}`;
       this.announcer.finish(end || "Done.");
     } catch (error) {
       this.#failed(error, () => this.submit());
@@ -185,7 +187,7 @@ export class Editor {
     this.node = node;
     this.writing = leaf === 0;
     this.draft.value = "";
-    byId("status").textContent = "";
+    this.status = "";
     this.store.save(this.tree, { now: true });
     this.changed();
   }
@@ -200,12 +202,12 @@ export class Editor {
     this.draft.setSelectionRange(this.draft.value.length, this.draft.value.length);
   }
 
-  /** What Continue would send: {modelId, text, ids, same, settings}; same: whether the text, encoded anew, gives the ids. */
+  /** What Continue would send: {modelId, precision, text, ids, same, settings}; same: whether the text, encoded anew, gives the ids. */
   async request() {
     const ids = await this.ids();
     const text = this.writing ? this.draft.value : this.tree.text(this.tree.along(ids).at(-1)?.key ?? 0);
     const again = await api.tokenize(text);
     const same = again.length === ids.length && again.every((id, place) => id === ids[place]);
-    return { modelId: this.session.modelId, text, ids, same, settings: this.controls.settings };
+    return { modelId: this.session.modelId, precision: this.precision, text, ids, same, settings: this.controls.settings };
   }
 }

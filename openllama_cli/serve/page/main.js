@@ -128,6 +128,7 @@ class Page {
     const { tree, session, writing, running, draft } = this.editor;
     const show = (id, shown) => (byId(id).hidden = !shown);
     const focused = document.activeElement;
+    byId("status").textContent = this.editor.status;
     show("text", !writing);
     show("draft", writing);
     show("examples", writing && draft.value === "" && path.length === 0 && session);

@@ -1,6 +1,6 @@
 // Light or dark: as the system says, or as chosen here.
 
-import { byId } from "./dom.js";
+import { byId, h } from "./dom.js";
 
 const KEPT = "olc-playground-theme";
 const CHOICES = ["system", "light", "dark"];
@@ -12,7 +12,8 @@ export function themeButton() {
   const show = () => {
     if (choice === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = choice;
-    button.textContent = `Theme: ${choice}`;
+    button.setAttribute("aria-label", `Theme: ${choice}`);
+    button.replaceChildren(h("span", { class: "half" }, "◐ "), h("span", { class: "choice" }, choice));
   };
   button.addEventListener("click", () => {
     choice = CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];

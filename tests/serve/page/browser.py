@@ -80,3 +80,21 @@ def visit(page: Any, watch: Watch, url: str) -> None:
     page.goto(f"{url}?first")
     watch.allowed = ()
     watch.faults.clear()
+
+
+def continue_text(page: Any, text: str) -> None:
+    page.fill("#draft", text)
+    page.click("#go")
+    page.wait_for_selector("#status:has-text('token')")
+
+
+def tokens(page: Any) -> list[str]:
+    return page.locator("#text .token").all_text_contents()
+
+
+def token(page: Any, text: str) -> Any:
+    return page.locator("#text .token").filter(has_text=text).first
+
+
+def alternative(page: Any, text: str) -> Any:
+    return page.locator("#alternatives button.row").filter(has_text=text).first

@@ -115,7 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [{"id": "scripted", "max_model_len": 100}]})
         elif path.is_file():
-            self._send(200, path.read_bytes(), {"Content-Type": _TYPES[path.suffix], "Content-Security-Policy": POLICY})
+            # Kept by the browser from test to test, which saves most of the time that a page takes.
+            headers = {"Content-Type": _TYPES[path.suffix], "Content-Security-Policy": POLICY, "Cache-Control": "max-age=600"}
+            self._send(200, path.read_bytes(), headers)
         else:
             self._send(404, {"error": {"message": f"no {self.path}"}})
 

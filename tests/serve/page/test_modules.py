@@ -1,4 +1,4 @@
-"""The page's modules alone, in a browser, against the program's own: samplers, shells, JSON, the stream of events."""
+"""The page against the real thing: its modules against samplers, shells and JSON, and all of it on the server of a model."""
 
 import json
 import subprocess
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.demo_model.files import WEIGHTS
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.sampling import warp
-from tests.serve.page.browser import chromium, window
+from tests.serve.page.browser import continue_text, visit, window
 from tests.serve.page.scripted import ScriptedServer
+from tests.support import servers
 
 # Texts that a shell, a terminal or JSON could take for something else.
 HOSTILE = [
@@ -35,17 +37,15 @@ Evaluate = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def evaluate() -> Iterator[Evaluate]:
+def evaluate(browser: Any, running: ScriptedServer) -> Iterator[Evaluate]:
     """`evaluate("module.js", "a JavaScript expression of `m`, the module, and `x`", x)`."""
-    server = ScriptedServer()
-    with chromium() as browser, window(browser, server.url) as (page, _):
-        page.goto(f"{server.url}icon.svg")
+    with window(browser, running.url) as (page, _):
+        page.goto(f"{running.url}icon.svg")
 
         def run(module: str, expression: str, x: Any = None) -> Any:
             return page.evaluate(f"async (x) => {{ const m = await import('/{module}'); return {expression}; }}", x)
 
         yield run
-    server.stop()
 
 
 def settings(config: SamplingConfig) -> dict[str, float]:
@@ -215,3 +215,25 @@ def test_a_tree_survives_storage(evaluate: Evaluate) -> None:
         return [again.text(), again.nodes.size, JSON.stringify(again) === JSON.stringify(tree), m.Tree.parse("{").nodes.size];
     })()"""
     assert evaluate("tree.js", expression) == ["ab", 3, True, 0]
+
+
+def test_the_page_on_the_demo_model(browser: Any) -> None:
+    """Tokens, probabilities and branches are the model's own, in every byte and script."""
+    with servers.running(WEIGHTS) as server, window(browser, server.url) as (page, watch):
+        visit(page, watch, f"{server.url}/")
+        page.fill("#set-temperature", "0")
+        text = "Q: 日本の首都は?\nA:"
+        continue_text(page, text)
+        ids = server.model.tokenizer.encode(text)
+        scored = server.model.complete(text, echo=True, temperature=0, max_tokens=64, logprobs=10)
+        shown = page.locator("#text .token").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")
+        assert len(shown) == len(scored.tokens) + 1  # The end of the text is a token too.
+        page.click("#edit")
+        assert page.input_value("#draft") == text + server.model.complete(text, temperature=0, max_tokens=64).text
+        page.click("#edit")
+        page.locator("#text .token.model").first.click()
+        page.locator("#alternatives button.row:not(.here)").first.click()
+        page.wait_for_selector("#branches li li")
+        page.wait_for_selector("#status:has-text('token')")
+        assert page.locator("#text .token").count() > len(ids)
+        watch.check()

@@ -1,71 +1,11 @@
 """The playground in a real browser, on a server that answers what each test says."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from tests.serve.page.browser import Watch, chromium, visit, window
-from tests.serve.page.scripted import EOS, Script, ScriptedServer, Word
+from tests.serve.page.browser import Watch, alternative, continue_text, token, tokens, visit, window
+from tests.serve.page.scripted import EOS, ScriptedServer, Word
 
 FAILED = ("Failed to load resource",)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ScriptedServer]:
-    server = ScriptedServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def server(running: ScriptedServer) -> ScriptedServer:
-    running.script = Script()
-    running.script.hold.set()
-    return running
-
-
-@pytest.fixture(scope="module")
-def desk(browser: Any, running: ScriptedServer) -> Iterator[tuple[Any, Watch]]:
-    with window(browser, running.url, viewport={"width": 1200, "height": 800}) as (page, watch):
-        yield page, watch
-
-
-@pytest.fixture
-def watch(desk: tuple[Any, Watch]) -> Watch:
-    return desk[1]
-
-
-@pytest.fixture
-def page(desk: tuple[Any, Watch], server: ScriptedServer) -> Iterator[Any]:
-    page, watch = desk
-    visit(page, watch, server.url)
-    yield page
-    watch.check()
-
-
-def continue_text(page: Any, text: str) -> None:
-    page.fill("#draft", text)
-    page.click("#go")
-    page.wait_for_selector("#status:has-text('token')")
-
-
-def tokens(page: Any) -> list[str]:
-    return page.locator("#text .token").all_text_contents()
-
-
-def token(page: Any, text: str) -> Any:
-    return page.locator("#text .token").filter(has_text=text).first
-
-
-def alternative(page: Any, text: str) -> Any:
-    return page.locator("#alternatives button.row").filter(has_text=text).first
 
 
 def test_text_streams_shaded_by_probability_and_stop_keeps_it(page: Any, server: ScriptedServer) -> None:
@@ -191,7 +131,7 @@ def test_everything_by_keyboard(page: Any, server: ScriptedServer) -> None:
     page.keyboard.type("a b")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector("#status:has-text('token')")
-    assert page.evaluate("document.activeElement.id") == "go"
+    page.wait_for_selector("#go:focus")
     page.keyboard.press("Shift+Tab")  # Back into the text, at its last token.
     page.wait_for_selector("#alternatives:not([hidden])")
     page.keyboard.press("ArrowLeft")
@@ -338,7 +278,7 @@ def test_the_theme_is_chosen_and_kept(page: Any) -> None:
     light = page.evaluate(background)
     page.click("#theme")
     page.click("#theme")
-    assert page.text_content("#theme") == "Theme: dark"
+    assert page.get_attribute("#theme", "aria-label") == "Theme: dark"
     dark = page.evaluate(background)
     assert dark != light
     page.reload()
