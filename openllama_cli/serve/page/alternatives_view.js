@@ -83,7 +83,9 @@ export class AlternativesView {
     if (getComputedStyle(this.root).position === "fixed") return covered > -GAP ? scrollBy(0, covered + 4 * GAP) : undefined;
     const rect = this.anchor.getClientRects()[0] ?? this.anchor.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.root;
-    const left = Math.min(Math.max(8, rect.left - 12), document.documentElement.clientWidth - width - 8);
+    // Within the text's own column, so that it covers no panel.
+    const column = this.anchor.parentElement.getBoundingClientRect();
+    const left = Math.max(column.left, Math.min(rect.left - 12, column.right - width));
     const below = rect.bottom + GAP + height < innerHeight || rect.top < height + GAP;
     this.root.style.setProperty("--left", `${left + scrollX}px`);
     this.root.style.setProperty("--top", `${(below ? rect.bottom + GAP : rect.top - GAP - height) + scrollY}px`);

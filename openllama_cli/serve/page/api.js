@@ -46,7 +46,7 @@ async function refusal(response) {
   const message = String(error.cause ?? error.message ?? `The server answered with status ${response.status}.`);
   const remedy = String(error.remedy ?? "");
   if (error.code === "loading") return new ServerError("loading", "The model is loading.", "This page goes on when it is ready.");
-  if (response.status === 401) return new ServerError("key", hasKey() ? "The server does not accept this key." : "This server wants a key.");
+  if (response.status === 401) return new ServerError("key", hasKey() ? "The server does not accept this key." : "This server needs a key.");
   if (response.status === 429 || response.status === 503) {
     const seconds = response.headers.get("Retry-After");
     return new ServerError("busy", message, remedy || (seconds ? `Try again in ${seconds} s.` : "Try again in a moment."));

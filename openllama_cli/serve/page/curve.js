@@ -67,7 +67,7 @@ export class Curve {
     const line = this.at.map(({ x, y }) => `${x.toFixed(1)} ${y.toFixed(1)}`).join(" L ");
     const step = [1, 2, 5, 10, 20, 50].find((one) => most / one <= 4.5) ?? 100;
     const ticks = Array.from({ length: Math.floor(most / step) + 1 }, (_, place) => place * step);
-    const written = this.nodes.filter((node) => node.by === "you").length;
+    const written = this.nodes.findIndex((node) => node.by !== "you");
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
     const says = `Surprisal of ${values.length} tokens: ${mean.toFixed(1)} bits on average, ${Math.max(...values).toFixed(1)} at most`;
     this.marker = svg("g", { class: "marker" });
@@ -77,7 +77,7 @@ export class Curve {
           const y = floor - (tick / most) * floor;
           return svg("g", { class: "tick" }, svg("line", { x2: size.width, y1: y, y2: y }), svg("text", { x: -8, y: y + 4 }, String(tick)));
         }),
-        written > 0 && written < values.length
+        written > 0
           ? svg("line", { class: "boundary", x1: (written * size.width) / values.length, x2: (written * size.width) / values.length, y2: floor }) : null,
         svg("path", { class: "area", d: `M ${this.at[0].x} ${floor} L ${line} L ${this.at.at(-1).x} ${floor} Z` }),
         svg("path", { class: "line", d: `M ${line}` }),

@@ -73,7 +73,8 @@ class Page {
     const steps = [1, 0.5, 0.1, 0.01, 0.001];
     byId("legend").append(h("figcaption", {}, "Probability"),
       ...steps.map((p) => h("span", { class: "swatch", style: { "--s": shade(Math.log(p)) } }, `${p * 100} %`)),
-      h("span", { class: "you" }, "your words"), h("span", { class: "model" }, "the model’s"));
+      h("span", { class: "you" }, "your words"), h("span", { class: "model" }, "the model’s"),
+      h("span", { class: "token forked" }, h("span", { class: "shade" }, "has branches")));
   }
 
   #keys() {

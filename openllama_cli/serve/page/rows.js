@@ -17,7 +17,7 @@ export function rows(groups, { chosen, explored, compare }) {
 
 function row({ token, p }, { chosen, explored, compare }) {
   const share = percent(p);
-  const bars = { "--p": p, "--q": 0, "--mark": p < 0.004 ? 0 : 1 };
+  const bars = { "--p": p, "--q": 0 };
   const sampled = compare ? h("span", { class: "sampled" }) : null;
   if (token === null) {
     return h("div", { class: "row rest", style: bars }, h("span", { class: "name" }, "all others"), h("span", { class: "value" }, share), sampled);

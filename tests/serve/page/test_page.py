@@ -175,7 +175,7 @@ def test_what_a_server_refuses_is_said_in_its_words(page: Any, watch: Watch, ser
         ),
         ((429, {"error": {"message": "the queue is full"}}, {"Retry-After": "7"}), "the queue is full Try again in 7 s."),
         ((500, {"error": {"message": "<b>out of memory</b>"}}, {}), "<b>out of memory</b>"),
-        ((401, {"error": {"message": "no key"}}, {}), "This server wants a key."),
+        ((401, {"error": {"message": "no key"}}, {}), "This server needs a key."),
     ]:
         server.script.failure = failure
         page.click("#go")
