@@ -103,7 +103,8 @@ def command(
     key = None if api_key_file is None else read_key(api_key_file)
     settings = Settings(host, port, max_rows, key, tuple(origins), drain, always_bos)
     if checking:
-        return _check(spec)
+        _check(spec)
+        return
     with listening(settings) as listener:
         opened = open_model(spec)
 

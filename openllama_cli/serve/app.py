@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openllama_cli.errors import OlcError
 from openllama_cli.serve.engine import Engine
@@ -45,7 +45,7 @@ HEADERS = {
 }
 # A stream says so much that it lives, where its row waits for its turn.
 _ALIVE_SECONDS = 15.0
-# Longer requests are read in another thread, while the others go on.
+# Longer requests are read, and answered, in another thread, while the others go on.
 _LONG = 20_000
 
 
@@ -116,7 +116,7 @@ async def completions(server: Server, request: Request) -> Response:
     def read() -> CompletionRequest:
         return read_request(body, model.tokenizer, facts, always_bos=server.always_bos)
 
-    long = int(request.headers.get("content-length", _LONG)) >= _LONG
+    long = int(request.headers.get("content-length", _LONG)) >= _LONG or bool(body.get("logprobs"))
     asked = await asyncio.to_thread(read) if long else read()
     server.hint_bos(asked)
     answer = Answer(asked, model.tokenizer, facts.name, facts.description)
@@ -130,24 +130,27 @@ async def completions(server: Server, request: Request) -> Response:
     entry: Entry = request.scope[ENTRY]
     entry.prompt_tokens = answer.prompt_tokens
     server.engine.scheduler.submit(job)
+
+    def ended() -> None:
+        entry.completion_tokens = answer.completion_tokens
+        server.engine.scheduler.cancel(job)
+
     if asked.stream:
-        return StreamingResponse(
-            _stream(server, job, steps, answer, entry),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-        )
+        return _Events(_stream(steps, answer, entry), ended)
     try:
         await _until_gone(request, _collect(steps, answer))
     finally:
-        entry.completion_tokens = answer.completion_tokens
-        server.engine.scheduler.cancel(job)
-    return Json(await asyncio.to_thread(answer.document) if answer.completion_tokens > _LONG else answer.document())
+        ended()
+    # A thousand log-probabilities take long to write.
+    return await asyncio.to_thread(lambda: Json(answer.document())) if long else Json(answer.document())
 
 
 async def _collect(steps: Steps, answer: "Answer") -> None:
     async for batch in steps.batches(_ALIVE_SECONDS):
         for step in batch:
             answer.add(step)
+            if step.prefilled:
+                await asyncio.sleep(0)  # A long prompt's tokens took a while; others have their turn.
         if answer.finished:
             return
 
@@ -172,8 +175,23 @@ async def _until_gone(request: Request, work: Any) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _stream(server: Server, job: Job, steps: Steps, answer: "Answer", entry: Entry) -> AsyncIterator[str]:
-    """Server-sent events. Whatever ends this ends the rows."""
+class _Events(StreamingResponse):
+    """Server-sent events. ended: called whatever ends them, also a client that leaves before the first."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], ended: Callable[[], None]) -> None:
+        super().__init__(events, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+async def _stream(steps: Steps, answer: "Answer", entry: Entry) -> AsyncIterator[str]:
     try:
         async for batch in steps.batches(_ALIVE_SECONDS):
             if not batch:
@@ -186,9 +204,6 @@ async def _stream(server: Server, job: Job, steps: Steps, answer: "Answer", entr
     except OlcError as error:
         entry.code = error.code
         yield f"data: {dump(of_olc(error).body())}\n\n"
-    finally:
-        entry.completion_tokens = answer.completion_tokens
-        server.engine.scheduler.cancel(job)
 
 
 def _events(answer: "Answer", batch: list[Any]) -> Iterator[str]:

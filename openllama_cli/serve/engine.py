@@ -89,16 +89,16 @@ class Engine:
             loop = self._loop(model, self.facts.max_rows)
             self.model = model
         except BaseException as error:
-            return self._fail(error)
+            self._fail(error)
+            return
         self._ended(None)
         while not self._closed:
             try:
                 self._decode(model, loop)
-            except Terminated as error:  # Another rank says why.
-                return self._fail(error)
+            except (OlcError, Terminated) as error:  # A rank of torchrun is lost, and the model with it.
+                self._fail(error)
+                return
             except Exception as error:
-                if isinstance(error, OlcError):  # A rank of torchrun is lost, and the model with it.
-                    return self._fail(error)
                 self._log("".join(traceback.format_exception(error)).rstrip())
                 self.scheduler.fail(_broken)
                 loop = self._loop(model, self.facts.max_rows)

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 
 # OpenAI's defaults.
 DEFAULTS = {"max_tokens": 16, "temperature": 1.0}
-_SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "logprobs")
+_SAMPLING = tuple(field.name for field in fields(SamplingConfig))
 # Of one request: prompts times `best_of`.
 MOST_ROWS = 1024
 # What other servers know and this one does not: values that ask for nothing, and what to do otherwise.
 _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
-    "presence_penalty": ((0,), "leave it out, or send repetition_penalty"),
-    "frequency_penalty": ((0,), "leave it out, or send repetition_penalty"),
-    "logit_bias": (({},), "leave it out"),
     "messages": ((), "send a prompt: a base model completes text and has no chat messages"),
     "use_beam_search": ((False,), "leave it out, or send best_of"),
     "min_tokens": ((0,), "leave it out"),
@@ -118,6 +115,10 @@ def read_request(
         raise bad(f"best_of is {best_of} and n is {n}; best_of must not be less", "best_of")
     if stream and best_of > n:
         raise bad("best_of cannot be streamed; leave out stream, or send only n", "best_of", "unsupported_option")
+    for token, _ in sampling.logit_bias:
+        if token >= facts.vocabulary:
+            message = f"logit_bias has token id {token}; this model's ids are 0 to {facts.vocabulary - 1}"
+            raise bad(message, "logit_bias", "token_id_out_of_range")
     prompts = _prompts(body, tokenizer, facts, always_bos=always_bos)
     if len(prompts) * best_of > MOST_ROWS:
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"

@@ -45,11 +45,11 @@ def bodies(count: int) -> list[dict[str, Any]]:
     for number in range(count):
         prompt: Any = chance.choice(TEXTS) * chance.randint(1, 6)
         if number % 5 == 1:
-            prompt = [chance.randrange(3, 400) for _ in range(chance.randint(1, 150))]
+            prompt = [chance.randrange(3, 400) for _ in range(chance.randint(1, 100))]
             prompt = [prompt, prompt[:7]]
-        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 40)}
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 24)}
         if number % 2:
-            body |= {"temperature": 0.9, "top_p": 0.95, "seed": number, "n": chance.randint(1, 3)}
+            body |= {"temperature": 0.9, "top_p": 0.95, "seed": number, "n": chance.randint(1, 2)}
         if number % 3 == 0:
             body |= {"logprobs": number % 4, "echo": number % 2 == 0}
         made.append({**body, "stream": number % 4 < 2})
@@ -187,3 +187,21 @@ def test_what_the_answer_was_made_with(served: Served) -> None:
     assert own["forward"] == "lean forward pass"
     assert own["timings"]["time_to_first_token_s"] > 0
     assert own["timings"]["load_s"] == 0
+
+
+def test_penalties_and_bias(served: Served) -> None:
+    """They change what is chosen, token by token, and not the log-probabilities that are reported."""
+    body = {"prompt": "The quick", "max_tokens": 30, "olc": {"tokens": True}, "logprobs": 1}
+
+    def ids(**more: Any) -> list[int]:
+        return [entry["id"] for entry in served.complete(**body, **more)["choices"][0]["olc"]["tokens"]]
+
+    plain = ids()
+    banned = ids(logit_bias={str(plain[0]): -100})
+    assert plain[0] not in banned
+    assert len(set(ids(frequency_penalty=2.0, presence_penalty=2.0))) > len(set(plain))
+    assert len(set(ids(presence_penalty=100))) == 30, "nothing twice"
+    first = served.complete(**body, logit_bias={str(plain[0]): -100})["choices"][0]["olc"]["tokens"][0]
+    assert first["top"][0][0] == plain[0]
+    assert first["logprob"] < first["top"][0][2]
+    assert ids(frequency_penalty=0, presence_penalty=0.0, logit_bias={}) == plain

@@ -41,6 +41,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "echo": "yes"}, "invalid_value", "true or false"),
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "invalid_value", "stream: true"),
     ({"prompt": "a", "suffix": "b"}, "unsupported_option", "only at its end"),
+    ({"prompt": "a", "logit_bias": {"x": 1}}, "usage", "token ids and numbers"),
+    ({"prompt": "a", "logit_bias": {"400": 1}}, "token_id_out_of_range", "0 to 399"),
+    ({"prompt": "a", "presence_penalty": "1"}, "usage", "give a number"),
     ({"prompt": "a", "messages": []}, "unsupported_option", "send a prompt"),
     ({"prompt": "a", "olc": {"tokenz": True}}, "invalid_value", "tokens and draws_by_choice"),
 ]

@@ -263,7 +263,8 @@ def _sample(row: _Row, logits: torch.Tensor) -> Step:
     """Choose the row's next token from [vocab] logits and decide whether the row ends with it."""
     request = row.request
     try:
-        token = choose_token(logits, row.tokens, request.sampling, row.generator, request.banned(logits))
+        banned, prompt = request.banned(logits), len(request.tokens)
+        token = choose_token(logits, row.tokens, request.sampling, row.generator, banned, prompt)
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
     except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
         row.finished = True

@@ -98,3 +98,10 @@ def token(page: Any, text: str) -> Any:
 
 def alternative(page: Any, text: str) -> Any:
     return page.locator("#alternatives button.row").filter(has_text=text).first
+
+
+def shows(elements: Any, texts: list[str]) -> None:
+    """The elements have these texts, or get them: the page draws once a frame."""
+    from playwright.sync_api import expect
+
+    expect(elements).to_have_text(texts, timeout=PATIENCE)

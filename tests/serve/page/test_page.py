@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.serve.page.browser import Watch, alternative, continue_text, token, tokens, visit, window
+from tests.serve.page.browser import Watch, alternative, continue_text, shows, token, tokens, visit, window
 from tests.serve.page.scripted import EOS, ScriptedServer, Word
 
 FAILED = ("Failed to load resource",)
@@ -240,11 +240,11 @@ def test_sliders_show_what_they_cut_on_the_distribution(page: Any, server: Scrip
     page.fill("#set-temperature-number", "1")
     page.fill("#set-topP-number", "1")
     page.keyboard.press("Tab")
-    assert sampled.all_text_contents() == ["60 %", "20 %", "10 %", "10 %"]
+    shows(sampled, ["60 %", "20 %", "10 %", "10 %"])
     page.fill("#set-topP", "0.75")
-    assert sampled.all_text_contents() == ["75 %", "25 %", "cut: top-p", "cut: top-p"]
+    shows(sampled, ["75 %", "25 %", "cut: top-p", "cut: top-p"])
     page.fill("#set-temperature", "0")
-    assert sampled.all_text_contents() == ["100 %", *["cut: temperature 0"] * 3]
+    shows(sampled, ["100 %", *["cut: temperature 0"] * 3])
     page.reload()
     page.wait_for_selector("#text .token")
     assert page.input_value("#set-topP-number") == "0.75"
