@@ -43,8 +43,8 @@ async function refusal(response) {
   } catch {
     // A proxy's page, or nothing: the status says it.
   }
-  const message = String(error.cause ?? error.message ?? `The server answered with status ${response.status}.`);
-  const remedy = String(error.remedy ?? "");
+  const message = sentence(error.cause ?? error.message ?? `The server answered with status ${response.status}`);
+  const remedy = sentence(error.remedy ?? "");
   if (error.code === "loading") return new ServerError("loading", "The model is loading.", "This page goes on when it is ready.");
   if (response.status === 401) return new ServerError("key", hasKey() ? "The server does not accept this key." : "This server needs a key.");
   if (response.status === 429 || response.status === 503) {
@@ -52,6 +52,12 @@ async function refusal(response) {
     return new ServerError("busy", message, remedy || (seconds ? `Try again in ${seconds} s.` : "Try again in a moment."));
   }
   return new ServerError("refused", message, remedy);
+}
+
+/** olc's causes and remedies begin small and end without a period, as lines of a terminal. */
+function sentence(text) {
+  const begun = String(text).replace(/^[a-z](?!lc )/, (letter) => letter.toUpperCase());
+  return /[\p{L}\p{N})"'`]$/u.test(begun) ? `${begun}.` : begun;
 }
 
 /** Resolves when the server is ready; otherwise throws a ServerError. */
@@ -82,7 +88,7 @@ export async function* complete(body, signal) {
       }
       const chunk = JSON.parse(data);
       if (chunk.error) {
-        throw new ServerError("refused", String(chunk.error.cause ?? chunk.error.message), String(chunk.error.remedy ?? ""));
+        throw new ServerError("refused", sentence(chunk.error.cause ?? chunk.error.message), sentence(chunk.error.remedy ?? ""));
       }
       yield chunk;
     }

@@ -98,7 +98,7 @@ export class Editor {
     this.depth.leave();
     this.problem.clear();
     this.announcer.say("Continuing.");
-    this.status = "";
+    this.status = "Waiting for the model…";
     const run = this.session.run(ids, this.controls.settings);
     this.busy = run.then(() => {}, () => {});
     this.changed();
@@ -109,6 +109,7 @@ export class Editor {
       this.status = `${tokens} ${tokens === 1 ? "token" : "tokens"} in ${seconds.toFixed(1)} s${speed}. ${end}`;
       this.announcer.finish(end || "Done.");
     } catch (error) {
+      this.status = "";
       this.#failed(error, () => this.submit());
     }
     this.store.save(this.tree, { now: true });
@@ -121,6 +122,7 @@ export class Editor {
   }
 
   #grew(nodes) {
+    this.status = "";
     if (this.writing) {
       this.writing = false;
       this.draft.value = "";

@@ -36,6 +36,7 @@ export function update(list, groups) {
     const { q, kept, cut } = groups[place];
     element.style.setProperty("--q", q);
     element.classList.toggle("cut", kept === 0);
+    element.classList.toggle("slight", groups[place].p < 0.003); // A line of less than a pixel is none.
     element.title = cut !== null && kept > 0 ? `partly cut by ${cut}` : "";
     element.querySelector(".sampled").textContent = kept === 0 ? `cut: ${cut}` : percent(q);
   });

@@ -171,9 +171,9 @@ def test_what_a_server_refuses_is_said_in_its_words(page: Any, watch: Watch, ser
     for failure, says in [
         (
             (400, {"error": {"cause": "the prompt is too long", "remedy": "shorten it"}}, {}),
-            "the prompt is too long shorten it",
+            "The prompt is too long. Shorten it.",
         ),
-        ((429, {"error": {"message": "the queue is full"}}, {"Retry-After": "7"}), "the queue is full Try again in 7 s."),
+        ((429, {"error": {"message": "the queue is full"}}, {"Retry-After": "7"}), "The queue is full. Try again in 7 s."),
         ((500, {"error": {"message": "<b>out of memory</b>"}}, {}), "<b>out of memory</b>"),
         ((401, {"error": {"message": "no key"}}, {}), "This server needs a key."),
     ]:
