@@ -23,6 +23,7 @@ COMMANDS = {
     "complete": "Stream a completion of one prompt.",
     "generate": "Complete several prompts with the decode loop exposed: logprobs, check, trace.",
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
+    "serve": "Keep a model loaded: OpenAI's completions API, a playground page, instant olc complete.",
     "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",

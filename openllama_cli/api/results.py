@@ -1,6 +1,7 @@
 """What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -17,6 +18,9 @@ class Sampling(TypedDict, total=False):
     top_k: int
     min_p: float
     repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: Mapping[int, float]
     seed: int | None
     stop: str | list[str] | tuple[str, ...]
     logprobs: int | None

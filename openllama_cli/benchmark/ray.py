@@ -28,8 +28,8 @@ from openllama_cli.batch.output.results import Result, Results
 from openllama_cli.batch.ray.cluster import connect
 from openllama_cli.batch.ray.options import RayOptions, WorkerPlan
 from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Ready, Reply, Setup, WorkQueue
-from openllama_cli.batch.runner import MOST_ON_CPU
 from openllama_cli.benchmark.journal import HEADER, result
+from openllama_cli.generation.batch_size import MOST_ON_CPU
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.spec import ModelSpec

@@ -10,19 +10,19 @@ import click
 
 from openllama_cli.api import Model, Run, choose_sampling
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.checks import report_differing, verdict
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.streams import hint, is_terminal, note, out, out_json
+from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.reference import Check
     from openllama_cli.generation.text.completion import Completion
     from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.terminal.views.generate import Shaded
@@ -224,20 +224,6 @@ def _check(model: Model, tokens: Sequence[Sequence[int]], texts: Sequence[str], 
             del document["row"]
         out_json({"model": model.name, "dtype": dtype, "checks": documents})
     else:
-        rows = [[texts[one.row], str(len(one.tokens)), _verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
+        rows = [[texts[one.row], str(len(one.tokens)), verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
         table(["prompt", "tokens", "against model.generate", "largest logprob difference"], rows, right=["tokens"])
-    differing = sum(not one.same for one in checks)
-    if differing and dtype == "float32":
-        raise OlcError(
-            f"{differing} of {len(checks)} prompts differ from model.generate or a full forward pass in float32",
-            "please report this with the command and `olc models info`",
-            code="check_failed",
-        )
-    if differing:
-        hint(f"{differing} of {len(checks)} differ in {dtype}, where rounding decides close calls; try --dtype float32")
-
-
-def _verdict(one: "Check") -> str:
-    place, margin = one.first_difference, one.margin
-    verdict = "equal" if place is None else f"differ from token {place + 1}"
-    return verdict if margin is None else f"{verdict} (margin {margin:.2g})"
+    report_differing(sum(not one.same for one in checks), len(checks), dtype)

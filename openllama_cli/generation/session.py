@@ -110,10 +110,11 @@ def make_engine(
     forward: "Forward | None" = None,
     max_rows: int = 16,
     prefixes: "PrefixCache | None" = None,
+    shed: bool = False,
 ) -> "Engine":
     """The decode loop with a batch size of at most `max_rows`, or `model.generate` row by row.
 
-    forward: for the loop; chosen by `choose_forward` if None.
+    forward: for the loop; chosen by `choose_forward` if None. prefixes, shed: see `loop.decode_rows`.
     """
     if name == "transformers":
         from openllama_cli.generation.decode.reference import generate_rows
@@ -122,7 +123,7 @@ def make_engine(
         return partial(generate_rows, loaded.model, loaded.input_device)
     from openllama_cli.generation.decode.loop import decode_rows
 
-    return partial(decode_rows, forward or choose_forward(loaded), max_rows=max_rows, prefixes=prefixes)
+    return partial(decode_rows, forward or choose_forward(loaded), max_rows=max_rows, prefixes=prefixes, shed=shed)
 
 
 def engines(loaded: "LoadedModel", notice: Notice | None = None) -> "Callable[[int], Engine]":

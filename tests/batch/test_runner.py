@@ -10,8 +10,9 @@ import torch
 
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.output.results import Result
-from openllama_cli.batch.runner import Runner, auto_batch_size
+from openllama_cli.batch.runner import Runner
 from openllama_cli.errors import OlcError
+from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Step, decode_rows
 from openllama_cli.generation.forward.cache import PrefixCache

@@ -22,6 +22,8 @@ class SamplingConfig:
     temperature: >= 0; 0 is greedy, whatever else is set, and so is what is as good as 0 (below 1e-8).
     top_p: in (0, 1]; 1 keeps everything. top_k: >= 0; 0 keeps everything. min_p: in [0, 1]; 0 keeps everything.
     repetition_penalty: > 0; 1 changes nothing.
+    frequency_penalty, presence_penalty: subtracted from a token's logit for every time that it was generated, and once if it
+        was (OpenAI); 0 changes nothing. logit_bias: pairs of a token id and what is added to its logit.
     seed: any integer; with the row's identity it determines every random number. None: the caller chooses one.
     stop: texts that end the row; never part of its text.
     logprobs: None, or the number of alternatives to report with each token's log-probability, 0 to 100.
@@ -35,6 +37,9 @@ class SamplingConfig:
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
@@ -46,6 +51,11 @@ class SamplingConfig:
         _require(self.top_k >= 0, "--top-k", self.top_k, "0 (off) or more")
         _require(0 <= self.min_p <= 1, "--min-p", self.min_p, "between 0 and 1")
         _require(0 < self.repetition_penalty < math.inf, "--repetition-penalty", self.repetition_penalty, "more than 0")
+        _require(math.isfinite(self.frequency_penalty), "--frequency-penalty", self.frequency_penalty, "a finite number")
+        _require(math.isfinite(self.presence_penalty), "--presence-penalty", self.presence_penalty, "a finite number")
+        for token, added in self.logit_bias:
+            _require(token >= 0, "--logit-bias", token, "token ids")
+            _require(math.isfinite(added), "--logit-bias", added, "finite numbers")
         _require(self.logprobs is None or 0 <= self.logprobs <= 100, "--logprobs", self.logprobs, "between 0 and 100")
         if any(not text for text in self.stop):
             raise UsageError("--stop is empty", "give a text to stop at, such as --stop 'Q:'")
@@ -74,12 +84,15 @@ class SamplingConfig:
 # Computed once, since a batch builds a config for each row that has options of its own.
 INTEGERS = ("max_tokens", "top_k", "seed", "logprobs")
 _KINDS: dict[str, type] = {
-    field.name: int if field.name in INTEGERS else tuple if field.name == "stop" else float for field in fields(SamplingConfig)
+    field.name: int if field.name in INTEGERS else {"stop": tuple, "logit_bias": dict}.get(field.name, float)
+    for field in fields(SamplingConfig)
 }
 
 
 def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> Any:
     flag = "--" + name.replace("_", "-")
+    if kind is dict:
+        return _biases(flag, value, shown)
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else value
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
@@ -91,6 +104,21 @@ def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> An
         return kind(value)
     except OverflowError as error:
         raise UsageError(f"{flag} is too large", "give a smaller number") from error
+
+
+def _biases(flag: str, value: Any, shown: Callable[[Any], str]) -> tuple[tuple[int, float], ...]:
+    """{id: number}, the ids perhaps as texts, as JSON has them; pairs, as `SamplingConfig` has them, stay."""
+    pairs = value.items() if isinstance(value, Mapping) else value
+    found = []
+    try:
+        for token, added in pairs:
+            whole = type(token) is int or (isinstance(token, str) and token.isascii() and token.isdecimal() and len(token) < 16)
+            if not whole or isinstance(added, bool) or not isinstance(added, int | float):
+                raise ValueError
+            found.append((int(token), float(added)))
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{flag} is {shown(value)}", 'give an object of token ids and numbers, such as {"13": -100}') from None
+    return tuple(sorted(found))
 
 
 def _require(holds: bool, flag: str, value: object, allowed: str) -> None:

@@ -27,9 +27,13 @@ from openllama_cli.generation.decode.sampling import choose_token, log_probabili
 from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, without
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
+from openllama_cli.system.memory import is_out_of_memory
 
 # "eos": the model ended the text; "stop": a stop string; "length": max tokens; "context": no position is left.
 FinishReason = Literal["eos", "stop", "length", "context"]
+
+# What `requests` has no more than.
+_END = object()
 
 # Lengths of the last tokens that `draft` looks for earlier in the text: a longer match predicts better.
 _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
@@ -43,7 +47,8 @@ class Request:
     numbers instead, if given. tokens: at least one, at most the model's context. score: also report the prompt's
     log-probabilities. speculate: maximum number of tokens that are drafted and verified in one pass (see `draft`); changes no
     result. eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known
-    here). pieceless: tells the ids that are never drawn; None: all may be.
+    here). pieceless: tells the ids that are never drawn; None: all may be. canceled: asked before every step; true ends the row
+    with an error whose code is "canceled".
     """
 
     row: int
@@ -55,6 +60,7 @@ class Request:
     eos: frozenset[int] = frozenset()
     watch: Callable[[int], bool] | None = None
     pieceless: Pieceless | None = None
+    canceled: Callable[[], bool] | None = None
 
     def banned(self, logits: torch.Tensor) -> torch.Tensor | None:
         """The ids that are never drawn, as an index into [..., vocab] logits."""
@@ -104,11 +110,18 @@ class _Row:
 
 
 def decode_rows(
-    forward: Forward, requests: Iterable[Request], *, max_rows: int = 16, prefixes: PrefixCache | None = None
+    forward: Forward,
+    requests: Iterable[Request | None],
+    *,
+    max_rows: int = 16,
+    prefixes: PrefixCache | None = None,
+    shed: bool = False,
 ) -> Iterator[Step]:
     """Run all requests with a batch size of at most `max_rows`; when a row ends, the next one joins.
 
-    prefixes: reuses the KV cache of common prompt prefixes; changes no result.
+    requests: None in it means that none is waiting now: the rows in flight go on by one step before it is asked again. It may
+    block while there are none. prefixes: reuses the KV cache of common prompt prefixes; changes no result. shed: a row that
+    memory has no room for ends with an error, code "out_of_memory", instead of raising; the youngest goes first.
 
     Steps of one row come in order: the prefill, then one per token; rows are interleaved. `requests` is read only as the
     batch has room. A row that fails (non-finite logits, prompt longer than the context) ends with its error; the others
@@ -116,14 +129,65 @@ def decode_rows(
     """
     waiting = iter(requests)
     active: list[_Row] = []
+    more = True
     # No variable here may keep a row: the KV cache of one that ended must be free before the next one allocates its own.
     while True:
-        while len(active) < max_rows and (request := next(waiting, None)) is not None:
-            yield from _admit(forward, request, prefixes, active)
-        if not active:
-            return
-        yield from _step(forward, active)
+        while more and len(active) < max_rows:
+            request = next(waiting, _END)
+            if request is _END:
+                more = False
+            if not isinstance(request, Request):
+                break
+            yield from (_admit_or_shed if shed else _admit)(forward, request, prefixes, active)
+        yield from _cancel(active)
         active = [row for row in active if not row.finished]
+        if active:
+            yield from (_step_or_shed if shed else _step)(forward, active)
+            active = [row for row in active if not row.finished]
+        elif not more:
+            return
+
+
+def _cancel(active: Sequence[_Row]) -> Iterator[Step]:
+    for row in active:
+        if row.request.canceled is not None and row.request.canceled():
+            row.finished = True
+            yield Step(row.request.row, error=GenerationError("the row was canceled", "send it again", code="canceled"))
+
+
+def _out_of_memory(row: int) -> Step:
+    cause = "memory has no room for this prompt and completion beside what else is running"
+    return Step(row, error=GenerationError(cause, "try again later, with fewer tokens", code="out_of_memory"))
+
+
+def _admit_or_shed(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
+    """`_admit`; a row that has no room even without the known prefixes ends with an error."""
+    for known in (prefixes, None):
+        try:
+            yield from _admit(forward, request, known, active)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the except block, where the traceback would keep the tensors alive.
+        if prefixes is not None:
+            prefixes.clear()
+    yield _out_of_memory(request.row)
+
+
+def _step_or_shed(forward: Forward, active: list[_Row]) -> Iterator[Step]:
+    """`_step`; where memory runs out, the youngest row ends with an error, and the others go on."""
+    try:
+        yield from _step(forward, active)
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    shed = active.pop()
+    for row in active:
+        # Some were run and not sampled any more; they run again.
+        row.cache.truncate(min(row.cache.length, len(row.tokens) - 1))
+    yield _out_of_memory(shed.request.row)
 
 
 def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
@@ -167,9 +231,9 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
     if left > 0 or request.score:
         logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
     first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _sample(row, logits[-1])
+    scored = score_prompt(request, logits) if request.score and logits is not None else ()
     if first.finish_reason is None and first.error is None:
         active.append(row)
-    scored = score_prompt(request, logits) if request.score and logits is not None else ()
     yield Step(request.row, prefilled=True, prompt=scored)
     yield first
 
@@ -199,7 +263,8 @@ def _sample(row: _Row, logits: torch.Tensor) -> Step:
     """Choose the row's next token from [vocab] logits and decide whether the row ends with it."""
     request = row.request
     try:
-        token = choose_token(logits, row.tokens, request.sampling, row.generator, request.banned(logits))
+        banned, prompt = request.banned(logits), len(request.tokens)
+        token = choose_token(logits, row.tokens, request.sampling, row.generator, banned, prompt)
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
     except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
         row.finished = True

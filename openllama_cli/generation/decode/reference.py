@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from openllama_cli.errors import OlcError
+from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import (
     FinishReason,
@@ -43,13 +43,20 @@ LOGPROB_TOLERANCE = 1e-4
 def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Step]:
     """Run requests through `model.generate`; the same steps as `loop.decode_rows`, row by row.
 
-    Scoring a prompt costs one more forward pass.
+    Scoring a prompt costs one more forward pass. OpenAI's penalties and biases are the loop's alone: a row that has one fails.
     """
     context = int(model.config.max_position_embeddings)
     for request in requests:
         room = context - len(request.tokens)
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
+            continue
+        sampling = request.sampling
+        if sampling.frequency_penalty or sampling.presence_penalty or sampling.logit_bias:
+            cause = "model.generate has no frequency or presence penalty and no logit bias as OpenAI defines them"
+            yield Step(
+                request.row, error=GenerationError(cause, "use the decode loop: --engine loop", code="unsupported_option")
+            )
             continue
         scored: tuple[Scored, ...] = ()
         if request.score:
@@ -192,11 +199,12 @@ def check(
         if step.scored is not None:
             rows[step.row].append(step.scored)
     for request in requests:
-        yield _compare(model, input_device, request, rows[request.row])
+        yield compare(model, input_device, request, rows[request.row])
 
 
 @torch.inference_mode()
-def _compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+def compare(model: Any, device: torch.device, request: Request, scored: Sequence[Scored]) -> Check:
+    """Compare a row's greedy tokens and their log-probabilities with `model.generate` and a full forward pass."""
     ours = tuple(entry.token for entry in scored)
     steps = generate_rows(model, device, [request])
     theirs = tuple(step.scored.token for step in steps if step.scored is not None)

@@ -1,13 +1,14 @@
 """From logits to a token: the filters of a row, in the order transformers applies them, and the sampling.
 
-All in float32. Order (transformers `_get_logits_processor`): repetition penalty, temperature, top-k, top-p, min-p. Sampling
-inverts the cumulative distribution at one uniform number per token from the row's own generator, so it does not depend on the
-other rows or on the batch size.
+All in float32. Order (transformers `_get_logits_processor`): repetition penalty, temperature, top-k, top-p, min-p. OpenAI's
+bias comes before them, its penalties come after the first, as in vLLM. Sampling inverts the cumulative distribution at one
+uniform number per token from the row's own generator, so it does not depend on the other rows or on the batch size.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -33,16 +34,23 @@ def choose_token(
     config: SamplingConfig,
     generator: torch.Generator | None,
     banned: torch.Tensor | None = None,
+    prompt: int = 0,
 ) -> int:
     """Sample one token, or the most likely one if `config` is greedy.
 
     logits: [vocab], float32. seen: the row's tokens so far, prompt included, for the repetition penalty. banned: ids that are
-    never chosen, see `vocabulary`. Raises GenerationError if the logits are not finite.
+    never chosen, see `vocabulary`. prompt: how many of `seen` are the prompt's, which OpenAI's penalties do not count.
+    Raises GenerationError if the logits are not finite.
     """
     require_finite(logits)
     logits = without(logits, banned)
+    if config.logit_bias:
+        logits = add(logits, config.logit_bias)
     if config.repetition_penalty != 1:
         logits = penalize(logits, seen, config.repetition_penalty)
+    if config.frequency_penalty != 0 or config.presence_penalty != 0:
+        counts = Counter(seen[prompt:]).items()
+        logits = add(logits, [(token, -config.presence_penalty - count * config.frequency_penalty) for token, count in counts])
     if config.greedy:
         # NumPy's argmax is vectorized. Both take the first of several largest logits.
         return int(logits.numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
@@ -63,6 +71,17 @@ def require_finite(logits: torch.Tensor) -> None:
             "try --dtype float32; if that fails too, the weights are damaged",
             code="non_finite_logits",
         )
+
+
+def add(logits: torch.Tensor, changes: Iterable[tuple[int, float]]) -> torch.Tensor:
+    """[vocab] logits with a number added to some; ids that the model does not have are left out."""
+    known = [(token, added) for token, added in changes if token < logits.numel()]
+    if not known:
+        return logits
+    index = torch.tensor([token for token, _ in known], device=logits.device)
+    added = torch.tensor([added for _, added in known], device=logits.device, dtype=logits.dtype)
+    # What leaves float32 is as good as its end: infinities would be alike.
+    return logits.index_put((index,), (logits[index] + added).clamp(max=torch.finfo(logits.dtype).max))
 
 
 def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:

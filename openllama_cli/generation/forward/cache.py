@@ -109,6 +109,10 @@ class PrefixCache:
         if len(prompt) >= cache.chunk:
             self._rows.append((prompt, cache))
 
+    def clear(self) -> None:
+        """Forget all, so that their memory is free once no row uses it."""
+        self._rows.clear()
+
 
 def _common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
     """Length of the common prefix of two prompts, at most `limit`."""

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
 from openllama_cli.generation.decode.loop import FinishReason, Scored
-from openllama_cli.generation.text.incremental import IncrementalDecoder
+from openllama_cli.generation.text.offsets import token_offsets
 from openllama_cli.generation.text.stream import TextStep
-from openllama_cli.models.tokenizer.base import Tokenizer, unfinished_bytes
+from openllama_cli.models.tokenizer.base import Tokenizer
 
 
 @dataclass
@@ -81,6 +81,11 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
     for scored, offset in zip(completion.scored, offsets, strict=True):
         if offset < end or completion.finish_reason != "stop":
             entries.append((scored, start + min(offset, end)))
+    return logprobs_of(entries, tokenizer)
+
+
+def logprobs_of(entries: Sequence[tuple[Scored, int]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """OpenAI's `logprobs` of tokens and where each starts in the choice's text."""
     return {
         "tokens": [tokenizer.text(scored.token) for scored, _ in entries],
         "token_logprobs": [scored.logprob for scored, _ in entries],
@@ -112,52 +117,6 @@ def _text(tokenizer: Tokenizer, token: int) -> str:
         return tokenizer.text(token)
     except ModelError:  # A row of the model's embedding that its tokenizer has no piece for.
         return f"token {token}"
-
-
-def token_offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """Where each token starts in the text of `tokens` after `prefix`, in characters.
-
-    The text from one offset to the next is what the token adds to it. A character of several tokens belongs to the one that
-    completes it; bytes that never become a character belong to their own tokens, as the U+FFFD that stand for them.
-    """
-    decoder = IncrementalDecoder(tokenizer, prefix)
-    offsets: list[int] = []
-    length = 0
-    # Tokens whose last bytes may become a character with later ones, and the U+FFFD that stand for these until then.
-    waiting: list[int] = []
-    held = 0
-    for place, token in enumerate(tokens):
-        lost = held > 0 and not _continues(tokenizer, tokens[max(0, place - 3) : place], token)
-        text = decoder.push(token)
-        if lost:
-            _settle(offsets, waiting, length, held)
-        offsets.append(length + held if lost else length)
-        length += len(text)
-        waiting = [] if lost or not decoder.held or text else waiting
-        held = len(decoder.held)
-        if held:
-            waiting.append(place)
-    _settle(offsets, waiting, length, held)
-    return offsets
-
-
-def _settle(offsets: list[int], waiting: Sequence[int], length: int, held: int) -> None:
-    """Give tokens whose bytes became no character their shares of the `held` U+FFFD at `length`."""
-    for number, place in enumerate(waiting[1:], start=1):
-        offsets[place] = length + min(number, held)
-
-
-def _continues(tokenizer: Tokenizer, before: Sequence[int], token: int) -> bool:
-    """Whether a token's bytes go on with the character that the tokens before it began."""
-    tail = b"".join(tokenizer.token_bytes(one) or b"|" for one in before[-3:])
-    begun = tail[len(tail) - unfinished_bytes(tail) :]
-    data = tokenizer.token_bytes(token) or b"|"
-    # A decoder finds out at which byte the character is broken, if it is.
-    try:
-        (begun + data).decode()
-    except UnicodeDecodeError as error:
-        return error.start >= len(begun) or unfinished_bytes(begun + data) == len(begun + data)
-    return True
 
 
 @dataclass

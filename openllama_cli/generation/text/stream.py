@@ -7,7 +7,7 @@ from openllama_cli.generation.decode.loop import Request, Step
 from openllama_cli.generation.text.incremental import TextStream
 from openllama_cli.models.tokenizer.base import Tokenizer
 
-Engine = Callable[[Iterable[Request]], Iterator[Step]]
+Engine = Callable[[Iterable[Request | None]], Iterator[Step]]
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,18 @@ class TextStep(Step):
     text: str = ""
 
 
-def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request]) -> Generator[TextStep, None, None]:
-    """Complete prompts, whose `eos` and `watch` are set here. The steps of one row come in order; rows are interleaved."""
+def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | None]) -> Generator[TextStep, None, None]:
+    """Complete prompts, whose `eos` and `watch` are set here. The steps of one row come in order; rows are interleaved.
+
+    prompts: None in it means that none is waiting now, see `loop.decode_rows`.
+    """
     texts: dict[int, TextStream] = {}
 
-    def requests() -> Iterator[Request]:
+    def requests() -> Iterator[Request | None]:
         for prompt in prompts:
+            if prompt is None:
+                yield None
+                continue
             text = texts[prompt.row] = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
             yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless)
 

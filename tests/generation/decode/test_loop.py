@@ -1,7 +1,7 @@
 """The decode loop's bookkeeping, on a model with known logits."""
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
-from openllama_cli.generation.forward.cache import KVCache
+from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from tests.support.models.fakes import FakeForward, counting, uniform
 
 
@@ -186,3 +186,102 @@ def test_the_cache_of_a_row_that_ended_is_gone_before_the_next_one_gets_its_own(
     for event in decode_rows(Watching(counting()), requests, max_rows=max_rows):
         assert event.error is None
     assert most == max_rows
+
+
+def test_requests_may_come_while_others_run() -> None:
+    """None says that none is waiting now: the rows in flight go on by a step, and those that come join them."""
+    forward = FakeForward(counting())
+
+    def requests() -> Iterator[Request | None]:
+        yield request([1], row=0, max_tokens=4)
+        yield None
+        yield None
+        yield request([5], row=1, max_tokens=2)
+        yield None
+        while forward.decoded_rows != [1, 1, 2]:
+            yield None  # Also while no row is active.
+        yield None
+        yield request([9], row=2, max_tokens=1)
+
+    rows = run(forward, requests())
+    assert {row: rows[row].tokens for row in rows} == {0: [2, 3, 4, 5], 1: [6, 7], 2: [10]}
+    assert forward.decoded_rows == [1, 1, 2]
+
+
+def test_a_canceled_row_leaves_before_the_next_step() -> None:
+    forward, left = FakeForward(counting()), []
+    requests = [
+        Request(0, [1], SamplingConfig(max_tokens=9), canceled=lambda: bool(left)),
+        Request(1, [1], SamplingConfig(max_tokens=4)),
+    ]
+    codes = []
+    for step in decode_rows(forward, requests):
+        codes.append((step.row, step.error.code if step.error else step.finish_reason))
+        if step.row == 0 and step.scored is not None and step.scored.token == 3:
+            left.append(True)
+    assert (0, "canceled") in codes
+    assert codes[-1] == (1, "length")
+    assert forward.decoded_rows == [2, 1, 1]
+
+
+class Small(FakeForward):
+    """A model whose memory has room for some positions, and runs out in one decode step as well."""
+
+    def __init__(self, room: int, failing_step: int | None = None) -> None:
+        super().__init__(counting())
+        self.room, self.failing_step = room, failing_step
+        self.caches: weakref.WeakSet[KVCache] = weakref.WeakSet()
+
+    def new_cache(self, capacity: int) -> KVCache:
+        if sum(cache.capacity for cache in self.caches) + capacity > self.room:
+            raise torch.OutOfMemoryError("no room")
+        cache = super().new_cache(capacity)
+        self.caches.add(cache)
+        return cache
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        if len(self.decoded_rows) == self.failing_step:
+            self.failing_step = None
+            logits = super().decode(tokens, caches)
+            del logits
+            raise torch.OutOfMemoryError("no room")
+        return super().decode(tokens, caches)
+
+
+def shed(forward: FakeForward, requests: Iterable[Request], **options: Any) -> dict[int, list[Any]]:
+    rows: dict[int, list[Any]] = {}
+    for step in decode_rows(forward, requests, shed=True, **options):
+        if not step.prefilled:
+            found = step.scored.token if step.scored is not None else step.error.code if step.error is not None else None
+            rows.setdefault(step.row, []).append(found)
+    return rows
+
+
+def test_a_row_that_does_not_fit_ends_with_an_error_and_the_others_go_on() -> None:
+    requests = [request([1] * length, row=row, max_tokens=3) for row, length in enumerate((4, 40, 4))]
+    assert shed(Small(20), requests) == {0: [2, 3, 4], 1: ["out_of_memory"], 2: [2, 3, 4]}
+
+
+def test_known_prefixes_make_room_before_a_row_is_turned_away() -> None:
+    prefixes = PrefixCache()
+    forward = Small(70)
+    first, second = ([tokens] * 64 for tokens in (1, 2))
+    forward.context = 128
+    rows = shed(forward, [request(first, row=0, max_tokens=1)], prefixes=prefixes)
+    rows |= shed(forward, [request(second, row=1, max_tokens=1)], prefixes=prefixes)
+    assert rows == {0: [2], 1: [3]}
+
+
+def test_memory_that_runs_out_in_a_step_costs_the_youngest_row_alone() -> None:
+    requests = [request([start], row=row, max_tokens=4) for row, start in enumerate((1, 5, 9))]
+    rows = shed(Small(100, failing_step=1), requests)
+    assert rows == {0: [2, 3, 4, 5], 1: [6, 7, 8, 9], 2: [10, 11, "out_of_memory"]}
+
+
+def test_other_failures_are_raised() -> None:
+    class Broken(FakeForward):
+        def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        shed(Broken(counting()), [request([1])])

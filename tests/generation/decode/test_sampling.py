@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, penalize, row_generator, warp
+from openllama_cli.generation.decode.sampling import add, choose_token, log_probabilities, penalize, row_generator, warp
 
 HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
@@ -32,6 +32,49 @@ HALVES = torch.tensor([0.5, 0.25, 0.15, 0.1])
 def test_filters_keep_the_most_likely(options: dict[str, Any], expected: list[float]) -> None:
     config = SamplingConfig(**{"temperature": 1, **options})
     assert [round(value, 4) for value in warp(HALVES.log(), config).tolist()] == expected
+
+
+@pytest.mark.parametrize("frequency", [0.0, 0.4, -1.3])
+@pytest.mark.parametrize("presence", [0.0, 0.9, -0.6])
+def test_penalties_of_openai_count_what_was_generated(frequency: float, presence: float) -> None:
+    """mu[j] - c[j] * frequency - (c[j] > 0) * presence, of its documentation; the prompt counts for nothing."""
+    config = SamplingConfig(frequency_penalty=frequency, presence_penalty=presence)
+    random = torch.Generator().manual_seed(3)
+    for _ in range(50):
+        logits, seen = torch.randn(8, generator=random), torch.randint(8, (12,), generator=random)
+        counts = torch.bincount(seen[5:], minlength=8)
+        expected = logits - counts * frequency - (counts > 0) * presence
+        assert choose_token(logits, seen.tolist(), config, None, prompt=5) == int(expected.argmax())
+
+
+def test_a_bias_is_added_before_anything_is_chosen() -> None:
+    logits = torch.tensor([3.0, 2.0, 1.0])
+    assert add(logits, [(0, -2.5), (2, 1.0), (99, 5.0)]).tolist() == [0.5, 2.0, 2.0]
+    assert logits.tolist() == [3.0, 2.0, 1.0]
+    assert add(logits, [(0, 1e39), (1, -1e39)]).isinf().tolist() == [False, True, False]
+
+    def chosen(bias: dict[int, float], **options: Any) -> int:
+        config = SamplingConfig.from_given({"logit_bias": bias, **options})
+        return choose_token(logits, [0], config, row_generator(0, 0), banned=torch.tensor([2]))
+
+    assert chosen({0: -100}) == 1
+    assert chosen({0: -100}, temperature=1) == 1
+    assert chosen({2: 100}) == 0, "an id without a piece stays out"
+
+
+NOT_BIASES = [5, "x", {"a": 1}, {-1: 1}, {"-1": 1}, {1: "2"}, {1: True}, {1: math.nan}, {1: math.inf}, [1], {1.5: 1}]
+
+
+@pytest.mark.parametrize("bias", NOT_BIASES, ids=str)
+def test_a_bias_that_is_none(bias: Any) -> None:
+    with pytest.raises(UsageError, match="logit-bias"):
+        SamplingConfig.from_given({"logit_bias": bias})
+
+
+def test_a_bias_in_the_forms_it_has() -> None:
+    wanted = ((3, 1.5), (13, -100.0))
+    for bias in ({"13": -100, "3": 1.5}, {13: -100, 3: 1.5}, wanted):
+        assert SamplingConfig.from_given({"logit_bias": bias}).logit_bias == wanted
 
 
 def test_the_repetition_penalty_lowers_what_was_seen_whatever_its_sign() -> None:

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
 from openllama_cli.generation.decode.loop import Scored
-from openllama_cli.generation.text.completion import Completion, alternatives, logprobs_object, token_offsets
+from openllama_cli.generation.text.completion import Completion, alternatives, logprobs_object
+from openllama_cli.generation.text.offsets import token_offsets
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.models.sentencepiece_models import trained, write

@@ -1,0 +1,73 @@
+"""Where a running server is found by the same user's commands: a Unix socket named after what it serves.
+
+The folder belongs to the user alone (0700), and so does the socket (0600). The name tells model, revision, precision and
+device, with a digest of the model's files by their sizes and times: a server of weights that changed since is not found.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# A path that a Unix socket can have, in bytes: 107 on Linux, 103 elsewhere.
+LONGEST_PATH = 103
+
+
+def socket_folder() -> Path:
+    """The folder of this user's sockets: $XDG_RUNTIME_DIR/olc, else olc-UID in the system's temporary folder."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "olc" if runtime else Path(tempfile.gettempdir()) / f"olc-{os.getuid()}"
+
+
+def private(folder: Path) -> bool:
+    """Whether a folder is there, belongs to this user, is no link and is closed to everybody else."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077 == 0
+
+
+def precision_name(dtype: str, quantize: str | None) -> str:
+    """How a name writes `--dtype` and `--quantize`."""
+    return dtype if quantize is None else quantize if dtype == "auto" else f"{quantize}-{dtype}"
+
+
+def socket_path(folder: Path, revision: str | None, precision: str, device: str) -> Path:
+    """The socket of a server of a model folder. precision: `precision_name`. device: as `--device` names it.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    real = folder.resolve()
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (str(real), revision or "", precision, device, *_files(real)):
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{real.name[:20]}-{precision}-{device}")
+    return socket_folder() / f"{slug}-{digest.hexdigest()}.sock"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError):
+                found = entry.stat()
+                if stat.S_ISREG(found.st_mode):
+                    yield f"{entry.name}/{found.st_size}/{found.st_mtime_ns}"
+
+
+def alive(path: Path) -> bool:
+    """Whether a server accepts connections there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

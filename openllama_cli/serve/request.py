@@ -1,0 +1,244 @@
+"""OpenAI's completions request: read, checked, and made into rows for the decode loop."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from openllama_cli.errors import OlcError
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.serve.errors import bad, of_olc
+
+if TYPE_CHECKING:
+    from openllama_cli.generation.decode.loop import Request
+    from openllama_cli.models.tokenizer.base import Tokenizer
+    from openllama_cli.serve.engine import Facts
+
+# OpenAI's defaults.
+DEFAULTS = {"max_tokens": 16, "temperature": 1.0}
+_SAMPLING = tuple(field.name for field in fields(SamplingConfig))
+# Of one request: prompts times `best_of`.
+MOST_ROWS = 1024
+# What other servers know and this one does not: values that ask for nothing, and what to do otherwise.
+_ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
+    "suffix": (("",), "leave it out: these models complete a text only at its end"),
+    "messages": ((), "send a prompt: a base model completes text and has no chat messages"),
+    "use_beam_search": ((False,), "leave it out, or send best_of"),
+    "min_tokens": ((0,), "leave it out"),
+    "ignore_eos": ((False,), "leave it out"),
+    "stop_token_ids": (([],), "send their texts as stop"),
+    "prompt_logprobs": ((0,), "send echo and logprobs"),
+    "echo_logprobs": ((False,), "send echo and logprobs"),
+    "response_format": (({"type": "text"},), "leave it out"),
+    "grammar": (("",), "leave it out"),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt. tokens: that are run; the first `hidden` of them are in no answer. text: what an echo shows."""
+
+    tokens: tuple[int, ...]
+    text: str
+    hidden: int = 0
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The tokens that answers count and list."""
+        return self.tokens[self.hidden :]
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A request that can be run.
+
+    sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
+    each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
+    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's.
+    no_bos: whether prompts of ids lacked the BOS that the model was trained with.
+    """
+
+    prompts: tuple[Prompt, ...]
+    sampling: SamplingConfig
+    seeds: tuple[int | None, ...]
+    n: int
+    best_of: int
+    echo: bool
+    logprobs: bool
+    stream: bool
+    include_usage: bool
+    tokens: bool
+    draws_by_choice: bool
+    no_bos: bool
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompts are scored too."""
+        return self.echo and (self.logprobs or self.tokens)
+
+    def rows(self) -> "list[Request]":
+        """All rows, the samples of a prompt side by side."""
+        from openllama_cli.generation.decode.loop import Request
+
+        return [
+            Request(
+                row,
+                prompt.tokens,
+                replace(self.sampling, seed=seed),
+                self.scored,
+                draws_as=row if self.draws_by_choice else sample,
+            )
+            for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
+            for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
+        ]
+
+
+def read_request(
+    body: Mapping[str, Any], tokenizer: "Tokenizer", facts: "Facts", *, always_bos: bool = False
+) -> CompletionRequest:
+    """What a request asks for. always_bos: put BOS in front of prompts of ids that lack it. Raises ApiError."""
+    for name, (harmless, remedy) in _ABSENT.items():
+        value = body.get(name)
+        if value is not None and not any(value == allowed for allowed in harmless):
+            raise bad(f"{name} is {shown(value)}, which this server does not have; {remedy}", name, "unsupported_option")
+    own = _object(body, "olc", ("tokens", "draws_by_choice"))
+    options = _object(body, "stream_options", None)
+    stream = _flag(body, "stream")
+    if options and not stream:
+        raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
+    sampling = _sampling(body)
+    logprobs, tokens = sampling.logprobs is not None, _flag(own, "tokens", "olc.")
+    n = _count(body, "n", 1)
+    best_of = _count(body, "best_of", n)
+    if best_of < n:
+        raise bad(f"best_of is {best_of} and n is {n}; best_of must not be less", "best_of")
+    if stream and best_of > n:
+        raise bad("best_of cannot be streamed; leave out stream, or send only n", "best_of", "unsupported_option")
+    for token, _ in sampling.logit_bias:
+        if token >= facts.vocabulary:
+            message = f"logit_bias has token id {token}; this model's ids are 0 to {facts.vocabulary - 1}"
+            raise bad(message, "logit_bias", "token_id_out_of_range")
+    prompts = _prompts(body, tokenizer, facts, always_bos=always_bos)
+    if len(prompts) * best_of > MOST_ROWS:
+        message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
+        raise bad(message, "best_of" if best_of > 1 else "prompt", "too_many_completions")
+    _check_lengths(prompts, sampling.max_tokens, facts, given=body.get("max_tokens") is not None)
+    if not logprobs and (tokens or best_of > n):
+        sampling = replace(sampling, logprobs=0)
+    seeds: list[int | None] = [None] * len(prompts)
+    if not sampling.greedy:
+        # Without a seed, equal prompts of one request are to get different texts.
+        seeds = [secrets.randbits(31) if sampling.seed is None else sampling.seed for _ in prompts]
+    bos = tokenizer.bos_id
+    return CompletionRequest(
+        prompts=prompts,
+        sampling=sampling,
+        seeds=tuple(seeds),
+        n=n,
+        best_of=best_of,
+        echo=_flag(body, "echo"),
+        logprobs=logprobs,
+        stream=stream,
+        include_usage=_flag(options, "include_usage", "stream_options."),
+        tokens=tokens,
+        draws_by_choice=_flag(own, "draws_by_choice", "olc."),
+        no_bos=bos is not None and any(prompt.tokens[0] != bos for prompt in prompts),
+    )
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
+    given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
+    stop = given.get("stop")
+    if (isinstance(stop, list) and "" in stop) or stop == "":
+        raise bad("stop has an empty text, which is everywhere; leave it out", "stop")
+    try:
+        return SamplingConfig.from_given({**DEFAULTS, **given}, shown=shown)
+    except OlcError as error:
+        raise of_olc(error) from error
+
+
+def _object(body: Mapping[str, Any], name: str, known: Sequence[str] | None) -> Mapping[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise bad(f"{name} is {shown(value)}; send an object", name)
+    unknown = [key for key in value if known is not None and key not in known]
+    if unknown:
+        raise bad(f"{name} has {shown(unknown[0])}; it may have {' and '.join(known or ())}", name)
+    return value
+
+
+def _flag(body: Mapping[str, Any], name: str, where: str = "") -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise bad(f"{where}{name} is {shown(value)}; send true or false", f"{where}{name}")
+    return bool(value)
+
+
+def _count(body: Mapping[str, Any], name: str, default: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or not 1 <= value <= MOST_ROWS:
+        raise bad(f"{name} is {shown(value)}; send an integer from 1 to {MOST_ROWS}", name)
+    return value
+
+
+def _prompts(body: Mapping[str, Any], tokenizer: "Tokenizer", facts: "Facts", *, always_bos: bool) -> tuple[Prompt, ...]:
+    given = body.get("prompt")
+    bos = body.get("add_special_tokens", True) is not False
+    if given is None:
+        raise bad("there is no prompt; send a text, a list of token ids, or a list of these", "prompt", "missing_prompt")
+    several = isinstance(given, list) and bool(given) and isinstance(given[0], str | list)
+    prompts = given if several else [given]
+    if len(prompts) > MOST_ROWS:
+        raise bad(f"{len(prompts)} prompts are more than {MOST_ROWS}; send several requests", "prompt", "too_many_completions")
+    try:
+        return tuple(_prompt(prompt, tokenizer, facts, bos=bos, always_bos=always_bos) for prompt in prompts)
+    except OlcError as error:
+        raise of_olc(error) from error
+
+
+def _prompt(given: Any, tokenizer: "Tokenizer", facts: "Facts", *, bos: bool, always_bos: bool) -> Prompt:
+    if isinstance(given, str):
+        return Prompt(tuple(tokenizer.encode(given, bos=bos)), given)
+    # type() and not isinstance: True is an int in Python.
+    if not isinstance(given, list) or not given or not all(type(token) is int for token in given):
+        what = "an empty list" if given == [] else shown(given)
+        raise bad(f"the prompt is {what}; send a text, a list of token ids, or a list of these", "prompt", "invalid_type")
+    for token in given:
+        if not 0 <= token < facts.vocabulary or token in facts.pieceless:
+            message = f"token id {token} has no meaning in this model; its ids are 0 to {facts.vocabulary - 1}"
+            raise bad(message, "prompt", "token_id_out_of_range")
+    tokens = tuple(given)
+    hidden = always_bos and tokenizer.bos_id is not None and tokens[0] != tokenizer.bos_id
+    return Prompt(
+        (tokenizer.bos_id, *tokens) if hidden and tokenizer.bos_id is not None else tokens,
+        tokenizer.decode(tokens),
+        int(hidden),
+    )
+
+
+def _check_lengths(prompts: Sequence[Prompt], max_tokens: int, facts: "Facts", *, given: bool) -> None:
+    for prompt in prompts:
+        length, context = len(prompt.tokens), facts.context
+        if length == 0:
+            message = f"the prompt is empty, and {facts.name} has no BOS token to start from; send a text"
+            raise bad(message, "prompt", "empty_prompt")
+        # A length that nobody asked for ends where the context does; one token is the least that there is.
+        least = max_tokens if given else min(max_tokens, 1)
+        if length + least > context:
+            with_bos = ", with the BOS of --always-bos," if prompt.hidden else ""
+            message = (
+                f"the prompt has {length} tokens{with_bos} and max_tokens is {least}: {length + least} in all, "
+                f"but the model's context is {context}; send fewer"
+            )
+            raise bad(message, "prompt", "context_length_exceeded")
