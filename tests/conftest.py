@@ -47,11 +47,12 @@ LONGEST = tuple(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One process that forks (see `tests.support.forked`) for all workers, which inherit where it listens."""
+    """One process that forks (see `tests.support.forked`): the workers are forks of it, and inherit where it listens."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         from tests.support import forked
 
         os.environ[forked.ADDRESS] = forked.server()
+        config.option.tx = [forked.worker()] * len(config.option.tx)
 
 
 @pytest.hookimpl(wrapper=True)

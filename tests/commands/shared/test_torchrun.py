@@ -1,14 +1,13 @@
 """Several processes, started by the real torchrun on loopback, that hold one model together. gloo on the CPU.
 
-One test starts everything afresh, as people do; the others fork, see `tests.support.forked_torchrun`.
+One test starts the ranks afresh, as torchrun does; those of the others are forks, and so is torchrun: see
+`tests.support.forked_torchrun`.
 """
 
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -112,15 +111,13 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
 def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
     model = str(write_meta_llama(tmp_path / "model", shards=2))
     single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)
-    shared = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *torchrun("complete", "-", "-m", model, *GREEDY)],
-        input=b"the quick brown fox",
-        capture_output=True,
-        timeout=120,
-    )
-    messages = shared.stderr.decode()
-    assert shared.returncode == single.code == 0, messages
-    assert shared.stdout == single.out
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"the quick brown fox")
+    with prompt.open("rb") as stdin:
+        shared = launch(*torchrun("complete", "-", "-m", model, *GREEDY), stdin=stdin, fresh=True)
+    assert shared.wait() == single.code == 0, shared.err.decode()
+    messages = shared.err.decode()
+    assert shared.out == single.out
     assert messages.count("olc: model split over 2 processes: Gloo, on the CPU, 1 thread each") == 1
 
 
