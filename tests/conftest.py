@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -49,11 +50,23 @@ LONGEST = tuple(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One process that forks (see `tests.support.forked`) for all workers, which inherit where it listens."""
+    """One process that forks (see `tests.support.forked`): the workers are forks of it, and inherit where it listens."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         from tests.support import forked
 
         os.environ[forked.ADDRESS] = forked.server()
+        config.option.tx = [forked.worker()] * len(config.option.tx)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """What is imported stays: nobody searches it for garbage, neither while it grows nor whenever tests leave some."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
-from openllama_cli.models.opened import OpenedModel, check_context, open_model
+from openllama_cli.models.opened import check_context, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName
 from openllama_cli.system.device import DtypeName
 from openllama_cli.system.progress import NullProgress, Progress
@@ -134,8 +134,7 @@ class Model(Runnable):
 
     def _encode(self, text: str, max_tokens: int) -> list[int]:
         tokens = self.tokenizer.encode(text)
-        opened = OpenedModel(self.loaded.folder, self.loaded.checkpoint, self.tokenizer)
-        check_context(opened, len(tokens), max_tokens)
+        check_context(self.loaded, len(tokens), max_tokens)
         return tokens
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from openllama_cli.benchmark.worker import Job
+from openllama_cli.benchmark.job import Job
 from openllama_cli.errors import OlcError
 
 _WORKER = (sys.executable, "-m", "openllama_cli.benchmark.worker")

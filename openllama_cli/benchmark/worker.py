@@ -6,91 +6,68 @@ Nothing is warmed up, since every command line is a first run.
 """
 
 import json
-import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.benchmark.job import Job, Ready, Run, peak_resident_bytes, prompts
 from openllama_cli.errors import OlcError
-from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
+from openllama_cli.models.spec import ModelFolder, ModelSpec
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
-
-# Prompts as token ids → the time of each generated token, of `time.perf_counter`.
-Run = Callable[[list[list[int]]], list[float]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to measure.
-
-    folder: the model's. engine: "loop" or "transformers". rows: the batch size; several rows have prompts of different lengths,
-    from half of prompt_tokens to one and a half times as many. max_tokens: of every row; EOS is ignored. model: its name.
-    """
-
-    folder: str
-    engine: str
-    dtype: str
-    device: str
-    prompt_tokens: int
-    max_tokens: int
-    rows: int
-    quantize: QuantizeName | None = None
-    model: str | None = None
-
-
-def prompt_lengths(job: Job) -> list[int]:
-    """Tokens of each row's prompt."""
-    if job.rows == 1:
-        return [job.prompt_tokens]
-    return [max(1, job.prompt_tokens // 2 + job.prompt_tokens * row // job.rows) for row in range(job.rows)]
-
-
-def prompts(job: Job, vocab: int) -> list[list[int]]:
-    """Random token ids, the same for every job."""
-    import random
-
-    rng = random.Random(0)
-    return [[1, *(rng.randrange(3, vocab) for _ in range(length - 1))] for length in prompt_lengths(job)]
 
 
 def load_model(job: Job) -> "LoadedModel":
     """The job's `LoadedModel`, as `olc complete` loads it for one row and `olc batch` for several."""
     from openllama_cli.models.loading.load import load
+    from openllama_cli.models.opened import OpenedModel
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder)
     dtype: Any = job.dtype
     spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
-    return load(folder, spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
+    return load(OpenedModel.of(folder), spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Load the model, generate, return the figures. Speeds are tokens per second: prefill_tokens_per_s of all prompts, until
     every row has its first token, decode_tokens_per_s of the tokens after that, tokens_per_s of all new tokens from the start.
     """
-    loaded = load_model(job)
-    rows = prompts(job, loaded.checkpoint.shape.vocab)
-    ready = time.perf_counter()
-    run = _transformers(loaded, job) if job.engine == "transformers" else _loop(loaded, job)
+    if job.engine == "llama.cpp":
+        from openllama_cli.benchmark.llama_cpp import ready as make_ready
+    else:
+        make_ready = _ready
+    ready = make_ready(job)
+    rows = prompts(job, ready.vocab)
     started = time.perf_counter()
-    times = run(rows)
+    times = ready.run(rows)
     first, last = times[job.rows - 1], times[-1]
     generated = job.rows * job.max_tokens
-    tokens = sum(map(len, rows))
     return {
-        "load_s": loaded.load_seconds + started - ready,
+        "load_s": ready.load_s,
         "time_to_first_token_s": times[0] - started,
-        "prefill_tokens_per_s": tokens / (first - started),
+        "prefill_tokens_per_s": sum(map(len, rows)) / (first - started),
         "decode_tokens_per_s": (generated - job.rows) / (last - first) if last > first else None,
         "tokens_per_s": generated / (last - started),
-        "peak_memory_bytes": _peak_memory(loaded),
-        "weight_bytes_per_token": _weight_bytes(loaded, job),
-        "precision": loaded.precision,
+        "peak_memory_bytes": ready.peak_memory(),
+        "weight_bytes_per_token": ready.weight_bytes_per_token,
+        "precision": ready.precision,
     }
+
+
+def _ready(job: Job) -> Ready:
+    """For the decode loop, with its forward pass made, or for `model.generate`."""
+    loaded = load_model(job)
+    since = time.perf_counter()
+    return Ready(
+        run=_transformers(loaded, job) if job.engine == "transformers" else _loop(loaded, job),
+        vocab=loaded.checkpoint.shape.vocab,
+        load_s=loaded.load_seconds + time.perf_counter() - since,
+        weight_bytes_per_token=_weight_bytes(loaded, job),
+        precision=loaded.precision,
+        peak_memory=lambda: _peak_memory(loaded),
+    )
 
 
 def _loop(loaded: "LoadedModel", job: Job) -> Run:
@@ -148,8 +125,7 @@ def _peak_memory(loaded: "LoadedModel") -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
 
 
 def main() -> None:

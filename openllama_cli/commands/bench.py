@@ -1,17 +1,20 @@
 """`olc bench`: load time, time to first token, tokens per second and memory, each measured in a fresh process."""
 
-import os
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from openllama_cli.benchmark.runs import METRICS, Result, Spread, measure_bandwidth, run
+from openllama_cli.benchmark.disturbance import Watch
+from openllama_cli.benchmark.gguf import gguf_file, gguf_type
+from openllama_cli.benchmark.job import Job, prompt_lengths
+from openllama_cli.benchmark.llama_cpp import check_installed
+from openllama_cli.benchmark.report import BASELINES, Report
+from openllama_cli.benchmark.runs import Spread, measure_bandwidth, run
 from openllama_cli.benchmark.shapes import SHAPES, random_model
-from openllama_cli.benchmark.worker import Job, prompt_lengths
 from openllama_cli.commands.shared.options import model_options, number_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import UsageError
@@ -24,14 +27,14 @@ from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import note, out, out_json
 from openllama_cli.terminal.tables import table
 from openllama_cli.terminal.views.bench import bars_svg, show_bars
-from openllama_cli.version import __version__
 
-BASELINE = "model.generate"
+_LONGEST_PROMPT, _MOST_ROWS = 1_000_000, 256
 
 EXAMPLES = """\b
 Examples:
   olc bench
   olc bench --shape 3b --against transformers --runs 3
+  olc bench --shape 1b --against llama.cpp --prompt-tokens 64,512 --quantize int4
   olc bench -m 3b-v2 --batch-size 1,8,16 --json
 """
 
@@ -39,7 +42,9 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.option("--shape", metavar="|".join(SHAPES), help="Random weights of this shape, written to the cache once.")
 @click.option("--stored", metavar="float16|bfloat16", show_default="float16", help="Storage type of --shape's weights.")
-@number_option("--prompt-tokens", default=64, help="Tokens per prompt.")
+@click.option(
+    "--prompt-tokens", default="64", show_default=True, metavar="N,N,…", help="Tokens per prompt; several lengths to measure."
+)
 @number_option("-n", "--max-tokens", least=2, default=64, help="Tokens to generate per row.")
 @click.option(
     "--batch-size",
@@ -50,8 +55,13 @@ Examples:
     help="Batch sizes to measure; above 1, prompts differ in length.",
 )
 @number_option("--runs", default=3, help="Measurements of each kind, each in a fresh process.")
-@click.option("--against", type=click.Choice(["transformers"]), help="Also measure model.generate as the baseline, in turn.")
-@click.option("--against-dtype", metavar="DTYPE", show_default="bfloat16", help="Precision of the baseline.")
+@click.option(
+    "--against",
+    type=click.Choice(list(BASELINES)),
+    multiple=True,
+    help="Also measure a baseline, in turn: model.generate, or llama.cpp at equal bits with --shape. Can be given twice.",
+)
+@click.option("--against-dtype", metavar="DTYPE", show_default="bfloat16", help="Precision of model.generate.")
 @number_option("--busy", least=0, default=0, help="Busy processes to run alongside.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document with every measurement.")
 @click.option("--svg", metavar="FILE", help="Save the bars as a picture.")
@@ -59,11 +69,11 @@ Examples:
 def command(
     shape: str | None,
     stored: str | None,
-    prompt_tokens: int,
+    prompt_tokens: str,
     max_tokens: int,
     batch_size: str,
     runs: int,
-    against: str | None,
+    against: tuple[str, ...],
     against_dtype: Any,
     busy: int,
     as_json: bool,
@@ -72,49 +82,67 @@ def command(
 ) -> None:
     """Measure the speed and memory of a model on this machine.
 
-    Every figure comes from a fresh process, since a command line always starts cold; olc and the baseline take turns. Decode
-    speed is compared with the memory bandwidth, measured in the same run: each token has to read all weights once.
+    Every figure comes from a fresh process, since a command line always starts cold; olc and the baselines take turns. Decode
+    speed is compared with the memory bandwidth, measured in the same run: each token has to read all weights once. A line says
+    so if other work kept the machine busy meanwhile.
     """
     if shape is not None and spec.model is not None:
         raise UsageError("--model and --shape were both given", "give one of them")
     if stored is not None and shape is None:
         raise UsageError(f"--stored {stored} is for random weights", "add --shape, or leave it out")
-    if against_dtype is not None and against is None:
+    if against_dtype is not None and "transformers" not in against:
         raise UsageError(f"--against-dtype {against_dtype} is for the baseline", "add --against transformers, or leave it out")
+    if "llama.cpp" in against and shape is None:
+        raise UsageError("--against llama.cpp is for random weights", "add --shape 1b, or leave it out")
     stored, against_dtype = stored or "float16", against_dtype or "bfloat16"
     if stored not in ("float16", "bfloat16"):
         raise UsageError(f"--stored {stored} is not known", "use float16 or bfloat16")
-    sizes = _sizes(batch_size)
+    sizes = _numbers("--batch-size", batch_size, _MOST_ROWS, "1,8,16")
+    lengths = _numbers("--prompt-tokens", prompt_tokens, _LONGEST_PROMPT, "64,256,512")
     ModelSpec(dtype=against_dtype)
     if svg is not None:
         writable(svg)
+    if "llama.cpp" in against:
+        check_installed()
+    watch = Watch()
     progress = TerminalProgress()
     try:
         found = None if shape is not None else find(spec, progress=progress)
         folder = found.path if found is not None else random_model(shape or "", stored, progress)
         name = found.name if found is not None else str(shape)
-        jobs = _jobs(folder, name, spec, sizes, prompt_tokens, max_tokens, against_dtype if against else None)
+        kinds = {"olc": Job(str(folder), "loop", spec.dtype, spec.device, 0, max_tokens, 0, spec.quantize, name)}
+        if spec.quantize:
+            kinds = {f"olc {spec.quantize}": kinds["olc"]}
+        if "transformers" in against:
+            kinds[BASELINES["transformers"]] = Job(str(folder), "transformers", against_dtype, spec.device, 0, max_tokens, 0)
+        if "llama.cpp" in against:
+            file, kind = gguf_file(folder, spec.quantize, progress), gguf_type(stored, spec.quantize)
+            kinds[BASELINES["llama.cpp"]] = Job(str(file), "llama.cpp", kind, spec.device, 0, max_tokens, 0)
+        jobs = _jobs(kinds, lengths, sizes)
         _check_context(inspect(folder).shape.context, list(jobs.values()))
-        progress.start("measuring the memory bandwidth", None)
-        bandwidth = measure_bandwidth(spec.device)
         progress.start_steps("measuring", runs * len(jobs))
+        progress.step("measuring the memory bandwidth", 0)
+        bandwidth = measure_bandwidth(spec.device)
         results = run(jobs, runs, busy=busy, begin=lambda name, done: progress.step(f"measuring {name}", done))
     finally:
         progress.finish()
-    report = _Report(name, prompt_tokens, max_tokens, busy, bandwidth, results)
+    report = Report(name, lengths, max_tokens, busy, bandwidth, watch.end(), results)
     if as_json:
         out_json(report.document())
     else:
-        report.show()
+        _show(report)
+    if (line := report.busy_line()) is not None:
+        note(line)
     if svg is not None:
-        save(Path(svg), bars_svg(report.bars(), title="olc bench"))
+        save(Path(svg), bars_svg(_bars(report), title="olc bench"))
 
 
-def _sizes(text: str) -> list[int]:
+def _numbers(option: str, text: str, most: int, example: str) -> list[int]:
+    """Of a list such as 1,8,16, each once. Raises UsageError."""
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and 1 <= int(part) <= 256 for part in parts):
-        cause = f"--batch-size {text} is not a list of numbers from 1 to 256"
-        raise UsageError(cause, "give one or more, such as --batch-size 1,8,16")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= most for part in parts):
+        cause = f"{option} {text} is not a list of numbers from 1 to {most:,}"
+        raise UsageError(cause, f"give one or more, such as {option} {example}")
     return list(dict.fromkeys(int(part) for part in parts))
 
 
@@ -128,115 +156,56 @@ def _check_context(context: int, jobs: Sequence[Job]) -> None:
         )
 
 
-def _jobs(
-    folder: Path, name: str, spec: ModelSpec, sizes: Sequence[int], prompt_tokens: int, max_tokens: int, baseline: Any
-) -> dict[str, Job]:
-    """The measurements by name. baseline: the precision of `model.generate`; None does not measure it."""
+def _jobs(kinds: Mapping[str, Job], lengths: Sequence[int], sizes: Sequence[int]) -> dict[str, Job]:
+    """The measurements by name. kinds: olc and the baselines, each to be measured at all prompt lengths and batch sizes."""
     jobs: dict[str, Job] = {}
-    olc = f"olc {spec.quantize}" if spec.quantize else "olc"
-    for rows in sizes:
-        suffix = "" if rows == 1 else f", {rows} rows"
-        lengths = (prompt_tokens, max_tokens, rows)
-        jobs[olc + suffix] = Job(str(folder), "loop", spec.dtype, spec.device, *lengths, spec.quantize, name)
-        if baseline is not None:
-            jobs[BASELINE + suffix] = Job(str(folder), "transformers", baseline, spec.device, *lengths)
+    for length, rows in itertools.product(lengths, sizes):
+        suffix = (f", {length} tokens" if len(lengths) > 1 else "") + (f", {rows} rows" if rows > 1 else "")
+        jobs |= {name + suffix: replace(job, prompt_tokens=length, rows=rows) for name, job in kinds.items()}
     return jobs
 
 
-@dataclass(frozen=True)
-class _Report:
-    """All measurements, and what they were taken of and on. busy: processes alongside. bandwidth: of memory, GB/s."""
-
-    model: str
-    prompt_tokens: int
-    max_tokens: int
-    busy: int
-    bandwidth: float
-    results: Sequence[Result]
-
-    def show(self) -> None:
-        """Tables of the medians, ranges and ratios; on a terminal also bars."""
-        times = ("process_s", "load_s", "time_to_first_token_s")
-        speeds = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s")
-        rows = []
-        for result in self.results:
-            share, memory = self._share(result), result.spread("peak_memory_bytes")
-            figures = [_spread(result.spread(metric)) for metric in (*times, *speeds)]
-            measured = share is not None and result.spread("decode_tokens_per_s") is not None
-            rows.append([result.name, *figures, size(memory.middle) if memory else "", f"{share:.0%}" if measured else ""])
-        columns = ["", "process s", "load s", "first token s", "prefill/s", "decode/s", "tokens/s", "memory", "of bandwidth"]
-        table(columns, rows, right=columns[1:], optional=["process s", "load s", "first token s", "memory"])
-        compared = (*speeds, "load_s", "process_s")
+def _show(report: Report) -> None:
+    """Tables of the medians, ranges and ratios; on a terminal also bars."""
+    times = ("process_s", "load_s", "time_to_first_token_s")
+    speeds = ("prefill_tokens_per_s", "decode_tokens_per_s", "tokens_per_s")
+    rows = []
+    for result in report.results:
+        share, memory = report.share_of_bandwidth(result), result.spread("peak_memory_bytes")
+        figures = [_spread(result.spread(metric)) for metric in (*times, *speeds)]
+        measured = share is not None and result.spread("decode_tokens_per_s") is not None
+        rows.append([result.name, *figures, size(memory.middle) if memory else "", f"{share:.0%}" if measured else ""])
+    columns = ["", "process s", "load s", "first token s", "prefill/s", "decode/s", "tokens/s", "memory", "of bandwidth"]
+    table(columns, rows, right=columns[1:], optional=["process s", "load s", "first token s", "memory"])
+    for engine, baseline_name in BASELINES.items():
         ratios = [
-            [result.name, *(_spread(result.ratio(baseline, metric)) for metric in compared)]
-            for result in self.results
-            if (baseline := self._baseline(result)) is not None
+            [result.name, *(_spread(result.ratio(baseline, metric)) for metric in (*speeds, "load_s", "process_s"))]
+            for result in report.results
+            if (baseline := report.baseline(result, engine)) is not None
         ]
         if ratios:
             out("\n")
-            columns = [f"times {BASELINE}", "prefill", "decode", "all tokens", "load s", "process s"]
+            columns = [f"times {baseline_name}", "prefill", "decode", "all tokens", "load s", "process s"]
             table(columns, ratios, right=columns[1:], optional=["load s", "process s"])
-        note(
-            f"{self.model} in {self.results[0].precision}, prompts of {self.prompt_tokens} tokens, {self.max_tokens} generated"
-            f"; median (range), every figure from fresh processes; memory bandwidth {self.bandwidth:.1f} GB/s"
-        )
-        note("first token: of the first row; prefill: until every row has its first token")
-        for title, values in self.bars():
-            show_bars(title, values)
+    precisions = {result.job.engine: result.precision for result in report.results}
+    others = [f"{BASELINES[engine]} in {precision}" for engine, precision in precisions.items() if engine in BASELINES]
+    note(
+        f"{report.model} in {', '.join([precisions['loop'], *others])}, prompts of {', '.join(map(str, report.prompt_tokens))} "
+        f"tokens, {report.max_tokens} generated; median (range), every figure from fresh processes; memory bandwidth "
+        f"{report.bandwidth:.1f} GB/s"
+    )
+    note("first token: of the first row; prefill: until every row has its first token")
+    for title, values in _bars(report):
+        show_bars(title, values)
 
-    def bars(self) -> list[tuple[str, list[tuple[str, float]]]]:
-        """Titles, each with the names and medians of its bars."""
-        titles = {"prefill_tokens_per_s": "prefill, tokens/s", "decode_tokens_per_s": "decode, tokens/s"}
-        return [
-            (title, [(result.name, spread.middle) for result in self.results if (spread := result.spread(metric))])
-            for metric, title in titles.items()
-        ]
 
-    def document(self) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "model": self.model,
-            "prompt_tokens": self.prompt_tokens,
-            "max_tokens": self.max_tokens,
-            "busy": self.busy,
-            "bandwidth_gb_per_s": self.bandwidth,
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
-            "olc": __version__,
-            "results": [
-                {
-                    "name": result.name,
-                    "engine": result.job.engine,
-                    "dtype": result.job.dtype,
-                    "precision": result.precision,
-                    "quantize": result.job.quantize,
-                    "rows": result.job.rows,
-                    **result.metrics,
-                    "share_of_bandwidth": self._share(result),
-                    "ratios": self._ratios(result),
-                }
-                for result in self.results
-            ],
-        }
-
-    def _baseline(self, result: Result) -> Result | None:
-        """What olc's result is compared with: `model.generate` at the same batch size, if it was measured."""
-        others = (other for other in self.results if other.job.engine == "transformers" and other.job.rows == result.job.rows)
-        return next(others, None) if result.job.engine == "loop" else None
-
-    def _ratios(self, result: Result) -> dict[str, dict[str, float]] | None:
-        """Against the baseline, run by run: {metric: {"min", "median", "max"}}."""
-        baseline = self._baseline(result)
-        if baseline is None:
-            return None
-        spreads = {metric: result.ratio(baseline, metric) for metric in METRICS}
-        return {name: {"min": each.least, "median": each.middle, "max": each.most} for name, each in spreads.items() if each}
-
-    def _share(self, result: Result) -> float | None:
-        """The share of the bandwidth that decode uses if reading the weights is all it does; None above batch size 1."""
-        if result.job.rows > 1:
-            return None
-        decode = result.spread("decode_tokens_per_s")
-        return decode.middle * result.weight_bytes_per_token / (self.bandwidth * 1e9) if decode else 0.0
+def _bars(report: Report) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Titles, each with the names and medians of its bars."""
+    titles = {"prefill_tokens_per_s": "prefill, tokens/s", "decode_tokens_per_s": "decode, tokens/s"}
+    return [
+        (title, [(result.name, spread.middle) for result in report.results if (spread := result.spread(metric))])
+        for metric, title in titles.items()
+    ]
 
 
 def _spread(spread: Spread | None) -> str:

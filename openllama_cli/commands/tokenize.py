@@ -84,17 +84,17 @@ def _show(document: dict[str, Any], tokenizer: Tokenizer, text: str) -> None:
 def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json: bool) -> None:
     """Compare on the text, on fixed texts and on BOS, and report. Raises ModelError if anything differs."""
     from openllama_cli.models.hub.environment import check_seconds
-    from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, compare, load_auto_tokenizer
+    from openllama_cli.models.tokenizer.compare import FIXED_TEXTS, Comparison, load_auto_tokenizer
     from openllama_cli.terminal.progress import working
 
     check_seconds()
     with working("importing transformers"):
         theirs = load_auto_tokenizer(tokenizer.path.parent)
 
-    def encode(text: str) -> list[int]:
-        return list(theirs.encode(text, add_special_tokens=False))
-
-    rows = compare(lambda text: tokenizer.encode(text, bos=False), encode, {"the text": text, **FIXED_TEXTS})
+    rows = []
+    for name, one in {"the text": text, **FIXED_TEXTS}.items():
+        ours = tokenizer.encode(one, bos=False)
+        rows.append(Comparison(name, one, tuple(ours), tuple(theirs.encode(one, add_special_tokens=False))))
     # BOS is a row of its own, or it would make every other one differ.
     rows.insert(1, Comparison("BOS", "", tuple(tokenizer.encode("")), tuple(theirs.encode(""))))
     differing = [row for row in rows if not row.same]

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
 
 from openllama_cli.explain.lines import message, without_secrets
 
@@ -12,6 +11,7 @@ _NEAR = 40
 # As many lines IPython and rich show in front of the one that failed.
 _CONTEXT = 8
 
+# Compiled when they are needed, by re: most texts hold no traceback, and compiling takes milliseconds.
 _FRAMES = (
     r'File "([^"]{1,500})", line (\d{1,7})',
     # IPython and rich: a path and its line, or a cell.
@@ -27,12 +27,6 @@ _OF_A_LIBRARY = r"""(?xi)
     (?:site|dist)-packages[/\\] | [/\\]lib(?:64)?[/\\]python\d | [/\\]Python\d{1,3}[/\\]lib[/\\] | [/\\]bin[/\\][^/\\.]+$
     | \.exe[/\\]__main__\.py$ | transformers_modules | ^<(?!stdin>|string>|ipython)
     | [/\\](?:torch|transformers|accelerate|peft|huggingface_hub|tokenizers|safetensors)[/\\](?:[\w.-]+[/\\])+[\w.-]+$"""
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compiled when it is needed: most texts hold no traceback, and compiling takes milliseconds."""
-    return re.compile(pattern)
 
 
 @dataclass(frozen=True)
@@ -83,10 +77,10 @@ class OwnCode:
     def _is_frame(self, number: int, line: str) -> bool:
         place = line.find('File "')
         text = line[place:] if place >= 0 else message(line)
-        for form in map(_compiled, _FRAMES):
+        for form in map(re.compile, _FRAMES):
             if found := form.match(text):
                 file, at = found[1], int(found[2] or 0) if form.groups > 1 else 0
-                self._frame = None if _compiled(_OF_A_LIBRARY).search(file) else (file, at, None)
+                self._frame = None if re.search(_OF_A_LIBRARY, file) else (file, at, None)
                 self._since, self._last = 0, number
                 # Without its number yet, an arrow gives it.
                 if self._frame is not None and at:
@@ -98,7 +92,7 @@ class OwnCode:
         assert self._frame is not None
         file, at, _ = self._frame
         text = message(line)
-        if marked := _compiled(_MARKED).search(line):
+        if marked := re.search(_MARKED, line):
             self._own = file, int(marked[1]), marked[2].strip(" │|")
         elif at and self._since == 1 and text and not text[0].isdigit():
             self._own = file, at, text.strip(" │|")

@@ -159,19 +159,11 @@ class _Search:
         return None
 
     def _keep_tail(self, lines: list[tuple[int, str]]) -> None:
-        size = 0
-        for place in range(len(lines) - 1, -1, -1):
-            size += len(lines[place][1]) + 1
-            if size > _TAIL:
-                self._tail = lines[place + 1 :]
-                return
-        self._tail = [*self._tail, *lines]
-        size = sum(len(line) + 1 for _, line in self._tail)
-        first = 0
-        while size > _TAIL:
-            size -= len(self._tail[first][1]) + 1
-            first += 1
-        del self._tail[:first]
+        known = [*self._tail, *lines]
+        size, first = 0, len(known)
+        while first and (size := size + len(known[first - 1][1]) + 1) <= _TAIL:
+            first -= 1
+        self._tail = known[first:]
 
     def diagnosis(self) -> Diagnosis:
         """What was found, the root cause first."""

@@ -47,16 +47,7 @@ def load_model(
         return load_as_leader(opened, spec, progress=progress, notice=notice)
     from openllama_cli.models.loading.load import load
 
-    loaded = load(
-        opened.folder,
-        spec,
-        checkpoint=opened.checkpoint,
-        tokenizer=opened.tokenizer,
-        one_row=one_row,
-        lean=lean,
-        progress=progress,
-        notice=notice,
-    )
+    loaded = load(opened, spec, one_row=one_row, lean=lean, progress=progress, notice=notice)
     from openllama_cli.generation.forward.weights import make_ready
 
     return make_ready(loaded)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from openllama_cli.models.model_files import read_object
 
@@ -28,13 +27,8 @@ def not_applied(folder: Path) -> Iterator[str]:
             f"olc: {folder / ADAPTER} describes an adapter, which is not applied: "
             "the model runs as its own weights are (merge the adapter to use it)"
         )
-    asked = _asked(read_object(folder / "generation_config.json"))
+    settings = read_object(folder / "generation_config.json")
+    asked = [key for key in _PROCESSORS if settings.get(key)]
+    asked += [key for key in _OFF_AT_ONE if settings.get(key) not in (None, 0, 1, False)]
     if asked:
-        yield f"olc: {folder / 'generation_config.json'} asks for {', '.join(asked)}, which olc does not apply"
-
-
-def _asked(settings: dict[str, Any]) -> list[str]:
-    return sorted(
-        [key for key in _PROCESSORS if settings.get(key)]
-        + [key for key in _OFF_AT_ONE if settings.get(key) not in (None, 0, 1, False)]
-    )
+        yield f"olc: {folder / 'generation_config.json'} asks for {', '.join(sorted(asked))}, which olc does not apply"

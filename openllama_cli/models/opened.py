@@ -25,6 +25,15 @@ class OpenedModel:
     checkpoint: "Checkpoint"
     tokenizer: "Tokenizer"
 
+    @classmethod
+    def of(cls, folder: ModelFolder) -> "OpenedModel":
+        """The model in a folder. Raises ModelError."""
+        from openllama_cli.models.checkpoint.inspect import inspect
+        from openllama_cli.models.tokenizer.open import open_tokenizer
+
+        checkpoint = inspect(folder.path)
+        return cls(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
+
 
 def find_model(
     spec: ModelSpec, *, progress: Progress | None = None, notice: Callable[[str], None] | None = None

@@ -6,6 +6,11 @@
 
 #include "weights.h"
 
+#define UNROLL _Pragma("GCC unroll 8")
+
+/* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
+#define KEEP_ORDER(sum) __asm__ volatile("" : "+v"(sum))
+
 /* What a row of packed activations consists of. */
 enum layout {
     FLOATS,   /* float */

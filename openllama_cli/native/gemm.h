@@ -4,24 +4,18 @@
 #pragma once
 
 #include "gemv.h"
+#include "panels.h"
 
 enum {
     TILE_OUT = LANES == 16 ? 6 : 3, /* with TILE_X, as many sums as there are registers for */
     TILE_X = 4,
-    PIECE = 24,        /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
+    PIECE = PANEL_ROWS, /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
     K_BLOCK = 1024,    /* inputs at a time, so that a tile's activations stay in the first cache: at most SAFE_INPUTS */
 };
 
-union tile {
-    floats sums[TILE_OUT][TILE_X];
-    words integers[TILE_OUT][TILE_X];
-};
-
-#define UNROLL _Pragma("GCC unroll 8")
-
 /* Adds `units` units of the rows of weights times `rows` rows of activations, of `width` inputs. ahead: how many bytes after
  * each weight lies what the next block reads; prefetched. */
-INLINE void multiply_units(union tile *t, int kind, const uint8_t *const weights[TILE_OUT], int64_t ahead, const uint8_t *x,
+INLINE void multiply_units(floats sums[TILE_OUT][TILE_X], words integers[TILE_OUT][TILE_X], int kind, const uint8_t *const weights[TILE_OUT], int64_t ahead, const uint8_t *x,
                            int64_t width, int64_t units, int rows) {
     const int layout = layout_of(kind, 2), bytes = kind == INT8 ? UNIT : UNIT * 2;
     for (int64_t unit = 0; unit < units; unit++) {
@@ -34,7 +28,7 @@ INLINE void multiply_units(union tile *t, int kind, const uint8_t *const weights
                 UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = unpack_half(weights[o] + unit * UNIT * 2, kind, half);
                 UNROLL for (int r = 0; r < rows; r++) {
                     const floats a = load(x, r * width + unit * UNIT + half * LANES, 1, LANES);
-                    UNROLL for (int o = 0; o < TILE_OUT; o++) t->sums[o][r] = fmadd(w[o], a, t->sums[o][r]);
+                    UNROLL for (int o = 0; o < TILE_OUT; o++) sums[o][r] = fmadd(w[o], a, sums[o][r]);
                 }
             }
             continue;
@@ -44,26 +38,25 @@ INLINE void multiply_units(union tile *t, int kind, const uint8_t *const weights
         if (layout == PAIRS) {
             UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = unpack_pairs(weights[o] + unit * UNIT * 2, kind);
             UNROLL for (int r = 0; r < rows; r++) {
-                const words a = load_int16((const int16_t *)x + r * width + unit * UNIT);
-                UNROLL for (int o = 0; o < TILE_OUT; o++) t->sums[o][r] = multiply_bfloat16(t->sums[o][r], w[o], a);
+                const words a = load_words((const int16_t *)x + r * width + unit * UNIT);
+                UNROLL for (int o = 0; o < TILE_OUT; o++) sums[o][r] = multiply_bfloat16(sums[o][r], w[o], a);
             }
             continue;
         }
 #endif
         UNROLL for (int o = 0; o < TILE_OUT; o++) w[o] = from_int8(weights[o] + unit * UNIT);
         UNROLL for (int r = 0; r < rows; r++) {
-            const words a = load_int16((const int16_t *)x + r * width + unit * UNIT);
+            const words a = load_words((const int16_t *)x + r * width + unit * UNIT);
             UNROLL for (int o = 0; o < TILE_OUT; o++) {
-                t->integers[o][r] = multiply_int16(t->integers[o][r], w[o], a);
-                /* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
-                __asm__ volatile("" : "+v"(t->integers[o][r]));
+                integers[o][r] = multiply_int16(integers[o][r], w[o], a);
+                KEEP_ORDER(integers[o][r]);
             }
         }
     }
 }
 
 /* The same of int4 weights, whose units are blocks. parameters: of each row's groups. */
-INLINE void multiply_blocks(union tile *t, const uint8_t *const weights[TILE_OUT], int64_t ahead,
+INLINE void multiply_blocks(floats sums[TILE_OUT][TILE_X], const uint8_t *const weights[TILE_OUT], int64_t ahead,
                             const uint32_t *const parameters[TILE_OUT], const int16_t *x, int64_t width, int64_t blocks,
                             int rows) {
     for (int64_t block = 0; block < blocks; block++, x += BLOCK)
@@ -74,7 +67,7 @@ INLINE void multiply_blocks(union tile *t, const uint8_t *const weights[TILE_OUT
             UNROLL for (int half = 0; half < 2; half++) {
                 const floats scale = set1(scale_of(parameters[o][block * 2 + half]));
                 UNROLL for (int r = 0; r < rows; r++)
-                    t->sums[o][r] = fmadd(to_floats(multiply_group(bytes, half, x + r * width)), scale, t->sums[o][r]);
+                    sums[o][r] = fmadd(to_floats(multiply_group(bytes, half, x + r * width)), scale, sums[o][r]);
             }
         }
 }
@@ -88,15 +81,16 @@ INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t r
     const int64_t ahead = row ? 0 : k + count < w->p.in ? bytes_of(kind, K_BLOCK) : PIECE * stride - place;
     const uint8_t *x = w->rows + (row * w->width + k) * size, *weights[TILE_OUT];
     const uint32_t *parameters[TILE_OUT];
-    union tile t;
+    floats sums[TILE_OUT][TILE_X];
+    words integers[TILE_OUT][TILE_X];
     for (int o = 0; o < TILE_OUT; o++) {
         const int64_t at = minimum(out + o, w->p.out - 1);
         weights[o] = w->p.weights + at * stride + place;
         parameters[o] = kind == INT4 ? (const uint32_t *)w->p.scales + at * groups + k / GROUP : NULL;
-        UNROLL for (int r = 0; r < rows; r++) t.sums[o][r] = zeros();
+        UNROLL for (int r = 0; r < rows; r++) sums[o][r] = zeros(), integers[o][r] = zero_words();
     }
     if (kind == INT4)
-        multiply_blocks(&t, weights, ahead, parameters, (const int16_t *)x, w->width, (count + BLOCK - 1) / BLOCK, rows);
+        multiply_blocks(sums, weights, ahead, parameters, (const int16_t *)x, w->width, (count + BLOCK - 1) / BLOCK, rows);
     else {
         const int64_t bytes = kind == INT8 ? 1 : 2, whole = count / UNIT, rest = count % UNIT;
         uint8_t copies[TILE_OUT][UNIT * 2];
@@ -104,11 +98,11 @@ INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t r
             if (part)
                 for (int o = 0; o < TILE_OUT; o++)
                     weights[o] = padded(weights[o] + whole * UNIT * bytes, rest * bytes, UNIT * bytes, copies[o]);
-            multiply_units(&t, kind, weights, ahead, x + part * whole * UNIT * size, w->width, part ? rest > 0 : whole, rows);
+            multiply_units(sums, integers, kind, weights, ahead, x + part * whole * UNIT * size, w->width, part ? rest > 0 : whole, rows);
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int o = 0; o < TILE_OUT; o++) totals[r][o] += kind == INT8 ? (double)sum_words(t.integers[o][r]) : (double)sum(t.sums[o][r]);
+        for (int o = 0; o < TILE_OUT; o++) totals[r][o] += kind == INT8 ? (double)sum_words(integers[o][r]) : (double)sum(sums[o][r]);
 }
 
 /* The same of 1 to TILE_X rows. */
@@ -146,6 +140,11 @@ INLINE void gemm_of_kind(struct work *w, int kind) {
     for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
         const int64_t first = piece * PIECE, outs = minimum(w->p.out - first, PIECE);
         memset(totals, 0, sizeof totals);
+        if ((kind == INT4 || kind == INT8) && w->p.rows > TILE_X) {
+            multiply_panels(w, kind, first, outs, totals);
+            store_piece(w, kind, first, outs, totals);
+            continue;
+        }
         for (int64_t k = 0; k < w->p.in; k += K_BLOCK)
             for (int64_t row = 0; row < w->p.rows; row += TILE_X) {
                 const int64_t rows = minimum(w->p.rows - row, TILE_X), count = minimum(w->p.in - k, K_BLOCK);

@@ -16,7 +16,7 @@ INLINE float dot_floats(const struct work *w, int64_t out, int kind) {
         for (int unit = 0; unit < BLOCK / UNIT; unit++, at += UNIT * 2) {
 #ifdef BF16
             if (layout == PAIRS) {
-                sums[unit % 4] = multiply_bfloat16(sums[unit % 4], unpack_pairs(at, kind), load_int16((const int16_t *)x + unit * UNIT));
+                sums[unit % 4] = multiply_bfloat16(sums[unit % 4], unpack_pairs(at, kind), load_words((const int16_t *)x + unit * UNIT));
                 continue;
             }
 #endif
@@ -41,7 +41,7 @@ INLINE float dot_int8(const struct work *w, int64_t out) {
             prefetch_row(row, BLOCK);
             const uint8_t *at = padded(row, left, BLOCK, copy);
             for (int unit = 0; unit < BLOCK / UNIT; unit++)
-                sums[unit % 2] = multiply_int16(sums[unit % 2], from_int8(at + unit * UNIT), load_int16(x + unit * UNIT));
+                sums[unit % 2] = multiply_int16(sums[unit % 2], from_int8(at + unit * UNIT), load_words(x + unit * UNIT));
         }
         total += sum_words(add_words(sums[0], sums[1]));
     }
@@ -53,7 +53,7 @@ INLINE words multiply_group(const words bytes[GROUP / UNIT], int half, const int
     words total = zero_words();
     for (int unit = 0; unit < GROUP / UNIT; unit++) {
         const words levels = half ? upper_nibbles(bytes[unit]) : lower_nibbles(bytes[unit]);
-        total = multiply_int16(total, levels, load_int16(x + half * GROUP + unit * UNIT));
+        total = multiply_int16(total, levels, load_words(x + half * GROUP + unit * UNIT));
     }
     return total;
 }

@@ -100,7 +100,8 @@ INLINE words from_int8(const void *at) { return _mm256_cvtepi8_epi16(_mm_loadu_s
 INLINE words from_uint8(const void *at) { return _mm256_cvtepu8_epi16(_mm_loadu_si128(at)); }
 INLINE words lower_nibbles(words x) { return _mm256_and_si256(x, _mm256_set1_epi16(15)); }
 INLINE words upper_nibbles(words x) { return _mm256_srli_epi16(x, 4); }
-INLINE words load_int16(const int16_t *at) { return _mm256_loadu_si256((const __m256i *)at); }
+INLINE words load_words(const void *at) { return _mm256_loadu_si256(at); }
+INLINE void store_words(void *to, words x) { _mm256_storeu_si256(to, x); }
 
 /* to + the products of int16 numbers, summed in pairs. */
 INLINE words multiply_int16(words to, words a, words b) { return _mm256_add_epi32(to, _mm256_madd_epi16(a, b)); }

@@ -84,7 +84,8 @@ INLINE words from_int8(const void *at) { return _mm512_cvtepi8_epi16(_mm256_load
 INLINE words from_uint8(const void *at) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256(at)); }
 INLINE words lower_nibbles(words x) { return _mm512_and_si512(x, _mm512_set1_epi16(15)); }
 INLINE words upper_nibbles(words x) { return _mm512_srli_epi16(x, 4); }
-INLINE words load_int16(const int16_t *at) { return _mm512_loadu_si512(at); }
+INLINE words load_words(const void *at) { return _mm512_loadu_si512(at); }
+INLINE void store_words(void *to, words x) { _mm512_storeu_si512(to, x); }
 
 /* to + the products of int16 numbers, summed in pairs. */
 INLINE words multiply_int16(words to, words a, words b) {

@@ -62,7 +62,7 @@ INLINE floats unpack_half(const uint8_t *at, int kind, int half) {
 #ifdef BF16
 /* A unit of bfloat16 or float16 weights, as bfloat16. */
 INLINE words unpack_pairs(const uint8_t *at, int kind) {
-    return kind == FLOAT16 ? bfloat16_pairs(from_float16(at), from_float16(at + UNIT)) : load_int16((const int16_t *)at);
+    return kind == FLOAT16 ? bfloat16_pairs(from_float16(at), from_float16(at + UNIT)) : load_words(at);
 }
 #endif
 

@@ -146,14 +146,10 @@ def _in_folder(folder: Path) -> list[Path]:
         raise UsageError(f"cannot read {folder}: {error.strerror}", "give a readable folder") from error
     chosen = [name for name in names if not (name.endswith(".gz") and name.removesuffix(".gz") in names)]
     if not chosen:
-        other = next((name for name in _names(folder) if name.endswith(_OTHERS)), None)
+        other = min((file.name for file in folder.iterdir() if file.name.endswith(_OTHERS)), default=None)
         has = f"; {other} is not one" if other else ""
         raise UsageError(f"no IDX files are in {folder}{has}", f"MNIST's are {_MNIST}")
     return [folder / name for name in chosen]
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
 
 
 def _counterpart(file: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Progress on stderr: the rich side of `system.progress.Progress`.
 
 On a terminal something moves from the start on, also while a bar stands still, such as during imports. Elsewhere only work that
-takes longer than `FIRST_LINE` is heard of, in lines that become rarer.
+takes longer than `FIRST_LINE` is heard of, in lines that become rarer, and the steps of work that has steps.
 """
 
 import sys
@@ -53,6 +53,7 @@ class TerminalProgress:
     def start_steps(self, label: str, steps: int) -> None:
         """Begin a task of `steps` steps; `step` names each."""
         self._show(label, steps, ("BarColumn", "MofNCompleteColumn", *_TIME))
+        self._total = steps
 
     def step(self, label: str, done: int) -> None:
         """Show the current step and how many steps are done."""
@@ -60,6 +61,8 @@ class TerminalProgress:
             from rich.text import Text
 
             self._progress.update(self._task, description=Text(one_line(label)).markup, completed=done)
+        else:
+            notice(f"{label} ({done} of {self._total} done)")
 
     def _show(self, label: str, total: int | None, columns: tuple[str, ...]) -> None:
         """Begin a bar of rich's columns, after a spinner and the label; nothing where there is no terminal."""

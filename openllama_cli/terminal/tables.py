@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -49,12 +48,10 @@ def _fitted(
     return columns, rows
 
 
-def fields(
-    pairs: Iterable[tuple[str, str | None]], styles: Mapping[str, str] = MappingProxyType({}), *, commands: Collection[str] = ()
-) -> None:
+def fields(pairs: Iterable[tuple[str, str | None]], *, commands: Collection[str] = ()) -> None:
     """Show names and values, one pair per line, without those that have no value.
 
-    styles: name → of its value on a terminal. commands: names of values to copy, which no line break of ours cuts.
+    commands: names of values to copy, which no line break of ours cuts.
     """
     known = [(name, value) for name, value in pairs if value]
     if not is_terminal(sys.stdout):
@@ -63,7 +60,7 @@ def fields(
     width = max((cell_len(name) for name, _ in known), default=0) + 2
     console = stdout_console()
     for name, value in known:
-        text = Text(one_line(value), style=styles.get(name, ""))
+        text = Text(one_line(value))
         if name in commands:
             lines = [text] if width + text.cell_len <= console.width else [Text(), text]
         else:
@@ -73,15 +70,15 @@ def fields(
             console.print(label + line if line is not text or len(lines) == 1 else line, soft_wrap=True)
 
 
-def wrapped(text: str, width: int, *, style: str = "bold") -> list[Text]:
-    """Lines of at most `width` cells from a text with commands in backticks, which are in `style` instead and never cut.
+def wrapped(text: str, width: int) -> list[Text]:
+    """Lines of at most `width` cells from a text with commands in backticks, which are bold instead and never cut.
 
     A command that is longer than a line has one to itself, which the terminal itself breaks.
     """
     words: list[tuple[str, str]] = []
     for place, part in enumerate(text.split("`")):
         if place % 2:
-            words.append((part, style))
+            words.append((part, "bold"))
         else:
             words += [(word, "") for word in re.findall(r"\s+|\S+", part)]
     lines, line = [], Text()

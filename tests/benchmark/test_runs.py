@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from openllama_cli.benchmark import runs
+from openllama_cli.benchmark.job import Job, prompt_lengths, prompts
 from openllama_cli.benchmark.runs import METRICS, Spread, run
-from openllama_cli.benchmark.worker import Job, prompt_lengths, prompts
 from openllama_cli.errors import OlcError
 
 

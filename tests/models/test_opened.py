@@ -82,8 +82,7 @@ def test_every_file_is_parsed_once(
     else:
         dtype = "bfloat16" if work == "load in another type" else "float32"
         spec = ModelSpec(str(folder), device="cpu", dtype=dtype, quantize="int8" if work == "quantize" else None)
-        opened = open_model(spec)
-        load(opened.folder, spec, checkpoint=opened.checkpoint, tokenizer=opened.tokenizer)
+        load(open_model(spec), spec)
     weights = ("safetensors", "bin", "pth", "index.json")
     found = {file.name: parsed[file] for file in folder.iterdir() if file.name.endswith(weights)}
     assert found == dict.fromkeys(found, 1)

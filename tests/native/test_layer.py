@@ -12,6 +12,7 @@ from openllama_cli.generation.forward.cache import KVCache
 from openllama_cli.generation.forward.lean import LeanForward, NativeOps, TorchOps
 from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import layer, library
 from tests.support.marks import needs_kernels, random
@@ -165,7 +166,7 @@ def test_a_model_with_the_kernels_is_as_near_to_float32_as_one_without(
 
     def logits(dtype: Any, usable: bool, ops: type) -> torch.Tensor:
         monkeypatch.setattr(library, "usable", lambda: usable)
-        forward = LeanForward(from_transformers(load(folder, ModelSpec(device="cpu", dtype=dtype)).model))
+        forward = LeanForward(from_transformers(load(OpenedModel.of(folder), ModelSpec(device="cpu", dtype=dtype)).model))
         assert type(forward._ops) is ops
         caches = [KVCache(90), KVCache(30)]
         found = [forward.prefill([1, *range(50, 50 + count)], cache) for cache, count in zip(caches, (80, 3), strict=True)]

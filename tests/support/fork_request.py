@@ -1,7 +1,8 @@
 """Asking the process of `tests.support.forked` for a run of olc; as a program, an `olc` that is such a run.
 
-As a program: `fork_request.py SOCKET [ARGUMENT]...`, where SOCKET is the path at which that process listens. It imports little,
-since it is started for every command of the documentation.
+As a program: `fork_request.py SOCKET [ARGUMENT]...`, where SOCKET is the path at which that process listens, or
+`fork_request.py SOCKET -u -c CODE`, which runs Python's code in place of olc. It imports little, since it is started for every
+command of the documentation.
 """
 
 import json
@@ -40,7 +41,9 @@ def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 if __name__ == "__main__":
-    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ, cwd=os.getcwd())  # noqa: PTH109
+    python = sys.argv[2:4] == ["-u", "-c"]
+    options = {"code": f"{sys.argv[4]}\nsys.exit()"} if python else {}
+    told = ask(sys.argv[1], sys.argv[2:], (0, 1, 2), os.environ, cwd=os.getcwd(), **options)  # noqa: PTH109
     with os.fdopen(told, "rb") as lines:
         code = int(lines.read().splitlines()[1])
     sys.exit(code if code >= 0 else 128 - code)

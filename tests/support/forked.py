@@ -5,7 +5,7 @@ arguments, streams, an environment, a working folder and limits of its own, and 
 how a process begins (what is imported and when, closed streams) is tested with fresh ones: see `tests.conftest.olc_command`.
 
 The process that forks is started when a test module imports this one, to be ready when a test needs it, and ends with them. It
-is one for all workers of pytest-xdist.
+is one for all workers of pytest-xdist, and started before them: they are forks of it too.
 """
 
 import atexit
@@ -17,12 +17,14 @@ import importlib
 import os
 import resource
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -165,6 +167,11 @@ def olc_script(folder: Path) -> Path:
     return script
 
 
+def worker() -> str:
+    """How pytest-xdist starts a worker that is a fork: the imports of all workers are paid once."""
+    return f"popen//python={shlex.join([sys.executable, '-S', '-E', fork_request.__file__, server()])}"
+
+
 _MODULES = (
     "torch",
     "torch.distributed.run",
@@ -193,8 +200,9 @@ _MODULES = (
 
 def _imports() -> None:
     """What a run of olc imports and computes until its first token or annotation; nothing here may start a thread."""
-    for name in _MODULES:
-        importlib.import_module(name)
+    with warnings.catch_warnings(action="error"):  # As in tests: workers are forks, and import nothing of this again.
+        for name in _MODULES:
+            importlib.import_module(name)
     # Compiles a thousand regular expressions, the first time that it is asked.
     conversions = importlib.import_module("transformers.conversion_mapping")
     conversions.get_checkpoint_conversion_mapping("llama")
@@ -226,7 +234,8 @@ def _keep(request: dict[str, Any], descriptors: list[int]) -> str:
         os.close(descriptor)
     os.write(descriptors[3], f"{pid}\n".encode())
     _, status = os.waitpid(pid, 0)
-    os.write(descriptors[3], f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    with contextlib.suppress(BrokenPipeError):  # Who asked may have been killed.
+        os.write(descriptors[3], f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -236,6 +245,7 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
     os.close(descriptors[3])
     if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
+        sys.dont_write_bytecode = True  # Python would keep what it compiles, cut at that size, and other processes read it.
     sys.argv = ["olc", *request["arguments"]]
     code: str = request.get("code", "")
     return code

@@ -19,13 +19,15 @@ from typing import IO, Any, NoReturn
 from tests.support.forked import Forked
 
 
-def launch(*arguments: str, stderr: IO[bytes] | None = None, before: str = "") -> Forked:
-    """Run torchrun with these arguments. before: Python that each rank runs first."""
-    code = f"from tests.support.forked_torchrun import in_fork; in_fork({before!r})"
-    return Forked(*arguments, stderr=stderr, code=code)
+def launch(
+    *arguments: str, stdin: IO[bytes] | None = None, stderr: IO[bytes] | None = None, before: str = "", fresh: bool = False
+) -> Forked:
+    """Run torchrun with these arguments. before: Python that each rank runs first. fresh: the ranks are no forks, but start."""
+    code = f"from tests.support.forked_torchrun import in_fork; in_fork({before!r}, fresh={fresh})"
+    return Forked(*arguments, stdin=stdin, stderr=stderr, code=code)
 
 
-def in_fork(before: str) -> NoReturn:
+def in_fork(before: str, *, fresh: bool) -> NoReturn:
     """Be torchrun, in a fork that has its command line."""
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
     from torch.distributed.elastic.rendezvous import dynamic_rendezvous
@@ -44,7 +46,8 @@ def in_fork(before: str) -> NoReturn:
                 _be_python(args[2:], self._variables, before)
             self._child_created = True
 
-    subprocess_handler.Popen = Rank  # type: ignore[misc]
+    if not fresh:
+        subprocess_handler.Popen = Rank  # type: ignore[misc]
     # For its log. The original looks for the source of all callers in all that is imported here: a second or two in each run.
     dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code.co_name
     main(sys.argv[1:])

@@ -50,6 +50,16 @@ def test_a_pipe_hears_nothing_of_short_work(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_pipe_hears_of_every_step(capfd: pytest.CaptureFixture[str]) -> None:
+    stderr_console.cache_clear()
+    bar = TerminalProgress()
+    bar.start_steps("measuring", 2)
+    bar.step("measuring [olc]", 0)
+    bar.step("measuring llama.cpp", 1)
+    bar.finish()
+    assert capfd.readouterr() == ("", "measuring [olc] (0 of 2 done)\nmeasuring llama.cpp (1 of 2 done)\n")
+
+
 def test_a_pipe_hears_how_far_long_work_is(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE", 0.0)
     stderr_console.cache_clear()

@@ -21,6 +21,7 @@ from openllama_cli.batch.output.results import Result
 from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port, plan_workers, worker_bytes
 from openllama_cli.batch.ray.worker import Setup
 from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.system.replaced import replaced
 
 if TYPE_CHECKING:
     from openllama_cli.batch.ray.engine import RayRunner
@@ -101,8 +102,7 @@ def _silence() -> None:
         internals.print_to_stdstream = lambda *_, **__: None
 
 
-@contextlib.contextmanager
-def _without_helpers() -> Iterator[None]:
+def _without_helpers() -> contextlib.AbstractContextManager[None]:
     """Have Ray start no process that a cluster of one machine and one driver has no use for.
 
     Each is a Python that imports Ray, and `ray.init` waits for the first: half of the time that a cluster takes to start.
@@ -110,14 +110,7 @@ def _without_helpers() -> Iterator[None]:
     """
     from ray._private.node import Node as Head
 
-    present = {name: getattr(Head, name) for name in _HELPERS if hasattr(Head, name)}
-    for name in present:
-        setattr(Head, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, method in present.items():
-            setattr(Head, name, method)
+    return replaced(Head, **dict.fromkeys(_HELPERS, lambda *_, **__: None))
 
 
 def _own_cluster(options: RayOptions, cleanup: contextlib.ExitStack) -> dict[str, Any]:

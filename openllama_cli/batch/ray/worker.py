@@ -224,22 +224,21 @@ class RayWorker:
 def open_and_load(setup: Setup) -> "LoadedModel":
     """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
     from openllama_cli.batch.journal.header import differences, model_fingerprint
-    from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.find import find
     from openllama_cli.models.loading.load import load
-    from openllama_cli.models.tokenizer.open import open_tokenizer
+    from openllama_cli.models.opened import OpenedModel
 
-    folder = find(setup.spec)
-    checkpoint, tokenizer = inspect(folder.path), open_tokenizer(folder.path)
-    present = [path for name in setup.fingerprint["files"] if (path := checkpoint.path / name).is_file()]
+    opened = OpenedModel.of(find(setup.spec))
+    folder = opened.folder.path
+    present = [path for name in setup.fingerprint["files"] if (path := folder / name).is_file()]
     here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
     changed = differences({"model": setup.fingerprint}, {"model": here})
-    if not changed and tokenizer.sha256 != setup.tokenizer_sha256:
+    if not changed and opened.tokenizer.sha256 != setup.tokenizer_sha256:
         changed = ["the tokenizer changed"]
     if changed:
         raise ModelError(
-            f"{folder.path} differs from the driver's model: {changed[0]}",
+            f"{folder} differs from the driver's model: {changed[0]}",
             "copy the driver's folder to the same path on every machine",
             code="model_mismatch",
         )
-    return load(folder, setup.spec, checkpoint=checkpoint, tokenizer=tokenizer)
+    return load(opened, setup.spec)

@@ -40,7 +40,7 @@ class GeneratedRow:
         ends = [*self.offsets[1:], len(self.text)]
         return [
             (self.text[start:end], token.logprob)
-            for token, start, end in zip(self.tokens, self.offsets, ends, strict=True)
+            for token, start, end in zip(self.tokens, self.offsets, ends, strict=False)
             if start < len(self.text) or self.finish_reason != "stop"
         ]
 

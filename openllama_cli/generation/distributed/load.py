@@ -5,18 +5,18 @@ file only what a rank holds. Meta's files are passed to it in the same way, one 
 import torch.
 """
 
-import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.distributed.group import Group
-from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
+from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
 from openllama_cli.models.find import find
@@ -26,9 +26,9 @@ from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.device import DtypeName, choose_dtype, main_device
 from openllama_cli.system.progress import NullProgress, Progress, shown
+from openllama_cli.system.replaced import replaced
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _open_announced(job: dict[str, Any]) -> OpenedModel:
         folder = ModelFolder(path, job["model"])
     else:
         folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
-    opened = OpenedModel(folder, inspect(folder.path), open_tokenizer(folder.path))
+    opened = OpenedModel.of(folder)
     if _signature(opened) != job["signature"]:
         raise OlcError(
             f"{folder.path} is a different model from {job['folder']} on rank 0",
@@ -148,8 +148,7 @@ def _tensor_parallel() -> dict[str, Any]:
         ) from error
 
 
-@contextlib.contextmanager
-def _accelerator(kind: str) -> Iterator[None]:
+def _accelerator(kind: str) -> AbstractContextManager[None]:
     """Have transformers shard the model over devices of this kind.
 
     It asks torch which accelerator it was built for, whether there is one or not: a computer without a GPU, but with the usual
@@ -157,15 +156,9 @@ def _accelerator(kind: str) -> Iterator[None]:
     """
     import torch
 
-    built_for: Any = torch._C._get_accelerator
-    if built_for().type == kind:
-        yield
-        return
-    torch._C._get_accelerator = lambda *_: torch.device(kind)
-    try:
-        yield
-    finally:
-        torch._C._get_accelerator = built_for
+    if torch._C._get_accelerator().type == kind:
+        return nullcontext()
+    return replaced(torch._C, _get_accelerator=lambda *_: torch.device(kind))
 
 
 def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progress: Progress | None = None) -> ShardedModel:
@@ -188,10 +181,10 @@ def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progres
             model = from_pretrained(checkpoint, tokenizer, dtype, progress, **arguments)
         group.barrier()
     return ShardedModel(
+        folder,
+        checkpoint,
+        tokenizer,
         model=model,
-        tokenizer=tokenizer,
-        folder=folder,
-        checkpoint=checkpoint,
         input_device=group.device,
         dtype=dtype,
         device=f"{group.info.size} x {group.device.type}",

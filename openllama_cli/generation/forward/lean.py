@@ -36,16 +36,12 @@ class LeanForward:
 
     def __init__(self, weights: LlamaWeights) -> None:
         self._weights = weights
-        self._device, self._dtype = weights.device, weights.dtype
+        self._device, self._dtype, self.context = weights.device, weights.dtype, weights.context
         self._ops = fastest_ops(weights)
         if weights.method is not None:
             self.name = f"lean {weights.method}"
         if self._ops.name is not None:
             self.name += f" {self._ops.name}"
-
-    @property
-    def context(self) -> int:
-        return self._weights.context
 
     def new_cache(self, capacity: int) -> KVCache:
         chunk = PREFILL_CHUNK if self._device.type == "cpu" else LARGE_PREFILL_CHUNK
@@ -81,7 +77,7 @@ class LeanForward:
         """[n] ids at [n] positions → [n, hidden] after the final norm. prompt: tokens of the prompt that they are part of."""
         weights, ops = self._weights, self._ops
         hidden = embedding(ids, weights.embedding).to(self._dtype)
-        cosine, sine = weights.rotary(positions, weights.rotary.lengths(positions, prompt))  # [n, D]
+        cosine, sine = weights.rotary(positions, prompt)  # [n, D]
         for number, layer in enumerate(weights.layers):
             query, key, value = layer.query_key_value(ops.rms_norm(hidden, layer.attention_norm))
             query, key = ops.apply_rotary(query, cosine, sine), ops.apply_rotary(key, cosine, sine)  # [n, H or K, D]

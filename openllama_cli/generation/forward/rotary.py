@@ -3,7 +3,7 @@
 Most types turn a position by the same angles in every text. longrope has two sets of frequencies: transformers' Llama takes the
 long ones for a whole forward pass once the pass reaches beyond the length that the model was first trained on. A prompt is one
 pass, and so is every token after it; keys that are in the cache stay as they were turned. olc runs a prompt in chunks and the
-tokens of several rows together, so here the length is an argument, and one row's never changes another's angles.
+tokens of several rows together, so here the prompt's length is an argument, and one row's never changes another's angles.
 """
 
 from dataclasses import dataclass
@@ -28,25 +28,19 @@ class Rotary:
     long_frequencies: torch.Tensor | None = None
     limit: int | None = None
 
-    def __call__(self, positions: torch.Tensor, lengths: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, positions: torch.Tensor, prompt: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """[...] positions → cosines and sines, [..., D] each, computed in float32 as transformers does.
 
-        lengths: [...], of the row in the pass that each token is part of; None where there is one set of frequencies.
+        prompt: the number of tokens of the prompt that they are part of, which is one pass; None: each token is its own.
         """
         frequencies = self.frequencies.to(positions.device)
         if self.long_frequencies is not None and self.limit is not None:
-            assert lengths is not None, "longrope's angles depend on the length"
+            lengths = positions + 1 if prompt is None else torch.full_like(positions, prompt)
             long = self.long_frequencies.to(positions.device)
             frequencies = torch.where((lengths > self.limit)[..., None], long, frequencies)
         angles = positions[..., None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
         return (angles.cos() * self.scaling).to(self.dtype), (angles.sin() * self.scaling).to(self.dtype)
-
-    def lengths(self, positions: torch.Tensor, prompt: int | None) -> torch.Tensor | None:
-        """What `__call__` needs beside positions: a prompt of `prompt` tokens is one pass, else every token is its own."""
-        if self.limit is None:
-            return None
-        return positions + 1 if prompt is None else torch.full_like(positions, prompt)
 
 
 def rotary_of(module: Any, dtype: torch.dtype, device: torch.device) -> Rotary:

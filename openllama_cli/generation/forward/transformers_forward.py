@@ -64,6 +64,7 @@ class TransformersForward:
 
         self._model: Any = model  # Called with an argument of ours, `row_caches`.
         self._device = input_device
+        self.context = int(model.config.max_position_embeddings)
         self._batch_invariant = model.dtype == torch.float32
         self._all_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         self._limit = longrope_limit(model.config.to_dict())
@@ -71,10 +72,6 @@ class TransformersForward:
         self._rotary = None if self._limit is None else _RowRotary(rotary_of(rotary, model.dtype, torch.device("cpu")))
         # transformers builds no mask for a name without a mask function.
         AttentionInterface.register(_ATTENTION, _attend_rows)
-
-    @property
-    def context(self) -> int:
-        return int(self._model.config.max_position_embeddings)
 
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK, long_from=self._limit)
@@ -141,7 +138,7 @@ class TransformersForward:
 class _RowRotary(torch.nn.Module):
     """In place of a `LlamaRotaryEmbedding`: [rows, n] positions → cosines and sines, [rows, n, D].
 
-    prompt: of the next pass, see `Rotary.lengths`.
+    prompt: of the next pass, see `Rotary`.
     """
 
     def __init__(self, rotary: Rotary) -> None:
@@ -150,8 +147,7 @@ class _RowRotary(torch.nn.Module):
         self.prompt: int | None = None
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        positions = position_ids.to(x.device)
-        return self._rotary(positions, self._rotary.lengths(positions, self.prompt))
+        return self._rotary(position_ids.to(x.device), self.prompt)
 
 
 def _attend_rows(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,8 +154,7 @@ def make_ready(loaded: LoadedModel) -> LoadedModel:
         return loaded
     started = time.perf_counter()
     weights = from_quantized(loaded.quantized)
-    values = {one.name: getattr(loaded, one.name) for one in fields(LoadedModel)}
-    values["load_seconds"] += time.perf_counter() - started
+    values = vars(loaded) | {"load_seconds": loaded.load_seconds + time.perf_counter() - started}
     return ReadyModel(**values, weights=weights)
 
 

@@ -46,27 +46,25 @@ def weight_files(folder: Path) -> list[WeightFiles | ModelError]:
     found: list[WeightFiles | ModelError] = []
     for format_, name in WEIGHT_FILES.items():
         try:
-            weights = _of_format(folder, format_, name)
+            found += _of_format(folder, format_, name)
         except ModelError as error:
             found.append(error)
-        else:
-            found += [weights] if weights is not None else []
     return found
 
 
-def _of_format(folder: Path, format_: Format, name: str) -> WeightFiles | None:
+def _of_format(folder: Path, format_: Format, name: str) -> list[WeightFiles]:
     single, index = folder / name, folder / f"{name}.index.json"
     if is_there(single):
-        return WeightFiles(format_, (single,))
+        return [WeightFiles(format_, (single,))]
     if is_there(index):
-        return _indexed(index, format_)
+        return [_indexed(index, format_)]
     stem, _, suffix = name.rpartition(".")
     shards = sorted(file.name for file in folder.glob(f"{stem}-*-of-*.{suffix}"))
     if shards:
         raise ModelError(
             f"{folder} has shards such as {brief(shards[0])} but no {index.name}", f"copy {index.name} into the folder"
         )
-    return None
+    return []
 
 
 def _indexed(index: Path, format_: Format) -> WeightFiles:

@@ -50,29 +50,22 @@ _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_p
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(StoredWeights):
     """A model folder whose headers are valid, and all that was read of them: nobody needs to parse its files again.
 
-    files: the weight files, in order. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
-    config.json, None for Meta's format. tensors: the weights under their Hugging Face names (for Meta's format as they are
-    once joined), without leftovers, in the order of the files; layout: where each of them lies. dtype: the one most bytes are
-    stored in. tokenizer_files: paths, the vocabulary first. bytes: of the weight files on disk. plain: whether transformers
-    finds the same weights in the folder by itself. storages: of PyTorch files, for `torch_files.check_storages`.
+    config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of config.json, None for Meta's format.
+    tensors: without leftovers. dtype: the one most bytes are stored in. tokenizer_files: paths, the vocabulary first. bytes: of
+    the weight files on disk.
     """
 
     path: Path
     format: Format
-    files: tuple[Path, ...]
     config: dict[str, Any]
     config_json: dict[str, Any] | None
     shape: LlamaShape
-    tensors: dict[str, TensorInfo]
-    layout: dict[str, StoredTensor]
     dtype: str
     tokenizer_files: tuple[Path, ...]
     bytes: int
-    plain: bool
-    storages: dict[Path, tuple[StoredBytes, ...]]
 
     @property
     def tensor_bytes(self) -> int:
@@ -226,19 +219,15 @@ def _checked(
     vocabulary = locate(folder)
     beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
     return Checkpoint(
+        **{**vars(weights), "tensors": stored},
         path=folder,
         format=format_,
-        files=files,
         config=config,
         config_json=config_json,
         shape=shape,
-        tensors=stored,
-        layout=weights.layout,
         dtype=sizes.most_common(1)[0][0],
         tokenizer_files=(vocabulary, *(file for file in beside if file.is_file() and file != vocabulary)),
         bytes=sum(file.stat().st_size for file in files),
-        plain=weights.plain,
-        storages=weights.storages,
     )
 
 

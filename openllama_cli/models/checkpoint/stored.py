@@ -64,9 +64,10 @@ class StoredBytes:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What the headers of a folder's weight files say, by Hugging Face name; tensors: as they are once slices are joined.
+    """What the headers of a folder's weight files, in order, say by Hugging Face name.
 
-    storages: of PyTorch files. plain: whether transformers finds the same files and names in the folder by itself.
+    tensors: in the order of the files, as they are once slices are joined; layout: where each of them lies. storages: of
+    PyTorch files, for `torch_files.check_storages`. plain: whether transformers finds the same weights in the folder by itself.
     """
 
     files: tuple[Path, ...]

@@ -16,10 +16,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from openllama_cli.errors import HubError, first_line
@@ -166,8 +165,8 @@ def _receive(file: RemoteFile, partial: Path, have: int, progress: Progress, dea
                 # The server ignores Range and sends the file from its start.
                 progress.advance(-have)
                 have = 0
-            with _Pace(response) as pace:
-                _write(file, partial, have, pace.chunks(), progress, deadline)
+            with contextlib.closing(_paced(response)) as chunks:
+                _write(file, partial, have, chunks, progress, deadline)
     except HfHubHTTPError as problem:
         status = problem.response.status_code
         if status == 416:  # The server's file has another length than the Hub says.
@@ -185,47 +184,37 @@ def _begin_again(partial: Path, have: int, progress: Progress) -> _InterruptionE
     return _InterruptionError(f"the server did not continue at byte {have}")
 
 
-class _Pace:
-    """Watches how fast a body comes, from a thread: reading may wait for a long time for bytes that are none of the file's."""
+def _paced(response: Any) -> Generator[bytes, None, None]:
+    """The body. Raises _InterruptionError when it came too slowly, and what `client.body` raises.
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._ended = threading.Event()
-        self._slow = False
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="olc-hub-pace")
+    How fast it comes is watched from a thread: reading may wait for a long time for bytes that are none of the file's.
+    """
+    ended, slow = threading.Event(), threading.Event()
 
-    def __enter__(self) -> "_Pace":
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body. Raises _InterruptionError when it came too slowly, and what `client.body` raises."""
-        try:
-            yield from body(self._response)
-        except Exception as problem:
-            if not self._slow:
-                raise
-            raise self._interruption() from problem
-        if self._slow:
-            raise self._interruption()
-
-    def _interruption(self) -> _InterruptionError:
-        return _InterruptionError(f"less than {size(SLOWEST)}/s for {SLOW_SECONDS:.0f} s")
-
-    def _watch(self) -> None:
+    def watch() -> None:
         before = 0
-        while not self._ended.wait(SLOW_SECONDS):
-            now = self._response.num_bytes_downloaded
+        while not ended.wait(SLOW_SECONDS):
+            now = response.num_bytes_downloaded
             if now - before < SLOWEST * SLOW_SECONDS:
-                self._slow = True
+                slow.set()
                 with contextlib.suppress(Exception):  # It may have ended meanwhile; then its timeout ends the wait.
-                    stream = self._response.extensions["network_stream"]
+                    stream = response.extensions["network_stream"]
                     socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
                 return
             before = now
+
+    threading.Thread(target=watch, daemon=True, name="olc-hub-pace").start()
+    interruption = _InterruptionError(f"less than {size(SLOWEST)}/s for {SLOW_SECONDS:.0f} s")
+    try:
+        yield from body(response)
+    except Exception as problem:
+        if not slow.is_set():
+            raise
+        raise interruption from problem
+    finally:
+        ended.set()
+    if slow.is_set():
+        raise interruption
 
 
 def _continues(response: Any, have: int, size: int) -> bool:

@@ -4,10 +4,8 @@ Two are read when huggingface_hub is imported, which transformers does too; the 
 library accepts is its own matter: `culprit` takes one variable away at a time and sees whether the client can be made then.
 """
 
-import contextlib
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,9 +82,12 @@ def culprit(http: Any) -> str | None:
     if _can_connect(http):
         return None
     for name in _set(*_PROXIES, *_CERTIFICATES):
-        with _without(name):
+        value = os.environ.pop(name)
+        try:
             if _can_connect(http):
                 return name
+        finally:
+            os.environ[name] = value
     return None
 
 
@@ -156,15 +157,6 @@ def _can_connect(http: Any) -> bool:
 def _set(*names: str) -> list[str]:
     """The names of variables that are set, in lower case too, as the libraries read them."""
     return [spelled for name in names for spelled in (name, name.lower()) if os.environ.get(spelled)]
-
-
-@contextlib.contextmanager
-def _without(name: str) -> Iterator[None]:
-    value = os.environ.pop(name)
-    try:
-        yield
-    finally:
-        os.environ[name] = value
 
 
 def _without_password(address: str) -> str:

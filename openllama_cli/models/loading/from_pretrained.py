@@ -1,7 +1,6 @@
 """transformers' side of loading: calling `from_pretrained`, checking what it says of the weights, and where it put them."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
@@ -9,7 +8,9 @@ from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
 from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.system.importing import importing
 from openllama_cli.system.progress import Progress
+from openllama_cli.system.replaced import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,8 @@ def from_pretrained(
     cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
     holds the weights in place of the checkpoint's files.
     """
-    from transformers import GenerationConfig, LlamaForCausalLM
+    with importing():
+        from transformers import GenerationConfig, LlamaForCausalLM
 
     from openllama_cli.system.quiet import quiet_transformers
 
@@ -75,23 +77,14 @@ def from_pretrained(
     return model.requires_grad_(False)
 
 
-@contextlib.contextmanager
-def _without_adapters() -> Iterator[None]:
+def _without_adapters() -> AbstractContextManager[None]:
     """Keep transformers from applying an adapter that lies in the model's folder, as it does where peft can be imported.
 
     olc's own passes would read the weights beneath it: an answer would depend on what else is installed.
     """
     import transformers.modeling_utils as module
 
-    name = "maybe_load_adapters"
-    before: Any = getattr(module, name, None)
-    if before is not None:
-        setattr(module, name, lambda folder, *_, **options: (None, folder, options))
-    try:
-        yield
-    finally:
-        if before is not None:
-            setattr(module, name, before)
+    return replaced(module, maybe_load_adapters=lambda folder, *_, **options: (None, folder, options))
 
 
 def input_device(model: "LlamaForCausalLM") -> "torch.device":

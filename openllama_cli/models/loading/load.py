@@ -15,15 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
+from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.loading.from_pretrained import describe_devices, from_pretrained, input_device
 from openllama_cli.models.loading.startup import prepare_environment, read_ahead
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.quantize.copies import weight_files
 from openllama_cli.models.quantize.weights import QuantizedModel
-from openllama_cli.models.spec import ModelFolder, ModelSpec
-from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.open import open_tokenizer
+from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.device import choose_dtype, free_bytes, main_device
 from openllama_cli.system.progress import NullProgress, Progress, shown
 
@@ -41,7 +40,7 @@ MaxMemory = Mapping[int | str, int | str]
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(OpenedModel):
     """A model that is ready: what `load` hands to generation.
 
     model: in eval mode, without gradients; None where the weights are quantized. Its generation_config holds the special ids
@@ -52,9 +51,6 @@ class LoadedModel:
     """
 
     model: "LlamaForCausalLM | None"
-    tokenizer: Tokenizer
-    folder: ModelFolder
-    checkpoint: Checkpoint
     input_device: "torch.device"
     dtype: "torch.dtype"
     device: str
@@ -69,28 +65,23 @@ class LoadedModel:
 
 
 def load(
-    folder: ModelFolder,
+    opened: OpenedModel,
     spec: ModelSpec,
     *,
-    checkpoint: Checkpoint | None = None,
-    tokenizer: Tokenizer | None = None,
     one_row: bool = False,
     lean: bool = True,
     progress: Progress | None = None,
     max_memory: MaxMemory | None = None,
-    offload_folder: Path | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> LoadedModel:
-    """Load a model folder in any format that `checkpoint.inspect` knows.
+    """Load the weights of a model in any format that `checkpoint.inspect` knows.
 
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
-    checkpoint, tokenizer: of this folder, if the caller has them already. one_row: only one row will run at a time, with
-    olc's own forward pass: large float16 weights are then kept mapped on a CPU, where that is fastest. lean: False for a model
-    that Transformers will run. progress: counts
-    the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
-    accelerate takes it; None lets it look. offload_folder: for weights that fit nowhere else and are not in safetensors files;
-    None is a temporary folder that is removed when the process ends. notice: told what people should know.
+    one_row: only one row will run at a time, with olc's own forward pass: large float16 weights are then kept mapped on a CPU,
+    where that is fastest. lean: False for a model that Transformers will run. progress: counts the stored bytes of the weights
+    that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
+    accelerate takes it; None lets it look. notice: told what people should know.
 
     With `spec.quantize` the quantized weights come from their copy in olc's cache, which is made first where there is none.
 
@@ -98,11 +89,10 @@ def load(
     """
     started = time.perf_counter()
     progress = progress or NullProgress()
-    checkpoint = checkpoint or inspect(folder.path)
-    tokenizer = tokenizer or open_tokenizer(folder.path, config_json=checkpoint.config_json)
+    folder, checkpoint, tokenizer = opened.folder, opened.checkpoint, opened.tokenizer
     check_vocabulary(tokenizer, checkpoint)
     prepare_environment()
-    loaded = partial(LoadedModel, tokenizer=tokenizer, folder=folder, checkpoint=checkpoint)
+    loaded = partial(LoadedModel, folder, checkpoint, tokenizer)
     if spec.quantize is not None:
         from openllama_cli.models.quantize.load import load_quantized
 
@@ -127,7 +117,7 @@ def load(
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
-        with _offload_folder(offload_folder) as offload, explained(checkpoint, device, dtype):
+        with _offload_folder() as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
                 tokenizer,
@@ -176,11 +166,8 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
 
 
 @contextlib.contextmanager
-def _offload_folder(given: Path | None) -> Iterator[Path]:
-    """The folder for offloaded weights. A temporary one is removed after the block if it is empty, else at exit."""
-    if given is not None:
-        yield given
-        return
+def _offload_folder() -> Iterator[Path]:
+    """For weights that fit nowhere else and are in no safetensors file; removed after the block if empty, else at exit."""
     folder = tempfile.TemporaryDirectory(prefix="olc-offload-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     with contextlib.ExitStack() as unless_used:

@@ -3,7 +3,7 @@
 Clean lines of words come out alike nearly everywhere; what differs is spaces, normalization, special tokens and bytes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -45,8 +45,6 @@ FIXED_TEXTS: Mapping[str, str] = {
     "a null character": "a\0b",
 }
 
-Encode = Callable[[str], Sequence[int]]
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -65,11 +63,6 @@ class Comparison:
     def first_difference(self) -> int | None:
         """The index of the first id that differs, which may be the end of the shorter list; None if they are the same."""
         return next((index for index, (a, b) in enumerate(zip_longest(self.ours, self.theirs)) if a != b), None)
-
-
-def compare(ours: Encode, theirs: Encode, texts: Mapping[str, str]) -> list[Comparison]:
-    """Encode each of the named texts with both."""
-    return [Comparison(name, text, tuple(ours(text)), tuple(theirs(text))) for name, text in texts.items()]
 
 
 def load_auto_tokenizer(path: Path) -> "PreTrainedTokenizerBase":

@@ -21,30 +21,25 @@ _MODEL_TYPE_FIELD = 3
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
-def configured_ids(folder: Path, key: str, config_json: Mapping[str, Any] | None = None) -> frozenset[int]:
-    """The token ids that generation_config.json and config.json give for `key` ("eos_token_id"): a number, a list or null.
+def eos_ids(folder: Path, config_json: Mapping[str, Any] | None, own: int | None) -> frozenset[int]:
+    """The ids that end a sequence: the tokenizer's own, if it has one, and those of generation_config.json and config.json.
 
-    config_json: what the latter holds, if it was read already.
+    config_json: what the latter holds, if it was read already. Raises ModelError where one is not a number, a list or null.
     """
-    found: set[int] = set()
+    found: set[int] = set() if own is None else {own}
     for name in ("generation_config.json", "config.json"):
         known = config_json if name == "config.json" else None
-        value = (read_object(folder / name) if known is None else known).get(key)
+        value = (read_object(folder / name) if known is None else known).get("eos_token_id")
         for token in value if isinstance(value, list) else [value]:
             if token is None:
                 continue
             if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < 1 << 31:
                 raise ModelError(
-                    f"{folder / name}: {key} is {short(value)}, not a token id",
+                    f"{folder / name}: eos_token_id is {short(value)}, not a token id",
                     "make it a number such as 2, a list, or null",
                 )
             found.add(token)
     return frozenset(found)
-
-
-def eos_ids(folder: Path, config_json: Mapping[str, Any] | None, own: int | None) -> frozenset[int]:
-    """The ids that end a sequence: the tokenizer's own, if it has one, and those of the configuration."""
-    return configured_ids(folder, "eos_token_id", config_json) | (frozenset() if own is None else {own})
 
 
 def embedding_rows(folder: Path, config_json: Mapping[str, Any] | None = None) -> int:

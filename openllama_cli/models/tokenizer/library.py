@@ -37,13 +37,13 @@ class _Silence:
         self._inside = 0
         self._saved: int | None = None
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
                 self._saved = _redirected()
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0 and self._saved is not None:
@@ -71,14 +71,9 @@ def _redirected() -> int | None:
 _SILENCE = _Silence()
 
 
-@contextlib.contextmanager
-def without_panic_messages() -> Iterator[None]:
+def without_panic_messages() -> _Silence:
     """Nothing that is written to file descriptor 2 inside is seen: a panic's message cannot be silenced in another way."""
-    _SILENCE.enter()
-    try:
-        yield
-    finally:
-        _SILENCE.leave()
+    return _SILENCE
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:

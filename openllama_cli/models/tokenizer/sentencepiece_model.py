@@ -58,7 +58,8 @@ class SentencePieceTokenizer(Tokenizer):
         self._names = {token: text for token, text in settings.names.items() if token >= self._size}
         self._names |= {one.id: one.content for one in settings.added if one.id >= self._size}
         self._legacy = settings.legacy if settings.legacy is not None else settings.tokenizer_class is None
-        self.bos_id = _known(self._processor.bos_id()) if _adds_bos(folder, settings) else None
+        self._bos = _known(self._processor.bos_id())
+        self.bos_id = self._bos if _adds_bos(folder, settings) else None
         self.unk_id = _known(self._processor.unk_id())
         self.eos_ids = tokenizer_files.eos_ids(folder, config_json, _known(self._processor.eos_id()))
         if settings.add_eos:
@@ -139,10 +140,6 @@ class SentencePieceTokenizer(Tokenizer):
         from openllama_cli.models.tokenizer.added_tokens import AddedTokens
 
         return AddedTokens(list(self._added.values()), self._folder)
-
-    @cached_property
-    def _bos(self) -> int | None:
-        return _known(self._processor.bos_id())
 
     @cached_property
     def _after_added(self) -> Any:

@@ -1,14 +1,13 @@
 """Several processes, started by the real torchrun on loopback, that hold one model together. gloo on the CPU.
 
-One test starts everything afresh, as people do; the others fork, see `tests.support.forked_torchrun`.
+One test starts the ranks afresh, as torchrun does; those of the others are forks, and so is torchrun: see
+`tests.support.forked_torchrun`.
 """
 
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,19 +28,16 @@ ROWS = 120
 _HELD = """
 import json, os, sys
 from pathlib import Path
-from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.spec import ModelFolder
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.distributed.load import load_shard
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.tokenizer.open import open_tokenizer
 
 path = Path(sys.argv[1])
 group = Group(rank_info())
 group.join("cpu")
-folder = ModelFolder(path, "model")
-model = load_shard(OpenedModel(folder, inspect(path), open_tokenizer(path)), "float32", group).model
+model = load_shard(OpenedModel.of(ModelFolder(path, "model")), "float32", group).model
 parts = {name: (part.to_local() if hasattr(part, "to_local") else part) for name, part in model.named_parameters()}
 held = {"elements": 0, "norms": 0, "whole": sum(part.numel() for part in model.parameters())}
 for name, part in parts.items():
@@ -115,15 +111,13 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
 def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
     model = str(write_meta_llama(tmp_path / "model", shards=2))
     single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)
-    shared = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *torchrun("complete", "-", "-m", model, *GREEDY)],
-        input=b"the quick brown fox",
-        capture_output=True,
-        timeout=120,
-    )
-    messages = shared.stderr.decode()
-    assert shared.returncode == single.code == 0, messages
-    assert shared.stdout == single.out
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"the quick brown fox")
+    with prompt.open("rb") as stdin:
+        shared = launch(*torchrun("complete", "-", "-m", model, *GREEDY), stdin=stdin, fresh=True)
+    assert shared.wait() == single.code == 0, shared.err.decode()
+    messages = shared.err.decode()
+    assert shared.out == single.out
     assert messages.count("olc: model split over 2 processes: Gloo, on the CPU, 1 thread each") == 1
 
 

@@ -12,6 +12,7 @@ from openllama_cli.devices.planning.placement import KnownModel, look_up
 from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.find import demo_folder
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.machines import GB, cpu_with, facts, gpu, measurement, mps
 
@@ -46,7 +47,7 @@ def test_weights_and_cache_of_the_published_models(
 
 def test_the_cache_of_the_demo_has_the_size_that_generating_takes() -> None:
     folder = ModelFolder(demo_folder(), "demo", "demo")
-    model = load(folder, ModelSpec(dtype="float32", device="cpu")).model
+    model = load(OpenedModel.of(folder), ModelSpec(dtype="float32", device="cpu")).model
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         model(torch.arange(3, 20)[None], None, None, cache)  # by its place: its name depends on transformers' version

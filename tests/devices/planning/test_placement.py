@@ -13,6 +13,7 @@ from openllama_cli.devices.planning.placement import auto_device_map, loading_bu
 from openllama_cli.models.catalogue import CATALOGUE
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.quantize.rounding import Int4Layout, NativeLayout, TorchLayout
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName
@@ -53,8 +54,8 @@ def test_a_model_loaded_under_a_tight_limit_lies_where_the_plan_says(
     limit = int(share * whole)
 
     planned = parts(planned_model, auto_device_map(planned_model, {"cpu": limit}))
-    found = ModelFolder(folder, folder.name)
-    model = load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}, offload_folder=tmp_path).model
+    found = OpenedModel.of(ModelFolder(folder, folder.name))
+    model = load(found, ModelSpec(dtype=dtype), max_memory={"cpu": limit}).model
     real = real_parts(model)
     if any(where == "disk" for where, _ in real.values()):
         assert auto_device_map(planned_model, {"cpu": limit}) == model.hf_device_map

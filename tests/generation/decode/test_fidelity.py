@@ -23,6 +23,7 @@ from openllama_cli.generation.forward.transformers_forward import TransformersFo
 from openllama_cli.generation.session import choose_forward, make_engine
 from openllama_cli.generation.text.stream import stream
 from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.models.fakes import token_rows
 from tests.support.models.tiny_models import VOCAB, tokenizer_model_bytes
@@ -159,7 +160,7 @@ def exact(model: Any, prompt: list[int], new: list[int]) -> torch.Tensor:
 
 
 def opened(folder: Path, **spec: Any) -> LoadedModel:
-    return load(ModelFolder(folder, "model"), ModelSpec(dtype="float32", device="cpu", **spec))
+    return load(OpenedModel.of(ModelFolder(folder, "model")), ModelSpec(dtype="float32", device="cpu", **spec))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -25,6 +25,7 @@ from openllama_cli.generation.forward.quantized_linear import (
 )
 from openllama_cli.generation.session import choose_forward
 from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.quantize import load as quantize_load
 from openllama_cli.models.quantize.rounding import NativeLayout, TorchLayout, fit_groups, int4_groups, int8_rows
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -134,7 +135,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_folder(path: Path, **options: Any) -> LoadedModel:
-    return load(ModelFolder(path, "tiny"), ModelSpec(device="cpu", **options))
+    return load(OpenedModel.of(ModelFolder(path, "tiny")), ModelSpec(device="cpu", **options))
 
 
 @pytest.fixture(params=[pytest.param(True, marks=needs_kernels), False], ids=["kernels", "torch"])

@@ -9,6 +9,7 @@ import torch
 from openllama_cli.models.checkpoint.tensors import cast
 from openllama_cli.models.loading import load as load_module
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.native import library
 from tests.support.models.tiny_models import change_config, tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
@@ -31,7 +32,7 @@ def test_float16_is_converted_as_in_torch() -> None:
 def test_a_float16_checkpoint_is_loaded_in_bfloat16(tmp_path: Path, kind: str) -> None:
     folder, options = tmp_path / "tiny", {"dtype": "float16"}
     write_meta_llama(folder, **options) if kind == "meta" else write_tiny_llama(folder, safe=kind == "safetensors", **options)
-    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu", dtype="bfloat16"))
+    loaded = load(OpenedModel.of(ModelFolder(folder, "tiny")), ModelSpec(device="cpu", dtype="bfloat16"))
     assert loaded.model is not None
     assert loaded.dtype == torch.bfloat16
     found = loaded.model.state_dict()
@@ -54,7 +55,7 @@ def test_float16_stays_mapped_where_converting_does_not_pay_or_has_no_room(
     monkeypatch.setattr(load_module, "free_bytes", lambda device: free)
     monkeypatch.setattr(load_module, "WORTH_MAPPING", 0)
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx512_bf16"})
-    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu"), one_row=True)
+    loaded = load(OpenedModel.of(ModelFolder(folder, "tiny")), ModelSpec(device="cpu"), one_row=True)
     assert loaded.dtype == (torch.float16 if kept else torch.bfloat16)
 
 
@@ -66,7 +67,7 @@ def test_without_bfloat16_in_the_processor_it_is_the_type_of_what_olcs_kernels_r
     change_config(folder, hidden_act=act)
     monkeypatch.setattr(library, "usable", lambda: True)
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx2"})
-    loaded = load(ModelFolder(folder, "tiny"), ModelSpec(device="cpu"), lean=lean)
+    loaded = load(OpenedModel.of(ModelFolder(folder, "tiny")), ModelSpec(device="cpu"), lean=lean)
     assert loaded.dtype == (torch.bfloat16 if narrow else torch.float32)
 
 
@@ -87,7 +88,7 @@ def test_what_has_room_is_converted_and_placed_at_once_and_all_else_is_left_to_a
 
     monkeypatch.setattr(load_module, "from_pretrained", spy)
     spec = ModelSpec(device=device, dtype="float32")
-    load(ModelFolder(folder, "tiny"), spec)
+    load(OpenedModel.of(ModelFolder(folder, "tiny")), spec)
     assert told["cast_first"] is converted
     # Memory that the converted weights fill already would be counted once more.
     assert told["device_map"] == ("auto" if device == "auto" and not converted else {"": torch.device("cpu")})

@@ -15,6 +15,7 @@ from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.checkpoint.convert import convert, plan_shards
 from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.conftest import Result
 from tests.support.forked import Forked
@@ -62,7 +63,7 @@ def test_the_folder_loads_in_transformers_alone_and_answers_the_same(tmp_path: P
     source = write_source(kind, tmp_path / "src", **SHAPE)
     convert(source, tmp_path / "dst")
     ids = torch.tensor([[1, 5, 9, 77]])
-    ours = load(ModelFolder(source, "src"), ModelSpec(dtype="float32")).model(ids).logits
+    ours = load(OpenedModel.of(ModelFolder(source, "src")), ModelSpec(dtype="float32")).model(ids).logits
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "dst", local_files_only=True, output_loading_info=True)
     assert not any(info.values())
     torch.testing.assert_close(model(ids).logits, ours, atol=1e-5, rtol=0)

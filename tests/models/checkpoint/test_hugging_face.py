@@ -13,6 +13,7 @@ from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.models.tiny_models import change_config, load_llama, tiny_config, tiny_state_dict, write_tiny_llama
 
@@ -43,7 +44,7 @@ def test_names_without_or_with_the_prefix_mean_what_transformers_takes_them_for(
     tmp_path: Path, rename: Callable[[str], str], safe: bool
 ) -> None:
     folder = renamed(tmp_path / "model", rename, safe=safe)
-    loaded = load(ModelFolder(folder, "model"), ModelSpec(dtype="float32", device="cpu"))
+    loaded = load(OpenedModel.of(ModelFolder(folder, "model")), ModelSpec(dtype="float32", device="cpu"))
     assert torch.equal(loaded.model(IDS).logits, load_llama(folder)(IDS).logits)
     source = TensorSource(loaded.checkpoint)
     assert all(torch.equal(source.get(name), weight) for name, weight in tiny_state_dict(tiny_config(layers=1)).items())
@@ -95,7 +96,7 @@ def test_an_index_without_metadata_is_read(tmp_path: Path, safe: bool) -> None:
         b"\xef\xbb\xbf" + index.read_bytes(),
     ):
         index.write_bytes(content)
-        loaded = load(ModelFolder(sound, "model"), ModelSpec(dtype="float32", device="cpu"))
+        loaded = load(OpenedModel.of(ModelFolder(sound, "model")), ModelSpec(dtype="float32", device="cpu"))
         assert torch.equal(loaded.model(IDS).logits, expected)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import pickle
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.inspect import check_vocabulary, inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.tokenizer.open import open_tokenizer
+from tests.support.forked import Forked
 from tests.support.models.tiny_models import (
     LLAMA3_ROPE,
     SHAPE,
@@ -262,8 +263,12 @@ def test_pytorch_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> Non
     assert "does not hold a plain dict of tensors" in refusal(folder)
     with pytest.raises(ModelError) as refused:
         inspect(folder)
-    command = refused.value.remedy.partition("entry model: ")[2]
-    subprocess.run(command.replace("python3 -c", f"{sys.executable} -c"), shell=True, check=True)
+    move, _, convert = refused.value.remedy.partition("entry model: ")[2].partition(" && ")
+    subprocess.run(move, shell=True, check=True)
+    python, option, code = shlex.split(convert)
+    assert (python, option) == ("python3", "-c")
+    run = Forked(code=f"{code}\nsys.exit()")
+    assert run.wait() == 0, run.err.decode()
     assert inspect(folder).shape.layers > 0
     assert torch.load(folder / "pytorch_model.bin.whole", weights_only=True)["epoch"] == 3
     torch.save(state, file, _use_new_zipfile_serialization=False)

@@ -12,6 +12,7 @@ from openllama_cli.models.checkpoint import tensors
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from tests.support.models.tiny_models import tiny_config, tiny_state_dict, write_meta_llama, write_tiny_llama
 
@@ -19,7 +20,7 @@ IDS = torch.tensor([[1, 5, 9, 77, 200, 5, 5, 399, 31]])
 
 
 def load_float32(path: Path) -> LoadedModel:
-    return load(ModelFolder(path, path.name), ModelSpec(dtype="float32", device="cpu"))
+    return load(OpenedModel.of(ModelFolder(path, path.name)), ModelSpec(dtype="float32", device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 from openllama_cli.system.device import DtypeName
 from tests.support.forked import Forked
@@ -42,7 +43,7 @@ KINDS = [kind for kind in WRITERS if kind != "meta"]
 
 
 def load_folder(path: Path, *, dtype: DtypeName = "float32", device: str = "auto", **options: Any) -> LoadedModel:
-    return load(ModelFolder(path, path.name), ModelSpec(dtype=dtype, device=device), **options)
+    return load(OpenedModel.of(ModelFolder(path, path.name)), ModelSpec(dtype=dtype, device=device), **options)
 
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
@@ -88,14 +89,14 @@ def test_every_format_loads_to_the_same_model(tmp_path: Path, kind: str, device:
 def test_layers_offloaded_to_cpu_and_disk_compute_the_same(
     tmp_path: Path, kind: str, memory: int, where: str, expected: torch.Tensor
 ) -> None:
-    loaded = load_folder(WRITERS[kind](tmp_path / "model"), max_memory={"cpu": memory}, offload_folder=tmp_path / "offload")
+    loaded = load_folder(WRITERS[kind](tmp_path / "model"), max_memory={"cpu": memory})
     assert (loaded.device, loaded.input_device) == (where, torch.device("cpu"))
     torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="places layers on the disk alone")
 def test_ids_go_to_the_cpu_also_when_the_embedding_itself_is_on_disk(tmp_path: Path) -> None:
-    loaded = load_folder(write_tiny_llama(tmp_path), max_memory={"cpu": 1}, offload_folder=tmp_path)
+    loaded = load_folder(write_tiny_llama(tmp_path), max_memory={"cpu": 1})
     assert loaded.model.hf_device_map == {"": "disk"}
     assert loaded.model.device == torch.device("meta")
     assert loaded.input_device == torch.device("cpu")
@@ -105,7 +106,7 @@ def test_ids_go_to_the_cpu_also_when_the_embedding_itself_is_on_disk(tmp_path: P
 def test_layers_spread_over_gpu_cpu_and_disk_compute_the_same(tmp_path: Path, expected: torch.Tensor) -> None:
     folder = write_tiny_llama(tmp_path)
     for memory in ({0: 10**9}, {0: 70_000, "cpu": 10**9}, {0: 70_000, "cpu": 60_000}, {0: 1, "cpu": 10**9}):
-        loaded = load_folder(folder, max_memory=memory, offload_folder=tmp_path / "offload")
+        loaded = load_folder(folder, max_memory=memory)
         torch.testing.assert_close(logits(loaded), expected, atol=1e-4, rtol=0)
 
 
@@ -114,11 +115,12 @@ def test_loading_is_silent_and_leaves_no_temporary_files(tmp_path: Path) -> None
     code = """
 import pathlib, sys, tempfile
 from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
 tempfile.tempdir = sys.argv[1]
 for path in map(pathlib.Path, sys.argv[2:]):
     for memory in (None, {"cpu": 40_000}):
-        loaded = load(ModelFolder(path, "m"), ModelSpec(dtype="bfloat16"), max_memory=memory)
+        loaded = load(OpenedModel.of(ModelFolder(path, "m")), ModelSpec(dtype="bfloat16"), max_memory=memory)
         print("disk" in loaded.device, len(list(pathlib.Path(sys.argv[1]).iterdir())))
 from transformers.utils import logging
 logging.get_logger("transformers.test").warning("as before")
@@ -196,18 +198,15 @@ def test_a_tokenizer_of_another_model_is_refused_before_loading(tmp_path: Path) 
         load_folder(write_tiny_llama(tmp_path, vocab=VOCAB - 1))
 
 
-def test_weights_missing_for_transformers_are_an_error_even_if_headers_looked_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second line of defence: with the check of names and shapes taken away, transformers' own report still fails."""
+def test_weights_missing_for_transformers_are_an_error_even_if_headers_looked_right(tmp_path: Path) -> None:
+    """The second line of defence: past the check of names and shapes, transformers' own report still fails."""
     folder = write_tiny_llama(tmp_path)
     state = load_file(folder / "model.safetensors")
-    good = inspect(folder)
+    opened = OpenedModel.of(ModelFolder(folder, "model"))
     del state["model.layers.1.mlp.up_proj.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    monkeypatch.setattr("openllama_cli.models.loading.load.inspect", lambda _path: good)
     with pytest.raises(ModelError, match=r"1 missing keys, such as model\.layers\.1\.mlp\.up_proj\.weight"):
-        load_folder(folder)
+        load(opened, ModelSpec(dtype="float32"))
 
 
 @pytest.mark.parametrize("safe", [True, False])

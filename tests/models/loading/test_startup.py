@@ -19,14 +19,14 @@ def test_spinning_is_bounded_unless_the_user_chose(monkeypatch: pytest.MonkeyPat
     assert env == (expected if chosen is None else {chosen: "as I like", "THP_MEM_ALLOC_ENABLE": "0"})
 
 
-def test_spinning_is_bounded_before_torch_is_imported(tiny_model: Path, tmp_path: Path) -> None:
+def test_torch_is_imported_with_bounded_spinning_and_no_search_for_garbage(tiny_model: Path, tmp_path: Path) -> None:
     """By each command, in one fresh process: none of them gets beyond the import."""
     code = """
-import builtins, os, sys
+import builtins, gc, os, sys
 real = builtins.__import__
 def spy(name, *rest, **more):
     if name == "torch":
-        sys.exit(os.environ.get("GOMP_SPINCOUNT"))
+        sys.exit((os.environ.get("GOMP_SPINCOUNT"), gc.isenabled()))
     return real(name, *rest, **more)
 builtins.__import__ = spy
 from openllama_cli.cli import main
@@ -35,7 +35,7 @@ for command in (["complete", "x"], ["generate", "x"], ["batch", "in.txt", "-o", 
     try:
         main([*command, "-n", "1", "-m", sys.argv[1]])
     except SystemExit as end:
-        print(end.code)
+        print(*end.code, gc.isenabled())
 """
     (tmp_path / "in.txt").write_text("x\n")
     command = [sys.executable, "-c", code, str(tiny_model)]
@@ -43,7 +43,7 @@ for command in (["complete", "x"], ["generate", "x"], ["batch", "in.txt", "-o", 
     run = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
     )
-    assert (run.stdout, run.stderr) == ("2000\n" * 3, "")
+    assert (run.stdout, run.stderr) == ("2000 False True\n" * 3, "")
 
 
 def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from openllama_cli.errors import ModelError, OlcError
 from openllama_cli.models.loading.load import LoadedModel, load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.quantize import copies as quantize_cache
 from openllama_cli.models.quantize.copies import ABOUT, WEIGHTS, copy_folder, list_copies, remove_copies, weight_files
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -30,8 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def opened(path: Path, method: Any = "int8", seen: Recorder | None = None) -> LoadedModel:
     seen = seen or Recorder()
-    folder = ModelFolder(path, "tiny")
-    return load(folder, ModelSpec(device="cpu", quantize=method), progress=seen, notice=seen.notices.append)
+    opened = OpenedModel.of(ModelFolder(path, "tiny"))
+    return load(opened, ModelSpec(device="cpu", quantize=method), progress=seen, notice=seen.notices.append)
 
 
 def logits(loaded: LoadedModel) -> list[float]:
@@ -240,14 +241,11 @@ def test_models_of_another_arithmetic_are_refused(tmp_model: Path, cache: Path) 
 
 
 def test_weights_that_changed_since_they_were_inspected_are_an_error(tmp_model: Path, cache: Path) -> None:
-    from openllama_cli.models.checkpoint.inspect import inspect
-
-    checkpoint = inspect(tmp_model)
+    opened = OpenedModel.of(ModelFolder(tmp_model, "tiny"))
     weights = tmp_model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    folder = ModelFolder(tmp_model, "tiny")
     with pytest.raises(OlcError):
-        load(folder, ModelSpec(device="cpu", quantize="int8"), checkpoint=checkpoint)
+        load(opened, ModelSpec(device="cpu", quantize="int8"))
     assert list(cache.iterdir()) == []
 
 

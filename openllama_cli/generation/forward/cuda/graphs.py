@@ -12,7 +12,7 @@ Shapes: S = slots, H, K = query and key/value heads, D = head size, D' = padded,
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import embedding
@@ -23,8 +23,7 @@ from openllama_cli.generation.forward.cuda.attention import slot_attention
 from openllama_cli.generation.forward.cuda.kernels import step_kernels
 from openllama_cli.generation.forward.cuda.slots import POSITIONS, SlotCache, SlotPool, round_up, slot_count
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
-from openllama_cli.generation.forward.linear import DenseLinear, Fused
-from openllama_cli.generation.forward.weights import LayerWeights, LlamaWeights, from_transformers
+from openllama_cli.generation.forward.weights import LlamaWeights, from_transformers
 from openllama_cli.models.checkpoint.rope import longrope_limit
 
 if TYPE_CHECKING:
@@ -151,27 +150,17 @@ class _Step:
         cosine, sine = embedding(known, self._cosine), embedding(known, self._sine)  # [S, D]
         attend = self.attention.prepare(positions, length, pool.positions)
         hidden = embedding(ids, weights.embedding)  # [S, hidden]
-        for number, layer in enumerate(weights.layers):
-            memory = pool.memory[number][: len(ids)]
-            query_key_value, gate_up, output, down = _dense(layer)
-            qkv = query_key_value.concatenated(kernels.rms_norm(hidden, layer.attention_norm))
+        layers: Sequence[Any] = weights.layers  # With `Fused` and `DenseLinear`, as `from_transformers` makes them to be fused.
+        for layer, slots in zip(layers, pool.memory, strict=True):
+            memory = slots[: len(ids)]
+            qkv = layer.query_key_value.concatenated(kernels.rms_norm(hidden, layer.attention_norm))
             qkv = qkv.unflatten(-1, (-1, weights.head_size))  # [S, H + 2 K, D]
             query = kernels.apply_rotary(qkv, cosine, sine, positions, memory)  # [S, H, D']
             attended = attend(query, memory)[..., : weights.head_size].flatten(1)  # [S, H · D]
-            hidden = output.add_to(hidden, attended)
-            activated = kernels.silu_mul(gate_up.concatenated(kernels.rms_norm(hidden, layer.mlp_norm)))
-            hidden = down.add_to(hidden, activated)
+            hidden = layer.output.add_to(hidden, attended)
+            activated = kernels.silu_mul(layer.gate_up.concatenated(kernels.rms_norm(hidden, layer.mlp_norm)))
+            hidden = layer.down.add_to(hidden, activated)
         return weights.head(kernels.rms_norm(hidden, weights.norm)).float()
-
-
-def _dense(layer: LayerWeights) -> tuple[Fused, Fused, DenseLinear, DenseLinear]:
-    """A layer's linear layers, of the kinds that `from_transformers` makes when it fuses them."""
-    query_key_value, gate_up, output, down = layer.query_key_value, layer.gate_up, layer.output, layer.down
-    assert isinstance(query_key_value, Fused)
-    assert isinstance(gate_up, Fused)
-    assert isinstance(output, DenseLinear)
-    assert isinstance(down, DenseLinear)
-    return query_key_value, gate_up, output, down
 
 
 def supports_graphs(model: "LlamaForCausalLM") -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from openllama_cli.system.replaced import replaced
+
 _SOURCE = r"""
 typedef unsigned short bits16;  // float16 or bfloat16, without headers that a machine may lack
 
@@ -166,13 +168,7 @@ def step_kernels(dtype: torch.dtype, eps: float, device: torch.device) -> TorchK
 def _compile(source: str, name: str, device: torch.device) -> Callable[..., Any]:
     from torch.utils import cpp_extension
 
-    toolkit: Any = cpp_extension
-    before = toolkit.CUDA_HOME
     # torch fails without a CUDA toolkit's header folder, although no header is needed here.
-    toolkit.CUDA_HOME = before or sys.prefix
-    try:
-        with torch.cuda.device(device):
-            kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)  # type: ignore[attr-defined,unused-ignore]
-    finally:
-        toolkit.CUDA_HOME = before
+    with replaced(cpp_extension, CUDA_HOME=cpp_extension.CUDA_HOME or sys.prefix), torch.cuda.device(device):
+        kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)  # type: ignore[attr-defined,unused-ignore]
     return kernel

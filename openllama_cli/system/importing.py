@@ -1,0 +1,25 @@
+"""Importing torch and transformers without searching for garbage meanwhile."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Python's garbage collector pauses in the block, which imports torch or transformers.
+
+    They make hundreds of thousands of objects, nearly all of which stay: searching them for cycles again and again takes a
+    seventh of their time. Afterwards the collector is as it was, and all objects count as old. Nothing is changed where it
+    is off, or where objects were frozen.
+    """
+    if not gc.isenabled() or gc.get_freeze_count():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.unfreeze()  # Into the oldest generation: else the next collections of young objects would go through all of them.
+        gc.enable()
