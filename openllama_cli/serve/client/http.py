@@ -6,6 +6,10 @@ Python's http.client brings 35 modules (ssl, email), a seventh of what an answer
 import io
 import socket
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # A line of the head, and how many there may be.
 _LONGEST_LINE, _MOST_LINES = 1 << 16, 200
@@ -65,17 +69,18 @@ class _Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
         if self._left == 0 and self._chunked:
             self._next_chunk()
         if self._left == 0:
             return 0
-        data = self._file.read1(len(buffer) if self._left is None else min(len(buffer), self._left))
+        data = self._file.read1(len(view) if self._left is None else min(len(view), self._left))
         if self._left is not None:
             if not data:
                 raise HttpError("the answer ended before it was complete")
             self._left -= len(data)
-        buffer[: len(data)] = data
+        view[: len(data)] = data
         return len(data)
 
     def _next_chunk(self) -> None:
