@@ -49,7 +49,7 @@ def test_rows_are_completed_in_order_and_once(batch: Batch, server: CompletionsS
         ("row-0", " one!", "FR"),
         ("row-1", " two!", "DE"),
     ]
-    assert [request["seed"] for request in server.requests] == [0, 7]
+    assert {request["prompt"]: request["seed"] for request in server.requests} == {"one": 0, "two": 7}
     assert "2 rows, 0 failed" in result.messages
     assert "does not promise the same bytes" in result.messages
     again = batch("in.csv", None, "--temperature", "0.5")
