@@ -5,7 +5,7 @@ clients, every client sends one streamed completion after another: a prompt of s
 most, greedy. Prints a line of JSON each: requests and tokens a second, and the seconds until the first text arrived (median and
 95 %). A URL may be of any server of OpenAI's completions, such as llama_cpp.server with the same weights.
 
---memory N: afterwards N short requests, and the server's memory after 100 and after all of them (olc's own server only).
+--memory N: afterwards N short requests, and the server's memory after 100 of them (`bytes_after_base`) and after all.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 
 _WORDS = ("the", "of", "water", "animal", "city", "river", "number", "green", "old", "music", "letter", "stone", "winter")
 _PROMPT_WORDS, _MAX_TOKENS = 55, 32
-_BASE = 100
 
 
 @dataclass
@@ -39,13 +38,15 @@ class Measured:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def prompt(number: int) -> str:
+def prompt(number: int, words: int = _PROMPT_WORDS) -> str:
     """A text of its own for every request."""
     chance = random.Random(number)
-    return " ".join(chance.choice(_WORDS) for _ in range(_PROMPT_WORDS))
+    return " ".join(chance.choice(_WORDS) for _ in range(words))
 
 
-def load(url: str, clients: int, requests: int, model: str, *, first_number: int = 0) -> dict[str, Any]:
+def load(
+    url: str, clients: int, requests: int, model: str, *, first_number: int = 0, words: int = _PROMPT_WORDS
+) -> dict[str, Any]:
     """Send `requests` requests from `clients` clients, each one after the other."""
     measured = Measured()
     numbers = iter(range(first_number, first_number + requests))
@@ -57,7 +58,7 @@ def load(url: str, clients: int, requests: int, model: str, *, first_number: int
                 number = next(numbers, None)
             if number is None:
                 break
-            _request(connection, url, number, model, measured)
+            _request(connection, prompt(number, words), model, measured)
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -84,8 +85,8 @@ def _connect(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=600)
 
 
-def _request(connection: http.client.HTTPConnection, url: str, number: int, model: str, measured: Measured) -> None:
-    body = {"model": model, "prompt": prompt(number), "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
+def _request(connection: http.client.HTTPConnection, text: str, model: str, measured: Measured) -> None:
+    body = {"model": model, "prompt": text, "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
     started = time.perf_counter()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -95,6 +96,7 @@ def _request(connection: http.client.HTTPConnection, url: str, number: int, mode
             tokens += 1
             if first is None and json.loads(line[6:])["choices"][0].get("text"):
                 first = time.perf_counter() - started
+    answer.read()  # The end, without which no other request can follow.
     with measured.lock:
         measured.failed += answer.status != 200
         measured.tokens += tokens
@@ -102,10 +104,10 @@ def _request(connection: http.client.HTTPConnection, url: str, number: int, mode
             measured.first.append(first)
 
 
-def memory(url: str, requests: int) -> dict[str, Any]:
-    """The server's memory after 100 requests and after all, of a token each, from 8 clients."""
+def memory(url: str, requests: int, *, base: int = 100, words: int = _PROMPT_WORDS) -> dict[str, Any]:
+    """The server's memory after `base` short requests and after all, from 8 clients."""
     sizes = []
-    for start, end in ((0, _BASE), (_BASE, requests)):
+    for start, end in ((0, base), (base, requests)):
         numbers = iter(range(start, end))
         lock = threading.Lock()
 
@@ -116,7 +118,8 @@ def memory(url: str, requests: int) -> dict[str, Any]:
                     number = next(numbers, None)
                 if number is None:
                     break
-                body = {"prompt": prompt(number), "max_tokens": 1 + number % 3, "logprobs": number % 2, "echo": number % 4 == 0}
+                scored = {"logprobs": number % 2, "echo": number % 4 == 0}
+                body = {"prompt": prompt(number, words), "max_tokens": 1 + number % 3, **scored}
                 connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
                 connection.getresponse().read()
             connection.close()
@@ -134,7 +137,7 @@ def memory(url: str, requests: int) -> dict[str, Any]:
         assert found is not None, "only olc's own server tells its memory"
         sizes.append(int(found[1]))
     growth = round(sizes[1] / sizes[0] - 1, 4)
-    return {"requests": requests, "bytes_after_100": sizes[0], "bytes_after_all": sizes[1], "growth": growth}
+    return {"requests": requests, "bytes_after_base": sizes[0], "bytes_after_all": sizes[1], "growth": growth}
 
 
 @contextmanager

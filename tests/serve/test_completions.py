@@ -47,7 +47,7 @@ def bodies(count: int) -> list[dict[str, Any]]:
         if number % 5 == 1:
             prompt = [chance.randrange(3, 400) for _ in range(chance.randint(1, 100))]
             prompt = [prompt, prompt[:7]]
-        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 24)}
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": chance.randint(0, 12)}
         if number % 2:
             body |= {"temperature": 0.9, "top_p": 0.95, "seed": number, "n": chance.randint(1, 2)}
         if number % 3 == 0:
