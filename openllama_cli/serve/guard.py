@@ -78,7 +78,8 @@ class Access:
 
 def _check_type(given: str) -> None:
     if given.partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "the request is not JSON; send it with `Content-Type: application/json`", "unsupported_media_type")
+        message = "the request is not JSON; send it with the header Content-Type: application/json"
+        raise ApiError(415, message, "unsupported_media_type")
 
 
 def local(scope: Scope) -> bool:

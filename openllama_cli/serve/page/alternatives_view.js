@@ -56,7 +56,7 @@ export class AlternativesView {
   close({ focus = false } = {}) {
     if (!this.open) return;
     const had = this.root.contains(document.activeElement);
-    this.root.hidden = true;
+    this.root.hidden = true; // The focus in it is lost.
     if (focus || had) this.anchor?.focus({ preventScroll: true });
     this.closed();
   }

@@ -44,6 +44,10 @@ export class TextView {
       if (event.target.matches(".token:focus-visible")) this.#pick(event.target, point);
     });
     this.root.addEventListener("keydown", (event) => this.#key(event, point, enter));
+    // Whoever tabs on has left the text, unless to its alternatives.
+    const left = ({ relatedTarget: next }) => next && !next.closest("#text, #alternatives") && leave();
+    this.root.addEventListener("focusout", left);
+    list.addEventListener("focusout", left);
   }
 
   /** Shows the nodes of a path; elements of nodes that stay are kept. `forked(node)`: whether other branches begin there. */

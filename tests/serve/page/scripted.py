@@ -113,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             self._send(200, {"status": "ok"})
         elif self.path == "/v1/models":
-            self._send(200, {"object": "list", "data": [{"id": "scripted", "max_model_len": 100}]})
+            facts = {"bos_id": 0, "eos_ids": [1], "precision": "float32", "device": "cpu"}
+            self._send(200, {"object": "list", "data": [{"id": "scripted", "max_model_len": 100, "olc": facts}]})
         elif path.is_file():
             # Kept by the browser from test to test, which saves most of the time that a page takes.
             headers = {"Content-Type": _TYPES[path.suffix], "Content-Security-Policy": POLICY, "Cache-Control": "max-age=600"}

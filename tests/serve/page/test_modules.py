@@ -236,4 +236,10 @@ def test_the_page_on_the_demo_model(browser: Any) -> None:
         page.wait_for_selector("#branches li li")
         page.wait_for_selector("#status:has-text('token')")
         assert page.locator("#text .token").count() > len(ids)
+        # Several branches at once.
+        for name, value in {"temperature-number": "1.5", "branches": "3", "seed": "5", "maxTokens": "8"}.items():
+            page.fill(f"#set-{name}", value)
+        page.click("#fresh")
+        continue_text(page, "Name the capital of")
+        page.wait_for_selector("#branches li:has(> .stretch.here) > ul > li:nth-child(3)")
         watch.check()

@@ -89,6 +89,18 @@ def test_the_end_of_a_text_has_alternatives_too(page: Any, server: ScriptedServe
     alternative(page, "·else").click()
     page.wait_for_selector("#text .token:has-text('more')")
     assert tokens(page) == ["<s>", "a", " one", " two", " else", " more"]
+    # And a text may be ended anywhere.
+    page.wait_for_selector("#status:has-text('token')")
+    server.script.words = lambda prompt: [Word(" so", 0.5, ((EOS, 0.4),))]
+    page.click("#go")
+    page.wait_for_selector("#text .token:has-text('so')")
+    page.wait_for_selector("#status:has-text('token')")
+    asked = len(server.script.requests)
+    token(page, " so").click()
+    alternative(page, EOS).click()
+    page.wait_for_selector("#text .token.end")
+    assert tokens(page) == ["<s>", "a", " one", " two", " else", " more", EOS]
+    assert len(server.script.requests) == asked
 
 
 def test_reload_keeps_the_tree(page: Any, server: ScriptedServer) -> None:
@@ -141,6 +153,13 @@ def test_everything_by_keyboard(page: Any, server: ScriptedServer) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "one, 50 %, in the text"
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.textContent") == " one"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")  # On to the buttons, and nothing stays open over them.
+    page.wait_for_selector("#alternatives", state="hidden")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -268,7 +287,8 @@ def test_settings_are_sent_and_shown_as_commands(page: Any, server: ScriptedServ
     page.click("#share")
     page.wait_for_selector("#commands[open]")
     shell, curl, json = page.locator("#commands code").all_text_contents()
-    assert shell == "olc complete -m scripted -n 9 --temperature 0.5 --top-k 40 --seed 7 --stop '\n' -- 'it'\\''s one two'"
+    options = "--dtype float32 -n 9 --temperature 0.5 --top-k 40 --seed 7 --stop '\n'"
+    assert shell == f"olc complete -m scripted {options} -- 'it'\\''s one two'"
     assert curl.startswith(f"curl {server.url}v1/completions -H 'Content-Type: application/json' -d '{{\n")
     assert '"prompt": "it\'s one two"' in json
 
