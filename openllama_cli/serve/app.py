@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,8 +24,7 @@ from openllama_cli.serve.guard import ENTRY, Access, Entry, Guard
 from openllama_cli.serve.metrics import Metrics
 from openllama_cli.serve.request import CompletionRequest, read_request
 from openllama_cli.serve.responses import Json, dump, error_response, read_json
-from openllama_cli.serve.scheduler import Job
-from openllama_cli.serve.steps import Steps
+from openllama_cli.serve.scheduler import Job, Steps
 from openllama_cli.serve.tokens import detokenize, tokenize, tokenizer_info
 
 if TYPE_CHECKING:
@@ -86,9 +85,11 @@ def make_app(server: Server, access: Access | None = None, *, done: Callable[[En
     ]
     access = access or Access()
     if PAGE.is_dir():
-        routes.append(Mount("/", StaticFiles(directory=PAGE, html=True)))
-        files = {f"/{file.relative_to(PAGE).as_posix()}" for file in PAGE.rglob("*") if file.is_file()}
-        access = Access(access.host, access.key, access.origins, access.public | files | {"/"})
+        files = {"/", *(f"/{file.relative_to(PAGE).as_posix()}" for file in PAGE.rglob("*") if file.is_file())}
+        page = StaticFiles(directory=PAGE, html=True)
+        # A mount at "/" would also answer the wrong methods of the routes above.
+        routes += [Route(path, page) for path in sorted(files)]
+        access = Access(access.host, access.key, access.origins, access.public | files)
     cors: Any = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
     origins = [Middleware(CORSMiddleware, allow_origins=list(access.origins), **cors)] if access.origins else []
     handlers: Any = {HTTPException: _http_error, ApiError: _api_error, OlcError: _olc_error, Exception: _bug}

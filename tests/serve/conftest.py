@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import Served, running
+from tests.support.serve.servers import Served, running
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import Served
+from tests.support.serve.servers import Served
 
 openai = pytest.importorskip("openai")
 BODY: Any = {"model": "tiny", "prompt": "Q: What is", "max_tokens": 12, "temperature": 0}

@@ -11,7 +11,7 @@ import pytest
 from openllama_cli.api import Run
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.text.completion import choice
-from tests.support.servers import Served, events, joined
+from tests.support.serve.servers import Served, events, joined
 
 TEXTS = ["Q: What is the largest animal?", "The quick brown fox", "def main():\n", "", "Die größte Stadt", "  spaces  "]
 

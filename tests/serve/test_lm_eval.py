@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.models.tiny_models import load_llama
-from tests.support.servers import Served
+from tests.support.serve.servers import Served
 
 CHANCE = random.Random(5)
 # A context, and what may follow it: unequal lengths, up to the whole context of the model.

@@ -3,7 +3,7 @@
 import time
 
 from openllama_cli.benchmark.serve import load, memory
-from tests.support.servers import Served
+from tests.support.serve.servers import Served
 
 
 def test_the_benchmark_counts_what_it_sent(served: Served) -> None:

@@ -17,8 +17,8 @@ from openllama_cli.serve.app import Server, make_app
 from openllama_cli.serve.engine import Engine
 from openllama_cli.serve.local_socket import precision_name, socket_path
 from tests.conftest import Olc
-from tests.support.server_processes import Process, process
-from tests.support.servers import events
+from tests.support.serve.server_processes import Process, process
+from tests.support.serve.servers import events
 
 
 def test_a_server_finishes_what_runs_and_ends_with_143(runtime: Path, tiny_model: Path) -> None:

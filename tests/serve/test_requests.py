@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openllama_cli.serve.request import MOST_ROWS
-from tests.support.servers import Served
+from tests.support.serve.servers import Served
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({}, "missing_prompt", "send a text"),

@@ -18,7 +18,7 @@ from openllama_cli.serve.guard import Access, host_name
 from openllama_cli.serve.listen import Protocol
 from openllama_cli.serve.responses import MOST_BYTES
 from openllama_cli.serve.run import Settings, check_settings, read_key
-from tests.support.servers import Served, running
+from tests.support.serve.servers import Served, running
 
 KEY = "correct horse battery"
 JSON = {"content-type": "application/json"}

@@ -17,7 +17,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.openai_api.address import ServerAddress
 from tests.support.batches import Kept
-from tests.support.completions import CompletionsServer, Handler, completed, slow, well_behaved
+from tests.support.serve.completions import CompletionsServer, Handler, completed, slow, well_behaved
 
 HASTY = Patience(connect=5, answer=20, first=0.01, most=0.02, attempts=3, give_up=5)
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import Olc, Result, olc_command
 from tests.support.batches import finished, read, wait_for
-from tests.support.completions import CompletionsServer, Handler, slow, well_behaved
 from tests.support.forked import Forked
+from tests.support.serve.completions import CompletionsServer, Handler, slow, well_behaved
 
 Batch = Callable[..., Result]
 KEY = "sk-of-nobody"

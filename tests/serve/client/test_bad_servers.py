@@ -14,8 +14,8 @@ import pytest
 
 from openllama_cli.serve.local_socket import precision_name, socket_folder, socket_path
 from tests.conftest import Olc
-from tests.support.completions import CompletionsServer, Handler
 from tests.support.forked import Forked
+from tests.support.serve.completions import CompletionsServer, Handler
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -11,7 +11,7 @@ import pytest
 
 from openllama_cli.serve.local_socket import socket_folder
 from tests.conftest import Olc, Result, olc_command
-from tests.support.server_processes import Process, process
+from tests.support.serve.server_processes import Process, process
 
 PROMPT = "the quick brown fox"
 COMPLETE: list[tuple[str, ...]] = [
