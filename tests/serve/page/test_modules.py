@@ -13,7 +13,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.sampling import warp
 from tests.serve.page.browser import continue_text, visit, window
 from tests.serve.page.scripted import ScriptedServer
-from tests.support import servers
+from tests.support.serve import servers
 
 # Texts that a shell, a terminal or JSON could take for something else.
 HOSTILE = [
