@@ -92,11 +92,11 @@ def auto_dtype(stored: str, device: str, instructions: Collection[str], *, mappe
     float16 prefill is ten times slower there (measured on AVX512 with bf16). device: the one that computes, "cpu" or another.
     instructions: of the CPU. mapped: keep float16 weights as they are on such a processor, for a forward pass that multiplies
     them in bfloat16: they need not be converted, which takes longer than an answer. kernels: olc's own kernels multiply 16-bit
-    weights of either kind on any processor that they run on.
+    weights on any processor that they run on.
     """
     if device != "cpu":
         return stored
-    narrow = stored if (mapped or kernels) and stored == "float16" else "bfloat16"
+    narrow = stored if mapped and stored == "float16" else "bfloat16"
     return narrow if kernels or has_bfloat16(instructions) else "float32"
 
 

@@ -46,7 +46,7 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
     target = device if device == "auto" else main_device(facts, device)
     plans = tuple(plan_dtype(known, dtype, facts, target) for dtype in (*DTYPES, *QUANTIZED))
     large = known.path is None or known.shape.parameters() * 2 > WORTH_MAPPING
-    automatic = auto_dtype(known.dtype, facts, device, mapped=large)
+    automatic = auto_dtype(known.dtype, facts, device, mapped=large or bool(facts.cpu.own_kernels))
     best = _best(plans, automatic, facts)
     flags = [] if device == "auto" else ["--device", device]
     alone = _one_gpu(known, best, facts) if device == "auto" else None

@@ -79,8 +79,8 @@ def load(
     Weights are mapped, not copied, where their stored type is kept on the CPU.
 
     one_row: only one row will run at a time, with olc's own forward pass: large float16 weights are then kept mapped on a CPU,
-    where that is fastest. lean: False for a model that Transformers will run. progress: counts the stored bytes of the weights
-    that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
+    where that is fastest; for olc's own kernels they always are. lean: False for a model that Transformers will run. progress:
+    counts the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
     accelerate takes it; None lets it look. notice: told what people should know.
 
     With `spec.quantize` the quantized weights come from their copy in olc's cache, which is made first where there is none.
@@ -110,7 +110,8 @@ def load(
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         device = main_device(spec.device)
         kernels = lean and runs_kernels(checkpoint, device)
-        mapped = one_row and device.type == "cpu" and checkpoint.bytes > WORTH_MAPPING and _keep_mapped(checkpoint)
+        large = one_row and device.type == "cpu" and checkpoint.bytes > WORTH_MAPPING
+        mapped = kernels or (large and _keep_mapped(checkpoint))
         dtype = choose_dtype(spec.dtype, checkpoint.dtype, device, mapped=mapped, kernels=kernels)
         converts = device.type == "cpu" and checkpoint.dtype == "float16" and str(dtype) != "torch.float16"
         # On the CPU before transformers gets them, whose way takes several times as long.

@@ -68,7 +68,7 @@ def test_without_bfloat16_in_the_processor_it_is_the_type_of_what_olcs_kernels_r
     monkeypatch.setattr(library, "usable", lambda: True)
     monkeypatch.setattr("openllama_cli.system.device.cpu_instructions", lambda: {"avx2"})
     loaded = load(OpenedModel.of(ModelFolder(folder, "tiny")), ModelSpec(device="cpu"), lean=lean)
-    assert loaded.dtype == (torch.bfloat16 if narrow else torch.float32)
+    assert loaded.dtype == (torch.float16 if narrow else torch.float32)
 
 
 @pytest.mark.parametrize(("free", "converted"), [(10**12, True), (10**3, False)])
