@@ -11,7 +11,7 @@ const SLIDERS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, hint: "Lower favors likely tokens; 0 is greedy" },
   { name: "topP", label: "Top-p", min: 0.05, max: 1, step: 0.01, hint: "The fewest tokens with P of the probability; 1 is off" },
   { name: "topK", label: "Top-k", min: 0, max: 50, step: 1, hint: "The K most likely tokens; 0 is off" },
-  { name: "minP", label: "Min-p", min: 0, max: 0.5, step: 0.01, hint: "At least P times as likely as the likeliest; 0 is off" },
+  { name: "minP", label: "Min-p", min: 0, max: 0.5, step: 0.01, hint: "At least P times as likely as the most likely; 0 is off" },
 ];
 const LIMITS = { temperature: [0, 100], topP: [1e-6, 1], topK: [0, 1e6], minP: [0, 1], maxTokens: [1, 1e6], branches: [1, 5] };
 
