@@ -140,7 +140,7 @@ INLINE void gemm_of_kind(struct work *w, int kind) {
     for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
         const int64_t first = piece * PIECE, outs = minimum(w->p.out - first, PIECE);
         memset(totals, 0, sizeof totals);
-        if ((kind == INT4 || kind == INT8) && w->p.rows > TILE_X) {
+        if (worth_panels(kind, w->p.rows)) {
             multiply_panels(w, kind, first, outs, totals);
             store_piece(w, kind, first, outs, totals);
             continue;

@@ -75,13 +75,13 @@ def test_the_largest_activations_and_the_longest_int8_rows_do_not_overflow(kind:
     if kind == Kind.INT8:
         weight[:8], weight[8:] = 127, -127
         expected = weight.double() * scales.double()[:, None]  # type: ignore[union-attr]
-    for rows in (1, 3):
+    for rows in (1, 3, 5):
         x = torch.full((rows, inputs), value)
         assert torch.allclose(matmul(kind, weight, scales, x, 16).double(), x.double() @ expected.T, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 17])
 def test_what_is_not_finite_stays_so_in_its_row_alone(kind: Kind, rows: int) -> None:
     weight, scales, expected = weights(kind, 40, 300)
     for odd in (torch.nan, torch.inf, -torch.inf):
