@@ -20,6 +20,8 @@ DEFAULTS = {"max_tokens": 16, "temperature": 1.0}
 _SAMPLING = tuple(field.name for field in fields(SamplingConfig))
 # Of one request: prompts times `best_of`.
 MOST_ROWS = 1024
+# OpenAI's has four. All are looked for after every token, in the one thread that all requests share.
+MOST_STOPS = 64
 # What other servers know and this one does not: values that ask for nothing, and what to do otherwise.
 _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
@@ -163,6 +165,8 @@ def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     stop = given.get("stop")
     if (isinstance(stop, list) and "" in stop) or stop == "":
         raise bad("stop has an empty text, which is everywhere; leave it out", "stop")
+    if isinstance(stop, list) and len(stop) > MOST_STOPS:
+        raise bad(f"stop has {len(stop)} texts; send {MOST_STOPS} at most", "stop", "too_many_stops")
     try:
         return SamplingConfig.from_given({**DEFAULTS, **given}, shown=shown)
     except OlcError as error:

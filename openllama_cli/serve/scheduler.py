@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_WAITING = 4096
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """The rows of one request.
 
@@ -85,12 +85,15 @@ class Scheduler:
         with self._changed:
             job.canceled = True
             job.waiting.clear()
+            if job in self._jobs:  # A full house would keep it until there is a place again.
+                self._jobs.remove(job)
 
     def close(self) -> None:
         """Cancel what is waiting and running; `requests` ends."""
         with self._changed:
             self._closed = True
-            for job in (*self._jobs, *(job for job, _ in self._active.values())):
+            # A copy, made at once: the engine thread takes rows out meanwhile.
+            for job in (*self._jobs, *(job for job, _ in list(self._active.values()))):
                 job.canceled = True
                 job.waiting.clear()
             self._changed.notify()

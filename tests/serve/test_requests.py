@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from openllama_cli.serve.request import MOST_ROWS
+from openllama_cli.serve.request import MOST_ROWS, MOST_STOPS
 from tests.support.serve.servers import Served
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
@@ -33,6 +33,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "stop": ""}, "invalid_value", "leave it out"),
     ({"prompt": "a", "stop": ["x", ""]}, "invalid_value", "leave it out"),
     ({"prompt": "a", "stop": [1]}, "usage", "list of strings"),
+    ({"prompt": "a", "stop": ["x"] * (MOST_STOPS + 1)}, "too_many_stops", "64 at most"),
     ({"prompt": "a", "n": 0}, "invalid_value", "from 1"),
     ({"prompt": "a", "n": 3, "best_of": 2}, "invalid_value", "must not be less"),
     ({"prompt": "a", "best_of": 2, "stream": True}, "unsupported_option", "cannot be streamed"),

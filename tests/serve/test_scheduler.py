@@ -1,5 +1,6 @@
 """Whose row comes next, who is turned away, and who is told, without a model."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +65,21 @@ def test_a_canceled_job_frees_its_places_and_hears_no_more() -> None:
     assert told == []
     scheduler.submit(job(3))
     assert len(taken(requests, 3)) == 3
+
+
+def test_a_job_that_is_canceled_while_it_waits_is_forgotten() -> None:
+    """Its prompts, which may be megabytes, do not wait for a place in a full house."""
+    scheduler = Scheduler()
+    scheduler.submit(job(1))
+    gone, kept = job(2), job(2)
+    scheduler.submit(gone)
+    scheduler.submit(kept)
+    seen = weakref.ref(gone)
+    scheduler.cancel(gone)
+    scheduler.cancel(gone)
+    del gone
+    assert seen() is None
+    assert scheduler.waiting == 3
 
 
 def test_a_loop_that_broke_ends_its_rows_and_the_next_one_takes_the_rest() -> None:

@@ -1,6 +1,7 @@
 """Who is not let in, what is not taken, what is not told."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import stat
@@ -329,6 +330,17 @@ def test_the_socket_is_the_users_own(runtime: Path, tiny_model: Path) -> None:
             assert second is None
         assert "another server" in told[0]
     assert not path.exists()
+    # One that is too busy to accept is not dead: its socket stays.
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        assert local_socket.alive(path)
+    path.unlink()
     # What a server that was killed left behind hinders nobody.
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

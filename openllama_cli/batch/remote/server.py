@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import httpx
 
 _LOADING = 503
-# What olc's own server says of itself that results do not depend on.
-_OF_THE_START = ("max_rows", "always_bos")
+# What olc's own server says of itself that results do not depend on. They do on always_bos: prompts may be ids.
+_OF_THE_START = ("max_rows",)
 
 
 @dataclass(frozen=True)

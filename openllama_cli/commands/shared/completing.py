@@ -113,9 +113,9 @@ class Served:
     @property
     def stats(self) -> Stats:
         """What olc's own server measured, or what can be measured from here."""
-        told = self._stream.olc if self._stream is not None else self._answer["olc"]
+        told = self._stream.olc if self._stream is not None else self._answer.get("olc", {})
         name = self._server.connection.name
-        if "timings" in told:
+        if self._server.olc and "timings" in told:
             return Stats(told["timings"], told["device"], told["precision"], told["forward"], name)
         first = None if self._first is None else round(self._first - self._began, 4)
         return Stats({"time_to_first_token_s": first, "total_s": round(self._ended - self._began, 4)}, None, None, None, name)

@@ -23,7 +23,7 @@ import torch
 
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, row_generator
+from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, require_finite, row_generator
 from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, without
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
@@ -230,8 +230,16 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
     logits = None
     if left > 0 or request.score:
         logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
+    scored: tuple[Scored, ...] = ()
+    if request.score and logits is not None:
+        try:
+            require_finite(logits)
+        except GenerationError as error:
+            yield Step(request.row, error=error)
+            return
+        scored = score_prompt(request, logits)
+    # After the scores, for which memory may run out: the row is then begun again, and its watcher is told of every token once.
     first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _sample(row, logits[-1])
-    scored = score_prompt(request, logits) if request.score and logits is not None else ()
     if first.finish_reason is None and first.error is None:
         active.append(row)
     yield Step(request.row, prefilled=True, prompt=scored)
@@ -265,12 +273,13 @@ def _sample(row: _Row, logits: torch.Tensor) -> Step:
     try:
         banned, prompt = request.banned(logits), len(request.tokens)
         token = choose_token(logits, row.tokens, request.sampling, row.generator, banned, prompt)
+        count = request.sampling.logprobs
+        scored = Scored(token) if count is None else score(token, log_probabilities(logits), count, banned)
+        # Last: nothing may fail once the watcher knows the token.
         stopped = token not in request.eos and request.watch is not None and request.watch(token)
     except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
         row.finished = True
         return Step(request.row, error=error)
-    count = request.sampling.logprobs
-    scored = Scored(token) if count is None else score(token, log_probabilities(logits), count, request.banned(logits))
     row.tokens.append(token)
     row.left -= 1
     reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)

@@ -44,7 +44,8 @@ class Stream:
     def __init__(self, server: FoundServer, asked: Asked) -> None:
         """Ask, and wait for the first part. Raises NotServedError, or for a server that was named OlcError."""
         self.olc: dict[str, Any] = {}
-        self._server, self._left = server, asked.samples * len(asked.prompts)
+        self._server = server
+        self._rows = self._left = frozenset(range(asked.samples * len(asked.prompts)))
         try:
             self._events = events(_accepted(server, server.connection.post(_body(server, asked, stream=True))))
             self._first = self._next()
@@ -67,7 +68,7 @@ class Stream:
             except DroppedError as problem:
                 raise _failed(self._server, str(problem), begun=True) from problem
         if self._left:
-            raise _failed(self._server, f"{self._left} completions did not end", begun=True)
+            raise _failed(self._server, f"{len(self._left)} completions did not end", begun=True)
 
     def close(self) -> None:
         """End the connection; the server gives up what it has not finished."""
@@ -78,16 +79,27 @@ class Stream:
         for data in self._events:
             try:
                 event = answer.parse(data)
-                if "error" in event:
+                if event.get("error") is not None:
                     raise _refused(self._server, event["error"], begun=begun)
                 self.olc = event.get("olc") or self.olc
-                parts = [Part(one["index"], one["text"], one.get("finish_reason")) for one in event["choices"]]
-            except (answer.BadAnswerError, LookupError, TypeError) as problem:
+                parts = [self._part(one) for one in event["choices"]]
+            except (answer.BadAnswerError, AttributeError, LookupError, TypeError) as problem:
                 raise DroppedError(f"an event is not one: {problem}") from problem
-            self._left -= sum(part.finish_reason is not None for part in parts)
+            # Some servers say twice that a completion has ended.
+            parts = [part for part in parts if part.row in self._left]
+            self._left -= {part.row for part in parts if part.finish_reason is not None}
             if parts:
                 return parts
         return None
+
+    def _part(self, choice: Any) -> Part:
+        """A choice of an event. Others than olc have no text, or an empty reason, where there is nothing to say."""
+        row, text = choice["index"], choice.get("text") or ""
+        if not isinstance(text, str):
+            raise TypeError("a text is none")
+        if row not in self._rows:
+            raise LookupError(f"there is no completion {row}")
+        return Part(row, text, choice.get("finish_reason") or None)
 
 
 def _body(server: FoundServer, asked: Asked, *, stream: bool) -> dict[str, Any]:

@@ -282,6 +282,12 @@ def test_the_only_model_is_the_one(server: CompletionsServer) -> None:
     assert (found.model, dict(found.about), found.is_olc) == ("m", {"root": "/models/m"}, False)
 
 
+def test_a_server_that_puts_bos_before_ids_is_another(server: CompletionsServer) -> None:
+    """Rows that it began are not to be finished by one that takes ids as they are; how many run at a time is no matter."""
+    server.models = [{"id": "m", "olc": {"dtype": "float32", "max_rows": 16, "always_bos": True}}]
+    assert connect(address(server), None).about == {"olc": {"dtype": "float32", "always_bos": True}}
+
+
 @pytest.mark.parametrize(
     ("models", "model", "code"),
     [

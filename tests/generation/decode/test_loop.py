@@ -2,12 +2,13 @@
 
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 
+from openllama_cli.generation.decode import loop
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
@@ -276,6 +277,41 @@ def test_memory_that_runs_out_in_a_step_costs_the_youngest_row_alone() -> None:
     requests = [request([start], row=row, max_tokens=4) for row, start in enumerate((1, 5, 9))]
     rows = shed(Small(100, failing_step=1), requests)
     assert rows == {0: [2, 3, 4, 5], 1: [6, 7, 8, 9], 2: [10, 11, "out_of_memory"]}
+
+
+@pytest.mark.parametrize("failing", ["score_prompt", "score"])
+def test_the_watcher_is_told_once_of_a_token_whose_scores_had_no_room_at_first(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the text would have the token twice."""
+    told: list[int] = []
+    works, calls = getattr(loop, failing), iter((True, False))
+
+    def fails_first(*arguments: Any) -> Any:
+        if next(calls, False):
+            raise torch.OutOfMemoryError("no room")
+        return works(*arguments)
+
+    monkeypatch.setattr(loop, failing, fails_first)
+    options = {"max_tokens": 2, "logprobs": 0, "watch": lambda token: bool(told.append(token))}
+    rows = shed(FakeForward(counting()), [replace(request([1, 2], **options), score=failing == "score_prompt")])
+    assert rows == {0: [3, 4]}
+    assert told == [3, 4]
+
+
+@pytest.mark.parametrize("max_tokens", [0, 2])
+def test_a_prompt_whose_scores_are_no_numbers_ends_with_an_error(max_tokens: int) -> None:
+    """Also where no token is drawn, and where only a position in its middle is broken."""
+
+    def broken(tokens: Sequence[int]) -> torch.Tensor:
+        return torch.full((16,), torch.nan) if len(tokens) == 2 else counting()(tokens)
+
+    rows = run(
+        FakeForward(broken),
+        [replace(request([1, 2, 3], max_tokens=max_tokens), score=True), request([3, 4, 5], row=1, max_tokens=2)],
+    )
+    assert rows[0].error == "non_finite_logits"
+    assert rows[1].reason == "length"
 
 
 def test_other_failures_are_raised() -> None:

@@ -211,9 +211,47 @@ def test_any_completions_server_can_be_named(olc: Olc) -> None:
         assert "token ids" in refused.messages
 
 
+CHOICE = {"index": 0, "text": "b", "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    ("last", "out"),
+    [
+        ({"choices": [CHOICE | {"text": None, "finish_reason": "stop"}]}, b"a\n"),
+        ({"choices": [{"index": 0, "finish_reason": "stop"}]}, b"a\n"),
+        ({"choices": [CHOICE | {"finish_reason": "stop"}, CHOICE | {"text": "", "finish_reason": "stop"}]}, b"ab\n"),
+        ({"choices": [CHOICE | {"finish_reason": ""}, CHOICE | {"finish_reason": "stop"}]}, b"abb\n"),
+        ({"choices": [CHOICE | {"finish_reason": "stop"}], "error": None}, b"ab\n"),
+        ({"choices": [CHOICE | {"index": 1}]}, None),
+        ({"choices": [CHOICE | {"index": "0"}]}, None),
+        ({"choices": [CHOICE | {"text": ["b"]}]}, None),
+        ({"choices": ["b"]}, None),
+        ({"choices": [], "olc": "b"}, None),
+        (["b"], None),
+    ],
+    ids=str,
+)
+def test_the_streams_of_others(olc: Olc, last: Any, out: bytes | None) -> None:
+    """What can be understood is, and the rest is two lines."""
+
+    def answer(handler: Handler, body: dict[str, Any], attempt: int) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(event("a") + f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
+        handler.close_connection = True
+
+    with CompletionsServer(answer) as server:
+        result = olc("complete", "x", "--server", server.url, "--stats")
+    assert (result.code, result.out) == ((0, out) if out is not None else (1, b"a")), result.messages
+    assert "did not answer to the end" in result.messages or out is not None
+
+
 def test_json_of_another_server_is_its_own(olc: Olc) -> None:
     with CompletionsServer() as server:
-        document = json.loads(olc("complete", "abc", "--server", server.url, "--json").out)
+        result = olc("complete", "abc", "--server", server.url, "--json", "--stats")
+    document = json.loads(result.out)
+    assert f"answered by {server.url}/v1" in result.messages
     assert document["choices"][0]["text"] == " abc!"
     assert document["olc"] == {"server": f"{server.url}/v1"}
 
