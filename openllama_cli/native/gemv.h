@@ -11,7 +11,7 @@ INLINE float dot_floats(const struct work *w, int64_t out, int kind) {
     const uint8_t *row = w->p.weights + out * w->p.in * 2, *x = w->rows;
     const int layout = layout_of(kind, 1);
     for (int64_t left = w->p.in * 2; left > 0; left -= BLOCK * 2, row += BLOCK * 2, x += packed_bytes(layout, BLOCK)) {
-        prefetch_row(row, BLOCK * 2);
+        prefetch_row(row, BLOCK * 2, AHEAD_FLOATS);
         const uint8_t *at = padded(row, left, BLOCK * 2, copy);
         for (int unit = 0; unit < BLOCK / UNIT; unit++, at += UNIT * 2) {
 #ifdef BF16
@@ -38,7 +38,7 @@ INLINE float dot_int8(const struct work *w, int64_t out) {
     for (int64_t left = w->p.in; left > 0;) {
         words sums[2] = {zero_words(), zero_words()};
         for (int64_t end = left - SAFE_INPUTS; left > 0 && left > end; left -= BLOCK, row += BLOCK, x += BLOCK) {
-            prefetch_row(row, BLOCK);
+            prefetch_row(row, BLOCK, AHEAD_INT8);
             const uint8_t *at = padded(row, left, BLOCK, copy);
             for (int unit = 0; unit < BLOCK / UNIT; unit++)
                 sums[unit % 2] = multiply_int16(sums[unit % 2], from_int8(at + unit * UNIT), load_words(x + unit * UNIT));
@@ -67,7 +67,7 @@ INLINE float dot_int4(const struct work *w, int64_t out) {
     const uint32_t *parameters = (const uint32_t *)w->p.scales + out * groups;
     for (int64_t group = 0; group < groups; group += 2, row += GROUP, x += BLOCK) {
         words bytes[GROUP / UNIT];
-        prefetch_row(row, GROUP);
+        prefetch_row(row, GROUP, AHEAD_INT4);
         for (int unit = 0; unit < GROUP / UNIT; unit++) bytes[unit] = from_uint8(row + unit * UNIT);
         for (int half = 0; half < 2; half++)
             sums[half] = fmadd(to_floats(multiply_group(bytes, half, x)), set1(scale_of(parameters[group + half])), sums[half]);
