@@ -199,17 +199,20 @@ class Protocol(H11Protocol):
 class HttpServer(uvicorn.Server):
     """uvicorn's server; a second signal ends it at once.
 
-    ending: called with the first signal.
+    ending: called once a signal has come, in the event loop: a signal may interrupt a line that is being written, inside of
+    which no other can be.
     """
 
-    ending: Callable[[int], None] = staticmethod(lambda number: None)
+    ending: Callable[[], None] = staticmethod(lambda: None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            self.force_exit = True
-        else:
-            self.ending(sig)
+        self.force_exit |= self.should_exit
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.signals:
+            self.ending()
+        await super().shutdown(sockets)
 
     def run_quietly(self, sockets: list[socket.socket]) -> None:
         """Answer until a signal comes. uvicorn would raise it again; here the caller decides."""

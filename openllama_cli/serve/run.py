@@ -134,7 +134,7 @@ def serve(
     with contextlib.ExitStack() as afterwards:
         # Ranks add up in another order: what they answer is not what one process answers, to the bit.
         local = afterwards.enter_context(listen.local_listener(path, log)) if rank_info() is None else None
-        http.ending = lambda number: log(_farewell(engine, settings.drain))
+        http.ending = lambda: log(_farewell(engine, settings.drain))
         engine.start()
         try:
             http.run_quietly([listener, *([local] if local is not None else [])])

@@ -1,5 +1,6 @@
 """`olc serve` as a process: its start, its messages, its end."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from openllama_cli.api import Model
-from openllama_cli.serve import check
+from openllama_cli.serve import check, listen
 from openllama_cli.serve.app import Server, make_app
 from openllama_cli.serve.engine import Engine
 from openllama_cli.serve.local_socket import precision_name, socket_path
@@ -56,6 +57,19 @@ def test_ctrl_c_ends_with_130_and_twice_at_once(runtime: Path, tiny_model: Path)
         server.run.send_signal(signal.SIGINT)
         server.said("olc: ending")
         assert server.end(signal.SIGINT) == 130
+
+
+def test_nothing_is_written_inside_of_a_signal() -> None:
+    """It may have interrupted a line that is being written: Python refuses another one, and the server would break."""
+    told: list[str] = []
+    server = listen.make_server(make_app(Server(Engine(Model))), drain=1, log=told.append)
+    server.ending, server.servers = lambda: told.append("ending"), []
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.should_exit, server.force_exit, told) == (True, False, [])
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.force_exit, told) == (True, [])
+    asyncio.run(server.shutdown())
+    assert told == ["ending"]
 
 
 def address(server: Process) -> tuple[str, int]:
