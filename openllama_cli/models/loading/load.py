@@ -80,8 +80,8 @@ def load(
 
     one_row: only one row will run at a time, with olc's own forward pass: large float16 weights are then kept mapped on a CPU,
     where that is fastest; for olc's own kernels they always are. lean: False for a model that Transformers will run. progress:
-    counts the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto", as
-    accelerate takes it; None lets it look. notice: told what people should know.
+    counts the stored bytes of the weights that are in place. max_memory: bytes (or "1GB") for each device, for device "auto",
+    as accelerate takes it; None lets it look. notice: told what people should know.
 
     With `spec.quantize` the quantized weights come from their copy in olc's cache, which is made first where there is none.
 
