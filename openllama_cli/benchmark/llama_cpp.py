@@ -29,7 +29,7 @@ def check_installed() -> None:
     if missing:
         raise OlcError(
             f"--against llama.cpp needs {' and '.join(missing)} in olc's Python environment",
-            f"pip install {' '.join(missing)} (the extra openllama-cli[bench]; llama.cpp is compiled for some 10 minutes)",
+            f"pip install {' '.join(missing)}   # the extra `bench`; llama.cpp is compiled for some 10 minutes",
             code="llama_cpp_missing",
         )
 

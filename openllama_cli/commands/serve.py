@@ -139,7 +139,7 @@ def command(
                 device=started.model.loaded.device,
                 max_rows=started.max_rows,
                 local=None if started.local is None else str(started.local),
-                key=key is not None,
+                key_file=api_key_file,
             ),
             answered=answered,
             log=notice,

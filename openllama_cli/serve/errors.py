@@ -7,7 +7,7 @@ from openllama_cli.errors import OlcError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # What olc's codes mean for the request, where they do not mean that it was wrong.
-_STATUS = {"out_of_memory": 503, "non_finite_logits": 500, "generation": 500}
+_STATUS = {"out_of_memory": 503, "shutting_down": 503, "non_finite_logits": 500, "generation": 500}
 
 
 class ApiError(Exception):

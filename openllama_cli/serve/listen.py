@@ -5,6 +5,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import math
 import resource
 import signal
 import socket
@@ -29,6 +30,8 @@ IDLE_SECONDS = 60
 # A request's line and headers.
 MOST_HEADER_BYTES = 32 << 10
 MOST_CONNECTIONS = 1000
+# For answers to end in an error once their time is over.
+_LAST_WORDS_SECONDS = 1.0
 # File descriptors for everything else: weights, libraries, logs.
 _OTHER_FILES = 200
 
@@ -91,7 +94,7 @@ def local_listener(path: Path, notice: Callable[[str], None]) -> Iterator[socket
         notice(f"olc: no local socket in {folder}: {why}; other olc commands will not find this server")
         yield None
     elif local_socket.alive(path):
-        notice("olc: another server of this model answers olc's commands already")
+        notice("olc: olc's own commands go on using another server of this model; this one answers HTTP alone")
         yield None
     else:
         with contextlib.ExitStack() as afterwards:
@@ -200,10 +203,12 @@ class HttpServer(uvicorn.Server):
     """uvicorn's server; a second signal ends it at once.
 
     ending: called once a signal has come, in the event loop: a signal may interrupt a line that is being written, inside of
-    which no other can be.
+    which no other can be. overdue: called when what runs was given its `drain` seconds.
     """
 
     ending: Callable[[], None] = staticmethod(lambda: None)
+    overdue: Callable[[], None] = staticmethod(lambda: None)
+    drain: float = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit |= self.should_exit
@@ -212,7 +217,9 @@ class HttpServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.signals:
             self.ending()
+        overdue = asyncio.get_running_loop().call_later(self.drain, self.overdue)
         await super().shutdown(sockets)
+        overdue.cancel()
 
     def run_quietly(self, sockets: list[socket.socket]) -> None:
         """Answer until a signal comes. uvicorn would raise it again; here the caller decides."""
@@ -242,9 +249,11 @@ def make_server(app: ASGIApp, *, drain: float, log: Callable[[str], None]) -> Ht
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_keep_alive=IDLE_SECONDS,
         # uvicorn waits for ever with 0.
-        timeout_graceful_shutdown=max(1, round(drain)),
+        timeout_graceful_shutdown=math.ceil(drain + _LAST_WORDS_SECONDS),
     )
-    return HttpServer(config)
+    server = HttpServer(config)
+    server.drain = drain
+    return server
 
 
 def _more_files() -> None:

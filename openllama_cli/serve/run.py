@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openllama_cli.errors import UsageError
+from openllama_cli.errors import GenerationError, UsageError
 from openllama_cli.models.loading.ranks import rank_info
 from openllama_cli.serve import listen
 from openllama_cli.serve.app import Server, make_app
@@ -19,6 +19,7 @@ from openllama_cli.serve.local_socket import precision_name, socket_path
 
 if TYPE_CHECKING:
     from openllama_cli.api import Model
+    from openllama_cli.generation.text.stream import TextStep
     from openllama_cli.models.opened import OpenedModel
     from openllama_cli.models.spec import ModelSpec
 
@@ -71,9 +72,11 @@ def read_key(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
         raise UsageError(f"--api-key-file {path} cannot be read: {why}", "check the file", code="key_file") from error
-    if len(key) < 8 or any(character.isspace() for character in key):
-        remedy = f"write one of 8 characters or more, such as: openssl rand -hex 24 > {path}"
-        raise UsageError(f"--api-key-file {path} has no key in it", remedy, code="key_file")
+    spaces = any(character.isspace() for character in key)
+    if spaces or len(key) < 8:
+        why = "has spaces or several lines" if spaces else "has a key of fewer than 8 characters" if key else "is empty"
+        remedy = "write a key of its own into another file, such as: openssl rand -hex 24 > key.txt"
+        raise UsageError(f"--api-key-file {path} {why}", remedy, code="key_file")
     return key
 
 
@@ -135,6 +138,7 @@ def serve(
         # Ranks add up in another order: what they answer is not what one process answers, to the bit.
         local = afterwards.enter_context(listen.local_listener(path, log)) if rank_info() is None else None
         http.ending = lambda: log(_farewell(engine, settings.drain))
+        http.overdue = lambda: engine.scheduler.close(_given_up)
         engine.start()
         try:
             http.run_quietly([listener, *([local] if local is not None else [])])
@@ -150,6 +154,14 @@ def serve(
     return http.signals
 
 
+def _given_up(row: int) -> "TextStep":
+    from openllama_cli.generation.text import stream
+
+    error = GenerationError("the server is ending", "send the request to another one", code="shutting_down")
+    return stream.TextStep(row, error=error)
+
+
 def _farewell(engine: Engine, drain: float) -> str:
     rows = engine.scheduler.active + engine.scheduler.waiting
-    return f"olc: ending{f'; finishing {rows} completions, at most {drain:g} s (Ctrl-C: at once)' if rows else ''}"
+    completions = f"{rows} completion{'' if rows == 1 else 's'}"
+    return f"olc: ending{f'; finishing {completions}, at most {drain:g} s (Ctrl-C: at once)' if rows else ''}"

@@ -88,12 +88,15 @@ class Scheduler:
             if job in self._jobs:  # A full house would keep it until there is a place again.
                 self._jobs.remove(job)
 
-    def close(self) -> None:
-        """Cancel what is waiting and running; `requests` ends."""
+    def close(self, error: "Callable[[int], TextStep] | None" = None) -> None:
+        """Cancel what is waiting and running; `requests` ends. error: the last step of what is given up."""
         with self._changed:
             self._closed = True
             # A copy, made at once: the engine thread takes rows out meanwhile.
-            for job in (*self._jobs, *(job for job, _ in list(self._active.values()))):
+            jobs = {id(job): job for job in (*self._jobs, *(job for job, _ in list(self._active.values())))}
+            for job in jobs.values():
+                if error is not None and not job.canceled:
+                    job.deliver(error(0))
                 job.canceled = True
                 job.waiting.clear()
             self._changed.notify()

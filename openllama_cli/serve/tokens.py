@@ -19,7 +19,9 @@ def tokenize(body: Mapping[str, Any], tokenizer: "Tokenizer", context: int) -> d
     """
     text = body.get("prompt")
     if not isinstance(text, str):
-        raise bad("there is no prompt; send a text", "prompt", "missing_prompt" if text is None else "invalid_type")
+        if text is None:
+            raise bad("there is no prompt; send a text", "prompt", "missing_prompt")
+        raise bad("the prompt is not a text; send one", "prompt", "invalid_type")
     special = body.get("add_special_tokens", True) is not False
     parse = body.get("parse_special", not special) is True
     try:
@@ -53,6 +55,10 @@ def detokenize(body: Mapping[str, Any], tokenizer: "Tokenizer") -> dict[str, Any
     code = "missing_tokens" if ids is None else "invalid_type"
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
         raise bad("there are no tokens; send a list of token ids", "tokens", code)
+    odd = next((token for token in ids if not 0 <= token < tokenizer.vocab_size), None)
+    if odd is not None:
+        cause = f"the tokenizer has no token {odd}; send ids from 0 to {tokenizer.vocab_size - 1}"
+        raise bad(cause, "tokens", "token_id_out_of_range")
     try:
         return {"prompt": tokenizer.decode(ids)}
     except OlcError as error:

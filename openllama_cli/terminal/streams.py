@@ -140,10 +140,13 @@ def _json_escaped(character: str) -> str:
     return json.dumps(character)[1:-1] if ord(character) > 0x7F else f"\\u{ord(character):04x}"
 
 
-def message(text: "RenderableType") -> None:
-    """A line or a table on stderr, wrapped at words on a terminal only. If stderr cannot be written the work continues."""
+def message(text: "RenderableType", *, wrap: bool = True) -> None:
+    """A line or a table on stderr, wrapped at words on a terminal only. If stderr cannot be written the work continues.
+
+    wrap: false for what is to be copied: a terminal's own wrapping is not part of what is copied.
+    """
     try:
-        stderr_console().print(text, soft_wrap=not is_terminal(sys.stderr))
+        stderr_console().print(text, soft_wrap=not wrap or not is_terminal(sys.stderr))
     except OSError:
         drop(sys.stderr)
 

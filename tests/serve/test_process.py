@@ -36,7 +36,7 @@ def test_a_server_finishes_what_runs_and_ends_with_143(runtime: Path, tiny_model
             parts = answer.iter_text()
             text = next(parts)
             server.run.send_signal(signal.SIGTERM)
-            server.said("finishing 1 completions")
+            server.said("finishing 1 completion,")
             chunks = events(text + "".join(parts))
         assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
         assert server.run.wait() == 143

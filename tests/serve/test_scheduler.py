@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.errors import GenerationError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import Request
 from openllama_cli.generation.text.stream import TextStep
@@ -104,3 +105,15 @@ def test_an_end_cancels_all_and_takes_no_more() -> None:
     assert [row for row in requests if row is not None] == []
     with pytest.raises(ApiError, match="ending"):
         scheduler.submit(job(1))
+
+
+def test_what_is_given_up_at_the_end_hears_of_it_once() -> None:
+    scheduler, running, waiting, left = Scheduler(), [], [], job(1)
+    scheduler.submit(job(2, running))
+    taken(scheduler.requests(), 2)
+    scheduler.submit(job(2, waiting))
+    scheduler.submit(left)
+    scheduler.cancel(left)
+    error = GenerationError("the server is ending", "send it to another one", code="shutting_down")
+    scheduler.close(lambda row: TextStep(row, error=error))
+    assert [step.error for step in running] == [step.error for step in waiting] == [error]

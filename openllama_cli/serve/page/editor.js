@@ -66,7 +66,7 @@ export class Editor {
   /** The ids of the text that is written or shown; a text that was not changed keeps those that it has. */
   async ids() {
     const text = this.draft.value;
-    return this.writing && text !== this.tree.text() ? api.tokenize(text) : this.#idsUpTo(this.tree.leaf);
+    return this.writing && (this.tree.leaf === 0 || text !== this.tree.text()) ? api.tokenize(text) : this.#idsUpTo(this.tree.leaf);
   }
 
   #idsUpTo(key) {
