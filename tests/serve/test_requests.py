@@ -39,6 +39,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "best_of": 2, "stream": True}, "unsupported_option", "cannot be streamed"),
     ({"prompt": ["a"] * 30, "n": MOST_ROWS // 10}, "too_many_completions", "several requests"),
     ({"prompt": ["a"] * (MOST_ROWS + 1)}, "too_many_completions", "several requests"),
+    ({"prompt": ["a"] * 100, "n": 10, "max_tokens": 20, "logprobs": 100}, "too_many_logprobs", "2020000 in all"),
+    ({"prompt": [[5] * 250] * 80, "max_tokens": 0, "echo": True, "logprobs": 100}, "too_many_logprobs", "or fewer logprobs"),
     ({"prompt": "a", "echo": "yes"}, "invalid_value", "true or false"),
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "invalid_value", "stream: true"),
     ({"prompt": "a", "suffix": "b"}, "unsupported_option", "only at its end"),
