@@ -45,6 +45,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "invalid_value", "stream: true"),
     ({"prompt": "a", "suffix": "b"}, "unsupported_option", "only at its end"),
     ({"prompt": "a", "logit_bias": {"x": 1}}, "usage", "token ids and numbers"),
+    ({"prompt": "a", "logit_bias": {"13": 1, "013": 2}}, "usage", "logit_bias has token id 13 twice"),
     ({"prompt": "a", "logit_bias": {"400": 1}}, "token_id_out_of_range", "0 to 399"),
     ({"prompt": "a", "presence_penalty": "1"}, "usage", "give a number"),
     ({"prompt": "a", "messages": []}, "unsupported_option", "send a prompt"),
