@@ -30,7 +30,8 @@ _PROMPT_WORDS, _MAX_TOKENS = 55, 32
 
 @dataclass
 class Measured:
-    """What the clients saw. first: seconds until the first text of each request."""
+    """What the clients saw. first: seconds until the first text of each request. tokens: as the server counts them in `usage`,
+    else chunks with text. failed: requests that were refused or not answered."""
 
     first: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -58,7 +59,12 @@ def load(
                 number = next(numbers, None)
             if number is None:
                 break
-            _request(connection, prompt(number, words), model, measured)
+            try:
+                _request(connection, prompt(number, words), model, measured)
+            except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError):
+                connection.close()  # The next request opens it again.
+                with measured.lock:
+                    measured.failed += 1
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -73,6 +79,7 @@ def load(
         "clients": clients,
         "requests": requests,
         "failed": measured.failed,
+        "tokens": measured.tokens,
         "requests_per_s": round(requests / seconds, 2),
         "tokens_per_s": round(measured.tokens / seconds, 1),
         "first_text_s": round(statistics.median(first), 4) if first else None,
@@ -87,19 +94,23 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 def _request(connection: http.client.HTTPConnection, text: str, model: str, measured: Measured) -> None:
     body = {"model": model, "prompt": text, "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
+    body["stream_options"] = {"include_usage": True}
     started = time.perf_counter()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     answer = connection.getresponse()
-    first, tokens = None, 0
+    first, texts, told = None, 0, None
     for line in answer:
         if line.startswith(b"data: {"):
-            tokens += 1
-            if first is None and json.loads(line[6:])["choices"][0].get("text"):
-                first = time.perf_counter() - started
+            chunk = json.loads(line[6:])
+            if any(choice.get("text") for choice in chunk.get("choices") or ()):
+                texts += 1
+                first = first or time.perf_counter() - started
+            told = (chunk.get("usage") or {}).get("completion_tokens", told)
     answer.read()  # The end, without which no other request can follow.
     with measured.lock:
         measured.failed += answer.status != 200
-        measured.tokens += tokens
+        # One chunk may have several tokens, and a token no text: what the server tells is right.
+        measured.tokens += texts if told is None else told
         if first is not None:
             measured.first.append(first)
 

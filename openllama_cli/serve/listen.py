@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import math
+import os
 import resource
 import signal
 import socket
@@ -99,10 +100,23 @@ def local_listener(path: Path, notice: Callable[[str], None]) -> Iterator[socket
     else:
         with contextlib.ExitStack() as afterwards:
             listener = afterwards.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
-            _make(path, lambda: listener.bind(str(path)), afterwards)
-            path.chmod(0o600)
-            listener.listen(1024)
+            _make(path, lambda: _listen(listener, path), afterwards)
             yield listener
+
+
+def _listen(listener: socket.socket, path: Path) -> None:
+    """Listen at a path that has no socket before that: a client that is refused takes the server for dead and removes it."""
+    # Never longer than the path: there is a limit. One left by a process that had this id and was killed goes.
+    new = path.with_name(f".{os.getpid()}")
+    new.unlink(missing_ok=True)
+    try:
+        listener.bind(str(new))
+        new.chmod(0o600)
+        listener.listen(1024)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def link(name: Path, path: Path, afterwards: contextlib.ExitStack) -> None:

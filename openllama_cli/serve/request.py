@@ -22,6 +22,8 @@ _SAMPLING = tuple(field.name for field in fields(SamplingConfig))
 MOST_ROWS = 1024
 # OpenAI's has four. All are looked for after every token, in the one thread that all requests share.
 MOST_STOPS = 64
+# Log-probabilities in one answer: some 280 bytes of memory each until the answer has been sent.
+MOST_LOGPROBS = 2_000_000
 # What other servers know and this one does not: values that ask for nothing, and what to do otherwise.
 _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
@@ -130,6 +132,8 @@ def read_request(
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
         raise bad(message, "best_of" if best_of > 1 else "prompt", "too_many_completions")
     _check_lengths(prompts, sampling.max_tokens, facts, given=body.get("max_tokens") is not None and not fit)
+    if sampling.logprobs is not None:
+        _check_logprobs(prompts, best_of, sampling.logprobs, sampling.max_tokens, facts, echo=_flag(body, "echo"))
     if not logprobs and (tokens or best_of > n):
         sampling = replace(sampling, logprobs=0)
     seeds: list[int | None] = [None] * len(prompts)
@@ -251,3 +255,17 @@ def _check_lengths(prompts: Sequence[Prompt], max_tokens: int, facts: "Facts", *
                 f"but the model's context is {context}; send fewer"
             )
             raise bad(message, "prompt", "context_length_exceeded")
+
+
+def _check_logprobs(
+    prompts: Sequence[Prompt], best_of: int, logprobs: int, max_tokens: int, facts: "Facts", *, echo: bool
+) -> None:
+    new = [min(max_tokens, facts.context - len(prompt.tokens)) for prompt in prompts]
+    tokens = best_of * (sum(new) + echo * sum(len(prompt.shown) for prompt in prompts))
+    if tokens * (logprobs + 1) > MOST_LOGPROBS:
+        echoed = ", echoed prompts included," if echo else ""
+        message = (
+            f"{len(prompts) * best_of} completions may have {tokens} tokens{echoed} with {logprobs + 1} logprobs each: "
+            f"{tokens * (logprobs + 1)} in all, but {MOST_LOGPROBS} is the most; send several requests, or fewer logprobs"
+        )
+        raise bad(message, "logprobs", "too_many_logprobs")

@@ -348,6 +348,24 @@ def test_the_socket_is_the_users_own(runtime: Path, tiny_model: Path) -> None:
         assert listener is not None
 
 
+def test_the_socket_is_there_only_once_it_listens(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is refused takes the server for dead and removes its socket."""
+    path = local_socket.socket_folder() / "name.sock"
+    there: list[bool] = []
+
+    class Watched(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            there.append(path.exists())
+            super().listen(backlog)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    with listen.local_listener(path, pytest.fail):
+        assert there == [False]
+        assert local_socket.alive(path)
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert not any(path.parent.iterdir())
+
+
 @pytest.mark.parametrize("how", ["open", "link", "file"])
 def test_a_folder_that_others_can_enter_is_not_used(runtime: Path, tiny_model: Path, how: str) -> None:
     folder = local_socket.socket_folder()

@@ -1,5 +1,6 @@
 """How tokens are chosen and when a row ends: one frozen config that validates itself; the defaults of the program."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -138,7 +139,11 @@ def _biases(flag: str, value: Any, shown: Callable[[Any], str]) -> tuple[tuple[i
             found.append((int(token), float(added)))
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{flag} is {shown(value)}", 'give an object of token ids and numbers, such as {"13": -100}') from None
-    return tuple(sorted(found))
+    found.sort()
+    for (token, _), (following, _) in itertools.pairwise(found):
+        if token == following:  # "13" and "013"
+            raise UsageError(f"{flag} has token id {token} twice", "give each id once")
+    return tuple(found)
 
 
 def _require(holds: bool, flag: str, value: object, allowed: str) -> None:

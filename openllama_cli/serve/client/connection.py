@@ -15,6 +15,8 @@ from openllama_cli.serve.local_socket import private
 
 # A server that lives accepts at once, and says so much within a few seconds even where all processors are busy.
 CONNECT_SECONDS = 5.0
+# For what a server that was named says of itself: a gateway, or one that others keep busy, takes its time.
+NAMED_SECONDS = 30.0
 # For the next part of an answer: a full server lets requests wait.
 _ANSWER_SECONDS = 3600.0
 
@@ -105,11 +107,12 @@ def _unix(path: Path) -> socket.socket:
 
 def _tcp(host: str, port: int, *, secure: bool) -> socket.socket:
     connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-    if not secure:
-        return connection
-    import ssl
+    if secure:
+        import ssl
 
-    return ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+    connection.settimeout(NAMED_SECONDS)
+    return connection
 
 
 def read(reply: Reply) -> bytes:

@@ -71,6 +71,12 @@ def test_a_bias_that_is_none(bias: Any) -> None:
         SamplingConfig.from_given({"logit_bias": bias})
 
 
+@pytest.mark.parametrize("bias", [{"13": 1, "5": 2, "013": 1}, {13: 1, "13": 2}, ((13, 1), (5, 2), (13, 1))], ids=str)
+def test_a_bias_that_is_given_twice(bias: Any) -> None:
+    with pytest.raises(UsageError, match="--logit-bias has token id 13 twice"):
+        SamplingConfig.from_given({"logit_bias": bias})
+
+
 def test_a_bias_in_the_forms_it_has() -> None:
     wanted = ((3, 1.5), (13, -100.0))
     for bias in ({"13": -100, "3": 1.5}, {13: -100, 3: 1.5}, wanted):

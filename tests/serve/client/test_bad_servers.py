@@ -211,6 +211,18 @@ def test_any_completions_server_can_be_named(olc: Olc) -> None:
         assert "token ids" in refused.messages
 
 
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_named_server_has_longer_to_answer_than_to_accept(olc: Olc, monkeypatch: pytest.MonkeyPatch, patient: bool) -> None:
+    monkeypatch.setattr("openllama_cli.serve.client.connection.CONNECT_SECONDS", 0.3)
+    if not patient:
+        monkeypatch.setattr("openllama_cli.serve.client.connection.NAMED_SECONDS", 0.3)
+    with CompletionsServer() as server:
+        server.models_after = 0.6 if patient else 60
+        result = olc("complete", "abc", "--server", server.url, "--json")
+    assert result.code == (0 if patient else 1), result.messages
+    assert patient or result.messages.count("\n") == 2
+
+
 CHOICE = {"index": 0, "text": "b", "finish_reason": None}
 
 

@@ -21,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         world = self.server.world
         world.seen.append(("GET", self.path, dict(self.headers), None))
+        world.ended.wait(world.models_after)
         if self.path != "/v1/models" or world.models is None:
             self.reply(404, {"detail": "Not Found"})
         elif world.loading:
@@ -112,6 +113,7 @@ class CompletionsServer:
 
     answer: called with the handler, the request's JSON and how often its prompt has come, from 1. models: of /v1/models; None
     for a server that has no such list. key: that requests must have. loading: how many times it says that it is not ready.
+    models_after: seconds until it answers GET.
     seen: method, path, headers and JSON of the requests. most_running: at a time.
     """
 
@@ -120,6 +122,7 @@ class CompletionsServer:
         self.models: list[dict[str, Any]] | None = [{"id": "base"}]
         self.key: str | None = None
         self.loading = 0
+        self.models_after = 0.0
         self.seen: list[tuple[str, str, dict[str, str], Any]] = []
         self.attempts: Counter[str] = Counter()
         self.running = self.most_running = 0
