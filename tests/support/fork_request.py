@@ -31,13 +31,22 @@ def ask(
     return told
 
 
-def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next request of `ask`, and the descriptors that came with it: the three streams, and where to tell."""
+def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next request of `ask`, and the descriptors that came with it: the three streams, and where to tell.
+
+    None if who asked was killed before it had said all.
+    """
     connection, _ = listener.accept()
+    descriptors: list[int] = []
     with connection:
-        _, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
-        with connection.makefile("rb") as content:
-            return json.load(content), descriptors
+        try:
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 4)
+            with connection.makefile("rb") as content:
+                return json.load(content), descriptors
+        except (OSError, ValueError):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return None
 
 
 if __name__ == "__main__":

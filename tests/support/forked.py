@@ -216,7 +216,10 @@ def _serve(listener: socket.socket) -> str:
     while True:
         if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
             os._exit(0)
-        request, descriptors = receive(listener)
+        received = receive(listener)
+        if received is None:
+            continue
+        request, descriptors = received
         if os.fork() == 0:
             listener.close()
             return _keep(request, descriptors)
