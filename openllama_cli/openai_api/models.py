@@ -27,7 +27,7 @@ def choose_model(url: str, models: Mapping[str, Any] | None, model: str | None) 
     """
     if models is None:
         if model is None:
-            raise UsageError(f"{url} does not list its models", "name the one to use: -m NAME", code="model")
+            raise UsageError(f"{url} does not list its models", "check the address, or name the model: -m NAME", code="model")
         return model
     names = (", ".join(list(models)[:_SHOWN]) + (", …" if len(models) > _SHOWN else "")) or "none"
     if model is None:
@@ -35,7 +35,8 @@ def choose_model(url: str, models: Mapping[str, Any] | None, model: str | None) 
             return next(iter(models))
         raise UsageError(f"{url} has {len(models)} models: {names}", "name the one to use: -m NAME", code="model")
     if model not in models:
-        raise ModelError(f"{url} has no model {model}; it has {names}", "name one of these: -m NAME")
+        remedy = f"use -m {next(iter(models))}" if len(models) == 1 else "name one of these: -m NAME"
+        raise ModelError(f"{url} has no model {model}; it has {names}", remedy)
     return model
 
 

@@ -66,9 +66,11 @@ async def read_json(request: Request, *, limit: int = MOST_BYTES, seconds: float
     except RecursionError:
         raise ApiError(400, "the request's JSON is nested too deeply", "invalid_json") from None
     except ValueError as error:
-        # The decoder's own message; it quotes nothing of the text.
-        place = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(400, f"the request is not JSON{place}", "invalid_json") from None
+        if isinstance(error, json.JSONDecodeError):  # Its own message; it quotes nothing of the text.
+            why = f"is not JSON: {error.msg} at character {error.pos}"
+        else:
+            why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "has a number of too many digits"
+        raise ApiError(400, f"the request {why}", "invalid_json") from None
     if not isinstance(body, dict):
         raise ApiError(400, 'the request is not a JSON object; send one such as {"prompt": "…"}', "invalid_json")
     return cast(dict[str, Any], body)

@@ -142,5 +142,6 @@ def _failed(server: FoundServer, reason: str, *, begun: bool = False) -> Excepti
     """The error of an answer that does not come, or not to its end."""
     if server.own and not begun:
         return NotServedError(reason)
-    remedy = "run it again with --no-server" if server.own else "see to the server"
-    return OlcError(f"{server.connection.name} did not answer to the end: {reason}", remedy, code="server_error")
+    name = "the olc server" if server.own else server.connection.name
+    remedy = "run the command again" if server.own else "see to the server"
+    return OlcError(f"{name} did not answer to the end: {reason}", remedy, code="server_error")
