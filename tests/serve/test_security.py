@@ -107,6 +107,17 @@ def test_its_own_page_and_an_allowed_one(served: Served, guarded: Served) -> Non
     assert "authorization" in answer.headers["access-control-allow-headers"].lower()
     refused = guarded.client.options("/v1/completions", headers={"origin": "https://evil.example", **preflight})
     assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_an_allowed_page_can_read_why_it_is_refused(guarded: Served) -> None:
+    page = {"origin": "https://pages.example", "content-type": "text/plain"}
+    key = {"authorization": f"Bearer {KEY}"}
+    for headers, status in ((page, 401), (page | key, 415), (page | key | {"host": "evil.example"}, 403)):
+        answer = guarded.client.post("/v1/completions", content=b"{}", headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://pages.example"
+        assert answer.headers["vary"] == "Origin"
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
