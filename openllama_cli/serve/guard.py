@@ -145,6 +145,9 @@ class Guard:
                 self._access.check(scope)
             except ApiError as error:
                 entry.code = error.code
+                origin = Headers(scope=scope).get("origin", "")
+                if origin in self._access.origins:  # Or the page could not read why. Past this, starlette adds it.
+                    error.headers |= {"access-control-allow-origin": origin, "vary": "Origin"}
                 await error_response(error)(scope, receive, watched)
             else:
                 await self._app(scope, receive, watched)

@@ -28,6 +28,8 @@ from openllama_cli.serve.responses import dump
 HEADER_SECONDS = 20.0
 # A connection without a request may stay open this long after an answer.
 IDLE_SECONDS = 60
+# For a client to read more of an answer that it keeps waiting.
+UNREAD_SECONDS = 60.0
 # A request's line and headers.
 MOST_HEADER_BYTES = 32 << 10
 MOST_CONNECTIONS = 1000
@@ -144,8 +146,10 @@ class Protocol(H11Protocol):
 
     most = MOST_CONNECTIONS
     header_seconds = HEADER_SECONDS
+    unread_seconds = UNREAD_SECONDS
     since = 0.0
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -156,7 +160,32 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Through the local socket it is this user's own command, perhaps in front of a pager.
+        if self.server is None or self.server[1] is not None:
+            self._watch()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch(self, before: int | None = None) -> None:
+        """Close a connection whose client reads nothing. before: bytes that waited for it at the last look."""
+        size = self.transport.get_write_buffer_size()
+        # A long answer is written at once: it may take a slow client longer, as long as it reads.
+        if before is not None and size >= before:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.unread_seconds, self._watch, size)
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -6,6 +6,7 @@ import json
 import socket
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,17 @@ def test_its_own_page_and_an_allowed_one(served: Served, guarded: Served) -> Non
     assert "authorization" in answer.headers["access-control-allow-headers"].lower()
     refused = guarded.client.options("/v1/completions", headers={"origin": "https://evil.example", **preflight})
     assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_an_allowed_page_can_read_why_it_is_refused(guarded: Served) -> None:
+    page = {"origin": "https://pages.example", "content-type": "text/plain"}
+    key = {"authorization": f"Bearer {KEY}"}
+    for headers, status in ((page, 401), (page | key, 415), (page | key | {"host": "evil.example"}, 403)):
+        answer = guarded.client.post("/v1/completions", content=b"{}", headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://pages.example"
+        assert answer.headers["vary"] == "Origin"
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
@@ -309,6 +321,35 @@ def test_connections_that_ask_for_nothing_make_room_for_those_that_do(served: Se
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_an_answer_that_nobody_reads_keeps_no_connection(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, made, real = threading.Event(), Protocol.connection_made, Protocol.connection_lost
+
+    def little(protocol: Protocol, transport: asyncio.Transport) -> None:
+        """The system itself keeps megabytes of what is sent, unless it is told otherwise."""
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        made(protocol, transport)
+
+    monkeypatch.setattr(Protocol, "unread_seconds", 0.2)
+    monkeypatch.setattr(Protocol, "connection_made", little)
+    with raw(served) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        name = connection.getsockname()
+
+        def watched(protocol: Protocol, exc: Exception | None) -> None:
+            real(protocol, exc)
+            if protocol.client == name:
+                lost.set()
+
+        monkeypatch.setattr(Protocol, "connection_lost", watched)
+        body = json.dumps({"prompt": "a " * 100_000, "pieces": True}).encode()
+        request = HEAD.replace(b"/v1/completions", b"/tokenize") + b"Content-Length: %d\r\n\r\n" % len(body)
+        connection.sendall(request + body)
+        assert lost.wait(120)
+        head, _, rest = answered(connection).partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        assert 0 < len(rest) < length
 
 
 def test_nonsense_in_place_of_http(served: Served) -> None:
