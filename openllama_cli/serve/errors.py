@@ -52,7 +52,7 @@ def of_olc(error: OlcError) -> ApiError:
     """An expected failure of olc; its flags are the request's fields here."""
     cause, remedy = as_fields(error.cause), as_fields(error.remedy)
     if error.code == "invalid_unicode":  # Its remedy is for files.
-        remedy = "send a text without them"
+        remedy = "send valid Unicode"
     named = re.match(r"--([a-z][a-z-]+)", error.cause)
     param = named[1].replace("-", "_") if named else "prompt" if error.code in _OF_PROMPTS else None
     status = _STATUS.get(error.code, 400)
