@@ -93,6 +93,6 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     with pytest.raises(OlcError, match="needs llama-cpp-python in olc's") as caught:
         check_installed()
     assert caught.value.code == "llama_cpp_missing"
-    assert caught.value.remedy.startswith("pip install llama-cpp-python (the extra openllama-cli[bench]")
+    assert caught.value.remedy.startswith("pip install llama-cpp-python   # the extra `bench`")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     check_installed()
