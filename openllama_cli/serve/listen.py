@@ -147,14 +147,16 @@ class Protocol(H11Protocol):
     most = MOST_CONNECTIONS
     header_seconds = HEADER_SECONDS
     unread_seconds = UNREAD_SECONDS
-    since = 0.0
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Those that ask for nothing, in the order in which they began to: of this server, as uvicorn keeps its connections.
+        self._waiting: dict[Protocol, None] = vars(self.server_state).setdefault("waiting", {})
         if len(self.connections) > self.most and not self._make_room():
             self._refuse(503, "there are too many connections; try again later", "overloaded")
+            self.connections.discard(self)
             return
         self._expect_request()
 
@@ -162,6 +164,12 @@ class Protocol(H11Protocol):
         self._expect_nothing()
         self._stop_watching()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # A request that was sent meanwhile is being answered already.
+        if self.idle and not self.transport.is_closing():
+            self._waiting[self] = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -197,16 +205,18 @@ class Protocol(H11Protocol):
             self._expect_nothing()
 
     def _make_room(self) -> bool:
-        """Close the connection that has asked for nothing for the longest time, if there is one besides this.
+        """Close the connection that has asked for nothing for the longest time, if there is one.
 
-        It has most likely been forgotten, or means no good.
+        It has most likely been forgotten, or means no good. Its place is free at once: thousands may come before the event loop
+        tells that it was closed.
         """
-        # One that was closed just now is among them until the event loop tells it.
-        open_ = [other for other in self.connections if isinstance(other, Protocol) and not other.transport.is_closing()]
-        idle = [other for other in open_ if other is not self and other.idle]
-        if idle and len(open_) > self.most:
-            min(idle, key=lambda other: other.since).transport.abort()
-        return bool(idle) or len(open_) <= self.most
+        oldest = next(iter(self._waiting), None)
+        if oldest is None:
+            return False
+        del self._waiting[oldest]
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
 
     @property
     def idle(self) -> bool:
@@ -217,10 +227,12 @@ class Protocol(H11Protocol):
         self._refuse(400, "the request is not valid HTTP/1.1, or its headers are too large", "invalid_http")
 
     def _expect_request(self) -> None:
-        self.since = self.loop.time()
+        self._waiting.pop(self, None)
+        self._waiting[self] = None
         self._deadline = self.loop.call_later(self.header_seconds, self._late)
 
     def _expect_nothing(self) -> None:
+        self._waiting.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
