@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.loop import FinishReason
+    from openllama_cli.generation.decode.request import FinishReason
 
 
 class Sampling(TypedDict, total=False):

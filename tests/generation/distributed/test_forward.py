@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.distributed.forward import LeaderForward, follow
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
