@@ -9,8 +9,9 @@ argument as the command line spells it: `top_p` is `--top-p`.
 """
 
 from openllama_cli.api.model import Model, load
-from openllama_cli.api.results import Completion, Piece, Sampling, Score
+from openllama_cli.api.results import Completion, Piece, Sampling
 from openllama_cli.api.run import Run
 from openllama_cli.generation.decode.config import choose_sampling
+from openllama_cli.generation.text.scoring import Score
 
 __all__ = ["Completion", "Model", "Piece", "Run", "Sampling", "Score", "choose_sampling", "load"]
