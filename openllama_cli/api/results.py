@@ -1,8 +1,10 @@
-"""What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores."""
+"""What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores, choices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+
+from openllama_cli.generation.choices.scores import ScoredChoice
 
 if TYPE_CHECKING:
     from openllama_cli.generation.decode.request import FinishReason
@@ -66,3 +68,20 @@ class Piece:
     logprob: float | None
     top_logprobs: dict[str, float] | None
     finish_reason: "FinishReason | None"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of some texts a model prefers after a prompt.
+
+    prompt: as it was given. text: the preferred one; probability: its share, of all of them. alternatives: all choices in the
+    order in which they were given, with their log-likelihoods, scores and probabilities.
+    """
+
+    prompt: str
+    text: str
+    probability: float
+    alternatives: list[ScoredChoice]
+
+    def __str__(self) -> str:
+        return self.text

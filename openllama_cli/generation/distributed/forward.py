@@ -39,7 +39,7 @@ class LeaderForward:
         prompt: int | None = None,
     ) -> torch.Tensor:
         how: dict[str, Any] = {"every": every, "drafted": drafted, "prompt": prompt}
-        command = {"prefill": list(tokens), "rows": [self._row(cache)], "how": how}
+        command = {"prefill": list(tokens), "rows": [self._row(cache)], **how}
         return self._run(command, lambda: self._forward.prefill(tokens, cache, **how))
 
     def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
@@ -90,7 +90,8 @@ def follow(
             elif "branch" in command:
                 forward.branch(command["branch"], command["parents"], rows[0])
             else:
-                forward.prefill(command["prefill"], rows[0], **command["how"])
+                how = {name: command[name] for name in ("every", "drafted", "prompt") if name in command}
+                forward.prefill(command["prefill"], rows[0], **how)
 
 
 def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:
