@@ -15,7 +15,7 @@ class Asked:
     completion may end before max_tokens, where the context does. tokens: ids are wanted. by_place: draws as `olc generate`.
     choices: the answer is one of these; olc's own server alone knows them, and nothing is sampled."""
 
-    prompts: Sequence[str]
+    prompts: Sequence[str] | Sequence[list[int]]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     samples: int = 1
     echo: bool = False

@@ -40,6 +40,16 @@ GENERATE: list[tuple[str, ...]] = [
     (PROMPT, "größer 🐋", "--json", "--logprobs", "--echo", "-s", "5"),
     ("", "--json", "-s", "1"),
 ]
+SCORE: list[tuple[str, ...]] = [
+    (PROMPT,),
+    (PROMPT, "--by", "word"),
+    (PROMPT, "--json", "--top", "3"),
+    (" fox", "--context", PROMPT.removesuffix(" fox"), "--json"),
+    ("größer 🐋 \t  x\n", "--json", "--by", "line"),
+    (f"{PROMPT} 🐋 " * 40, "--json"),  # Longer than the context.
+    (f"{PROMPT} 🐋 " * 40, "--json", "--context", "word " * 200, "--stride", "77"),
+    (PROMPT, "--stride", "1000"),  # Out of range: an error either way.
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +90,15 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
         raise AssertionError("the model was loaded here")
 
     with monkeypatch.context() as patch:
-        for name in ("complete", "generate"):
+        for name in ("complete", "generate", "score"):
             patch.setattr(f"openllama_cli.commands.{name}.load_model", load)
         yield patch
 
 
-@pytest.mark.parametrize("arguments", [("complete", *one) for one in COMPLETE] + [("generate", *one) for one in GENERATE])
+@pytest.mark.parametrize(
+    "arguments",
+    [("complete", *one) for one in COMPLETE] + [("generate", *one) for one in GENERATE] + [("score", *one) for one in SCORE],
+)
 def test_a_server_gives_what_the_model_gives_here(
     run: Olc, arguments: tuple[str, ...], never_loaded: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +106,7 @@ def test_a_server_gives_what_the_model_gives_here(
     never_loaded.undo()
     here = run(*arguments, "--no-server")
     expected = compared(here)
-    if served.out.startswith(b"{") and arguments[0] == "complete":
+    if served.out.startswith(b"{") and arguments[0] != "generate":
         document = json.loads(served.out)
         assert document["olc"].pop("server").endswith(".sock")
         assert document["olc"]["timings"]["load_s"] == 0
