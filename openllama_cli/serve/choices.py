@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.choices.branches import Branched, branch, branch_neutral
-from openllama_cli.generation.choices.config import Choices
+from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.choices.document import choice_of, olc_of
 from openllama_cli.generation.choices.scores import ScoredChoice, score_choices
 from openllama_cli.serve.errors import ApiError, bad, of_olc
@@ -19,27 +19,6 @@ if TYPE_CHECKING:
 _FIELDS = ("choices", "choices_prefix", "choices_normalize", "calibrate_with")
 # Of one request: prompts times choices. Each is tokenized, and all are in the answer.
 MOST_BRANCHES = 16_384
-# What says nothing where an answer is chosen: values that ask for nothing, clients' defaults among them.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "stream": (False,),
-    "stream_options": (),
-    "echo": (False,),
-    "logprobs": (),
-    "max_tokens": (16,),
-    "temperature": (0, 1),
-    "top_p": (1,),
-    "top_k": (0,),
-    "min_p": (0,),
-    "repetition_penalty": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "seed": (),
-    "stop": ([],),
-    "add_special_tokens": (True,),
-}
 
 
 @dataclass(frozen=True)
@@ -81,12 +60,10 @@ def read_choices(body: Mapping[str, Any]) -> Choices | None:
         texts = value if name == "choices" else [value]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise bad(f"{name} is not {'a list of texts' if name == 'choices' else 'a text'}; send one", name)
-    for name, harmless in _HARMLESS.items():
-        value = body.get(name)
-        # True equals 1 in Python.
-        if value is not None and not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless):
-            message = f"{name} says nothing beside choices, as the answer is one of them and nothing is sampled; leave it out"
-            raise bad(message, name, "unsupported_option")
+    odd = out_of_place(body)
+    if odd is not None:
+        message = f"{odd} says nothing beside choices, as the answer is one of them and nothing is sampled; leave it out"
+        raise bad(message, odd, "unsupported_option")
     try:
         return Choices(
             tuple(given["choices"]),
