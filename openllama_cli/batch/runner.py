@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.neutral import Neutrals
-from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, scored, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.choices.branches import branch, check_room
@@ -21,6 +21,7 @@ from openllama_cli.generation.choices.scores import score_choices
 from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
+from openllama_cli.generation.text.scoring import Score, prepare
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
@@ -110,11 +111,15 @@ class Runner:
             return
         completion.add(step)
         self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
+        self.progress.tokens += len(step.prompt) if row.scoring is not None else 0
         if step.finish_reason is not None:
             del in_flight[step.row]
             self._finish(self._result(row, completion))
 
     def _result(self, row: Row, completion: Completion) -> Result:
+        if row.prepared is not None:
+            score = Score.of(self.tokenizer, row.prompt or "", row.prepared, completion.prompt_scored)
+            return scored(row, score, len(completion.prompt))
         if row.choices is None:
             return success(row, completion, self.tokenizer, self.model)
         try:
@@ -137,9 +142,14 @@ class Runner:
 
     def _tokenized(self, row: Row) -> Row:
         """The row with what runs for it. Raises RowError where it cannot run."""
-        if row.error is not None or row.choices is None:
+        if row.error is not None or (row.choices is None and row.scoring is None):
             return replace(row, tokens=self._tokens(row))
         try:
+            if row.scoring is not None:
+                context, stride = row.scoring
+                prepared = prepare(self.tokenizer, row.prompt or "", context, positions=self.context, stride=stride)
+                return replace(row, tokens=tuple(prepared.tokens), prepared=prepared)
+            assert row.choices is not None
             branched = branch(self.tokenizer, row.prompt or "", row.choices)
             check_room(branched, self.context, self.model)
         except OlcError as error:
@@ -176,6 +186,9 @@ def _prompt(row: Row) -> Request:
     """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
     assert row.sampling is not None
     assert row.tokens is not None
+    if row.prepared is not None:
+        first, stride, lead = row.prepared.first, row.prepared.stride, row.prepared.lead
+        return Request(row.index, row.tokens, row.sampling, True, unscored=first, stride=stride, lead=lead)
     score = row.echo and row.sampling.logprobs is not None
     draws_as = 0 if row.own_seed else None
     return Request(row.index, row.tokens, row.sampling, score, draws_as=draws_as, branches=row.branches)

@@ -18,6 +18,7 @@ from openllama_cli.batch.input.rows import (
     default_id,
     error_row,
     render,
+    scored,
     text_of,
 )
 from openllama_cli.errors import UsageError
@@ -93,7 +94,16 @@ def _text_row(variable: str | None, settings: RowSettings, index: int, line: Lin
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
         length = settings.fixed_length
-        row = Row(index, default_id(index), prompt, None, settings.sampling, fixed_length=length, line=line.number)
+        row = Row(
+            index,
+            default_id(index),
+            prompt,
+            None,
+            settings.sampling,
+            fixed_length=length,
+            line=line.number,
+            scoring=scored(settings, {}),
+        )
         choices = calibrated(settings.choosing.choices, settings, {})
         return row if choices is None else replace(row, choices=choices)
     except RowError as error:

@@ -8,9 +8,11 @@ from typing import Any
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import Line, content
+from openllama_cli.batch.input.score_settings import ScoreSettings, Scoring
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.scoring import Prepared
 from openllama_cli.prompt_templates import PromptTemplate
 
 # Bytes of a line (of a record, in .csv and .tsv): far beyond any context, far below what would exhaust the memory.
@@ -55,6 +57,7 @@ class Row:
     body: of an OpenAI line that goes to a server as it is.
     choices: what its answer is chosen from; None where it is completed. branches: their tokens, which the runner fills in with
         `tokens`, those that are before all of them.
+    scoring: how its prompt is scored; None where it is completed. prepared: its tokens, which the runner fills in.
     """
 
     index: int
@@ -72,6 +75,8 @@ class Row:
     body: Mapping[str, Any] | None = None
     choices: Choices | None = None
     branches: tuple[tuple[int, ...], ...] = ()
+    scoring: Scoring | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class RowSettings:
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
     for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
-    options of its own gets. choosing: what rows are chosen from.
+    options of its own gets. choosing: what rows are chosen from. scoring: how rows are scored; None where they are completed.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -98,6 +103,7 @@ class RowSettings:
     fixed_length: bool = True
     for_server: bool = False
     choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
+    scoring: ScoreSettings | None = None
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +206,21 @@ def calibrated(choices: Choices | None, settings: RowSettings, fields: Mapping[s
         return settings.choosing.calibrated(choices, text)
     neutral = render(settings.template, {**fields, **dict.fromkeys(settings.template.required, text)})
     return settings.choosing.calibrated(choices, neutral)
+
+
+def scored(settings: RowSettings, fields: Mapping[str, Any]) -> Scoring | None:
+    """How a row is scored, if rows are. fields: the row's. Raises RowError."""
+    if settings.scoring is None:
+        return None
+    column, context = settings.scoring.context_column, ""
+    if column is not None:
+        if column not in fields:
+            raise RowError("missing_context", f"the row has no {column!r}; {names(fields)}")
+        given = fields[column]
+        if given is not None and not isinstance(given, str):
+            raise RowError("invalid_type", f"{column} is {kind(given)}; give a string")
+        context = check_text(given or "", column)
+    return Scoring(context, settings.scoring.stride)
 
 
 def names(fields: Iterable[str]) -> str:

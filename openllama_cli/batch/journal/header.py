@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import ScoreSettings
 from openllama_cli.errors import UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
@@ -64,6 +65,7 @@ def _header(
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
         **_choosing(settings.choosing),
+        **_scoring(settings.scoring),
     }
     return {
         "rules": RULES,
@@ -82,6 +84,12 @@ def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
         "choices_normalize": normalize,
         "calibrate_with": choosing.calibrate_with,
     }
+
+
+def _scoring(scoring: ScoreSettings | None) -> dict[str, Any]:
+    if scoring is None:
+        return {"score": None, "context_column": None, "stride": None}
+    return {"score": True, "context_column": scoring.context_column, "stride": scoring.stride}
 
 
 def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openllama_cli.batch.journal.journal import Journal
     from openllama_cli.generation.choices.scores import ScoredChoice
     from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.generation.text.scoring import Score
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 # What OpenAI answers a request that cannot be run.
@@ -132,6 +133,13 @@ def chosen(row: Row, scored: "Sequence[ScoredChoice]", model: str) -> Result:
     assert row.choices is not None
     result = choice_of(0, scored) | {"olc": olc_of(row.choices, scored)}
     return _made(row, result, usage_of(len(row.tokens or ()), [scored]), model)
+
+
+def scored(row: Row, score: "Score", tokens: int) -> Result:
+    """A row whose text was scored. tokens: that were run, its context's and BOS included."""
+    usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+    document = _document(row, None, None, usage, None) | {"score": score.totals()}
+    return Result(row.index, None, document | dict(row.carried))
 
 
 def _made(row: Row, choice: dict[str, Any], usage: dict[str, int], model: str) -> Result:

@@ -16,9 +16,11 @@ from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import SAMPLING, ScoreSettings
 from openllama_cli.batch.ray.options import parse_engine
 from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
+from openllama_cli.commands.batch.score_options import refuse_beside_score, refuse_texts, score_options
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
@@ -45,6 +47,7 @@ Examples:
   olc batch requests.jsonl -o answers.jsonl --retry-errors
   olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
+  olc batch answers.csv --score --context-column question -o scores.csv
   olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
 
@@ -55,7 +58,7 @@ Examples:
     "-o",
     "--output",
     metavar="OUTPUT",
-    show_default="INPUT with .completions.jsonl",
+    show_default="INPUT with .completions.jsonl, or .scores.jsonl",
     help="Output file: JSON Lines, or .csv, .tsv, .txt (one text per line); - is stdout.",
     shell_complete=suggest.files,
 )
@@ -76,6 +79,7 @@ Examples:
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
 @choice_options
+@score_options
 @escape_option("--stop and choices")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
@@ -113,6 +117,7 @@ def command(
     template: str | None,
     carry: str,
     choosing: ChoiceOptions,
+    scoring: ScoreSettings | None,
     escape: bool,
     batch_size_text: str,
     peek: str | None,
@@ -153,14 +158,20 @@ def command(
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
+    if scoring is not None:
+        refuse_beside_score(
+            {choosing.given or "": choosing.given, "--annotate": annotated, "--server": server, **sampling_flags(given)}
+        )
+        refuse_texts(output)
     settings = RowSettings(
         prompt_template,
-        _defaults(given, prompt_template),
+        _defaults(given, prompt_template) if scoring is None else SAMPLING,
         carry=Carry.parse(carry),
         model=spec.model,
-        fixed_length="max_tokens" in given,
+        fixed_length="max_tokens" in given or scoring is not None,
         for_server=address is not None,
-        choosing=_choosing(choosing, prompt_template, given),
+        choosing=_choosing(choosing, prompt_template, given) if scoring is None else ChoiceSettings(),
+        scoring=scoring,
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
@@ -172,6 +183,8 @@ def command(
     if not from_stdin:
         check_input(Path(source))
     fmt = input_format(Path(source), format_name)
+    if scoring is not None and scoring.context_column is not None and fmt == "txt":
+        raise UsageError("--context-column needs columns, and the lines of .txt have none", "use .csv or .jsonl")
     if output in ("-", "/dev/stdout"):
         if retry_errors or restart or json_progress:
             option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
@@ -184,7 +197,8 @@ def command(
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
 
-    target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
+    made = ".completions.jsonl" if scoring is None else ".scores.jsonl"
+    target = Path(output) if output is not None else Path(source).with_suffix(made)
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
