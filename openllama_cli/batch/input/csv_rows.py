@@ -25,6 +25,7 @@ from openllama_cli.batch.input.rows import (
     render,
 )
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
 
 _HEAD = 1 << 16
 # Lines of one record: each costs memory beyond its bytes until the record is complete.
@@ -239,11 +240,12 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
         options = read_options(given, settings) if given else RowOptions(settings.sampling)
-        return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried)
+        prompt = _prompt(fields, settings, options.sampling)
+        return row_with(options, settings, index, line, custom_id, prompt, carried=carried)
     except RowError as error:
-        prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
-        return error_row(index, line, error, custom_id=custom_id, prompt=prompt, carried=carried)
+        kept = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
+        return error_row(index, line, error, custom_id=custom_id, prompt=kept, carried=carried)
 
 
-def _prompt(fields: dict[str, str], settings: RowSettings) -> str:
-    return check_text(fields["prompt"] if settings.template is None else render(settings.template, fields), "prompt")
+def _prompt(fields: dict[str, str], settings: RowSettings, sampling: SamplingConfig | None = None) -> str:
+    return check_text(fields["prompt"] if settings.template is None else render(settings, fields, sampling), "prompt")

@@ -22,6 +22,7 @@ from openllama_cli.batch.input.rows import (
     shown,
     text_of,
 )
+from openllama_cli.generation.decode.config import SamplingConfig
 
 
 def read_objects(file: BinaryIO, limit: int) -> Iterator[Line]:
@@ -48,7 +49,8 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
         if too_deep:
             raise RowError("invalid_json", f"line {line.number} is nested too deeply")
         options = read_options(fields, settings, variables=variables)
-        return row_with(options, settings, index, line.number, custom_id, _prompt(fields, settings), carried=carried)
+        text = _prompt(fields, settings, options.sampling)
+        return row_with(options, settings, index, line.number, custom_id, text, carried=carried)
     except RowError as error:
         prompt = None if openai else kept_prompt(error, lambda: _prompt(fields, settings))
         return error_row(index, line.number, error, custom_id=custom_id, prompt=prompt, openai=openai, carried=carried)
@@ -133,8 +135,8 @@ def _custom_id(index: int, given: Any) -> str:
     return check_text(given, "custom_id")
 
 
-def _prompt(fields: Mapping[str, Any], settings: RowSettings) -> str:
-    return check_text(_text(fields) if settings.template is None else render(settings.template, fields), "prompt")
+def _prompt(fields: Mapping[str, Any], settings: RowSettings, sampling: SamplingConfig | None = None) -> str:
+    return check_text(_text(fields) if settings.template is None else render(settings, fields, sampling), "prompt")
 
 
 def _text(fields: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _text_row(variable: str | None, settings: RowSettings, index: int, line: Lin
     try:
         prompt = text_of(line, settings.max_line_bytes)
         if settings.template is not None and variable is not None:
-            prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
+            prompt = check_text(render(settings, {variable: prompt}), "prompt")
         length = settings.fixed_length
         return Row(index, default_id(index), prompt, None, settings.sampling, fixed_length=length, line=line.number)
     except RowError as error:

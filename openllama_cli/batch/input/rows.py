@@ -8,6 +8,7 @@ from typing import Any
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.lines import Line, content
 from openllama_cli.errors import UsageError
+from openllama_cli.few_shot import FewShot, Fitting
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.prompt_templates import PromptTemplate
 
@@ -78,6 +79,8 @@ class RowSettings:
     fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
+    few_shot: examples that stand in front of what the template makes of a row, if they are wanted. fit: leaves out those for
+    which the model's context has no room; None before the model is known.
     for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
     options of its own gets.
 
@@ -91,6 +94,8 @@ class RowSettings:
     model: str | None = None
     fixed_length: bool = True
     for_server: bool = False
+    few_shot: FewShot | None = None
+    fit: Fitting | None = None
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,13 +173,21 @@ def check_text(text: str, name: str) -> str:
     return text
 
 
-def render(template: PromptTemplate, fields: Mapping[str, Any]) -> str:
+def render(settings: RowSettings, fields: Mapping[str, Any], sampling: SamplingConfig | None = None) -> str:
     """The prompt that the template makes of a row's fields; those that it does not use are ignored.
 
-    Raises RowError.
+    sampling: the row's, if it is known. Raises RowError.
     """
+    template = settings.template
+    assert template is not None
+    values = {name: fields[name] for name in template.variables if name in fields}
     try:
-        return template.render({name: fields[name] for name in template.variables if name in fields})
+        if settings.few_shot is None:
+            return template.render(values)
+        prompt = settings.few_shot.prompt(values)
+        if settings.fit is not None:
+            prompt = settings.fit(prompt, (sampling or settings.sampling).max_tokens)
+        return prompt.text
     except UsageError as error:
         # The remedy of a missing variable is one for the command line.
         rest = names(fields) if error.code == "template_variable" else error.remedy
