@@ -15,7 +15,7 @@ from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.output.results import Progress, Result, failure, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
-from openllama_cli.generation.decode.loop import Request
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
 from openllama_cli.generation.text.stream import Engine, TextStep, stream

@@ -73,7 +73,7 @@ def _ready(job: Job) -> Ready:
 def _loop(loaded: "LoadedModel", job: Job) -> Run:
     """The decode loop, with its forward pass made."""
     from openllama_cli.generation.decode.config import SamplingConfig
-    from openllama_cli.generation.decode.loop import Request
+    from openllama_cli.generation.decode.request import Request
     from openllama_cli.generation.session import make_engine
 
     config = SamplingConfig(max_tokens=job.max_tokens)

@@ -1,11 +1,14 @@
 """`olc complete`: one prompt, completed as it streams."""
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from openllama_cli.commands.shared.annotations import PipelineOptions, completions_json, pipeline_options, show_completions
+from openllama_cli.commands.shared.choice_options import ChoiceOptions, choice_options, sampling_flags, with_neutral
+from openllama_cli.commands.shared.choosing import choose, text_of
 from openllama_cli.commands.shared.completing import Completing, Loaded, Served
 from openllama_cli.commands.shared.few_shot import (
     ExampleOptions,
@@ -34,6 +37,7 @@ from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.serve.client.asked import Asked
 from openllama_cli.terminal.streams import note, out_json
+from openllama_cli.terminal.views.choices import Bar, show_choice
 from openllama_cli.terminal.views.complete import CompletionWriter, show_stats
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ Examples:
   olc complete -t qa -p question "What is the capital of France?"
   olc complete -t sentiment --examples prompts/examples/sentiment.csv --shots 4 "The soup was cold."
   olc complete "The largest animal is" --temperature 0.8 --seed 7
+  olc complete "The sky is" --choices blue,green,red
   olc complete "The largest animal is" --json --logprobs 3 | jq .
 """
 
@@ -58,7 +63,8 @@ Examples:
 @pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
 @example_options
 @show_prompt_option
-@escape_option("PROMPT and --stop")
+@choice_options
+@escape_option("PROMPT, --stop and choices")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
 @click.option(
     "--logprobs", type=int, metavar="K", help="With --json: the log-probability of each token and of the K most likely ones."
@@ -93,6 +99,7 @@ def command(
     values: tuple[tuple[str, str], ...],
     examples: ExampleOptions,
     show_prompt: bool,
+    choosing: ChoiceOptions,
     escape: bool,
     echo: bool,
     logprobs: int | None,
@@ -127,16 +134,40 @@ def command(
     source = read_prompt(prompt, file, template, values, examples, escape=escape)
     if prompt is not None and not escape:
         hint_escape([prompt])
+    open_pipeline = functools.cache(chosen.open)
+    choices = choosing.choices(source.template)
+    if choices is not None:
+        others = {"--num-samples": num_samples > 1, "--logprobs": logprobs is not None, "--echo": echo}
+        others |= {"--speculate": speculate > 0, "--engine transformers": engine == "transformers"}
+        choosing.refuse(source.template, {**sampling_flags(given), **others})
     sampling = choose_sampling({**with_template(given, source.template), "logprobs": logprobs}, samples=num_samples)
     server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
-    text, folder = source.text, None
+    folder = None
     if source.few_shot is not None and server.address is None:
-        (cut,), folder = fitted([source.few_shot], spec, sampling.max_tokens)
-        text = cut.text
+        (cut,), folder = fitted([source.few_shot], spec, sampling.max_tokens, choices)
+        source = replace(source, text=cut.text, few_shot=cut)
+    text = source.text
     if show_prompt:
         show_prompts([text], as_json=as_json)
         return
-    open_pipeline = functools.cache(chosen.open)
+    if choices is not None:
+        choices = with_neutral(choices, choosing, source)
+        if annotate:
+            open_pipeline()
+        answer = choose(text, choices, spec, server, folder)
+        if as_json:
+            document = answer.document()
+            if annotate:
+                document["olc"] |= completions_json(open_pipeline(), [text_of(answer)])
+            out_json(document)
+        else:
+            bars = [Bar(choice.text, choice.probability) for choice in answer.scored]
+            show_choice(text, choices.prefix_after(text), text_of(answer), bars)
+            if annotate:
+                show_completions(open_pipeline(), [text_of(answer)])
+        if stats:
+            show_stats(answer.stats)
+        return
     asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
 
     def served(found: "FoundServer") -> Completing:

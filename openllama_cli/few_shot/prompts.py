@@ -63,12 +63,18 @@ class FewShot:
         Raises UsageError as that does, and for a variable that the row sets and that no example has.
         """
         self._check(values)
-        heading = self.template.render_heading(values, shots=self.shots, answers=self._answers)
         own = self.template.render_body(values)
         chosen = self._order[: self.shots]
         if own in self._bodies:
             chosen = self._others(own)
-        shots = tuple(self._answered(place) for place in chosen)
+        return self._prompt(tuple(self._answered(place) for place in chosen), own, values)
+
+    def after(self, shots: tuple[str, ...], values: Mapping[str, Any]) -> FewShotPrompt:
+        """The prompt with these examples of another one, whatever the row is. Raises UsageError as `PromptTemplate.render`."""
+        return self._prompt(shots, self.template.render_body(values), values)
+
+    def _prompt(self, shots: tuple[str, ...], own: str, values: Mapping[str, Any]) -> FewShotPrompt:
+        heading = self.template.render_heading(values, shots=self.shots, answers=self._answers)
         if sum(map(len, shots)) + len(own) + len(heading) > MAX_PROMPT:
             raise UsageError(f"the prompt with {len(shots)} shots has more than {MAX_PROMPT:,} characters", "use fewer --shots")
         return FewShotPrompt(heading, shots, own, self.template.separator)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from openllama_cli.generation.decode.loop import FinishReason, Scored
+from openllama_cli.generation.decode.request import FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason
 from openllama_cli.generation.text.offsets import TokenOffsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep

@@ -110,8 +110,8 @@ def _compare(
     import torch
 
     from openllama_cli.generation.decode.config import SamplingConfig
-    from openllama_cli.generation.decode.loop import Request, Scored
     from openllama_cli.generation.decode.reference import compare
+    from openllama_cli.generation.decode.request import Request, Scored
     from openllama_cli.generation.decode.sampling import log_probabilities
 
     loaded, tokenizer = model.loaded, model.tokenizer

@@ -11,7 +11,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.serve.errors import bad, of_olc
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.loop import Request
+    from openllama_cli.generation.decode.request import Request
     from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.serve.engine import Facts
 
@@ -84,7 +84,7 @@ class CompletionRequest:
 
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.loop import Request
+        from openllama_cli.generation.decode.request import Request
 
         return [
             Request(

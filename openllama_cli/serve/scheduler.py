@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from openllama_cli.serve.errors import ApiError
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.decode.loop import Request
+    from openllama_cli.generation.decode.request import Request
     from openllama_cli.generation.text.stream import TextStep
 
 # Rows that wait. Far more than clients send at once: one who is refused sends all of it again.

@@ -14,7 +14,8 @@ from openllama_cli.batch.runner import Runner
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Step, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.request import Request, Step
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.session import make_engine
 from openllama_cli.generation.text.stream import Engine

@@ -44,6 +44,28 @@ def test_the_prompt_that_is_shown_is_the_one_that_is_completed(olc: Olc, model: 
     assert examples.text.startswith(PROMPT)
 
 
+def test_a_choice_is_calibrated_after_the_same_examples(olc: Olc, model: str, few_shot: list[str]) -> None:
+    """The prompt with the examples and no input is what stands in --calibrate-with without a template."""
+    options = ("--choices", "odd,even", "--json", "-m", model, "--dtype", "float32")
+    for examples in (few_shot, [*few_shot, "--shots", "0"]):
+        shown = olc("complete", "six", *examples, "--show-prompt", *options[3:]).text
+        own = json.loads(olc("complete", "six", *examples, "--calibrate", *options).text)["olc"]["choices"]
+        plain = olc("complete", shown, "--calibrate-with", shown.replace("six", ""), *options).text
+        assert own == json.loads(plain)["olc"]["choices"]
+
+
+def test_examples_leave_room_for_the_longest_choice(olc: Olc, model: str, few_shot: list[str], tmp_path: Path) -> None:
+    (tmp_path / "examples.csv").write_text(LONG)
+    choices = ("--choices", "x," + "long " * 40, "--shots", "8", "-m", model)
+    shown, free = (
+        olc("complete", "six", *few_shot, *choices, "--show-prompt"),
+        olc("complete", "six", *few_shot, *choices[2:], "--show-prompt"),
+    )
+    assert 0 < shown.text.count(" is odd") < free.text.count(" is odd")
+    assert "has no room for more beside the longest choice" in shown.messages
+    assert olc("complete", "six", *few_shot, *choices).code == 0
+
+
 def test_several_prompts_have_the_same_examples(olc: Olc, model: str, few_shot: list[str], tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("seven\none\n")
     arguments = ("generate", "six", "-f", str(tmp_path / "more.txt"), *few_shot)

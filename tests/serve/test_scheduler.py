@@ -8,7 +8,7 @@ import pytest
 
 from openllama_cli.errors import GenerationError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.serve.errors import ApiError
 from openllama_cli.serve.scheduler import Job, Scheduler

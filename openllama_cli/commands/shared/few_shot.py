@@ -18,6 +18,7 @@ from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.few_shot import FewShot, FewShotPrompt, Fitting
+    from openllama_cli.generation.choices.config import Choices
     from openllama_cli.prompt_templates import PromptTemplate
 
 Command = Callable[..., Any]
@@ -89,34 +90,42 @@ def with_template(given: Mapping[str, Any], template: "PromptTemplate | None") -
     return settings
 
 
-def fitting(opened: OpenedModel) -> "Fitting":
-    """What leaves out the examples that a model has no room for."""
+def fitting(opened: OpenedModel, choices: "Choices | None" = None) -> "Fitting":
+    """What leaves out the examples that a model has no room for. choices: stand after a prompt, if any do."""
     from openllama_cli.few_shot import Fitting
 
-    return Fitting(lambda text: len(opened.tokenizer.encode(text)), opened.checkpoint.shape.context)
+    def count(text: str) -> int:
+        follow = [""] if choices is None else [choices.prefix_after(text) + choice for choice in choices.texts]
+        return max(len(opened.tokenizer.encode(text + more)) for more in follow)
+
+    return Fitting(count, opened.checkpoint.shape.context)
 
 
 def fitted(
-    prompts: Sequence["FewShotPrompt"], spec: ModelSpec, max_tokens: int
+    prompts: Sequence["FewShotPrompt"], spec: ModelSpec, max_tokens: int, choices: "Choices | None" = None
 ) -> tuple[Sequence["FewShotPrompt"], ModelFolder]:
     """Prompts for the model that is chosen, without the examples that it has no room for, which is said. And the model.
 
-    Raises OlcError.
+    choices: stand after a prompt in place of max_tokens. Raises OlcError.
     """
     folder = find_model(spec)
-    fit = fitting(OpenedModel.of(folder))
-    cut = [fit(prompt, max_tokens) for prompt in prompts]
-    tell_cut(fit, len(prompts), max(len(prompt.shots) for prompt in prompts), max_tokens)
+    fit = fitting(OpenedModel.of(folder), choices)
+    cut = [fit(prompt, 0 if choices is not None else max_tokens) for prompt in prompts]
+    beside = f"--max-tokens {max_tokens}" if choices is None else "the longest choice"
+    tell_cut(fit, len(prompts), max(len(prompt.shots) for prompt in prompts), beside)
     return cut, folder
 
 
-def tell_cut(fit: "Fitting", prompts: int, shots: int, max_tokens: int) -> None:
-    """Say how many examples were left out, if any were. prompts: how many there are. shots: how many were asked for."""
+def tell_cut(fit: "Fitting", prompts: int, shots: int, beside: str) -> None:
+    """Say how many examples were left out, if any were.
+
+    prompts: how many there are. shots: how many were asked for. beside: what takes the rest of the context.
+    """
     if not fit.cut:
         return
     which = "the prompt has" if prompts == 1 else f"{fit.cut} of {prompts} prompts {'has' if fit.cut == 1 else 'have'}"
     least = "" if fit.cut == 1 else "at least "
-    context = f"the context of {fit.context} tokens has no room for more beside --max-tokens {max_tokens}"
+    context = f"the context of {fit.context} tokens has no room for more beside {beside}"
     note(f"{which} {least}{fit.least} of {shots} shots: {context}")
 
 

@@ -8,7 +8,7 @@ from openllama_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from openllama_cli.api import Run
-    from openllama_cli.generation.decode.loop import FinishReason
+    from openllama_cli.generation.decode.request import FinishReason
     from openllama_cli.serve.client.asked import Asked
     from openllama_cli.serve.client.find import FoundServer
 

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,23 @@ _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 @dataclass(frozen=True)
 class PromptInput:
-    """The text to complete, the template that rendered it, if any, and its parts if it has examples."""
+    """The text to complete, the template that rendered it, if any, with the values that were given for it, and its examples.
+
+    few_shot: the text in its parts, if it has examples. examples: makes such prompts.
+    """
 
     text: str
     template: "PromptTemplate | None" = None
+    values: Mapping[str, str] = field(default_factory=dict)
     few_shot: "FewShotPrompt | None" = None
+    examples: "FewShot | None" = None
+
+    def with_values(self, values: Mapping[str, object]) -> str:
+        """The text with other values in its template, after the same examples. Raises UsageError."""
+        assert self.template is not None
+        if self.examples is None or self.few_shot is None:
+            return self.template.render(values)
+        return self.examples.after(self.few_shot.shots, values).text
 
 
 def read_prompt(
@@ -96,9 +108,9 @@ class Filler:
         """The prompt. text: of the variable without a value, if there is one. Raises UsageError."""
         values = dict(self.given) if text is None else {**self.given, self.missing[0]: text}
         if self.few_shot is None:
-            return PromptInput(self.template.render(values), self.template)
+            return PromptInput(self.template.render(values), self.template, values)
         prompt = self.few_shot.prompt(values)
-        return PromptInput(prompt.text, self.template, prompt)
+        return PromptInput(prompt.text, self.template, values, prompt, self.few_shot)
 
 
 def read_prompts(
@@ -142,7 +154,7 @@ def _no_place(template: "PromptTemplate", given: Mapping[str, str], missing: Seq
 
 def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) -> str:
     if file is not None:
-        return read_stdin() if file == "-" else _read_file(Path(file))
+        return read_stdin() if file == "-" else read_file(Path(file))
     if prompt == "-" or (prompt is None and stdin_has_input()):
         return read_stdin()
     if prompt is None:
@@ -168,18 +180,23 @@ def read_lines(file: str) -> list[str]:
 
     Raises UsageError.
     """
-    text = read_stdin() if file == "-" else _read_file(Path(file))
+    return split_lines(read_stdin() if file == "-" else read_file(Path(file)))
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without line ends."""
     # splitlines would also cut at characters that are part of a text, such as U+2028.
     lines = re.split("\r?\n", text)
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _read_file(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """All of a file, without a byte order mark at its start. Raises UsageError."""
     try:
         return _decode(path.read_bytes(), str(path))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path; --file expects a text file") from error
+        raise UsageError(f"cannot read {path}: {reason}", "check the path; a text file is expected") from error
 
 
 def _decode(data: bytes, name: str) -> str:

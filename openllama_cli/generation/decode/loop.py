@@ -14,86 +14,24 @@ A reader of the published Llama `generate` finds its parts here, with these diff
 - random numbers: there one global generator; here one per row (`sampling.row_generator`).
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from openllama_cli.errors import GenerationError, OlcError
-from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, require_finite, row_generator
-from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, without
+from openllama_cli.generation.decode.prefill import branch_nodes, over_context, prefill, score_branches, score_in_windows
+from openllama_cli.generation.decode.request import FinishReason, Request, Scored, Step, score
+from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, row_generator
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.system.memory import is_out_of_memory
-
-# "eos": the model ended the text; "stop": a stop string; "length": max tokens; "context": no position is left.
-FinishReason = Literal["eos", "stop", "length", "context"]
 
 # What `requests` has no more than.
 _END = object()
 
 # Lengths of the last tokens that `draft` looks for earlier in the text: a longer match predicts better.
 _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt to complete, and what ends its row besides its limits.
-
-    row: its identity: names it in events and, with the seed, determines its random numbers. draws_as: used for the random
-    numbers instead, if given. tokens: at least one, at most the model's context. score: also report the prompt's
-    log-probabilities. speculate: maximum number of tokens that are drafted and verified in one pass (see `draft`); changes no
-    result. eos: ids that end it. watch: called with every token but EOS; true ends the row (stop strings: text is not known
-    here). pieceless: tells the ids that are never drawn; None: all may be. canceled: asked before every step; true ends the row
-    with an error whose code is "canceled".
-    """
-
-    row: int
-    tokens: Sequence[int]
-    sampling: SamplingConfig
-    score: bool = False
-    draws_as: int | None = None
-    speculate: int = 0
-    eos: frozenset[int] = frozenset()
-    watch: Callable[[int], bool] | None = None
-    pieceless: Pieceless | None = None
-    canceled: Callable[[], bool] | None = None
-
-    def banned(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """The ids that are never drawn, as an index into [..., vocab] logits."""
-        return banned_index(self.pieceless, self.eos, logits.shape[-1], logits.device)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A token with the log-probability (natural) that the model gave it, and the K most likely tokens at its position.
-
-    entropy: of the distribution there, in bits. logprob is None if nothing predicts the token.
-    """
-
-    token: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    entropy: float | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """A row's prompt was prefilled; or it got a token, or ended, or both. Its last step has a finish_reason or an error.
-
-    scored: None if the row ends without a token (max tokens 0, context full, error). prompt: once it is prefilled, one entry
-    per prompt token, if asked for.
-    """
-
-    row: int
-    scored: Scored | None = None
-    finish_reason: FinishReason | None = None
-    error: OlcError | None = None
-    prefilled: bool = False
-    prompt: tuple[Scored, ...] = ()
 
 
 @dataclass
@@ -212,59 +150,56 @@ def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
 def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
     """Prefill one row and sample its first token; it joins the active ones unless it ended there."""
     length = len(request.tokens)
-    if not 1 <= length <= forward.context:
-        yield Step(request.row, error=over_context(length, forward.context))
+    completed = not request.branches and request.sampling.max_tokens > 0
+    if length > forward.context and request.stride is not None and request.score and not completed and not request.branches:
+        yield from _score_long(forward, request, request.stride)
+        return
+    longest = max((len(branch) for branch in request.branches), default=0)
+    if not 1 <= length <= forward.context - longest:
+        yield Step(request.row, error=over_context(length and length + longest, forward.context))
         return
     room = forward.context - length
-    left = min(request.sampling.max_tokens, room)
+    left = min(request.sampling.max_tokens, room) if completed else 0
     draws_as = request.row if request.draws_as is None else request.draws_as
     row = _Row(
         request=request,
         # The last token is never run, so it needs no position.
-        cache=forward.new_cache(length + max(left - 1, 0)),
+        cache=forward.new_cache(length + max(left - 1, branch_nodes(request.branches), 0)),
         tokens=list(request.tokens),
         left=left,
         at_limit="length" if request.sampling.max_tokens <= room else "context",
         generator=None if request.sampling.greedy else row_generator(request.sampling.seed or 0, draws_as),
     )
-    logits = None
-    if left > 0 or request.score:
-        logits = _prefill(forward, request, row.cache, prefixes)  # [1 or n, vocab]
+    first = Step(request.row, finish_reason=row.at_limit)
     scored: tuple[Scored, ...] = ()
-    if request.score and logits is not None:
-        try:
-            require_finite(logits)
-        except GenerationError as error:
-            yield Step(request.row, error=error)
-            return
-        scored = score_prompt(request, logits)
-    # After the scores, for which memory may run out: the row is then begun again, and its watcher is told of every token once.
-    first = Step(request.row, finish_reason=row.at_limit) if left == 0 or logits is None else _sample(row, logits[-1])
+    try:
+        if completed or request.score or request.branches:
+            logits, scored = prefill(forward, request, row.cache, prefixes)
+            if request.branches:
+                branches = score_branches(forward, request, row.cache, logits)
+                first = Step(request.row, finish_reason="stop", branches=branches)
+            elif left > 0:
+                # After the scores, for which memory may run out: the row is then begun again, and its watcher is told of every
+                # token once.
+                first = _sample(row, logits)
+    except GenerationError as error:  # Non-finite logits
+        yield Step(request.row, error=error)
+        return
     if first.finish_reason is None and first.error is None:
         active.append(row)
     yield Step(request.row, prefilled=True, prompt=scored)
     yield first
 
 
-def _prefill(forward: Forward, request: Request, cache: KVCache, prefixes: PrefixCache | None) -> torch.Tensor:
-    """Run a prompt, except for a prefix that an earlier row has in its KV cache. A prompt to be scored is run completely."""
-    if prefixes is None or request.score:
-        return forward.prefill(request.tokens, cache, every=request.score)
-    known = prefixes.restore(request.tokens, cache)
-    logits = forward.prefill(request.tokens[known:], cache)
-    prefixes.remember(request.tokens, cache)
-    return logits
-
-
-def over_context(length: int, context: int) -> GenerationError:
-    """The error of a prompt that cannot run: empty, or longer than the context."""
-    if length == 0:
-        return GenerationError("the prompt has no tokens", "start it with BOS", code="empty_prompt")
-    return GenerationError(
-        f"the prompt has {length} tokens, but the model's context is {context}",
-        f"shorten the prompt by at least {length - context + 1} tokens",
-        code="context_length_exceeded",
-    )
+def _score_long(forward: Forward, request: Request, stride: int) -> Iterator[Step]:
+    """Score a prompt that is longer than the context."""
+    try:
+        scored = score_in_windows(forward, request, stride)
+    except GenerationError as error:
+        yield Step(request.row, error=error)
+        return
+    yield Step(request.row, prefilled=True, prompt=scored)
+    yield Step(request.row, finish_reason="length")
 
 
 def _sample(row: _Row, logits: torch.Tensor) -> Step:
@@ -323,23 +258,3 @@ def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason |
     if token in request.eos:
         return "eos"
     return "stop" if stopped else limit
-
-
-def score_prompt(request: Request, logits: torch.Tensor) -> tuple[Scored, ...]:
-    """Score a prompt: the logits of position i, [n, vocab], predict token i + 1; nothing predicts the first."""
-    count = request.sampling.logprobs or 0
-    logprobs, banned = log_probabilities(logits), request.banned(logits)
-    rest = (score(token, logprobs[position], count, banned) for position, token in enumerate(request.tokens[1:]))
-    return (Scored(request.tokens[0]), *rest)
-
-
-def score(token: int, logprobs: torch.Tensor, count: int, banned: torch.Tensor | None = None) -> Scored:
-    """A token's log-probability, the `count` most likely tokens and the entropy, from [vocab] log-probabilities.
-
-    banned: ids that are not among the most likely, as they are never drawn; the distribution has them.
-    """
-    known = logprobs.numel() - (0 if banned is None else banned.numel())
-    values, tokens = without(logprobs, banned).topk(min(count, known))
-    entropy = torch.special.entr(logprobs.exp()).sum() / math.log(2)
-    top = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
-    return Scored(token, float(logprobs[token]), top, float(entropy))

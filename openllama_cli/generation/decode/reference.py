@@ -17,17 +17,9 @@ import torch
 
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import (
-    FinishReason,
-    Request,
-    Scored,
-    Step,
-    decode_rows,
-    ending,
-    over_context,
-    score,
-    score_prompt,
-)
+from openllama_cli.generation.decode.loop import decode_rows, ending
+from openllama_cli.generation.decode.prefill import over_context, score_logits
+from openllama_cli.generation.decode.request import FinishReason, Request, Scored, Step, score
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
 from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
 from openllama_cli.generation.forward.transformers_forward import Forward
@@ -62,7 +54,8 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
         if request.score:
             with torch.inference_mode():
                 ids: Any = torch.tensor([list(request.tokens)], device=input_device)
-                scored = score_prompt(request, model(ids).logits[0])  # [n, vocab]
+                logits = model(ids).logits[0]  # [n, vocab]
+                scored = (Scored(request.tokens[0]), *score_logits(request, request.tokens[1:], logits))
         yield Step(request.row, prefilled=True, prompt=scored)
         limit = min(request.sampling.max_tokens, room)
         at_limit: FinishReason = "length" if request.sampling.max_tokens <= room else "context"

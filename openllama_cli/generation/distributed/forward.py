@@ -29,10 +29,22 @@ class LeaderForward:
         self._numbers: weakref.WeakKeyDictionary[KVCache, int] = weakref.WeakKeyDictionary()
         self._freed: list[int] = []
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
-        how = {"every": every, "drafted": drafted}
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache,
+        *,
+        every: bool = False,
+        drafted: bool = False,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
+        how: dict[str, Any] = {"every": every, "drafted": drafted, "prompt": prompt}
         command = {"prefill": list(tokens), "rows": [self._row(cache)], **how}
         return self._run(command, lambda: self._forward.prefill(tokens, cache, **how))
+
+    def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        command = {"branch": list(tokens), "parents": list(parents), "rows": [self._row(cache)]}
+        return self._run(command, lambda: self._forward.branch(tokens, parents, cache))
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         command = {"decode": list(tokens), "rows": [self._row(cache) for cache in caches]}
@@ -75,8 +87,11 @@ def follow(
             rows = [_cache(forward, caches, row) for row in command["rows"]]
             if "decode" in command:
                 forward.decode(command["decode"], rows)
+            elif "branch" in command:
+                forward.branch(command["branch"], command["parents"], rows[0])
             else:
-                forward.prefill(command["prefill"], rows[0], every=command["every"], drafted=command["drafted"])
+                how = {name: command[name] for name in ("every", "drafted", "prompt") if name in command}
+                forward.prefill(command["prefill"], rows[0], **how)
 
 
 def _cache(forward: Forward, caches: dict[int, KVCache], row: dict[str, Any]) -> KVCache:

@@ -6,6 +6,7 @@ Shapes: n = new tokens of a row, L = positions in its cache after them, H and K 
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -31,6 +32,8 @@ class KVCache:
         self.chunk = chunk
         self.long_from = long_from
         self.length = 0
+        # While a tree of continuations runs: which of its nodes each one sees, see `branching`.
+        self.tree: torch.Tensor | None = None
         # The cache that its first positions were copied from.
         self.origin: weakref.ref[KVCache] | None = None
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -87,13 +90,12 @@ class PrefixCache:
     def __init__(self, kept: int = _KEPT_ROWS) -> None:
         self._rows: deque[tuple[Sequence[int], KVCache]] = deque(maxlen=kept)
 
-    def restore(self, prompt: Sequence[int], cache: KVCache) -> int:
-        """Copy the longest known prefix of `prompt` into an empty cache; return how many positions that were.
-
-        At least one token is left to run, since its logits are needed.
+    def restore(self, prompt: Sequence[int], cache: KVCache, most: int) -> int:
+        """Copy the longest known prefix of `prompt`, of at most `most` tokens, into an empty cache; return how many positions
+        that were. The logits of the tokens that are not copied are still needed: `most` is less than all.
         """
         longest, source = 0, None
-        limit = (len(prompt) - 1) // cache.chunk * cache.chunk
+        limit = most // cache.chunk * cache.chunk
         for tokens, other in self._rows:
             if cache.long_from is not None and (len(tokens) > cache.long_from) != (len(prompt) > cache.long_from):
                 continue  # The same tokens, with other keys.
@@ -130,6 +132,25 @@ def prefill_chunks(tokens: Sequence[int], cache: KVCache) -> Iterator[tuple[Sequ
         yield chunk, done == len(tokens)
 
 
+@contextmanager
+def branching(cache: KVCache, parents: Sequence[int]) -> Iterator[list[int]]:
+    """While it lasts, the tokens that `attend` gets are the nodes of a tree after the filled positions.
+
+    parents: the node before each, which stands earlier in the list; -1: none. Gives the depth of each, from 0.
+    """
+    depths: list[int] = []
+    # [n, n], true where a node sees another: itself and its ancestors.
+    cache.tree = torch.eye(len(parents), dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+        if parent >= 0:
+            cache.tree[node] |= cache.tree[parent]
+    try:
+        yield depths
+    finally:
+        cache.tree = None
+
+
 def attend(
     layer: int, cache: KVCache, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
@@ -140,7 +161,9 @@ def attend(
     keys, values = cache.append(layer, key, value)  # [K, L, D or more]
     count, size = query.shape[1:]
     mask = None
-    if count > 1 and cache.length > 0:
+    if cache.tree is not None:
+        mask = pad(cache.tree.to(query.device), (cache.length, 0), value=True)
+    elif count > 1 and cache.length > 0:
         # [n, L], true where new token i may attend to position j: j <= L - n + i.
         length = keys.shape[1]
         mask = torch.ones(count, length, dtype=torch.bool, device=query.device).tril(length - count)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import embedding, rms_norm, silu
 
-from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
+from openllama_cli.generation.forward.cache import (
+    LARGE_PREFILL_CHUNK,
+    PREFILL_CHUNK,
+    KVCache,
+    attend,
+    branching,
+    prefill_chunks,
+)
 from openllama_cli.generation.forward.linear import onednn_disabled
 from openllama_cli.generation.forward.transformers_forward import INVARIANT_ROWS
 from openllama_cli.generation.forward.weights import LlamaWeights
@@ -48,9 +55,17 @@ class LeanForward:
         return KVCache(capacity, chunk, long_from=self._weights.rotary.limit)
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache,
+        *,
+        every: bool = False,
+        drafted: bool = False,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
         kept: list[torch.Tensor] = []
-        total = None if drafted else cache.length + len(tokens)
+        total = None if drafted else prompt or cache.length + len(tokens)
         for chunk, last in prefill_chunks(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(chunk), device=self._device)
             ids = torch.tensor(chunk, device=self._device)
@@ -59,6 +74,13 @@ class LeanForward:
             if every or last:
                 kept.append(self._weights.head(hidden if every else hidden[-1:]).float())
         return torch.cat(kept)
+
+    @torch.inference_mode()
+    def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        ids = torch.tensor(tokens, device=self._device)
+        with branching(cache, parents) as depths:
+            positions = torch.tensor(depths, device=self._device) + cache.length
+            return self._weights.head(self._run(ids, positions, [(cache, len(tokens))])).float()
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:

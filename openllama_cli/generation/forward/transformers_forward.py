@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from openllama_cli.generation.forward.cache import LARGE_PREFILL_CHUNK, PREFILL_CHUNK, KVCache, attend, prefill_chunks
+from openllama_cli.generation.forward.cache import (
+    LARGE_PREFILL_CHUNK,
+    PREFILL_CHUNK,
+    KVCache,
+    attend,
+    branching,
+    prefill_chunks,
+)
 from openllama_cli.generation.forward.rotary import Rotary, rotary_of
 from openllama_cli.models.checkpoint.rope import longrope_limit
 
@@ -41,10 +48,26 @@ class Forward(Protocol):
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for a row of at most `capacity` positions."""
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache,
+        *,
+        every: bool = False,
+        drafted: bool = False,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
         """Run a row's prompt, or its end. Returns float32 logits: [1, vocab] of the last token, [n, vocab] if `every`.
 
-        drafted: these tokens follow the prompt, and are to be run as `decode` would run them one by one.
+        drafted: these tokens follow the prompt, and are to be run as `decode` would run them one by one. prompt: how many
+        tokens the whole prompt has, if more than these follow.
+        """
+
+    def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        """Run a tree of continuations after a row's tokens, whose cache stays as long as it is: [n] tokens → [n, vocab] logits.
+
+        parents: of each token the one before it, which stands earlier in the list; -1: the row's last. A token sees the row's
+        tokens, its ancestors and itself (SpecInfer, Miao et al. 2023).
         """
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
@@ -77,9 +100,17 @@ class TransformersForward:
         return KVCache(capacity, PREFILL_CHUNK if self._all_on_cpu else LARGE_PREFILL_CHUNK, long_from=self._limit)
 
     @torch.inference_mode()
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache,
+        *,
+        every: bool = False,
+        drafted: bool = False,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
         kept: list[torch.Tensor] = []
-        total = None if drafted else cache.length + len(tokens)
+        total = None if drafted else prompt or cache.length + len(tokens)
         for chunk, last in prefill_chunks(tokens, cache):
             positions = torch.arange(cache.length, cache.length + len(chunk))[None]  # [1, n]
             ids, keep = torch.tensor([chunk]), 0 if every else 1
@@ -88,6 +119,12 @@ class TransformersForward:
             if every or last:
                 kept.append(logits.float())
         return torch.cat(kept)
+
+    @torch.inference_mode()
+    def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        with branching(cache, parents) as depths:
+            positions = torch.tensor([depths]) + cache.length  # [1, n]
+            return self._run(torch.tensor([list(tokens)]), positions, [cache], keep=0)[0].float()
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
-from openllama_cli.generation.decode.loop import FinishReason, Scored
+from openllama_cli.generation.decode.request import FinishReason, Scored
 from openllama_cli.generation.text.offsets import token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -17,12 +17,14 @@ class Completion:
     """A row's prompt and its completion, collected step by step.
 
     prompt: token ids with BOS. scored: the completion's tokens, including a final EOS and the tokens of a stop string.
+    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches.
     """
 
     prompt: Sequence[int]
     text: str = ""
     scored: list[Scored] = field(default_factory=list)
     prompt_scored: tuple[Scored, ...] = ()
+    branches: tuple[tuple[Scored, ...], ...] = ()
     finish_reason: FinishReason | None = None
 
     def add(self, step: TextStep) -> None:
@@ -31,6 +33,7 @@ class Completion:
             raise step.error
         self.text += step.text
         self.prompt_scored = step.prompt or self.prompt_scored
+        self.branches = step.branches or self.branches
         if step.scored is not None:
             self.scored.append(step.scored)
         self.finish_reason = step.finish_reason or self.finish_reason
@@ -139,7 +142,7 @@ class Timings:
     def add(self, step: TextStep) -> None:
         """Record a step at the time it arrives."""
         now = time.perf_counter()
-        if self.prefilled is None and (step.prompt or step.scored is not None):
+        if self.prefilled is None and (step.prompt or step.branches or step.scored is not None):
             self.prefilled = now
         if step.scored is not None:
             if step.row in self._started_rows:

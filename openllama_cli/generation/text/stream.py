@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from openllama_cli.generation.decode.loop import Request, Step
+from openllama_cli.generation.decode.request import Request, Step
 from openllama_cli.generation.text.incremental import TextStream
 from openllama_cli.models.tokenizer.base import Tokenizer
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request
 from openllama_cli.generation.decode.reference import check, generate_rows
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
 from openllama_cli.generation.session import choose_forward, make_engine

@@ -10,7 +10,8 @@ import torch
 
 from openllama_cli.generation.decode import loop
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.request import Request, Scored
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from tests.support.models.fakes import FakeForward, counting, uniform
 
@@ -279,7 +280,7 @@ def test_memory_that_runs_out_in_a_step_costs_the_youngest_row_alone() -> None:
     assert rows == {0: [2, 3, 4, 5], 1: [6, 7, 8, 9], 2: [10, 11, "out_of_memory"]}
 
 
-@pytest.mark.parametrize("failing", ["score_prompt", "score"])
+@pytest.mark.parametrize("failing", ["prefill", "score"])
 def test_the_watcher_is_told_once_of_a_token_whose_scores_had_no_room_at_first(
     failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +295,7 @@ def test_the_watcher_is_told_once_of_a_token_whose_scores_had_no_room_at_first(
 
     monkeypatch.setattr(loop, failing, fails_first)
     options = {"max_tokens": 2, "logprobs": 0, "watch": lambda token: bool(told.append(token))}
-    rows = shed(FakeForward(counting()), [replace(request([1, 2], **options), score=failing == "score_prompt")])
+    rows = shed(FakeForward(counting()), [replace(request([1, 2], **options), score=failing == "prefill")])
     assert rows == {0: [3, 4]}
     assert told == [3, 4]
 

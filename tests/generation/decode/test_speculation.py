@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, decode_rows, draft
+from openllama_cli.generation.decode.loop import decode_rows, draft
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.forward.lean import LeanForward
 from openllama_cli.generation.forward.transformers_forward import Forward, TransformersForward
 from openllama_cli.generation.forward.weights import from_transformers

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, Scored, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.reference import generate_rows
+from openllama_cli.generation.decode.request import Request, Scored
 from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
 from openllama_cli.generation.forward.cuda.graphs import GraphForward
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.distributed.forward import LeaderForward, follow
 from openllama_cli.generation.distributed.group import Group
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
@@ -63,6 +64,7 @@ def test_followers_run_what_the_loop_runs_with_shared_prefixes_drafts_and_rows_t
         Request(row, prompt, SamplingConfig(max_tokens=12 + row), score=row == 2, speculate=4 if row == 3 else 0)
         for row, prompt in enumerate(prompts)
     ]
+    requests.append(Request(len(prompts), prompts[0], SamplingConfig(), branches=[[5, 6], [5, 7, 8], [9]]))
     leading = LeaderForward(leader, wire)
     events = list(decode_rows(leading, requests, max_rows=2, prefixes=PrefixCache()))
     assert any("copy_of" in command for command in wire.sent)

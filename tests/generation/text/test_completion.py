@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from openllama_cli.generation.decode.loop import Scored
+from openllama_cli.generation.decode.request import Scored
 from openllama_cli.generation.text.completion import Timings
 from openllama_cli.generation.text.stream import TextStep
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
 
-from openllama_cli.generation.decode.loop import Scored
+from openllama_cli.generation.decode.request import Scored
 from openllama_cli.generation.text.completion import Completion, alternatives, logprobs_object
 from openllama_cli.generation.text.offsets import token_offsets
 from openllama_cli.models.tokenizer.base import Tokenizer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from openllama_cli.generation.decode.loop import Scored, Step
+from openllama_cli.generation.decode.request import Scored, Step
 from openllama_cli.generation.forward.cache import KVCache
 
 
@@ -23,17 +23,36 @@ class FakeForward:
         self.context = context
         self.prefilled: list[list[int]] = []
         self.decoded_rows: list[int] = []
+        self.branched: list[list[int]] = []
 
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(capacity)
 
-    def prefill(self, tokens: Sequence[int], cache: KVCache, *, every: bool = False, drafted: bool = False) -> torch.Tensor:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache,
+        *,
+        every: bool = False,
+        drafted: bool = False,
+        prompt: int | None = None,
+    ) -> torch.Tensor:
         assert cache.capacity >= cache.length + len(tokens)
         self.prefilled.append(list(tokens))
-        seen = self._seen[id(cache)] = [*self._seen.get(id(cache), [])[: cache.length], *tokens]
+        known = self._seen.get(id(cache), [])[: cache.length]
+        copied = [0] * (cache.length - len(known))  # From another row; which tokens these were does not matter here.
+        seen = self._seen[id(cache)] = [*known, *copied, *tokens]
         ends = range(cache.length + 1, len(seen) + 1) if every else [len(seen)]
         cache.advance(len(tokens))
         return torch.stack([self._next_logits(seen[:end]) for end in ends])
+
+    def branch(self, tokens: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        assert cache.capacity >= cache.length + len(tokens)
+        self.branched.append(list(tokens))
+        seen, paths = self._seen[id(cache)][: cache.length], list[list[int]]()
+        for token, parent in zip(tokens, parents, strict=True):
+            paths.append([*(paths[parent] if parent >= 0 else []), token])
+        return torch.stack([self._next_logits(seen + path) for path in paths])
 
     def decode(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         self.decoded_rows.append(len(tokens))

@@ -13,7 +13,8 @@ import torch
 
 from openllama_cli.generation import session
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import Request, decode_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.cuda import graphs
 from openllama_cli.generation.forward.cuda.attention import FlashAttention, MaskedAttention
