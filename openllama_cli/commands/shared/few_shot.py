@@ -59,9 +59,7 @@ def example_options(function: Command) -> Command:
         help="Examples for a few-shot prompt: CSV, TSV or JSON lines with the template's variables and `answer`.",
         shell_complete=suggest.files,
     )
-    @click.option(
-        "--shots", type=click.IntRange(0), metavar="N", help="How many of the examples stand in front: the first that fit."
-    )
+    @click.option("--shots", type=click.IntRange(0), metavar="N", help="How many examples stand in front of a prompt.")
     @click.option(
         "--examples-seed", type=int, metavar="SEED", help="Shuffle the examples first; the same seed, the same order."
     )
