@@ -1,7 +1,7 @@
 """How many examples a model's context has room for."""
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from openllama_cli.errors import OlcError
 from openllama_cli.few_shot.prompts import FewShotPrompt
@@ -19,20 +19,24 @@ class Fitting:
         self.cut = 0
         self.least = 0
 
-    def __call__(self, prompt: FewShotPrompt, max_tokens: int) -> FewShotPrompt:
-        """The prompt with as many of its first examples as leave room for max_tokens; without any it may still be too long."""
-        if self._fits(prompt, max_tokens):
+    def __call__(self, prompt: FewShotPrompt, max_tokens: int, endings: Sequence[str] = ("",)) -> FewShotPrompt:
+        """The prompt with as many of its first examples as leave room; without any it may still be too long.
+
+        max_tokens: that are to follow it. endings: texts, each of which is to have room after it.
+        """
+
+        def fits(prompt: FewShotPrompt) -> bool:
+            try:
+                return max(self._count(prompt.text + ending) for ending in endings) + max_tokens <= self.context
+            except OlcError:  # a text that is none; whoever runs the prompt says so
+                return True
+
+        if fits(prompt):
             return prompt
         # A prompt with more examples has no fewer tokens.
-        too_many = bisect.bisect_left(range(len(prompt.shots)), True, key=lambda n: not self._fits(prompt.first(n), max_tokens))
+        too_many = bisect.bisect_left(range(len(prompt.shots)), True, key=lambda count: not fits(prompt.first(count)))
         kept = max(too_many - 1, 0)
         if kept < len(prompt.shots):
             self.least = min(self.least, kept) if self.cut else kept
             self.cut += 1
         return prompt.first(kept)
-
-    def _fits(self, prompt: FewShotPrompt, max_tokens: int) -> bool:
-        try:
-            return self._count(prompt.text) + max_tokens <= self.context
-        except OlcError:  # a text that is none; whoever runs the prompt says so
-            return True

@@ -54,6 +54,18 @@ def test_a_choice_is_calibrated_after_the_same_examples(olc: Olc, model: str, fe
         assert own == json.loads(plain)["olc"]["choices"]
 
 
+def test_a_batch_chooses_as_complete_does(olc: Olc, model: str, few_shot: list[str], tmp_path: Path) -> None:
+    """A row that is one of the examples has another one in its place, in its neutral prompt too."""
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\nsix\none\n")
+    options = ("--choices", "odd,even", "--calibrate", "-m", model, "--dtype", "float32")
+    assert olc("batch", str(source), *few_shot, "-o", str(output), *options).code == 0
+    for row, text in zip(read(output), ("six", "one"), strict=True):
+        alone = json.loads(olc("complete", text, *few_shot, "--json", *options).text)
+        assert row["text"] == alone["choices"][0]["text"]
+        assert row["choices"] == alone["olc"]["choices"]
+
+
 def test_examples_leave_room_for_the_longest_choice(olc: Olc, model: str, few_shot: list[str], tmp_path: Path) -> None:
     (tmp_path / "examples.csv").write_text(LONG)
     choices = ("--choices", "x," + "long " * 40, "--shots", "8", "-m", model)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.errors import UsageError
@@ -63,6 +64,7 @@ def _header(
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
         **({} if settings.few_shot is None else settings.few_shot.options),
+        **_choosing(settings.choosing),
     }
     return {
         "rules": RULES,
@@ -70,6 +72,16 @@ def _header(
         **model,
         "template": None if template is None else _template(template),
         "options": options,
+    }
+
+
+def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
+    normalize = choosing.normalize if choosing.normalize != ChoiceSettings.normalize else None
+    return {
+        "choices": None if choosing.choices is None else list(choosing.choices.texts),
+        "choices_prefix": choosing.prefix,
+        "choices_normalize": normalize,
+        "calibrate_with": choosing.calibrate_with,
     }
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import check_input
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -19,6 +21,7 @@ from openllama_cli.commands.batch.looks import keep_stdin, peek_rows, show_first
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
+from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
 from openllama_cli.commands.shared.few_shot import ExampleOptions, example_options, show_prompt_option, with_template
 from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
@@ -27,7 +30,7 @@ from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.prompt_templates import load_template
+from openllama_cli.prompt_templates import PromptTemplate, load_template
 from openllama_cli.terminal.streams import notice, out
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ Examples:
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
   olc batch prompts.csv -o answers.csv --carry country
   olc batch requests.jsonl -o answers.jsonl --retry-errors
+  olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
   olc batch reviews.csv -t sentiment --examples prompts/examples/sentiment.csv --shots 4 --balance -o answers.jsonl
   olc batch --report answers.jsonl --svg reliability.svg
@@ -76,7 +80,8 @@ Examples:
     metavar="all|none|FIELD,…",
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
-@escape_option("--stop")
+@choice_options
+@escape_option("--stop and choices")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -122,6 +127,7 @@ def command(
     examples: ExampleOptions,
     show_prompt: bool,
     carry: str,
+    choosing: ChoiceOptions,
     escape: bool,
     batch_size_text: str,
     peek: str | None,
@@ -179,8 +185,9 @@ def command(
         fixed_length="max_tokens" in given,
         for_server=address is not None,
         few_shot=examples.open(prompt_template),
+        choosing=_choosing(choosing, prompt_template, given),
     )
-    find_engine = partial(open_engine, spec, ray_options, address, settings.defaults)
+    find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
     output = "-" if show_prompt else output
     if from_stdin and (output is None or format_name is None):
@@ -301,3 +308,16 @@ def _parse_batch_size(text: str) -> int | None:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise UsageError(f"--batch-size {text} is not a batch size", "give auto, or a number from 1 to 1024")
     return int(text)
+
+
+def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Mapping[str, Any]) -> ChoiceSettings:
+    """What rows are chosen from. given: sampling options, which make no sense beside it. Raises UsageError."""
+    choices = options.choices(template, of_rows=True)
+    if choices is not None:
+        options.refuse(template, sampling_flags(given))
+    text = options.calibrate_with
+    if text is not None and template is not None:
+        check_calibrated(template)
+    elif text is not None and choices is not None:
+        choices = replace(choices, neutral=text)
+    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)

@@ -55,7 +55,7 @@ def show_first_prompt(source: str, fmt: FormatName, settings: RowSettings, spec:
     if row.prompt is None:
         raise UsageError("the prompt of the first row is token ids", "look at them with: olc tokenize --help")
     if fit is not None and settings.few_shot is not None and row.sampling is not None:
-        tell_cut(fit, 1, settings.few_shot.shots, f"--max-tokens {row.sampling.max_tokens}")
+        tell_cut(fit, 1, settings.few_shot.shots, None if row.choices is not None else row.sampling.max_tokens)
     show_prompts([row.prompt], as_json=as_json)
 
 

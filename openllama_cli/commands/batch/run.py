@@ -138,8 +138,8 @@ class Batch:
         text = f"olc: wrote {target}: {self.summary.rows} row{'s' * (self.summary.rows != 1)}, {counts.failed} failed"
         notice(f"{text} ({self._speed})" if self._speed else text)
         if self.settings.fit is not None and self.settings.few_shot is not None:
-            beside = f"--max-tokens {self.settings.sampling.max_tokens}"
-            tell_cut(self.settings.fit, self.summary.rows, self.settings.few_shot.shots, beside)
+            max_tokens = self.settings.sampling.max_tokens if self.settings.choosing.choices is None else None
+            tell_cut(self.settings.fit, self.summary.rows, self.settings.few_shot.shots, max_tokens)
         if self._speed and self.engine.caution is not None:
             notice(f"olc: {self.engine.caution}")
         if counts.failed:

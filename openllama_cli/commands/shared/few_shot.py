@@ -88,15 +88,11 @@ def with_template(given: Mapping[str, Any], template: "PromptTemplate | None") -
     return settings
 
 
-def fitting(opened: OpenedModel, choices: "Choices | None" = None) -> "Fitting":
-    """What leaves out the examples that a model has no room for. choices: stand after a prompt, if any do."""
+def fitting(opened: OpenedModel) -> "Fitting":
+    """What leaves out the examples that a model has no room for."""
     from openllama_cli.few_shot import Fitting
 
-    def count(text: str) -> int:
-        follow = [""] if choices is None else [choices.prefix_after(text) + choice for choice in choices.texts]
-        return max(len(opened.tokenizer.encode(text + more)) for more in follow)
-
-    return Fitting(count, opened.checkpoint.shape.context)
+    return Fitting(lambda text: len(opened.tokenizer.encode(text)), opened.checkpoint.shape.context)
 
 
 def fitted(
@@ -107,22 +103,25 @@ def fitted(
     choices: stand after a prompt in place of max_tokens. Raises OlcError.
     """
     folder = find_model(spec)
-    fit = fitting(OpenedModel.of(folder), choices)
-    cut = [fit(prompt, 0 if choices is not None else max_tokens) for prompt in prompts]
-    beside = f"--max-tokens {max_tokens}" if choices is None else "the longest choice"
-    tell_cut(fit, len(prompts), max(len(prompt.shots) for prompt in prompts), beside)
+    fit = fitting(OpenedModel.of(folder))
+    if choices is None:
+        cut = [fit(prompt, max_tokens) for prompt in prompts]
+    else:
+        cut = [fit(prompt, 0, choices.after(prompt.text)) for prompt in prompts]
+    tell_cut(fit, len(prompts), max(len(prompt.shots) for prompt in prompts), None if choices is not None else max_tokens)
     return cut, folder
 
 
-def tell_cut(fit: "Fitting", prompts: int, shots: int, beside: str) -> None:
+def tell_cut(fit: "Fitting", prompts: int, shots: int, max_tokens: int | None) -> None:
     """Say how many examples were left out, if any were.
 
-    prompts: how many there are. shots: how many were asked for. beside: what takes the rest of the context.
+    prompts: how many there are. shots: how many were asked for. max_tokens: that follow a prompt; None: choices do.
     """
     if not fit.cut:
         return
     which = "the prompt has" if prompts == 1 else f"{fit.cut} of {prompts} prompts {'has' if fit.cut == 1 else 'have'}"
     least = "" if fit.cut == 1 else "at least "
+    beside = "the longest choice" if max_tokens is None else f"--max-tokens {max_tokens}"
     context = f"the context of {fit.context} tokens has no room for more beside {beside}"
     note(f"{which} {least}{fit.least} of {shots} shots: {context}")
 
