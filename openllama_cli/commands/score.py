@@ -128,8 +128,8 @@ def _show(made: ScoredText, context: str, unit: Unit, svg: str | None) -> None:
     if svg is not None:
         from openllama_cli.terminal.views.surprisal_curve import svg as curve
 
-        title = f"olc score · {made.model} · {view.summary(totals)}"
-        save(Path(svg), curve([(part.text, part.bits) for part in parts], unit, title))
+        bits = [(part.text, part.bits) for part in parts]
+        save(Path(svg), curve(bits, unit, f"olc score · {made.model}", view.summary(totals)))
         note(f"wrote {svg}")
     shown = [
         view.Part(part.text, part.start, part.bits, part.tokens, part.rank, None if part.expected is None else part.expected[0])

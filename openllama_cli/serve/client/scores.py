@@ -49,7 +49,7 @@ def _own(server: FoundServer, text: str, context: str, stride: int | None, sampl
     olc: dict[str, Any] = {}
     for begin, end, scored in prepared.windows:
         part = tokens[:end] if begin == 0 else tokens[:lead] + tokens[begin:end]
-        body = ask(server, Asked([part], sampling, echo=True, tokens=True))
+        body = ask(server, Asked([""], sampling, echo=True, tokens=True, ids=part))
         wanted = max(scored, first) - end  # From the end of the window.
         try:
             choice, olc = body["choices"][0], body["olc"]

@@ -194,9 +194,10 @@ def test_a_batch_over_the_server_is_the_batch_here(olc: Olc, server: Process, ti
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-@pytest.mark.parametrize("command", ["complete", "generate"])
+@pytest.mark.parametrize("command", ["complete", "generate", "score"])
 def test_an_answered_command_imports_little(server: Process, tiny_model: Path, command: str) -> None:
-    arguments = olc_command(command, PROMPT, "-m", str(tiny_model), "--dtype", "float32", "--device", "cpu", "-n", "3")
+    short = () if command == "score" else ("-n", "3")
+    arguments = olc_command(command, PROMPT, "-m", str(tiny_model), "--dtype", "float32", "--device", "cpu", *short)
     run = subprocess.run(
         [arguments[0], "-X", "importtime", *arguments[1:]],
         capture_output=True,
