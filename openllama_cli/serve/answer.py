@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from openllama_cli.generation.decode.request import FinishReason, Scored
-from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason
+from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
+from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason, told
 from openllama_cli.generation.text.offsets import TokenOffsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -74,7 +74,7 @@ class Row:
             for scored, offset in self._certain(ended=step.finish_reason is not None):
                 entry = (scored, self._start + min(offset, self._length))
                 piece.tokens.append(entry)
-                if offset < self._length or step.finish_reason != "stop":
+                if offset < self._length or step.finish_reason not in TEXT_ENDS:
                     piece.listed.append(entry)
         return piece
 
@@ -168,6 +168,7 @@ class Answer:
     def _choice(self, index: int, row: int, piece: Piece) -> dict[str, Any]:
         asked = self._asked
         own: dict[str, Any] = {"finish_reason": piece.finish_reason, "seed": asked.seeds[row // asked.best_of]}
+        own |= told(piece.finish_reason)
         if asked.tokens:
             if row not in self._opened:
                 own["prompt_ids"] = list(self._rows[row].completion.prompt)

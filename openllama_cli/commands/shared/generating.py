@@ -36,12 +36,14 @@ class GeneratedRow:
     finish_reason: "FinishReason"
 
     def pieces(self) -> list[tuple[str, float | None]]:
-        """The text that each token adds, with its log-probability; without the tokens that lie in a stop string."""
+        """The text that each token adds, with its log-probability; without the tokens that lie in what was cut off."""
+        from openllama_cli.generation.decode.request import TEXT_ENDS
+
         ends = [*self.offsets[1:], len(self.text)]
         return [
             (self.text[start:end], token.logprob)
             for token, start, end in zip(self.tokens, self.offsets, ends, strict=False)
-            if start < len(self.text) or self.finish_reason != "stop"
+            if start < len(self.text) or self.finish_reason not in TEXT_ENDS
         ]
 
     def document(self, *, echo: bool, logprobs: bool) -> dict[str, Any]:

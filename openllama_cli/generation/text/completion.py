@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
-from openllama_cli.generation.decode.request import FinishReason, Scored
+from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
 from openllama_cli.generation.text.offsets import token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -46,7 +46,21 @@ class Completion:
 
 def openai_reason(reason: FinishReason | None) -> Literal["stop", "length"]:
     """OpenAI has two reasons: the text ended, or a limit was reached."""
-    return "stop" if reason in ("eos", "stop") else "length"
+    return "length" if reason in (None, "length", "context") else "stop"
+
+
+# What OpenAI's two reasons do not say.
+_NOTES: dict[FinishReason, str] = {
+    "repetition": "the text repeated itself, and was ended by the loop guard",
+    "line": "ended after a complete line, as stop_at asks",
+    "sentence": "ended after a complete sentence, as stop_at asks",
+    "paragraph": "ended after a complete paragraph, as stop_at asks",
+}
+
+
+def told(reason: FinishReason | None) -> dict[str, str]:
+    """olc's own reason and a note, for those that OpenAI's do not say; else empty."""
+    return {"finish_reason": reason, "note": _NOTES[reason]} if reason in _NOTES else {}
 
 
 def usage(completions: Sequence[Completion]) -> dict[str, int]:
@@ -58,11 +72,13 @@ def usage(completions: Sequence[Completion]) -> dict[str, int]:
 
 def choice(index: int, completion: Completion, tokenizer: Tokenizer, *, echo: str | None, logprobs: bool) -> dict[str, Any]:
     """One entry of `choices`. echo: the prompt's text, if it is to precede the completion."""
+    own = told(completion.finish_reason)
     return {
         "index": index,
         "text": (echo or "") + completion.text,
         "finish_reason": openai_reason(completion.finish_reason),
         "logprobs": logprobs_object(completion, tokenizer, echo=echo) if logprobs else None,
+        **({"olc": own} if own else {}),
     }
 
 
@@ -71,7 +87,7 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
 
     With an echo the prompt's tokens come first, BOS included; nothing predicts BOS, so its log-probability is null.
     A final EOS is listed, as by OpenAI and vLLM: whoever counts prompt + max_tokens entries (lm-evaluation-harness) would
-    lose a token without it. Tokens that are entirely part of a removed stop string are left out.
+    lose a token without it. Tokens that are entirely part of what was cut off, such as a stop string, are left out.
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
@@ -82,7 +98,7 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
     offsets = token_offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])
     end = len(completion.text)
     for scored, offset in zip(completion.scored, offsets, strict=True):
-        if offset < end or completion.finish_reason != "stop":
+        if offset < end or completion.finish_reason not in TEXT_ENDS:
             entries.append((scored, start + min(offset, end)))
     return logprobs_of(entries, tokenizer)
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from openllama_cli.generation.decode.request import Request, Step
-from openllama_cli.generation.text.incremental import TextStream
+from openllama_cli.generation.text.row_text import RowText
+from openllama_cli.generation.text.token_ids import breaker_ids
 from openllama_cli.models.tokenizer.base import Tokenizer
 
 Engine = Callable[[Iterable[Request | None]], Iterator[Step]]
@@ -21,28 +22,34 @@ class TextStep(Step):
 
 
 def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | None]) -> Generator[TextStep, None, None]:
-    """Complete prompts, whose `eos` and `watch` are set here. The steps of one row come in order; rows are interleaved.
+    """Complete prompts, whose `eos`, `watch`, `pieceless` and `breakers` are set here. The steps of one row come in order; rows
+    are interleaved.
 
     prompts: None in it means that none is waiting now, see `loop.decode_rows`.
     """
-    texts: dict[int, TextStream] = {}
+    texts: dict[int, RowText] = {}
 
     def requests() -> Iterator[Request | None]:
         for prompt in prompts:
             if prompt is None:
                 yield None
                 continue
-            text = texts[prompt.row] = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
-            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless)
+            sampling = prompt.sampling
+            text = texts[prompt.row] = RowText(tokenizer, prompt.tokens, sampling)
+            breakers = breaker_ids(tokenizer, sampling.dry_sequence_breakers) if sampling.dry_multiplier else frozenset[int]()
+            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless, breakers=breakers)
 
     for step in engine(requests()):
         if step.prefilled:
             yield TextStep(**vars(step))
             continue
         text, reason = texts[step.row], step.finish_reason
-        if reason is not None or step.error is not None:
-            text.close()
-            del texts[step.row]
+        if reason is None and step.error is None:
+            yield TextStep(**vars(step), text=text.pop_text())
+            continue
+        text.close()
+        del texts[step.row]
+        if step.error is None:
             # The rest of a character may complete a stop string although the row ended for another reason.
-            reason = "stop" if text.finished and step.error is None else reason
-        yield TextStep(**{**vars(step), "finish_reason": reason}, text=text.pop_text())
+            reason = text.reason or reason
+        yield TextStep(**{**vars(step), "finish_reason": reason}, text=text.pop_rest())
