@@ -17,9 +17,9 @@ from openllama_cli.errors import OlcError
 from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
-    from openllama_cli.api import Completion, Model, Piece, Score, load
+    from openllama_cli.api import Choice, Completion, Model, Piece, Score, ScoredChoice, load
 
-__all__ = ["Completion", "Model", "OlcError", "Piece", "Score", "__version__", "load"]
+__all__ = ["Choice", "Completion", "Model", "OlcError", "Piece", "Score", "ScoredChoice", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `api` is imported when one of its names is first used

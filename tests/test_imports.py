@@ -107,6 +107,7 @@ NO_LOOK_AT_MODELS = COSTLY | {"openllama_cli.models.find"}
 RUNS: list[tuple[str, int, set[str]]] = [
     ("--help", 0, NO_LOOK_AT_MODELS | {"rich"}),
     *((f"{command} x --top-p 2", 2, NO_LOOK_AT_MODELS) for command in ("complete", "generate", "batch")),
+    ("complete x --choices a,a", 2, NO_LOOK_AT_MODELS),
     *((words, 0, COSTLY) for words in COMPLETED),
     ("--version", 0, LIGHT),
     ("explain Killed", 0, LIGHT),

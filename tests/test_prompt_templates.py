@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.errors import UsageError
-from openllama_cli.prompt_templates import MAX_PROMPT, PromptTemplate, load_template, prompts_folder, template_names
+from openllama_cli.prompt_templates import PromptTemplate, load_template, prompts_folder, template_names
+from openllama_cli.prompt_templates.sandbox import MAX_PROMPT
 
 
 def template(folder: Path, source: str, rest: str = "") -> PromptTemplate:
@@ -157,6 +158,15 @@ def test_missing_and_unknown_variables_are_named(values: dict[str, object], caus
         ("template = 'x'\nmax_tokens = " + "9" * 4000, "max_tokens is 99999"),
         ("template = 'x'\nmax_tokens = 2.5", "max_tokens is 2.5"),
         ("template = 'x'\ndefaults = 'y'", "defaults is 'y'"),
+        ("template = 'x'\nheading = 1", "heading is 1"),
+        ("template = 'x'\nseparator = ['a']", "separator is ['a']"),
+        ("template = 'x'\nchoices = []", "choices is []"),
+        ("template = 'x'\nchoices = 'yes'", "choices is 'yes'"),
+        ("template = 'x'\nchoices = ['yes']", "choices is ['yes']"),
+        ("template = 'x'\nchoices = ['yes', '']", "choices is ['yes', '']"),
+        ("template = 'x'\nchoices = ['yes', 'yes']", "choices is ['yes', 'yes']"),
+        ("template = 'x'\nchoices_prefix = 1", "choices_prefix is 1"),
+        ("template = 'x'\nheading = '{% if %}'", "line 1 of the heading"),
         ("template = '{{ x }}'\n[defaults]\ny = 1", "[defaults] sets y"),
         ("template = '''\n{{ x }}\n{% if %}'''", "line 2 of the template"),
         ("template = '{{ x | shout }}'", "No filter named 'shout'"),
@@ -229,6 +239,55 @@ def test_hostile_and_failing_templates_end_in_a_usage_error(tmp_path: Path, sour
     assert "t.toml" in caught.value.cause
 
 
+HEADED = """
+heading = "{{ task }}{% if shots is none %} (alone){% else %} ({{ shots }}: {{ answers | join('/') }}){% endif %}\\n\\n"
+choices = ["yes", "no"]
+separator = "\\n--\\n"
+[defaults]
+task = "Say."
+"""
+
+
+def test_a_heading_stands_once_in_front(tmp_path: Path) -> None:
+    found = template(tmp_path, "Is {{ text }}?", HEADED)
+    assert found.variables == ("task", "text")
+    assert found.required == ("text",)
+    assert found.heading_only == {"task"}
+    assert found.render({"text": "it"}) == "Say. (alone)\nIs it?", "Jinja takes the line break after a block"
+    assert found.render_body({"text": "it", "task": "unused"}) == "Is it?"
+    assert found.render_heading({"task": "Do!"}, shots=2, answers=["yes", "no"]) == "Do! (2: yes/no)\n"
+    assert (found.choices, found.choices_prefix, found.separator) == (("yes", "no"), None, "\n--\n")
+    with pytest.raises(UsageError, match=r"the heading of template .*t\.toml, line 2: division by zero"):
+        template(tmp_path, "x", 'heading = "\\n{{ 1 / 0 }}"').render({})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "prompt", "answered"),
+    [
+        ("", "Is it?", "Is it? yes"),
+        ("", "Is it?\n", "Is it?\nyes"),
+        ("", "", " yes"),
+        ('choices_prefix = ""', "Is it? ", "Is it? yes"),
+        ('choices_prefix = "\\n> "', "Is it?", "Is it?\n> yes"),
+    ],
+)
+def test_an_answer_is_set_off_from_its_prompt(tmp_path: Path, prefix: str, prompt: str, answered: str) -> None:
+    assert template(tmp_path, "x", prefix).answered(prompt, "yes") == answered
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("qa", "question"), ("classify", "text"), ("summarize", "text"), ("translate", "text"), ("code", "task")],
+)
+def test_built_in_examples_give_way_to_those_of_a_file(name: str, variable: str) -> None:
+    found = load_template(name)
+    values = {variable: "x"}
+    own, alone = found.render_heading(values, shots=0), found.render_heading(values)
+    assert len(own) < len(alone)
+    assert "\n" not in own.rstrip(), "an instruction at the most"
+    assert found.render(values) == alone + found.render_body(values)
+
+
 def test_a_failing_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"t\.toml, line 3: division by zero"):
         template(tmp_path, "a\nb\n{{ 1 / n }}\n").render({"n": 0})
@@ -239,7 +298,7 @@ def test_a_long_value_is_not_mistaken_for_a_runaway_template(tmp_path: Path) -> 
 
 
 def test_a_template_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openllama_cli.prompt_templates._SECONDS", 0.1)
+    monkeypatch.setattr("openllama_cli.prompt_templates.sandbox._SECONDS", 0.1)
     loops = "{% for i in range(90000) %}" * 3 + "{% endfor %}" * 3
     with pytest.raises(UsageError, match="processor time"):
         template(tmp_path, loops + "{{ x }}").render({"x": 1})

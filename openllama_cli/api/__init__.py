@@ -1,4 +1,4 @@
-"""The Python face of olc: `load` a model, then `complete`, `stream` or `score` text with it. See docs/python.md.
+"""The Python face of olc: `load` a model, then `complete`, `stream`, `score` or `choose` with it. See docs/python.md.
 
     model = load("3b-v2", quantize="int8")
     model.complete("The largest animal is", max_tokens=16).text
@@ -9,8 +9,20 @@ argument as the command line spells it: `top_p` is `--top-p`.
 """
 
 from openllama_cli.api.model import Model, load
-from openllama_cli.api.results import Completion, Piece, Sampling, Score
+from openllama_cli.api.results import Choice, Completion, Piece, Sampling, Score
 from openllama_cli.api.run import Run
+from openllama_cli.generation.choices.scores import ScoredChoice
 from openllama_cli.generation.decode.config import choose_sampling
 
-__all__ = ["Completion", "Model", "Piece", "Run", "Sampling", "Score", "choose_sampling", "load"]
+__all__ = [
+    "Choice",
+    "Completion",
+    "Model",
+    "Piece",
+    "Run",
+    "Sampling",
+    "Score",
+    "ScoredChoice",
+    "choose_sampling",
+    "load",
+]

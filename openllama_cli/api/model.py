@@ -1,15 +1,19 @@
 """`load`, and the `Model` that it returns."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from itertools import takewhile
 from typing import Any, Unpack, overload
 
-from openllama_cli.api.results import Completion, Piece, Sampling, Score
+from openllama_cli.api.choosing import ChoiceRun
+from openllama_cli.api.results import Choice, Completion, Piece, Sampling, Score
 from openllama_cli.api.run import Run, Runnable
 from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
+from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
+from openllama_cli.generation.choices.config import Choices, Normalize
+from openllama_cli.generation.choices.scores import best
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, open_model
@@ -131,6 +135,59 @@ class Model(Runnable):
             raise UsageError("the text to score has no tokens", "give a non-empty text", code="empty_prompt")
         run = Run(self, [tokens], SamplingConfig(max_tokens=0, logprobs=0), score_prompt=True).finish()
         return Score(tokens[start:], [scored.logprob for scored in run.rows[0].prompt_scored[start:]])
+
+    @overload
+    def choose(
+        self,
+        prompt: str,
+        choices: Sequence[str],
+        *,
+        prefix: str | None = None,
+        normalize: Normalize = "sum",
+        calibrate_with: str | None = None,
+    ) -> Choice: ...
+    @overload
+    def choose(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        choices: Sequence[str],
+        *,
+        prefix: str | None = None,
+        normalize: Normalize = "sum",
+        calibrate_with: str | None = None,
+    ) -> list[Choice]: ...
+    def choose(
+        self,
+        prompt: str | list[str] | tuple[str, ...],
+        choices: Sequence[str],
+        *,
+        prefix: str | None = None,
+        normalize: Normalize = "sum",
+        calibrate_with: str | None = None,
+    ) -> Choice | list[Choice]:
+        """The choice that the model prefers after a prompt, with the probability of each; of several prompts a list.
+
+        A prompt runs once, and its choices in one more pass. prefix: stands between a prompt and each choice; a space, or
+        nothing where the prompt is empty or ends in whitespace, unless it is given. normalize: what is compared: the
+        log-likelihood ("sum"), or this per "token" or "byte" of the choice. calibrate_with: a prompt that says nothing about
+        the answer; how likely it makes each choice is subtracted. See `Choices`.
+
+        Raises OlcError, before any work for choices that are empty, equal or the same tokens, and for a prompt that has no
+        room for them in the context.
+        """
+        if isinstance(choices, str):
+            raise UsageError("the choices are one text", 'give a list, such as ["yes", "no"]', code="choices_count")
+        asked = Choices(tuple(choices), prefix, normalize, calibrate_with)
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        branched = [branch(self.tokenizer, text, asked) for text in texts]
+        neutral = branch_neutral(self.tokenizer, asked)
+        for one in (*branched, *([] if neutral is None else [neutral])):
+            check_room(one, self.context, self.name)
+        if not texts:
+            return []
+        scored = ChoiceRun(self, asked, branched, neutral).finish()
+        made = [Choice(text, best(one).text, best(one).probability, one) for text, one in zip(texts, scored, strict=True)]
+        return made[0] if isinstance(prompt, str) else made
 
     def _encode(self, text: str, max_tokens: int) -> list[int]:
         tokens = self.tokenizer.encode(text)

@@ -1,9 +1,11 @@
-"""What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores."""
+"""What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores, choices."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+
+from openllama_cli.generation.choices.scores import ScoredChoice
 
 if TYPE_CHECKING:
     from openllama_cli.generation.decode.config import Boundary
@@ -102,3 +104,20 @@ class Score:
         """exp of minus the mean log-probability of a token; nan where no token is predicted."""
         count = sum(value is not None for value in self.logprobs)
         return math.exp(-self.total / count) if count else math.nan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of some texts a model prefers after a prompt.
+
+    prompt: as it was given. text: the preferred one; probability: its share, of all of them. alternatives: all choices in the
+    order in which they were given, with their log-likelihoods, scores and probabilities.
+    """
+
+    prompt: str
+    text: str
+    probability: float
+    alternatives: list[ScoredChoice]
+
+    def __str__(self) -> str:
+        return self.text

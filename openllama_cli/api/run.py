@@ -56,7 +56,7 @@ class Run:
     """Prompts, each completed `samples` times, in one batch of at most `batch_size` at a time: what the commands run on too.
 
     prompts: token ids with BOS. engine: olc's decode loop, or transformers' `model.generate`. score_prompt: also score the
-    prompts' tokens. speculate, unscored, stride, branches: see `generation.decode.request.Request`.
+    prompts' tokens. branches: of each prompt. These, speculate, unscored and stride: see `generation.decode.request.Request`.
 
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """
@@ -76,7 +76,7 @@ class Run:
         score_prompt: bool = False,
         unscored: int = 0,
         stride: int | None = None,
-        branches: Sequence[Sequence[int]] = (),
+        branches: Sequence[Sequence[Sequence[int]]] = (),
         speculate: int = 0,
     ) -> None:
         from openllama_cli.generation.decode.request import Request
@@ -88,7 +88,7 @@ class Run:
         forward = model.forward if engine == "loop" else None
         self.forward = "model.generate" if forward is None else f"{forward.name} forward pass"
         # All samples have the same prompt: it runs through the model once.
-        prefixes = PrefixCache() if samples > 1 else None
+        prefixes = PrefixCache() if samples > 1 or len(branches) > 1 else None
         self._engine = session.make_engine(model.loaded, engine, forward=forward, max_rows=batch_size, prefixes=prefixes)
         self._prompts = [
             Request(
@@ -100,7 +100,7 @@ class Run:
                 unscored=unscored,
                 stride=stride,
                 lead=int(tuple(prompts[row // samples][:1]) == (model.tokenizer.bos_id,)),
-                branches=branches,
+                branches=branches[row // samples] if branches else (),
             )
             for row in range(len(prompts) * samples)
         ]

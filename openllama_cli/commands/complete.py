@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.commands.shared.annotations import PipelineOptions, completions_json, pipeline_options, show_completions
+from openllama_cli.commands.shared.choice_options import ChoiceOptions, choice_options, sampling_flags, with_neutral
+from openllama_cli.commands.shared.choosing import choose, text_of
 from openllama_cli.commands.shared.completing import Completing, Loaded, Served
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
@@ -26,6 +28,7 @@ from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.serve.client.asked import Asked
 from openllama_cli.terminal.streams import note, out_json
+from openllama_cli.terminal.views.choices import Bar, show_choice
 from openllama_cli.terminal.views.complete import CompletionWriter, show_stats
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ Examples:
   cat notes.txt | olc complete -t summarize
   olc complete -t qa -p question "What is the capital of France?"
   olc complete "The largest animal is" --temperature 0.8 --seed 7
+  olc complete "The sky is" --choices blue,green,red
   olc complete "The largest animal is" --json --logprobs 3 | jq .
 """
 
@@ -47,7 +51,8 @@ Examples:
 @file_option("File with the prompt, all of it, byte for byte; - is stdin.")
 @template_option("Prompt template to fill: qa, classify, summarize, …")
 @pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
-@escape_option("PROMPT and --stop")
+@choice_options
+@escape_option("PROMPT, --stop and choices")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
 @click.option(
     "--logprobs", type=int, metavar="K", help="With --json: the log-probability of each token and of the K most likely ones."
@@ -80,6 +85,7 @@ def command(
     file: str | None,
     template: str | None,
     values: tuple[tuple[str, str], ...],
+    choosing: ChoiceOptions,
     escape: bool,
     echo: bool,
     logprobs: int | None,
@@ -114,13 +120,35 @@ def command(
     source = read_prompt(prompt, file, template, values, escape=escape)
     if prompt is not None and not escape:
         hint_escape([prompt])
+    open_pipeline = functools.cache(chosen.open)
+    choices = choosing.choices(source.template)
+    if choices is not None:
+        others = {"--num-samples": num_samples > 1, "--logprobs": logprobs is not None, "--echo": echo}
+        others |= {"--speculate": speculate > 0, "--engine transformers": engine == "transformers"}
+        choosing.refuse(source.template, {**sampling_flags(given), **others})
+        choices = with_neutral(choices, choosing, source.template, source.values)
+        if annotate:
+            open_pipeline()
+        answer = choose(source.text, choices, spec, server)
+        if as_json:
+            document = answer.document()
+            if annotate:
+                document["olc"] |= completions_json(open_pipeline(), [text_of(answer)])
+            out_json(document)
+        else:
+            bars = [Bar(choice.text, choice.probability) for choice in answer.scored]
+            show_choice(source.text, choices.prefix_after(source.text), text_of(answer), bars)
+            if annotate:
+                show_completions(open_pipeline(), [text_of(answer)])
+        if stats:
+            show_stats(answer.stats)
+        return
     settings: dict[str, Any] = {**given, "logprobs": logprobs}
     if source.template is not None:
         settings["stop"] = (*given.get("stop", ()), *source.template.stop)
         settings.setdefault("max_tokens", source.template.max_tokens)
     sampling = choose_sampling(settings, samples=num_samples)
     server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
-    open_pipeline = functools.cache(chosen.open)
     asked = Asked((source.text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
 
     def served(found: "FoundServer") -> Completing:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 
 # Said even where they are what olc does anyway: servers' defaults are not olc's, whose greedy decoding is their temperature 0.
@@ -40,4 +41,14 @@ def completion_request(
         body["temperature"] = 0
     if echo:
         body["echo"] = True
+    return body
+
+
+def choices_request(choices: Choices) -> dict[str, Any]:
+    """What olc's own server knows beside OpenAI's request: the answer is one of these."""
+    body: dict[str, Any] = {"choices": list(choices.texts), "choices_normalize": choices.normalize}
+    if choices.prefix is not None:
+        body["choices_prefix"] = choices.prefix
+    if choices.neutral is not None:
+        body["calibrate_with"] = choices.neutral
     return body

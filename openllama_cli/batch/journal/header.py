@@ -85,7 +85,8 @@ def _config_files(opened: OpenedModel) -> list[Path]:
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
-    content = json.dumps([template.template, dict(template.defaults)], sort_keys=True, default=str)
+    texts = [template.template, *filter(None, [template.heading])]
+    content = json.dumps([*texts, dict(template.defaults)], sort_keys=True, default=str)
     return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 @dataclass(frozen=True)
 class PromptInput:
-    """The text to complete, and the template that rendered it, if any."""
+    """The text to complete, and the template that rendered it, if any, with the values that were given for it."""
 
     text: str
     template: "PromptTemplate | None" = None
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_prompt(
@@ -62,7 +63,7 @@ def _fill(
         if len(missing) != 1:
             raise _no_place(template, given, missing)
         given[missing[0]] = _text(prompt, file, escape=escape, wanted=missing[0])
-    return PromptInput(template.render(given), template)
+    return PromptInput(template.render(given), template, given)
 
 
 def _no_place(template: "PromptTemplate", given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
@@ -80,7 +81,7 @@ def _no_place(template: "PromptTemplate", given: Mapping[str, str], missing: Seq
 
 def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) -> str:
     if file is not None:
-        return read_stdin() if file == "-" else _read_file(Path(file))
+        return read_stdin() if file == "-" else read_file(Path(file))
     if prompt == "-" or (prompt is None and stdin_has_input()):
         return read_stdin()
     if prompt is None:
@@ -106,18 +107,23 @@ def read_lines(file: str) -> list[str]:
 
     Raises UsageError.
     """
-    text = read_stdin() if file == "-" else _read_file(Path(file))
+    return split_lines(read_stdin() if file == "-" else read_file(Path(file)))
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without line ends."""
     # splitlines would also cut at characters that are part of a text, such as U+2028.
     lines = re.split("\r?\n", text)
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _read_file(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """All of a file, without a byte order mark at its start. Raises UsageError."""
     try:
         return _decode(path.read_bytes(), str(path))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path; --file expects a text file") from error
+        raise UsageError(f"cannot read {path}: {reason}", "check the path; a text file is expected") from error
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -158,7 +158,7 @@ class Timings:
     def add(self, step: TextStep) -> None:
         """Record a step at the time it arrives."""
         now = time.perf_counter()
-        if self.prefilled is None and (step.prompt or step.scored is not None):
+        if self.prefilled is None and (step.prompt or step.branches or step.scored is not None):
             self.prefilled = now
         if step.scored is not None:
             if step.row in self._started_rows:

@@ -1,0 +1,58 @@
+"""Choices as they were given: checked before a model is looked for."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from openllama_cli.errors import UsageError
+
+Normalize = Literal["sum", "token", "byte"]
+
+# Far more than any task has; each is tokenized with its prompt.
+MOST_CHOICES = 1000
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The answers that there are, and how they are compared.
+
+    texts: as they were given; two or more. prefix: stands between a prompt and each of them; None is a space, or nothing where
+    the prompt is empty or ends in whitespace. normalize: what is compared: the log-likelihood, or this per token, or per byte
+    of the choice in UTF-8. neutral: a prompt that says nothing about the answer; what it makes of each choice is subtracted
+    from what the prompt makes of it ("calibration": Holtzman et al. 2021, "Surface form competition", domain-conditional PMI;
+    Zhao et al. 2021, "Calibrate before use"). None: nothing is subtracted.
+
+    Raises UsageError; its codes are choices_empty, choices_duplicate, choices_count, choices_normalize.
+    """
+
+    texts: tuple[str, ...]
+    prefix: str | None = None
+    normalize: Normalize = "sum"
+    neutral: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.texts) > MOST_CHOICES:
+            cause = f"{len(self.texts):,} choices are more than {MOST_CHOICES:,}"
+            raise UsageError(cause, f"give {MOST_CHOICES:,} at most", code="choices_count")
+        known: set[str] = set()
+        for place, text in enumerate(self.texts, start=1):
+            if not text:
+                raise UsageError(f"choice {place} is empty", "give it a text, or leave it out", code="choices_empty")
+            if text in known:
+                raise UsageError(f"the choice {quoted(text)} is given twice", "give each choice once", code="choices_duplicate")
+            known.add(text)
+        if len(self.texts) < 2:
+            found = f"only the choice {quoted(self.texts[0])} was" if self.texts else "no choices were"
+            raise UsageError(f"{found} given", "give at least two choices", code="choices_count")
+        if self.normalize not in get_args(Normalize):
+            raise UsageError(f"--choices-normalize is {self.normalize!r}", "give sum, token or byte", code="choices_normalize")
+
+    def prefix_after(self, prompt: str) -> str:
+        """What stands between this prompt and a choice."""
+        if self.prefix is not None:
+            return self.prefix
+        return "" if not prompt or prompt[-1].isspace() else " "
+
+
+def quoted(text: str) -> str:
+    """A choice in a message, short."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
