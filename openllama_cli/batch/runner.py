@@ -15,10 +15,12 @@ from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.output.results import Progress, Result, failure, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
+from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -112,7 +114,8 @@ class Runner:
             ready = []
             for row in window:
                 try:
-                    ready.append(replace(row, tokens=self._tokens(row)))
+                    tokens, sampling = self._tokens(row), self._sampling(row)
+                    ready.append(replace(row, tokens=tokens, sampling=sampling))
                 except RowError as error:
                     self._finish(failure(row, error.code, error.message))
             yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
@@ -137,6 +140,14 @@ class Runner:
             message = f"the prompt has {length} tokens{given}, more than the model's context of {self.context} has room for"
             raise RowError("context_length_exceeded", message)
         return tokens
+
+    def _sampling(self, row: Row) -> SamplingConfig:
+        """The row's options, with ids for texts. Raises RowError."""
+        assert row.sampling is not None
+        try:
+            return resolve(row.sampling, self.tokenizer, self.vocabulary)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
 
     def _finish(self, result: Result) -> None:
         self.keep(result)

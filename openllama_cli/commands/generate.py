@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.checks import report_differing, verdict
 from openllama_cli.commands.shared.generating import GeneratedRow, loaded_rows, served_rows
+from openllama_cli.commands.shared.help_groups import GroupedCommand
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option
+from openllama_cli.commands.shared.options import escape_option, model_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_lines, unescape, unescape_stops
+from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
@@ -44,7 +47,7 @@ Examples:
 """
 
 
-class _Generate(click.Command):
+class _Generate(GroupedCommand):
     """`--logprobs 3`, as in `olc complete`, would make a prompt of the number."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,7 +72,7 @@ class _Generate(click.Command):
     help="File with one prompt per line; - is stdin. (The -f of `olc complete` is one prompt.)",
     shell_complete=suggest.files,
 )
-@escape_option("PROMPT and --stop")
+@escape_option("PROMPT, --stop and --ban")
 @click.option("--logprobs", is_flag=True, help="Report the log-probability of every token.")
 @click.option("--echo", is_flag=True, help="Return the prompt's tokens before the completion's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with texts and token ids.")
@@ -126,6 +129,7 @@ def command(
     made, folder = server.answer(spec, lambda found: (served_rows(found, asked), found.model), able=not (checking or trace))
     if made is None:
         opened = open_model(spec, folder)
+        sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = [opened.tokenizer.encode(text) for text in texts]
         for ids in tokens:
             check_context(opened, len(ids), sampling.max_tokens if checking else 0)
@@ -200,7 +204,14 @@ def _shown(tokenizer: "Tokenizer", token: int) -> str:
     return tokenizer.text(token).replace(" ", "▁")
 
 
-_ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}
+_ENDS = {
+    "eos": "the model (EOS)",
+    "stop": "a stop string or token",
+    "length": "--max-tokens",
+    "context": "the model's context",
+    "repetition": "the loop guard",
+    **dict.fromkeys(get_args(Boundary), "--stop-at"),
+}
 
 
 def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:

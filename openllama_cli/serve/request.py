@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.serve.errors import bad, of_olc
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
     "messages": ((), "send a prompt: a base model completes text and has no chat messages"),
     "use_beam_search": ((False,), "leave it out, or send best_of"),
-    "min_tokens": ((0,), "leave it out"),
-    "ignore_eos": ((False,), "leave it out"),
-    "stop_token_ids": (([],), "send their texts as stop"),
+    "bad_words": (([],), "send them as ban"),
     "prompt_logprobs": ((0,), "send echo and logprobs"),
     "echo_logprobs": ((False,), "send echo and logprobs"),
     "response_format": (({"type": "text"},), "leave it out"),
@@ -123,10 +122,10 @@ def read_request(
         raise bad(f"best_of is {best_of} and n is {n}; best_of must not be less", "best_of")
     if stream and best_of > n:
         raise bad("best_of cannot be streamed; leave out stream, or send only n", "best_of", "unsupported_option")
-    for token, _ in sampling.logit_bias:
-        if token >= facts.vocabulary:
-            message = f"logit_bias has token id {token}; this model's ids are 0 to {facts.vocabulary - 1}"
-            raise bad(message, "logit_bias", "token_id_out_of_range")
+    try:
+        sampling = resolve(sampling, tokenizer, facts.vocabulary)
+    except OlcError as error:
+        raise of_olc(error) from error
     prompts = _prompts(body, tokenizer, facts, always_bos=always_bos)
     if len(prompts) * best_of > MOST_ROWS:
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
@@ -166,11 +165,12 @@ def shown(value: Any) -> str:
 
 def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    stop = given.get("stop")
-    if (isinstance(stop, list) and "" in stop) or stop == "":
-        raise bad("stop has an empty text, which is everywhere; leave it out", "stop")
-    if isinstance(stop, list) and len(stop) > MOST_STOPS:
-        raise bad(f"stop has {len(stop)} texts; send {MOST_STOPS} at most", "stop", "too_many_stops")
+    for name in ("stop", "ban"):
+        texts = given.get(name)
+        if (isinstance(texts, list) and "" in texts) or texts == "":
+            raise bad(f"{name} has an empty text, which is everywhere; leave it out", name)
+        if isinstance(texts, list) and len(texts) > MOST_STOPS:
+            raise bad(f"{name} has {len(texts)} texts; send {MOST_STOPS} at most", name, "too_many_stops")
     try:
         return SamplingConfig.from_given({**DEFAULTS, **given}, shown=shown)
     except OlcError as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import INTEGERS, SamplingConfig
+from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
 
 # What pandas writes for a value that is missing.
 _MISSING = ("NaN", "nan")
@@ -59,10 +59,11 @@ def read_options(
         raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
     if not own:
         return RowOptions(settings.sampling, echo=echo)
-    if "stop" in own:
-        _check_stop(own["stop"])
+    for name in TEXTS:
+        if name in own:
+            _check_texts(name, own[name])
     try:
-        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown)
+        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown, guarded=True)
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
@@ -114,8 +115,10 @@ def cell_value(option: str, text: str) -> Any:
     stripped = text.strip()
     if stripped in _MISSING:
         return None
-    if option == "stop":
-        return _texts(stripped) if stripped.startswith("[") else text or None
+    if option in TEXTS:
+        return _parsed(stripped) if stripped.startswith("[") else text or None
+    if option in ("stop_token_ids", "logit_bias") and stripped:
+        return _parsed(stripped)
     if not stripped:
         return None
     if stripped.lower() in ("true", "false"):
@@ -133,19 +136,19 @@ def _value(option: str, value: Any) -> Any:
     """
     if option in INTEGERS and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option != "stop" and isinstance(value, str):
+    if option not in (*TEXTS, "stop_at") and isinstance(value, str):
         meant = cell_value(option, value)
-        if isinstance(meant, bool) if option == ECHO else type(meant) in (int, float):
+        if isinstance(meant, bool) if option in (ECHO, *FLAGS) else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
-        if option not in (*INTEGERS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        if option not in (*INTEGERS, *FLAGS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
             raise RowError(
                 "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
             )
     return value
 
 
-def _texts(text: str) -> Any:
-    """The list that a cell with several stop strings holds, in JSON: ["Q:", "END"]."""
+def _parsed(text: str) -> Any:
+    """What a cell holds in JSON: several stop strings (["Q:", "END"]), ids, biases."""
     import json
 
     try:
@@ -170,10 +173,10 @@ def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai:
 
 
 def _as_field(flag: re.Match[str]) -> str:
-    return flag[1].replace("-", "_")
+    return option_of(flag[0])
 
 
-def _check_stop(stop: Any) -> None:
-    for text in stop if isinstance(stop, list) else [stop]:
+def _check_texts(name: str, texts: Any) -> None:
+    for text in texts if isinstance(texts, list) else [texts]:
         if isinstance(text, str):
-            check_text(text, "stop")
+            check_text(text, name)

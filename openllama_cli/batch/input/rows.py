@@ -94,7 +94,7 @@ class RowSettings:
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=True))
 
 
 def error_row(

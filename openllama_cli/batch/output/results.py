@@ -143,10 +143,17 @@ def received(row: Row, body: dict[str, Any]) -> Result:
 
 
 def _completed(row: Row, choice: dict[str, Any], usage: dict[str, int] | None) -> Result:
-    document = _document(row, choice["text"], choice.get("finish_reason"), usage, None)
+    document = _document(row, choice["text"], _reason(choice), usage, None)
     if choice.get("logprobs") is not None:
         document["logprobs"] = choice["logprobs"]
     return Result(row.index, None, document | dict(row.carried))
+
+
+def _reason(choice: dict[str, Any]) -> str | None:
+    """OpenAI's reason, or olc's own where that one does not say it."""
+    own = choice.get("olc")
+    told = own if isinstance(own, dict) and "note" in own else choice
+    return told.get("finish_reason")
 
 
 def _echo(row: Row, completion: "Completion", tokenizer: "Tokenizer") -> str:

@@ -103,7 +103,10 @@ class RemoteRunner:
         """A row's result; None where the run is stopped before there is one."""
         if row.error is not None:
             return failure(row, row.error.code, row.error.message)
-        request = _request(row, self.server, self.given)
+        try:
+            request = _request(row, self.server, self.given)
+        except OlcError as error:  # The row asks for what the server does not have.
+            return failure(row, error.code, error.cause)
         wanted = request["n"] if type(request.get("n")) is int else 1
         body = json.dumps(request).encode()  # ASCII, whatever surrogates are in it.
         attempt = failed = 0
@@ -230,7 +233,7 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
         return unstreamed | {"model": server.model}
     assert row.sampling is not None
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
-    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given)
+    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given, olc=server.is_olc)
     draws = not row.sampling.greedy and not row.own_seed
     if server.is_olc:
         if draws:

@@ -19,8 +19,10 @@ from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, template_option
+from openllama_cli.commands.shared.help_groups import GroupedCommand
+from openllama_cli.commands.shared.options import escape_option, model_options, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
+from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -45,7 +47,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("source", metavar="INPUT", required=False, shell_complete=suggest.files)
 @click.option(
     "-o",
@@ -71,7 +73,7 @@ Examples:
     metavar="all|none|FIELD,…",
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
-@escape_option("--stop")
+@escape_option("--stop and --ban")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -99,7 +101,7 @@ Examples:
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 def command(
     source: str | None,
@@ -155,7 +157,7 @@ def command(
         fixed_length="max_tokens" in given,
         for_server=address is not None,
     )
-    find_engine = partial(open_engine, spec, ray_options, address, settings.defaults)
+    find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None

@@ -136,6 +136,13 @@ class Served:
         if not self._server.olc:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}
-        choices = [{name: value for name, value in choice.items() if name != "olc"} for choice in document["choices"]]
+        choices = [_as_loaded(choice) for choice in document["choices"]]
         olc = {name: value for name, value in told.items() if name != "precision"}
         return document | {"model": self._server.model, "choices": choices, "olc": olc}
+
+
+def _as_loaded(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice of olc's server as it is without one: with olc's own reason only where OpenAI's does not say it."""
+    own = choice.get("olc", {})
+    said = {"olc": {"finish_reason": own["finish_reason"], "note": own["note"]}} if "note" in own else {}
+    return {name: value for name, value in choice.items() if name != "olc"} | said

@@ -33,10 +33,12 @@ class BannedTexts:
         text: that became certain with it. begun: whether it goes on with an incomplete character. unfinished: whether it leaves
         one. beyond: characters at the end of `text` that nobody will see, as the row ends before them.
         """
-        self._starts.append((len(self._window), begun))
+        start, end = len(self._window), len(self._window) + len(text) - beyond
+        self._starts.append((start, begun))
         self._window += text
-        end = len(self._window) - beyond
-        found = [start for banned in self.texts if (start := self._window.find(banned, 0, end)) >= 0]
+        # What ends before this token is the prompt's own.
+        places = [self._window.find(banned, max(0, start - len(banned) + 1), end) for banned in self.texts]
+        found = [place for place in places if place >= 0]
         if found:
             return self.take_back(len(self._starts) - self._token(min(found))), 0
         first = len(self._starts)
