@@ -76,13 +76,13 @@ def _prompts(file: Path | None, count: int, seed: int) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m openllama_cli.benchmark.loops", description="Count loops of greedy decoding, and those that are left
-        again."
+        prog="python -m openllama_cli.benchmark.loops",
+        description="Count loops of greedy decoding, and those that are left again.",
     )
     parser.add_argument("-m", "--model", help="as for olc complete")
-    parser.add_argument("--prompts", type=Path, help="one prompt per line (default: beginnings of the demo model's held-out
-    texts)") parser.add_argument("--sample", type=int, default=300, metavar="N", help="maximum number of prompts (default:
-    300)") parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="of each completion (default: 512)")
+    parser.add_argument("--prompts", type=Path, help="one per line (default: beginnings of the demo model's held-out texts)")
+    parser.add_argument("--sample", type=int, default=300, metavar="N", help="maximum number of prompts (default: 300)")
+    parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="of each completion (default: 512)")
     parser.add_argument("--longest", type=int, default=128, metavar="N", help="the longest period (default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--json", action="store_true", help="print every loop as a line of JSON")
@@ -124,8 +124,11 @@ def _complete(spec: ModelSpec, texts: Sequence[str], most: int) -> list[list[int
 
 def _table(found: Sequence[Loop], rows: int, tokens: int) -> str:
     """How many loops stood there at least so often, and how many of them were left; the longest that was left."""
-    lines = [f"{rows} completions, {tokens} tokens", f"{'times':>6} {'loops':>7} {'left again':>11} {'longest left,
-    tokens':>21}"] for least in _TIMES:
+    lines = [
+        f"{rows} completions, {tokens} tokens",
+        f"{'times':>6} {'loops':>7} {'left again':>11} {'longest left, tokens':>21}",
+    ]
+    for least in _TIMES:
         those = [loop for loop in found if loop.times >= least]
         left = [loop for loop in those if loop.left]
         longest = max((loop.tokens for loop in left), default=0)
