@@ -34,6 +34,7 @@ class Sampling(TypedDict, total=False):
     stop_at: "Boundary | None"
     ignore_eos: bool
     ban: str | list[str] | tuple[str, ...]
+    heal: bool
     loop_guard: bool
     logprobs: int | None
 

@@ -5,6 +5,7 @@
 Nothing of this shows in the results: a row's text depends on its prompt, its options and its seed alone.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from openllama_cli.batch.output.results import Progress, Result, failure, succes
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.request import Request
+from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
@@ -30,8 +31,24 @@ if TYPE_CHECKING:
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
 
-# A row that runs, by its index, and what it came to so far.
-_InFlight = dict[int, tuple[Row, Completion]]
+
+@dataclass
+class _Running:
+    """A row that has begun: its completions, and how many of them have not ended. failed: one of them has, and with it the
+    row."""
+
+    row: Row
+    completions: list[Completion]
+    left: int
+    failed: bool = False
+
+
+@dataclass
+class _InFlight:
+    """rows: that have begun and not ended, by their indices. samples: what is in the decode loop, by its number there."""
+
+    rows: dict[int, _Running] = field(default_factory=dict)
+    samples: dict[int, tuple[_Running, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -55,13 +72,16 @@ class Runner:
     notice: Callable[[str], None] = lambda text: None
     progress: Progress = field(default_factory=Progress)
 
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
+
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
         waiting = self._windows(rows)
         retries: list[Row] = []
         allowed = self.batch_size
         while True:
-            in_flight: _InFlight = {}
+            in_flight = _InFlight()
             try:
                 yield from self._run(self._begin(retries, waiting, in_flight), in_flight, allowed)
                 return
@@ -69,7 +89,7 @@ class Runner:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except block, where the traceback would keep the tensors alive.
-            unfinished = [row for row, _ in in_flight.values()]
+            unfinished = [running.row for running in in_flight.rows.values()]
             if len(unfinished) == 1 and allowed == 1:
                 self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit in memory even at batch size 1"))
                 yield self.progress
@@ -85,9 +105,16 @@ class Runner:
             row = retries.pop(0) if retries else next(waiting, None)
             if row is None:
                 return
-            prompt = _prompt(row)
-            in_flight[row.index] = (row, Completion(prompt.tokens))
-            yield prompt
+            assert row.tokens is not None
+            running = in_flight.rows[row.index] = _Running(
+                row, [Completion(row.tokens) for _ in range(row.best_of)], row.best_of
+            )
+            for sample in range(row.best_of):
+                if running.failed:
+                    break
+                number = next(self._numbers)
+                in_flight.samples[number] = (running, sample)
+                yield _prompt(running, number, sample)
 
     def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
@@ -96,16 +123,22 @@ class Runner:
                 yield self.progress
 
     def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
-        row, completion = in_flight[step.row]
-        if step.error is not None:
-            del in_flight[step.row]
-            self._finish(failure(row, step.error.code, step.error.cause))
+        running, sample = in_flight.samples[step.row]
+        if step.error is not None or step.finish_reason is not None:
+            del in_flight.samples[step.row]
+        if running.failed:
             return
-        completion.add(step)
+        if step.error is not None:
+            running.failed = True
+            del in_flight.rows[running.row.index]
+            self._finish(failure(running.row, step.error.code, step.error.cause))
+            return
+        running.completions[sample].add(step)
         self.progress.tokens += step.scored is not None
-        if step.finish_reason is not None:
-            del in_flight[step.row]
-            self._finish(success(row, completion, self.tokenizer, self.model))
+        running.left -= step.finish_reason is not None
+        if not running.left:
+            del in_flight.rows[running.row.index]
+            self._finish(success(running.row, running.completions, self.tokenizer, self.model))
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -154,12 +187,19 @@ class Runner:
         self.progress.count(result)
 
 
-def _prompt(row: Row) -> Request:
-    """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
+def _prompt(running: _Running, number: int, sample: int) -> Request:
+    """A sample of a row as the decode loop takes it.
+
+    One with a seed of its own draws the same wherever it stands in the file.
+    """
+    row = running.row
     assert row.sampling is not None
     assert row.tokens is not None
-    score = row.echo and row.sampling.logprobs is not None
-    return Request(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
+    sampling, score = row.sampling, row.echo and row.sampling.logprobs is not None
+    if row.best_of > row.samples and sampling.logprobs is None:
+        sampling = replace(sampling, logprobs=0)  # They are compared by them.
+    draws_as = draws_of(None if row.own_seed else row.index, sample)
+    return Request(number, row.tokens, sampling, score, draws_as=draws_as, canceled=lambda: running.failed)
 
 
 def open_runner(

@@ -110,16 +110,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complete(spec: ModelSpec, texts: Sequence[str], most: int) -> list[list[int]]:
     """The tokens that follow each text, greedily."""
-    from openllama_cli.api import Model, Run
     from openllama_cli.generation.decode.config import SamplingConfig
-    from openllama_cli.generation.session import load_model
+    from openllama_cli.generation.decode.request import Request
+    from openllama_cli.generation.session import load_model, make_engine
+    from openllama_cli.generation.text.stream import stream
     from openllama_cli.models.opened import open_model
 
     opened = open_model(spec)
-    model = Model(load_model(opened, spec))
-    prompts = [opened.tokenizer.encode(text) for text in texts]
-    run = Run(model, prompts, SamplingConfig(max_tokens=most, ignore_eos=True)).finish()
-    return [[entry.token for entry in row.scored] for row in run.rows]
+    config = SamplingConfig(max_tokens=most, ignore_eos=True)
+    requests = [Request(row, opened.tokenizer.encode(text), config) for row, text in enumerate(texts)]
+    rows: list[list[int]] = [[] for _ in requests]
+    for step in stream(make_engine(load_model(opened, spec)), opened.tokenizer, requests):
+        if step.scored is not None:
+            rows[step.row].append(step.scored.token)
+    return rows
 
 
 def _table(found: Sequence[Loop], rows: int, tokens: int) -> str:

@@ -9,9 +9,9 @@ from openllama_cli.commands.shared.annotations import PipelineOptions, completio
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, choice_options, sampling_flags, with_neutral
 from openllama_cli.commands.shared.choosing import choose, text_of
 from openllama_cli.commands.shared.completing import Completing, Loaded, Served
-from openllama_cli.commands.shared.help_groups import GroupedCommand
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
+    GroupedCommand,
     escape_option,
     file_option,
     model_options,
@@ -19,7 +19,7 @@ from openllama_cli.commands.shared.options import (
     pair_option,
     template_option,
 )
-from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.prompt_input import hint_end, hint_escape, hint_prompt, read_prompt, unescape_stops
 from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
@@ -162,9 +162,11 @@ def command(
 
     found, folder = server.answer(spec, served, able=engine == "loop" and not speculate)
     if found is not None:
+        hint_prompt([source.text])
         made = found
     else:
         opened = open_model(spec, folder)
+        hint_prompt([] if sampling.heal else [source.text], opened.tokenizer)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = opened.tokenizer.encode(source.text)
         # A length that nobody asked for ends where the context does.
@@ -195,5 +197,6 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
+    hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
     if stats:
         show_stats(made.stats)

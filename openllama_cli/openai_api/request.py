@@ -12,7 +12,7 @@ from openllama_cli.generation.decode.config import SamplingConfig, flag_of
 _ALWAYS = ("max_tokens", "temperature", "top_p")
 _UNSET = SamplingConfig()
 # What olc's own server alone knows. The loop guard only ends a text sooner: elsewhere it is left out unless it was named.
-_OLC_ONLY = ("ban", "stop_at", "loop_guard")
+_OLC_ONLY = ("ban", "stop_at", "heal", "loop_guard")
 
 
 def completion_request(

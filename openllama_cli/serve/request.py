@@ -58,8 +58,9 @@ class CompletionRequest:
 
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
     each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
-    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's, which
-    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with.
+    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's. draws_as:
+    the random numbers are those of this row of a batch. no_bos: whether prompts of ids lacked the BOS that the model was
+    trained with.
     """
 
     prompts: tuple[Prompt, ...]
@@ -73,7 +74,7 @@ class CompletionRequest:
     include_usage: bool
     tokens: bool
     draws_by_choice: bool
-    draws_as: int
+    draws_as: int | None
     no_bos: bool
 
     @property
@@ -83,7 +84,7 @@ class CompletionRequest:
 
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.request import Request
+        from openllama_cli.generation.decode.request import Request, draws_of
 
         return [
             Request(
@@ -91,7 +92,7 @@ class CompletionRequest:
                 prompt.tokens,
                 replace(self.sampling, seed=seed),
                 self.scored,
-                draws_as=row if self.draws_by_choice else self.draws_as + sample,
+                draws_as=row if self.draws_by_choice else draws_of(self.draws_as, sample),
             )
             for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
             for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
@@ -113,8 +114,8 @@ def read_request(
         raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
     sampling = _sampling(body)
     logprobs, tokens, fit = sampling.logprobs is not None, _flag(own, "tokens", "olc."), _flag(own, "fit", "olc.")
-    draws_as = own.get("draws_as", 0)
-    if type(draws_as) is not int or draws_as < 0:
+    draws_as = own.get("draws_as")
+    if draws_as is not None and (type(draws_as) is not int or draws_as < 0):
         raise bad(f"olc.draws_as is {shown(draws_as)}; send an integer from 0", "olc.draws_as")
     n = _count(body, "n", 1)
     best_of = _count(body, "best_of", n)

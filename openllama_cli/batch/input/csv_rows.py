@@ -238,7 +238,11 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
             raise RowError("invalid_csv", f"line {line} has {count}, the header has {len(columns.names)}")
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
-        options = read_options(given, settings) if given else RowOptions(settings.sampling)
+        options = (
+            read_options(given, settings)
+            if given
+            else RowOptions(settings.sampling, samples=settings.samples, best_of=settings.samples)
+        )
         return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried)
     except RowError as error:
         prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None

@@ -14,9 +14,14 @@ ALIASES = {
     "temp": "temperature",
     "stop_token": "stop_token_ids",
     "dry_sequence_breaker": "dry_sequence_breakers",
+    "num_samples": "n",
+    "num_return_sequences": "n",
 }
 # A row may ask for its prompt in front of its text, as OpenAI's requests do.
 ECHO = "echo"
+# And for several completions, n of the best_of that are made.
+COUNTS = ("n", "best_of")
+MOST_SAMPLES = 1024
 # Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 OTHER_FIELDS = ("custom_id", "prompt")
 # Counts, as olc's own OUTPUT has them: data, however much they resemble max_tokens.
@@ -26,14 +31,9 @@ MOST_FIELDS = 1000
 
 # Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do otherwise.
 _PENALTY = "leave it out, or use repetition_penalty"
-_OWN_LINES = "give each completion its own line and seed"
 _SAMPLE = "use temperature; 0 is greedy"
 _LEAVE = "leave it out"
 UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "n": ((1,), _OWN_LINES),
-    "num_samples": ((1,), _OWN_LINES),
-    "num_return_sequences": ((1,), _OWN_LINES),
-    "best_of": ((1,), _LEAVE),
     "num_beams": ((1,), _LEAVE),
     "do_sample": ((False,), _SAMPLE),
     "stream": ((False,), "leave it out: rows are written when they are complete"),
@@ -45,7 +45,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "mirostat": ((0,), "leave it out, or use top_p"),
 }
 _NAMES = {option.name: option.name for option in fields(SamplingConfig)}
-_OPTIONS = _NAMES | ALIASES | {ECHO: ECHO}
+_OPTIONS = _NAMES | ALIASES | {name: name for name in (ECHO, *COUNTS)}
 # What other programs call options that olc has.
 _FOREIGN = {
     "max_length": "max_tokens",

@@ -82,7 +82,17 @@ def _text_row(variable: str | None, settings: RowSettings, index: int, line: Lin
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
         length = settings.fixed_length
-        return Row(index, default_id(index), prompt, None, settings.sampling, fixed_length=length, line=line.number)
+        return Row(
+            index,
+            default_id(index),
+            prompt,
+            None,
+            settings.sampling,
+            fixed_length=length,
+            samples=settings.samples,
+            best_of=settings.samples,
+            line=line.number,
+        )
     except RowError as error:
         return error_row(index, line.number, error)
 

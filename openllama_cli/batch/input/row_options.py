@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
+from openllama_cli.batch.input.field_names import COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
@@ -22,12 +22,16 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 
 
 class RowOptions(NamedTuple):
-    """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text."""
+    """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text.
+    samples,
+    best_of: see `Row`."""
 
     sampling: SamplingConfig
     own_seed: bool = False
     own_length: bool = False
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
 
 
 def read_options(
@@ -57,13 +61,19 @@ def read_options(
     echo = own.pop(ECHO, False)
     if not isinstance(echo, bool):
         raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
-    if not own:
-        return RowOptions(settings.sampling, echo=echo)
+    samples = _count("n", own.pop("n", settings.samples))
+    best_of = _count("best_of", own.pop("best_of", samples))
+    if best_of < samples:
+        raise RowError("bad_option", f"best_of is {best_of} and n is {samples}; best_of must not be less")
+    if not own and best_of == settings.samples:
+        return RowOptions(settings.sampling, echo=echo, samples=samples, best_of=best_of)
+    if best_of > 1 and "temperature" not in settings.defaults:
+        own.setdefault("temperature", 1.0)
     for name in TEXTS:
         if name in own:
             _check_texts(name, own[name])
     try:
-        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown, guarded=True)
+        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown, guarded=settings.guarded)
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
@@ -72,7 +82,17 @@ def read_options(
         raise RowError("bad_option", f"{cause}; {remedy}") from None
     except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
-    return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo)
+    if best_of > 1 and sampling.greedy and not openai:
+        raise RowError(
+            "bad_option", f"n is {best_of} at temperature 0, which gives as many identical texts; give a temperature"
+        )
+    return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo, samples, best_of)
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_SAMPLES:
+        raise RowError("bad_option", f"{name} is {shown(value)}; give an integer from 1 to {MOST_SAMPLES}")
+    return value
 
 
 def row_with(
@@ -97,6 +117,8 @@ def row_with(
         options.own_seed,
         options.own_length or settings.fixed_length,
         options.echo,
+        options.samples,
+        options.best_of,
         openai=openai,
         line=line,
         carried=carried or {},
@@ -134,13 +156,13 @@ def _value(option: str, value: Any) -> Any:
 
     Raises RowError for a number, true or false in quotes, and for one with a decimal comma.
     """
-    if option in INTEGERS and isinstance(value, float) and value.is_integer():
+    if option in (*INTEGERS, *COUNTS) and isinstance(value, float) and value.is_integer():
         return int(value)
     if option not in (*TEXTS, "stop_at") and isinstance(value, str):
         meant = cell_value(option, value)
         if isinstance(meant, bool) if option in (ECHO, *FLAGS) else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
-        if option not in (*INTEGERS, *FLAGS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        if option not in (*INTEGERS, *COUNTS, *FLAGS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
             raise RowError(
                 "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
             )

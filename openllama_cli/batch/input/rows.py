@@ -46,6 +46,7 @@ class Row:
     fixed_length: whether somebody gave max_tokens, in the row or on the command line: else the row may be shorter, to fit into
         the model's context.
     echo: whether the prompt belongs to the completion's text.
+    samples, best_of: how many completions are answered, and of how many they are the best.
     openai: whether the row is answered in the shape of OpenAI's batch output.
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
@@ -61,6 +62,8 @@ class Row:
     own_seed: bool = False
     fixed_length: bool = True
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
     openai: bool = False
     error: RowError | None = None
     line: int = 0
@@ -78,8 +81,9 @@ class RowSettings:
     fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
-    for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
-    options of its own gets.
+    samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
+    OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
+    without options of its own gets.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -91,10 +95,12 @@ class RowSettings:
     model: str | None = None
     fixed_length: bool = True
     for_server: bool = False
+    samples: int = 1
+    guarded: bool = False
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=True))
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=self.guarded))
 
 
 def error_row(

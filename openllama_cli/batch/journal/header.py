@@ -66,6 +66,7 @@ def _header(
         "seed": sampling.seed,
         "stop": list(sampling.stop),
         **_further(sampling),
+        "num_samples": settings.samples if settings.samples > 1 else None,
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
     }

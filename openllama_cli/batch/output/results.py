@@ -6,7 +6,7 @@ no use for torch: it is imported only where a completion comes in.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,23 +112,25 @@ class Results:
                 self._journal.append(result.index, None, result.line(annotations=annotations))
 
 
-def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: str) -> Result:
-    """A row that was completed. model: its name, for OpenAI's shape."""
-    from openllama_cli.generation.text.completion import choice, usage
+def success(row: Row, completions: "Sequence[Completion]", tokenizer: "Tokenizer", model: str) -> Result:
+    """A row that was completed, so often as it asks for. model: its name, for OpenAI's shape."""
+    from openllama_cli.generation.text.completion import best_of, choice, usage
 
     assert row.sampling is not None
-    echo = _echo(row, completion, tokenizer) if row.echo else None
-    result = choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)
+    echo = _echo(row, completions[0], tokenizer) if row.echo else None
+    logprobs = row.sampling.logprobs is not None
+    kept = best_of(completions, row.samples)
+    choices = [choice(place, one, tokenizer, echo=echo, logprobs=logprobs) for place, one in enumerate(kept)]
     if not row.openai:
-        return _completed(row, result, usage([completion]))
+        return _completed(row, choices, usage(completions))
     body = {
         "id": f"cmpl-{row.index}",
         "object": "text_completion",
         # The time would make other bytes of the same result.
         "created": 0,
         "model": model,
-        "choices": [result],
-        "usage": usage([completion]),
+        "choices": choices,
+        "usage": usage(completions),
     }
     return Result(row.index, None, _openai_document(row, 200, body, None))
 
@@ -139,14 +141,22 @@ def received(row: Row, body: dict[str, Any]) -> Result:
 
     if row.openai:
         return Result(row.index, None, _openai_document(row, 200, body, None))
-    return _completed(row, body["choices"][0], usage(body))
+    return _completed(row, body["choices"], usage(body))
 
 
-def _completed(row: Row, choice: dict[str, Any], usage: dict[str, int] | None) -> Result:
-    document = _document(row, choice["text"], _reason(choice), usage, None)
-    if choice.get("logprobs") is not None:
-        document["logprobs"] = choice["logprobs"]
+def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int] | None) -> Result:
+    made = [_sample(choice) for choice in choices[: row.samples]]
+    document = _document(row, made[0]["text"], made[0]["finish_reason"], usage, None)
+    if "logprobs" in made[0]:
+        document["logprobs"] = made[0]["logprobs"]
+    if row.samples > 1:
+        document["samples"] = made
     return Result(row.index, None, document | dict(row.carried))
+
+
+def _sample(choice: dict[str, Any]) -> dict[str, Any]:
+    made = {"text": choice["text"], "finish_reason": _reason(choice)}
+    return made if choice.get("logprobs") is None else made | {"logprobs": choice["logprobs"]}
 
 
 def _reason(choice: dict[str, Any]) -> str | None:

@@ -234,11 +234,13 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
     assert row.sampling is not None
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
     body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given, olc=server.is_olc)
+    if row.best_of > 1:
+        body |= {"n": row.samples} | ({"best_of": row.best_of} if row.best_of > row.samples else {})
     draws = not row.sampling.greedy and not row.own_seed
     if server.is_olc:
         if draws:
             body["seed"] = row.sampling.seed or 0
-        return body | {"olc": {"fit": not row.fixed_length, "draws_as": row.index if draws else 0}}
+        return body | {"olc": {"fit": not row.fixed_length, **({"draws_as": row.index} if draws else {})}}
     if draws:
         # Rows that have no seed of their own draw differently, as they do here.
         body["seed"] = ((row.sampling.seed or 0) + row.index) % (1 << 31)

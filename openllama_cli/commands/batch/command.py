@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.field_names import MOST_SAMPLES
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -19,13 +20,12 @@ from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
-from openllama_cli.commands.shared.help_groups import GroupedCommand
-from openllama_cli.commands.shared.options import escape_option, model_options, template_option
+from openllama_cli.commands.shared.options import GroupedCommand, escape_option, model_options, number_option, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
 from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
@@ -74,6 +74,7 @@ Examples:
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
 @escape_option("--stop and --ban")
+@number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -110,6 +111,7 @@ def command(
     template: str | None,
     carry: str,
     escape: bool,
+    num_samples: int,
     batch_size_text: str,
     peek: str | None,
     retry_errors: bool,
@@ -151,11 +153,13 @@ def command(
     prompt_template = load_template(template) if template is not None else None
     settings = RowSettings(
         prompt_template,
-        _defaults(given, prompt_template),
+        _defaults(given, prompt_template, num_samples),
         carry=Carry.parse(carry),
         model=spec.model,
         fixed_length="max_tokens" in given,
         for_server=address is not None,
+        samples=num_samples,
+        guarded=True,
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
@@ -292,9 +296,12 @@ def _parse_batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict[str, Any]:
-    """The options that hold for every row: a template's beneath those that were given."""
+def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples: int) -> dict[str, Any]:
+    """The options that hold for every row: a template's beneath those that were given. Raises UsageError."""
+    choose_sampling(given, samples=samples)
     defaults = dict(given)
+    if samples > 1:
+        defaults.setdefault("temperature", 1.0)
     if template is not None:
         defaults["stop"] = (*given.get("stop", ()), *template.stop)
         if template.max_tokens is not None:

@@ -60,13 +60,13 @@ class GeneratedRow:
 
 def loaded_rows(run: "Run", texts: Sequence[str], *, echo: bool) -> list[GeneratedRow]:
     """The rows of a run that has ended."""
-    from openllama_cli.generation.text.offsets import token_offsets
+    from openllama_cli.generation.text.completion import completion_offsets
 
     rows = []
     for text, row in zip(texts, run.rows, strict=True):
         assert row.finish_reason is not None
         tokens = [Token(entry.token, entry.logprob) for entry in row.shown]
-        offsets = token_offsets(run.model.tokenizer, row.prompt, [token.id for token in tokens])
+        offsets = completion_offsets(run.model.tokenizer, row, row.shown)
         prompt = [Token(entry.token, entry.logprob) for entry in row.prompt_scored] if echo else []
         cut = [min(offset, len(row.text)) for offset in offsets]
         rows.append(GeneratedRow(text, prompt, row.text, tokens, cut, row.finish_reason))

@@ -16,6 +16,7 @@ from openllama_cli.generation.decode.config import TEXTS
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 if TYPE_CHECKING:
+    from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.prompt_templates import PromptTemplate
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -173,6 +174,27 @@ def unescape_stops(given: dict[str, Any]) -> None:
             given[name] = tuple(unescape(text) for text in given[name])
     if "logit_bias" in given:
         given["logit_bias"] = tuple((unescape(token), added) for token, added in given["logit_bias"])
+
+
+def hint_prompt(prompts: Iterable[str], tokenizer: "Tokenizer | None" = None) -> None:
+    """Mention what is odd about prompts, each once. tokenizer: see `generation.text.hints.about_prompt`."""
+    from openllama_cli.generation.text.hints import about_prompt
+
+    for said in dict.fromkeys(said for prompt in prompts for said in about_prompt(prompt, tokenizer)):
+        hint(said)
+
+
+def hint_end(reasons: Iterable[str | None], texts: Iterable[str], max_tokens: int | None) -> None:
+    """Mention what is odd about the ends of completions, once.
+
+    max_tokens: that they may have; None where it was chosen on purpose.
+    """
+    from openllama_cli.generation.text.hints import about_end
+
+    found = (about_end(reason, text, max_tokens) for reason, text in zip(reasons, texts, strict=True))
+    said = next(filter(None, found), None)
+    if said is not None:
+        hint(said)
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

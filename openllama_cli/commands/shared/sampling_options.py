@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
-from openllama_cli.commands.shared.help_groups import GroupedOption
+from openllama_cli.commands.shared.options import GroupedOption
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig
 
@@ -80,6 +80,9 @@ def _sampling(defaults: SamplingConfig) -> dict[str, Decorator]:
             "--min-p", type=float, metavar="P", help="Drop tokens less than P times as likely as the most likely one."
         ),
         "seed": click.option("-s", "--seed", type=int, metavar="SEED", help="Random seed: the same seed gives the same text."),
+        "heal": click.option(
+            "--heal", is_flag=True, help="Back up one token, and let the model finish the prompt's last word."
+        ),
         "stop": click.option(
             "--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given several times."
         ),

@@ -36,6 +36,7 @@ class SamplingConfig:
     stop: texts that end the row; never part of its text. stop_token_ids: ids that end it, without a text.
     ignore_eos: EOS is never drawn. ban: texts that never appear; see `text.banned`.
     stop_at: the row ends after a complete one; see `text.boundaries`.
+    heal: the prompt's last token is drawn anew, among those that begin with its text; see `text.healing`.
     loop_guard: the row ends once it repeats itself without end; see `repetition`.
     logprobs: None, or the number of alternatives to report with each token's log-probability, 0 to 100.
 
@@ -62,6 +63,7 @@ class SamplingConfig:
     stop_at: Boundary | None = None
     ignore_eos: bool = False
     ban: tuple[str, ...] = ()
+    heal: bool = False
     loop_guard: bool = False
     logprobs: int | None = None
 
@@ -145,7 +147,7 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1, guarded: bool
 # Computed once, since a batch builds a config for each row that has options of its own.
 INTEGERS = ("max_tokens", "min_tokens", "top_k", "dry_allowed_length", "seed", "logprobs")
 TEXTS = ("stop", "ban", "dry_sequence_breakers")
-FLAGS = ("ignore_eos", "loop_guard")
+FLAGS = ("ignore_eos", "heal", "loop_guard")
 _OTHER = {"logit_bias": dict, "stop_token_ids": list, "stop_at": str}
 _KINDS: dict[str, type] = {
     name: int if name in INTEGERS else tuple if name in TEXTS else bool if name in FLAGS else _OTHER.get(name, float)
@@ -154,7 +156,7 @@ _KINDS: dict[str, type] = {
 
 
 # What `model.generate` does not have, or means otherwise.
-_LOOP_ONLY = ("frequency_penalty", "presence_penalty", "logit_bias", "dry_multiplier", "ban", "loop_guard")
+_LOOP_ONLY = ("frequency_penalty", "presence_penalty", "logit_bias", "dry_multiplier", "ban", "heal", "loop_guard")
 
 
 def loop_only(config: SamplingConfig) -> str | None:

@@ -121,6 +121,12 @@ class Step:
     trace: Trace | None = None
 
 
+def draws_of(row: int | None, sample: int) -> int:
+    """Which random numbers a sample draws (`Request.draws_as`): of a row of a batch, all samples of all rows others; without
+    one, as `olc complete --num-samples` with the same seed. The first sample draws as the row itself."""
+    return sample if row is None else row + (sample << 32)
+
+
 def score_each(tokens: Sequence[int], logprobs: torch.Tensor, count: int, banned: torch.Tensor | None = None) -> list[Scored]:
     """Tokens with their log-probabilities, ranks, entropies and the `count` most likely tokens in the place of each.
 

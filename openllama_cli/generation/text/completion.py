@@ -17,7 +17,9 @@ class Completion:
     """A row's prompt and its completion, collected step by step.
 
     prompt: token ids with BOS. scored: the completion's tokens, including a final EOS and the tokens of a stop string.
-    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches.
+    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches. healed: characters
+    of the prompt's text that the completion's tokens begin with, and its text does not; the prompt's last token is then not in
+    `prompt`.
     """
 
     prompt: Sequence[int]
@@ -26,12 +28,15 @@ class Completion:
     prompt_scored: tuple[Scored, ...] = ()
     branches: tuple[tuple[Scored, ...], ...] = ()
     finish_reason: FinishReason | None = None
+    healed: int = 0
 
     def add(self, step: TextStep) -> None:
         """Add the row's next step. Raises the step's error, if it has one."""
         if step.error is not None:
             raise step.error
         self.text += step.text
+        if step.healed:
+            self.prompt, self.healed = self.prompt[:-1], step.healed
         self.prompt_scored = step.prompt or self.prompt_scored
         self.branches = step.branches or self.branches
         if step.scored is not None:
@@ -42,6 +47,18 @@ class Completion:
     def shown(self) -> list[Scored]:
         """The completion's tokens without a final EOS."""
         return self.scored[:-1] if self.finish_reason == "eos" else self.scored
+
+
+def best_of(completions: Sequence[Completion], count: int) -> list[Completion]:
+    """The `count` completions whose tokens have the highest mean log-probability, the best first; all, in their order, if there
+    are no more. Their tokens have to be scored."""
+    if count >= len(completions):
+        return list(completions)
+    return sorted(completions, key=lambda completion: -_mean(completion.scored))[:count]
+
+
+def _mean(scored: Sequence[Scored]) -> float:
+    return sum(entry.logprob or 0.0 for entry in scored) / len(scored) if scored else 0.0
 
 
 def openai_reason(reason: FinishReason | None) -> Literal["stop", "length"]:
@@ -65,7 +82,8 @@ def told(reason: FinishReason | None) -> dict[str, str]:
 
 def usage(completions: Sequence[Completion]) -> dict[str, int]:
     """OpenAI's `usage`. completion_tokens counts every generated token, EOS included; a shared prompt counts once."""
-    prompt = len(completions[0].prompt) if completions else 0
+    # A token that is drawn anew was the prompt's.
+    prompt = len(completions[0].prompt) + bool(completions[0].healed) if completions else 0
     generated = sum(len(completion.scored) for completion in completions)
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
@@ -94,12 +112,18 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
         offsets = prompt_offsets(tokenizer, echo, completion.prompt)
         entries += zip(completion.prompt_scored, offsets, strict=True)
     start = len(echo or "")
-    offsets = token_offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])
+    offsets = completion_offsets(tokenizer, completion, completion.scored)
     end = len(completion.text)
     for scored, offset in zip(completion.scored, offsets, strict=True):
         if offset < end or completion.finish_reason not in TEXT_ENDS:
             entries.append((scored, start + min(offset, end)))
     return logprobs_of(entries, tokenizer)
+
+
+def completion_offsets(tokenizer: Tokenizer, completion: Completion, scored: Sequence[Scored]) -> list[int]:
+    """Where each of a completion's tokens starts in its text; those of a healed word before its beginning start there."""
+    offsets = token_offsets(tokenizer, completion.prompt, [entry.token for entry in scored])
+    return [max(0, offset - completion.healed) for offset in offsets]
 
 
 def logprobs_of(entries: Sequence[tuple[Scored, int]], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class _State(NamedTuple):
     boundary: StopAt | None
     decoded: int
     shown: int
+    hidden: int
 
 
 class RowText:
@@ -35,7 +36,8 @@ class RowText:
     reason: why the text has ended, None while it has not.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: SamplingConfig) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], sampling: SamplingConfig, *, hidden: int = 0) -> None:
+        """hidden: how many characters of the text are the prompt's, see `healing`."""
         before = ""
         if sampling.ban or sampling.stop_at is not None:
             longest = max(map(len, sampling.ban), default=0)
@@ -47,6 +49,7 @@ class RowText:
         self._banned = BannedTexts(sampling.ban, before) if sampling.ban else None
         # Characters that were decoded, and that are shown in the end.
         self._decoded = self._shown = 0
+        self._hidden = hidden
         self._undo: deque[_State] = deque()
         self._texts: deque[str] = deque()
         self.reason: FinishReason | None = None
@@ -56,11 +59,20 @@ class RowText:
         begun = bool(self._decoder.held)
         if self._banned is not None:
             self._undo.append(
-                _State(self._decoder.held, copy.copy(self._stops), copy.copy(self._boundary), self._decoded, self._shown)
+                _State(
+                    self._decoder.held,
+                    copy.copy(self._stops),
+                    copy.copy(self._boundary),
+                    self._decoded,
+                    self._shown,
+                    self._hidden,
+                )
             )
         text = self._decoder.push(token)
-        self._decoded += len(text)
-        shown = self._end_at(text)
+        visible = text[self._hidden :]
+        self._hidden -= len(text) - len(visible)
+        self._decoded += len(visible)
+        shown = self._end_at(visible)
         self._shown += len(shown)
         uncertain = 0
         if self._banned is not None:
@@ -117,5 +129,6 @@ class RowText:
             self._texts.pop()
         state = self._undo.pop()
         self._decoder.take_back(count, state.held)
-        self._stops, self._boundary, self._decoded, self._shown = state.stops, state.boundary, state.decoded, state.shown
+        self._stops, self._boundary, self._hidden = state.stops, state.boundary, state.hidden
+        self._decoded, self._shown = state.decoded, state.shown
         self.reason = None
