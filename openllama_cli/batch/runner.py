@@ -13,9 +13,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
-from openllama_cli.batch.output.results import Progress, Result, failure, success
+from openllama_cli.batch.neutral import Neutrals
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
+from openllama_cli.generation.choices.branches import branch, check_room
+from openllama_cli.generation.choices.scores import score_choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
@@ -74,6 +77,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
+        self._neutrals = Neutrals(self.tokenizer, self.context, self.model)
 
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
@@ -106,9 +110,9 @@ class Runner:
             if row is None:
                 return
             assert row.tokens is not None
-            running = in_flight.rows[row.index] = _Running(
-                row, [Completion(row.tokens) for _ in range(row.best_of)], row.best_of
-            )
+            made = [Completion(row.tokens) for _ in range(row.best_of)]
+            running = in_flight.rows[row.index] = _Running(row, made, row.best_of)
+            yield from self._neutrals.before(row.choices)
             for sample in range(row.best_of):
                 if running.failed:
                     break
@@ -123,6 +127,8 @@ class Runner:
                 yield self.progress
 
     def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
+        if self._neutrals.add(step):
+            return
         running, sample = in_flight.samples[step.row]
         if step.error is not None or step.finish_reason is not None:
             del in_flight.samples[step.row]
@@ -134,11 +140,20 @@ class Runner:
             self._finish(failure(running.row, step.error.code, step.error.cause))
             return
         running.completions[sample].add(step)
-        self.progress.tokens += step.scored is not None
+        self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
         running.left -= step.finish_reason is not None
         if not running.left:
             del in_flight.rows[running.row.index]
-            self._finish(success(running.row, running.completions, self.tokenizer, self.model))
+            self._finish(self._result(running.row, running.completions))
+
+    def _result(self, row: Row, completions: list[Completion]) -> Result:
+        if row.choices is None:
+            return success(row, completions, self.tokenizer, self.model)
+        try:
+            neutral = self._neutrals.of(row.choices)
+        except RowError as error:
+            return failure(row, error.code, error.message)
+        return chosen(row, score_choices(row.choices, completions[0].branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -147,11 +162,21 @@ class Runner:
             ready = []
             for row in window:
                 try:
-                    tokens, sampling = self._tokens(row), self._sampling(row)
-                    ready.append(replace(row, tokens=tokens, sampling=sampling))
+                    ready.append(self._tokenized(row))
                 except RowError as error:
                     self._finish(failure(row, error.code, error.message))
             yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
+
+    def _tokenized(self, row: Row) -> Row:
+        """The row with what runs for it. Raises RowError where it cannot run."""
+        if row.error is not None or row.choices is None:
+            return replace(row, tokens=self._tokens(row), sampling=self._sampling(row))
+        try:
+            branched = branch(self.tokenizer, row.prompt or "", row.choices)
+            check_room(branched, self.context, self.model)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
+        return replace(row, tokens=branched.prompt, branches=branched.branches)
 
     def _tokens(self, row: Row) -> tuple[int, ...]:
         """The prompt's token ids. Raises RowError where the row cannot run."""
@@ -199,7 +224,15 @@ def _prompt(running: _Running, number: int, sample: int) -> Request:
     if row.best_of > row.samples and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)  # They are compared by them.
     draws_as = draws_of(None if row.own_seed else row.index, sample)
-    return Request(number, row.tokens, sampling, score, draws_as=draws_as, canceled=lambda: running.failed)
+    return Request(
+        number,
+        row.tokens,
+        sampling,
+        score,
+        draws_as=draws_as,
+        branches=row.branches,
+        canceled=lambda: running.failed,
+    )
 
 
 def open_runner(

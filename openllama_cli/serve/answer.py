@@ -7,8 +7,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, best_of, logprobs_of, openai_reason, told
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
@@ -109,7 +111,7 @@ class Answer:
             "created": int(time.time()),
             "model": name,
         }
-        self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.prompts for _ in range(asked.best_of)]
+        self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.running for _ in range(asked.best_of)]
         self._pieces = [Piece() for _ in self._rows]
         self._open = len(self._rows)
         self._opened: set[int] = set()
@@ -136,7 +138,9 @@ class Answer:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens generated so far."""
+        """Tokens generated so far; those of the answers that were chosen."""
+        if self._asked.choosing is not None:
+            return sum(best(scored).tokens for scored in self._chosen) if self.finished else 0
         return sum(len(row.completion.scored) for row in self._rows)
 
     def add(self, step: TextStep) -> Piece:
@@ -149,15 +153,13 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The answer once all rows have ended."""
+        if self._asked.choosing is not None:
+            answers = self._asked.choosing.answers(self._chosen)
+            return {**self._head, "choices": answers, "usage": self._usage(), "olc": self._olc()}
         choices: list[dict[str, Any]] = []
         for start in range(0, len(self._rows), self._asked.best_of):
-            rows = {
-                id(row.completion): place
-                for place, row in enumerate(self._rows)
-                if start <= place < start + self._asked.best_of
-            }
             made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
-            kept = [rows[id(completion)] for completion in best_of(made, self._asked.n)]
+            kept = [start + place for place in best_of(made, self._asked.n)]
             choices += [self._choice(len(choices) + place, row, self._pieces[row]) for place, row in enumerate(kept)]
         return {**self._head, "choices": choices, "usage": self._usage(), "olc": self._olc()}
 
@@ -170,6 +172,12 @@ class Answer:
             yield {**chunk, **({"usage": None} if usage else {"olc": self._olc()} if last else {})}
         if usage and self.finished:
             yield {**self._head, "choices": [], "usage": self._usage(), "olc": self._olc()}
+
+    @cached_property
+    def _chosen(self) -> list[list[ScoredChoice]]:
+        """Of each prompt the choices, once all rows have ended."""
+        assert self._asked.choosing is not None
+        return self._asked.choosing.scored([row.completion for row in self._rows])
 
     def _choice(self, index: int, row: int, piece: Piece) -> dict[str, Any]:
         asked = self._asked

@@ -22,6 +22,8 @@ ECHO = "echo"
 # And for several completions, n of the best_of that are made.
 COUNTS = ("n", "best_of")
 MOST_SAMPLES = 1024
+# A row may bring the texts that its answer is chosen from.
+CHOICES = "choices"
 # Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 OTHER_FIELDS = ("custom_id", "prompt")
 # Counts, as olc's own OUTPUT has them: data, however much they resemble max_tokens.
@@ -45,7 +47,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "mirostat": ((0,), "leave it out, or use top_p"),
 }
 _NAMES = {option.name: option.name for option in fields(SamplingConfig)}
-_OPTIONS = _NAMES | ALIASES | {name: name for name in (ECHO, *COUNTS)}
+_OPTIONS = _NAMES | ALIASES | {name: name for name in (ECHO, CHOICES, *COUNTS)}
 # What other programs call options that olc has.
 _FOREIGN = {
     "max_length": "max_tokens",

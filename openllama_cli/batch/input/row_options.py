@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from openllama_cli.batch.input.field_names import COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
+from openllama_cli.batch.input.field_names import CHOICES, COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, calibrated, check_text, shown
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
 
 # What pandas writes for a value that is missing.
@@ -23,8 +24,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 
 class RowOptions(NamedTuple):
     """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text.
-    samples,
-    best_of: see `Row`."""
+    samples, best_of: see `Row`. choices: what its answer is chosen from, without its neutral prompt."""
 
     sampling: SamplingConfig
     own_seed: bool = False
@@ -32,6 +32,13 @@ class RowOptions(NamedTuple):
     echo: bool = False
     samples: int = 1
     best_of: int = 1
+    choices: Choices | None = None
+
+
+def default_options(settings: RowSettings) -> RowOptions:
+    """Of a row that asks for nothing itself."""
+    samples = settings.samples
+    return RowOptions(settings.sampling, samples=samples, best_of=samples, choices=settings.choosing.choices)
 
 
 def read_options(
@@ -58,9 +65,14 @@ def read_options(
             if means.name in own:
                 raise RowError("bad_option", f"{means.name} is given twice, under two names")
             own[means.name] = _value(means.name, value)
+    choices = _choices(own.pop(CHOICES, None), settings)
+    if choices is not None and (odd := out_of_place(own)) is not None:
+        raise RowError("bad_option", f"{odd} says nothing where an answer is chosen from choices; leave it out")
     echo = own.pop(ECHO, False)
     if not isinstance(echo, bool):
         raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
+    if choices is not None:
+        return RowOptions(settings.sampling, echo=echo, choices=choices)
     samples = _count("n", own.pop("n", settings.samples))
     best_of = _count("best_of", own.pop("best_of", samples))
     if best_of < samples:
@@ -106,8 +118,12 @@ def row_with(
     tokens: tuple[int, ...] | None = None,
     openai: bool = False,
     carried: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Row:
-    """The row that asks for these options; the rest as in `Row`. Raises RowError for a prompt that is no text."""
+    """The row that asks for these options; the rest as in `Row`. fields: those that fill the template, if there is one.
+
+    Raises RowError for a prompt that is no text.
+    """
     return Row(
         index,
         custom_id,
@@ -122,6 +138,7 @@ def row_with(
         openai=openai,
         line=line,
         carried=carried or {},
+        choices=calibrated(options.choices, settings, fields or {}),
     )
 
 
@@ -137,7 +154,7 @@ def cell_value(option: str, text: str) -> Any:
     stripped = text.strip()
     if stripped in _MISSING:
         return None
-    if option in TEXTS:
+    if option in (*TEXTS, CHOICES):
         return _parsed(stripped) if stripped.startswith("[") else text or None
     if option in ("stop_token_ids", "logit_bias") and stripped:
         return _parsed(stripped)
@@ -158,7 +175,7 @@ def _value(option: str, value: Any) -> Any:
     """
     if option in (*INTEGERS, *COUNTS) and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option not in (*TEXTS, "stop_at") and isinstance(value, str):
+    if option not in (*TEXTS, CHOICES, "stop_at") and isinstance(value, str):
         meant = cell_value(option, value)
         if isinstance(meant, bool) if option in (ECHO, *FLAGS) else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
@@ -167,6 +184,19 @@ def _value(option: str, value: Any) -> Any:
                 "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
             )
     return value
+
+
+def _choices(given: Any, settings: RowSettings) -> Choices | None:
+    """What a row's answer is chosen from. given: its own choices, if it has any. Raises RowError."""
+    if given is None:
+        return settings.choosing.choices
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        keep = f"or keep it as data: --carry all,{CHOICES}"
+        raise RowError("bad_option", f'choices is {shown(given)}; give a list of texts, such as ["yes", "no"], {keep}')
+    try:
+        return settings.choosing.own(tuple(check_text(text, CHOICES) for text in given))
+    except UsageError as error:
+        raise RowError(error.code, f"{error.cause}; {error.remedy}") from None
 
 
 def _parsed(text: str) -> Any:

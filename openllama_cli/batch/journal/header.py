@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.errors import UsageError
@@ -69,6 +70,7 @@ def _header(
         "num_samples": settings.samples if settings.samples > 1 else None,
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
+        **_choosing(settings.choosing),
     }
     return {
         "rules": RULES,
@@ -84,6 +86,16 @@ def _further(sampling: SamplingConfig) -> dict[str, Any]:
     values = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig) if field.name not in _FIRST}
     changed = {name: value for name, value in values.items() if value != getattr(_UNSET, name)}
     return json.loads(json.dumps(changed))  # type: ignore[no-any-return]  # As it is read again: lists for tuples.
+
+
+def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
+    normalize = choosing.normalize if choosing.normalize != ChoiceSettings.normalize else None
+    return {
+        "choices": None if choosing.choices is None else list(choosing.choices.texts),
+        "choices_prefix": choosing.prefix,
+        "choices_normalize": normalize,
+        "calibrate_with": choosing.calibrate_with,
+    }
 
 
 def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:

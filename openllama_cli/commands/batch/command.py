@@ -4,6 +4,7 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.field_names import MOST_SAMPLES
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
@@ -20,6 +22,7 @@ from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
+from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
 from openllama_cli.commands.shared.options import GroupedCommand, escape_option, model_options, number_option, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
 from openllama_cli.commands.shared.sampling_options import sampling_options
@@ -42,6 +45,7 @@ Examples:
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
   olc batch prompts.csv -o answers.csv --carry country
   olc batch requests.jsonl -o answers.jsonl --retry-errors
+  olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
   olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
@@ -73,7 +77,8 @@ Examples:
     metavar="all|none|FIELD,…",
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
-@escape_option("--stop and --ban")
+@choice_options
+@escape_option("--stop, --ban and choices")
 @number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
@@ -110,6 +115,7 @@ def command(
     format_name: str | None,
     template: str | None,
     carry: str,
+    choosing: ChoiceOptions,
     escape: bool,
     num_samples: int,
     batch_size_text: str,
@@ -160,6 +166,7 @@ def command(
         for_server=address is not None,
         samples=num_samples,
         guarded=True,
+        choosing=_choosing(choosing, prompt_template, {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}),
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
@@ -307,6 +314,19 @@ def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples
         if template.max_tokens is not None:
             defaults.setdefault("max_tokens", template.max_tokens)
     return defaults
+
+
+def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Mapping[str, Any]) -> ChoiceSettings:
+    """What rows are chosen from. given: sampling options, which make no sense beside it. Raises UsageError."""
+    choices = options.choices(template, of_rows=True)
+    if choices is not None:
+        options.refuse(template, sampling_flags(given))
+    text = options.calibrate_with
+    if text is not None and template is not None:
+        check_calibrated(template)
+    elif text is not None and choices is not None:
+        choices = replace(choices, neutral=text)
+    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)
 
 
 def _keep_stdin(path: Path, *, restart: bool) -> None:

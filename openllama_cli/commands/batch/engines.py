@@ -13,6 +13,7 @@ from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.journal.header import batch_header, server_header
 from openllama_cli.batch.output.results import Progress, Result
 from openllama_cli.batch.ray.options import RayOptions
+from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.opened import OpenedModel
@@ -149,4 +150,7 @@ def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress |
         return LocalEngine(opened, spec, ray)
     from openllama_cli.batch.remote.server import connect
 
-    return ServerEngine(connect(server, spec.model, notice=note), tuple(settings.defaults))
+    found = connect(server, spec.model, notice=note)
+    if settings.choosing.choices is not None and not found.is_olc:
+        raise not_for_choices(found.url)
+    return ServerEngine(found, tuple(settings.defaults))

@@ -49,12 +49,14 @@ class Completion:
         return self.scored[:-1] if self.finish_reason == "eos" else self.scored
 
 
-def best_of(completions: Sequence[Completion], count: int) -> list[Completion]:
-    """The `count` completions whose tokens have the highest mean log-probability, the best first; all, in their order, if there
-    are no more. Their tokens have to be scored."""
+def best_of(completions: Sequence[Completion], count: int) -> list[int]:
+    """The places of the `count` completions whose tokens have the highest mean log-probability, the best first; all in their
+    order if there are no more. Their tokens have to be scored.
+    """
+    places = range(len(completions))
     if count >= len(completions):
-        return list(completions)
-    return sorted(completions, key=lambda completion: -_mean(completion.scored))[:count]
+        return list(places)
+    return sorted(places, key=lambda place: -_mean(completions[place].scored))[:count]
 
 
 def _mean(scored: Sequence[Scored]) -> float:
