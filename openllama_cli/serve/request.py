@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import TEXTS, SamplingConfig
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.serve.choices import Choosing, branched, read_choices
 from openllama_cli.serve.errors import bad, of_olc
@@ -204,7 +204,7 @@ def shown(value: Any) -> str:
 
 def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    for name in ("stop", "ban"):
+    for name in TEXTS:
         texts = given.get(name)
         if (isinstance(texts, list) and "" in texts) or texts == "":
             raise bad(f"{name} has an empty text, which is everywhere; leave it out", name)
