@@ -123,6 +123,13 @@ RUNS: list[tuple[str, int, set[str]]] = [
     ("complete", 2, HEAVY),
     ("complete x --lang en", 2, HEAVY),
     ("complete x --max-tokens 100000", 2, HEAVY),
+    ("complete x --shots 2", 2, HEAVY),
+    (
+        f"complete x -t sentiment --shots 2 --show-prompt -m demo --examples {PACKAGE.parent}/prompts/examples/sentiment.csv",
+        0,
+        HEAVY,
+    ),
+    ("batch --report absent.jsonl", 2, HEAVY),
     ("complete x --device toaster", 2, HEAVY),
     ("complete x -m ./no/such/folder", 1, HEAVY),
     ("annotate", 2, HEAVY),
