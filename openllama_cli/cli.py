@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "Complete several prompts with the decode loop exposed: logprobs, check, trace.",
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
     "serve": "Keep a model loaded: OpenAI's completions API, a playground page, instant olc complete.",
+    "diff": "Compare two outputs row by row: where they part, by which margin, and why.",
     "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
@@ -45,6 +46,7 @@ ELSEWHERE = {
     **dict.fromkeys(("benchmark", "perf"), "bench"),
     **dict.fromkeys(("encode", "tokens", "tokenise"), "tokenize"),
     **dict.fromkeys(("doctor", "gpu", "gpus"), "devices"),
+    **dict.fromkeys(("compare", "cmp"), "diff"),
 }
 # Commands whose one argument is a text, which a shell splits if it has no quotes.
 TEXTS = ("complete", "tokenize", "annotate", "explain")
