@@ -12,9 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
-from openllama_cli.batch.output.results import Progress, Result, failure, success
+from openllama_cli.batch.neutral import Neutrals
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
+from openllama_cli.generation.choices.branches import branch, check_room
+from openllama_cli.generation.choices.scores import score_choices
 from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
@@ -53,6 +56,9 @@ class Runner:
     notice: Callable[[str], None] = lambda text: None
     progress: Progress = field(default_factory=Progress)
 
+    def __post_init__(self) -> None:
+        self._neutrals = Neutrals(self.tokenizer, self.context, self.model)
+
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
         waiting = self._windows(rows)
@@ -85,6 +91,7 @@ class Runner:
                 return
             prompt = _prompt(row)
             in_flight[row.index] = (row, Completion(prompt.tokens))
+            yield from self._neutrals.before(row.choices)
             yield prompt
 
     def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
@@ -94,16 +101,27 @@ class Runner:
                 yield self.progress
 
     def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
+        if self._neutrals.add(step):
+            return
         row, completion = in_flight[step.row]
         if step.error is not None:
             del in_flight[step.row]
             self._finish(failure(row, step.error.code, step.error.cause))
             return
         completion.add(step)
-        self.progress.tokens += step.scored is not None
+        self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
         if step.finish_reason is not None:
             del in_flight[step.row]
-            self._finish(success(row, completion, self.tokenizer, self.model))
+            self._finish(self._result(row, completion))
+
+    def _result(self, row: Row, completion: Completion) -> Result:
+        if row.choices is None:
+            return success(row, completion, self.tokenizer, self.model)
+        try:
+            neutral = self._neutrals.of(row.choices)
+        except RowError as error:
+            return failure(row, error.code, error.message)
+        return chosen(row, score_choices(row.choices, completion.branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -112,10 +130,21 @@ class Runner:
             ready = []
             for row in window:
                 try:
-                    ready.append(replace(row, tokens=self._tokens(row)))
+                    ready.append(self._tokenized(row))
                 except RowError as error:
                     self._finish(failure(row, error.code, error.message))
             yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
+
+    def _tokenized(self, row: Row) -> Row:
+        """The row with what runs for it. Raises RowError where it cannot run."""
+        if row.error is not None or row.choices is None:
+            return replace(row, tokens=self._tokens(row))
+        try:
+            branched = branch(self.tokenizer, row.prompt or "", row.choices)
+            check_room(branched, self.context, self.model)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
+        return replace(row, tokens=branched.prompt, branches=branched.branches)
 
     def _tokens(self, row: Row) -> tuple[int, ...]:
         """The prompt's token ids. Raises RowError where the row cannot run."""
@@ -148,7 +177,8 @@ def _prompt(row: Row) -> Request:
     assert row.sampling is not None
     assert row.tokens is not None
     score = row.echo and row.sampling.logprobs is not None
-    return Request(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
+    draws_as = 0 if row.own_seed else None
+    return Request(row.index, row.tokens, row.sampling, score, draws_as=draws_as, branches=row.branches)
 
 
 def open_runner(

@@ -7,11 +7,13 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.generation.decode.request import FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason
-from openllama_cli.generation.text.offsets import TokenOffsets, token_offsets
+from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.serve.request import CompletionRequest, Prompt
@@ -82,9 +84,9 @@ class Row:
         if not self._asked.echo:
             return Piece()
         text, scored = self._prompt.text, self.completion.prompt_scored
-        # A normalizer may have shortened or lengthened the text; no token starts after its end.
-        offsets = (min(offset, len(text)) for offset in token_offsets(self._tokenizer, (), self._prompt.shown))
-        return Piece(text, list(zip(scored, offsets, strict=True)) if scored else [])
+        if not scored:
+            return Piece(text)
+        return Piece(text, list(zip(scored, prompt_offsets(self._tokenizer, text, self._prompt.shown), strict=True)))
 
     def _certain(self, *, ended: bool) -> Iterator[Entry]:
         """The next tokens that start in text that is certain; once the row has ended, all that are left."""
@@ -107,7 +109,7 @@ class Answer:
             "created": int(time.time()),
             "model": name,
         }
-        self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.prompts for _ in range(asked.best_of)]
+        self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.running for _ in range(asked.best_of)]
         self._pieces = [Piece() for _ in self._rows]
         self._open = len(self._rows)
         self._opened: set[int] = set()
@@ -134,7 +136,9 @@ class Answer:
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens generated so far."""
+        """Tokens generated so far; those of the answers that were chosen."""
+        if self._asked.choosing is not None:
+            return sum(best(scored).tokens for scored in self._chosen) if self.finished else 0
         return sum(len(row.completion.scored) for row in self._rows)
 
     def add(self, step: TextStep) -> Piece:
@@ -147,6 +151,9 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The answer once all rows have ended."""
+        if self._asked.choosing is not None:
+            answers = self._asked.choosing.answers(self._chosen)
+            return {**self._head, "choices": answers, "usage": self._usage(), "olc": self._olc()}
         choices: list[dict[str, Any]] = []
         for start in range(0, len(self._rows), self._asked.best_of):
             kept = list(range(start, start + self._asked.best_of))
@@ -164,6 +171,12 @@ class Answer:
             yield {**chunk, **({"usage": None} if usage else {"olc": self._olc()} if last else {})}
         if usage and self.finished:
             yield {**self._head, "choices": [], "usage": self._usage(), "olc": self._olc()}
+
+    @cached_property
+    def _chosen(self) -> list[list[ScoredChoice]]:
+        """Of each prompt the choices, once all rows have ended."""
+        assert self._asked.choosing is not None
+        return self._asked.choosing.scored([row.completion for row in self._rows])
 
     def _choice(self, index: int, row: int, piece: Piece) -> dict[str, Any]:
         asked = self._asked

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.serve.choices import Choosing, branched, read_choices
 from openllama_cli.serve.errors import bad, of_olc
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class CompletionRequest:
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
     each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
     draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's, which
-    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with.
+    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with. choosing: from what
+    the answers are chosen, with prompts that end where the choices begin; None where prompts are completed.
     """
 
     prompts: tuple[Prompt, ...]
@@ -76,6 +78,13 @@ class CompletionRequest:
     draws_by_choice: bool
     draws_as: int
     no_bos: bool
+    choosing: Choosing | None = None
+
+    @property
+    def running(self) -> tuple[Prompt, ...]:
+        """The prompts that are run, of which the answers may not show all."""
+        neutral = None if self.choosing is None else self.choosing.neutral
+        return self.prompts if neutral is None else (*self.prompts, Prompt(neutral.prompt, ""))
 
     @property
     def scored(self) -> bool:
@@ -86,6 +95,9 @@ class CompletionRequest:
         """All rows, the samples of a prompt side by side."""
         from openllama_cli.generation.decode.request import Request
 
+        if self.choosing is not None:
+            rows = enumerate(self.choosing.rows)
+            return [Request(row, one.prompt, self.sampling, branches=one.branches) for row, one in rows]
         return [
             Request(
                 row,
@@ -108,6 +120,9 @@ def read_request(
         if value is not None and not any(value == allowed for allowed in harmless):
             raise bad(f"{name} is {shown(value)}, which this server does not have; {remedy}", name, "unsupported_option")
     own = _object(body, "olc", ("tokens", "draws_by_choice", "draws_as", "fit"))
+    choices = read_choices(body)
+    if choices is not None:
+        return _choosing(branched(body, choices, tokenizer, facts), body)
     options = _object(body, "stream_options", None)
     stream = _flag(body, "stream")
     if options and not stream:
@@ -155,6 +170,29 @@ def read_request(
         draws_by_choice=_flag(own, "draws_by_choice", "olc."),
         draws_as=draws_as,
         no_bos=bos is not None and any(prompt.tokens[0] != bos for prompt in prompts),
+    )
+
+
+def _choosing(choosing: Choosing, body: Mapping[str, Any]) -> CompletionRequest:
+    """The request whose answers are chosen: nothing of it is sampled, echoed or streamed."""
+    texts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+    if len(texts) > MOST_ROWS:
+        raise bad(f"{len(texts)} prompts are more than {MOST_ROWS}; send several requests", "prompt", "too_many_completions")
+    return CompletionRequest(
+        prompts=tuple(Prompt(one.prompt, text) for one, text in zip(choosing.prompts, texts, strict=True)),
+        sampling=SamplingConfig(max_tokens=0),
+        seeds=(None,) * len(texts),
+        n=1,
+        best_of=1,
+        echo=False,
+        logprobs=False,
+        stream=False,
+        include_usage=False,
+        tokens=False,
+        draws_by_choice=False,
+        draws_as=0,
+        no_bos=False,
+        choosing=choosing,
     )
 
 

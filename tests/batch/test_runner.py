@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from openllama_cli.batch.output.results import Result
 from openllama_cli.batch.runner import Runner
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
+from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.request import Request, Step
@@ -312,3 +314,56 @@ def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
 def test_as_many_rows_as_fit(free_gb: float, positions: int, on_cpu: bool, rows: int) -> None:
     per_position = 2 * 26 * 32 * 100 * 2  # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100
     assert auto_batch_size(int(free_gb * 1e9), per_position, positions, on_cpu=on_cpu) == rows
+
+
+def choosing_rows(count: int, neutral: str = "N/A") -> list[Row]:
+    choices = Choices(("jumps", "jumps over", "sits"), neutral=neutral)
+    return [replace(row(index, f"the quick brown fox {index}"), choices=choices) for index in range(count)]
+
+
+def test_a_neutral_prompt_runs_once_before_the_rows_that_need_it(loaded: Any, tokenizer: Tokenizer) -> None:
+    begun: list[int] = []
+
+    def engine(max_rows: int) -> Engine:
+        made = real_engine(loaded, prefixes=True)(max_rows)
+
+        def noted(requests: Iterable[Request | None]) -> Iterator[Step]:
+            def seen() -> Iterator[Request | None]:
+                for request in requests:
+                    assert request is not None
+                    begun.append(request.row)
+                    yield request
+
+            return made(seen())
+
+        return noted
+
+    rows = [*choosing_rows(3), *(replace(one, index=one.index + 3) for one in choosing_rows(3, "nothing"))]
+    kept = run([*rows, row(6, "completed")], engine, tokenizer)
+    assert not kept.failed
+    assert sum(number < 0 for number in begun) == 2
+    assert sorted(number for number in begun if number >= 0) == list(range(7))
+    assert kept.lines == run([row(6, "completed"), *reversed(rows)], real_engine(loaded, prefixes=False), tokenizer, 1).lines
+
+
+def test_a_row_whose_neutral_prompt_ran_out_of_memory_is_run_again(loaded: Any, tokenizer: Tokenizer) -> None:
+    failing = [True]
+
+    def engine(max_rows: int) -> Engine:
+        made = real_engine(loaded, prefixes=False)(max_rows)
+
+        def once(requests: Iterable[Request | None]) -> Iterator[Step]:
+            def checked() -> Iterator[Request | None]:
+                for request in requests:
+                    if request is not None and request.row < 0 and failing.pop():
+                        failing.append(False)
+                        raise torch.OutOfMemoryError
+                    yield request
+                    failing[:] = [False]
+
+            return made(checked())
+
+        return once
+
+    kept = run(choosing_rows(3), engine, tokenizer)
+    assert kept.lines == run(choosing_rows(3), real_engine(loaded, prefixes=False), tokenizer).lines

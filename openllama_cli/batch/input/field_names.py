@@ -11,6 +11,8 @@ from openllama_cli.generation.decode.config import SamplingConfig
 ALIASES = {"max_new_tokens": "max_tokens", "max_gen_len": "max_tokens", "temp": "temperature"}
 # A row may ask for its prompt in front of its text, as OpenAI's requests do.
 ECHO = "echo"
+# A row may bring the texts that its answer is chosen from.
+CHOICES = "choices"
 # Fields that are read elsewhere; written in another case or with dashes they are typos as well.
 OTHER_FIELDS = ("custom_id", "prompt")
 # Counts, as olc's own OUTPUT has them: data, however much they resemble max_tokens.
@@ -45,7 +47,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stop_token_ids": (([],), "give the texts as stop"),
 }
 _NAMES = {option.name: option.name for option in fields(SamplingConfig) if option.name not in UNSUPPORTED}
-_OPTIONS = _NAMES | ALIASES | {ECHO: ECHO}
+_OPTIONS = _NAMES | ALIASES | {ECHO: ECHO, CHOICES: CHOICES}
 # What other programs call options that olc has.
 _FOREIGN = {
     "max_length": "max_tokens",

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from openllama_cli.batch.input.field_names import ECHO, UNSUPPORTED, meaning
+from openllama_cli.batch.input.field_names import CHOICES, ECHO, UNSUPPORTED, meaning
+from openllama_cli.batch.input.prompts import Prompt, calibrated
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.decode.config import INTEGERS, SamplingConfig
 
 # What pandas writes for a value that is missing.
@@ -22,12 +24,19 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 
 
 class RowOptions(NamedTuple):
-    """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text."""
+    """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text.
+    choices: what its answer is chosen from, without its neutral prompt."""
 
     sampling: SamplingConfig
     own_seed: bool = False
     own_length: bool = False
     echo: bool = False
+    choices: Choices | None = None
+
+
+def default_options(settings: RowSettings) -> RowOptions:
+    """Of a row that asks for nothing itself."""
+    return RowOptions(settings.sampling, choices=settings.choosing.choices)
 
 
 def read_options(
@@ -54,11 +63,14 @@ def read_options(
             if means.name in own:
                 raise RowError("bad_option", f"{means.name} is given twice, under two names")
             own[means.name] = _value(means.name, value)
+    choices = _choices(own.pop(CHOICES, None), settings)
+    if choices is not None and (odd := out_of_place(own)) is not None:
+        raise RowError("bad_option", f"{odd} says nothing where an answer is chosen from choices; leave it out")
     echo = own.pop(ECHO, False)
     if not isinstance(echo, bool):
         raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
-    if not own:
-        return RowOptions(settings.sampling, echo=echo)
+    if not own or choices is not None:
+        return RowOptions(settings.sampling, echo=echo, choices=choices)
     if "stop" in own:
         _check_stop(own["stop"])
     try:
@@ -80,17 +92,21 @@ def row_with(
     index: int,
     line: int,
     custom_id: str,
-    prompt: str | None,
+    prompt: Prompt | None,
     *,
     tokens: tuple[int, ...] | None = None,
     openai: bool = False,
     carried: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Row:
-    """The row that asks for these options; the rest as in `Row`. Raises RowError for a prompt that is no text."""
+    """The row that asks for these options; the rest as in `Row`. fields: those that fill the template, if there is one.
+
+    Raises RowError for a neutral prompt that cannot be made.
+    """
     return Row(
         index,
         custom_id,
-        None if prompt is None else check_text(prompt, "prompt"),
+        None if prompt is None else prompt.text,
         tokens,
         options.sampling,
         options.own_seed,
@@ -99,6 +115,7 @@ def row_with(
         openai=openai,
         line=line,
         carried=carried or {},
+        choices=calibrated(options.choices, settings, fields or {}, () if prompt is None else prompt.shots),
     )
 
 
@@ -114,7 +131,7 @@ def cell_value(option: str, text: str) -> Any:
     stripped = text.strip()
     if stripped in _MISSING:
         return None
-    if option == "stop":
+    if option in ("stop", CHOICES):
         return _texts(stripped) if stripped.startswith("[") else text or None
     if not stripped:
         return None
@@ -133,7 +150,7 @@ def _value(option: str, value: Any) -> Any:
     """
     if option in INTEGERS and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option != "stop" and isinstance(value, str):
+    if option not in ("stop", CHOICES) and isinstance(value, str):
         meant = cell_value(option, value)
         if isinstance(meant, bool) if option == ECHO else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
@@ -144,8 +161,21 @@ def _value(option: str, value: Any) -> Any:
     return value
 
 
+def _choices(given: Any, settings: RowSettings) -> Choices | None:
+    """What a row's answer is chosen from. given: its own choices, if it has any. Raises RowError."""
+    if given is None:
+        return settings.choosing.choices
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        keep = f"or keep it as data: --carry all,{CHOICES}"
+        raise RowError("bad_option", f'choices is {shown(given)}; give a list of texts, such as ["yes", "no"], {keep}')
+    try:
+        return settings.choosing.own(tuple(check_text(text, CHOICES) for text in given))
+    except UsageError as error:
+        raise RowError(error.code, f"{error.cause}; {error.remedy}") from None
+
+
 def _texts(text: str) -> Any:
-    """The list that a cell with several stop strings holds, in JSON: ["Q:", "END"]."""
+    """The list that a cell with several texts holds, in JSON: ["Q:", "END"]."""
     import json
 
     try:

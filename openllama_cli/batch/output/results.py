@@ -6,7 +6,7 @@ no use for torch: it is imported only where a completion comes in.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from openllama_cli.batch.input.rows import Row
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal.journal import Journal
+    from openllama_cli.generation.choices.scores import ScoredChoice
     from openllama_cli.generation.text.completion import Completion
     from openllama_cli.models.tokenizer.base import Tokenizer
 
@@ -25,6 +26,8 @@ _OF_SERVERS = frozenset({"server_error", "server_timeout", "server_answer"})
 ENDED_BY_US = frozenset({"out_of_memory", "non_finite_logits", "worker_lost", *_OF_SERVERS})
 MAY_PASS = frozenset({"out_of_memory", "worker_lost", *_OF_SERVERS})
 
+# What `olc` says of an answer that was chosen.
+_OF_CHOICES = ("choices", "normalize", "calibrated")
 # Rows annotated together, and how long the first of them may wait. A crash costs no more than these.
 MOST_ROWS = 32
 MOST_SECONDS = 1.0
@@ -119,16 +122,30 @@ def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: s
     assert row.sampling is not None
     echo = _echo(row, completion, tokenizer) if row.echo else None
     result = choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)
+    return _made(row, result, usage([completion]), model)
+
+
+def chosen(row: Row, scored: "Sequence[ScoredChoice]", model: str) -> Result:
+    """A row whose answer was chosen. scored: its choices. model: its name, for OpenAI's shape."""
+    from openllama_cli.generation.choices.document import choice_of, olc_of, usage_of
+
+    assert row.choices is not None
+    result = choice_of(0, scored) | {"olc": olc_of(row.choices, scored)}
+    return _made(row, result, usage_of(len(row.tokens or ()), [scored]), model)
+
+
+def _made(row: Row, choice: dict[str, Any], usage: dict[str, int], model: str) -> Result:
     if not row.openai:
-        return _completed(row, result, usage([completion]))
+        return _completed(row, choice, usage)
     body = {
         "id": f"cmpl-{row.index}",
         "object": "text_completion",
         # The time would make other bytes of the same result.
         "created": 0,
         "model": model,
-        "choices": [result],
-        "usage": usage([completion]),
+        "choices": [{name: value for name, value in choice.items() if name != "olc"}],
+        "usage": usage,
+        **({"olc": choice["olc"]} if "olc" in choice else {}),
     }
     return Result(row.index, None, _openai_document(row, 200, body, None))
 
@@ -137,7 +154,11 @@ def received(row: Row, body: dict[str, Any]) -> Result:
     """A row that a server completed. body: its answer, which OpenAI's shape has as it is."""
     from openllama_cli.openai_api.answer import usage
 
+    own = body["choices"][0].get("olc")
     if row.openai:
+        if isinstance(own, dict) and "choices" in own and len(body["choices"]) == 1:
+            # Where those that were made here have them.
+            body = body | {"olc": (body.get("olc") or {}) | {name: own[name] for name in _OF_CHOICES if name in own}}
         return Result(row.index, None, _openai_document(row, 200, body, None))
     return _completed(row, body["choices"][0], usage(body))
 
@@ -146,6 +167,8 @@ def _completed(row: Row, choice: dict[str, Any], usage: dict[str, int] | None) -
     document = _document(row, choice["text"], choice.get("finish_reason"), usage, None)
     if choice.get("logprobs") is not None:
         document["logprobs"] = choice["logprobs"]
+    if row.choices is not None:
+        document["choices"] = choice["olc"]["choices"]
     return Result(row.index, None, document | dict(row.carried))
 
 

@@ -23,7 +23,7 @@ from openllama_cli.batch.remote.server import Server, http_options, unreachable
 from openllama_cli.errors import OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.address import ServerAddress
-from openllama_cli.openai_api.request import completion_request
+from openllama_cli.openai_api.request import choices_request, completion_request
 
 # Between two looks at signals and clocks.
 _TICK_SECONDS = 0.25
@@ -103,6 +103,9 @@ class RemoteRunner:
         """A row's result; None where the run is stopped before there is one."""
         if row.error is not None:
             return failure(row, row.error.code, row.error.message)
+        if row.choices is not None and not self.server.is_olc:
+            message = f"{self.server.url} is not olc's own server, and others do not choose among texts"
+            return failure(row, "unsupported_option", message)
         request = _request(row, self.server, self.given)
         wanted = request["n"] if type(request.get("n")) is int else 1
         body = json.dumps(request).encode()  # ASCII, whatever surrogates are in it.
@@ -227,9 +230,12 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
     """The JSON of a row's request: an OpenAI line's body as it is but for the model, and that it is not streamed."""
     if row.body is not None:
         unstreamed = {name: value for name, value in row.body.items() if name not in ("stream", "stream_options")}
-        return unstreamed | {"model": server.model}
+        choices = {} if row.choices is None else choices_request(row.choices)
+        return unstreamed | {"model": server.model} | choices
     assert row.sampling is not None
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
+    if row.choices is not None:
+        return {"model": server.model, "prompt": prompt, **choices_request(row.choices)}
     body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given)
     draws = not row.sampling.greedy and not row.own_seed
     if server.is_olc:
