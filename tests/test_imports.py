@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "cli": {"commands", "terminal"},
     "commands": {
         *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "serve", "system", "terminal"),
-        *("annotation", "few_shot", "openai_api", "prompt_templates", "sgd"),
+        *("annotation", "compare", "few_shot", "openai_api", "prompt_templates", "sgd"),
     },
+    "compare": {"batch"},
     "api": {"generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
     "batch": {"annotation", "few_shot", "generation", "models", "openai_api", "prompt_templates", "system"},
@@ -112,6 +113,7 @@ RUNS: list[tuple[str, int, set[str]]] = [
     *((words, 0, COSTLY) for words in COMPLETED),
     ("--version", 0, LIGHT),
     ("explain Killed", 0, LIGHT),
+    ("diff no_such.jsonl no_such.jsonl", 2, LIGHT),
     ("nonsense", 2, LIGHT),
     *((f"models {words}", 0, LIGHT | {"openllama_cli.models.checkpoint.inspect"}) for words in ("--help", "list", "default")),
     ("models info 3b", 0, LIGHT),
