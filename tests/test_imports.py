@@ -4,6 +4,7 @@ Rules are read from the source; costs from a fresh interpreter, as a list of imp
 """
 
 import ast
+import functools
 import graphlib
 import os
 import subprocess
@@ -62,14 +63,18 @@ def part(name: str) -> str:
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {module(file): file for file in FILES}
-# Each file is parsed once.
-IMPORTS = {name: set(imports(file)) - {name} for name, file in MODULES.items()}
+
+
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {name: set(imports(file)) - {name} for name, file in MODULES.items()}
 
 
 def test_imports_point_one_way() -> None:
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in all_imports().items()
         for other in others & set(MODULES) - {"openllama_cli.errors", "openllama_cli.version"}
         if part(other) not in {part(name), *MAY_IMPORT.get(part(name), ())}
     ]
@@ -78,7 +83,7 @@ def test_imports_point_one_way() -> None:
 
 def test_no_import_circle() -> None:
     """Neither at the top of files nor inside functions."""
-    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in IMPORTS.items()})
+    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in all_imports().items()})
     order.prepare()  # Raises CycleError, which names the circle.
 
 
@@ -87,7 +92,7 @@ def test_no_import_circle() -> None:
     [("rich", {"terminal"}), ("click", {"cli", "commands"}), ("spacy", {"annotation"}), ("ray", {"batch", "benchmark"})],
 )
 def test_a_library_is_known_in_its_homes_only(library: str, homes: set[str]) -> None:
-    users = {name for name, others in IMPORTS.items() if library in {other.split(".")[0] for other in others}}
+    users = {name for name, others in all_imports().items() if library in {other.split(".")[0] for other in others}}
     assert {part(name) for name in users} <= homes
 
 
