@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from itertools import takewhile
 from typing import Any, Unpack, overload
 
 from openllama_cli.api.choosing import ChoiceRun
-from openllama_cli.api.results import Choice, Completion, Piece, Sampling, Score
+from openllama_cli.api.results import Choice, Completion, Piece, Sampling
 from openllama_cli.api.run import Run, Runnable
 from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
 from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
 from openllama_cli.generation.choices.config import Choices, Normalize
 from openllama_cli.generation.choices.scores import best
-from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import choose_sampling
+from openllama_cli.generation.text.scoring import Score, prepare
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName
@@ -122,19 +122,19 @@ class Model(Runnable):
                 elif step.text or step.finish_reason is not None:
                     yield Piece(step.text, None, None, None, step.finish_reason)
 
-    def score(self, text: str, context: str | None = None) -> Score:
-        """The log-probability of each token of a text, from one forward pass.
+    def score(self, text: str, context: str | None = None, *, stride: int | None = None, top: int = 1) -> Score:
+        """How likely a text is: the log-probability of each of its tokens.
 
-        context: what stands before the text, directly; it is not scored itself. A token in which both have a part counts
-        to the text. Raises OlcError, also for a text that has no tokens or is longer than the model's context.
+        context: what stands before the text, directly; it is not scored itself. A token in which both have a part counts to
+        the text. stride: a text that does not fit into the model's context is scored in overlapping windows, each this many
+        tokens further; half the context unless told otherwise, and at a quarter of it more exact and twice the work. top: how
+        many of the most likely tokens are told in the place of each.
+
+        Raises OlcError, also for a text that has no tokens.
         """
-        tokens = self._encode((context or "") + text, 0)
-        before = self.tokenizer.encode(context or "")
-        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, before, strict=False)))
-        if start == len(tokens):
-            raise UsageError("the text to score has no tokens", "give a non-empty text", code="empty_prompt")
-        run = Run(self, [tokens], SamplingConfig(max_tokens=0, logprobs=0), score_prompt=True).finish()
-        return Score(tokens[start:], [scored.logprob for scored in run.rows[0].prompt_scored[start:]])
+        prepared = prepare(self.tokenizer, text, context or "", positions=self.context, stride=stride)
+        run = Run.scoring(self, prepared, top=top).finish()
+        return Score.of(self.tokenizer, text, prepared, run.rows[0].prompt_scored)
 
     @overload
     def choose(

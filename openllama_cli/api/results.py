@@ -1,6 +1,5 @@
 """What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores, choices."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
@@ -69,29 +68,6 @@ class Piece:
     logprob: float | None
     top_logprobs: dict[str, float] | None
     finish_reason: "FinishReason | None"
-
-
-@dataclass(frozen=True)
-class Score:
-    """How likely a model finds a text.
-
-    tokens: ids, without BOS and the context. logprobs: natural, one a token; None for the first token of a model that has no
-    BOS, where nothing predicts it.
-    """
-
-    tokens: list[int]
-    logprobs: list[float | None]
-
-    @property
-    def total(self) -> float:
-        """The log-probability of the text: the sum over its tokens."""
-        return math.fsum(value for value in self.logprobs if value is not None)
-
-    @property
-    def perplexity(self) -> float:
-        """exp of minus the mean log-probability of a token; nan where no token is predicted."""
-        count = sum(value is not None for value in self.logprobs)
-        return math.exp(-self.total / count) if count else math.nan
 
 
 @dataclass(frozen=True)

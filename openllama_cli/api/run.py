@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openllama_cli.generation.forward.transformers_forward import Forward
     from openllama_cli.generation.text.completion import Completion as Row
     from openllama_cli.generation.text.completion import Timings
+    from openllama_cli.generation.text.scoring import Prepared
     from openllama_cli.generation.text.stream import TextStep
     from openllama_cli.models.loading.load import LoadedModel
     from openllama_cli.models.tokenizer.base import Tokenizer
@@ -105,6 +106,12 @@ class Run:
             for row in range(len(prompts) * samples)
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]
+
+    @classmethod
+    def scoring(cls, model: Runnable, prepared: "Prepared", *, top: int = 1) -> "Run":
+        """One prepared text, scored. top: how many of the most likely tokens are told in the place of each, at least one."""
+        config = SamplingConfig(max_tokens=0, logprobs=max(top, 1))
+        return cls(model, [prepared.tokens], config, score_prompt=True, unscored=prepared.first, stride=prepared.stride)
 
     def steps(self) -> "Generator[TextStep, None, None]":
         """Run, and yield what happens to the rows as it does; a row that fails raises its error."""

@@ -13,7 +13,7 @@ from typing import Any
 from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.generation.decode.request import FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason
-from openllama_cli.generation.text.offsets import TokenOffsets, token_offsets
+from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.serve.request import CompletionRequest, Prompt
@@ -84,9 +84,9 @@ class Row:
         if not self._asked.echo:
             return Piece()
         text, scored = self._prompt.text, self.completion.prompt_scored
-        # A normalizer may have shortened or lengthened the text; no token starts after its end.
-        offsets = (min(offset, len(text)) for offset in token_offsets(self._tokenizer, (), self._prompt.shown))
-        return Piece(text, list(zip(scored, offsets, strict=True)) if scored else [])
+        if not scored:
+            return Piece(text)
+        return Piece(text, list(zip(scored, prompt_offsets(self._tokenizer, text, self._prompt.shown), strict=True)))
 
     def _certain(self, *, ended: bool) -> Iterator[Entry]:
         """The next tokens that start in text that is certain; once the row has ended, all that are left."""

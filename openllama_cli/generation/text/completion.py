@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
 from openllama_cli.generation.decode.request import FinishReason, Scored
-from openllama_cli.generation.text.offsets import token_offsets
+from openllama_cli.generation.text.offsets import prompt_offsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
 
@@ -75,8 +75,7 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
-        # A normalizer may have shortened or lengthened the text; no token starts after its end.
-        offsets = [min(offset, len(echo)) for offset in token_offsets(tokenizer, (), completion.prompt)]
+        offsets = prompt_offsets(tokenizer, echo, completion.prompt)
         entries += zip(completion.prompt_scored, offsets, strict=True)
     start = len(echo or "")
     offsets = token_offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])

@@ -14,8 +14,8 @@ from openllama_cli.terminal.streams import cell, is_terminal, one_line, out, std
 
 # From likely to unlikely; dark letters are readable on each. All are in the palette of terminals with 256 colors, which would
 # show others as their neighbors there.
-_SHADES = ((0.9, "black on #afffaf"), (0.5, "black on #d7ffaf"), (0.2, "black on #ffd787"), (0.05, "black on #ffaf5f"))
-_UNLIKELY = "black on #ff8787"
+SHADES = ("black on #afffaf", "black on #d7ffaf", "black on #ffd787", "black on #ffaf5f", "black on #ff8787")
+_LEAST = (0.9, 0.5, 0.2, 0.05)
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
 _PIECE = 12
@@ -31,7 +31,7 @@ class Shaded:
 
 def shade(probability: float) -> str:
     """The rich style of a probability."""
-    return next((style for least, style in _SHADES if probability >= least), _UNLIKELY)
+    return next((style for least, style in zip(_LEAST, SHADES, strict=False) if probability >= least), SHADES[-1])
 
 
 def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
@@ -46,17 +46,27 @@ def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
 
 def legend() -> Text:
     """The probability that each shade stands for."""
-    text = Text("probability: ", style="dim")
-    for label, style in [*((f"≥ {100 * least:.0f} %", style) for least, style in _SHADES), ("below", _UNLIKELY)]:
+    return shades_legend("probability", [*(f"≥ {100 * least:.0f} %" for least in _LEAST), "below"])
+
+
+def shades_legend(what: str, labels: Sequence[str]) -> Text:
+    """What each of the shades stands for."""
+    text = Text(f"{what}: ", style="dim")
+    for label, style in zip(labels, SHADES, strict=True):
         text.append(f" {label} ", style=f"not dim {style}")
     return text
 
 
+def shows_colors() -> bool:
+    """Whether stdout is a terminal with colors."""
+    console = stdout_console()
+    return console.color_system is not None and not console.no_color
+
+
 def show_legend() -> None:
     """Print the legend on stdout, if that shows colors."""
-    console = stdout_console()
-    if console.color_system is not None and not console.no_color:
-        console.print(legend())
+    if shows_colors():
+        stdout_console().print(legend())
 
 
 def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str) -> str:
