@@ -22,15 +22,16 @@ MAY_IMPORT = {
     "cli": {"commands", "terminal"},
     "commands": {
         *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "serve", "system", "terminal"),
-        *("annotation", "openai_api", "prompt_templates", "sgd"),
+        *("annotation", "few_shot", "openai_api", "prompt_templates", "sgd"),
     },
     "api": {"generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
-    "batch": {"annotation", "generation", "models", "openai_api", "prompt_templates", "system"},
+    "batch": {"annotation", "few_shot", "generation", "models", "openai_api", "prompt_templates", "system"},
     "openai_api": {"generation"},
     "serve": {"api", "generation", "models", "openai_api", "system"},
     "devices": {"models", "native", "system"},
     "generation": {"models", "native", "system"},
+    "few_shot": {"prompt_templates", "system"},
     "prompt_templates": {"system"},
     "models": {"native", "system"},
 }
