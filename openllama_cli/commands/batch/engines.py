@@ -88,9 +88,9 @@ class LocalEngine:
     @contextmanager
     def runner(self, work: Work) -> Iterator[RowRunner]:
         if self.ray is not None:
-            from openllama_cli.batch.journal.header import opened_fingerprint
             from openllama_cli.batch.ray.cluster import open_ray_runner
             from openllama_cli.batch.ray.worker import worker_setup
+            from openllama_cli.models.fingerprint import opened_fingerprint
 
             with open_ray_runner(
                 self.ray,
