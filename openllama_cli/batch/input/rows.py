@@ -50,6 +50,7 @@ class Row:
     fixed_length: whether somebody gave max_tokens, in the row or on the command line: else the row may be shorter, to fit into
         the model's context.
     echo: whether the prompt belongs to the completion's text.
+    samples, best_of: how many completions are answered, and of how many they are the best.
     openai: whether the row is answered in the shape of OpenAI's batch output.
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
@@ -68,6 +69,8 @@ class Row:
     own_seed: bool = False
     fixed_length: bool = True
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
     openai: bool = False
     error: RowError | None = None
     line: int = 0
@@ -91,8 +94,10 @@ class RowSettings:
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
     few_shot: examples that stand in front of what the template makes of a row, if they are wanted. fit: leaves out those for
     which the model's context has no room; None before the model is known.
-    for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
-    options of its own gets. choosing: what rows are chosen from. scoring: how rows are scored; None where they are completed.
+    samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
+    OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
+    without options of its own gets. choosing: what rows are chosen from. scoring: how rows are scored; None where they are
+    completed.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -104,6 +109,8 @@ class RowSettings:
     model: str | None = None
     fixed_length: bool = True
     for_server: bool = False
+    samples: int = 1
+    guarded: bool = False
     few_shot: FewShot | None = None
     fit: Fitting | None = None
     choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
@@ -111,7 +118,7 @@ class RowSettings:
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=self.guarded))
 
 
 def error_row(

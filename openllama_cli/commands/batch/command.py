@@ -12,6 +12,7 @@ import click
 
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
+from openllama_cli.batch.input.field_names import MOST_SAMPLES
 from openllama_cli.batch.input.lines import check_input
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -25,11 +26,19 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
 from openllama_cli.commands.shared.few_shot import ExampleOptions, example_options, show_prompt_option, with_template
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option, template_option
+from openllama_cli.commands.shared.options import (
+    GroupedCommand,
+    escape_option,
+    model_options,
+    number_option,
+    svg_option,
+    template_option,
+)
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
@@ -55,7 +64,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("source", metavar="INPUT", required=False, shell_complete=suggest.files)
 @click.option(
     "-o",
@@ -85,7 +94,8 @@ Examples:
 )
 @choice_options
 @score_options
-@escape_option("--stop and choices")
+@escape_option("--stop, --ban and choices")
+@number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -121,7 +131,7 @@ Examples:
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 def command(
     source: str | None,
@@ -134,6 +144,7 @@ def command(
     choosing: ChoiceOptions,
     scoring: ScoreSettings | None,
     escape: bool,
+    num_samples: int,
     batch_size_text: str,
     peek: str | None,
     report: str | None,
@@ -183,19 +194,22 @@ def command(
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
     if scoring is not None:
-        refuse_beside_score(
-            {choosing.given or "": choosing.given, "--annotate": annotated, "--server": server, **sampling_flags(given)}
-        )
+        named = {choosing.given or "": choosing.given, "--annotate": annotated, "--server": server}
+        refuse_beside_score({**named, "--num-samples": num_samples > 1, **sampling_flags(given)})
         refuse_texts(output)
     settings = RowSettings(
         prompt_template,
-        with_template(given, prompt_template) if scoring is None else SAMPLING,
+        _defaults(given, prompt_template, num_samples) if scoring is None else SAMPLING,
         carry=Carry.parse(carry),
         model=spec.model,
         fixed_length="max_tokens" in given or scoring is not None,
         for_server=address is not None,
+        samples=num_samples,
+        guarded=True,
         few_shot=examples.open(prompt_template),
-        choosing=_choosing(choosing, prompt_template, given) if scoring is None else ChoiceSettings(),
+        choosing=ChoiceSettings()
+        if scoring is not None
+        else _choosing(choosing, prompt_template, {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}),
         scoring=scoring,
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
@@ -322,6 +336,15 @@ def _parse_batch_size(text: str) -> int | None:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise UsageError(f"--batch-size {text} is not a batch size", "give auto, or a number from 1 to 1024")
     return int(text)
+
+
+def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples: int) -> dict[str, Any]:
+    """The options that hold for every row. Raises UsageError."""
+    choose_sampling(given, samples=samples)
+    defaults = with_template(given, template)
+    if samples > 1:
+        defaults.setdefault("temperature", 1.0)
+    return defaults
 
 
 def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Mapping[str, Any]) -> ChoiceSettings:
