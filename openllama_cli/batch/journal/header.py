@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import ScoreSettings
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig, flag_of
 from openllama_cli.models.fingerprint import opened_fingerprint
@@ -72,6 +73,7 @@ def _header(
         "carry": str(settings.carry) if summary.carries else None,
         **({} if settings.few_shot is None else settings.few_shot.options),
         **_choosing(settings.choosing),
+        **_scoring(settings.scoring),
     }
     return {
         "rules": RULES,
@@ -97,6 +99,12 @@ def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
         "choices_normalize": normalize,
         "calibrate_with": choosing.calibrate_with,
     }
+
+
+def _scoring(scoring: ScoreSettings | None) -> dict[str, Any]:
+    if scoring is None:
+        return {"score": None, "context_column": None, "stride": None}
+    return {"score": True, "context_column": scoring.context_column, "stride": scoring.stride}
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
