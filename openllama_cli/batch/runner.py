@@ -147,17 +147,17 @@ class Runner:
             self._finish(self._result(running.row, running.completions))
 
     def _result(self, row: Row, completions: list[Completion]) -> Result:
+        first = completions[0]
         if row.prepared is not None:
-            (completion,) = completions
-            score = Score.of(self.tokenizer, row.prompt or "", row.prepared, completion.prompt_scored)
-            return scored(row, score, len(completion.prompt))
+            score = Score.of(self.tokenizer, row.prompt or "", row.prepared, first.prompt_scored)
+            return scored(row, score, len(first.prompt))
         if row.choices is None:
             return success(row, completions, self.tokenizer, self.model)
         try:
             neutral = self._neutrals.of(row.choices)
         except RowError as error:
             return failure(row, error.code, error.message)
-        return chosen(row, score_choices(row.choices, completions[0].branches, neutral), self.model)
+        return chosen(row, score_choices(row.choices, first.branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""

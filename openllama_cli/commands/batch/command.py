@@ -194,9 +194,10 @@ def command(
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
     if scoring is not None:
-        named = {choosing.given or "": choosing.given, "--annotate": annotated, "--server": server}
-        refuse_beside_score({**named, "--num-samples": num_samples > 1, **sampling_flags(given)})
+        others = {"--annotate": annotated, "--server": server, "--num-samples": num_samples > 1}
+        refuse_beside_score({choosing.given or "": choosing.given, **others, **sampling_flags(given)})
         refuse_texts(output)
+    beside = {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}
     settings = RowSettings(
         prompt_template,
         _defaults(given, prompt_template, num_samples) if scoring is None else SAMPLING,
@@ -207,9 +208,7 @@ def command(
         samples=num_samples,
         guarded=True,
         few_shot=examples.open(prompt_template),
-        choosing=ChoiceSettings()
-        if scoring is not None
-        else _choosing(choosing, prompt_template, {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}),
+        choosing=ChoiceSettings() if scoring is not None else _choosing(choosing, prompt_template, beside),
         scoring=scoring,
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
