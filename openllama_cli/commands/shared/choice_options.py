@@ -44,10 +44,10 @@ class ChoiceOptions:
             texts = texts or template.choices
         if texts:
             return Choices(texts, self.prefix_of(template), self.normalize or "sum")
-        if self._depending is not None and self.off:
-            raise UsageError(f"{self._depending} and --no-choices cannot be combined", "leave one of them out")
-        if self._depending is not None and not of_rows:
-            raise UsageError(f"{self._depending} requires choices", "name them, such as --choices yes,no")
+        if self.depending is not None and self.off:
+            raise UsageError(f"{self.depending} and --no-choices cannot be combined", "leave one of them out")
+        if self.depending is not None and not of_rows:
+            raise UsageError(f"{self.depending} requires choices", "name them, such as --choices yes,no")
         return None
 
     def prefix_of(self, template: "PromptTemplate | None") -> str | None:
@@ -68,7 +68,7 @@ class ChoiceOptions:
         )
 
     @property
-    def _depending(self) -> str | None:
+    def depending(self) -> str | None:
         """The first option that was given and says nothing without choices."""
         given = {
             "--choices-prefix": self.prefix is not None,
