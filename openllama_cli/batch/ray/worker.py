@@ -223,13 +223,15 @@ class RayWorker:
 
 def open_and_load(setup: Setup) -> "LoadedModel":
     """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
-    from openllama_cli.batch.journal.header import differences, model_fingerprint
+    from openllama_cli.batch.journal.header import differences
     from openllama_cli.models.find import find
+    from openllama_cli.models.fingerprint import model_fingerprint
     from openllama_cli.models.loading.load import load
     from openllama_cli.models.opened import OpenedModel
 
     opened = OpenedModel.of(find(setup.spec))
-    folder = opened.folder.path
+    path = opened.folder.path
+    folder = path if path.is_dir() else path.parent  # Of a GGUF file.
     present = [path for name in setup.fingerprint["files"] if (path := folder / name).is_file()]
     here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
     changed = differences({"model": setup.fingerprint}, {"model": here})
