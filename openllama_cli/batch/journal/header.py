@@ -2,24 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import ScoreSettings
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig, flag_of
+from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate
-from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
 
 # By which a row of the input becomes a prompt, options and a line of OUTPUT; 1 is olc 0.1.
 RULES = 2
+_UNSET = SamplingConfig()
+# Options that every header has; and logprobs, which no command line has.
+_FIRST = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "logprobs")
 _LONGEST_VALUE = 40
 _SHOWN_DIFFERENCES = 3
 # In which differences are told: what was given first comes first.
@@ -61,9 +67,13 @@ def _header(
         "repetition_penalty": sampling.repetition_penalty,
         "seed": sampling.seed,
         "stop": list(sampling.stop),
+        **_further(sampling),
+        "num_samples": settings.samples if settings.samples > 1 else None,
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
+        **({} if settings.few_shot is None else settings.few_shot.options),
         **_choosing(settings.choosing),
+        **_scoring(settings.scoring),
     }
     return {
         "rules": RULES,
@@ -72,6 +82,13 @@ def _header(
         "template": None if template is None else _template(template),
         "options": options,
     }
+
+
+def _further(sampling: SamplingConfig) -> dict[str, Any]:
+    """The options that came later: where they change nothing they are none."""
+    values = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig) if field.name not in _FIRST}
+    changed = {name: value for name, value in values.items() if value != getattr(_UNSET, name)}
+    return json.loads(json.dumps(changed))  # type: ignore[no-any-return]  # As it is read again: lists for tuples.
 
 
 def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
@@ -84,41 +101,16 @@ def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
     }
 
 
-def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:
-    """`model_fingerprint` of an opened model, and of its adapters if it has any."""
-    found = model_fingerprint([*opened.checkpoint.files, *_config_files(opened)], revision=opened.folder.revision)
-    return found | adapters_fingerprint(opened)
-
-
-def adapters_fingerprint(opened: OpenedModel) -> dict[str, Any]:
-    """{"adapters": …} with name, scale and files of each, in order; {} without any."""
-    adapters = [
-        {"name": adapter.name, "scale": adapter.scale, **model_fingerprint(adapter.files)}
-        for adapter in opened.checkpoint.adapters
-    ]
-    return {"adapters": adapters} if adapters else {}
-
-
-def _config_files(opened: OpenedModel) -> list[Path]:
-    # All that decides how a text becomes ids beside the tokenizer's own file.
-    ids = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
-    names = ("config.json", "generation_config.json", "params.json", *ids)
-    return [path for name in names if (path := opened.checkpoint.path / name).is_file()]
+def _scoring(scoring: ScoreSettings | None) -> dict[str, Any]:
+    if scoring is None:
+        return {"score": None, "context_column": None, "stride": None}
+    return {"score": True, "context_column": scoring.context_column, "stride": scoring.stride}
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
     texts = [template.template, *filter(None, [template.heading])]
     content = json.dumps([*texts, dict(template.defaults)], sort_keys=True, default=str)
     return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def model_fingerprint(files: Iterable[Path], *, revision: str | None = None) -> dict[str, Any]:
-    """The fingerprint of a model's files: weights, configuration, tokenizer. revision: the Hub's commit, where it is known.
-
-    {"revision": …, "files": {name: {"bytes": …, "sha256": …}}}. Names without their folder: a model may be moved. Raises
-    OlcError for a file that cannot be read.
-    """
-    return {"revision": revision, "files": {file.name: file_fingerprint(file) for file in sorted(files)}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -140,7 +132,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif name == "model" and isinstance(old, dict) and isinstance(new, dict):
             found += _model_differences(old, new)
         elif name == "options" and isinstance(old, dict) and isinstance(new, dict):
-            found += [_was(f"--{key.replace('_', '-')}", old.get(key), new.get(key)) for key in _changed(old, new)]
+            found += [_was(flag_of(key), old.get(key), new.get(key)) for key in _changed(old, new)]
         elif name == "server":
             found.append(_was("--server", old, new))
         elif name in ("template", "tokenizer"):
@@ -174,9 +166,17 @@ def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
         changed = [key for key in _changed(old, new) if key != "rows_sha256"]
         if not changed and old.get("rows_sha256") != new.get("rows_sha256"):
-            return ["what is taken from the rows changed (--carry, options)"]
+            # Another template or other examples make other prompts of the same rows; they are named themselves.
+            same = _prompts_made_by(before) == _prompts_made_by(now)
+            return ["what is taken from the rows changed (--carry, options)"] if same else []
         return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in changed]
     return ["the input's rows changed"]
+
+
+def _prompts_made_by(header: Mapping[str, Any]) -> list[Any]:
+    options = header.get("options")
+    options = options if isinstance(options, dict) else {}
+    return [header.get("template"), *(options.get(name) for name in ("examples", "shots", "examples_seed", "balance"))]
 
 
 def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

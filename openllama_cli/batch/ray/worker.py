@@ -225,8 +225,9 @@ class RayWorker:
 
 def open_and_load(setup: Setup) -> "LoadedModel":
     """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
-    from openllama_cli.batch.journal.header import adapters_fingerprint, differences, model_fingerprint
+    from openllama_cli.batch.journal.header import differences
     from openllama_cli.models.find import find
+    from openllama_cli.models.fingerprint import adapters_fingerprint, model_fingerprint
     from openllama_cli.models.loading.load import load
     from openllama_cli.models.opened import OpenedModel
 
@@ -235,10 +236,7 @@ def open_and_load(setup: Setup) -> "LoadedModel":
     folder = path if path.is_dir() else path.parent  # Of a GGUF file.
     present = [path for name in setup.fingerprint["files"] if (path := folder / name).is_file()]
     here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
-    theirs = [one["name"] for one in setup.fingerprint.get("adapters", ())]
-    for one, name in zip(adapters := adapters_fingerprint(opened).get("adapters", []), theirs, strict=False):
-        one["name"] = name  # Here it is found by its full path.
-    here |= {"adapters": adapters} if adapters else {}
+    here |= adapters_fingerprint(opened)
     changed = differences({"model": setup.fingerprint}, {"model": here})
     if not changed and opened.tokenizer.sha256 != setup.tokenizer_sha256:
         changed = ["the tokenizer changed"]

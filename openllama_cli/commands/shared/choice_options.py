@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
-from openllama_cli.commands.shared.prompt_input import argument, read_file, split_lines, unescape
+from openllama_cli.commands.shared.prompt_input import PromptInput, argument, read_file, split_lines, unescape
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, Normalize
+from openllama_cli.generation.decode.config import flag_of
 
 if TYPE_CHECKING:
     from openllama_cli.prompt_templates import PromptTemplate
@@ -68,6 +69,11 @@ class ChoiceOptions:
         )
 
     @property
+    def given(self) -> str | None:
+        """The first of the options that was given."""
+        return self.named[0] if self.named is not None else self._depending
+
+    @property
     def _depending(self) -> str | None:
         """The first option that was given and says nothing without choices."""
         given = {
@@ -89,14 +95,12 @@ def check_calibrated(template: "PromptTemplate") -> None:
         raise UsageError(cause, "leave out --calibrate and --calibrate-with", code="no_variable")
 
 
-def with_neutral(
-    choices: Choices, options: ChoiceOptions, template: "PromptTemplate | None", values: Mapping[str, Any]
-) -> Choices:
+def with_neutral(choices: Choices, options: ChoiceOptions, source: PromptInput) -> Choices:
     """The choices with the neutral prompt that the options ask for, if they do. Raises UsageError."""
     text = options.calibrate_with
-    if text is not None and template is not None:
-        check_calibrated(template)
-        text = template.render({**values, **dict.fromkeys(template.required, text)})
+    if text is not None and source.template is not None:
+        check_calibrated(source.template)
+        text = source.with_values({**source.values, **dict.fromkeys(source.template.required, text)})
     return replace(choices, neutral=text)
 
 
@@ -111,7 +115,7 @@ def not_for_choices(server: str) -> UsageError:
 
 def sampling_flags(given: Mapping[str, Any]) -> dict[str, object]:
     """The sampling options that were given, for `ChoiceOptions.refuse`."""
-    return {f"--{name.replace('_', '-')}": True for name in given}
+    return {flag_of(name): True for name in given}
 
 
 def split_choices(text: str) -> tuple[str, ...]:

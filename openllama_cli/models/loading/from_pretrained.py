@@ -31,7 +31,7 @@ def from_pretrained(
     cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
     holds the weights in place of the checkpoint's files.
     """
-    with importing():
+    with importing("transformers.models.llama.modeling_llama"):
         from transformers import GenerationConfig, LlamaForCausalLM
 
     from openllama_cli.system.quiet import quiet_transformers

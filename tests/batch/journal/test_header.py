@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.batch.journal.header import _config_files, differences, model_fingerprint
+from openllama_cli.batch.journal.header import differences
+from openllama_cli.models.fingerprint import config_files, model_fingerprint
 
 
 def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_every_file_that_decides_ids_belongs_to_the_model(tmp_path: Path) -> Non
     for name in (*names, "README.md"):
         (tmp_path / name).write_text("{}")
     opened: Any = SimpleNamespace(checkpoint=SimpleNamespace(path=tmp_path))
-    assert sorted(file.name for file in _config_files(opened)) == names
+    assert sorted(file.name for file in config_files(opened)) == names
 
 
 FILES = {"a.safetensors": {"bytes": 1, "sha256": "x"}, "b.safetensors": {"bytes": 1, "sha256": "y"}}
@@ -65,6 +66,15 @@ HEADER: dict[str, Any] = {
             ["the model's revision was r1, now r2", "the model's dtype was float32, now bfloat16"],
         ),
         ({"tokenizer": "ce"}, ["the tokenizer changed"]),
+        # Another template makes other prompts of the same rows, and other examples do.
+        ({"input": HEADER["input"] | {"rows_sha256": "x"}, "template": None}, ["a template was used, now none is"]),
+        (
+            {
+                "input": HEADER["input"] | {"rows_sha256": "x"},
+                "options": HEADER["options"] | {"examples": "aa:a.csv", "shots": 2},
+            },
+            ["--examples was not given, now aa:a.csv", "--shots was not given, now 2"],
+        ),
         ({"template": None}, ["a template was used, now none is"]),
         ({"template": {"name": "qa", "sha256": "de"}}, ["the template changed"]),
         ({"template": {"name": "code", "sha256": "de"}}, ["the template was qa, now code"]),
