@@ -10,17 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from openllama_cli.batch.journal.header import differences
 from openllama_cli.errors import ModelError
 from openllama_cli.models.adapters import find as adapters
 from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.details import details
 from openllama_cli.models.find import find, resolve
+from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.loading.load import load
 from openllama_cli.models.opened import OpenedModel, open_model
+from openllama_cli.models.quantize.copies import list_copies
 from openllama_cli.models.quantize.rounding import NativeLayout
 from openllama_cli.models.quantize.weights import quantized
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.serve.local_socket import socket_path
+from tests.support.forked import fork
 from tests.support.models.gguf_files import write_gguf
 from tests.support.models.tiny_models import VOCAB, change_config, load_llama, write_tiny_llama
 
@@ -221,6 +226,37 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, base: Path) -> Non
     assert "truncated" in refusal(base, folder).cause
     file.unlink()
     assert "has adapter_config.json but no adapter_model.safetensors" in refusal(base, folder).cause
+
+
+def test_what_was_made_of_a_model_knows_its_adapters(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = trained(tmp_path / "adapter", base)
+    given: list[tuple[str, ...]] = [(), (str(folder),), (f"{folder}:0.5",)]
+    opened = []
+    for adapters_given in given:
+        spec = ModelSpec(str(base), dtype="float32", device="cpu", quantize="int8", adapters=adapters_given)
+        opened.append(open_model(spec))
+        for _ in range(2):
+            load(opened[-1], spec)
+    assert [copy.model for copy in list_copies()] == [str(base), f"{base} + {folder}", f"{base} + {folder}:0.5"]
+    sockets = {socket_path(base, None, "int8", "cpu", one.folder.adapters) for one in opened}
+    assert len(sockets) == 3
+    plain, whole, half = ({"model": opened_fingerprint(one)} for one in opened)
+    assert differences(plain, whole) == ["--adapter was not given, now adapter:1"]
+    assert differences(half, whole) == ["--adapter was adapter:0.5, now adapter:1"]
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+    assert differences(whole, {"model": opened_fingerprint(opened[1])}) == ["an adapter's files changed"]
+
+
+def test_a_completion_names_the_adapters_that_it_was_made_with(tmp_path: Path, base: Path) -> None:
+    folder = trained(tmp_path / "adapter", base)
+    command = ["complete", "the whale", "-n", "3", "--json", "--device", "cpu", "-m", str(base), "--adapter", f"{folder}:2"]
+    made = fork(*command)
+    assert made.code == 0, made.messages
+    assert json.loads(made.text)["olc"]["adapters"] == [f"{folder}:2"]
+    refused = fork(*command, "--server", "http://127.0.0.1:1")
+    assert (refused.code, "--adapter" in refused.messages) == (2, True)
 
 
 def test_names_and_scales_are_told_apart(tmp_path: Path) -> None:
