@@ -70,7 +70,8 @@ class Adapters:
         across = 0 if change.embedding else 1
         length = torch.linalg.norm(base + delta, dim=across)
         factor = (self._tensor(adapter, change.magnitude).flatten() / length).unsqueeze(across)
-        return factor * (merged + delta)
+        scaled: torch.Tensor = factor * (merged + delta)
+        return scaled
 
     def _tensor(self, adapter: Adapter, name: str) -> "torch.Tensor":
         import torch

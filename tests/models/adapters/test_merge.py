@@ -29,6 +29,8 @@ from tests.support.forked import fork
 from tests.support.models.gguf_files import write_gguf
 from tests.support.models.tiny_models import VOCAB, change_config, load_llama, write_tiny_llama
 
+# What peft says of itself and its settings.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 LAYERS = ["q_proj", "v_proj", "down_proj"]
 
 
@@ -92,7 +94,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["plain", "rslora", "patterns", "whole modules", "embedding", "dora", "dora of an embedding"],
 )
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:Setting `save_embedding_layers`")
 def test_merged_weights_are_those_of_peft(tmp_path: Path, base: Path, config: dict[str, Any]) -> None:
     folder = trained(tmp_path / "adapter", base, **config)
     theirs = merged_by_peft(base, folder)
@@ -111,7 +112,6 @@ def test_biases_are_replaced_and_added_to(tmp_path: Path) -> None:
         assert_same(merged_here(base, str(folder))[1], merged_by_peft(base, folder))
 
 
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:The adapter is trained with")
 @pytest.mark.parametrize("tie", [False, True])
 def test_rows_for_new_tokens_come_with_the_adapter_and_its_tokenizer(tmp_path: Path, tie: bool) -> None:
     base, rows = write_tiny_llama(tmp_path / "model", tie=tie), VOCAB + 2
