@@ -183,6 +183,10 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     """The files that changed, then a changed revision or another key, unless the files already explain it."""
     old_files, new_files = old.get("files"), new.get("files")
     found = []
+    if old.get("adapters") != new.get("adapters"):
+        labels = [[f"{one['name']}:{one['scale']:g}" for one in part.get("adapters") or ()] for part in (old, new)]
+        same = labels[0] == labels[1]
+        found.append("an adapter's files changed" if same else _was("--adapter", *(" ".join(one) or None for one in labels)))
     if isinstance(old_files, dict) and isinstance(new_files, dict):
         for name in _changed(old_files, new_files):
             what = "was added" if name not in old_files else "was removed" if name not in new_files else "changed"
