@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": "Complete several prompts with the decode loop exposed: logprobs, check, trace.",
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
     "serve": "Keep a model loaded: OpenAI's completions API, a playground page, instant olc complete.",
+    "score": "Show how likely a model finds a text: surprisal per token and word, perplexity.",
     "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
@@ -43,11 +44,12 @@ ELSEWHERE = {
     **dict.fromkeys(("show", "inspect"), "models info"),
     **dict.fromkeys(("run", "prompt", "ask", "predict"), "complete"),
     **dict.fromkeys(("benchmark", "perf"), "bench"),
+    **dict.fromkeys(("perplexity", "surprisal", "loglikelihood", "ppl"), "score"),
     **dict.fromkeys(("encode", "tokens", "tokenise"), "tokenize"),
     **dict.fromkeys(("doctor", "gpu", "gpus"), "devices"),
 }
 # Commands whose one argument is a text, which a shell splits if it has no quotes.
-TEXTS = ("complete", "tokenize", "annotate", "explain")
+TEXTS = ("complete", "score", "tokenize", "annotate", "explain")
 
 
 class ClosedPipe(Exception):  # noqa: N818, it is not an error

@@ -155,13 +155,14 @@ def test_without_bos_nothing_predicts_the_first_token(tmp_model: Path) -> None:
     score = model.score("the quick")
     assert score.logprobs[0] is None
     assert score.total == sum(value for value in score.logprobs if value is not None)
-    assert math.isnan(olc.Score([1], [None]).perplexity)
+    assert math.isnan(olc.Score([1], [None], "the", [0], [None], [None]).perplexity)
 
 
 def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {
         "context_length_exceeded": lambda: model.complete(PROMPT, max_tokens=300),
         "empty_prompt": lambda: model.score(""),
+        "stride_out_of_range": lambda: model.score(PROMPT, stride=10_000),
         "usage": lambda: model.complete(PROMPT, top_p=2.0),
         "model": lambda: olc.load(str(tmp_path)),
     }
@@ -174,8 +175,6 @@ def test_errors_have_a_code_and_a_remedy(model: olc.Model, tmp_path: Path, monke
         with pytest.raises(olc.OlcError) as caught:
             model.complete(PROMPT, **wrong)  # type: ignore[call-overload]
         assert caught.value.code == "usage"
-    with pytest.raises(olc.OlcError):
-        model.score(PROMPT * 40)
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(olc.OlcError, match="single process"):

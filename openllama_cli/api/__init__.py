@@ -9,10 +9,11 @@ argument as the command line spells it: `top_p` is `--top-p`.
 """
 
 from openllama_cli.api.model import Model, load
-from openllama_cli.api.results import Choice, Completion, Piece, Sampling, Score
+from openllama_cli.api.results import Choice, Completion, Piece, Sampling
 from openllama_cli.api.run import Run
 from openllama_cli.generation.choices.scores import ScoredChoice
 from openllama_cli.generation.decode.config import choose_sampling
+from openllama_cli.generation.text.scoring import Score
 
 __all__ = [
     "Choice",

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from itertools import takewhile
 from typing import Any, Unpack, overload
 
 from openllama_cli.api.choosing import ChoiceRun
-from openllama_cli.api.results import Choice, Completion, Piece, Sampling, Score
+from openllama_cli.api.results import Choice, Completion, Piece, Sampling
 from openllama_cli.api.run import Run, Runnable
 from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
@@ -15,6 +14,8 @@ from openllama_cli.generation.choices.branches import branch, branch_neutral, ch
 from openllama_cli.generation.choices.config import Choices, Normalize
 from openllama_cli.generation.choices.scores import best
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.text.scoring import Score, prepare
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName
@@ -95,7 +96,7 @@ class Model(Runnable):
         Raises OlcError, before any work if a prompt and `max_tokens` exceed the context.
         """
         samples = 1 if n is None else n
-        config = choose_sampling(sampling, samples=samples)
+        config = self._options(choose_sampling(sampling, samples=samples))
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         tokens = [self._encode(text, config.max_tokens) for text in texts]
         run = Run(self, tokens, config, samples=samples, score_prompt=echo and config.logprobs is not None).finish()
@@ -112,7 +113,7 @@ class Model(Runnable):
         """
         from openllama_cli.generation.text.completion import alternatives
 
-        config = choose_sampling(sampling)
+        config = self._options(choose_sampling(sampling))
         with closing(Run(self, [self._encode(prompt, config.max_tokens)], config).steps()) as steps:
             for step in steps:
                 scored = step.scored if step.finish_reason != "eos" else None
@@ -122,19 +123,19 @@ class Model(Runnable):
                 elif step.text or step.finish_reason is not None:
                     yield Piece(step.text, None, None, None, step.finish_reason)
 
-    def score(self, text: str, context: str | None = None) -> Score:
-        """The log-probability of each token of a text, from one forward pass.
+    def score(self, text: str, context: str | None = None, *, stride: int | None = None, top: int = 1) -> Score:
+        """How likely a text is: the log-probability of each of its tokens.
 
-        context: what stands before the text, directly; it is not scored itself. A token in which both have a part counts
-        to the text. Raises OlcError, also for a text that has no tokens or is longer than the model's context.
+        context: what stands before the text, directly; it is not scored itself. A token in which both have a part counts to
+        the text. stride: a text that does not fit into the model's context is scored in overlapping windows, each this many
+        tokens further; half the context unless told otherwise, and at a quarter of it more exact and twice the work. top: how
+        many of the most likely tokens are told in the place of each.
+
+        Raises OlcError, also for a text that has no tokens.
         """
-        tokens = self._encode((context or "") + text, 0)
-        before = self.tokenizer.encode(context or "")
-        start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, before, strict=False)))
-        if start == len(tokens):
-            raise UsageError("the text to score has no tokens", "give a non-empty text", code="empty_prompt")
-        run = Run(self, [tokens], SamplingConfig(max_tokens=0, logprobs=0), score_prompt=True).finish()
-        return Score(tokens[start:], [scored.logprob for scored in run.rows[0].prompt_scored[start:]])
+        prepared = prepare(self.tokenizer, text, context or "", positions=self.context, stride=stride)
+        run = Run.scoring(self, prepared, top=top).finish()
+        return Score.of(self.tokenizer, text, prepared, run.rows[0].prompt_scored)
 
     @overload
     def choose(
@@ -188,6 +189,9 @@ class Model(Runnable):
         scored = ChoiceRun(self, asked, branched, neutral).finish()
         made = [Choice(text, best(one).text, best(one).probability, one) for text, one in zip(texts, scored, strict=True)]
         return made[0] if isinstance(prompt, str) else made
+
+    def _options(self, config: SamplingConfig) -> SamplingConfig:
+        return resolve(config, self.tokenizer, self.loaded.checkpoint.shape.vocab)
 
     def _encode(self, text: str, max_tokens: int) -> list[int]:
         tokens = self.tokenizer.encode(text)

@@ -1,6 +1,5 @@
 """What the Python interface is given and gives back: sampling options, completions, pieces of a stream, scores, choices."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 from openllama_cli.generation.choices.scores import ScoredChoice
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.decode.config import Boundary
     from openllama_cli.generation.decode.request import FinishReason
 
 
@@ -22,9 +22,20 @@ class Sampling(TypedDict, total=False):
     repetition_penalty: float
     frequency_penalty: float
     presence_penalty: float
-    logit_bias: Mapping[int, float]
+    logit_bias: Mapping[int | str, float]
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_sequence_breakers: str | list[str] | tuple[str, ...]
     seed: int | None
+    min_tokens: int
     stop: str | list[str] | tuple[str, ...]
+    stop_token_ids: list[int] | tuple[int, ...]
+    stop_at: "Boundary | None"
+    ignore_eos: bool
+    ban: str | list[str] | tuple[str, ...]
+    heal: bool
+    loop_guard: bool
     logprobs: int | None
 
 
@@ -39,7 +50,8 @@ class Completion:
         None altogether unless `logprobs` was given.
     top_logprobs: for each token the most likely ones in its place and itself, by their texts (` the`, `bytes:\\xe6` for a part
         of a character), with their log-probabilities.
-    finish_reason: "eos" (the model ended the text), "stop" (a stop string), "length" (`max_tokens`) or "context" (it is full).
+    finish_reason: "eos" (the model ended the text), "stop" (a stop string or token), "length" (`max_tokens`), "context" (it is
+        full), "repetition" (`loop_guard`), or "line", "sentence", "paragraph" (`stop_at`).
     seed: repeats a sampled text; None if greedy.
     """
 
@@ -69,29 +81,6 @@ class Piece:
     logprob: float | None
     top_logprobs: dict[str, float] | None
     finish_reason: "FinishReason | None"
-
-
-@dataclass(frozen=True)
-class Score:
-    """How likely a model finds a text.
-
-    tokens: ids, without BOS and the context. logprobs: natural, one a token; None for the first token of a model that has no
-    BOS, where nothing predicts it.
-    """
-
-    tokens: list[int]
-    logprobs: list[float | None]
-
-    @property
-    def total(self) -> float:
-        """The log-probability of the text: the sum over its tokens."""
-        return math.fsum(value for value in self.logprobs if value is not None)
-
-    @property
-    def perplexity(self) -> float:
-        """exp of minus the mean log-probability of a token; nan where no token is predicted."""
-        count = sum(value is not None for value in self.logprobs)
-        return math.exp(-self.total / count) if count else math.nan
 
 
 @dataclass(frozen=True)

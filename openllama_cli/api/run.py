@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openllama_cli.generation.forward.transformers_forward import Forward
     from openllama_cli.generation.text.completion import Completion as Row
     from openllama_cli.generation.text.completion import Timings
+    from openllama_cli.generation.text.scoring import Prepared
     from openllama_cli.generation.text.stream import TextStep
     from openllama_cli.models.loading.load import LoadedModel
     from openllama_cli.models.tokenizer.base import Tokenizer
@@ -56,7 +57,8 @@ class Run:
     """Prompts, each completed `samples` times, in one batch of at most `batch_size` at a time: what the commands run on too.
 
     prompts: token ids with BOS. engine: olc's decode loop, or transformers' `model.generate`. score_prompt: also score the
-    prompts' tokens. branches: of each prompt. These, speculate, unscored and stride: see `generation.decode.request.Request`.
+    prompts' tokens. branches: of each prompt. These, speculate, unscored, stride and trace: see
+    `generation.decode.request.Request`.
 
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """
@@ -78,6 +80,7 @@ class Run:
         stride: int | None = None,
         branches: Sequence[Sequence[Sequence[int]]] = (),
         speculate: int = 0,
+        trace: int | None = None,
     ) -> None:
         from openllama_cli.generation.decode.request import Request
         from openllama_cli.generation.forward.cache import PrefixCache
@@ -101,10 +104,17 @@ class Run:
                 stride=stride,
                 lead=int(tuple(prompts[row // samples][:1]) == (model.tokenizer.bos_id,)),
                 branches=branches[row // samples] if branches else (),
+                trace=trace,
             )
             for row in range(len(prompts) * samples)
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]
+
+    @classmethod
+    def scoring(cls, model: Runnable, prepared: "Prepared", *, top: int = 1) -> "Run":
+        """One prepared text, scored. top: how many of the most likely tokens are told in the place of each, at least one."""
+        config = SamplingConfig(max_tokens=0, logprobs=max(top, 1))
+        return cls(model, [prepared.tokens], config, score_prompt=True, unscored=prepared.first, stride=prepared.stride)
 
     def steps(self) -> "Generator[TextStep, None, None]":
         """Run, and yield what happens to the rows as it does; a row that fails raises its error."""

@@ -5,6 +5,7 @@
 Nothing of this shows in the results: a row's text depends on its prompt, its options and its seed alone.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,18 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
-from openllama_cli.batch.output.results import Progress, Result, failure, success
+from openllama_cli.batch.neutral import Neutrals
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
-from openllama_cli.generation.decode.request import Request
+from openllama_cli.generation.choices.branches import branch, check_room
+from openllama_cli.generation.choices.scores import score_choices
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -28,8 +34,24 @@ if TYPE_CHECKING:
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
 
-# A row that runs, by its index, and what it came to so far.
-_InFlight = dict[int, tuple[Row, Completion]]
+
+@dataclass
+class _Running:
+    """A row that has begun: its completions, and how many of them have not ended. failed: one of them has, and with it the
+    row."""
+
+    row: Row
+    completions: list[Completion]
+    left: int
+    failed: bool = False
+
+
+@dataclass
+class _InFlight:
+    """rows: that have begun and not ended, by their indices. samples: what is in the decode loop, by its number there."""
+
+    rows: dict[int, _Running] = field(default_factory=dict)
+    samples: dict[int, tuple[_Running, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,13 +75,17 @@ class Runner:
     notice: Callable[[str], None] = lambda text: None
     progress: Progress = field(default_factory=Progress)
 
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
+        self._neutrals = Neutrals(self.tokenizer, self.context, self.model)
+
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
         waiting = self._windows(rows)
         retries: list[Row] = []
         allowed = self.batch_size
         while True:
-            in_flight: _InFlight = {}
+            in_flight = _InFlight()
             try:
                 yield from self._run(self._begin(retries, waiting, in_flight), in_flight, allowed)
                 return
@@ -67,7 +93,7 @@ class Runner:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except block, where the traceback would keep the tensors alive.
-            unfinished = [row for row, _ in in_flight.values()]
+            unfinished = [running.row for running in in_flight.rows.values()]
             if len(unfinished) == 1 and allowed == 1:
                 self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit in memory even at batch size 1"))
                 yield self.progress
@@ -83,9 +109,16 @@ class Runner:
             row = retries.pop(0) if retries else next(waiting, None)
             if row is None:
                 return
-            prompt = _prompt(row)
-            in_flight[row.index] = (row, Completion(prompt.tokens))
-            yield prompt
+            assert row.tokens is not None
+            made = [Completion(row.tokens) for _ in range(row.best_of)]
+            running = in_flight.rows[row.index] = _Running(row, made, row.best_of)
+            yield from self._neutrals.before(row.choices)
+            for sample in range(row.best_of):
+                if running.failed:
+                    break
+                number = next(self._numbers)
+                in_flight.samples[number] = (running, sample)
+                yield _prompt(running, number, sample)
 
     def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
@@ -94,16 +127,33 @@ class Runner:
                 yield self.progress
 
     def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
-        row, completion = in_flight[step.row]
-        if step.error is not None:
-            del in_flight[step.row]
-            self._finish(failure(row, step.error.code, step.error.cause))
+        if self._neutrals.add(step):
             return
-        completion.add(step)
-        self.progress.tokens += step.scored is not None
-        if step.finish_reason is not None:
-            del in_flight[step.row]
-            self._finish(success(row, completion, self.tokenizer, self.model))
+        running, sample = in_flight.samples[step.row]
+        if step.error is not None or step.finish_reason is not None:
+            del in_flight.samples[step.row]
+        if running.failed:
+            return
+        if step.error is not None:
+            running.failed = True
+            del in_flight.rows[running.row.index]
+            self._finish(failure(running.row, step.error.code, step.error.cause))
+            return
+        running.completions[sample].add(step)
+        self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
+        running.left -= step.finish_reason is not None
+        if not running.left:
+            del in_flight.rows[running.row.index]
+            self._finish(self._result(running.row, running.completions))
+
+    def _result(self, row: Row, completions: list[Completion]) -> Result:
+        if row.choices is None:
+            return success(row, completions, self.tokenizer, self.model)
+        try:
+            neutral = self._neutrals.of(row.choices)
+        except RowError as error:
+            return failure(row, error.code, error.message)
+        return chosen(row, score_choices(row.choices, completions[0].branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -112,10 +162,21 @@ class Runner:
             ready = []
             for row in window:
                 try:
-                    ready.append(replace(row, tokens=self._tokens(row)))
+                    ready.append(self._tokenized(row))
                 except RowError as error:
                     self._finish(failure(row, error.code, error.message))
             yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
+
+    def _tokenized(self, row: Row) -> Row:
+        """The row with what runs for it. Raises RowError where it cannot run."""
+        if row.error is not None or row.choices is None:
+            return replace(row, tokens=self._tokens(row), sampling=self._sampling(row))
+        try:
+            branched = branch(self.tokenizer, row.prompt or "", row.choices)
+            check_room(branched, self.context, self.model)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
+        return replace(row, tokens=branched.prompt, branches=branched.branches)
 
     def _tokens(self, row: Row) -> tuple[int, ...]:
         """The prompt's token ids. Raises RowError where the row cannot run."""
@@ -138,17 +199,40 @@ class Runner:
             raise RowError("context_length_exceeded", message)
         return tokens
 
+    def _sampling(self, row: Row) -> SamplingConfig:
+        """The row's options, with ids for texts. Raises RowError."""
+        assert row.sampling is not None
+        try:
+            return resolve(row.sampling, self.tokenizer, self.vocabulary)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
+
     def _finish(self, result: Result) -> None:
         self.keep(result)
         self.progress.count(result)
 
 
-def _prompt(row: Row) -> Request:
-    """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
+def _prompt(running: _Running, number: int, sample: int) -> Request:
+    """A sample of a row as the decode loop takes it.
+
+    One with a seed of its own draws the same wherever it stands in the file.
+    """
+    row = running.row
     assert row.sampling is not None
     assert row.tokens is not None
-    score = row.echo and row.sampling.logprobs is not None
-    return Request(row.index, row.tokens, row.sampling, score, draws_as=0 if row.own_seed else None)
+    sampling, score = row.sampling, row.echo and row.sampling.logprobs is not None
+    if row.best_of > row.samples and sampling.logprobs is None:
+        sampling = replace(sampling, logprobs=0)  # They are compared by them.
+    draws_as = draws_of(None if row.own_seed else row.index, sample)
+    return Request(
+        number,
+        row.tokens,
+        sampling,
+        score,
+        draws_as=draws_as,
+        branches=row.branches,
+        canceled=lambda: running.failed,
+    )
 
 
 def open_runner(

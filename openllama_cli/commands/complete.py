@@ -11,18 +11,20 @@ from openllama_cli.commands.shared.choosing import choose, text_of
 from openllama_cli.commands.shared.completing import Completing, Loaded, Served
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
+    GroupedCommand,
     escape_option,
     file_option,
     model_options,
     number_option,
     pair_option,
-    sampling_options,
     template_option,
 )
-from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.prompt_input import hint_end, hint_escape, hint_prompt, read_prompt, unescape_stops
+from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling, loop_only
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
@@ -46,13 +48,13 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("prompt", required=False)
 @file_option("File with the prompt, all of it, byte for byte; - is stdin.")
 @template_option("Prompt template to fill: qa, classify, summarize, …")
 @pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
 @choice_options
-@escape_option("PROMPT, --stop and choices")
+@escape_option("PROMPT, --stop, --ban and choices")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
 @click.option(
     "--logprobs", type=int, metavar="K", help="With --json: the log-probability of each token and of the K most likely ones."
@@ -77,7 +79,7 @@ Examples:
 )
 @click.option("--annotate", is_flag=True, help="Annotate the completion with spaCy; see `olc annotate --help`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 @server_options
 def command(
@@ -147,7 +149,9 @@ def command(
     if source.template is not None:
         settings["stop"] = (*given.get("stop", ()), *source.template.stop)
         settings.setdefault("max_tokens", source.template.max_tokens)
-    sampling = choose_sampling(settings, samples=num_samples)
+    sampling = choose_sampling(settings, samples=num_samples, guarded=engine == "loop")
+    if engine == "transformers" and (flag := loop_only(sampling)) is not None:
+        raise UsageError(f"{flag} cannot be used with --engine transformers", "leave one of them out")
     server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
     asked = Asked((source.text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
 
@@ -158,9 +162,12 @@ def command(
 
     found, folder = server.answer(spec, served, able=engine == "loop" and not speculate)
     if found is not None:
+        hint_prompt([source.text])
         made = found
     else:
         opened = open_model(spec, folder)
+        hint_prompt([] if sampling.heal else [source.text], opened.tokenizer)
+        sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = opened.tokenizer.encode(source.text)
         # A length that nobody asked for ends where the context does.
         check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
@@ -190,5 +197,6 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
+    hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
     if stats:
         show_stats(made.stats)

@@ -119,7 +119,7 @@ async def completions(server: Server, request: Request) -> Response:
     def read() -> CompletionRequest:
         return read_request(body, model.tokenizer, facts, always_bos=server.always_bos)
 
-    long = int(request.headers.get("content-length", _LONG)) >= _LONG or bool(body.get("logprobs"))
+    long = int(request.headers.get("content-length", _LONG)) >= _LONG or bool(body.get("logprobs") or body.get("choices"))
     asked = await asyncio.to_thread(read) if long else read()
     server.hint_bos(asked)
     answer = Answer(asked, model.tokenizer, facts.name, facts.description)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.token_ids import resolve
+from openllama_cli.serve.choices import Choosing, branched, read_choices
 from openllama_cli.serve.errors import bad, of_olc
 
 if TYPE_CHECKING:
@@ -29,9 +31,7 @@ _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
     "messages": ((), "send a prompt: a base model completes text and has no chat messages"),
     "use_beam_search": ((False,), "leave it out, or send best_of"),
-    "min_tokens": ((0,), "leave it out"),
-    "ignore_eos": ((False,), "leave it out"),
-    "stop_token_ids": (([],), "send their texts as stop"),
+    "bad_words": (([],), "send them as ban"),
     "prompt_logprobs": ((0,), "send echo and logprobs"),
     "echo_logprobs": ((False,), "send echo and logprobs"),
     "response_format": (({"type": "text"},), "leave it out"),
@@ -59,8 +59,10 @@ class CompletionRequest:
 
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
     each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
-    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's, which
-    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with.
+    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's. draws_as:
+    the random numbers are those of this row of a batch. no_bos: whether prompts of ids lacked the BOS that the model was
+    trained with. choosing: from what the answers are chosen, with prompts that end where the choices begin; None where prompts
+    are completed.
     """
 
     prompts: tuple[Prompt, ...]
@@ -74,8 +76,15 @@ class CompletionRequest:
     include_usage: bool
     tokens: bool
     draws_by_choice: bool
-    draws_as: int
+    draws_as: int | None
     no_bos: bool
+    choosing: Choosing | None = None
+
+    @property
+    def running(self) -> tuple[Prompt, ...]:
+        """The prompts that are run, of which the answers may not show all."""
+        neutral = None if self.choosing is None else self.choosing.neutral
+        return self.prompts if neutral is None else (*self.prompts, Prompt(neutral.prompt, ""))
 
     @property
     def scored(self) -> bool:
@@ -84,15 +93,18 @@ class CompletionRequest:
 
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.request import Request
+        from openllama_cli.generation.decode.request import Request, draws_of
 
+        if self.choosing is not None:
+            rows = enumerate(self.choosing.rows)
+            return [Request(row, one.prompt, self.sampling, branches=one.branches) for row, one in rows]
         return [
             Request(
                 row,
                 prompt.tokens,
                 replace(self.sampling, seed=seed),
                 self.scored,
-                draws_as=row if self.draws_by_choice else self.draws_as + sample,
+                draws_as=row if self.draws_by_choice else draws_of(self.draws_as, sample),
             )
             for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
             for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
@@ -108,14 +120,17 @@ def read_request(
         if value is not None and not any(value == allowed for allowed in harmless):
             raise bad(f"{name} is {shown(value)}, which this server does not have; {remedy}", name, "unsupported_option")
     own = _object(body, "olc", ("tokens", "draws_by_choice", "draws_as", "fit"))
+    choices = read_choices(body)
+    if choices is not None:
+        return _choosing(branched(body, choices, tokenizer, facts), body)
     options = _object(body, "stream_options", None)
     stream = _flag(body, "stream")
     if options and not stream:
         raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
     sampling = _sampling(body)
     logprobs, tokens, fit = sampling.logprobs is not None, _flag(own, "tokens", "olc."), _flag(own, "fit", "olc.")
-    draws_as = own.get("draws_as", 0)
-    if type(draws_as) is not int or draws_as < 0:
+    draws_as = own.get("draws_as")
+    if draws_as is not None and (type(draws_as) is not int or draws_as < 0):
         raise bad(f"olc.draws_as is {shown(draws_as)}; send an integer from 0", "olc.draws_as")
     n = _count(body, "n", 1)
     best_of = _count(body, "best_of", n)
@@ -123,10 +138,10 @@ def read_request(
         raise bad(f"best_of is {best_of} and n is {n}; best_of must not be less", "best_of")
     if stream and best_of > n:
         raise bad("best_of cannot be streamed; leave out stream, or send only n", "best_of", "unsupported_option")
-    for token, _ in sampling.logit_bias:
-        if token >= facts.vocabulary:
-            message = f"logit_bias has token id {token}; this model's ids are 0 to {facts.vocabulary - 1}"
-            raise bad(message, "logit_bias", "token_id_out_of_range")
+    try:
+        sampling = resolve(sampling, tokenizer, facts.vocabulary)
+    except OlcError as error:
+        raise of_olc(error) from error
     prompts = _prompts(body, tokenizer, facts, always_bos=always_bos)
     if len(prompts) * best_of > MOST_ROWS:
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
@@ -158,6 +173,29 @@ def read_request(
     )
 
 
+def _choosing(choosing: Choosing, body: Mapping[str, Any]) -> CompletionRequest:
+    """The request whose answers are chosen: nothing of it is sampled, echoed or streamed."""
+    texts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+    if len(texts) > MOST_ROWS:
+        raise bad(f"{len(texts)} prompts are more than {MOST_ROWS}; send several requests", "prompt", "too_many_completions")
+    return CompletionRequest(
+        prompts=tuple(Prompt(one.prompt, text) for one, text in zip(choosing.prompts, texts, strict=True)),
+        sampling=SamplingConfig(max_tokens=0),
+        seeds=(None,) * len(texts),
+        n=1,
+        best_of=1,
+        echo=False,
+        logprobs=False,
+        stream=False,
+        include_usage=False,
+        tokens=False,
+        draws_by_choice=False,
+        draws_as=0,
+        no_bos=False,
+        choosing=choosing,
+    )
+
+
 def shown(value: Any) -> str:
     """A value in a message, short."""
     text = json.dumps(value, default=repr)
@@ -166,11 +204,12 @@ def shown(value: Any) -> str:
 
 def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    stop = given.get("stop")
-    if (isinstance(stop, list) and "" in stop) or stop == "":
-        raise bad("stop has an empty text, which is everywhere; leave it out", "stop")
-    if isinstance(stop, list) and len(stop) > MOST_STOPS:
-        raise bad(f"stop has {len(stop)} texts; send {MOST_STOPS} at most", "stop", "too_many_stops")
+    for name in ("stop", "ban"):
+        texts = given.get(name)
+        if (isinstance(texts, list) and "" in texts) or texts == "":
+            raise bad(f"{name} has an empty text, which is everywhere; leave it out", name)
+        if isinstance(texts, list) and len(texts) > MOST_STOPS:
+            raise bad(f"{name} has {len(texts)} texts; send {MOST_STOPS} at most", name, "too_many_stops")
     try:
         return SamplingConfig.from_given({**DEFAULTS, **given}, shown=shown)
     except OlcError as error:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from openllama_cli.batch.output.results import Result
 from openllama_cli.batch.runner import Runner
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
+from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.request import Request, Step
@@ -46,7 +48,7 @@ def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokeniz
     return kept
 
 
-_ROW_FIELDS = ("own_seed", "fixed_length", "openai", "echo", "tokens", "custom_id", "carried")
+_ROW_FIELDS = ("own_seed", "fixed_length", "openai", "echo", "samples", "best_of", "tokens", "custom_id", "carried")
 
 
 def row(index: int, prompt: str = "the quick", **options: Any) -> Row:
@@ -312,3 +314,101 @@ def test_a_full_disk_ends_the_run_as_it_is(tokenizer: Tokenizer) -> None:
 def test_as_many_rows_as_fit(free_gb: float, positions: int, on_cpu: bool, rows: int) -> None:
     per_position = 2 * 26 * 32 * 100 * 2  # OpenLLaMA-3B in bfloat16: 26 layers, 32 heads of 100
     assert auto_batch_size(int(free_gb * 1e9), per_position, positions, on_cpu=on_cpu) == rows
+
+
+def choosing_rows(count: int, neutral: str = "N/A") -> list[Row]:
+    choices = Choices(("jumps", "jumps over", "sits"), neutral=neutral)
+    return [replace(row(index, f"the quick brown fox {index}"), choices=choices) for index in range(count)]
+
+
+def test_a_neutral_prompt_runs_once_before_the_rows_that_need_it(loaded: Any, tokenizer: Tokenizer) -> None:
+    begun: list[int] = []
+
+    def engine(max_rows: int) -> Engine:
+        made = real_engine(loaded, prefixes=True)(max_rows)
+
+        def noted(requests: Iterable[Request | None]) -> Iterator[Step]:
+            def seen() -> Iterator[Request | None]:
+                for request in requests:
+                    assert request is not None
+                    begun.append(request.row)
+                    yield request
+
+            return made(seen())
+
+        return noted
+
+    rows = [*choosing_rows(3), *(replace(one, index=one.index + 3) for one in choosing_rows(3, "nothing"))]
+    kept = run([*rows, row(6, "completed")], engine, tokenizer)
+    assert not kept.failed
+    assert sum(number < 0 for number in begun) == 2
+    assert sorted(number for number in begun if number >= 0) == list(range(7))
+    assert kept.lines == run([row(6, "completed"), *reversed(rows)], real_engine(loaded, prefixes=False), tokenizer, 1).lines
+
+
+def test_a_row_whose_neutral_prompt_ran_out_of_memory_is_run_again(loaded: Any, tokenizer: Tokenizer) -> None:
+    failing = [True]
+
+    def engine(max_rows: int) -> Engine:
+        made = real_engine(loaded, prefixes=False)(max_rows)
+
+        def once(requests: Iterable[Request | None]) -> Iterator[Step]:
+            def checked() -> Iterator[Request | None]:
+                for request in requests:
+                    if request is not None and request.row < 0 and failing.pop():
+                        failing.append(False)
+                        raise torch.OutOfMemoryError
+                    yield request
+                    failing[:] = [False]
+
+            return made(checked())
+
+        return once
+
+    kept = run(choosing_rows(3), engine, tokenizer)
+    assert kept.lines == run(choosing_rows(3), real_engine(loaded, prefixes=False), tokenizer).lines
+
+
+def sampled_rows() -> list[Row]:
+    rows = []
+    for index in range(9):
+        options: dict[str, Any] = {
+            "temperature": 1.0,
+            "max_tokens": 4 + index % 3,
+            "seed": index % 4,
+            "own_seed": index % 4 > 1,
+        }
+        samples = index % 3 + 1
+        rows.append(row(index, "the quick brown " * index, samples=samples, best_of=samples + index % 2, **options))
+    return rows
+
+
+def test_samples_of_a_row_differ_and_do_not_depend_on_the_batch_size(loaded: Any, tokenizer: Tokenizer) -> None:
+    alone = run(sampled_rows(), real_engine(loaded, prefixes=False), tokenizer, max_rows=1)
+    for max_rows, prefixes in ((4, False), (16, True)):
+        assert run(sampled_rows(), real_engine(loaded, prefixes=prefixes), tokenizer, max_rows).lines == alone.lines
+    documents = [result.document for result in alone.results]
+    for document in documents:
+        count = document["index"] % 3 + 1
+        texts = [sample["text"] for sample in document.get("samples", [document])]
+        assert (len(texts), texts[0]) == (count, document["text"])
+        assert len(set(texts)) == count
+        assert document["usage"]["completion_tokens"] >= count
+
+
+def test_a_sample_that_fails_fails_its_row_alone(tokenizer: Tokenizer) -> None:
+    def broken(tokens: Any) -> torch.Tensor:
+        logits = counting(VOCAB)(tokens)
+        return logits / 0 if tokens[-1] == 77 else logits
+
+    def engine(max_rows: int) -> Engine:
+        return lambda requests: decode_rows(FakeForward(broken, CONTEXT), requests, max_rows=max_rows)
+
+    rows = [
+        row(0, tokens=(1, 75), samples=4, best_of=4, openai=True),
+        row(1, tokens=(1, 20), samples=2, best_of=2, openai=True),
+    ]
+    kept = run(rows, engine, tokenizer)
+    assert sorted(kept.failed) == [0]
+    (body,) = [result.document["response"]["body"] for result in kept.results if result.code is None]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]

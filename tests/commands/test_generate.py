@@ -96,15 +96,17 @@ def test_the_trace_shows_each_step(olc: Olc, model: str, tiny_model: Path) -> No
     row = completions(olc, model, PROMPTS[1], "-n", "4", "--logprobs", *GREEDY)[0]
     result = olc("generate", PROMPTS[1], "-n", "4", "--trace", *GREEDY, "-m", model)
     lines = [line.split("\t") for line in result.text.splitlines()]
-    assert lines[0] == ["position", "token", "piece", "probability", "entropy_bits", "candidates"]
+    head = ["position", "token", "piece", "probability", "entropy_bits", "penalized", "tempered", "drawn", "candidates"]
+    assert lines[0] == head
     start = len(open_tokenizer(tiny_model).encode(PROMPTS[1]))
     assert [int(line[0]) for line in lines[1:]] == list(range(start, start + 4))
     assert [int(line[1]) for line in lines[1:]] == row["tokens"]
     for line in lines[1:]:
-        shares = [float(candidate.rpartition("=")[2]) for candidate in line[5].split(" ")]
+        shares = [float(candidate.rpartition("=")[2].split("/")[0]) for candidate in line[8].split(" ")]
         assert shares == sorted(shares, reverse=True)
         assert shares[0] == float(line[3]), "greedy takes the most likely token"
         assert 0 < float(line[4]) < 9
+        assert line[5:8] == [line[3], "-", "1.0000"], "nothing but the choice happens"
     assert "--max-tokens" in result.messages
 
 

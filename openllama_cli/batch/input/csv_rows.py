@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
-from openllama_cli.batch.input.row_options import RowOptions, cell_value, read_options, row_with
+from openllama_cli.batch.input.row_options import cell_value, default_options, read_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -238,8 +238,8 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
             raise RowError("invalid_csv", f"line {line} has {count}, the header has {len(columns.names)}")
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
-        options = read_options(given, settings) if given else RowOptions(settings.sampling)
-        return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried)
+        options = read_options(given, settings) if given else default_options(settings)
+        return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried, fields=fields)
     except RowError as error:
         prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
         return error_row(index, line, error, custom_id=custom_id, prompt=prompt, carried=carried)

@@ -12,6 +12,7 @@ from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
+    calibrated,
     check_text,
     default_id,
     error_row,
@@ -48,7 +49,9 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
         if too_deep:
             raise RowError("invalid_json", f"line {line.number} is nested too deeply")
         options = read_options(fields, settings, variables=variables)
-        return row_with(options, settings, index, line.number, custom_id, _prompt(fields, settings), carried=carried)
+        return row_with(
+            options, settings, index, line.number, custom_id, _prompt(fields, settings), carried=carried, fields=fields
+        )
     except RowError as error:
         prompt = None if openai else kept_prompt(error, lambda: _prompt(fields, settings))
         return error_row(index, line.number, error, custom_id=custom_id, prompt=prompt, openai=openai, carried=carried)
@@ -174,9 +177,14 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
             _openai_prompt(body)
         if _too_deep(body):
             raise RowError("invalid_json", f"line {line} is nested too deeply")
+        if settings.choosing.choices is not None and body.get("choices") is None:
+            choices = calibrated(settings.choosing.choices, settings, {})
+            return Row(index, custom_id, sampling=settings.sampling, openai=True, line=line, body=body, choices=choices)
         return Row(index, custom_id, sampling=settings.sampling, openai=True, line=line, body=body)
     prompt, tokens = _openai_prompt(body)
     options = read_options(body, settings, openai=True)
+    if tokens is not None and options.choices is not None:
+        raise RowError("unsupported_option", "the prompt is token ids; with choices, which are tokenized with it, give a text")
     return row_with(options, settings, index, line, custom_id, prompt, tokens=tokens, openai=True)
 
 

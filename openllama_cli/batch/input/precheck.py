@@ -199,7 +199,8 @@ def _refuse_what_cannot_be_meant(
 def _content(row: Row, settings: RowSettings) -> bytes:
     """All of a row that its result depends on, but for what holds for every row."""
     sampling = None if row.sampling is settings.sampling else row.sampling
-    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *filter(None, [row.body]))
+    choices = None if row.choices is settings.choosing.choices else row.choices
+    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *filter(None, [row.body, choices]))
     return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
 
 

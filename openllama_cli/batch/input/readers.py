@@ -1,6 +1,7 @@
 """The rows of an input file, whatever its format: .txt, .jsonl, .csv or .tsv."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -8,7 +9,17 @@ from typing import Any, Literal, cast, get_args
 from openllama_cli.batch.input.csv_rows import columns_of, csv_row, delimiter_of, read_records
 from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
 from openllama_cli.batch.input.lines import Line, open_input, read_lines
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, default_id, error_row, render, text_of
+from openllama_cli.batch.input.rows import (
+    Row,
+    RowError,
+    RowSettings,
+    calibrated,
+    check_text,
+    default_id,
+    error_row,
+    render,
+    text_of,
+)
 from openllama_cli.errors import UsageError
 from openllama_cli.system.convert import to_lines
 
@@ -82,7 +93,20 @@ def _text_row(variable: str | None, settings: RowSettings, index: int, line: Lin
         if settings.template is not None and variable is not None:
             prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
         length = settings.fixed_length
-        return Row(index, default_id(index), prompt, None, settings.sampling, fixed_length=length, line=line.number)
+        samples = settings.samples
+        row = Row(
+            index,
+            default_id(index),
+            prompt,
+            None,
+            settings.sampling,
+            fixed_length=length,
+            samples=samples,
+            best_of=samples,
+            line=line.number,
+        )
+        choices = calibrated(settings.choosing.choices, settings, {})
+        return row if choices is None else replace(row, choices=choices)
     except RowError as error:
         return error_row(index, line.number, error)
 

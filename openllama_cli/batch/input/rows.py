@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import Line, content
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.prompt_templates import PromptTemplate
 
@@ -46,11 +48,14 @@ class Row:
     fixed_length: whether somebody gave max_tokens, in the row or on the command line: else the row may be shorter, to fit into
         the model's context.
     echo: whether the prompt belongs to the completion's text.
+    samples, best_of: how many completions are answered, and of how many they are the best.
     openai: whether the row is answered in the shape of OpenAI's batch output.
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
     carried: fields that go through to OUTPUT, by their names there.
     body: of an OpenAI line that goes to a server as it is.
+    choices: what its answer is chosen from; None where it is completed. branches: their tokens, which the runner fills in with
+        `tokens`, those that are before all of them.
     """
 
     index: int
@@ -61,11 +66,15 @@ class Row:
     own_seed: bool = False
     fixed_length: bool = True
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
     openai: bool = False
     error: RowError | None = None
     line: int = 0
     carried: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+    choices: Choices | None = None
+    branches: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,9 @@ class RowSettings:
     fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
-    for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
-    options of its own gets.
+    samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
+    OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
+    without options of its own gets. choosing: what rows are chosen from.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -91,10 +101,13 @@ class RowSettings:
     model: str | None = None
     fixed_length: bool = True
     for_server: bool = False
+    samples: int = 1
+    guarded: bool = False
+    choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=self.guarded))
 
 
 def error_row(
@@ -179,6 +192,20 @@ def render(template: PromptTemplate, fields: Mapping[str, Any]) -> str:
         # The remedy of a missing variable is one for the command line.
         rest = names(fields) if error.code == "template_variable" else error.remedy
         raise RowError("template_error", f"{error.cause}; {rest}") from None
+
+
+def calibrated(choices: Choices | None, settings: RowSettings, fields: Mapping[str, Any]) -> Choices | None:
+    """A row's choices with its neutral prompt, if rows are calibrated: its own prompt without what it is about.
+
+    fields: those that fill the template. Raises RowError.
+    """
+    text = settings.choosing.calibrate_with
+    if choices is None or text is None:
+        return choices
+    if settings.template is None:
+        return settings.choosing.calibrated(choices, text)
+    neutral = render(settings.template, {**fields, **dict.fromkeys(settings.template.required, text)})
+    return settings.choosing.calibrated(choices, neutral)
 
 
 def names(fields: Iterable[str]) -> str:

@@ -109,6 +109,7 @@ def _unpacked(document: dict[str, Any]) -> dict[str, Any]:
     index = int(document["id"].rpartition("_")[2])
     flat = {"custom_id": document["custom_id"], "index": index, "usage": body.get("usage"), "error": document["error"]}
     rest = {name: document[name] for name in ("annotations",) if name in document}
+    rest |= {name: value for name, value in (body.get("olc") or {}).items() if name == "choices"}
     return flat | {name: choice[name] for name in ("text", "finish_reason", "logprobs") if choice.get(name) is not None} | rest
 
 

@@ -23,7 +23,7 @@ from openllama_cli.batch.remote.server import Server, http_options, unreachable
 from openllama_cli.errors import OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.address import ServerAddress
-from openllama_cli.openai_api.request import completion_request
+from openllama_cli.openai_api.request import choices_request, completion_request
 
 # Between two looks at signals and clocks.
 _TICK_SECONDS = 0.25
@@ -103,7 +103,13 @@ class RemoteRunner:
         """A row's result; None where the run is stopped before there is one."""
         if row.error is not None:
             return failure(row, row.error.code, row.error.message)
-        request = _request(row, self.server, self.given)
+        if row.choices is not None and not self.server.is_olc:
+            message = f"{self.server.url} is not olc's own server, and others do not choose among texts"
+            return failure(row, "unsupported_option", message)
+        try:
+            request = _request(row, self.server, self.given)
+        except OlcError as error:  # The row asks for what the server does not have.
+            return failure(row, error.code, error.cause)
         wanted = request["n"] if type(request.get("n")) is int else 1
         body = json.dumps(request).encode()  # ASCII, whatever surrogates are in it.
         attempt = failed = 0
@@ -227,15 +233,20 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
     """The JSON of a row's request: an OpenAI line's body as it is but for the model, and that it is not streamed."""
     if row.body is not None:
         unstreamed = {name: value for name, value in row.body.items() if name not in ("stream", "stream_options")}
-        return unstreamed | {"model": server.model}
+        choices = {} if row.choices is None else choices_request(row.choices)
+        return unstreamed | {"model": server.model} | choices
     assert row.sampling is not None
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
-    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given)
+    if row.choices is not None:
+        return {"model": server.model, "prompt": prompt, **choices_request(row.choices)}
+    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given, olc=server.is_olc)
+    if row.best_of > 1:
+        body |= {"n": row.samples} | ({"best_of": row.best_of} if row.best_of > row.samples else {})
     draws = not row.sampling.greedy and not row.own_seed
     if server.is_olc:
         if draws:
             body["seed"] = row.sampling.seed or 0
-        return body | {"olc": {"fit": not row.fixed_length, "draws_as": row.index if draws else 0}}
+        return body | {"olc": {"fit": not row.fixed_length, **({"draws_as": row.index} if draws else {})}}
     if draws:
         # Rows that have no seed of their own draw differently, as they do here.
         body["seed"] = ((row.sampling.seed or 0) + row.index) % (1 << 31)

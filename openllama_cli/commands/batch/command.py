@@ -4,6 +4,7 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.batch.input.carry import Carry
+from openllama_cli.batch.input.choice_settings import ChoiceSettings
+from openllama_cli.batch.input.field_names import MOST_SAMPLES
 from openllama_cli.batch.input.lines import check_input, spool
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
@@ -19,11 +22,13 @@ from openllama_cli.commands.batch.engines import Engine, open_engine
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, template_option
+from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
+from openllama_cli.commands.shared.options import GroupedCommand, escape_option, model_options, number_option, template_option
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
+from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
@@ -40,12 +45,13 @@ Examples:
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
   olc batch prompts.csv -o answers.csv --carry country
   olc batch requests.jsonl -o answers.jsonl --retry-errors
+  olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
   olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("source", metavar="INPUT", required=False, shell_complete=suggest.files)
 @click.option(
     "-o",
@@ -71,7 +77,9 @@ Examples:
     metavar="all|none|FIELD,…",
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
-@escape_option("--stop")
+@choice_options
+@escape_option("--stop, --ban and choices")
+@number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -99,7 +107,7 @@ Examples:
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 def command(
     source: str | None,
@@ -107,7 +115,9 @@ def command(
     format_name: str | None,
     template: str | None,
     carry: str,
+    choosing: ChoiceOptions,
     escape: bool,
+    num_samples: int,
     batch_size_text: str,
     peek: str | None,
     retry_errors: bool,
@@ -149,13 +159,16 @@ def command(
     prompt_template = load_template(template) if template is not None else None
     settings = RowSettings(
         prompt_template,
-        _defaults(given, prompt_template),
+        _defaults(given, prompt_template, num_samples),
         carry=Carry.parse(carry),
         model=spec.model,
         fixed_length="max_tokens" in given,
         for_server=address is not None,
+        samples=num_samples,
+        guarded=True,
+        choosing=_choosing(choosing, prompt_template, {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}),
     )
-    find_engine = partial(open_engine, spec, ray_options, address, settings.defaults)
+    find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None
@@ -290,14 +303,30 @@ def _parse_batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _defaults(given: Mapping[str, Any], template: PromptTemplate | None) -> dict[str, Any]:
-    """The options that hold for every row: a template's beneath those that were given."""
+def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples: int) -> dict[str, Any]:
+    """The options that hold for every row: a template's beneath those that were given. Raises UsageError."""
+    choose_sampling(given, samples=samples)
     defaults = dict(given)
+    if samples > 1:
+        defaults.setdefault("temperature", 1.0)
     if template is not None:
         defaults["stop"] = (*given.get("stop", ()), *template.stop)
         if template.max_tokens is not None:
             defaults.setdefault("max_tokens", template.max_tokens)
     return defaults
+
+
+def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Mapping[str, Any]) -> ChoiceSettings:
+    """What rows are chosen from. given: sampling options, which make no sense beside it. Raises UsageError."""
+    choices = options.choices(template, of_rows=True)
+    if choices is not None:
+        options.refuse(template, sampling_flags(given))
+    text = options.calibrate_with
+    if text is not None and template is not None:
+        check_calibrated(template)
+    elif text is not None and choices is not None:
+        choices = replace(choices, neutral=text)
+    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)
 
 
 def _keep_stdin(path: Path, *, restart: bool) -> None:

@@ -3,7 +3,7 @@
 An engine is opened before the journal, which it tells what results depend on; its runner is made once there are rows to do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,9 @@ from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.journal.header import batch_header, server_header
 from openllama_cli.batch.output.results import Progress, Result
 from openllama_cli.batch.ray.options import RayOptions
+from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.openai_api.address import ServerAddress
@@ -140,10 +142,15 @@ class ServerEngine:
         return f"{self.server.url} does not promise the same bytes another time, nor that a seed repeats a text"
 
 
-def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress | None, given: Mapping[str, Any]) -> Engine:
-    """Find the model, or the server and its model. given: sampling options that were named. Raises OlcError."""
+def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress | None, settings: RowSettings) -> Engine:
+    """Find the model, or the server and its model. Raises OlcError, also for options that the model has no token for."""
     if server is None:
-        return LocalEngine(open_model(spec), spec, ray)
+        opened = open_model(spec)
+        resolve(settings.sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
+        return LocalEngine(opened, spec, ray)
     from openllama_cli.batch.remote.server import connect
 
-    return ServerEngine(connect(server, spec.model, notice=note), tuple(given))
+    found = connect(server, spec.model, notice=note)
+    if settings.choosing.choices is not None and not found.is_olc:
+        raise not_for_choices(found.url)
+    return ServerEngine(found, tuple(settings.defaults))

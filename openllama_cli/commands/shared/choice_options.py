@@ -13,6 +13,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.prompt_input import argument, read_file, split_lines, unescape
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, Normalize
+from openllama_cli.generation.decode.config import flag_of
 
 if TYPE_CHECKING:
     from openllama_cli.prompt_templates import PromptTemplate
@@ -34,20 +35,25 @@ class ChoiceOptions:
     calibrate_with: str | None = None
     off: bool = False
 
-    def choices(self, template: "PromptTemplate | None") -> Choices | None:
-        """What is to be chosen from, without a neutral prompt; None where prompts are completed. Raises UsageError."""
+    def choices(self, template: "PromptTemplate | None", *, of_rows: bool = False) -> Choices | None:
+        """What is to be chosen from, without a neutral prompt; None where prompts are completed.
+
+        of_rows: rows may bring their own. Raises UsageError.
+        """
         texts = self.named[1] if self.named is not None else ()
-        prefix = self.prefix
         if template is not None and not self.off:
             texts = texts or template.choices
-            prefix = template.choices_prefix if prefix is None else prefix
         if texts:
-            return Choices(texts, prefix, self.normalize or "sum")
+            return Choices(texts, self.prefix_of(template), self.normalize or "sum")
         if self._depending is not None and self.off:
             raise UsageError(f"{self._depending} and --no-choices cannot be combined", "leave one of them out")
-        if self._depending is not None:
+        if self._depending is not None and not of_rows:
             raise UsageError(f"{self._depending} requires choices", "name them, such as --choices yes,no")
         return None
+
+    def prefix_of(self, template: "PromptTemplate | None") -> str | None:
+        """What stands between a prompt and a choice, if it was said."""
+        return template.choices_prefix if self.prefix is None and template is not None else self.prefix
 
     def refuse(self, template: "PromptTemplate | None", flags: Mapping[str, object]) -> None:
         """Raise UsageError for an option that makes no sense where an answer is chosen. flags: whether each was given."""
@@ -77,12 +83,11 @@ class ChoiceOptions:
 _WHY = "the answer is one of the choices, and nothing is sampled"
 
 
-def neutral_values(template: "PromptTemplate", values: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """A template's values for its neutral prompt: `text` for those that have to be given. Raises UsageError without any."""
+def check_calibrated(template: "PromptTemplate") -> None:
+    """Raise UsageError for a template that has no neutral prompt: one in which nothing has to be given."""
     if not template.required:
         cause = f"the template {template.name} has no variable without a default, so no prompt of it is neutral"
         raise UsageError(cause, "leave out --calibrate and --calibrate-with", code="no_variable")
-    return {**values, **dict.fromkeys(template.required, text)}
 
 
 def with_neutral(
@@ -91,13 +96,23 @@ def with_neutral(
     """The choices with the neutral prompt that the options ask for, if they do. Raises UsageError."""
     text = options.calibrate_with
     if text is not None and template is not None:
-        text = template.render(neutral_values(template, values, text))
+        check_calibrated(template)
+        text = template.render({**values, **dict.fromkeys(template.required, text)})
     return replace(choices, neutral=text)
+
+
+def not_for_choices(server: str) -> UsageError:
+    """The error of a server that is another program. server: its address."""
+    return UsageError(
+        f"{server} is not olc's own server, and others do not choose among texts",
+        "leave out --server, or name one that `olc serve` runs",
+        code="server_kind",
+    )
 
 
 def sampling_flags(given: Mapping[str, Any]) -> dict[str, object]:
     """The sampling options that were given, for `ChoiceOptions.refuse`."""
-    return {f"--{name.replace('_', '-')}": True for name in given}
+    return {flag_of(name): True for name in given}
 
 
 def split_choices(text: str) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.server import ServerChoice
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import OlcError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.models.spec import ModelFolder, ModelSpec
@@ -82,7 +83,7 @@ class LoadedChoice:
             "created": int(time.time()),
             "model": loaded.folder.name,
             "choices": [choice_of(0, self.scored)],
-            "usage": usage_of([self._branched], [self.scored]),
+            "usage": usage_of(len(self._branched.prompt), [self.scored]),
             "olc": {
                 **describe(loaded),
                 "engine": "loop",
@@ -105,11 +106,7 @@ class ServedChoice:
         name = server.connection.name
         if not server.olc:
             server.connection.close()
-            raise UsageError(
-                f"{name} is not olc's own server, and others do not choose among texts",
-                "leave out --server, or name one that `olc serve` runs",
-                code="server_kind",
-            )
+            raise not_for_choices(name)
         self._server, self._choices = server, choices
         began = time.perf_counter()
         self._answer = ask(server, Asked((prompt,), choices=choices))

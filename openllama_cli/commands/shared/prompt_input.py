@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import TEXTS
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 if TYPE_CHECKING:
+    from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.prompt_templates import PromptTemplate
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -166,9 +168,33 @@ def unescape(text: str) -> str:
 
 
 def unescape_stops(given: dict[str, Any]) -> None:
-    """Apply --escape to the --stop texts among the sampling options that were given."""
-    if "stop" in given:
-        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+    """Apply --escape to the texts among the sampling options that were given: --stop, --ban and the like."""
+    for name in TEXTS:
+        if name in given:
+            given[name] = tuple(unescape(text) for text in given[name])
+    if "logit_bias" in given:
+        given["logit_bias"] = tuple((unescape(token), added) for token, added in given["logit_bias"])
+
+
+def hint_prompt(prompts: Iterable[str], tokenizer: "Tokenizer | None" = None) -> None:
+    """Mention what is odd about prompts, each once. tokenizer: see `generation.text.hints.about_prompt`."""
+    from openllama_cli.generation.text.hints import about_prompt
+
+    for said in dict.fromkeys(said for prompt in prompts for said in about_prompt(prompt, tokenizer)):
+        hint(said)
+
+
+def hint_end(reasons: Iterable[str | None], texts: Iterable[str], max_tokens: int | None) -> None:
+    """Mention what is odd about the ends of completions, once.
+
+    max_tokens: that they may have; None where it was chosen on purpose.
+    """
+    from openllama_cli.generation.text.hints import about_end
+
+    found = (about_end(reason, text, max_tokens) for reason, text in zip(reasons, texts, strict=True))
+    said = next(filter(None, found), None)
+    if said is not None:
+        hint(said)
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """Choices as they were given: checked before a model is looked for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
 
@@ -51,6 +52,39 @@ class Choices:
         if self.prefix is not None:
             return self.prefix
         return "" if not prompt or prompt[-1].isspace() else " "
+
+
+# What says nothing where an answer is chosen, and the values of it that ask for nothing, programs' defaults among them.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "stream": (False,),
+    "stream_options": (),
+    "echo": (False,),
+    "logprobs": (),
+    "max_tokens": (16,),
+    "temperature": (0, 1),
+    "top_p": (1,),
+    "top_k": (0,),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "seed": (),
+    "stop": ([],),
+    "add_special_tokens": (True,),
+}
+
+
+def out_of_place(options: Mapping[str, Any]) -> str | None:
+    """The first of a request's options that makes no sense beside choices; None where there is none."""
+    for name, harmless in _HARMLESS.items():
+        value = options.get(name)
+        # True equals 1 in Python.
+        if value is not None and not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless):
+            return name
+    return None
 
 
 def quoted(text: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from openllama_cli.generation.choices.branches import Branched
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.choices.scores import ScoredChoice, best
 
@@ -19,7 +18,7 @@ def olc_of(choices: Choices, scored: Sequence[ScoredChoice]) -> dict[str, Any]:
     return {"choices": documents, "normalize": choices.normalize, "calibrated": choices.neutral is not None}
 
 
-def usage_of(prompts: Sequence[Branched], scored: Sequence[Sequence[ScoredChoice]]) -> dict[str, int]:
+def usage_of(prompt_tokens: int, scored: Sequence[Sequence[ScoredChoice]]) -> dict[str, int]:
     """OpenAI's `usage`: the prompts' tokens, and those of the answers."""
-    prompt, answers = sum(len(one.prompt) for one in prompts), sum(best(one).tokens for one in scored)
-    return {"prompt_tokens": prompt, "completion_tokens": answers, "total_tokens": prompt + answers}
+    answers = sum(best(one).tokens for one in scored)
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": answers, "total_tokens": prompt_tokens + answers}

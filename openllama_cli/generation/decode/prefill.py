@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from openllama_cli.errors import GenerationError, UsageError
+from openllama_cli.errors import GenerationError
 from openllama_cli.generation.decode.request import Request, Scored, score_each
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite
+from openllama_cli.generation.decode.windows import windows
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 
@@ -80,32 +81,6 @@ def score_logits(request: Request, tokens: Sequence[int], logits: torch.Tensor) 
         return []
     logits = logits[: len(tokens)]
     return score_each(tokens, log_probabilities(logits), request.sampling.logprobs or 0, request.banned(logits))
-
-
-class Window(NamedTuple):
-    """A part of a long prompt that runs at once: tokens begin … end - 1, of which those from `scored` on are scored."""
-
-    begin: int
-    end: int
-    scored: int
-
-
-def windows(length: int, context: int, stride: int, lead: int) -> list[Window]:
-    """How a prompt of more tokens than the context is scored, each token once.
-
-    The first window fills the context. Each further one ends `stride` tokens later, with `lead` tokens of the prompt's
-    beginning in front of as many as still fit: what is scored in it has at least `context - stride` tokens before it. See
-    "Perplexity of fixed-length models" in transformers' documentation. Raises UsageError for a stride that leaves no context.
-    """
-    most = context - lead - 1
-    if not 1 <= stride <= most:
-        cause = f"--stride {stride} is out of range: the model's context is {context}"
-        raise UsageError(cause, f"give 1 to {most}", code="stride_out_of_range")
-    found = [Window(0, min(length, context), 0)]
-    while found[-1].end < length:
-        end = min(length, found[-1].end + stride)
-        found.append(Window(end - (context - lead), end, found[-1].end))
-    return found
 
 
 def score_in_windows(forward: Forward, request: Request, stride: int) -> tuple[Scored, ...]:

@@ -18,6 +18,13 @@ def token_offsets(tokenizer: Tokenizer, prefix: Sequence[int], tokens: Sequence[
     return found.close()
 
 
+def prompt_offsets(tokenizer: Tokenizer, text: str, tokens: Sequence[int]) -> list[int]:
+    """Where each token of a prompt starts in its text, from which the tokens were made, or which was made of the tokens."""
+    if list(tokens) == tokenizer.encode(text):
+        return [start for start, _ in tokenizer.spans(text)]
+    return [min(offset, len(text)) for offset in token_offsets(tokenizer, (), tokens)]
+
+
 class TokenOffsets:
     """`token_offsets` of tokens that come one by one.
 

@@ -27,12 +27,10 @@ class AddedTokens:
             self._library.add_tokens([Added(token.content, **token.flags) for token in tokens])
             self._ids = {self._library.token_to_id(token.content): token.id for token in tokens}
 
-    def split(self, text: str) -> Iterator[str | int]:
-        """The text in parts: what lies between added tokens as text, and the tokens as ids."""
+    def split(self, text: str) -> Iterator[tuple[int, int, int | None]]:
+        """The parts of a text: where each begins and ends, and the id of an added token; None for what lies between them."""
         found = self._library.encode(text, add_special_tokens=False)
         for token, (start, end) in zip(found.ids, found.offsets, strict=True):
             known = self._ids.get(token)
-            if known is not None:
-                yield known
-            elif end > start:
-                yield text[start:end]
+            if known is not None or end > start:
+                yield start, end, known

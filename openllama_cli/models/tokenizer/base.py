@@ -58,6 +58,27 @@ class Tokenizer(ABC):
     def _encode(self, text: bytes) -> list[int]:
         """The ids of a text in UTF-8, without BOS."""
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each id of `encode(text)` stands in the text: its first character, and behind its last.
+
+        From each start to the next, and from the last to the end, lies the text of a token: joined they are the text, also
+        where a normalizer changes it. BOS has none. A character of several tokens belongs to the one that completes it; spaces
+        that are dropped belong to the token that follows. Raises UsageError as `encode`.
+        """
+        utf8(text)
+        found = [] if self.bos_id is None else [(0, 0)]
+        start = behind = 0
+        for begin, end in self._spans(text):
+            # Libraries leave out spaces that a token begins with, and give each byte of a character its whole span.
+            start = max(start, min(begin, behind))
+            behind = max(behind, end)
+            found.append((start, behind))
+        return found
+
+    @abstractmethod
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each id of a text stands in it, as the library tells it, without BOS."""
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; BOS, EOS and the like have none. Raises ModelError for an id outside the vocabulary."""

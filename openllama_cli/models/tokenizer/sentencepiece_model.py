@@ -85,6 +85,18 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = list(self._encode_around_added(text.decode())) if self._added else self._processor.encode(text)
         return ids
 
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        if not self._added:
+            return _surfaces(self._processor, text)
+        spans: list[tuple[int, int]] = []
+        for place, (start, end, token) in enumerate(self._finder.split(text)):
+            if token is not None:
+                spans.append((start, end))
+            else:
+                found = _surfaces(self._processor if place == 0 else self._after_added, text[start:end])
+                spans += [(start + first, start + last) for first, last in found]
+        return spans
+
     def decode(self, ids: Sequence[int]) -> str:
         parts = self._between_added(ids) if self._added else [list(ids)]
         # A special token that was added separates the bytes around it, as BOS does.
@@ -152,11 +164,11 @@ class SentencePieceTokenizer(Tokenizer):
         return _processor(self._data + _NO_PREFIX_ALL_SPACES, self.path)
 
     def _encode_around_added(self, text: str) -> Iterator[int]:
-        for place, part in enumerate(self._finder.split(text)):
-            if isinstance(part, int):
-                yield part
+        for place, (start, end, token) in enumerate(self._finder.split(text)):
+            if token is not None:
+                yield token
             else:
-                yield from (self._processor if place == 0 else self._after_added).encode(part.encode())
+                yield from (self._processor if place == 0 else self._after_added).encode(text[start:end].encode())
 
     def _between_added(self, ids: Sequence[int]) -> list[list[int] | int]:
         parts: list[list[int] | int] = [[]]
@@ -181,6 +193,18 @@ def _processor(data: bytes, file: Path) -> Any:
     except (RuntimeError, ValueError) as error:
         raise tokenizer_files.not_a_model(data, file) from error
     return processor
+
+
+def _surfaces(processor: Any, text: str) -> list[tuple[int, int]]:
+    """Where the pieces of a text stand in it, in characters."""
+    counts_bytes = hasattr(processor, "encode_as_proto")  # As SentencePiece does since 0.2.2; 0.2.1 counts characters.
+    encode = processor.encode_as_proto if counts_bytes else processor.encode_as_immutable_proto
+    found = [(piece.begin, piece.end) for piece in encode(text.encode()).pieces]
+    if not counts_bytes or text.isascii():
+        return found
+    places = [place for place, character in enumerate(text) for _ in range(len(character.encode()))]  # Of each byte.
+    places.append(len(text))
+    return [(places[begin], places[end]) for begin, end in found]
 
 
 def _adds_bos(folder: Path, settings: Settings) -> bool:

@@ -71,8 +71,14 @@ class JsonTokenizer(Tokenizer):
         return frozenset(range(rows)).difference(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def _encode(self, text: bytes) -> list[int]:
-        typed = text.decode()
+        ids: list[int] = self._encoding(text.decode()).ids
+        return ids
 
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = self._encoding(text).offsets
+        return spans
+
+    def _encoding(self, text: str) -> Any:
         def failure(error: BaseException) -> OlcError:
             return ModelError(
                 f"{self.path} cannot encode this text: {first_line(error)}",
@@ -82,10 +88,10 @@ class JsonTokenizer(Tokenizer):
 
         with failures_as(failure):
             if not self._searches:
-                return _ids(self._tokenizer.encode(typed, add_special_tokens=False))
+                return self._tokenizer.encode(text, add_special_tokens=False)
             # Of a batch, because the library holds Python's lock while it encodes a single text.
-            seconds = _SECONDS + len(typed) / _CHARACTERS_PER_SECOND
-            return _ids(within(seconds, lambda: self._tokenizer.encode_batch([typed], add_special_tokens=False)[0]))
+            seconds = _SECONDS + len(text) / _CHARACTERS_PER_SECOND
+            return within(seconds, lambda: self._tokenizer.encode_batch([text], add_special_tokens=False)[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         if self._byte_fallback:
@@ -148,11 +154,6 @@ class JsonTokenizer(Tokenizer):
 
     def _id(self, piece: object) -> int | None:
         return self._tokenizer.token_to_id(piece) if isinstance(piece, str) else None
-
-
-def _ids(encoding: Any) -> list[int]:
-    ids: list[int] = encoding.ids
-    return ids
 
 
 def _describe(data: bytes, file: Path) -> Description:

@@ -29,7 +29,7 @@ class Asked:
         prompts = self.prompts[0] if len(self.prompts) == 1 else self.prompts
         if self.choices is not None:
             return {"model": model, "prompt": prompts, **choices_request(self.choices)}
-        body = completion_request(model, prompts, self.sampling, echo=self.echo)
+        body = completion_request(model, prompts, self.sampling, echo=self.echo, olc=olc)
         if self.samples > 1:
             body["n"] = self.samples
         if stream:

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from rich.text import Text
+from typing import TYPE_CHECKING, NamedTuple
 
 from openllama_cli.terminal.streams import is_terminal, one_line, out, stdout_console, visible
-from openllama_cli.terminal.views.generate import bar
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Choices that are shown, the most likely first; JSON has them all.
 _MOST_BARS = 20
@@ -31,6 +31,8 @@ def show_choice(prompt: str, prefix: str, answer: str, choices: Sequence[Bar]) -
     if not is_terminal(sys.stdout):
         out(f"{answer}\n")
         return
+    from rich.text import Text  # Not at the top: an answer that goes into a pipe has no need of it.
+
     console = stdout_console()
     console.print(Text.assemble((visible(prompt), "dim"), visible(prefix), (visible(answer), "bold")), soft_wrap=True)
     console.print()
@@ -38,7 +40,11 @@ def show_choice(prompt: str, prefix: str, answer: str, choices: Sequence[Bar]) -
         console.print(line, no_wrap=True, crop=False)
 
 
-def _bars(answer: str, choices: Sequence[Bar], width: int) -> list[Text]:
+def _bars(answer: str, choices: Sequence[Bar], width: int) -> "list[Text]":
+    from rich.text import Text
+
+    from openllama_cli.terminal.views.generate import bar
+
     ordered = sorted(choices, key=lambda choice: -choice.probability)
     shown, rest = ordered[:_MOST_BARS], ordered[_MOST_BARS:]
     names = [Text(one_line(choice.text), style="bold" if choice.text == answer else "") for choice in shown]

@@ -1,24 +1,22 @@
-"""What `olc generate` shows: tokens shaded by probability (on a terminal and as SVG), and the decode loop step by step."""
+"""What `olc generate` shows: tokens shaded by probability, on a terminal and as SVG."""
 
 import io
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
-from openllama_cli.terminal.streams import cell, is_terminal, one_line, out, stdout_console, visible
+from openllama_cli.terminal.streams import stdout_console, visible
 
 # From likely to unlikely; dark letters are readable on each. All are in the palette of terminals with 256 colors, which would
 # show others as their neighbors there.
-_SHADES = ((0.9, "black on #afffaf"), (0.5, "black on #d7ffaf"), (0.2, "black on #ffd787"), (0.05, "black on #ffaf5f"))
-_UNLIKELY = "black on #ff8787"
+SHADES = ("black on #afffaf", "black on #d7ffaf", "black on #ffd787", "black on #ffaf5f", "black on #ff8787")
+_LEAST = (0.9, 0.5, 0.2, 0.05)
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
-_PIECE = 12
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Shaded:
 
 def shade(probability: float) -> str:
     """The rich style of a probability."""
-    return next((style for least, style in _SHADES if probability >= least), _UNLIKELY)
+    return next((style for least, style in zip(_LEAST, SHADES, strict=False) if probability >= least), SHADES[-1])
 
 
 def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
@@ -46,17 +44,27 @@ def shaded_text(prompt: str, pieces: Sequence[Shaded]) -> Text:
 
 def legend() -> Text:
     """The probability that each shade stands for."""
-    text = Text("probability: ", style="dim")
-    for label, style in [*((f"≥ {100 * least:.0f} %", style) for least, style in _SHADES), ("below", _UNLIKELY)]:
+    return shades_legend("probability", [*(f"≥ {100 * least:.0f} %" for least in _LEAST), "below"])
+
+
+def shades_legend(what: str, labels: Sequence[str]) -> Text:
+    """What each of the shades stands for."""
+    text = Text(f"{what}: ", style="dim")
+    for label, style in zip(labels, SHADES, strict=True):
         text.append(f" {label} ", style=f"not dim {style}")
     return text
 
 
+def shows_colors() -> bool:
+    """Whether stdout is a terminal with colors."""
+    console = stdout_console()
+    return console.color_system is not None and not console.no_color
+
+
 def show_legend() -> None:
     """Print the legend on stdout, if that shows colors."""
-    console = stdout_console()
-    if console.color_system is not None and not console.no_color:
-        console.print(legend())
+    if shows_colors():
+        stdout_console().print(legend())
 
 
 def svg(completions: Sequence[tuple[str, Sequence[Shaded]]], *, title: str) -> str:
@@ -79,43 +87,3 @@ def bar(share: float, width: int = _BAR) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
-
-
-def begin_trace(prompt: str) -> None:
-    """Write a prompt (on a terminal) and the column heads of its trace."""
-    if not is_terminal(sys.stdout):
-        out("position\ttoken\tpiece\tprobability\tentropy_bits\tcandidates\n")
-        return
-    console = stdout_console()
-    console.print(Text(one_line(prompt), style="dim"))
-    console.print(Text(f"{'position':>8}  {'chosen':<{_PIECE}}  {'bits':>5}  most likely tokens", style="bold"))
-
-
-def trace(position: int, token: int, piece: str, logprob: float, entropy: float, top: Sequence[tuple[str, float]]) -> None:
-    """Write a decode step in one line; in a pipe tab-separated, with every candidate as `piece=probability`.
-
-    top: pieces with their log-probabilities, the most likely first. entropy: in bits.
-    """
-    if not is_terminal(sys.stdout):
-        candidates = " ".join(f"{cell(name)}={math.exp(value):.4f}" for name, value in top)
-        line = [str(position), str(token), cell(piece), f"{math.exp(logprob):.4f}", f"{entropy:.3f}", candidates]
-        out("\t".join(line) + "\n")
-        return
-    console = stdout_console()
-    line_text = Text(f"{position:>8}  ")
-    line_text.append(_fitted(piece), style="bold green" if top and top[0][0] == piece else "bold yellow")
-    line_text.append(f"  {entropy:>5.2f}  ")
-    for name, value in top:
-        share = math.exp(value)
-        shown = Text.assemble((bar(share), "cyan"), f" {share:>4.0%} ", (_fitted(name), "bold" if name == piece else ""))
-        if line_text.cell_len + shown.cell_len > console.width:
-            break
-        line_text.append_text(shown).append("  ")
-    line_text.rstrip()
-    console.print(line_text, no_wrap=True, crop=False)
-
-
-def _fitted(piece: str) -> str:
-    text = Text(one_line(piece))
-    text.truncate(_PIECE, overflow="ellipsis", pad=True)
-    return text.plain

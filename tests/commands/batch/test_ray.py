@@ -63,10 +63,12 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
         row = {"prompt": "the quick brown fox " * (index % 4), "custom_id": f"id-{index}"}
         if index % 3 == 0:
             row |= {"temperature": 1.0, "seed": index % 7}
+        elif index % 5 != 4 and index % 4 == 1:
+            row |= {"choices": ["jumps", "jumps over", "sits"]}
         body = {"custom_id": f"id-{index}", "method": "POST", "url": "/v1/completions", "body": {**row, "logprobs": 2}}
         lines.append("{not json" if index % 17 == 5 else json.dumps(body if index % 5 == 4 else row))
     source.write_text("\n".join(lines))
-    common = ("batch", str(source), *OPTIONS, "-m", str(tiny_model))
+    common = ("batch", str(source), *OPTIONS, "-m", str(tiny_model), "--calibrate-with", "N/A")
     on_ray = (*common, "-o", str(output), "--engine", "ray", "--workers", "2")
     assert olc(*common, "-o", str(local)).code == 3
 

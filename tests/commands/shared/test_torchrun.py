@@ -144,6 +144,18 @@ def test_a_number_of_processes_that_does_not_fit_is_refused_once(tiny_model: Pat
     assert "start 1 or 2 processes in total" in refused.messages
 
 
+def test_a_choice_is_that_of_one_process(tiny_model: Path) -> None:
+    options = ("--choices", "jumps,jumps over,sits", "--calibrate", "--json", "--dtype", "float32", "-m", str(tiny_model))
+    ours, theirs = (
+        json.loads(made.out) for made in (run("complete", "the fox", *options), alone("complete", "the fox", *options))
+    )
+    assert ours["choices"] == theirs["choices"]
+    assert [one["text"] for one in ours["olc"]["choices"]] == ["jumps", "jumps over", "sits"]
+    for name in ("logprob", "score", "probability"):
+        found, wanted = ([one[name] for one in made["olc"]["choices"]] for made in (ours, theirs))
+        assert found == pytest.approx(wanted, abs=1e-4)
+
+
 def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running) -> None:
     os.kill(running.ranks[1], signal.SIGKILL)
     assert running.ends_within(30) != 0

@@ -11,8 +11,9 @@ import torch
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
-from openllama_cli.generation.decode.prefill import MOST_NODES, tree, windows
+from openllama_cli.generation.decode.prefill import MOST_NODES, tree
 from openllama_cli.generation.decode.request import Request, Scored, score_each
+from openllama_cli.generation.decode.windows import windows
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.cuda.graphs import GraphForward
 from openllama_cli.generation.forward.lean import LeanForward

@@ -31,6 +31,9 @@ COMPLETE: list[tuple[str, ...]] = [
     ("größer 🐋 \t  x",),
     ("word " * 60,),  # Without -n it ends where the context does.
     (PROMPT, "-n", "1000000"),  # Too long: an error either way.
+    (PROMPT, "--choices", "jumps,sits,jumps over"),
+    (PROMPT, "--json", "--choices", "größer,🐋", "--choices-prefix", "", "--choices-normalize", "byte", "--calibrate"),
+    ("word " * 300, "--choices", "a,b"),  # Too long as well.
 ]
 GENERATE: list[tuple[str, ...]] = [
     (PROMPT, "two", "-s", "5"),
