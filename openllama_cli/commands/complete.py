@@ -19,7 +19,14 @@ from openllama_cli.commands.shared.options import (
     pair_option,
     template_option,
 )
-from openllama_cli.commands.shared.prompt_input import hint_end, hint_escape, hint_prompt, read_prompt, unescape_stops
+from openllama_cli.commands.shared.prompt_input import (
+    hint_end,
+    hint_escape,
+    hint_incomplete,
+    hint_prompt,
+    read_prompt,
+    unescape_stops,
+)
 from openllama_cli.commands.shared.sampling_options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
@@ -44,6 +51,7 @@ Examples:
   olc complete -t qa -p question "What is the capital of France?"
   olc complete "The largest animal is" --temperature 0.8 --seed 7
   olc complete "The sky is" --choices blue,green,red
+  olc complete "Born in" --regex ' \\d{4}'
   olc complete "The largest animal is" --json --logprobs 3 | jq .
 """
 
@@ -197,6 +205,9 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
-    hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
+    if sampling.constraint is not None:
+        hint_incomplete(sampling.constraint, made.reasons, made.texts, sampling.max_tokens)
+    else:
+        hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
     if stats:
         show_stats(made.stats)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import TEXTS
+from openllama_cli.generation.decode.config import TEXTS, flag_of
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.constraints.config import Constraint
     from openllama_cli.models.tokenizer.base import Tokenizer
     from openllama_cli.prompt_templates import PromptTemplate
 
@@ -195,6 +196,17 @@ def hint_end(reasons: Iterable[str | None], texts: Iterable[str], max_tokens: in
     said = next(filter(None, found), None)
     if said is not None:
         hint(said)
+
+
+def hint_incomplete(constraint: "Constraint", reasons: Iterable[str | None], texts: Sequence[str], max_tokens: int) -> None:
+    """Say which completions do not match, as they ended before they could. max_tokens: that they may have."""
+    ended = [reason for reason, text in zip(reasons, texts, strict=True) if not constraint.matches(text)]
+    if ended:
+        which = "the text is" if len(texts) == 1 else f"{len(ended)} of {len(texts)} texts are"
+        how = f"it was cut off after {max_tokens} tokens; -n {2 * max_tokens} gives it more"
+        if "length" not in ended:
+            how = "a stop string or another limit ended it before"
+        hint(f"{which} incomplete, no match of {flag_of(constraint.kind)}: {how}")
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

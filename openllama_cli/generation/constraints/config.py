@@ -54,6 +54,11 @@ class Constraint:
         return bool(_parser(self.compiled).deep_copy().try_consume_tokens(list(data)) == len(data))
 
 
+def told(constraint: Constraint | None, text: str) -> dict[str, dict[str, bool]]:
+    """What JSON says of a finished text: whether it is a complete match; empty where nothing was asked for."""
+    return {} if constraint is None else {"constraint": {"complete": constraint.matches(text)}}
+
+
 def as_source(name: str, value: Any) -> str | None:
     """The source that an option's value is: a text, or for a JSON schema also an object; None for neither."""
     if isinstance(value, str):

@@ -1,15 +1,45 @@
 """A row's place in its constraint: which tokens may come next, and whether the text may end here."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.constraints import library
 from openllama_cli.generation.constraints.config import Constraint
 from openllama_cli.generation.constraints.vocabulary import too_complex, vocabulary_of
 from openllama_cli.models.tokenizer.base import Tokenizer, unfinished_bytes
+
+
+def matcher(
+    constraint: Constraint, tokenizer: Tokenizer, prompt: Sequence[int], ends: frozenset[int]
+) -> "Matcher | Unmatchable":
+    """The `Matcher` of a row, or what ends the row with the error why there is none: the others go on."""
+    try:
+        return Matcher(constraint, tokenizer, prompt, ends)
+    except OlcError as error:
+        return Unmatchable(error)
+
+
+class Unmatchable:
+    """In place of a matcher that could not be made: an error where the row's first token would be chosen."""
+
+    finished = False
+
+    def __init__(self, error: OlcError) -> None:
+        self._error = error
+
+    def mask(self, vocabulary: int) -> NoReturn:
+        raise self._error
+
+    def push(self, token: int) -> None:
+        """None is."""
+
+    def take_back(self, count: int) -> None:
+        """None is."""
 
 
 class Matcher:
@@ -50,7 +80,10 @@ class Matcher:
     @property
     def finished(self) -> bool:
         """Whether the text is a complete match that no token can go on with."""
-        return self.can_end and not self._allowed().any()
+        try:
+            return self.can_end and not self._allowed().any()
+        except GenerationError:  # The next token's mask says so.
+            return False
 
     def push(self, token: int) -> None:
         """A token was chosen."""
