@@ -25,6 +25,7 @@ COMMANDS = {
     "batch": "Complete a file of prompts: crash-safe, resumable, every row exactly once.",
     "serve": "Keep a model loaded: OpenAI's completions API, a playground page, instant olc complete.",
     "score": "Show how likely a model finds a text: surprisal per token and word, perplexity.",
+    "diff": "Compare two outputs row by row: where they part, by which margin, and why.",
     "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",
@@ -47,6 +48,7 @@ ELSEWHERE = {
     **dict.fromkeys(("perplexity", "surprisal", "loglikelihood", "ppl"), "score"),
     **dict.fromkeys(("encode", "tokens", "tokenise"), "tokenize"),
     **dict.fromkeys(("doctor", "gpu", "gpus"), "devices"),
+    **dict.fromkeys(("compare", "cmp"), "diff"),
 }
 # Commands whose one argument is a text, which a shell splits if it has no quotes.
 TEXTS = ("complete", "score", "tokenize", "annotate", "explain")

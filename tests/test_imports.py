@@ -4,6 +4,7 @@ Rules are read from the source; costs from a fresh interpreter, as a list of imp
 """
 
 import ast
+import functools
 import graphlib
 import os
 import subprocess
@@ -22,15 +23,17 @@ MAY_IMPORT = {
     "cli": {"commands", "terminal"},
     "commands": {
         *("api", "batch", "benchmark", "devices", "explain", "generation", "models", "serve", "system", "terminal"),
-        *("annotation", "openai_api", "prompt_templates", "sgd"),
+        *("annotation", "compare", "few_shot", "openai_api", "prompt_templates", "sgd"),
     },
+    "compare": {"batch"},
     "api": {"generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
-    "batch": {"annotation", "generation", "models", "openai_api", "prompt_templates", "system"},
+    "batch": {"annotation", "few_shot", "generation", "models", "openai_api", "prompt_templates", "system"},
     "openai_api": {"generation"},
     "serve": {"api", "generation", "models", "openai_api", "system"},
     "devices": {"models", "native", "system"},
     "generation": {"models", "native", "system"},
+    "few_shot": {"prompt_templates", "system"},
     "prompt_templates": {"system"},
     "models": {"native", "system"},
 }
@@ -60,14 +63,18 @@ def part(name: str) -> str:
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {module(file): file for file in FILES}
-# Each file is parsed once.
-IMPORTS = {name: set(imports(file)) - {name} for name, file in MODULES.items()}
+
+
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {name: set(imports(file)) - {name} for name, file in MODULES.items()}
 
 
 def test_imports_point_one_way() -> None:
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in all_imports().items()
         for other in others & set(MODULES) - {"openllama_cli.errors", "openllama_cli.version"}
         if part(other) not in {part(name), *MAY_IMPORT.get(part(name), ())}
     ]
@@ -76,7 +83,7 @@ def test_imports_point_one_way() -> None:
 
 def test_no_import_circle() -> None:
     """Neither at the top of files nor inside functions."""
-    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in IMPORTS.items()})
+    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in all_imports().items()})
     order.prepare()  # Raises CycleError, which names the circle.
 
 
@@ -85,7 +92,7 @@ def test_no_import_circle() -> None:
     [("rich", {"terminal"}), ("click", {"cli", "commands"}), ("spacy", {"annotation"}), ("ray", {"batch", "benchmark"})],
 )
 def test_a_library_is_known_in_its_homes_only(library: str, homes: set[str]) -> None:
-    users = {name for name, others in IMPORTS.items() if library in {other.split(".")[0] for other in others}}
+    users = {name for name, others in all_imports().items() if library in {other.split(".")[0] for other in others}}
     assert {part(name) for name in users} <= homes
 
 
@@ -111,6 +118,7 @@ RUNS: list[tuple[str, int, set[str]]] = [
     *((words, 0, COSTLY) for words in COMPLETED),
     ("--version", 0, LIGHT),
     ("explain Killed", 0, LIGHT),
+    ("diff no_such.jsonl no_such.jsonl", 2, LIGHT),
     ("nonsense", 2, LIGHT),
     *((f"models {words}", 0, LIGHT | {"openllama_cli.models.checkpoint.inspect"}) for words in ("--help", "list", "default")),
     ("models info 3b", 0, LIGHT),
@@ -122,6 +130,13 @@ RUNS: list[tuple[str, int, set[str]]] = [
     ("complete", 2, HEAVY),
     ("complete x --lang en", 2, HEAVY),
     ("complete x --max-tokens 100000", 2, HEAVY),
+    ("complete x --shots 2", 2, HEAVY),
+    (
+        f"complete x -t sentiment --shots 2 --show-prompt -m demo --examples {PACKAGE.parent}/prompts/examples/sentiment.csv",
+        0,
+        HEAVY,
+    ),
+    ("batch --report absent.jsonl", 2, HEAVY),
     ("complete x --device toaster", 2, HEAVY),
     ("complete x -m ./no/such/folder", 1, HEAVY),
     ("annotate", 2, HEAVY),

@@ -19,7 +19,7 @@ def template(folder: Path, source: str, rest: str = "") -> PromptTemplate:
 
 def test_the_built_in_templates_are_found_and_described() -> None:
     built_in = {found.name: found for found in map(load_template, template_names())}
-    assert set(built_in) == {"qa", "classify", "summarize", "translate", "code"}
+    assert set(built_in) == {"qa", "classify", "summarize", "translate", "code", "sentiment", "topic"}
     for found in built_in.values():
         assert found.description
         assert found.stop

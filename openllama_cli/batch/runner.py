@@ -5,7 +5,6 @@
 Nothing of this shows in the results: a row's text depends on its prompt, its options and its seed alone.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -76,7 +75,6 @@ class Runner:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self._numbers = itertools.count()
         self._neutrals = Neutrals(self.tokenizer, self.context, self.model)
 
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
@@ -116,7 +114,7 @@ class Runner:
             for sample in range(row.best_of):
                 if running.failed:
                     break
-                number = next(self._numbers)
+                number = draws_of(row.index, sample)
                 in_flight.samples[number] = (running, sample)
                 yield _prompt(running, number, sample)
 

@@ -1,6 +1,7 @@
 """`olc complete`: one prompt, completed as it streams."""
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,14 @@ from openllama_cli.commands.shared.annotations import PipelineOptions, completio
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, choice_options, sampling_flags, with_neutral
 from openllama_cli.commands.shared.choosing import choose, text_of
 from openllama_cli.commands.shared.completing import Completing, Loaded, Served
+from openllama_cli.commands.shared.few_shot import (
+    ExampleOptions,
+    example_options,
+    fitted,
+    show_prompt_option,
+    show_prompts,
+    with_template,
+)
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
     GroupedCommand,
@@ -19,15 +28,9 @@ from openllama_cli.commands.shared.options import (
     pair_option,
     template_option,
 )
-from openllama_cli.commands.shared.prompt_input import (
-    hint_end,
-    hint_escape,
-    hint_incomplete,
-    hint_prompt,
-    read_prompt,
-    unescape_stops,
-)
-from openllama_cli.commands.shared.sampling_options import sampling_options
+from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.sampling.hints import hint_end, hint_incomplete, hint_prompt
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling, loop_only
@@ -49,6 +52,7 @@ Examples:
   olc complete -e "Q: What is the largest animal?\\nA:" --stop "\\n"
   cat notes.txt | olc complete -t summarize
   olc complete -t qa -p question "What is the capital of France?"
+  olc complete -t sentiment --examples prompts/examples/sentiment.csv --shots 4 "The soup was cold."
   olc complete "The largest animal is" --temperature 0.8 --seed 7
   olc complete "The sky is" --choices blue,green,red
   olc complete "Born in" --regex ' \\d{4}'
@@ -61,6 +65,8 @@ Examples:
 @file_option("File with the prompt, all of it, byte for byte; - is stdin.")
 @template_option("Prompt template to fill: qa, classify, summarize, …")
 @pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
+@example_options
+@show_prompt_option
 @choice_options
 @escape_option("PROMPT, --stop, --ban and choices")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
@@ -95,6 +101,8 @@ def command(
     file: str | None,
     template: str | None,
     values: tuple[tuple[str, str], ...],
+    examples: ExampleOptions,
+    show_prompt: bool,
     choosing: ChoiceOptions,
     escape: bool,
     echo: bool,
@@ -127,7 +135,7 @@ def command(
         one_process_only("--engine transformers")
     if escape:
         unescape_stops(given)
-    source = read_prompt(prompt, file, template, values, escape=escape)
+    source = read_prompt(prompt, file, template, values, examples, escape=escape)
     if prompt is not None and not escape:
         hint_escape([prompt])
     open_pipeline = functools.cache(chosen.open)
@@ -136,10 +144,24 @@ def command(
         others = {"--num-samples": num_samples > 1, "--logprobs": logprobs is not None, "--echo": echo}
         others |= {"--speculate": speculate > 0, "--engine transformers": engine == "transformers"}
         choosing.refuse(source.template, {**sampling_flags(given), **others})
-        choices = with_neutral(choices, choosing, source.template, source.values)
+    settings = {**with_template(given, source.template), "logprobs": logprobs}
+    sampling = choose_sampling(settings, samples=num_samples, guarded=engine == "loop")
+    if engine == "transformers" and (flag := loop_only(sampling)) is not None:
+        raise UsageError(f"{flag} cannot be used with --engine transformers", "leave one of them out")
+    server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
+    folder = None
+    if source.few_shot is not None and server.address is None:
+        (cut,), folder = fitted([source.few_shot], spec, sampling.max_tokens, choices)
+        source = replace(source, text=cut.text, few_shot=cut)
+    text = source.text
+    if show_prompt:
+        show_prompts([text], as_json=as_json)
+        return
+    if choices is not None:
+        choices = with_neutral(choices, choosing, source)
         if annotate:
             open_pipeline()
-        answer = choose(source.text, choices, spec, server)
+        answer = choose(text, choices, spec, server, folder)
         if as_json:
             document = answer.document()
             if annotate:
@@ -147,36 +169,28 @@ def command(
             out_json(document)
         else:
             bars = [Bar(choice.text, choice.probability) for choice in answer.scored]
-            show_choice(source.text, choices.prefix_after(source.text), text_of(answer), bars)
+            show_choice(text, choices.prefix_after(text), text_of(answer), bars)
             if annotate:
                 show_completions(open_pipeline(), [text_of(answer)])
         if stats:
             show_stats(answer.stats)
         return
-    settings: dict[str, Any] = {**given, "logprobs": logprobs}
-    if source.template is not None:
-        settings["stop"] = (*given.get("stop", ()), *source.template.stop)
-        settings.setdefault("max_tokens", source.template.max_tokens)
-    sampling = choose_sampling(settings, samples=num_samples, guarded=engine == "loop")
-    if engine == "transformers" and (flag := loop_only(sampling)) is not None:
-        raise UsageError(f"{flag} cannot be used with --engine transformers", "leave one of them out")
-    server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
-    asked = Asked((source.text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
+    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
 
     def served(found: "FoundServer") -> Completing:
         if annotate:
             open_pipeline()
         return Served(found, asked, whole=as_json)
 
-    found, folder = server.answer(spec, served, able=engine == "loop" and not speculate)
+    found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
-        hint_prompt([source.text])
+        hint_prompt([text])
         made = found
     else:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else [source.text], opened.tokenizer)
+        hint_prompt([] if sampling.heal else [text], opened.tokenizer)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
-        tokens = opened.tokenizer.encode(source.text)
+        tokens = opened.tokenizer.encode(text)
         # A length that nobody asked for ends where the context does.
         check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
         if annotate:
@@ -193,14 +207,14 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, source.text if echo else None)
+        made = Loaded(run, engine, text if echo else None)
     if as_json:
         document = made.document()
         if annotate:
             document["olc"] |= completions_json(open_pipeline(), made.texts)
         out_json(document)
     else:
-        with CompletionWriter(source.text, num_samples, echo=echo, stream=not no_stream) as writer:
+        with CompletionWriter(text, num_samples, echo=echo, stream=not no_stream) as writer:
             for step in made.steps():
                 writer.write(step.row, step.text, last=step.last)
         if annotate:

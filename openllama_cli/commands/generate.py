@@ -10,20 +10,28 @@ import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.checks import report_differing, verdict
+from openllama_cli.commands.shared.few_shot import (
+    ExampleOptions,
+    example_options,
+    fitted,
+    show_prompt_option,
+    show_prompts,
+    with_template,
+)
 from openllama_cli.commands.shared.generating import GeneratedRow, loaded_rows, served_rows
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import GroupedCommand, escape_option, model_options, svg_option
-from openllama_cli.commands.shared.pictures import save, writable
-from openllama_cli.commands.shared.prompt_input import (
-    argument,
-    hint_escape,
-    hint_prompt,
-    missing,
-    read_lines,
-    unescape,
-    unescape_stops,
+from openllama_cli.commands.shared.options import (
+    GroupedCommand,
+    escape_option,
+    model_options,
+    pair_option,
+    svg_option,
+    template_option,
 )
-from openllama_cli.commands.shared.sampling_options import sampling_options
+from openllama_cli.commands.shared.pictures import save, writable
+from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompts, unescape_stops
+from openllama_cli.commands.shared.sampling.hints import hint_prompt
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints.config import told
@@ -53,6 +61,8 @@ Examples:
   olc generate "The largest animal is" --check --dtype float32
   olc generate "The largest animal is" --logprobs --echo --json
   olc generate "The largest animal is" --svg shades.svg
+  olc generate -t qa "What is the capital of France?" "Which planet is the largest?" --temperature 0
+  olc generate -t topic --examples prompts/examples/topic.csv --shots 2 --show-prompt "The match ended 2 to 1."
 """
 
 
@@ -81,6 +91,10 @@ class _Generate(GroupedCommand):
     help="File with one prompt per line; - is stdin. (The -f of `olc complete` is one prompt.)",
     shell_complete=suggest.files,
 )
+@template_option("Prompt template that each PROMPT fills: qa, classify, …")
+@pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
+@example_options
+@show_prompt_option
 @escape_option("PROMPT, --stop and --ban")
 @click.option("--logprobs", is_flag=True, help="Report the log-probability of every token.")
 @click.option("--echo", is_flag=True, help="Return the prompt's tokens before the completion's.")
@@ -98,6 +112,10 @@ class _Generate(GroupedCommand):
 def command(
     prompts: tuple[str, ...],
     file: str | None,
+    template: str | None,
+    values: tuple[tuple[str, str], ...],
+    examples: ExampleOptions,
+    show_prompt: bool,
     escape: bool,
     logprobs: bool,
     echo: bool,
@@ -123,21 +141,27 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
-    prompts = tuple(argument(prompt) for prompt in prompts)
     if escape:
-        prompts = tuple(unescape(prompt) for prompt in prompts)
         unescape_stops(given)
-    texts = [*prompts, *(read_lines(file) if file is not None else [])]
-    if not texts:
-        raise missing("prompt", 'give one or more, such as "The largest animal is", or a file of prompts with -f')
+    sources = read_prompts(prompts, file, template, values, examples, escape=escape)
     # Log-probabilities are always computed: they shade the tokens.
     settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
-    sampling = choose_sampling({**settings, **given, "logprobs": 0})
+    settings |= with_template(given, sources[0].template)
+    sampling = choose_sampling({**settings, "logprobs": 0})
     if not escape:
         hint_escape(prompts)
     server.refuse("--check" if checking else "--trace" if trace else None)
+    texts, folder = [source.text for source in sources], None
+    few_shot = [source.few_shot for source in sources if source.few_shot is not None]
+    if few_shot and server.address is None:
+        cut, folder = fitted(few_shot, spec, sampling.max_tokens)
+        texts = [prompt.text for prompt in cut]
+    if show_prompt:
+        show_prompts(texts, as_json=as_json)
+        return
     asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
-    made, folder = server.answer(spec, lambda found: (served_rows(found, asked), found.model), able=not (checking or trace))
+    answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
+    made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
     if made is None:
         opened = open_model(spec, folder)
         hint_prompt([] if sampling.heal else texts, opened.tokenizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import TEXTS, SamplingConfig
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.openai_api.constraints import constraint_fields
 from openllama_cli.serve.choices import Choosing, branched, read_choices
@@ -207,7 +207,7 @@ def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     except OlcError as error:
         raise of_olc(error) from error
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    for name in ("stop", "ban"):
+    for name in TEXTS:
         texts = given.get(name)
         if (isinstance(texts, list) and "" in texts) or texts == "":
             raise bad(f"{name} has an empty text, which is everywhere; leave it out", name)

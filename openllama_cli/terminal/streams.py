@@ -29,6 +29,7 @@ _REORDERING = r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\U000e0
 _FLAG = "\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f"
 _UNSAFE = re.compile(f"{_FLAG}|[{_CONTROLS}{_REORDERING}]")
 _CONTROL = re.compile(f"[{_CONTROLS}]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
@@ -131,6 +132,8 @@ def drop(stream: TextIO) -> None:
 def out_json(document: Any) -> None:
     """Write one JSON document on one line, which a terminal gets with the escapes of JSON for what it must not get raw."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    if not text.isascii() and _SURROGATE.search(text):
+        text = json.dumps(document, allow_nan=False)  # UTF-8 has no lone surrogates, but JSON's escapes have.
     if is_terminal(sys.stdout):
         text = _UNSAFE.sub(lambda match: match.group() if len(match.group()) > 1 else _json_escaped(match.group()), text)
     out(text + "\n")

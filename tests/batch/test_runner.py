@@ -387,7 +387,7 @@ def test_samples_of_a_row_differ_and_do_not_depend_on_the_batch_size(loaded: Any
     alone = run(sampled_rows(), real_engine(loaded, prefixes=False), tokenizer, max_rows=1)
     for max_rows, prefixes in ((4, False), (16, True)):
         assert run(sampled_rows(), real_engine(loaded, prefixes=prefixes), tokenizer, max_rows).lines == alone.lines
-    documents = [result.document for result in alone.results]
+    documents = [alone.document(index) for index in range(9)]
     for document in documents:
         count = document["index"] % 3 + 1
         texts = [sample["text"] for sample in document.get("samples", [document])]
@@ -410,5 +410,5 @@ def test_a_sample_that_fails_fails_its_row_alone(tokenizer: Tokenizer) -> None:
     ]
     kept = run(rows, engine, tokenizer)
     assert sorted(kept.failed) == [0]
-    (body,) = [result.document["response"]["body"] for result in kept.results if result.code is None]
-    assert [choice["index"] for choice in body["choices"]] == [0, 1]
+    choices = kept.document(1)["response"]["body"]["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1]

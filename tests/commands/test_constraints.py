@@ -38,7 +38,7 @@ def test_a_completion_matches(olc: Olc, tmp_path: Path) -> None:
 def test_what_is_cut_is_said_to_be_incomplete(olc: Olc) -> None:
     result = olc("complete", "A spider:", "--json-schema", json.dumps(SCHEMA), "-n", "4", *DEMO)
     assert result.code == 0
-    assert "the text is incomplete, no match of --json-schema: it was cut off after 4 tokens; -n 8" in result.messages
+    assert "the text is incomplete, no match of --json-schema: cut off after 4 tokens; -n 8" in result.messages
     (choice,) = json.loads(olc("complete", "A spider:", "--json-schema", json.dumps(SCHEMA), "-n", "4", "--json", *DEMO).text)[
         "choices"
     ]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.repetition import LEAST_TOKENS
 from tests.conftest import Olc
 
 PROMPT = "The largest animal is"
@@ -40,11 +41,11 @@ def test_where_a_text_ends(olc: Olc) -> None:
 
 
 def test_a_loop_ends_and_says_so(olc: Olc) -> None:
-    looping = ("--ignore-eos", "--logit-bias", " the=100", "-n", "400")
+    looping = ("--ignore-eos", "--logit-bias", " the=100", "-n", "300")
     document = json.loads(complete(olc, *looping, "--json"))
     (choice,) = document["choices"]
     assert choice["olc"]["finish_reason"] == "repetition"
-    assert document["usage"]["completion_tokens"] == 128
+    assert document["usage"]["completion_tokens"] == LEAST_TOKENS
     text = complete(olc, *looping, "--no-loop-guard")
     assert text.startswith(choice["text"])
     assert len(text) > len(choice["text"])

@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
-from openllama_cli.batch.input.row_options import cell_value, default_options, read_options, row_with
+from openllama_cli.batch.input.prompts import Prompt, render
+from openllama_cli.batch.input.row_options import RowOptions, cell_value, default_options, read_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
@@ -22,7 +23,6 @@ from openllama_cli.batch.input.rows import (
     kept_prompt,
     names,
     not_utf8,
-    render,
 )
 from openllama_cli.errors import UsageError
 
@@ -239,11 +239,14 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
         carried = settings.carry.of(fields, columns.used)
         given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
         options = read_options(given, settings) if given else default_options(settings)
-        return row_with(options, settings, index, line, custom_id, _prompt(fields, settings), carried=carried, fields=fields)
+        prompt = _prompt(fields, settings, options)
+        return row_with(options, settings, index, line, custom_id, prompt, carried=carried, fields=fields)
     except RowError as error:
-        prompt = kept_prompt(error, lambda: _prompt(fields, settings)) if complete else None
-        return error_row(index, line, error, custom_id=custom_id, prompt=prompt, carried=carried)
+        kept = kept_prompt(error, lambda: _prompt(fields, settings, default_options(settings)).text) if complete else None
+        return error_row(index, line, error, custom_id=custom_id, prompt=kept, carried=carried)
 
 
-def _prompt(fields: dict[str, str], settings: RowSettings) -> str:
-    return check_text(fields["prompt"] if settings.template is None else render(settings.template, fields), "prompt")
+def _prompt(fields: dict[str, str], settings: RowSettings, options: RowOptions) -> Prompt:
+    if settings.template is None:
+        return Prompt(check_text(fields["prompt"], "prompt"))
+    return render(settings, fields, options.sampling, options.choices)

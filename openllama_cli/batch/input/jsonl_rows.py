@@ -7,19 +7,18 @@ from typing import Any, BinaryIO, NoReturn
 
 from openllama_cli.batch.input.field_names import MOST_FIELDS, meaning
 from openllama_cli.batch.input.lines import Line, read_lines
-from openllama_cli.batch.input.row_options import read_options, row_with
+from openllama_cli.batch.input.prompts import Prompt, calibrated, render
+from openllama_cli.batch.input.row_options import RowOptions, default_options, read_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
-    calibrated,
     check_text,
     default_id,
     error_row,
     kept_prompt,
     kind,
     names,
-    render,
     shown,
     text_of,
 )
@@ -49,11 +48,10 @@ def jsonl_row(settings: RowSettings, index: int, line: Line) -> Row:
         if too_deep:
             raise RowError("invalid_json", f"line {line.number} is nested too deeply")
         options = read_options(fields, settings, variables=variables)
-        return row_with(
-            options, settings, index, line.number, custom_id, _prompt(fields, settings), carried=carried, fields=fields
-        )
+        text = _prompt(fields, settings, options)
+        return row_with(options, settings, index, line.number, custom_id, text, carried=carried, fields=fields)
     except RowError as error:
-        prompt = None if openai else kept_prompt(error, lambda: _prompt(fields, settings))
+        prompt = None if openai else kept_prompt(error, lambda: _prompt(fields, settings, default_options(settings)).text)
         return error_row(index, line.number, error, custom_id=custom_id, prompt=prompt, openai=openai, carried=carried)
 
 
@@ -136,8 +134,10 @@ def _custom_id(index: int, given: Any) -> str:
     return check_text(given, "custom_id")
 
 
-def _prompt(fields: Mapping[str, Any], settings: RowSettings) -> str:
-    return check_text(_text(fields) if settings.template is None else render(settings.template, fields), "prompt")
+def _prompt(fields: Mapping[str, Any], settings: RowSettings, options: RowOptions) -> Prompt:
+    if settings.template is None:
+        return Prompt(check_text(_text(fields), "prompt"))
+    return render(settings, fields, options.sampling, options.choices)
 
 
 def _text(fields: Mapping[str, Any]) -> str:
@@ -185,7 +185,8 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
     options = read_options(body, settings, openai=True)
     if tokens is not None and options.choices is not None:
         raise RowError("unsupported_option", "the prompt is token ids; with choices, which are tokenized with it, give a text")
-    return row_with(options, settings, index, line, custom_id, prompt, tokens=tokens, openai=True)
+    text = None if prompt is None else Prompt(prompt)
+    return row_with(options, settings, index, line, custom_id, text, tokens=tokens, openai=True)
 
 
 def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...] | None]:

@@ -1,7 +1,6 @@
 """The rows of an input file, whatever its format: .txt, .jsonl, .csv or .tsv."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -9,15 +8,14 @@ from typing import Any, Literal, cast, get_args
 from openllama_cli.batch.input.csv_rows import columns_of, csv_row, delimiter_of, read_records
 from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
 from openllama_cli.batch.input.lines import Line, open_input, read_lines
+from openllama_cli.batch.input.prompts import Prompt, render
+from openllama_cli.batch.input.row_options import default_options, row_with
 from openllama_cli.batch.input.rows import (
     Row,
     RowError,
     RowSettings,
-    calibrated,
-    check_text,
     default_id,
     error_row,
-    render,
     text_of,
 )
 from openllama_cli.errors import UsageError
@@ -89,24 +87,9 @@ def read_rows(
 def _text_row(variable: str | None, settings: RowSettings, index: int, line: Line) -> Row:
     """A line as a prompt. An empty one is an empty prompt, so that line n + 1 is row n."""
     try:
-        prompt = text_of(line, settings.max_line_bytes)
-        if settings.template is not None and variable is not None:
-            prompt = check_text(render(settings.template, {variable: prompt}), "prompt")
-        length = settings.fixed_length
-        samples = settings.samples
-        row = Row(
-            index,
-            default_id(index),
-            prompt,
-            None,
-            settings.sampling,
-            fixed_length=length,
-            samples=samples,
-            best_of=samples,
-            line=line.number,
-        )
-        choices = calibrated(settings.choosing.choices, settings, {})
-        return row if choices is None else replace(row, choices=choices)
+        options, text = default_options(settings), text_of(line, settings.max_line_bytes)
+        prompt = Prompt(text) if variable is None else render(settings, {variable: text}, options.sampling, options.choices)
+        return row_with(options, settings, index, line.number, default_id(index), prompt)
     except RowError as error:
         return error_row(index, line.number, error)
 

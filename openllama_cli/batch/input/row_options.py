@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from openllama_cli.batch.input.field_names import CHOICES, COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, calibrated, check_text, shown
+from openllama_cli.batch.input.prompts import Prompt, calibrated
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.constraints.config import KINDS
@@ -129,7 +130,7 @@ def row_with(
     index: int,
     line: int,
     custom_id: str,
-    prompt: str | None,
+    prompt: Prompt | None,
     *,
     tokens: tuple[int, ...] | None = None,
     openai: bool = False,
@@ -138,12 +139,12 @@ def row_with(
 ) -> Row:
     """The row that asks for these options; the rest as in `Row`. fields: those that fill the template, if there is one.
 
-    Raises RowError for a prompt that is no text.
+    Raises RowError for a neutral prompt that cannot be made.
     """
     return Row(
         index,
         custom_id,
-        None if prompt is None else check_text(prompt, "prompt"),
+        None if prompt is None else prompt.text,
         tokens,
         options.sampling,
         options.own_seed,
@@ -154,7 +155,7 @@ def row_with(
         openai=openai,
         line=line,
         carried=carried or {},
-        choices=calibrated(options.choices, settings, fields or {}),
+        choices=calibrated(options.choices, settings, fields or {}, () if prompt is None else prompt.shots),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import Line, content
-from openllama_cli.errors import UsageError
+from openllama_cli.few_shot import FewShot, Fitting
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.prompt_templates import PromptTemplate
@@ -87,6 +87,8 @@ class RowSettings:
     fixed_length: whether max_tokens among them was given, and is no template's.
     max_line_bytes: a longer line becomes an error row and is never kept in memory.
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
+    few_shot: examples that stand in front of what the template makes of a row, if they are wanted. fit: leaves out those for
+    which the model's context has no room; None before the model is known.
     samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
     OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
     without options of its own gets. choosing: what rows are chosen from.
@@ -103,6 +105,8 @@ class RowSettings:
     for_server: bool = False
     samples: int = 1
     guarded: bool = False
+    few_shot: FewShot | None = None
+    fit: Fitting | None = None
     choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
     sampling: SamplingConfig = field(init=False)
 
@@ -179,33 +183,6 @@ def check_text(text: str, name: str) -> str:
         message = f"{name} has an unpaired surrogate, {text[error.start]!r}, at character {error.start + 1}"
         raise RowError("invalid_unicode", message) from None
     return text
-
-
-def render(template: PromptTemplate, fields: Mapping[str, Any]) -> str:
-    """The prompt that the template makes of a row's fields; those that it does not use are ignored.
-
-    Raises RowError.
-    """
-    try:
-        return template.render({name: fields[name] for name in template.variables if name in fields})
-    except UsageError as error:
-        # The remedy of a missing variable is one for the command line.
-        rest = names(fields) if error.code == "template_variable" else error.remedy
-        raise RowError("template_error", f"{error.cause}; {rest}") from None
-
-
-def calibrated(choices: Choices | None, settings: RowSettings, fields: Mapping[str, Any]) -> Choices | None:
-    """A row's choices with its neutral prompt, if rows are calibrated: its own prompt without what it is about.
-
-    fields: those that fill the template. Raises RowError.
-    """
-    text = settings.choosing.calibrate_with
-    if choices is None or text is None:
-        return choices
-    if settings.template is None:
-        return settings.choosing.calibrated(choices, text)
-    neutral = render(settings.template, {**fields, **dict.fromkeys(settings.template.required, text)})
-    return settings.choosing.calibrated(choices, neutral)
 
 
 def names(fields: Iterable[str]) -> str:

@@ -70,6 +70,7 @@ def _header(
         "num_samples": settings.samples if settings.samples > 1 else None,
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
+        **({} if settings.few_shot is None else settings.few_shot.options),
         **_choosing(settings.choosing),
     }
     return {
@@ -178,9 +179,17 @@ def _input_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     if isinstance(old, dict) and isinstance(new, dict) and old.get("sha256") == new.get("sha256"):
         changed = [key for key in _changed(old, new) if key != "rows_sha256"]
         if not changed and old.get("rows_sha256") != new.get("rows_sha256"):
-            return ["what is taken from the rows changed (--carry, options)"]
+            # Another template or other examples make other prompts of the same rows; they are named themselves.
+            same = _prompts_made_by(before) == _prompts_made_by(now)
+            return ["what is taken from the rows changed (--carry, options)"] if same else []
         return [_was(f"the input's {key}", old.get(key), new.get(key)) for key in changed]
     return ["the input's rows changed"]
+
+
+def _prompts_made_by(header: Mapping[str, Any]) -> list[Any]:
+    options = header.get("options")
+    options = options if isinstance(options, dict) else {}
+    return [header.get("template"), *(options.get(name) for name in ("examples", "shots", "examples_seed", "balance"))]
 
 
 def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from openllama_cli.errors import UsageError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_TEXTS = (".txt", ".text")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+TEXTS = (".txt", ".text")
 # Formats that olc does not write; a name with any other suffix, or none, gets JSON lines.
 _OTHERS = {
     ".json",
@@ -48,16 +48,16 @@ def check_suffix(path: Path) -> None:
 
 def keeps_all(path: Path) -> bool:
     """Whether OUTPUT under this name is JSON lines, which have all of every row."""
-    return path.suffix.lower() not in {*_DELIMITERS, *_TEXTS}
+    return path.suffix.lower() not in {*DELIMITERS, *TEXTS}
 
 
 def encode(path: Path, lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
     """The content of OUTPUT, a part per row. lines: the rows' JSON, in order; read twice for a table."""
     suffix = path.suffix.lower()
-    if suffix in _TEXTS:
+    if suffix in TEXTS:
         return (_text(json.loads(line)) for line in lines())
-    if suffix in _DELIMITERS:
-        return _table(_DELIMITERS[suffix], lines)
+    if suffix in DELIMITERS:
+        return _table(DELIMITERS[suffix], lines)
     return (line + b"\n" for line in lines())
 
 

@@ -124,7 +124,8 @@ def success(row: Row, completions: "Sequence[Completion]", tokenizer: "Tokenizer
     echo = _echo(row, completions[0], tokenizer) if row.echo else None
     logprobs = row.sampling.logprobs is not None
     kept = [completions[place] for place in best_of(completions, row.samples)]
-    choices = [choice(place, one, tokenizer, echo=echo, logprobs=logprobs) for place, one in enumerate(kept)]
+    how: Any = {"echo": echo, "logprobs": logprobs, "constraint": row.sampling.constraint}
+    choices = [choice(place, one, tokenizer, **how) for place, one in enumerate(kept)]
     return _made(row, choices, usage(completions), model, {})
 
 

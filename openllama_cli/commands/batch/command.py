@@ -1,7 +1,6 @@
 """`olc batch`: a file of prompts to a file of completions."""
 
 import hashlib
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,25 +13,34 @@ import click
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.field_names import MOST_SAMPLES
-from openllama_cli.batch.input.lines import check_input, spool
+from openllama_cli.batch.input.lines import check_input
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.commands.batch.engines import Engine, open_engine
+from openllama_cli.commands.batch.engines import Engine, fitted_settings, open_engine
+from openllama_cli.commands.batch.looks import keep_stdin, peek_rows, show_first_prompt, show_report
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
-from openllama_cli.commands.shared.options import GroupedCommand, escape_option, model_options, number_option, template_option
+from openllama_cli.commands.shared.few_shot import ExampleOptions, example_options, show_prompt_option, with_template
+from openllama_cli.commands.shared.options import (
+    GroupedCommand,
+    escape_option,
+    model_options,
+    number_option,
+    svg_option,
+    template_option,
+)
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
-from openllama_cli.commands.shared.sampling_options import sampling_options
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.terminal.streams import is_terminal, notice, out
+from openllama_cli.terminal.streams import notice, out
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
@@ -47,6 +55,8 @@ Examples:
   olc batch requests.jsonl -o answers.jsonl --retry-errors
   olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
+  olc batch reviews.csv -t sentiment --examples prompts/examples/sentiment.csv --shots 4 --balance -o answers.jsonl
+  olc batch --report answers.jsonl --svg reliability.svg
   olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
 
@@ -70,6 +80,8 @@ Examples:
     shell_complete=suggest.choices(*get_args(FormatName)),
 )
 @template_option("Fill a prompt template with each row's columns.")
+@example_options
+@show_prompt_option
 @click.option(
     "--carry",
     default="all",
@@ -84,6 +96,14 @@ Examples:
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
 )
+@click.option(
+    "--report",
+    metavar="OUTPUT",
+    help="Compare a finished OUTPUT with its rows' field `answer`: accuracy, confusion, calibration.",
+    shell_complete=suggest.files,
+)
+@svg_option("With --report: save the reliability plot as an SVG image.")
+@click.option("--json", "as_json", is_flag=True, help="With --report or --show-prompt: print one JSON document.")
 @click.option("--retry-errors", is_flag=True, help="Retry only the rows that failed.")
 @click.option("--restart", is_flag=True, help="Start over, discarding earlier results.")
 @click.option(
@@ -114,12 +134,17 @@ def command(
     output: str | None,
     format_name: str | None,
     template: str | None,
+    examples: ExampleOptions,
+    show_prompt: bool,
     carry: str,
     choosing: ChoiceOptions,
     escape: bool,
     num_samples: int,
     batch_size_text: str,
     peek: str | None,
+    report: str | None,
+    svg: str | None,
+    as_json: bool,
     retry_errors: bool,
     restart: bool,
     engine_name: str,
@@ -140,8 +165,14 @@ def command(
     without a seed use --seed, or 0.
     """
     if peek is not None:
-        _peek(Path(peek))
+        peek_rows(Path(peek))
         return
+    if report is not None:
+        show_report(Path(report), svg=svg, as_json=as_json)
+        return
+    for flag in ("--svg" if svg is not None else None, "--json" if as_json and not show_prompt else None):
+        if flag is not None:
+            raise UsageError(f"{flag} requires --report", "name a finished OUTPUT: --report answers.jsonl")
     if source is None:
         raise missing("INPUT", "name a file of prompts, or - for stdin")
     batch_size = _parse_batch_size(batch_size_text)
@@ -166,10 +197,12 @@ def command(
         for_server=address is not None,
         samples=num_samples,
         guarded=True,
+        few_shot=examples.open(prompt_template),
         choosing=_choosing(choosing, prompt_template, {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}),
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
+    output = "-" if show_prompt else output
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None
         what = "its format and the output" if both else "the output" if output is None else "its format"
@@ -178,6 +211,9 @@ def command(
     if not from_stdin:
         check_input(Path(source))
     fmt = input_format(Path(source), format_name)
+    if show_prompt:
+        show_first_prompt(source, fmt, settings, None if address is not None else spec, as_json=as_json)
+        return
     if output in ("-", "/dev/stdout"):
         if retry_errors or restart or json_progress:
             option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
@@ -195,10 +231,11 @@ def command(
     with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
         if from_stdin:
-            _keep_stdin(path, restart=restart)
+            keep_stdin(path, restart=restart)
         earlier = None if restart else Earlier.of(files)
         summary = precheck(path, fmt, settings, beginning=None if earlier is None else earlier.rows)
         engine = find_engine()
+        settings = fitted_settings(settings, engine)
         header = engine.header(settings, fmt, summary)
         if annotator is not None:
             annotator.open()
@@ -260,9 +297,10 @@ def _stream(
         path = Path(source)
         if source == "-":
             path = Path(folder) / "stdin"
-            _keep_stdin(path, restart=False)
+            keep_stdin(path, restart=False)
         summary = precheck(path, fmt, settings)
         engine = find_engine()
+        settings = fitted_settings(settings, engine)
         if options["annotate"] is not None:
             options["annotate"].open()
         _tell_empty(summary, fmt)
@@ -276,24 +314,6 @@ def _stream(
         batch.report(Path("stdout"))
 
 
-def _peek(output: Path) -> None:
-    from openllama_cli.batch.journal.journal import Journal
-    from openllama_cli.batch.output.output import OutputFiles
-
-    files = OutputFiles.of(output)
-    if not files.journal.exists():
-        state = "it was not written by olc batch: no journal is beside it" if files.output.exists() else "it does not exist"
-        raise UsageError(
-            f"there is no unfinished batch of {output}: {state}", "name the -o of a batch that runs or was stopped"
-        )
-    journal = Journal.peek(files.journal)
-    if journal.complete:
-        raise UsageError(f"{output} is complete", f"all {journal.rows} rows are in it")
-    for line in journal.finished_lines():
-        out(line.decode() + "\n")
-    notice(f"olc: {journal.counts.done} of {journal.rows} rows are done, {journal.counts.failed} of them failed")
-
-
 def _parse_batch_size(text: str) -> int | None:
     """The value of --batch-size: None for auto, else a number of rows. Raises UsageError."""
     if text == "auto":
@@ -304,15 +324,11 @@ def _parse_batch_size(text: str) -> int | None:
 
 
 def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples: int) -> dict[str, Any]:
-    """The options that hold for every row: a template's beneath those that were given. Raises UsageError."""
+    """The options that hold for every row. Raises UsageError."""
     choose_sampling(given, samples=samples)
-    defaults = dict(given)
+    defaults = with_template(given, template)
     if samples > 1:
         defaults.setdefault("temperature", 1.0)
-    if template is not None:
-        defaults["stop"] = (*given.get("stop", ()), *template.stop)
-        if template.max_tokens is not None:
-            defaults.setdefault("max_tokens", template.max_tokens)
     return defaults
 
 
@@ -327,15 +343,3 @@ def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Ma
     elif text is not None and choices is not None:
         choices = replace(choices, neutral=text)
     return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)
-
-
-def _keep_stdin(path: Path, *, restart: bool) -> None:
-    """Copy stdin into a file. Where it is empty (a terminal, a closed pipe) an interrupted run's copy stays, to be resumed."""
-    if restart:
-        path.unlink(missing_ok=True)
-    if sys.stdin is None or is_terminal(sys.stdin):
-        if sys.stdin is None and not path.exists():
-            raise UsageError("INPUT is stdin, but stdin is closed", "give a file, or pipe the rows in")
-        if path.exists():
-            return
-    spool(sys.stdin.buffer, path)

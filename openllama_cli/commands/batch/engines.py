@@ -5,7 +5,7 @@ An engine is opened before the journal, which it tells what results depend on; i
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from openllama_cli.batch.input.readers import FormatName
@@ -14,6 +14,7 @@ from openllama_cli.batch.journal.header import batch_header, server_header
 from openllama_cli.batch.output.results import Progress, Result
 from openllama_cli.batch.ray.options import RayOptions
 from openllama_cli.commands.shared.choice_options import not_for_choices
+from openllama_cli.commands.shared.few_shot import fitting
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.opened import OpenedModel
@@ -24,6 +25,7 @@ from openllama_cli.terminal.streams import note
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
     from openllama_cli.batch.remote.server import Server
+    from openllama_cli.few_shot import Fitting
 
 # Enough to keep a server busy that batches, and no more than one that does not would have to hold in its queue.
 SERVER_ROWS = 32
@@ -64,6 +66,9 @@ class Engine(Protocol):
     def caution(self) -> str | None:
         """What the results do not promise, in a sentence; None where they promise all that olc does."""
 
+    def fitting(self) -> "Fitting | None":
+        """What leaves out examples that the model has no room for; None where its tokens cannot be counted."""
+
 
 @dataclass(frozen=True)
 class LocalEngine:
@@ -73,6 +78,9 @@ class LocalEngine:
     spec: ModelSpec
     ray: RayOptions | None
     caution = None
+
+    def fitting(self) -> "Fitting":
+        return fitting(self.opened)
 
     def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
         return batch_header(self.opened, self.spec, settings, fmt, summary)
@@ -135,6 +143,9 @@ class ServerEngine:
             notice=note,
         )
 
+    def fitting(self) -> None:
+        return None
+
     @property
     def caution(self) -> str | None:
         if self.server.is_olc:
@@ -154,3 +165,8 @@ def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress |
     if settings.choosing.choices is not None and not found.is_olc:
         raise not_for_choices(found.url)
     return ServerEngine(found, tuple(settings.defaults))
+
+
+def fitted_settings(settings: RowSettings, engine: Engine) -> RowSettings:
+    """Settings under which rows have no more examples than the engine's model has room for."""
+    return settings if settings.few_shot is None else replace(settings, fit=engine.fitting())

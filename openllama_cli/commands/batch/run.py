@@ -16,6 +16,7 @@ from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.output.results import ENDED_BY_US, MAY_PASS, Results
 from openllama_cli.commands.batch.engines import Engine, Work
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
+from openllama_cli.commands.shared.few_shot import tell_cut
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
 from openllama_cli.system.convert import to_utf8
 from openllama_cli.system.files import file_fingerprint
@@ -136,6 +137,9 @@ class Batch:
         counts = self.journal.counts
         text = f"olc: wrote {target}: {self.summary.rows} row{'s' * (self.summary.rows != 1)}, {counts.failed} failed"
         notice(f"{text} ({self._speed})" if self._speed else text)
+        if self.settings.fit is not None and self.settings.few_shot is not None:
+            max_tokens = self.settings.sampling.max_tokens if self.settings.choosing.choices is None else None
+            tell_cut(self.settings.fit, self.summary.rows, self.settings.few_shot.shots, max_tokens)
         if self._speed and self.engine.caution is not None:
             notice(f"olc: {self.engine.caution}")
         if counts.failed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
-from openllama_cli.commands.shared.prompt_input import argument, read_file, split_lines, unescape
+from openllama_cli.commands.shared.prompt_input import PromptInput, argument, read_file, split_lines, unescape
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, Normalize
 from openllama_cli.generation.decode.config import flag_of
@@ -90,14 +90,12 @@ def check_calibrated(template: "PromptTemplate") -> None:
         raise UsageError(cause, "leave out --calibrate and --calibrate-with", code="no_variable")
 
 
-def with_neutral(
-    choices: Choices, options: ChoiceOptions, template: "PromptTemplate | None", values: Mapping[str, Any]
-) -> Choices:
+def with_neutral(choices: Choices, options: ChoiceOptions, source: PromptInput) -> Choices:
     """The choices with the neutral prompt that the options ask for, if they do. Raises UsageError."""
     text = options.calibrate_with
-    if text is not None and template is not None:
-        check_calibrated(template)
-        text = template.render({**values, **dict.fromkeys(template.required, text)})
+    if text is not None and source.template is not None:
+        check_calibrated(source.template)
+        text = source.with_values({**source.values, **dict.fromkeys(source.template.required, text)})
     return replace(choices, neutral=text)
 
 

@@ -35,7 +35,7 @@ class Choosing(Protocol):
 
 def choose(prompt: str, choices: Choices, spec: ModelSpec, server: ServerChoice, folder: ModelFolder | None = None) -> Choosing:
     """Let a running server or the model loaded here choose. folder: the model, if it was found already. Raises OlcError."""
-    found, folder = server.answer(spec, lambda found: ServedChoice(found, prompt, choices))
+    found, folder = server.answer(spec, lambda found: ServedChoice(found, prompt, choices), folder)
     if found is not None:
         return found
     opened = open_model(spec, folder)

@@ -43,7 +43,7 @@ model_option = click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="Model alias (such as 3b-v2), Hub id or folder.  [env var: OLC_MODEL]",
+    help="Model alias (such as 3b-v2), Hub id, folder or GGUF file.  [env var: OLC_MODEL]",
     shell_complete=suggest.models,
 )
 revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of the model on the Hub.")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openllama_cli.commands.shared.few_shot import NO_EXAMPLES, ExampleOptions
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import TEXTS, flag_of
+from openllama_cli.generation.decode.config import TEXTS
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 if TYPE_CHECKING:
-    from openllama_cli.generation.constraints.config import Constraint
-    from openllama_cli.models.tokenizer.base import Tokenizer
+    from openllama_cli.few_shot import FewShot, FewShotPrompt
     from openllama_cli.prompt_templates import PromptTemplate
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -25,15 +25,33 @@ _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 @dataclass(frozen=True)
 class PromptInput:
-    """The text to complete, and the template that rendered it, if any, with the values that were given for it."""
+    """The text to complete, the template that rendered it, if any, with the values that were given for it, and its examples.
+
+    few_shot: the text in its parts, if it has examples. examples: makes such prompts.
+    """
 
     text: str
     template: "PromptTemplate | None" = None
     values: Mapping[str, str] = field(default_factory=dict)
+    few_shot: "FewShotPrompt | None" = None
+    examples: "FewShot | None" = None
+
+    def with_values(self, values: Mapping[str, object]) -> str:
+        """The text with other values in its template, after the same examples. Raises UsageError."""
+        assert self.template is not None
+        if self.examples is None or self.few_shot is None:
+            return self.template.render(values)
+        return self.examples.after(self.few_shot.shots, values).text
 
 
 def read_prompt(
-    prompt: str | None, file: str | None, template: str | None, values: Sequence[tuple[str, str]], *, escape: bool
+    prompt: str | None,
+    file: str | None,
+    template: str | None,
+    values: Sequence[tuple[str, str]],
+    examples: ExampleOptions = NO_EXAMPLES,
+    *,
+    escape: bool,
 ) -> PromptInput:
     """Find the prompt.
 
@@ -45,28 +63,81 @@ def read_prompt(
     """
     if prompt is not None and file is not None:
         raise UsageError("a prompt and --file cannot be combined", "leave one of them out")
-    if template is None:
-        if values:
-            raise UsageError("-p requires a template", "name one with -t, such as -t qa; see prompts/README.md")
+    filler = Filler.of(template, values, examples)
+    if filler is None:
         return PromptInput(_text(prompt, file, escape=escape, wanted="prompt"))
-    from openllama_cli.prompt_templates import load_template
+    if prompt is None and file is None and not (len(filler.missing) == 1 and stdin_has_input()):
+        return filler.fill(None)
+    filler.check_place()
+    return filler.fill(_text(prompt, file, escape=escape, wanted=filler.missing[0]))
 
-    return _fill(load_template(template), prompt, file, values, escape=escape)
+
+@dataclass(frozen=True)
+class Filler:
+    """Makes prompts of a template. given: values of variables. missing: variables without a value or default."""
+
+    template: "PromptTemplate"
+    few_shot: "FewShot | None"
+    given: Mapping[str, str]
+    missing: Sequence[str]
+
+    @classmethod
+    def of(cls, name: str | None, values: Sequence[tuple[str, str]], examples: ExampleOptions) -> "Filler | None":
+        """name: of the template; None without one. values: as given with -p. Raises UsageError."""
+        if name is None:
+            if values:
+                raise UsageError("-p requires a template", "name one with -t, such as -t qa; see prompts/README.md")
+            examples.open(None)
+            return None
+        from openllama_cli.prompt_templates import load_template
+
+        template = load_template(name)
+        few_shot = examples.open(template)
+        from_stdin = [name for name, value in values if value == "-"]
+        if len(from_stdin) > 1:
+            raise UsageError(f"stdin (-) is given for {len(from_stdin)} variables: {', '.join(from_stdin)}", "use - once")
+        given = {name: read_stdin() if value == "-" else value for name, value in values}
+        missing = [name for name in template.variables if name not in given and name not in template.defaults]
+        return cls(template, few_shot, given, missing)
+
+    def check_place(self) -> None:
+        """Raise UsageError unless a text has one variable to fill."""
+        if len(self.missing) != 1:
+            raise _no_place(self.template, self.given, self.missing)
+
+    def fill(self, text: str | None) -> PromptInput:
+        """The prompt. text: of the variable without a value, if there is one. Raises UsageError."""
+        values = dict(self.given) if text is None else {**self.given, self.missing[0]: text}
+        if self.few_shot is None:
+            return PromptInput(self.template.render(values), self.template, values)
+        prompt = self.few_shot.prompt(values)
+        return PromptInput(prompt.text, self.template, values, prompt, self.few_shot)
 
 
-def _fill(
-    template: "PromptTemplate", prompt: str | None, file: str | None, values: Sequence[tuple[str, str]], *, escape: bool
-) -> PromptInput:
-    from_stdin = [name for name, value in values if value == "-"]
-    if len(from_stdin) > 1:
-        raise UsageError(f"stdin (-) is given for {len(from_stdin)} variables: {', '.join(from_stdin)}", "use - once")
-    given = {name: read_stdin() if value == "-" else value for name, value in values}
-    missing = [name for name in template.variables if name not in given and name not in template.defaults]
-    if prompt is not None or file is not None or (len(missing) == 1 and stdin_has_input()):
-        if len(missing) != 1:
-            raise _no_place(template, given, missing)
-        given[missing[0]] = _text(prompt, file, escape=escape, wanted=missing[0])
-    return PromptInput(template.render(given), template, given)
+def read_prompts(
+    prompts: Sequence[str],
+    file: str | None,
+    template: str | None,
+    values: Sequence[tuple[str, str]],
+    examples: ExampleOptions,
+    *,
+    escape: bool,
+) -> list[PromptInput]:
+    """Several prompts: arguments, then the lines of a file. With a template each fills its one variable without a value.
+
+    Raises UsageError; also where there is none.
+    """
+    filler = Filler.of(template, values, examples)
+    texts = [unescape(argument(prompt)) if escape else argument(prompt) for prompt in prompts]
+    texts += read_lines(file) if file is not None else []
+    if filler is not None and not texts and not filler.missing:
+        return [filler.fill(None)]
+    if not texts:
+        raise missing("prompt", 'give one or more, such as "The largest animal is", or a file of prompts with -f')
+    if filler is None:
+        return [PromptInput(text) for text in texts]
+    filler.check_place()
+    return [filler.fill(text) for text in texts]
 
 
 def _no_place(template: "PromptTemplate", given: Mapping[str, str], missing: Sequence[str]) -> UsageError:
@@ -175,38 +246,6 @@ def unescape_stops(given: dict[str, Any]) -> None:
             given[name] = tuple(unescape(text) for text in given[name])
     if "logit_bias" in given:
         given["logit_bias"] = tuple((unescape(token), added) for token, added in given["logit_bias"])
-
-
-def hint_prompt(prompts: Iterable[str], tokenizer: "Tokenizer | None" = None) -> None:
-    """Mention what is odd about prompts, each once. tokenizer: see `generation.text.hints.about_prompt`."""
-    from openllama_cli.generation.text.hints import about_prompt
-
-    for said in dict.fromkeys(said for prompt in prompts for said in about_prompt(prompt, tokenizer)):
-        hint(said)
-
-
-def hint_end(reasons: Iterable[str | None], texts: Iterable[str], max_tokens: int | None) -> None:
-    """Mention what is odd about the ends of completions, once.
-
-    max_tokens: that they may have; None where it was chosen on purpose.
-    """
-    from openllama_cli.generation.text.hints import about_end
-
-    found = (about_end(reason, text, max_tokens) for reason, text in zip(reasons, texts, strict=True))
-    said = next(filter(None, found), None)
-    if said is not None:
-        hint(said)
-
-
-def hint_incomplete(constraint: "Constraint", reasons: Iterable[str | None], texts: Sequence[str], max_tokens: int) -> None:
-    """Say which completions do not match, as they ended before they could. max_tokens: that they may have."""
-    ended = [reason for reason, text in zip(reasons, texts, strict=True) if not constraint.matches(text)]
-    if ended:
-        which = "the text is" if len(texts) == 1 else f"{len(ended)} of {len(texts)} texts are"
-        how = f"it was cut off after {max_tokens} tokens; -n {2 * max_tokens} gives it more"
-        if "length" not in ended:
-            how = "a stop string or another limit ended it before"
-        hint(f"{which} incomplete, no match of {flag_of(constraint.kind)}: {how}")
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

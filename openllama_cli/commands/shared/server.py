@@ -36,19 +36,19 @@ class ServerChoice:
     allowed: bool
 
     def answer(
-        self, spec: ModelSpec, ask: "Callable[[FoundServer], T]", *, able: bool = True
+        self, spec: ModelSpec, ask: "Callable[[FoundServer], T]", folder: ModelFolder | None = None, *, able: bool = True
     ) -> tuple[T | None, ModelFolder | None]:
         """Which runs it: what the server that was named makes of a request, or one of this user's that serves what would be
         loaded here; None where it is to be done here. And the model, where it was looked for.
 
-        ask: raises NotServedError for what a server does not do as it is asked. able: whether servers do it at all. Raises
-        OlcError, for a server that was named also for what it does not do.
+        ask: raises NotServedError for what a server does not do as it is asked. folder: the model, if it was found already.
+        able: whether servers do it at all. Raises OlcError, for a server that was named also for what it does not do.
         """
         if self.address is not None:
             from openllama_cli.serve.client.find import named_server
 
             return ask(named_server(self.address, spec.model)), None
-        folder = find_model(spec)
+        folder = folder or find_model(spec)
         if able and self.allowed and rank_info() is None and private(socket_folder()):
             from openllama_cli.serve.client.completions import NotServedError
             from openllama_cli.serve.client.find import find_server

@@ -53,6 +53,11 @@ class Choices:
             return self.prefix
         return "" if not prompt or prompt[-1].isspace() else " "
 
+    def after(self, prompt: str) -> list[str]:
+        """What may follow this prompt: each choice, with what stands between."""
+        prefix = self.prefix_after(prompt)
+        return [prefix + text for text in self.texts]
+
 
 # What says nothing where an answer is chosen, and the values of it that ask for nothing, programs' defaults among them.
 _HARMLESS: dict[str, tuple[Any, ...]] = {

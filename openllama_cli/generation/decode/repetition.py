@@ -10,8 +10,8 @@ import numpy as np
 # Tokens of the longest period that is looked for.
 LONGEST_PERIOD = 128
 # A period must stand there so often, and fill so many tokens, before it counts as a loop.
-LEAST_TIMES = 8
-LEAST_TOKENS = 128
+LEAST_TIMES = 20
+LEAST_TOKENS = 256
 
 
 def least_repeated(period: int) -> int:

@@ -43,7 +43,7 @@ def test_rows_errors_and_the_longest_prompts_are_counted(tmp_path: Path) -> None
         {"prompt": "x", "temperature": "hot"},
         {"prompt": "x", "temperature": -1},
         {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1, 2, 3]}},
-        {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1], "n": 2}},
+        {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1], "suffix": "x"}},
     ]
     data = b"\xef\xbb\xbf" + "\n".join(map(json.dumps, lines)).encode() + b"\n\n{oops"
     summary = check(tmp_path, "input.jsonl", data)
@@ -61,7 +61,8 @@ def test_the_longest_prompt_is_that_of_the_template(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("example", sorted((prompts_folder() / "examples").iterdir()), ids=lambda path: path.name)
 def test_the_example_prompts_have_no_wrong_row(example: Path) -> None:
-    settings = RowSettings(load_template("qa")) if example.suffix == ".csv" else RowSettings()
+    template = {".csv": "qa" if example.stem == "countries" else example.stem}.get(example.suffix)
+    settings = RowSettings(load_template(template)) if template is not None else RowSettings()
     summary = precheck(example, input_format(example), settings)
     assert summary.rows > 1
     assert not summary.errors

@@ -65,6 +65,15 @@ HEADER: dict[str, Any] = {
             ["the model's revision was r1, now r2", "the model's dtype was float32, now bfloat16"],
         ),
         ({"tokenizer": "ce"}, ["the tokenizer changed"]),
+        # Another template makes other prompts of the same rows, and other examples do.
+        ({"input": HEADER["input"] | {"rows_sha256": "x"}, "template": None}, ["a template was used, now none is"]),
+        (
+            {
+                "input": HEADER["input"] | {"rows_sha256": "x"},
+                "options": HEADER["options"] | {"examples": "aa:a.csv", "shots": 2},
+            },
+            ["--examples was not given, now aa:a.csv", "--shots was not given, now 2"],
+        ),
         ({"template": None}, ["a template was used, now none is"]),
         ({"template": {"name": "qa", "sha256": "de"}}, ["the template changed"]),
         ({"template": {"name": "code", "sha256": "de"}}, ["the template was qa, now code"]),

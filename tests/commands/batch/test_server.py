@@ -57,6 +57,18 @@ def test_rows_are_completed_in_order_and_once(batch: Batch, server: CompletionsS
     assert len(server.requests) == 2
 
 
+def test_examples_go_to_a_server_uncut(batch: Batch, server: CompletionsServer, tmp_path: Path) -> None:
+    """Nobody here can count its tokens."""
+    (tmp_path / "t.toml").write_text('template = "{{ text }}:"\nseparator = "\\n"\n')
+    (tmp_path / "e.csv").write_text("text,answer\n" + "".join(f"{'word ' * 500}{n},yes\n" for n in range(9)))
+    examples = ("-t", str(tmp_path / "t.toml"), "--examples", str(tmp_path / "e.csv"), "--shots", "8")
+    result = batch("in.jsonl", '{"text": "x", "max_tokens": 5}\n', *examples)
+    assert result.code == 0, result.messages
+    [request] = server.requests
+    assert request["prompt"] == "".join(f"{'word ' * 500}{n}: yes\n" for n in range(8)) + "x:"
+    assert "shots" not in result.messages
+
+
 def test_openai_lines_go_through(batch: Batch, server: CompletionsServer, output: Path) -> None:
     lines = [
         {"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": {"prompt": f"p{n}", "n": n, "user": "u"}}

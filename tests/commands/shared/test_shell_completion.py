@@ -47,7 +47,10 @@ def test_models_commands_are_offered_models() -> None:
 
 @pytest.mark.parametrize("command", ["complete", "batch"])
 def test_templates_are_offered_by_name_or_file(command: str) -> None:
-    assert completed(command, "-t", "") == [("file", ""), *plain(["classify", "code", "qa", "summarize", "translate"])]
+    assert completed(command, "-t", "") == [
+        ("file", ""),
+        *plain(["classify", "code", "qa", "sentiment", "summarize", "topic", "translate"]),
+    ]
     assert completed(command, "--template", "q") == [("file", "q"), *plain(["qa"])]
 
 

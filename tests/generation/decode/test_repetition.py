@@ -20,7 +20,7 @@ def tokens_until_loop(tokens: list[int]) -> int | None:
 def test_a_period_is_a_loop_once_it_stands_there_often_enough(period: int) -> None:
     before, cycle = [900, 901, 902], list(range(period))
     least = max(LEAST_TIMES * period, LEAST_TOKENS)
-    assert tokens_until_loop(before + cycle * 400) == len(before) + least
+    assert tokens_until_loop(before + cycle * 300) == len(before) + least
 
 
 def test_what_does_not_repeat_exactly_is_no_loop() -> None:
@@ -28,7 +28,7 @@ def test_what_does_not_repeat_exactly_is_no_loop() -> None:
     assert tokens_until_loop([chance.randrange(3) for _ in range(3000)]) is None
     # A list whose lines differ in one token.
     assert tokens_until_loop([token for line in range(300) for token in (1, 2, 3, 100 + line, 4)]) is None
-    assert tokens_until_loop(list(range(LONGEST_PERIOD + 1)) * 20) is None
+    assert tokens_until_loop(list(range(LONGEST_PERIOD + 1)) * 2 * LEAST_TIMES) is None
 
 
 def test_tokens_that_are_taken_back_do_not_count() -> None:
@@ -43,13 +43,11 @@ def test_tokens_that_are_taken_back_do_not_count() -> None:
 
 def test_a_guarded_row_ends_and_its_text_until_then_is_unchanged() -> None:
     def run(**options: object) -> tuple[list[int], str | None]:
-        config = SamplingConfig(max_tokens=400, **options)  # type: ignore[arg-type]
-        steps = list(decode_rows(FakeForward(counting(), context=500), [Request(0, [3], config)]))
+        config = SamplingConfig(max_tokens=2 * LEAST_TOKENS, **options)  # type: ignore[arg-type]
+        steps = list(decode_rows(FakeForward(counting(), context=1000), [Request(0, [3], config)]))
         return token_rows(steps)[0], steps[-1].finish_reason
 
     all_tokens, reason = run()
-    assert (len(all_tokens), reason) == (400, "length")
-    guarded, reason = run(loop_guard=True)
-    assert reason == "repetition"
-    assert len(guarded) == 128
-    assert guarded == all_tokens[:128]
+    assert (len(all_tokens), reason) == (2 * LEAST_TOKENS, "length")
+    # Sixteen tokens in a circle.
+    assert run(loop_guard=True) == (all_tokens[: max(LEAST_TOKENS, 16 * LEAST_TIMES)], "repetition")

@@ -84,7 +84,7 @@ def test_a_text_that_is_banned_is_undone_in_a_healed_word(tokenizer: Tokenizer) 
     ids = tokenizer.encode("The larg")
     for seed in range(6):
         plain = completed(tokenizer, ids, seed, heal=True)
-        if not plain.text:
+        if not plain.text.strip("\ufffd") or "\ufffd" in plain.text[:2]:
             continue
         banned = completed(tokenizer, ids, seed, heal=True, ban=(plain.text[:2],))
         assert plain.text[:2] not in banned.text

@@ -2,8 +2,8 @@
 
 import pytest
 
-from openllama_cli.demo_model import demo_folder
 from openllama_cli.generation.text.hints import about_end, about_prompt
+from openllama_cli.models.find import demo_folder
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 

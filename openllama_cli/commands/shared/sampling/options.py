@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -10,9 +9,8 @@ from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.options import GroupedOption
-from openllama_cli.commands.shared.prompt_input import read_file
+from openllama_cli.commands.shared.sampling.constraints import constraint_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.constraints.config import Constraint
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig
 
 Command = Callable[..., Any]
@@ -20,7 +18,6 @@ Decorator = Callable[[Command], Command]
 
 _ENDS = "Where a text ends"
 _PENALTIES = "Penalties and bans"
-_CONSTRAINTS = "What the text has to match"
 
 
 def sampling_options(defaults: SamplingConfig, *, guarded: bool = False) -> Decorator:
@@ -30,7 +27,7 @@ def sampling_options(defaults: SamplingConfig, *, guarded: bool = False) -> Deco
     `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show. guarded: whether the loop guard is on for
     greedy decoding.
     """
-    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties(), **_constraints()}
+    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties(), **constraint_options()}
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
@@ -155,39 +152,6 @@ def _penalties() -> dict[str, Decorator]:
         ),
         "ban": option("--ban", multiple=True, metavar="TEXT", help="This text never appears; repeatable."),
     }
-
-
-def _constraints() -> dict[str, Decorator]:
-    option = functools.partial(click.option, cls=GroupedOption, group=_CONSTRAINTS)
-    return {
-        "regex": option("--regex", metavar="REGEX", help=r"A regular expression: ' \d{4}', with the space before it."),
-        "json_schema": option(
-            "--json-schema",
-            metavar="FILE|JSON",
-            callback=_source,
-            help="A JSON document of this schema.",
-            shell_complete=suggest.files,
-        ),
-        "grammar": option(
-            "--grammar", metavar="FILE", callback=_source, help="A grammar in Lark's syntax.", shell_complete=suggest.files
-        ),
-    }
-
-
-def _source(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """What a file has, or the JSON that stands in its place; checked here, where the file's name is known."""
-    if value is None or ctx.resilient_parsing:
-        return value
-    assert parameter.name is not None
-    if parameter.name == "json_schema" and (value.lstrip()[:1] in ("{", "[") or value in ("true", "false")):
-        return value
-    text = read_file(Path(value))
-    try:
-        Constraint("json_schema" if parameter.name == "json_schema" else "grammar", text)
-    except UsageError as error:
-        flag = parameter.opts[0]
-        raise UsageError(error.cause.replace(flag, f"{flag} {value}", 1), error.remedy, code=error.code) from None
-    return text
 
 
 def _biases(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, float], ...]:

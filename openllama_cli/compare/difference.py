@@ -1,0 +1,242 @@
+"""Where the rows of two outputs part, and why, as far as the files tell."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from openllama_cli.compare.entries import Entry, alternative
+from openllama_cli.compare.lines import Lines
+
+# In the order in which they are looked for: a row whose prompts differ may well have other options too.
+Cause = Literal["only in A", "only in B", "error", "prompt", "options", "model", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one side has where two sides part. id: the token's, where that is all the file tells.
+
+    logprob: of the token on its own side. margin: how much likelier it was there than the other side's token, in natural
+    logarithms; negative where sampling took the less likely one.
+    """
+
+    text: str | None
+    id: int | None = None
+    logprob: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where two texts part. place: of the first token, or character, that differs, from 0. None: that side had ended."""
+
+    unit: Literal["token", "character"]
+    place: int
+    a: Candidate | None
+    b: Candidate | None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        sides = {
+            name: None
+            if side is None
+            else {key: getattr(side, key) for key in ("text", "id", "logprob", "margin") if getattr(side, key) is not None}
+            for name, side in (("a", self.a), ("b", self.b))
+        }
+        return {"unit": self.unit, "index": self.place, **sides}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that is not the same on both sides, or is on one of them only. common: characters that both texts begin with."""
+
+    cause: Cause
+    a: Entry | None
+    b: Entry | None
+    divergence: Divergence | None = None
+    common: int = 0
+
+    @property
+    def key(self) -> str:
+        one = self.a or self.b
+        assert one is not None
+        return one.key
+
+
+@dataclass
+class Summary:
+    """Counts of what was compared. logprob_difference: the largest between the same tokens in front of where texts part."""
+
+    rows_a: int = 0
+    rows_b: int = 0
+    equal: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    logprob_difference: float | None = None
+
+    @property
+    def different(self) -> int:
+        """Rows that are not equal, those on one side only included."""
+        return self.causes.total()
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "rows": {"a": self.rows_a, "b": self.rows_b},
+            "equal": self.equal,
+            "different": self.different,
+            "causes": dict(self.causes.most_common()),
+            "largest_logprob_difference": self.logprob_difference,
+        }
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known to differ between two outputs as wholes."""
+
+    model: bool = False
+    options: bool = False
+
+
+def differences_of(a: Lines, b: Lines, known: Known, summary: Summary) -> Iterator[Difference]:
+    """Every row that differs, in A's order and then those in B only; `summary` is complete at the end.
+
+    Rows are matched by their keys, the second row of a key with the second. While the orders agree, as they do after two runs
+    of one input, no more than a row a side is in memory; from where they do not, the places of B's other rows.
+    Raises UsageError for a line that is not a row.
+    """
+    left, right = a.entries(), b.entries(like=a)
+    for entry, _, _ in left:
+        summary.rows_a += 1
+        other = next(right, None)
+        summary.rows_b += other is not None
+        if other is None or other[0].key != entry.key:
+            yield from _out_of_order(entry, other, left, right, b, known, summary)
+            return
+        yield from _pair(entry, other[0], known, summary)
+    for entry, _, _ in right:
+        summary.rows_b += 1
+        yield _counted(Difference("only in B", None, entry), summary)
+
+
+def _out_of_order(
+    entry: Entry,
+    other: tuple[Entry, int, int] | None,
+    left: Iterator[tuple[Entry, int, int]],
+    right: Iterator[tuple[Entry, int, int]],
+    b: Lines,
+    known: Known,
+    summary: Summary,
+) -> Iterator[Difference]:
+    """The rest, from the first rows on that are not of one key."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    if other is not None:
+        places[other[0].key] = [other[1:]]
+        for found, offset, within in right:
+            summary.rows_b += 1
+            places.setdefault(found.key, []).append((offset, within))
+    while True:
+        if there := places.get(entry.key):
+            yield from _pair(entry, b.entry(*there.pop(0)), known, summary)
+        else:
+            yield _counted(Difference("only in A", entry, None), summary)
+        following = next(left, None)
+        if following is None:
+            break
+        summary.rows_a += 1
+        entry = following[0]
+    for key, there in places.items():
+        for place in there:
+            # Read alone, an entry of a result does not know how many stand before its line.
+            found = b.entry(*place)
+            yield _counted(Difference("only in B", None, replace(found, key=key)), summary)
+
+
+def _counted(difference: Difference, summary: Summary) -> Difference:
+    summary.causes[difference.cause] += 1
+    return difference
+
+
+def _pair(a: Entry, b: Entry, known: Known, summary: Summary) -> Iterator[Difference]:
+    """The difference of two rows that are matched, if there is one."""
+    if a is b:
+        summary.equal += 1
+        if a.logprobs:
+            summary.logprob_difference = summary.logprob_difference or 0.0
+        return
+    same_tokens = a.tokens is None or b.tokens is None or _kind(a.tokens) != _kind(b.tokens) or a.tokens == b.tokens
+    parting = None if same_tokens else _token_divergence(a, b)
+    _compare_logprobs(a, b, len(a.logprobs) if parting is None else parting.place, summary)
+    prompts_differ = a.prompt is not None and b.prompt is not None and a.prompt != b.prompt
+    same = a.text == b.text and a.finish_reason == b.finish_reason and a.error == b.error
+    if same and same_tokens and not prompts_differ:
+        summary.equal += 1
+        return
+    if parting is None and a.text is not None and b.text is not None and a.text != b.text:
+        parting = _character_divergence(a.text, b.text)
+    cause: Cause = "text"
+    if a.error != b.error:
+        cause = "error"
+    elif prompts_differ:
+        cause = "prompt"
+    elif known.options:
+        cause = "options"
+    elif known.model or (a.model != b.model and None not in (a.model, b.model)):
+        cause = "model"
+    yield _counted(Difference(cause, a, b, parting, common_beginning(a.text or "", b.text or "")), summary)
+
+
+def _kind(tokens: Sequence[str] | Sequence[int]) -> type | None:
+    return type(tokens[0]) if tokens else None
+
+
+def _token_divergence(a: Entry, b: Entry) -> Divergence:
+    assert a.tokens is not None
+    assert b.tokens is not None
+    place = _shared(a.tokens, b.tokens)
+    return Divergence("token", place, _candidate(a, b, place), _candidate(b, a, place))
+
+
+def _candidate(own: Entry, other: Entry, place: int) -> Candidate | None:
+    assert own.tokens is not None
+    assert other.tokens is not None
+    if place >= len(own.tokens):
+        return None
+    token = own.tokens[place]
+    logprob = own.logprobs[place] if place < len(own.logprobs) else None
+    rival = alternative(own, place, other.tokens[place]) if place < len(other.tokens) else None
+    margin = None if logprob is None or rival is None else logprob - rival
+    return Candidate(token, None, logprob, margin) if isinstance(token, str) else Candidate(None, token, logprob, margin)
+
+
+def _shared(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many elements two sequences begin with in common."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(a), len(b)))
+
+
+def _character_divergence(a: str, b: str) -> Divergence:
+    place, end = common_beginning(a, b), _shared(a, b) + 1
+    sides = [Candidate(text[place:end]) if place < len(text) else None for text in (a, b)]
+    return Divergence("character", place, *sides)
+
+
+def common_beginning(a: str, b: str) -> int:
+    """How many characters two texts begin with in common, cut back to where no character is combined with the next."""
+    place = _shared(a, b)
+    while place > 0 and any(_combines(text, place) for text in (a, b)):
+        place -= 1
+    return place
+
+
+def _combines(text: str, place: int) -> bool:
+    """Whether the character at a place is drawn together with the one before it: marks, joiners, variation selectors."""
+    if place >= len(text):
+        return False
+    return unicodedata.category(text[place]) in ("Mn", "Me", "Mc") or "\u200d" in text[place - 1 : place + 1]
+
+
+def _compare_logprobs(a: Entry, b: Entry, places: int, summary: Summary) -> None:
+    for one, other in zip(a.logprobs[:places], b.logprobs[:places], strict=False):
+        if one is not None and other is not None:
+            summary.logprob_difference = max(summary.logprob_difference or 0.0, abs(one - other))

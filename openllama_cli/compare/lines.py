@@ -1,0 +1,174 @@
+"""Any output of olc as a seekable file of JSON lines: what is not one already is copied into a temporary file as one."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from openllama_cli.batch.input.rows import default_id
+from openllama_cli.compare.entries import Entry, NotARowError, entries
+from openllama_cli.errors import OlcError, UsageError
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TEXTS = (".txt", ".text")
+# Of a line, of a cell, and of a JSON document over several lines, in bytes.
+_LONGEST = 64 << 20
+# JSON has no NaN and no infinity: where a file has them, nothing is known.
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
+_REMEDY = "name two outputs of olc batch, or two results of olc complete --json or olc generate --json"
+
+
+@dataclass
+class Lines:
+    """JSON lines. name: of the file, as it was given. first: the document of the first line; None of an empty file."""
+
+    name: str
+    file: BinaryIO
+    first: Any = field(init=False)
+    _latest: tuple[bytes, int, list[Entry]] = field(init=False, default=(b"", 0, []))
+
+    def __post_init__(self) -> None:
+        line = self._read(1)
+        self.first = self._parse(line, 1) if line.strip() else None
+
+    def entries(self, like: "Lines | None" = None) -> Iterator[tuple[Entry, int, int]]:
+        """Every entry with the offset of its line and its place in the line. Raises UsageError for a line that has none.
+
+        like: another file that is read at the same time. A line that it has just given is not read a second time: its entries
+        are the other's own.
+        """
+        self.file.seek(0)
+        place = offset = number = 0
+        while line := self._read(number := number + 1):
+            if not line.isspace():
+                if like is not None and like._latest[:2] == (line, place):
+                    found = like._latest[2]
+                else:
+                    found = self._entries(line, number, place)
+                self._latest = line, place, found
+                for within, entry in enumerate(found):
+                    yield entry, offset, within
+                place += len(found)
+            offset += len(line)
+
+    def entry(self, offset: int, within: int) -> Entry:
+        """An entry that `entries` gave before."""
+        self.file.seek(offset)
+        return list(self._entries(self._read(0), 0, 0))[within]
+
+    def _read(self, number: int) -> bytes:
+        try:
+            line = self.file.readline(_LONGEST)
+        except OSError as problem:
+            raise OlcError(f"{self.name} cannot be read: {problem.strerror}", "check the file and its permissions") from problem
+        if len(line) == _LONGEST:
+            self._refuse(number, f"it is longer than {_LONGEST >> 20} MiB")
+        return line
+
+    def _parse(self, line: bytes, number: int) -> Any:
+        try:
+            return _DECODER.decode(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            self._refuse(number, "it is not JSON")
+
+    def _entries(self, line: bytes, number: int, place: int) -> list[Entry]:
+        try:
+            return list(entries(self._parse(line, number), place))
+        except NotARowError as problem:
+            self._refuse(number, str(problem))
+
+    def _refuse(self, number: int, why: str) -> NoReturn:
+        raise UsageError(f"line {number} of {self.name} is not a row or a result: {why}", _REMEDY, code="diff_input")
+
+
+@contextmanager
+def open_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[Lines]:
+    """The JSON lines of an output by its suffix: .csv and .tsv with a header, .txt with a text a line, else JSON.
+
+    stdin: what to read where the path is -. Raises UsageError for what cannot be read or compared.
+    """
+    try:
+        opened: BinaryIO = stdin if stdin is not None and str(path) == "-" else path.open("rb")
+    except (OSError, ValueError) as problem:
+        what = "is a folder" if path.is_dir() else f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
+        raise UsageError(f"{path} {what}", _REMEDY, code="diff_input") from problem
+    name = "stdin" if opened is stdin else str(path)
+    with opened as source, tempfile.TemporaryFile() as copy:
+        suffix, file = path.suffix.lower(), source
+        if not stat.S_ISREG(_mode(source)):
+            shutil.copyfileobj(source, copy)
+            copy.seek(0)
+            file, suffix = copy, ""
+        if suffix in _DELIMITERS or suffix in _TEXTS:
+            try:
+                text = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
+                rows = _texts(text) if suffix in _TEXTS else _table(text, _DELIMITERS[suffix], name)
+                for row in rows:
+                    copy.write(json.dumps(row).encode() + b"\n")
+                text.detach()
+            except csv.Error as problem:
+                raise UsageError(f"{name} is not a table: {problem}", _REMEDY, code="diff_input") from problem
+            file = copy
+        elif (document := _over_several_lines(file)) is not None:
+            copy.seek(0)
+            copy.truncate()
+            copy.write(json.dumps(document).encode() + b"\n")
+            file = copy
+        file.seek(0)
+        yield Lines(name, file)
+
+
+def _mode(file: BinaryIO) -> int:
+    try:
+        return os.fstat(file.fileno()).st_mode
+    except (OSError, ValueError):  # stdin of another kind, as a test has it
+        return stat.S_IFIFO
+
+
+def _over_several_lines(file: BinaryIO) -> Any:
+    """The document of a file that holds one over several lines, as jq writes it; None of any other file."""
+    file.seek(0)
+    first = file.readline(_LONGEST)
+    if first.strip() not in (b"{", b"["):
+        return None
+    rest = file.read(_LONGEST)
+    try:
+        return json.loads(first + rest)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _texts(lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines):
+        yield {"custom_id": default_id(number), "text": line.rstrip("\r\n")}
+
+
+def _table(text: io.TextIOWrapper, delimiter: str, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table as olc's own; an empty cell is an empty text, or in a failed row none."""
+    before = csv.field_size_limit(_LONGEST)
+    try:
+        reader = csv.DictReader(text, delimiter=delimiter)
+        if missing := {"custom_id", "text"} - set(reader.fieldnames or ()):
+            raise UsageError(f"{name} has no column {' and no column '.join(sorted(missing))}", _REMEDY, code="diff_input")
+        for cells in reader:
+            error = cells.get("error_code")
+            row = {field: cells.get(field) or None for field in ("prompt", "finish_reason")}
+            row |= {"custom_id": cells["custom_id"] or "", "text": None if error else cells["text"] or ""}
+            yield {**row, "error": {"code": error} if error else None, "logprobs": _json(cells.get("logprobs"))}
+    finally:
+        csv.field_size_limit(before)
+
+
+def _json(cell: str | None) -> Any:
+    try:
+        return json.loads(cell) if cell else None
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,51 @@
+"""What outputs tell of how they were made: model, tokenizer, template, options. A batch's stand in the journal beside it."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from openllama_cli.batch.journal import format as journal_format
+from openllama_cli.batch.journal.header import differences
+from openllama_cli.batch.output.output import OutputFiles
+from openllama_cli.compare.difference import Known
+from openllama_cli.errors import OlcError
+
+_NAMES = ("server", "model", "tokenizer", "template", "options")
+
+
+def surroundings(path: Path, first: Any) -> dict[str, Any]:
+    """What is known of a file. first: the first document in it. Empty where nothing is."""
+    if isinstance(first, dict) and isinstance(first.get("olc"), dict):
+        return _of_result(first["olc"])
+    files = OutputFiles.of(path)
+    with contextlib.suppress(OSError, OlcError), files.journal.open("rb") as file:
+        header = journal_format.read_header(file, files.journal)
+        return {name: header[name] for name in _NAMES if name in header}
+    return {}
+
+
+def _of_result(olc: dict[str, Any]) -> dict[str, Any]:
+    options = {name: olc[name] for name in ("dtype", "device", "engine", "seed") if name in olc}
+    return {
+        "model": {"name": olc.get("model"), "revision": olc.get("revision")},
+        "tokenizer": {"name": olc.get("model"), "sha256": olc.get("tokenizer_sha256")},
+        "options": options,
+        "versions": olc.get("versions"),
+    }
+
+
+def changes(a: dict[str, Any], b: dict[str, Any]) -> tuple[Known, list[str]]:
+    """What differs from A to B among what is known of both: what it may explain, and in words."""
+    both = [name for name in _NAMES if name in a and name in b]
+    pair = [{name: _shared(side[name], other[name]) for name in both} for side, other in ((a, b), (b, a))]
+    differing = {name for name in both if pair[0][name] != pair[1][name]}
+    known = Known(bool(differing & {"server", "model", "tokenizer"}), bool(differing & {"options", "template"}))
+    versions = _shared(a.get("versions"), b.get("versions")), _shared(b.get("versions"), a.get("versions"))
+    return known, differences(*pair) + (differences(*versions) if all(isinstance(one, dict) for one in versions) else [])
+
+
+def _shared(value: Any, other: Any) -> Any:
+    """Of two objects what both have: another kind of output tells other things, which is no difference."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return {key: value[key] for key in value if key in other}
+    return value
