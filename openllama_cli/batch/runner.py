@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.neutral import Neutrals
-from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, scored, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.choices.branches import branch, check_room
@@ -22,6 +22,7 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
+from openllama_cli.generation.text.scoring import Score, prepare
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -139,19 +140,24 @@ class Runner:
             return
         running.completions[sample].add(step)
         self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
+        self.progress.tokens += len(step.prompt) if running.row.scoring is not None else 0
         running.left -= step.finish_reason is not None
         if not running.left:
             del in_flight.rows[running.row.index]
             self._finish(self._result(running.row, running.completions))
 
     def _result(self, row: Row, completions: list[Completion]) -> Result:
+        first = completions[0]
+        if row.prepared is not None:
+            score = Score.of(self.tokenizer, row.prompt or "", row.prepared, first.prompt_scored)
+            return scored(row, score, len(first.prompt))
         if row.choices is None:
             return success(row, completions, self.tokenizer, self.model)
         try:
             neutral = self._neutrals.of(row.choices)
         except RowError as error:
             return failure(row, error.code, error.message)
-        return chosen(row, score_choices(row.choices, completions[0].branches, neutral), self.model)
+        return chosen(row, score_choices(row.choices, first.branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -167,9 +173,14 @@ class Runner:
 
     def _tokenized(self, row: Row) -> Row:
         """The row with what runs for it. Raises RowError where it cannot run."""
-        if row.error is not None or row.choices is None:
+        if row.error is not None or (row.choices is None and row.scoring is None):
             return replace(row, tokens=self._tokens(row), sampling=self._sampling(row))
         try:
+            if row.scoring is not None:
+                context, stride = row.scoring
+                prepared = prepare(self.tokenizer, row.prompt or "", context, positions=self.context, stride=stride)
+                return replace(row, tokens=tuple(prepared.tokens), prepared=prepared)
+            assert row.choices is not None
             branched = branch(self.tokenizer, row.prompt or "", row.choices)
             check_room(branched, self.context, self.model)
         except OlcError as error:
@@ -218,6 +229,9 @@ def _prompt(running: _Running, number: int, sample: int) -> Request:
     row = running.row
     assert row.sampling is not None
     assert row.tokens is not None
+    if row.prepared is not None:
+        first, stride, lead = row.prepared.first, row.prepared.stride, row.prepared.lead
+        return Request(number, row.tokens, row.sampling, True, unscored=first, stride=stride, lead=lead)
     sampling, score = row.sampling, row.echo and row.sampling.logprobs is not None
     if row.best_of > row.samples and sampling.logprobs is None:
         sampling = replace(sampling, logprobs=0)  # They are compared by them.

@@ -208,6 +208,7 @@ class Answer:
             "offset": offset,
             "logprob": scored.logprob,
             "entropy": scored.entropy,
+            "rank": scored.rank,
             "top": [[token, self._tokenizer.text(token), value] for token, value in scored.top],
         }
 

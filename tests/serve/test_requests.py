@@ -118,6 +118,10 @@ def test_tokenize_and_back(served: Served) -> None:
     assert found["tokens"] == tokenizer.encode(text)
     assert found["count"] == len(found["tokens"])
     assert [piece for _, piece in found["pieces"]] == [tokenizer.text(token) for token in found["tokens"]]
+    spans = post("/tokenize", prompt=text, spans=True)
+    assert [tuple(span) for span in spans["spans"]] == tokenizer.spans(text)
+    assert spans["bos_id"] == spans["tokens"][0] == tokenizer.bos_id
+    assert "spans" not in found
     assert post("/detokenize", tokens=found["tokens"]) == {"prompt": text}
     # As lm-evaluation-harness asks: no BOS, and special tokens that are spelled out are their ids.
     assert post("/tokenize", prompt="</s>", add_special_tokens=False)["tokens"] == [2]

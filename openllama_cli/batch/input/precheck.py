@@ -55,6 +55,8 @@ _NOT_TEXT = [
 _REMEDIES = {
     "missing_prompt": "name the field prompt, or use a template that has the fields as variables: -t NAME",
     "template_error": "add the missing fields, or use another template",
+    "openai_line": 'give rows with a prompt, such as {"prompt": "…"}, or leave out --score',
+    "missing_context": "name the field that has the context: --context-column NAME",
     "unsupported_endpoint": "use requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
@@ -200,7 +202,8 @@ def _content(row: Row, settings: RowSettings) -> bytes:
     """All of a row that its result depends on, but for what holds for every row."""
     sampling = None if row.sampling is settings.sampling else row.sampling
     choices = None if row.choices is settings.choosing.choices else row.choices
-    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *filter(None, [row.body, choices]))
+    task = filter(None, [row.body, choices, row.scoring])
+    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *task)
     return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
 
 

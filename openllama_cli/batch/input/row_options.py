@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from openllama_cli.batch.input.field_names import CHOICES, COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
 from openllama_cli.batch.input.prompts import Prompt, calibrated
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, scored, shown
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.constraints.config import KINDS
@@ -70,6 +70,8 @@ def read_options(
             if means.name in own:
                 raise RowError("bad_option", f"{means.name} is given twice, under two names")
             own[means.name] = _value(means.name, value)
+    if settings.scoring is not None and own:
+        raise RowError("bad_option", f"{next(iter(own))} says nothing where a text is scored; leave it out")
     choices = _choices(own.pop(CHOICES, None), settings)
     if choices is not None and (odd := out_of_place(own)) is not None:
         raise RowError("bad_option", f"{odd} says nothing where an answer is chosen from choices; leave it out")
@@ -156,6 +158,7 @@ def row_with(
         line=line,
         carried=carried or {},
         choices=calibrated(options.choices, settings, fields or {}, () if prompt is None else prompt.shots),
+        scoring=scored(settings, fields or {}),
     )
 
 

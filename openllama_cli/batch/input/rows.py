@@ -8,9 +8,11 @@ from typing import Any
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import Line, content
+from openllama_cli.batch.input.score_settings import ScoreSettings, Scoring
 from openllama_cli.few_shot import FewShot, Fitting
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.scoring import Prepared
 from openllama_cli.prompt_templates import PromptTemplate
 
 # Bytes of a line (of a record, in .csv and .tsv): far beyond any context, far below what would exhaust the memory.
@@ -56,6 +58,7 @@ class Row:
     body: of an OpenAI line that goes to a server as it is.
     choices: what its answer is chosen from; None where it is completed. branches: their tokens, which the runner fills in with
         `tokens`, those that are before all of them.
+    scoring: how its prompt is scored; None where it is completed. prepared: its tokens, which the runner fills in.
     """
 
     index: int
@@ -75,6 +78,8 @@ class Row:
     body: Mapping[str, Any] | None = None
     choices: Choices | None = None
     branches: tuple[tuple[int, ...], ...] = ()
+    scoring: Scoring | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ class RowSettings:
     which the model's context has no room; None before the model is known.
     samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
     OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
-    without options of its own gets. choosing: what rows are chosen from.
+    without options of its own gets. choosing: what rows are chosen from. scoring: how rows are scored; None where they are
+    completed.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -108,6 +114,7 @@ class RowSettings:
     few_shot: FewShot | None = None
     fit: Fitting | None = None
     choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
+    scoring: ScoreSettings | None = None
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -183,6 +190,21 @@ def check_text(text: str, name: str) -> str:
         message = f"{name} has an unpaired surrogate, {text[error.start]!r}, at character {error.start + 1}"
         raise RowError("invalid_unicode", message) from None
     return text
+
+
+def scored(settings: RowSettings, fields: Mapping[str, Any]) -> Scoring | None:
+    """How a row is scored, if rows are. fields: the row's. Raises RowError."""
+    if settings.scoring is None:
+        return None
+    column, context = settings.scoring.context_column, ""
+    if column is not None:
+        if column not in fields:
+            raise RowError("missing_context", f"the row has no {column!r}; {names(fields)}")
+        given = fields[column]
+        if given is not None and not isinstance(given, str):
+            raise RowError("invalid_type", f"{column} is {kind(given)}; give a string")
+        context = check_text(given or "", column)
+    return Scoring(context, settings.scoring.stride)
 
 
 def names(fields: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import ScoreSettings
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig, flag_of
+from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate
-from openllama_cli.system.files import file_fingerprint
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
@@ -72,6 +73,7 @@ def _header(
         "carry": str(settings.carry) if summary.carries else None,
         **({} if settings.few_shot is None else settings.few_shot.options),
         **_choosing(settings.choosing),
+        **_scoring(settings.scoring),
     }
     return {
         "rules": RULES,
@@ -99,31 +101,16 @@ def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
     }
 
 
-def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:
-    """`model_fingerprint` of an opened model."""
-    return model_fingerprint([*opened.checkpoint.files, *_config_files(opened)], revision=opened.folder.revision)
-
-
-def _config_files(opened: OpenedModel) -> list[Path]:
-    # All that decides how a text becomes ids beside the tokenizer's own file.
-    ids = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
-    names = ("config.json", "generation_config.json", "params.json", *ids)
-    return [path for name in names if (path := opened.checkpoint.path / name).is_file()]
+def _scoring(scoring: ScoreSettings | None) -> dict[str, Any]:
+    if scoring is None:
+        return {"score": None, "context_column": None, "stride": None}
+    return {"score": True, "context_column": scoring.context_column, "stride": scoring.stride}
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
     texts = [template.template, *filter(None, [template.heading])]
     content = json.dumps([*texts, dict(template.defaults)], sort_keys=True, default=str)
     return {"name": template.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def model_fingerprint(files: Iterable[Path], *, revision: str | None = None) -> dict[str, Any]:
-    """The fingerprint of a model's files: weights, configuration, tokenizer. revision: the Hub's commit, where it is known.
-
-    {"revision": …, "files": {name: {"bytes": …, "sha256": …}}}. Names without their folder: a model may be moved. Raises
-    OlcError for a file that cannot be read.
-    """
-    return {"revision": revision, "files": {file.name: file_fingerprint(file) for file in sorted(files)}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openllama_cli.batch.journal.journal import Journal
     from openllama_cli.generation.choices.scores import ScoredChoice
     from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.generation.text.scoring import Score
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 # What OpenAI answers a request that cannot be run.
@@ -139,6 +140,13 @@ def chosen(row: Row, scored: "Sequence[ScoredChoice]", model: str) -> Result:
     if not row.openai:
         return _completed(row, [choice_of(0, scored) | {"olc": own}], usage)
     return _made(row, [choice_of(0, scored)], usage, model, {"olc": own})
+
+
+def scored(row: Row, score: "Score", tokens: int) -> Result:
+    """A row whose text was scored. tokens: that were run, its context's and BOS included."""
+    usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+    document = _document(row, None, None, usage, None) | {"score": score.totals()}
+    return Result(row.index, None, document | dict(row.carried))
 
 
 def _made(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int], model: str, own: dict[str, Any]) -> Result:

@@ -223,8 +223,9 @@ class RayWorker:
 
 def open_and_load(setup: Setup) -> "LoadedModel":
     """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
-    from openllama_cli.batch.journal.header import differences, model_fingerprint
+    from openllama_cli.batch.journal.header import differences
     from openllama_cli.models.find import find
+    from openllama_cli.models.fingerprint import model_fingerprint
     from openllama_cli.models.loading.load import load
     from openllama_cli.models.opened import OpenedModel
 

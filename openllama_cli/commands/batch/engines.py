@@ -16,6 +16,7 @@ from openllama_cli.batch.ray.options import RayOptions
 from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.few_shot import fitting
 from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.generation.decode.windows import windows
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
@@ -88,9 +89,9 @@ class LocalEngine:
     @contextmanager
     def runner(self, work: Work) -> Iterator[RowRunner]:
         if self.ray is not None:
-            from openllama_cli.batch.journal.header import opened_fingerprint
             from openllama_cli.batch.ray.cluster import open_ray_runner
             from openllama_cli.batch.ray.worker import worker_setup
+            from openllama_cli.models.fingerprint import opened_fingerprint
 
             with open_ray_runner(
                 self.ray,
@@ -158,6 +159,9 @@ def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress |
     if server is None:
         opened = open_model(spec)
         resolve(settings.sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
+        if settings.scoring is not None and settings.scoring.stride is not None:
+            lead = int(opened.tokenizer.bos_id is not None)
+            windows(1, opened.checkpoint.shape.context, settings.scoring.stride, lead)  # Is it in range?
         return LocalEngine(opened, spec, ray)
     from openllama_cli.batch.remote.server import connect
 

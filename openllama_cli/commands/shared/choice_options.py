@@ -69,6 +69,11 @@ class ChoiceOptions:
         )
 
     @property
+    def given(self) -> str | None:
+        """The first of the options that was given."""
+        return self.named[0] if self.named is not None else self._depending
+
+    @property
     def _depending(self) -> str | None:
         """The first option that was given and says nothing without choices."""
         given = {

@@ -40,6 +40,22 @@ def ask(server: FoundServer, asked: Asked) -> dict[str, Any]:
         server.connection.close()
 
 
+def ask_for_tokens(server: FoundServer, text: str) -> Any:
+    """What olc's own server says of a text's tokens. Raises NotServedError, or for a server that was named OlcError."""
+    connection = server.connection
+    try:
+        path = connection.prefix.removesuffix("/v1") + "/tokenize"
+        return answer.parse(read(_accepted(server, connection.post({"prompt": text, "spans": True}, path))))
+    except (DroppedError, answer.BadAnswerError) as problem:
+        connection.close()
+        raise _failed(server, str(problem)) from problem
+
+
+def not_an_answer(server: FoundServer, problem: object) -> Exception:
+    """The error of an answer that is not what was asked for."""
+    return _failed(server, f"the answer is not what was asked for: {problem}")
+
+
 class Stream:
     """The answer as it comes; to be closed. olc: what olc's server says at its end, if it is one."""
 

@@ -60,7 +60,7 @@ def show_rows(names: tuple[str, str], rows: Sequence[ShownRow], facts: Sequence[
             prompt = Text(one_line(row.prompt), "dim")
             prompt.truncate(console.width, overflow="ellipsis")
             console.print(prompt)
-        _print_beside(*(_lines(side, row.common, style, width) for side, style in ((row.a, "red"), (row.b, "green"))), width)
+        _print_beside(_lines(row.a, row.common, "red", width), _lines(row.b, row.common, "green", width), width)
 
 
 def _lines(side: ShownText, common: int, style: str, width: int) -> list[Text]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.batch.journal.header import _config_files, differences, model_fingerprint
+from openllama_cli.batch.journal.header import differences
+from openllama_cli.models.fingerprint import config_files, model_fingerprint
 
 
 def test_a_model_is_the_same_in_another_folder_and_order(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_every_file_that_decides_ids_belongs_to_the_model(tmp_path: Path) -> Non
     for name in (*names, "README.md"):
         (tmp_path / name).write_text("{}")
     opened: Any = SimpleNamespace(checkpoint=SimpleNamespace(path=tmp_path))
-    assert sorted(file.name for file in _config_files(opened)) == names
+    assert sorted(file.name for file in config_files(opened)) == names
 
 
 FILES = {"a.safetensors": {"bytes": 1, "sha256": "x"}, "b.safetensors": {"bytes": 1, "sha256": "y"}}
