@@ -21,7 +21,7 @@ def library() -> Any:
     except ImportError:
         raise UsageError(
             "--regex, --json-schema and --grammar need llguidance, which is not installed",
-            "pip install 'openllama-cli[constrain]'",
+            "pip install 'llguidance>=1.9,<2'   # the extra `constrain`",
             code="constraint_package",
         ) from None
     return llguidance

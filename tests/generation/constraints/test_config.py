@@ -151,7 +151,7 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError) as caught:
         library.library()
     assert caught.value.code == "constraint_package"
-    assert caught.value.remedy == "pip install 'openllama-cli[constrain]'"
+    assert caught.value.remedy.startswith("pip install 'llguidance>=1.9,<2'")
 
 
 def test_nothing_is_imported_before_a_constraint_is_made() -> None:
