@@ -4,6 +4,7 @@ Rules are read from the source; costs from a fresh interpreter, as a list of imp
 """
 
 import ast
+import functools
 import graphlib
 import os
 import subprocess
@@ -63,14 +64,18 @@ def part(name: str) -> str:
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {module(file): file for file in FILES}
-# Each file is parsed once.
-IMPORTS = {name: set(imports(file)) - {name} for name, file in MODULES.items()}
+
+
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {name: set(imports(file)) - {name} for name, file in MODULES.items()}
 
 
 def test_imports_point_one_way() -> None:
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in all_imports().items()
         for other in others & set(MODULES) - {"openllama_cli.errors", "openllama_cli.version"}
         if part(other) not in {part(name), *MAY_IMPORT.get(part(name), ())}
     ]
@@ -79,7 +84,7 @@ def test_imports_point_one_way() -> None:
 
 def test_no_import_circle() -> None:
     """Neither at the top of files nor inside functions."""
-    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in IMPORTS.items()})
+    order = graphlib.TopologicalSorter({name: others & set(MODULES) for name, others in all_imports().items()})
     order.prepare()  # Raises CycleError, which names the circle.
 
 
@@ -88,7 +93,7 @@ def test_no_import_circle() -> None:
     [("rich", {"terminal"}), ("click", {"cli", "commands"}), ("spacy", {"annotation"}), ("ray", {"batch", "benchmark"})],
 )
 def test_a_library_is_known_in_its_homes_only(library: str, homes: set[str]) -> None:
-    users = {name for name, others in IMPORTS.items() if library in {other.split(".")[0] for other in others}}
+    users = {name for name, others in all_imports().items() if library in {other.split(".")[0] for other in others}}
     assert {part(name) for name in users} <= homes
 
 
@@ -124,10 +129,20 @@ RUNS: list[tuple[str, int, set[str]]] = [
     *((f"{command} --help", 0, HEAVY) for command in ("complete", "tokenize", "annotate", "sgd", "devices")),
     ("tokenize hello", 0, HEAVY | {"rich.progress"}),
     ("serve --help", 0, HEAVY),
+    ("score --help", 0, HEAVY),
+    ("score x --top 3", 2, HEAVY),
+    ("score x --stride 100000", 2, HEAVY),
     ("serve --host 0.0.0.0", 2, HEAVY),
     ("complete", 2, HEAVY),
     ("complete x --lang en", 2, HEAVY),
     ("complete x --max-tokens 100000", 2, HEAVY),
+    ("complete x --shots 2", 2, HEAVY),
+    (
+        f"complete x -t sentiment --shots 2 --show-prompt -m demo --examples {PACKAGE.parent}/prompts/examples/sentiment.csv",
+        0,
+        HEAVY,
+    ),
+    ("batch --report absent.jsonl", 2, HEAVY),
     ("complete x --device toaster", 2, HEAVY),
     ("complete x -m ./no/such/folder", 1, HEAVY),
     ("annotate", 2, HEAVY),

@@ -13,8 +13,9 @@ from openllama_cli.generation import session
 from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
 from openllama_cli.generation.choices.config import Choices, Normalize
 from openllama_cli.generation.choices.scores import best
-from openllama_cli.generation.decode.config import choose_sampling
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.generation.text.scoring import Score, prepare
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, open_model
 from openllama_cli.models.spec import ModelSpec, QuantizeName
@@ -95,7 +96,7 @@ class Model(Runnable):
         Raises OlcError, before any work if a prompt and `max_tokens` exceed the context.
         """
         samples = 1 if n is None else n
-        config = choose_sampling(sampling, samples=samples)
+        config = self._options(choose_sampling(sampling, samples=samples))
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         tokens = [self._encode(text, config.max_tokens) for text in texts]
         run = Run(self, tokens, config, samples=samples, score_prompt=echo and config.logprobs is not None).finish()
@@ -112,7 +113,7 @@ class Model(Runnable):
         """
         from openllama_cli.generation.text.completion import alternatives
 
-        config = choose_sampling(sampling)
+        config = self._options(choose_sampling(sampling))
         with closing(Run(self, [self._encode(prompt, config.max_tokens)], config).steps()) as steps:
             for step in steps:
                 scored = step.scored if step.finish_reason != "eos" else None
@@ -188,6 +189,9 @@ class Model(Runnable):
         scored = ChoiceRun(self, asked, branched, neutral).finish()
         made = [Choice(text, best(one).text, best(one).probability, one) for text, one in zip(texts, scored, strict=True)]
         return made[0] if isinstance(prompt, str) else made
+
+    def _options(self, config: SamplingConfig) -> SamplingConfig:
+        return resolve(config, self.tokenizer, self.loaded.checkpoint.shape.vocab)
 
     def _encode(self, text: str, max_tokens: int) -> list[int]:
         tokens = self.tokenizer.encode(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 from openllama_cli.generation.choices.scores import ScoredChoice
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.decode.config import Boundary
     from openllama_cli.generation.decode.request import FinishReason
 
 
@@ -21,9 +22,20 @@ class Sampling(TypedDict, total=False):
     repetition_penalty: float
     frequency_penalty: float
     presence_penalty: float
-    logit_bias: Mapping[int, float]
+    logit_bias: Mapping[int | str, float]
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_sequence_breakers: str | list[str] | tuple[str, ...]
     seed: int | None
+    min_tokens: int
     stop: str | list[str] | tuple[str, ...]
+    stop_token_ids: list[int] | tuple[int, ...]
+    stop_at: "Boundary | None"
+    ignore_eos: bool
+    ban: str | list[str] | tuple[str, ...]
+    heal: bool
+    loop_guard: bool
     logprobs: int | None
 
 
@@ -38,7 +50,8 @@ class Completion:
         None altogether unless `logprobs` was given.
     top_logprobs: for each token the most likely ones in its place and itself, by their texts (` the`, `bytes:\\xe6` for a part
         of a character), with their log-probabilities.
-    finish_reason: "eos" (the model ended the text), "stop" (a stop string), "length" (`max_tokens`) or "context" (it is full).
+    finish_reason: "eos" (the model ended the text), "stop" (a stop string or token), "length" (`max_tokens`), "context" (it is
+        full), "repetition" (`loop_guard`), or "line", "sentence", "paragraph" (`stop_at`).
     seed: repeats a sampled text; None if greedy.
     """
 

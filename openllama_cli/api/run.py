@@ -57,7 +57,8 @@ class Run:
     """Prompts, each completed `samples` times, in one batch of at most `batch_size` at a time: what the commands run on too.
 
     prompts: token ids with BOS. engine: olc's decode loop, or transformers' `model.generate`. score_prompt: also score the
-    prompts' tokens. branches: of each prompt. These, speculate, unscored and stride: see `generation.decode.request.Request`.
+    prompts' tokens. branches: of each prompt. These, speculate, unscored, stride and trace: see
+    `generation.decode.request.Request`.
 
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """
@@ -79,6 +80,7 @@ class Run:
         stride: int | None = None,
         branches: Sequence[Sequence[Sequence[int]]] = (),
         speculate: int = 0,
+        trace: int | None = None,
     ) -> None:
         from openllama_cli.generation.decode.request import Request
         from openllama_cli.generation.forward.cache import PrefixCache
@@ -102,6 +104,7 @@ class Run:
                 stride=stride,
                 lead=int(tuple(prompts[row // samples][:1]) == (model.tokenizer.bos_id,)),
                 branches=branches[row // samples] if branches else (),
+                trace=trace,
             )
             for row in range(len(prompts) * samples)
         ]

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.neutral import Neutrals
-from openllama_cli.batch.output.results import Progress, Result, chosen, failure, success
+from openllama_cli.batch.output.results import Progress, Result, chosen, failure, scored, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.choices.branches import branch, check_room
 from openllama_cli.generation.choices.scores import score_choices
-from openllama_cli.generation.decode.request import Request
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
+from openllama_cli.generation.text.scoring import Score, prepare
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -31,8 +34,24 @@ if TYPE_CHECKING:
 # Rows read ahead, to be sorted by length: enough that the longest ones of a window start it and short ones fill its end.
 WINDOW = 256
 
-# A row that runs, by its index, and what it came to so far.
-_InFlight = dict[int, tuple[Row, Completion]]
+
+@dataclass
+class _Running:
+    """A row that has begun: its completions, and how many of them have not ended. failed: one of them has, and with it the
+    row."""
+
+    row: Row
+    completions: list[Completion]
+    left: int
+    failed: bool = False
+
+
+@dataclass
+class _InFlight:
+    """rows: that have begun and not ended, by their indices. samples: what is in the decode loop, by its number there."""
+
+    rows: dict[int, _Running] = field(default_factory=dict)
+    samples: dict[int, tuple[_Running, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,7 +84,7 @@ class Runner:
         retries: list[Row] = []
         allowed = self.batch_size
         while True:
-            in_flight: _InFlight = {}
+            in_flight = _InFlight()
             try:
                 yield from self._run(self._begin(retries, waiting, in_flight), in_flight, allowed)
                 return
@@ -73,7 +92,7 @@ class Runner:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the except block, where the traceback would keep the tensors alive.
-            unfinished = [row for row, _ in in_flight.values()]
+            unfinished = [running.row for running in in_flight.rows.values()]
             if len(unfinished) == 1 and allowed == 1:
                 self._finish(failure(unfinished[0], "out_of_memory", "the row does not fit in memory even at batch size 1"))
                 yield self.progress
@@ -89,10 +108,16 @@ class Runner:
             row = retries.pop(0) if retries else next(waiting, None)
             if row is None:
                 return
-            prompt = _prompt(row)
-            in_flight[row.index] = (row, Completion(prompt.tokens))
+            assert row.tokens is not None
+            made = [Completion(row.tokens) for _ in range(row.best_of)]
+            running = in_flight.rows[row.index] = _Running(row, made, row.best_of)
             yield from self._neutrals.before(row.choices)
-            yield prompt
+            for sample in range(row.best_of):
+                if running.failed:
+                    break
+                number = draws_of(row.index, sample)
+                in_flight.samples[number] = (running, sample)
+                yield _prompt(running, number, sample)
 
     def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
@@ -103,25 +128,36 @@ class Runner:
     def _handle(self, step: TextStep, in_flight: _InFlight) -> None:
         if self._neutrals.add(step):
             return
-        row, completion = in_flight[step.row]
-        if step.error is not None:
-            del in_flight[step.row]
-            self._finish(failure(row, step.error.code, step.error.cause))
+        running, sample = in_flight.samples[step.row]
+        if step.error is not None or step.finish_reason is not None:
+            del in_flight.samples[step.row]
+        if running.failed:
             return
-        completion.add(step)
+        if step.error is not None:
+            running.failed = True
+            del in_flight.rows[running.row.index]
+            self._finish(failure(running.row, step.error.code, step.error.cause))
+            return
+        running.completions[sample].add(step)
         self.progress.tokens += (step.scored is not None) + sum(map(len, step.branches))
-        if step.finish_reason is not None:
-            del in_flight[step.row]
-            self._finish(self._result(row, completion))
+        self.progress.tokens += len(step.prompt) if running.row.scoring is not None else 0
+        running.left -= step.finish_reason is not None
+        if not running.left:
+            del in_flight.rows[running.row.index]
+            self._finish(self._result(running.row, running.completions))
 
-    def _result(self, row: Row, completion: Completion) -> Result:
+    def _result(self, row: Row, completions: list[Completion]) -> Result:
+        first = completions[0]
+        if row.prepared is not None:
+            score = Score.of(self.tokenizer, row.prompt or "", row.prepared, first.prompt_scored)
+            return scored(row, score, len(first.prompt))
         if row.choices is None:
-            return success(row, completion, self.tokenizer, self.model)
+            return success(row, completions, self.tokenizer, self.model)
         try:
             neutral = self._neutrals.of(row.choices)
         except RowError as error:
             return failure(row, error.code, error.message)
-        return chosen(row, score_choices(row.choices, completion.branches, neutral), self.model)
+        return chosen(row, score_choices(row.choices, first.branches, neutral), self.model)
 
     def _windows(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows that can run, window by window, longest first; the others are answered with their errors at once."""
@@ -137,9 +173,14 @@ class Runner:
 
     def _tokenized(self, row: Row) -> Row:
         """The row with what runs for it. Raises RowError where it cannot run."""
-        if row.error is not None or row.choices is None:
-            return replace(row, tokens=self._tokens(row))
+        if row.error is not None or (row.choices is None and row.scoring is None):
+            return replace(row, tokens=self._tokens(row), sampling=self._sampling(row))
         try:
+            if row.scoring is not None:
+                context, stride = row.scoring
+                prepared = prepare(self.tokenizer, row.prompt or "", context, positions=self.context, stride=stride)
+                return replace(row, tokens=tuple(prepared.tokens), prepared=prepared)
+            assert row.choices is not None
             branched = branch(self.tokenizer, row.prompt or "", row.choices)
             check_room(branched, self.context, self.model)
         except OlcError as error:
@@ -167,18 +208,43 @@ class Runner:
             raise RowError("context_length_exceeded", message)
         return tokens
 
+    def _sampling(self, row: Row) -> SamplingConfig:
+        """The row's options, with ids for texts. Raises RowError."""
+        assert row.sampling is not None
+        try:
+            return resolve(row.sampling, self.tokenizer, self.vocabulary)
+        except OlcError as error:
+            raise RowError(error.code, error.cause) from error
+
     def _finish(self, result: Result) -> None:
         self.keep(result)
         self.progress.count(result)
 
 
-def _prompt(row: Row) -> Request:
-    """A row as the decode loop takes it. One with a seed of its own draws the same wherever it stands in the file."""
+def _prompt(running: _Running, number: int, sample: int) -> Request:
+    """A sample of a row as the decode loop takes it.
+
+    One with a seed of its own draws the same wherever it stands in the file.
+    """
+    row = running.row
     assert row.sampling is not None
     assert row.tokens is not None
-    score = row.echo and row.sampling.logprobs is not None
-    draws_as = 0 if row.own_seed else None
-    return Request(row.index, row.tokens, row.sampling, score, draws_as=draws_as, branches=row.branches)
+    if row.prepared is not None:
+        first, stride, lead = row.prepared.first, row.prepared.stride, row.prepared.lead
+        return Request(number, row.tokens, row.sampling, True, unscored=first, stride=stride, lead=lead)
+    sampling, score = row.sampling, row.echo and row.sampling.logprobs is not None
+    if row.best_of > row.samples and sampling.logprobs is None:
+        sampling = replace(sampling, logprobs=0)  # They are compared by them.
+    draws_as = draws_of(None if row.own_seed else row.index, sample)
+    return Request(
+        number,
+        row.tokens,
+        sampling,
+        score,
+        draws_as=draws_as,
+        branches=row.branches,
+        canceled=lambda: running.failed,
+    )
 
 
 def open_runner(

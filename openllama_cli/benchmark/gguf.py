@@ -4,16 +4,13 @@ The file has no tokenizer, since ids are measured. Every matrix, the embedding a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.models.checkpoint.inspect import Checkpoint, inspect
 from openllama_cli.models.spec import QuantizeName
 from openllama_cli.system.memory import size
 from openllama_cli.system.progress import Progress, shown
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # GGUF's name of a type → bits of a weight; Q8_0 and Q4_0 have a float16 scale for every 32 weights.
 BITS = {"F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q4_0": 4.5}
@@ -58,12 +55,13 @@ def _write(file: Path, checkpoint: Checkpoint, kind: str, progress: Progress) ->
     import gguf
     import numpy as np
 
+    from openllama_cli.models.checkpoint.gguf.llama import gguf_name
+    from openllama_cli.models.checkpoint.meta import interleaved
     from openllama_cli.models.checkpoint.tensors import TensorSource
 
     shape = checkpoint.shape
     writer = gguf.GGUFWriter(file, "llama")
     _describe(writer, checkpoint)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, shape.layers)
     matrix_type = gguf.GGMLQuantizationType[kind]
     types = {
         name: matrix_type if len(dimensions) > 1 else gguf.GGMLQuantizationType.F32
@@ -71,17 +69,16 @@ def _write(file: Path, checkpoint: Checkpoint, kind: str, progress: Progress) ->
     }
     for name, dimensions in shape.tensors().items():
         nbytes = int(np.prod(gguf.quant_shape_to_byte_shape(dimensions, types[name])))
-        theirs = names.get_name(name, try_suffixes=(".weight",)) or name
-        writer.add_tensor_info(theirs, dimensions, np.dtype(np.float32), nbytes, raw_dtype=types[name])
+        writer.add_tensor_info(gguf_name(name), dimensions, np.dtype(np.float32), nbytes, raw_dtype=types[name])
     try:
         writer.write_header_to_file(file)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         source = TensorSource(checkpoint)
         for name in shape.tensors():
-            tensor = source.get(name).float().numpy()
+            tensor = source.get(name).float()
             heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads}.get(name.split(".")[-2])
-            stored = gguf.quants.quantize(interleaved(tensor, heads) if heads else tensor, types[name])
+            stored = gguf.quants.quantize((interleaved(tensor, heads) if heads else tensor).numpy(), types[name])
             writer.write_tensor_data(stored)
             progress.advance(stored.nbytes)
     finally:
@@ -103,11 +100,3 @@ def _describe(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_vocab_size(shape.vocab)
     writer.add_tokenizer_model("no_vocab")
-
-
-def interleaved(rows: "np.ndarray[Any, Any]", heads: int) -> "np.ndarray[Any, Any]":
-    """Rows of q or k, [heads * head_dim, in], in the order of llama.cpp.
-
-    Its rotary embedding turns neighbors, 2i and 2i + 1 of a head, where Hugging Face's turns i and i + head_dim / 2.
-    """
-    return rows.reshape(heads, 2, -1, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)

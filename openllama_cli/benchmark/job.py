@@ -15,9 +15,10 @@ Run = Callable[[list[list[int]]], list[float]]
 class Job:
     """What to measure.
 
-    folder: the model's; a GGUF file for llama.cpp. engine: "loop", "transformers" or "llama.cpp". dtype: as `ModelSpec` has it;
-    of llama.cpp the type in its file, such as "Q8_0". rows: the batch size; several rows have prompts of different lengths,
-    from half of prompt_tokens to one and a half times as many. max_tokens: of every row; EOS is ignored. model: its name.
+    folder: the model's; a GGUF file for llama.cpp. engine: "loop", "score" (the loop scores the prompts), "transformers" or
+    "llama.cpp". dtype: as `ModelSpec` has it; of llama.cpp the type in its file, such as "Q8_0". rows: the batch size;
+    several rows have prompts of different lengths, from half of prompt_tokens to one and a half times as many. max_tokens: of
+    every row; EOS is ignored. model: its name.
     """
 
     folder: str

@@ -26,8 +26,9 @@ def load_model(job: Job) -> "LoadedModel":
 
     folder = ModelFolder(Path(job.folder), job.model or job.folder)
     dtype: Any = job.dtype
+    lean = job.engine != "transformers"
     spec = ModelSpec(model=job.folder, device=job.device, dtype=dtype, quantize=job.quantize)
-    return load(OpenedModel.of(folder), spec, one_row=job.engine == "loop" and job.rows == 1, lean=job.engine == "loop")
+    return load(OpenedModel.of(folder), spec, one_row=lean and job.rows == 1, lean=lean)
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _ready(job: Job) -> Ready:
     loaded = load_model(job)
     since = time.perf_counter()
     return Ready(
-        run=_transformers(loaded, job) if job.engine == "transformers" else _loop(loaded, job),
+        run={"transformers": _transformers, "score": _score}.get(job.engine, _loop)(loaded, job),
         vocab=loaded.checkpoint.shape.vocab,
         load_s=loaded.load_seconds + time.perf_counter() - since,
         weight_bytes_per_token=_weight_bytes(loaded, job),
@@ -82,6 +83,22 @@ def _loop(loaded: "LoadedModel", job: Job) -> Run:
     def run(rows: list[list[int]]) -> list[float]:
         requests = (Request(row, prompt, config) for row, prompt in enumerate(rows))
         return [time.perf_counter() for step in engine(requests) if step.scored is not None]
+
+    return run
+
+
+def _score(loaded: "LoadedModel", job: Job) -> Run:
+    """The decode loop that scores prompts, as `olc score` has it, and generates nothing."""
+    from openllama_cli.generation.decode.config import SamplingConfig
+    from openllama_cli.generation.decode.request import Request
+    from openllama_cli.generation.session import make_engine
+
+    config = SamplingConfig(max_tokens=0, logprobs=1)
+    engine = make_engine(loaded, max_rows=job.rows)
+
+    def run(rows: list[list[int]]) -> list[float]:
+        requests = (Request(row, prompt, config, score=True, unscored=1) for row, prompt in enumerate(rows))
+        return [time.perf_counter() for step in engine(requests) if step.prefilled]
 
     return run
 

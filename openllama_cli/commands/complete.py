@@ -20,18 +20,21 @@ from openllama_cli.commands.shared.few_shot import (
 )
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
+    GroupedCommand,
     escape_option,
     file_option,
     model_options,
     number_option,
     pair_option,
-    sampling_options,
     template_option,
 )
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
+from openllama_cli.commands.shared.sampling.hints import hint_end, hint_prompt
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling, loop_only
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
@@ -56,7 +59,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("prompt", required=False)
 @file_option("File with the prompt, all of it, byte for byte; - is stdin.")
 @template_option("Prompt template to fill: qa, classify, summarize, …")
@@ -64,7 +67,7 @@ Examples:
 @example_options
 @show_prompt_option
 @choice_options
-@escape_option("PROMPT, --stop and choices")
+@escape_option("PROMPT, --stop, --ban and choices")
 @click.option("--echo", is_flag=True, help="Print the prompt before the completion.")
 @click.option(
     "--logprobs", type=int, metavar="K", help="With --json: the log-probability of each token and of the K most likely ones."
@@ -89,7 +92,7 @@ Examples:
 )
 @click.option("--annotate", is_flag=True, help="Annotate the completion with spaCy; see `olc annotate --help`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 @server_options
 def command(
@@ -140,7 +143,10 @@ def command(
         others = {"--num-samples": num_samples > 1, "--logprobs": logprobs is not None, "--echo": echo}
         others |= {"--speculate": speculate > 0, "--engine transformers": engine == "transformers"}
         choosing.refuse(source.template, {**sampling_flags(given), **others})
-    sampling = choose_sampling({**with_template(given, source.template), "logprobs": logprobs}, samples=num_samples)
+    settings = {**with_template(given, source.template), "logprobs": logprobs}
+    sampling = choose_sampling(settings, samples=num_samples, guarded=engine == "loop")
+    if engine == "transformers" and (flag := loop_only(sampling)) is not None:
+        raise UsageError(f"{flag} cannot be used with --engine transformers", "leave one of them out")
     server.refuse("--engine transformers" if engine == "transformers" else "--speculate" if speculate else None)
     folder = None
     if source.few_shot is not None and server.address is None:
@@ -177,9 +183,12 @@ def command(
 
     found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
+        hint_prompt([text])
         made = found
     else:
         opened = open_model(spec, folder)
+        hint_prompt([] if sampling.heal else [text], opened.tokenizer)
+        sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = opened.tokenizer.encode(text)
         # A length that nobody asked for ends where the context does.
         check_context(opened, len(tokens), sampling.max_tokens if "max_tokens" in given else min(1, sampling.max_tokens))
@@ -209,5 +218,6 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
+    hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
     if stats:
         show_stats(made.stats)

@@ -39,7 +39,7 @@ Examples:
     "-m",
     "--model",
     metavar="MODEL",
-    help="Also plan this model: an alias (3b-v2), a folder, or a cached Hub id.",
+    help="Also plan this model: an alias (3b-v2), a folder or GGUF file, or a cached Hub id.",
     shell_complete=suggest.models,
 )
 @device_option

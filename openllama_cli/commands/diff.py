@@ -160,7 +160,7 @@ def _shown(found: "Difference") -> "ShownRow":
         from openllama_cli.compare.difference import common_beginning
 
         common, prompts = common_beginning(texts[0].text or "", texts[1].text or ""), []
-    return ShownRow(found.key, found.cause, place, prompts[0] if prompts else None, *texts, common)
+    return ShownRow(found.key, found.cause, place, prompts[0] if prompts else None, texts[0], texts[1], common)
 
 
 def _place(found: "Difference") -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,18 +21,21 @@ from openllama_cli.commands.shared.few_shot import (
 from openllama_cli.commands.shared.generating import GeneratedRow, loaded_rows, served_rows
 from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import (
+    GroupedCommand,
     escape_option,
     model_options,
     pair_option,
-    sampling_options,
     svg_option,
     template_option,
 )
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompts, unescape_stops
+from openllama_cli.commands.shared.sampling.hints import hint_prompt
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
 from openllama_cli.models.spec import ModelSpec
@@ -41,6 +44,7 @@ from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.api import Model, Run
+    from openllama_cli.generation.decode.trace import Trace
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 # Those of the published Llama scripts.
@@ -61,7 +65,7 @@ Examples:
 """
 
 
-class _Generate(click.Command):
+class _Generate(GroupedCommand):
     """`--logprobs 3`, as in `olc complete`, would make a prompt of the number."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -90,14 +94,16 @@ class _Generate(click.Command):
 @pair_option("-p", "values", multiple=True, metavar="NAME VALUE", help="Template variable; VALUE - is stdin.")
 @example_options
 @show_prompt_option
-@escape_option("PROMPT and --stop")
+@escape_option("PROMPT, --stop and --ban")
 @click.option("--logprobs", is_flag=True, help="Report the log-probability of every token.")
 @click.option("--echo", is_flag=True, help="Return the prompt's tokens before the completion's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with texts and token ids.")
 @click.option(
     "--check", "checking", is_flag=True, help="Compare with model.generate and a full forward pass; exit 1 if they differ."
 )
-@click.option("--trace", is_flag=True, help="Print every decode step: candidates, chosen token, entropy.")
+@click.option(
+    "--trace", is_flag=True, help="Print every decode step: what each processor did to the candidates, and the token taken."
+)
 @svg_option("Save the completions, shaded by probability, as an SVG image.")
 @sampling_options(DEFAULTS)
 @model_options
@@ -125,8 +131,8 @@ def command(
     On a terminal each token is shaded by its probability. --trace shows what the decode loop does, and --check whether it is
     right. --temperature 0 is greedy.
     """
-    if sum((as_json, trace)) + bool(svg) > 1:
-        raise UsageError("--json, --trace and --svg cannot be combined", "give one of them")
+    if svg and (as_json or trace):
+        raise UsageError("--svg cannot be combined with --json or --trace", "give one of them")
     if checking and (trace or svg):
         raise UsageError("--check cannot be combined with --trace or --svg", "leave out --check, or --trace and --svg")
     if svg is not None:
@@ -140,7 +146,7 @@ def command(
     # Log-probabilities are always computed: they shade the tokens.
     settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
     settings |= with_template(given, sources[0].template)
-    sampling = choose_sampling({**settings, "logprobs": TRACED if trace else 0})
+    sampling = choose_sampling({**settings, "logprobs": 0})
     if not escape:
         hint_escape(prompts)
     server.refuse("--check" if checking else "--trace" if trace else None)
@@ -158,6 +164,8 @@ def command(
     about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
+        hint_prompt([] if sampling.heal else texts, opened.tokenizer)
+        sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = [opened.tokenizer.encode(text) for text in texts]
         for ids in tokens:
             check_context(opened, len(ids), sampling.max_tokens if checking else 0)
@@ -169,7 +177,7 @@ def command(
             _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
             return
         if trace:
-            _trace(Run(model, tokens, sampling, batch_size=1), texts)
+            _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, as_json=as_json)
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         made = loaded_rows(run, texts, echo=echo), model.name
@@ -213,30 +221,50 @@ def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: boo
         view.show_legend()
 
 
-def _trace(run: "Run", texts: Sequence[str]) -> None:
+def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
-    from openllama_cli.terminal.views.generate import begin_trace, trace
+    from openllama_cli.terminal.views import trace as view
 
-    tokenizer, position = run.model.tokenizer, 0
+    tokenizer = run.model.tokenizer
+    traces: list[dict[str, Any]] = [{"prompt": text, "text": "", "finish_reason": None, "steps": []} for text in texts]
     for step in run.steps():
-        if step.prefilled:
-            begin_trace(texts[step.row])
-            position = len(run.rows[step.row].prompt)
-        elif step.scored is not None and step.scored.logprob is not None and step.scored.entropy is not None:
-            token = step.scored.token
-            top = [(_shown(tokenizer, other), value) for other, value in step.scored.top]
-            trace(position, token, _shown(tokenizer, token), step.scored.logprob, step.scored.entropy, top)
-            position += 1
+        steps, row = traces[step.row]["steps"], run.rows[step.row]
+        if step.prefilled and not as_json:
+            view.begin(texts[step.row])
+        if step.trace is not None:
+            document = {"position": len(row.prompt) + len(steps), **step_document(step.trace, tokenizer)}
+            steps.append(document)
+            if not as_json:
+                view.show(document)
         if step.finish_reason is not None:
-            note(f"stopped by {_ENDS[step.finish_reason]}")
+            traces[step.row] |= {"text": row.text, "finish_reason": step.finish_reason}
+            if not as_json:
+                note(f"stopped by {_ENDS[step.finish_reason]}")
+    if as_json:
+        out_json({"model": run.model.name, "seed": run.sampling.seed, "traces": traces})
 
 
-def _shown(tokenizer: "Tokenizer", token: int) -> str:
-    """A token's text, its spaces as vocabularies of SentencePiece write them."""
-    return tokenizer.text(token).replace(" ", "▁")
+def step_document(trace: "Trace", tokenizer: "Tokenizer") -> dict[str, Any]:
+    """A step for JSON; pieces as vocabularies of SentencePiece write them, with ▁ for a space."""
+    candidates = [{**asdict(one), "piece": tokenizer.text(one.token).replace(" ", "▁")} for one in trace.candidates]
+    taken = next(one for one in candidates if one["taken"])
+    return {
+        "token": taken["token"],
+        "piece": taken["piece"],
+        "entropy_bits": trace.entropy,
+        "stages": list(trace.stages),
+        "candidates": candidates,
+    }
 
 
-_ENDS = {"eos": "the model (EOS)", "stop": "a stop string", "length": "--max-tokens", "context": "the model's context"}
+_ENDS = {
+    "eos": "the model (EOS)",
+    "stop": "a stop string or token",
+    "length": "--max-tokens",
+    "context": "the model's context",
+    "repetition": "the loop guard",
+    **dict.fromkeys(get_args(Boundary), "--stop-at"),
+}
 
 
 def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:

@@ -39,7 +39,7 @@ Examples:
 def command() -> None:
     """List, download, inspect, convert and remove models.
 
-    MODEL is an alias (3b-v2), a Hub id (organization/name) or a folder.
+    MODEL is an alias (3b-v2), a Hub id (organization/name), a folder, or a GGUF file (also organization/name:FILE.gguf).
     """
 
 
@@ -98,7 +98,7 @@ def list_(as_json: bool) -> None:
 @_revision_option
 @_json_option
 def pull(model: str, revision: str | None, as_json: bool) -> None:
-    """Download a model, or the files it is missing, and print its folder.
+    """Download a model, or the files it is missing, and print its folder. organization/name:FILE.gguf downloads that file.
 
     An interrupted download resumes where it stopped. Files go into the Hugging Face cache, which other tools share; HF_HOME
     moves it. For gated and private models set HF_TOKEN.
@@ -106,12 +106,14 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
     from openllama_cli.models.hub import pull as hub
     from openllama_cli.terminal.progress import TerminalProgress
 
-    repo_id = find.resolve_on_hub(model)
-    folder = hub.pull(repo_id, revision, progress=TerminalProgress(), notice=notice)
+    name, file = find.file_on_hub(model)
+    repo_id = find.resolve_on_hub(name)
+    folder = hub.pull(repo_id, revision, file=file, progress=TerminalProgress(), notice=notice)
+    path = folder if file is None else folder / file
     if as_json:
-        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(folder), "bytes": disk_bytes(folder)})
+        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(path), "bytes": disk_bytes(folder)})
     else:
-        out(f"{folder}\n")
+        out(f"{path}\n")
 
 
 @command.command(
@@ -136,16 +138,17 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 
 
 @command.command(
-    short_help="Convert a Meta or .bin model to safetensors.",
+    short_help="Convert a Meta, .bin or GGUF model to safetensors.",
     epilog="Example: olc models convert ./llama-2-7b ./llama-2-7b-hf",
 )
 @click.argument("src", shell_complete=suggest.models)
 @click.argument("dst", type=click.Path(path_type=Path), shell_complete=suggest.folders)
 @_json_option
 def convert(src: str, dst: Path, as_json: bool) -> None:
-    """Convert the model SRC, in Meta's format or .bin, to safetensors in the new folder DST, and print DST.
+    """Convert the model SRC, in Meta's format, .bin or GGUF, to safetensors in the new folder DST, and print DST.
 
-    The weights are streamed, so that memory holds about one of them at a time. Their dtypes do not change.
+    The weights are streamed, so that memory holds about one of them at a time. Their dtypes do not change, but for quantized
+    ones of a GGUF file, which become float16.
     """
     from openllama_cli.models.checkpoint.convert import convert as convert_model
     from openllama_cli.models.spec import ModelSpec
@@ -177,7 +180,7 @@ def default(model: str | None, unset: bool) -> None:
         target = find.resolve(model)
         # A folder is found again from wherever olc is run.
         write_default(str(target.path.resolve()) if target.origin == "folder" and target.path else target.name)
-        if target.repo_id is not None and cached(target.repo_id) is None:
+        if target.repo_id is not None and cached(target.repo_id, file=target.file) is None:
             notice(
                 f"{target.name} is the default now, and not downloaded yet: olc models pull {target.name} "
                 "(else the next command that needs it does that)"
@@ -218,6 +221,9 @@ def rm(model: str, revision: str | None, yes: bool, as_json: bool) -> None:
         else:
             out(f"removed {', '.join(one.name for one in random_models)}: {size(freed)} freed\n")
         return
+    whole, file = find.file_on_hub(model)
+    if file is not None:
+        raise UsageError(f"{model} is one file of {whole}, which is removed as a whole", f"olc models rm {whole}")
     copies = copies_of_folder(model) if revision is None else []
     repo_id = None if copies else find.resolve_on_hub(model)
     held = None

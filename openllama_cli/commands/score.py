@@ -1,5 +1,6 @@
 """`olc score`: how likely a model finds a text."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import escape_option, file_option, model_options, svg_option
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import argument, hint_escape, missing, read_prompt, unescape
-from openllama_cli.commands.shared.scoring import ScoredText, loaded_score
+from openllama_cli.commands.shared.scoring import ScoredText, loaded_score, served_score
+from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.text.scoring import Unit, prepare
 from openllama_cli.models.spec import ModelSpec
@@ -53,6 +55,7 @@ Examples:
 @svg_option("Save the surprisal along the text as a curve, an SVG image.")
 @click.option("--stats", is_flag=True, help="Print timings and speeds to stderr.")
 @model_options
+@server_options
 def command(
     text: str | None,
     file: str | None,
@@ -65,6 +68,7 @@ def command(
     svg: str | None,
     stats: bool,
     spec: ModelSpec,
+    server: ServerChoice,
 ) -> None:
     """Show how likely the model finds TEXT: surprisal in bits of each token, word or line, and perplexity.
 
@@ -90,9 +94,12 @@ def command(
         context = unescape(argument(context)) if escape else argument(context)
     if not scored:
         raise UsageError("the text to score is empty", "give a text", code="empty_prompt")
-    opened = open_model(spec)
-    prepared = prepare(opened.tokenizer, scored, context or "", positions=opened.checkpoint.shape.context, stride=stride)
-    made = loaded_score(load_model(opened, spec), scored, prepared, top=top or 1)
+    made, folder = server.answer(spec, partial(served_score, text=scored, context=context or "", stride=stride, top=top or 1))
+    if made is None:
+        opened = open_model(spec, folder)
+        positions = opened.checkpoint.shape.context
+        prepared = prepare(opened.tokenizer, scored, context or "", positions=positions, stride=stride)
+        made = loaded_score(load_model(opened, spec), scored, prepared, top=top or 1)
     if as_json:
         out_json(_document(made, scored, context, unit, top=top is not None))
     else:
@@ -121,8 +128,8 @@ def _show(made: ScoredText, context: str, unit: Unit, svg: str | None) -> None:
     if svg is not None:
         from openllama_cli.terminal.views.surprisal_curve import svg as curve
 
-        title = f"olc score · {made.model} · {view.summary(totals)}"
-        save(Path(svg), curve([(part.text, part.bits) for part in parts], unit, title))
+        bits = [(part.text, part.bits) for part in parts]
+        save(Path(svg), curve(bits, unit, f"olc score · {made.model}", view.summary(totals)))
         note(f"wrote {svg}")
     shown = [
         view.Part(part.text, part.start, part.bits, part.tokens, part.rank, None if part.expected is None else part.expected[0])

@@ -89,7 +89,7 @@ def _check(tokenizer: Tokenizer, text: str, document: dict[str, Any], *, as_json
 
     check_seconds()
     with working("importing transformers"):
-        theirs = load_auto_tokenizer(tokenizer.path.parent)
+        theirs = load_auto_tokenizer(tokenizer.path if tokenizer.path.suffix == ".gguf" else tokenizer.path.parent)
 
     rows = []
     for name, one in {"the text": text, **FIXED_TEXTS}.items():

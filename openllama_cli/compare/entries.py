@@ -96,7 +96,7 @@ def _generated(key: str, completion: dict[str, Any], model: Any) -> Entry:
         None,
         model if isinstance(model, str) else None,
         ids,
-        logprobs if ids is not None and _are_logprobs(logprobs, len(ids)) else (),
+        logprobs if ids is not None and isinstance(logprobs, list) and _are_logprobs(logprobs, len(ids)) else (),
     )
 
 
@@ -121,7 +121,8 @@ def alternative(entry: Entry, place: int, token: object) -> float | None:
     """The log-probability that an entry gives to a token in one of its places, where it tells it."""
     top = entry.top[place] if place < len(entry.top) else None
     value = top.get(token) if isinstance(top, dict) and isinstance(token, str) else None
-    return float(value) if type(value) in (float, int) and math.isfinite(value) else None
+    known = isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known and value is not None else None
 
 
 def _objects(values: list[Any]) -> list[dict[str, Any]]:

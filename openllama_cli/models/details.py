@@ -6,6 +6,7 @@ from typing import Any
 
 from openllama_cli.errors import HubError
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
+from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import Target
@@ -43,25 +44,27 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         "bytes_on_disk": 0,
     }
     if target.path is not None:
-        return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
+        on_disk = disk_bytes(target.path) if target.path.is_dir() else sum(file.stat().st_size for file in parts(target.path))
+        return document | {"state": "ready", "bytes_on_disk": on_disk} | _of_folder(target.path)
     assert target.repo_id is not None, "a target is a folder or on the Hub"
     cache = cached_model(target.repo_id)
     folder = snapshot(target.repo_id, revision) if revision else cache.path if cache else None
     if cache is not None:
         document |= {"bytes_on_disk": cache.bytes, "cached_revisions": list(cache.revisions)}
-    if cache is not None and folder is not None and not missing_files(folder):
-        return document | {"state": "ready", "revision": folder.name} | _of_folder(folder)
-    return document | _incomplete(target.repo_id, entry, cache, folder, revision)
+    if cache is not None and folder is not None and not missing_files(folder, target.file):
+        return document | {"state": "ready", "revision": folder.name} | _of_folder(target.within(folder))
+    return document | _incomplete(target, entry, cache, folder, revision)
 
 
 def _incomplete(
-    repo_id: str, entry: Entry | None, cache: CachedModel | None, folder: Path | None, revision: str | None
+    target: Target, entry: Entry | None, cache: CachedModel | None, folder: Path | None, revision: str | None
 ) -> dict[str, Any]:
     if cache is None and (entry is None or revision is not None):
-        raise HubError(f"{repo_id} is not in the cache", f"download it with `olc models pull {repo_id}`", code="not_cached")
+        name = target.name if target.file else target.repo_id
+        raise HubError(f"{name} is not in the cache", f"download it with `olc models pull {name}`", code="not_cached")
     found: dict[str, Any] = {"state": "incomplete" if cache else "not downloaded"}
     if folder is not None:
-        found |= {"revision": folder.name, "path": str(folder), "missing": missing_files(folder)}
+        found |= {"revision": folder.name, "path": str(folder), "missing": missing_files(folder, target.file)}
     if entry is not None and entry.shape is not None:
         found |= _of_shape(entry.shape) | {"format": entry.format, "dtype": "float16", "bytes": entry.download_bytes}
     return found
@@ -74,7 +77,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
     return _of_shape(checkpoint.shape) | {
         "path": str(folder),
         "format": checkpoint.format,
-        "dtype": checkpoint.dtype,
+        "dtype": checkpoint.stored_types,
         "bytes": checkpoint.bytes,
         "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
         "tokenizer": {

@@ -1,8 +1,8 @@
 """From what the user asked for to a folder with a model: which model, where it is, and the download if that is needed.
 
 Which model: --model, else OLC_MODEL, else the default set with `olc models default`, else the demo model. What a name means:
-an alias; else a folder, if there is one; else a Hub id. A name that looks like a path and is not one is an error, and is never
-sent to the Hub.
+an alias; else a folder or a GGUF file, if there is one; else a Hub id, or a GGUF file of one (organization/name:FILE.gguf). A
+name that looks like a path and is not one is an error, and is never sent to the Hub.
 """
 
 import os
@@ -14,7 +14,9 @@ from urllib.parse import unquote
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
+from openllama_cli.models.checkpoint.gguf.header import gguf_files
 from openllama_cli.models.hub.cache import cached, snapshot
+from openllama_cli.models.hub.files import weight_format
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
 from openllama_cli.models.stand_ins import refuse_file_as_model
@@ -25,6 +27,8 @@ from openllama_cli.system.progress import Progress
 Notice = Callable[[str], None]
 # huggingface_hub's rule for repository ids, without the old ids that have no organization.
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+# A GGUF file on the Hub: organization/name:FILE.gguf.
+_HUB_FILE = re.compile(rf"({_HUB_ID.pattern}):([A-Za-z0-9_][\w.-]{{0,250}}\.gguf)", re.ASCII)
 # What an error says in front of a name that its user did not type just now, and how its user undoes the choice.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
 _WHY = {"environment": "named by OLC_MODEL", "default": "the default model, chosen with `olc models default`"}
@@ -37,12 +41,21 @@ _WITH_REVISION = {"tree", "blob", "resolve", "raw", "commit", "commits"}
 
 @dataclass(frozen=True)
 class Target:
-    """What a name means. name: to show (an alias stays one). repo_id: for origin "hub". path: for "folder" and "demo"."""
+    """What a name means.
+
+    name: to show (an alias stays one). repo_id: for origin "hub"; file: the GGUF file of it. path: for "folder" and "demo"; a
+    folder, or a GGUF file.
+    """
 
     name: str
     origin: Origin
     repo_id: str | None = None
     path: Path | None = None
+    file: str | None = None
+
+    def within(self, snapshot: Path) -> Path:
+        """Where the model is in a snapshot of its repository."""
+        return snapshot if self.file is None else snapshot / self.file
 
 
 def demo_folder() -> Path:
@@ -85,9 +98,11 @@ def from_address(name: str) -> str:
     revision = "main"
     if len(parts) > 3 and parts[2] in _WITH_REVISION:
         revision = unquote("/".join(parts[3:6]) if parts[3] == "refs" else parts[3])  # refs/pr/1
+    file = parts[-1] if len(parts) == 5 and parts[2] in _WITH_REVISION and parts[-1].endswith(".gguf") else None
+    model = repo_id if file is None else f"{repo_id}:{unquote(file)}"
     if revision != "main":
-        raise UsageError(f"{name} is revision {revision} of {repo_id}", f"give them apart: {repo_id} --revision {revision}")
-    return repo_id
+        raise UsageError(f"{name} is revision {revision} of {repo_id}", f"give them apart: {model} --revision {revision}")
+    return model
 
 
 def default_file() -> Path:
@@ -141,6 +156,8 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
         return Target(name, "demo", path=demo_folder()) if entry.repo_id is None else Target(name, "hub", entry.repo_id)
     path = path_of(name)
     if path is not None and path.is_dir():
+        return Target(name, "folder", path=_in_folder(path, f"{source}{name}"))
+    if path is not None and path.suffix == ".gguf" and path.is_file():
         return Target(name, "folder", path=path)
     if path is not None and path.exists():
         raise refuse_file_as_model(path, f"{source}{name}")
@@ -149,9 +166,33 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
             f"{source}the folder {name} does not exist",
             "check the path; a Hub id is organization/name; `olc models list` shows known models",
         )
+    of_hub = _HUB_FILE.fullmatch(name)
+    if of_hub is not None:
+        return Target(name, "hub", repo_id=of_hub[1], file=of_hub[2])
     if not _HUB_ID.fullmatch(name):
         raise _unknown(name, source)
     return Target(name, "hub", repo_id=name)
+
+
+def _in_folder(folder: Path, shown: str) -> Path:
+    """A model's folder, or the GGUF file in it where there are no other weights. Raises ModelError where there are several."""
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except OSError:
+        return folder  # Who reads it says what is wrong.
+    if weight_format(names) is not None or not any(name.endswith(".gguf") for name in names):
+        return folder
+    found = gguf_files(folder)
+    if len(found) > 1:
+        few = ", ".join(file.name for file in found[:4]) + ", …" * (len(found) > 4)
+        raise ModelError(f"{shown} contains {len(found)} models: {few}", f"give one of them, such as {found[0]}")
+    return found[0] if found else folder
+
+
+def file_on_hub(name: str) -> tuple[str, str | None]:
+    """A GGUF file's name on the Hub in two: "org/name", "FILE.gguf"; any other name and None."""
+    found = _HUB_FILE.fullmatch(from_address(name))
+    return (name, None) if found is None else (found[1], found[2])
 
 
 def resolve_on_hub(name: str) -> str:
@@ -190,22 +231,23 @@ def find(
     if target.path is not None:
         if spec.revision is not None:
             raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave out --revision")
-        if not target.path.is_dir():
+        if not target.path.exists():
             raise ModelError("the demo model is missing from this installation", "reinstall olc, or use another model")
         return ModelFolder(target.path, name, target.origin, chosen_by=chosen_by)
     repo_id = target.repo_id
     assert repo_id is not None, "a target is a folder or on the Hub"
-    path = cached(repo_id, spec.revision)
-    if path is None and not weights:
+    path = cached(repo_id, spec.revision, target.file)
+    if path is None and not weights and target.file is None:
         part = snapshot(repo_id, spec.revision)
         path = part if part is not None and any((part / name).exists() for name in TOKENIZERS) else None
     if path is None:
-        path = _pulled(repo_id, name, chosen_by, spec, weights=weights, progress=progress, notice=notice)
-    return ModelFolder(path, name, "hub", repo_id, path.name, chosen_by)
+        path = _pulled(repo_id, target.file, name, chosen_by, spec, weights=weights, progress=progress, notice=notice)
+    return ModelFolder(target.within(path), name, "hub", repo_id, path.name, chosen_by)
 
 
 def _pulled(
     repo_id: str,
+    file: str | None,
     name: str,
     chosen_by: ChosenBy,
     spec: ModelSpec,
@@ -224,7 +266,7 @@ def _pulled(
             notice(f"{text} ({name} is {why})" if why is not None and text.startswith("downloading") else text)
 
     try:
-        return pull(repo_id, spec.revision, offline=spec.offline, weights=weights, progress=progress, notice=told)
+        return pull(repo_id, spec.revision, file=file, offline=spec.offline, weights=weights, progress=progress, notice=told)
     except HubError as problem:
         asked = f"{name} ({why})" if why is not None else name
         known = problem.cause.startswith((name, repo_id))

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from openllama_cli.errors import OlcError
 from openllama_cli.models.catalogue import CATALOGUE, Entry
 from openllama_cli.models.checkpoint.config import read_config
+from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.find import choose, demo_folder, path_of, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
@@ -90,13 +91,13 @@ def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_defau
 
 
 def _from_folder(folder: Path, alias: str | None, description: str, is_default: bool) -> ListedModel:
-    here = folder.is_dir()
+    here = folder.exists()
     return ListedModel(
         alias=alias,
         description=description,
         parameters=_parameters(folder) if here else None,
         download_bytes=0,
-        cached_bytes=disk_bytes(folder),
+        cached_bytes=disk_bytes(folder) if folder.is_dir() or not here else sum(file.stat().st_size for file in parts(folder)),
         path=str(folder),
         state="ready" if here else "missing",
         default=is_default,
@@ -136,7 +137,7 @@ def copies_of_folder(name: str) -> list[QuantizedCopy]:
     def means(copy: QuantizedCopy) -> bool:
         if copy.repo_id is not None or method not in (None, copy.method):
             return False
-        called = copy.model == model and (model == "demo" or not Path(copy.folder).is_dir())
+        called = copy.model == model and (model == "demo" or not Path(copy.folder).exists())
         return called or copy.folder in paths
 
     return [copy for copy in list_copies() if means(copy)]

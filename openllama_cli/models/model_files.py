@@ -16,7 +16,7 @@ from openllama_cli.errors import ModelError, OlcError, Terminated, first_line
 from openllama_cli.system.files import atomic_write, sync_folder
 from openllama_cli.system.memory import is_out_of_memory, size
 
-Format = Literal["safetensors", "bin", "meta"]
+Format = Literal["safetensors", "bin", "meta", "gguf"]
 
 # Weights in one file, in the order in which transformers looks for them; shards have an index, NAME.index.json.
 WEIGHT_FILES: dict[Format, str] = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}

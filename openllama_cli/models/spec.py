@@ -17,10 +17,10 @@ ChosenBy = Literal["flag", "environment", "default", "fallback"]
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder with a model's files.
+    """Where a model's files are.
 
-    name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the model; "fallback" is the demo
-    model, because nothing did.
+    path: the folder, or a GGUF file. name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the
+    model; "fallback" is the demo model, because nothing did.
     """
 
     path: Path
@@ -35,8 +35,8 @@ class ModelFolder:
 class ModelSpec:
     """Which model, and how to load it.
 
-    model: alias ("3b-v2"), Hub id ("openlm-research/open_llama_3b") or folder; None means OLC_MODEL, then the default
-        set with `olc models default`, then the demo model.
+    model: alias ("3b-v2"), Hub id ("openlm-research/open_llama_3b"), folder, GGUF file ("model.gguf") or one on the Hub
+        ("org/name:model.gguf"); None means OLC_MODEL, then the default set with `olc models default`, then the demo model.
     revision: a Hub branch, tag or commit; None is "main".
     device: "auto" (device_map="auto"), "cpu", "cuda", "cuda:N" or "mps".
     dtype: "auto" is the checkpoint's on a GPU; on a CPU bfloat16 where the processor has it, else float32.

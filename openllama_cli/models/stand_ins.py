@@ -8,9 +8,10 @@ from openllama_cli.models.model_files import brief, damaged, is_there
 
 # A Hugging Face folder is what olc reads in place of every other format.
 _FOLDER = "use the model's Hugging Face folder (config.json, safetensors, tokenizer.model)"
+_GGUF = "a GGUF file of llama.cpp"
 # First bytes of what people have under the name of weights or of a tokenizer.
 _FORMATS = (
-    (b"GGUF", "a GGUF file of llama.cpp"),
+    (b"GGUF", _GGUF),
     (b"ggml", "a GGML file of llama.cpp"),
     (b"lmgg", "a GGML file of llama.cpp"),
     (b"tjgg", "a GGML file of llama.cpp"),
@@ -46,10 +47,10 @@ def refuse_stand_in(file: Path, start: bytes, wanted: str) -> None:
     format_ = _other_format(start)
     if format_ is not None:
         packed = format_.split()[1] in _ARCHIVES
-        raise ModelError(
-            f"{file} is {format_}, not {wanted}",
-            f"unpack it, and give the folder that was in it; or {_FOLDER}" if packed else _FOLDER,
-        )
+        remedy = f"unpack it, and give the folder that was in it; or {_FOLDER}" if packed else _FOLDER
+        if format_ == _GGUF:
+            remedy = f"rename it to {file.stem}.gguf, and give that file as the model"
+        raise ModelError(f"{file} is {format_}, not {wanted}", remedy)
     if wanted == "weights":
         _refuse_text(file, start)
 
@@ -65,8 +66,8 @@ def refuse_file_as_model(path: Path, shown: str) -> ModelError:
         return error
     except OSError:
         format_ = None
-    if format_ is None and path.suffix == ".gguf":
-        format_ = "a GGUF file of llama.cpp"
+    if format_ == _GGUF:
+        return ModelError(f"{shown} is {format_} under another name", f"rename it to {path.name}.gguf")
     if format_ is not None:
         return ModelError(f"{shown} is {format_}, which olc does not read", _FOLDER)
     return ModelError(f"{shown} is a file; a model is a folder", f"give the folder that contains it: {path.parent}")

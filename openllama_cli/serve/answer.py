@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from openllama_cli.generation.choices.scores import ScoredChoice, best
-from openllama_cli.generation.decode.request import FinishReason, Scored
-from openllama_cli.generation.text.completion import Completion, Timings, logprobs_of, openai_reason
+from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
+from openllama_cli.generation.text.completion import Completion, Timings, best_of, logprobs_of, openai_reason, told
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -64,6 +64,8 @@ class Row:
         """What a step adds to the answer. Raises the step's error, if it has one."""
         if step.prefilled:
             self.completion.add(replace(step, prompt=step.prompt[self._prompt.hidden :]))
+            if step.healed:
+                self._offsets = TokenOffsets(self._tokenizer, self.completion.prompt)
             return self._echo()
         self.completion.add(step)
         self._length += len(step.text)
@@ -76,7 +78,7 @@ class Row:
             for scored, offset in self._certain(ended=step.finish_reason is not None):
                 entry = (scored, self._start + min(offset, self._length))
                 piece.tokens.append(entry)
-                if offset < self._length or step.finish_reason != "stop":
+                if offset < self._length or step.finish_reason not in TEXT_ENDS:
                     piece.listed.append(entry)
         return piece
 
@@ -86,12 +88,12 @@ class Row:
         text, scored = self._prompt.text, self.completion.prompt_scored
         if not scored:
             return Piece(text)
-        return Piece(text, list(zip(scored, prompt_offsets(self._tokenizer, text, self._prompt.shown), strict=True)))
+        return Piece(text, list(zip(scored, prompt_offsets(self._tokenizer, text, self.completion.prompt), strict=True)))
 
     def _certain(self, *, ended: bool) -> Iterator[Entry]:
         """The next tokens that start in text that is certain; once the row has ended, all that are left."""
         while self._given < len(self.completion.scored):
-            offset = self._offsets.offsets[self._given]
+            offset = max(0, self._offsets.offsets[self._given] - self.completion.healed)
             if offset >= self._length and not ended:
                 return
             yield self.completion.scored[self._given], offset
@@ -156,9 +158,8 @@ class Answer:
             return {**self._head, "choices": answers, "usage": self._usage(), "olc": self._olc()}
         choices: list[dict[str, Any]] = []
         for start in range(0, len(self._rows), self._asked.best_of):
-            kept = list(range(start, start + self._asked.best_of))
-            if self._asked.best_of > self._asked.n:
-                kept = sorted(kept, key=lambda row: -_mean(self._rows[row].completion.scored))[: self._asked.n]
+            made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
+            kept = [start + place for place in best_of(made, self._asked.n)]
             choices += [self._choice(len(choices) + place, row, self._pieces[row]) for place, row in enumerate(kept)]
         return {**self._head, "choices": choices, "usage": self._usage(), "olc": self._olc()}
 
@@ -181,6 +182,7 @@ class Answer:
     def _choice(self, index: int, row: int, piece: Piece) -> dict[str, Any]:
         asked = self._asked
         own: dict[str, Any] = {"finish_reason": piece.finish_reason, "seed": asked.seeds[row // asked.best_of]}
+        own |= told(piece.finish_reason)
         if asked.tokens:
             if row not in self._opened:
                 own["prompt_ids"] = list(self._rows[row].completion.prompt)
@@ -203,6 +205,7 @@ class Answer:
             "offset": offset,
             "logprob": scored.logprob,
             "entropy": scored.entropy,
+            "rank": scored.rank,
             "top": [[token, self._tokenizer.text(token), value] for token, value in scored.top],
         }
 
@@ -214,8 +217,3 @@ class Answer:
         seeds = set(self._asked.seeds)
         seed = seeds.pop() if len(seeds) == 1 else None
         return {**self._description, "seed": seed, "timings": self.timings.as_dict() if self.timings is not None else None}
-
-
-def _mean(scored: Sequence[Scored]) -> float:
-    """The mean log-probability of a completion's tokens."""
-    return sum(entry.logprob or 0.0 for entry in scored) / len(scored) if scored else 0.0

@@ -43,7 +43,7 @@ def precision_name(dtype: str, quantize: str | None) -> str:
 
 
 def socket_path(folder: Path, revision: str | None, precision: str, device: str) -> Path:
-    """The socket of a server of a model folder. precision: `precision_name`. device: as `--device` names it.
+    """The socket of a server of a model folder or GGUF file. precision: `precision_name`. device: as `--device` names it.
 
     Raises OSError for a folder that cannot be read.
     """
@@ -51,16 +51,20 @@ def socket_path(folder: Path, revision: str | None, precision: str, device: str)
     digest = hashlib.blake2b(digest_size=8)
     # Another olc, or other kernels, may give other bytes, and other variables another device.
     variables = (f"{name}={os.environ.get(name, '')}" for name in _VARIABLES)
-    for part in (__version__, *variables, str(real), revision or "", precision, device, *_files(real)):
+    files = _files(folder.absolute() if folder.is_file() else real)  # In the Hub's cache a file has another name in truth.
+    for part in (__version__, *variables, str(real), revision or "", precision, device, *files):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{real.name[:20]}-{precision}-{device}")
     return socket_folder() / f"{slug}-{digest.hexdigest()}.sock"
 
 
-def _files(folder: Path) -> Iterator[str]:
-    with os.scandir(folder) as entries:
+def _files(model: Path) -> Iterator[str]:
+    """Names, sizes and times. model: a folder, or a GGUF file, in whose place its folder is looked at (for other parts)."""
+    gguf = model.is_file()
+    with os.scandir(model.parent if gguf else model) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith(".") or not entry.name.endswith(_SUFFIXES):
+            ours = entry.name == model.name or entry.name.endswith(".gguf") if gguf else entry.name.endswith(_SUFFIXES)
+            if entry.name.startswith(".") or not ours:
                 continue
             with contextlib.suppress(OSError):
                 found = entry.stat()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import TEXTS, SamplingConfig
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.serve.choices import Choosing, branched, read_choices
 from openllama_cli.serve.errors import bad, of_olc
 
@@ -30,9 +31,7 @@ _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
     "messages": ((), "send a prompt: a base model completes text and has no chat messages"),
     "use_beam_search": ((False,), "leave it out, or send best_of"),
-    "min_tokens": ((0,), "leave it out"),
-    "ignore_eos": ((False,), "leave it out"),
-    "stop_token_ids": (([],), "send their texts as stop"),
+    "bad_words": (([],), "send them as ban"),
     "prompt_logprobs": ((0,), "send echo and logprobs"),
     "echo_logprobs": ((False,), "send echo and logprobs"),
     "response_format": (({"type": "text"},), "leave it out"),
@@ -60,9 +59,10 @@ class CompletionRequest:
 
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
     each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
-    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's, which
-    begin with `draws_as`. no_bos: whether prompts of ids lacked the BOS that the model was trained with. choosing: from what
-    the answers are chosen, with prompts that end where the choices begin; None where prompts are completed.
+    draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's. draws_as:
+    the random numbers are those of this row of a batch. no_bos: whether prompts of ids lacked the BOS that the model was
+    trained with. choosing: from what the answers are chosen, with prompts that end where the choices begin; None where prompts
+    are completed.
     """
 
     prompts: tuple[Prompt, ...]
@@ -76,7 +76,7 @@ class CompletionRequest:
     include_usage: bool
     tokens: bool
     draws_by_choice: bool
-    draws_as: int
+    draws_as: int | None
     no_bos: bool
     choosing: Choosing | None = None
 
@@ -93,7 +93,7 @@ class CompletionRequest:
 
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.request import Request
+        from openllama_cli.generation.decode.request import Request, draws_of
 
         if self.choosing is not None:
             rows = enumerate(self.choosing.rows)
@@ -104,7 +104,7 @@ class CompletionRequest:
                 prompt.tokens,
                 replace(self.sampling, seed=seed),
                 self.scored,
-                draws_as=row if self.draws_by_choice else self.draws_as + sample,
+                draws_as=row if self.draws_by_choice else draws_of(self.draws_as, sample),
             )
             for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
             for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
@@ -129,8 +129,8 @@ def read_request(
         raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
     sampling = _sampling(body)
     logprobs, tokens, fit = sampling.logprobs is not None, _flag(own, "tokens", "olc."), _flag(own, "fit", "olc.")
-    draws_as = own.get("draws_as", 0)
-    if type(draws_as) is not int or draws_as < 0:
+    draws_as = own.get("draws_as")
+    if draws_as is not None and (type(draws_as) is not int or draws_as < 0):
         raise bad(f"olc.draws_as is {shown(draws_as)}; send an integer from 0", "olc.draws_as")
     n = _count(body, "n", 1)
     best_of = _count(body, "best_of", n)
@@ -138,10 +138,10 @@ def read_request(
         raise bad(f"best_of is {best_of} and n is {n}; best_of must not be less", "best_of")
     if stream and best_of > n:
         raise bad("best_of cannot be streamed; leave out stream, or send only n", "best_of", "unsupported_option")
-    for token, _ in sampling.logit_bias:
-        if token >= facts.vocabulary:
-            message = f"logit_bias has token id {token}; this model's ids are 0 to {facts.vocabulary - 1}"
-            raise bad(message, "logit_bias", "token_id_out_of_range")
+    try:
+        sampling = resolve(sampling, tokenizer, facts.vocabulary)
+    except OlcError as error:
+        raise of_olc(error) from error
     prompts = _prompts(body, tokenizer, facts, always_bos=always_bos)
     if len(prompts) * best_of > MOST_ROWS:
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
@@ -204,11 +204,12 @@ def shown(value: Any) -> str:
 
 def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    stop = given.get("stop")
-    if (isinstance(stop, list) and "" in stop) or stop == "":
-        raise bad("stop has an empty text, which is everywhere; leave it out", "stop")
-    if isinstance(stop, list) and len(stop) > MOST_STOPS:
-        raise bad(f"stop has {len(stop)} texts; send {MOST_STOPS} at most", "stop", "too_many_stops")
+    for name in TEXTS:
+        texts = given.get(name)
+        if (isinstance(texts, list) and "" in texts) or texts == "":
+            raise bad(f"{name} has an empty text, which is everywhere; leave it out", name)
+        if isinstance(texts, list) and len(texts) > MOST_STOPS:
+            raise bad(f"{name} has {len(texts)} texts; send {MOST_STOPS} at most", name, "too_many_stops")
     try:
         return SamplingConfig.from_given({**DEFAULTS, **given}, shown=shown)
     except OlcError as error:

@@ -15,7 +15,8 @@ def tokenize(body: Mapping[str, Any], tokenizer: "Tokenizer", context: int) -> d
     """The ids of a text, with one BOS in front.
 
     `add_special_tokens` false: without it, and special tokens that are spelled out (`</s>`) are their ids, since whoever asks
-    so puts them in by themselves; `parse_special` says it explicitly. `pieces`: with their texts. Raises ApiError.
+    so puts them in by themselves; `parse_special` says it explicitly. `pieces`: with their texts. `spans`: with where each
+    stands in the text, if nothing is spelled out, and which of them is BOS. Raises ApiError.
     """
     text = body.get("prompt")
     if not isinstance(text, str):
@@ -24,8 +25,10 @@ def tokenize(body: Mapping[str, Any], tokenizer: "Tokenizer", context: int) -> d
         raise bad("the prompt is not a text; send one", "prompt", "invalid_type")
     special = body.get("add_special_tokens", True) is not False
     parse = body.get("parse_special", not special) is True
+    wants_spans = body.get("spans") is True and not parse
     try:
         ids = _parse(text, tokenizer) if parse else tokenizer.encode(text, bos=False)
+        spans = tokenizer.spans(text) if wants_spans else []
     except OlcError as error:
         raise of_olc(error) from error
     if special and tokenizer.bos_id is not None:
@@ -33,6 +36,8 @@ def tokenize(body: Mapping[str, Any], tokenizer: "Tokenizer", context: int) -> d
     found: dict[str, Any] = {"tokens": ids, "count": len(ids), "max_model_len": context}
     if body.get("pieces") is True:
         found["pieces"] = [[token, tokenizer.text(token)] for token in ids]
+    if wants_spans:
+        found |= {"spans": spans[-len(ids) :] if ids else [], "bos_id": tokenizer.bos_id}
     return found
 
 

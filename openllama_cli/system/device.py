@@ -21,7 +21,7 @@ def main_device(requested: str) -> "torch.device":
 
     Raises OlcError if the named device is not there, saying what this torch was built for.
     """
-    with importing():  # Mostly the first use of torch.
+    with importing("torch"):  # Mostly the first use of torch.
         import torch
 
     if requested == "auto":

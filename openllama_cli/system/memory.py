@@ -1,7 +1,9 @@
 """How much memory is free, and whether an exception says that it ran out: Python, CUDA and torch's CPU allocator differ.
 
-And `size`, which writes bytes for people.
+And `size`, which writes bytes for people, and `give_back` for files that are mapped.
 """
+
+import mmap
 
 from openllama_cli.system.cgroup import limits
 
@@ -35,3 +37,13 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def give_back(mapped: mmap.mmap, offset: int, count: int) -> None:
+    """Let go of the memory that whole pages of a private mapping take; they can still be read, from the file, as it is."""
+    if not hasattr(mmap, "MADV_DONTNEED"):  # On macOS.
+        return
+    start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (offset + count) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > start:
+        mapped.madvise(mmap.MADV_DONTNEED, start, end - start)

@@ -48,7 +48,7 @@ def run(rows: Iterable[Row], engine: Callable[[int], Engine], tokenizer: Tokeniz
     return kept
 
 
-_ROW_FIELDS = ("own_seed", "fixed_length", "openai", "echo", "tokens", "custom_id", "carried")
+_ROW_FIELDS = ("own_seed", "fixed_length", "openai", "echo", "samples", "best_of", "tokens", "custom_id", "carried")
 
 
 def row(index: int, prompt: str = "the quick", **options: Any) -> Row:
@@ -367,3 +367,48 @@ def test_a_row_whose_neutral_prompt_ran_out_of_memory_is_run_again(loaded: Any, 
 
     kept = run(choosing_rows(3), engine, tokenizer)
     assert kept.lines == run(choosing_rows(3), real_engine(loaded, prefixes=False), tokenizer).lines
+
+
+def sampled_rows() -> list[Row]:
+    rows = []
+    for index in range(9):
+        options: dict[str, Any] = {
+            "temperature": 1.0,
+            "max_tokens": 4 + index % 3,
+            "seed": index % 4,
+            "own_seed": index % 4 > 1,
+        }
+        samples = index % 3 + 1
+        rows.append(row(index, "the quick brown " * index, samples=samples, best_of=samples + index % 2, **options))
+    return rows
+
+
+def test_samples_of_a_row_differ_and_do_not_depend_on_the_batch_size(loaded: Any, tokenizer: Tokenizer) -> None:
+    alone = run(sampled_rows(), real_engine(loaded, prefixes=False), tokenizer, max_rows=1)
+    for max_rows, prefixes in ((4, False), (16, True)):
+        assert run(sampled_rows(), real_engine(loaded, prefixes=prefixes), tokenizer, max_rows).lines == alone.lines
+    documents = [alone.document(index) for index in range(9)]
+    for document in documents:
+        count = document["index"] % 3 + 1
+        texts = [sample["text"] for sample in document.get("samples", [document])]
+        assert (len(texts), texts[0]) == (count, document["text"])
+        assert len(set(texts)) == count
+        assert document["usage"]["completion_tokens"] >= count
+
+
+def test_a_sample_that_fails_fails_its_row_alone(tokenizer: Tokenizer) -> None:
+    def broken(tokens: Any) -> torch.Tensor:
+        logits = counting(VOCAB)(tokens)
+        return logits / 0 if tokens[-1] == 77 else logits
+
+    def engine(max_rows: int) -> Engine:
+        return lambda requests: decode_rows(FakeForward(broken, CONTEXT), requests, max_rows=max_rows)
+
+    rows = [
+        row(0, tokens=(1, 75), samples=4, best_of=4, openai=True),
+        row(1, tokens=(1, 20), samples=2, best_of=2, openai=True),
+    ]
+    kept = run(rows, engine, tokenizer)
+    assert sorted(kept.failed) == [0]
+    choices = kept.document(1)["response"]["body"]["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1]

@@ -10,6 +10,7 @@ import pytest
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import one_line
 from tests.conftest import Olc
+from tests.support.terminals import on_a_terminal, without_color
 
 PROMPTS = ["Q: What is the largest animal?", "The quick", ""]
 GREEDY = ("--temperature", "0", "--dtype", "float32")
@@ -96,15 +97,17 @@ def test_the_trace_shows_each_step(olc: Olc, model: str, tiny_model: Path) -> No
     row = completions(olc, model, PROMPTS[1], "-n", "4", "--logprobs", *GREEDY)[0]
     result = olc("generate", PROMPTS[1], "-n", "4", "--trace", *GREEDY, "-m", model)
     lines = [line.split("\t") for line in result.text.splitlines()]
-    assert lines[0] == ["position", "token", "piece", "probability", "entropy_bits", "candidates"]
+    head = ["position", "token", "piece", "probability", "entropy_bits", "penalized", "tempered", "drawn", "candidates"]
+    assert lines[0] == head
     start = len(open_tokenizer(tiny_model).encode(PROMPTS[1]))
     assert [int(line[0]) for line in lines[1:]] == list(range(start, start + 4))
     assert [int(line[1]) for line in lines[1:]] == row["tokens"]
     for line in lines[1:]:
-        shares = [float(candidate.rpartition("=")[2]) for candidate in line[5].split(" ")]
+        shares = [float(candidate.rpartition("=")[2].split("/")[0]) for candidate in line[8].split(" ")]
         assert shares == sorted(shares, reverse=True)
         assert shares[0] == float(line[3]), "greedy takes the most likely token"
         assert 0 < float(line[4]) < 9
+        assert line[5:8] == [line[3], "-", "1.0000"], "nothing but the choice happens"
     assert "--max-tokens" in result.messages
 
 
@@ -115,6 +118,31 @@ def test_the_trace_of_several_prompts_has_the_tokens_of_the_batch(olc: Olc, mode
     heads = [place for place, line in enumerate(lines) if line.startswith("position")]
     traced = [[int(line.split("\t")[1]) for line in lines[head + 1 : head + 5]] for head in heads]
     assert traced == [row["tokens"] for row in rows]
+
+
+def test_the_trace_as_json_says_what_each_filter_did(olc: Olc, model: str) -> None:
+    sampled = ("-n", "4", "--seed", "3", "--temperature", "0.7", "--top-k", "2", "--top-p", "0.9", "--dtype", "float32")
+    document = json.loads(olc("generate", *PROMPTS, "--trace", "--json", *sampled, "-m", model).text)
+    rows = completions(olc, model, *PROMPTS, *sampled)
+    assert [trace["text"] for trace in document["traces"]] == [row["text"] for row in rows]
+    for trace, row in zip(document["traces"], rows, strict=True):
+        assert [step["token"] for step in trace["steps"]] == row["tokens"]
+        for step in trace["steps"]:
+            assert step["stages"][:3] == ["allowed", "temperature", "top-k"]
+            (taken,) = [one for one in step["candidates"] if one["taken"]]
+            assert (taken["token"], taken["cut"]) == (step["token"], None)
+            assert sum(one["cut"] != "top-k" for one in step["candidates"]) == 2
+            assert all(one["tempered"] > one["model"] for one in step["candidates"][:1])
+
+
+def test_the_trace_fits_on_a_narrow_terminal(model: str) -> None:
+    options = ("-n", "3", "--seed", "3", "--top-k", "2", "--no-server", "-m", model)
+    shown = on_a_terminal("generate", PROMPTS[0], "--trace", *options, columns=60, stderr=False)
+    lines = without_color(shown).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert sum("→" in line for line in lines) == 3
+    assert any("cut: top-k" in line for line in lines)
+    assert any("entropy" in line and line.endswith("bits") for line in lines)
 
 
 def test_the_picture_is_svg_and_refers_to_nothing_elsewhere(olc: Olc, model: str, tmp_path: Path) -> None:

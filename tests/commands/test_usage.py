@@ -45,7 +45,6 @@ WRONG: list[tuple[str, *tuple[str, ...]]] = [
     ("complete x --quantize int4 --dtype float16", "--quantize int4 computes in bfloat16 or float32"),
     ("complete x --quantize int8 --engine transformers", "--engine transformers uses Transformers' own"),
     ("generate", "no prompt was given", "`olc generate --help`"),
-    ("generate x --json --trace", "--json", "--trace"),
     ("generate x --check --trace", "--check", "--trace"),
     ("generate x --check --svg x.svg", "--check", "--svg"),
     ("generate x --check --quantize int8", "--check uses Transformers' own model"),

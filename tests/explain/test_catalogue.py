@@ -1,6 +1,7 @@
 """The catalogue of known errors: its form, its commands, and messages quoted from public threads."""
 
 import ast
+import contextlib
 import re
 import shlex
 import tomllib
@@ -46,7 +47,21 @@ SHELL = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:(?:~/venv/bin/|fresh/bin/)?python3?|torchrun|conda|hf|git|export|unset|set|docker|sudo|ls|df|head"
     r"|lsof|ldd|ray|lscpu|nvidia-smi|echo|ulimit)\b|\$env:"
 )
-by_code = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.code)
+by_topic = pytest.mark.parametrize("topic", TOPICS)
+
+
+def entries(topic: str) -> Iterator[KnownError]:
+    return (entry for entry in ENTRIES if entry.topic == topic)
+
+
+@contextlib.contextmanager
+def about(code: str) -> Iterator[None]:
+    """What fails inside says which entry it is."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(code)
+        raise
 
 
 def test_codes_are_unique_and_many() -> None:
@@ -55,8 +70,14 @@ def test_codes_are_unique_and_many() -> None:
     assert {entry.topic for entry in ENTRIES} == set(TOPICS)
 
 
-@by_code
-def test_an_entry_is_complete_and_recognizes_its_example(entry: KnownError) -> None:
+@by_topic
+def test_an_entry_is_complete_and_recognizes_its_example(topic: str) -> None:
+    for entry in entries(topic):
+        with about(entry.code):
+            check_complete(entry)
+
+
+def check_complete(entry: KnownError) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", entry.code)
     assert entry.rank in get_args(Rank)
     assert entry.patterns
@@ -75,9 +96,15 @@ def test_an_entry_is_complete_and_recognizes_its_example(entry: KnownError) -> N
         parse(words[1:])
 
 
-@by_code
-def test_code_to_paste_stands_on_lines_of_its_own(entry: KnownError) -> None:
+@by_topic
+def test_code_to_paste_stands_on_lines_of_its_own(topic: str) -> None:
     """Each block is Python that compiles, or commands of a shell."""
+    for entry in entries(topic):
+        with about(entry.code):
+            check_code(entry)
+
+
+def check_code(entry: KnownError) -> None:
     for is_code, group in groupby(entry.fix.split("\n"), lambda line: line.startswith("    ")):
         lines = [line.removeprefix("    ") for line in group]
         if not is_code:
@@ -108,16 +135,17 @@ def test_patterns_are_looked_for_by_words_rare_enough() -> None:
             assert pattern.words not in ("Error", "error: ", "Exception"), (entry.code, pattern.text)
 
 
-def quoted() -> Iterator[tuple[str, str, str]]:
-    for code, messages in QUOTED.items():
-        for message in messages:
-            yield code, message["source"], message["text"]
+@by_topic
+def test_messages_quoted_from_threads(topic: str) -> None:
+    for entry in entries(topic):
+        for message in QUOTED.get(entry.code, ()):
+            with about(f"{entry.code}: {message['text']}"):
+                assert re.fullmatch(THREAD, message["source"])
+                assert codes(message["text"])[0] == entry.code
 
 
-@pytest.mark.parametrize(("code", "source", "text"), list(quoted()))
-def test_messages_quoted_from_threads(code: str, source: str, text: str) -> None:
-    assert re.fullmatch(THREAD, source)
-    assert codes(text)[0] == code
+def test_every_code_that_is_quoted_has_its_entry() -> None:
+    assert QUOTED.keys() <= {entry.code for entry in ENTRIES}
 
 
 def test_every_entry_is_quoted_or_raised() -> None:

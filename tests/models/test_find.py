@@ -69,9 +69,6 @@ def test_missing_path_and_unknown_name_are_named_and_never_asked_of_the_hub(home
     for name in ("gpt9", "a b", "org/na me", "x" * 5000, "org/" + "x" * 5000, "nul\0l", "é/ü", "-/x"):
         with pytest.raises(ModelError, match="not a known model"):
             find(ModelSpec(model=name))
-    (home / "here/model.gguf").write_text("")
-    with pytest.raises(ModelError, match="is a GGUF file"):
-        resolve("model.gguf")
     with pytest.raises(ModelError) as caught:
         resolve("open_llama_3b_v2")
     assert "did you mean 3b-v2?" in caught.value.remedy

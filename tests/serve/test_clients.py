@@ -13,12 +13,17 @@ import pytest
 
 from tests.support.serve.servers import Served
 
-openai = pytest.importorskip("openai")
 BODY: Any = {"model": "tiny", "prompt": "Q: What is", "max_tokens": 12, "temperature": 0}
 
 
 @pytest.fixture
-def client(served: Served) -> Any:
+def openai() -> Any:
+    """Imported where it is needed: it takes a second."""
+    return pytest.importorskip("openai")
+
+
+@pytest.fixture
+def client(openai: Any, served: Served) -> Any:
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="EMPTY", max_retries=0) as client:
         yield client
 
@@ -42,7 +47,7 @@ def test_openai_streamed(served: Served, client: Any) -> None:
     assert chunks[-1].usage.to_dict() == wanted["usage"]
 
 
-def test_openai_async(served: Served) -> None:
+def test_openai_async(openai: Any, served: Served) -> None:
     async def run() -> list[Any]:
         async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="EMPTY", max_retries=0) as client:
             plain = await asyncio.gather(*(client.completions.create(**BODY, seed=number) for number in range(5)))
@@ -52,7 +57,7 @@ def test_openai_async(served: Served) -> None:
     assert set(asyncio.run(run())) == {served.complete(**BODY)["choices"][0]["text"]}
 
 
-def test_openai_reads_the_errors(client: Any) -> None:
+def test_openai_reads_the_errors(openai: Any, client: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="max_tokens is 1000") as refused:
         client.completions.create(**{**BODY, "max_tokens": 1000})
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")

@@ -44,7 +44,15 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "echo": "yes"}, "invalid_value", "true or false"),
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "invalid_value", "stream: true"),
     ({"prompt": "a", "suffix": "b"}, "unsupported_option", "only at its end"),
-    ({"prompt": "a", "logit_bias": {"x": 1}}, "usage", "token ids and numbers"),
+    ({"prompt": "a", "logit_bias": {"": 1}}, "usage", "token ids and numbers"),
+    ({"prompt": "a", "logit_bias": {"a quick brown fox": 1}}, "not_one_token", "tokens: "),
+    ({"prompt": "a", "stop_token_ids": [400]}, "token_id_out_of_range", "0 to 399"),
+    ({"prompt": "a", "stop_token_ids": "13"}, "usage", "list of token ids"),
+    ({"prompt": "a", "min_tokens": 17}, "usage", "min_tokens 17 is out of range"),
+    ({"prompt": "a", "ban": ""}, "invalid_value", "ban has an empty text"),
+    ({"prompt": "a", "ban": ["x"] * (MOST_STOPS + 1)}, "too_many_stops", "64 at most"),
+    ({"prompt": "a", "bad_words": ["x"]}, "unsupported_option", "send them as ban"),
+    ({"prompt": "a", "stop_at": "word"}, "usage", "line, sentence, paragraph"),
     ({"prompt": "a", "logit_bias": {"13": 1, "013": 2}}, "usage", "logit_bias has token id 13 twice"),
     ({"prompt": "a", "logit_bias": {"400": 1}}, "token_id_out_of_range", "0 to 399"),
     ({"prompt": "a", "presence_penalty": "1"}, "usage", "give a number"),
@@ -110,6 +118,10 @@ def test_tokenize_and_back(served: Served) -> None:
     assert found["tokens"] == tokenizer.encode(text)
     assert found["count"] == len(found["tokens"])
     assert [piece for _, piece in found["pieces"]] == [tokenizer.text(token) for token in found["tokens"]]
+    spans = post("/tokenize", prompt=text, spans=True)
+    assert [tuple(span) for span in spans["spans"]] == tokenizer.spans(text)
+    assert spans["bos_id"] == spans["tokens"][0] == tokenizer.bos_id
+    assert "spans" not in found
     assert post("/detokenize", tokens=found["tokens"]) == {"prompt": text}
     # As lm-evaluation-harness asks: no BOS, and special tokens that are spelled out are their ids.
     assert post("/tokenize", prompt="</s>", add_special_tokens=False)["tokens"] == [2]

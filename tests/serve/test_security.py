@@ -436,6 +436,10 @@ def test_names_of_sockets(tmp_path: Path, tiny_model: Path, tmp_model: Path) -> 
     with (tmp_model / "config.json").open("a") as file:
         file.write(" ")
     assert name() != before, "a model that changed is another one"
+    for file in (tmp_path / "a-00001-of-00002.gguf", tmp_path / "a-00002-of-00002.gguf"):
+        before = name(tmp_path / "a-00001-of-00002.gguf") if file.name.startswith("a-00002") else ""
+        file.write_bytes(b"GGUF")
+        assert name(tmp_path / "a-00001-of-00002.gguf") != before, "a part of a split file that changed is another model"
     assert local_socket.precision_name("auto", "int8") != local_socket.precision_name("float32", "int8")
 
 

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -209,43 +210,50 @@ def _imports() -> None:
 
 
 def _serve(listener: socket.socket) -> str:
-    """Fork on request. Returns in each fork, ready to run olc: the code that is to run before it."""
+    """Fork on request, and tell how forks end. Returns in each fork, ready to run olc: the code that is to run before it."""
     _imports()
+    _forget_exits()
     gc.freeze()  # What is shared with forks is not to be copied for counting.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the keepers.
+    running: dict[int, tuple[int, int]] = {}  # By the descriptor that tells of a process's end: its pid, and whom to tell.
     while True:
-        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
+        ready = select.select([listener, sys.stdin, *running], [], [])[0]
+        if sys.stdin in ready:
             os._exit(0)
-        received = receive(listener)
-        if received is None:
-            continue
-        request, descriptors = received
-        if os.fork() == 0:
-            listener.close()
-            return _keep(request, descriptors)
-        for descriptor in descriptors:
+        for descriptor in running.keys() & set(ready):
             os.close(descriptor)
+            _tell_end(*running.pop(descriptor))
+        if listener not in ready or (received := receive(listener)) is None:
+            continue
+        request, (*streams, tells) = received
+        pid = os.fork()
+        if pid == 0:
+            listener.close()
+            for descriptor in (tells, *running, *(others for _, others in running.values())):
+                os.close(descriptor)
+            return _prepare(request, streams)
+        for descriptor in streams:
+            os.close(descriptor)
+        os.write(tells, f"{pid}\n".encode())
+        running[os.pidfd_open(pid)] = pid, tells
 
 
-def _keep(request: dict[str, Any], descriptors: list[int]) -> str:
-    """Fork once more, and tell how that process ends: only a parent is told. Returns in that process."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pid = os.fork()
-    if pid == 0:
-        return _prepare(request, descriptors)
-    for descriptor in descriptors[:3]:
-        os.close(descriptor)
-    os.write(descriptors[3], f"{pid}\n".encode())
+def _tell_end(pid: int, tells: int) -> None:
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(BrokenPipeError):  # Who asked may have been killed.
-        os.write(descriptors[3], f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        os.write(tells, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os.close(tells)
 
 
-def _prepare(request: dict[str, Any], descriptors: list[int]) -> str:
+def _forget_exits() -> None:
+    """What torch has for the end of its process takes it apart, and ten times as long as most of what forks do."""
+    atexit.unregister(getattr(sys.modules.get("torch._dynamo.utils"), "dump_compile_times", None))
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
+
+
+def _prepare(request: dict[str, Any], streams: list[int]) -> str:
     os.setsid()
-    become(request, descriptors[:3])
-    os.close(descriptors[3])
+    become(request, streams)
     if request.get("file_size") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
         sys.dont_write_bytecode = True  # Python would keep what it compiles, cut at that size, and other processes read it.

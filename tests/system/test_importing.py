@@ -1,76 +1,25 @@
 """The garbage collector while torch and transformers are imported."""
 
-import gc
-import weakref
-from collections.abc import Iterator
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from openllama_cli.system.importing import importing
+from tests.system import pauses
+
+NAMES = [
+    name for name, value in vars(pauses).items() if getattr(value, "__module__", "") == pauses.__name__ and name[0].islower()
+]
 
 
-@pytest.fixture(autouse=True)
-def nothing_frozen() -> Iterator[None]:
-    """As in a process of its own, whatever ran here before."""
-    frozen, enabled = gc.get_freeze_count(), gc.isenabled()
-    gc.unfreeze()
-    gc.enable()
-    yield
-    if frozen:
-        gc.freeze()
-    if not enabled:
-        gc.disable()
+@pytest.mark.parametrize("name", NAMES)
+def test_the_collector_pauses(name: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", pauses.__name__, name], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
 
 
-class Cycle:
-    def __init__(self) -> None:
-        self.itself = self
-
-
-def test_nothing_is_collected_while_importing_and_everything_afterwards() -> None:
-    before = weakref.ref(Cycle())
-    with importing():
-        assert not gc.isenabled()
-        full = gc.get_stats()[2]["collections"]
-        inside = weakref.ref(Cycle())
-        kept: list[list[int]] = [[] for _ in range(100_000)]  # Many times what makes Python collect.
-        assert inside() is not None
-    assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
-    assert gc.get_stats()[2]["collections"] == full
-    assert all(one is not kept for one in gc.get_objects(generation=0))  # It is an old object.
-    gc.collect()
-    assert (before(), inside()) == (None, None)
-
-
-@pytest.mark.parametrize("error", [ImportError, KeyboardInterrupt, SystemExit])
-def test_the_collector_runs_again_after_an_import_that_failed(error: type[BaseException]) -> None:
-    with pytest.raises(error), importing():
-        raise error
-    assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
-
-
-def test_a_collector_that_is_off_stays_off() -> None:
-    gc.disable()
-    with importing():
-        pass
-    assert not gc.isenabled()
-
-
-def test_frozen_objects_stay_frozen() -> None:
-    gc.freeze()
-    frozen = gc.get_freeze_count()
-    with importing():
-        assert gc.isenabled()
-    assert gc.isenabled()
-    assert gc.get_freeze_count() >= frozen - 1000  # Some have ended meanwhile; none is searched again.
-    gc.unfreeze()
-
-
-def test_one_import_inside_another() -> None:
-    with importing():
-        with importing():
-            pass
-        assert not gc.isenabled()
-    assert gc.isenabled()
+def test_all_of_it_is_tested() -> None:
+    assert len(NAMES) == 6

@@ -9,7 +9,7 @@ from openllama_cli.errors import UsageError
 
 # The fields of OUTPUT that are olc's own: an input's field of the same name is written with a prefix.
 OWN_FIELDS = frozenset({"custom_id", "index", "prompt", "text", "finish_reason", "usage", "error"})
-OWN_FIELDS |= {"logprobs", "choices", "annotations"}
+OWN_FIELDS |= {"logprobs", "choices", "samples", "score", "annotations"}
 PREFIX = "input_"
 
 

@@ -175,9 +175,11 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
     if twice is not None:
         raise UsageError(f"{path} has two columns {twice!r}", "rename one of them")
     needed = ("prompt",) if settings.template is None else settings.template.required
-    for name in needed:
+    context = None if settings.scoring is None else settings.scoring.context_column
+    for name in (*needed, *([] if context is None else [context])):
         if name not in columns:
-            whose = "" if settings.template is None else f", which template {settings.template.name} needs"
+            in_template = settings.template is not None and name in needed
+            whose = f", which template {settings.template.name} needs" if in_template and settings.template else ""
             # A name in another case is no column, as it is no field of JSON.
             meant = next((column for column in columns if column.lower() == name.lower()), None)
             raise UsageError(

@@ -8,9 +8,20 @@ from typing import Any, Literal, NamedTuple
 from openllama_cli.generation.decode.config import SamplingConfig
 
 # Other names that the command line has for its sampling options.
-ALIASES = {"max_new_tokens": "max_tokens", "max_gen_len": "max_tokens", "temp": "temperature"}
+ALIASES = {
+    "max_new_tokens": "max_tokens",
+    "max_gen_len": "max_tokens",
+    "temp": "temperature",
+    "stop_token": "stop_token_ids",
+    "dry_sequence_breaker": "dry_sequence_breakers",
+    "num_samples": "n",
+    "num_return_sequences": "n",
+}
 # A row may ask for its prompt in front of its text, as OpenAI's requests do.
 ECHO = "echo"
+# And for several completions, n of the best_of that are made.
+COUNTS = ("n", "best_of")
+MOST_SAMPLES = 1024
 # A row may bring the texts that its answer is chosen from.
 CHOICES = "choices"
 # Fields that are read elsewhere; written in another case or with dashes they are typos as well.
@@ -22,32 +33,21 @@ MOST_FIELDS = 1000
 
 # Options of other programs that change the text and do not exist here: values that ask for nothing, and what to do otherwise.
 _PENALTY = "leave it out, or use repetition_penalty"
-_OWN_LINES = "give each completion its own line and seed"
 _SAMPLE = "use temperature; 0 is greedy"
 _LEAVE = "leave it out"
 UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "n": ((1,), _OWN_LINES),
-    "num_samples": ((1,), _OWN_LINES),
-    "num_return_sequences": ((1,), _OWN_LINES),
-    "best_of": ((1,), _LEAVE),
     "num_beams": ((1,), _LEAVE),
     "do_sample": ((False,), _SAMPLE),
     "stream": ((False,), "leave it out: rows are written when they are complete"),
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
     "model": ((), "a batch has one model: name it with -m"),
-    "presence_penalty": ((0, 0.0), _PENALTY),
-    "frequency_penalty": ((0, 0.0), _PENALTY),
     "length_penalty": ((0, 0.0, 1, 1.0), _LEAVE),
     "no_repeat_ngram_size": ((0,), _PENALTY),
     "typical_p": ((1, 1.0), "leave it out, or use top_p"),
     "mirostat": ((0,), "leave it out, or use top_p"),
-    "logit_bias": (({},), _LEAVE),
-    "min_tokens": ((0,), _LEAVE),
-    "ignore_eos": ((False,), _LEAVE),
-    "stop_token_ids": (([],), "give the texts as stop"),
 }
-_NAMES = {option.name: option.name for option in fields(SamplingConfig) if option.name not in UNSUPPORTED}
-_OPTIONS = _NAMES | ALIASES | {ECHO: ECHO, CHOICES: CHOICES}
+_NAMES = {option.name: option.name for option in fields(SamplingConfig)}
+_OPTIONS = _NAMES | ALIASES | {name: name for name in (ECHO, CHOICES, *COUNTS)}
 # What other programs call options that olc has.
 _FOREIGN = {
     "max_length": "max_tokens",
@@ -59,6 +59,9 @@ _FOREIGN = {
     "num_predict": "max_tokens",
     "repeat_penalty": "repetition_penalty",
     "rep_pen": "repetition_penalty",
+    "bad_words": "ban",
+    "banned_strings": "ban",
+    "min_new_tokens": "min_tokens",
     "stop_sequences": "stop",
     "stop_strings": "stop",
     "stop_words": "stop",

@@ -172,6 +172,8 @@ def _openai_row(index: int, line: int, custom_id: str, fields: Mapping[str, Any]
         raise RowError("invalid_type", f"body is {kind(body)}; give an object with a prompt")
     if settings.template is not None:
         raise RowError("template_error", "an OpenAI batch line already has its prompt; leave out the template")
+    if settings.scoring is not None:
+        raise RowError("openai_line", "an OpenAI batch line asks for a completion, and --score makes none")
     if settings.for_server:
         if body.get("prompt") is None:
             _openai_prompt(body)

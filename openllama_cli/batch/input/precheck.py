@@ -55,6 +55,8 @@ _NOT_TEXT = [
 _REMEDIES = {
     "missing_prompt": "name the field prompt, or use a template that has the fields as variables: -t NAME",
     "template_error": "add the missing fields, or use another template",
+    "openai_line": 'give rows with a prompt, such as {"prompt": "…"}, or leave out --score',
+    "missing_context": "name the field that has the context: --context-column NAME",
     "unsupported_endpoint": "use requests to /v1/completions, with a prompt",
 }
 _HEAD = 4096
@@ -100,7 +102,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     first_error: Row | None = None
     ids = SeenIds()
     carried: set[str] = set()  # of those that --carry names
-    carries = valid = False
+    carries = valid = chooses = False
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
@@ -110,6 +112,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
         if row.carried:
             carries = True
             carried.update(settings.carry.names & {*row.carried, *(name.removeprefix(PREFIX) for name in row.carried)})
+        chooses = chooses or row.choices is not None
         if row.error is not None:
             errors[row.error.code] += 1
             first_error = first_error or row
@@ -130,6 +133,9 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     if absent and not errors:
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")
+    if settings.choosing.option is not None and not chooses and not errors:
+        cause = f"{settings.choosing.option} requires choices, and no row of {path} has any"
+        raise UsageError(cause, "name them, such as --choices yes,no, or give rows a field choices")
     digests = contents.hexdigest(), begun
     return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, *digests, encoding, empty)
 
@@ -200,7 +206,8 @@ def _content(row: Row, settings: RowSettings) -> bytes:
     """All of a row that its result depends on, but for what holds for every row."""
     sampling = None if row.sampling is settings.sampling else row.sampling
     choices = None if row.choices is settings.choosing.choices else row.choices
-    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *filter(None, [row.body, choices]))
+    task = filter(None, [row.body, choices, row.scoring])
+    options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *task)
     return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
 
 

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from openllama_cli.batch.input.field_names import CHOICES, ECHO, UNSUPPORTED, meaning
+from openllama_cli.batch.input.field_names import CHOICES, COUNTS, ECHO, MOST_SAMPLES, UNSUPPORTED, meaning
 from openllama_cli.batch.input.prompts import Prompt, calibrated
-from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, shown
+from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, scored, shown
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, out_of_place
-from openllama_cli.generation.decode.config import INTEGERS, SamplingConfig
+from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
 
 # What pandas writes for a value that is missing.
 _MISSING = ("NaN", "nan")
@@ -25,18 +25,21 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+", re.ASCII)
 
 class RowOptions(NamedTuple):
     """What a row asks for. own_seed, own_length: whether it gave a seed, a max_tokens. echo: its prompt precedes its text.
-    choices: what its answer is chosen from, without its neutral prompt."""
+    samples, best_of: see `Row`. choices: what its answer is chosen from, without its neutral prompt."""
 
     sampling: SamplingConfig
     own_seed: bool = False
     own_length: bool = False
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
     choices: Choices | None = None
 
 
 def default_options(settings: RowSettings) -> RowOptions:
     """Of a row that asks for nothing itself."""
-    return RowOptions(settings.sampling, choices=settings.choosing.choices)
+    samples = settings.samples
+    return RowOptions(settings.sampling, samples=samples, best_of=samples, choices=settings.choosing.choices)
 
 
 def read_options(
@@ -63,18 +66,29 @@ def read_options(
             if means.name in own:
                 raise RowError("bad_option", f"{means.name} is given twice, under two names")
             own[means.name] = _value(means.name, value)
+    if settings.scoring is not None and own:
+        raise RowError("bad_option", f"{next(iter(own))} says nothing where a text is scored; leave it out")
     choices = _choices(own.pop(CHOICES, None), settings)
     if choices is not None and (odd := out_of_place(own)) is not None:
         raise RowError("bad_option", f"{odd} says nothing where an answer is chosen from choices; leave it out")
     echo = own.pop(ECHO, False)
     if not isinstance(echo, bool):
         raise RowError("bad_option", f"echo is {shown(echo)}; give true or false")
-    if not own or choices is not None:
+    if choices is not None:
         return RowOptions(settings.sampling, echo=echo, choices=choices)
-    if "stop" in own:
-        _check_stop(own["stop"])
+    samples = _count("n", own.pop("n", settings.samples))
+    best_of = _count("best_of", own.pop("best_of", samples))
+    if best_of < samples:
+        raise RowError("bad_option", f"best_of is {best_of} and n is {samples}; best_of must not be less")
+    if not own and best_of == settings.samples:
+        return RowOptions(settings.sampling, echo=echo, samples=samples, best_of=best_of)
+    if best_of > 1 and "temperature" not in settings.defaults:
+        own.setdefault("temperature", 1.0)
+    for name in TEXTS:
+        if name in own:
+            _check_texts(name, own[name])
     try:
-        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown)
+        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown, guarded=settings.guarded)
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
@@ -83,7 +97,17 @@ def read_options(
         raise RowError("bad_option", f"{cause}; {remedy}") from None
     except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
-    return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo)
+    if best_of > 1 and sampling.greedy and not openai:
+        raise RowError(
+            "bad_option", f"n is {best_of} at temperature 0, which gives as many identical texts; give a temperature"
+        )
+    return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo, samples, best_of)
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_SAMPLES:
+        raise RowError("bad_option", f"{name} is {shown(value)}; give an integer from 1 to {MOST_SAMPLES}")
+    return value
 
 
 def row_with(
@@ -112,10 +136,13 @@ def row_with(
         options.own_seed,
         options.own_length or settings.fixed_length,
         options.echo,
+        options.samples,
+        options.best_of,
         openai=openai,
         line=line,
         carried=carried or {},
         choices=calibrated(options.choices, settings, fields or {}, () if prompt is None else prompt.shots),
+        scoring=scored(settings, fields or {}),
     )
 
 
@@ -131,8 +158,10 @@ def cell_value(option: str, text: str) -> Any:
     stripped = text.strip()
     if stripped in _MISSING:
         return None
-    if option in ("stop", CHOICES):
-        return _texts(stripped) if stripped.startswith("[") else text or None
+    if option in (*TEXTS, CHOICES):
+        return _parsed(stripped) if stripped.startswith("[") else text or None
+    if option in ("stop_token_ids", "logit_bias") and stripped:
+        return _parsed(stripped)
     if not stripped:
         return None
     if stripped.lower() in ("true", "false"):
@@ -148,13 +177,13 @@ def _value(option: str, value: Any) -> Any:
 
     Raises RowError for a number, true or false in quotes, and for one with a decimal comma.
     """
-    if option in INTEGERS and isinstance(value, float) and value.is_integer():
+    if option in (*INTEGERS, *COUNTS) and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option not in ("stop", CHOICES) and isinstance(value, str):
+    if option not in (*TEXTS, CHOICES, "stop_at") and isinstance(value, str):
         meant = cell_value(option, value)
-        if isinstance(meant, bool) if option == ECHO else type(meant) in (int, float):
+        if isinstance(meant, bool) if option in (ECHO, *FLAGS) else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")
-        if option not in (*INTEGERS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        if option not in (*INTEGERS, *COUNTS, *FLAGS, ECHO) and _DECIMAL_COMMA.fullmatch(value.strip()):
             raise RowError(
                 "bad_option", f"{option} is {shown(value)}; write it with a point: {value.strip().replace(',', '.')}"
             )
@@ -174,8 +203,8 @@ def _choices(given: Any, settings: RowSettings) -> Choices | None:
         raise RowError(error.code, f"{error.cause}; {error.remedy}") from None
 
 
-def _texts(text: str) -> Any:
-    """The list that a cell with several texts holds, in JSON: ["Q:", "END"]."""
+def _parsed(text: str) -> Any:
+    """What a cell holds in JSON: several stop strings (["Q:", "END"]), ids, biases."""
     import json
 
     try:
@@ -200,10 +229,10 @@ def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai:
 
 
 def _as_field(flag: re.Match[str]) -> str:
-    return flag[1].replace("-", "_")
+    return option_of(flag[0])
 
 
-def _check_stop(stop: Any) -> None:
-    for text in stop if isinstance(stop, list) else [stop]:
+def _check_texts(name: str, texts: Any) -> None:
+    for text in texts if isinstance(texts, list) else [texts]:
         if isinstance(text, str):
-            check_text(text, "stop")
+            check_text(text, name)

@@ -8,9 +8,11 @@ from typing import Any
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.lines import Line, content
+from openllama_cli.batch.input.score_settings import ScoreSettings, Scoring
 from openllama_cli.few_shot import FewShot, Fitting
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.scoring import Prepared
 from openllama_cli.prompt_templates import PromptTemplate
 
 # Bytes of a line (of a record, in .csv and .tsv): far beyond any context, far below what would exhaust the memory.
@@ -48,6 +50,7 @@ class Row:
     fixed_length: whether somebody gave max_tokens, in the row or on the command line: else the row may be shorter, to fit into
         the model's context.
     echo: whether the prompt belongs to the completion's text.
+    samples, best_of: how many completions are answered, and of how many they are the best.
     openai: whether the row is answered in the shape of OpenAI's batch output.
     error: None where the row can be run.
     line: the line of the input on which the row begins, from 1; 0 where there is none.
@@ -55,6 +58,7 @@ class Row:
     body: of an OpenAI line that goes to a server as it is.
     choices: what its answer is chosen from; None where it is completed. branches: their tokens, which the runner fills in with
         `tokens`, those that are before all of them.
+    scoring: how its prompt is scored; None where it is completed. prepared: its tokens, which the runner fills in.
     """
 
     index: int
@@ -65,6 +69,8 @@ class Row:
     own_seed: bool = False
     fixed_length: bool = True
     echo: bool = False
+    samples: int = 1
+    best_of: int = 1
     openai: bool = False
     error: RowError | None = None
     line: int = 0
@@ -72,6 +78,8 @@ class Row:
     body: Mapping[str, Any] | None = None
     choices: Choices | None = None
     branches: tuple[tuple[int, ...], ...] = ()
+    scoring: Scoring | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,10 @@ class RowSettings:
     carry: which fields go through to OUTPUT. model: the run's, as it was named; a row may name it too.
     few_shot: examples that stand in front of what the template makes of a row, if they are wanted. fit: leaves out those for
     which the model's context has no room; None before the model is known.
-    for_server: whether rows go to a server, which gets the bodies of OpenAI lines as they are. sampling: what a row without
-    options of its own gets. choosing: what rows are chosen from.
+    samples: completions of a row that says nothing else. for_server: whether rows go to a server, which gets the bodies of
+    OpenAI lines as they are. guarded: whether greedy rows have the loop guard unless they say otherwise. sampling: what a row
+    without options of its own gets. choosing: what rows are chosen from. scoring: how rows are scored; None where they are
+    completed.
 
     Raises UsageError for defaults that are wrong.
     """
@@ -99,13 +109,16 @@ class RowSettings:
     model: str | None = None
     fixed_length: bool = True
     for_server: bool = False
+    samples: int = 1
+    guarded: bool = False
     few_shot: FewShot | None = None
     fit: Fitting | None = None
     choosing: ChoiceSettings = field(default_factory=ChoiceSettings)
+    scoring: ScoreSettings | None = None
     sampling: SamplingConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults))
+        object.__setattr__(self, "sampling", SamplingConfig.from_given(self.defaults, guarded=self.guarded))
 
 
 def error_row(
@@ -177,6 +190,21 @@ def check_text(text: str, name: str) -> str:
         message = f"{name} has an unpaired surrogate, {text[error.start]!r}, at character {error.start + 1}"
         raise RowError("invalid_unicode", message) from None
     return text
+
+
+def scored(settings: RowSettings, fields: Mapping[str, Any]) -> Scoring | None:
+    """How a row is scored, if rows are. fields: the row's. Raises RowError."""
+    if settings.scoring is None:
+        return None
+    column, context = settings.scoring.context_column, ""
+    if column is not None:
+        if column not in fields:
+            raise RowError("missing_context", f"the row has no {column!r}; {names(fields)}")
+        given = fields[column]
+        if given is not None and not isinstance(given, str):
+            raise RowError("invalid_type", f"{column} is {kind(given)}; give a string")
+        context = check_text(given or "", column)
+    return Scoring(context, settings.scoring.stride)
 
 
 def names(fields: Iterable[str]) -> str:

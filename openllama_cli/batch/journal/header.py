@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
 from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import ScoreSettings
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig, flag_of
 from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 # By which a row of the input becomes a prompt, options and a line of OUTPUT; 1 is olc 0.1.
 RULES = 2
+_UNSET = SamplingConfig()
+# Options that every header has; and logprobs, which no command line has.
+_FIRST = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "logprobs")
 _LONGEST_VALUE = 40
 _SHOWN_DIFFERENCES = 3
 # In which differences are told: what was given first comes first.
@@ -61,10 +67,13 @@ def _header(
         "repetition_penalty": sampling.repetition_penalty,
         "seed": sampling.seed,
         "stop": list(sampling.stop),
+        **_further(sampling),
+        "num_samples": settings.samples if settings.samples > 1 else None,
         # Where it makes no difference it is no option.
         "carry": str(settings.carry) if summary.carries else None,
         **({} if settings.few_shot is None else settings.few_shot.options),
         **_choosing(settings.choosing),
+        **_scoring(settings.scoring),
     }
     return {
         "rules": RULES,
@@ -75,6 +84,13 @@ def _header(
     }
 
 
+def _further(sampling: SamplingConfig) -> dict[str, Any]:
+    """The options that came later: where they change nothing they are none."""
+    values = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig) if field.name not in _FIRST}
+    changed = {name: value for name, value in values.items() if value != getattr(_UNSET, name)}
+    return json.loads(json.dumps(changed))  # type: ignore[no-any-return]  # As it is read again: lists for tuples.
+
+
 def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
     normalize = choosing.normalize if choosing.normalize != ChoiceSettings.normalize else None
     return {
@@ -83,6 +99,12 @@ def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
         "choices_normalize": normalize,
         "calibrate_with": choosing.calibrate_with,
     }
+
+
+def _scoring(scoring: ScoreSettings | None) -> dict[str, Any]:
+    if scoring is None:
+        return {"score": None, "context_column": None, "stride": None}
+    return {"score": True, "context_column": scoring.context_column, "stride": scoring.stride}
 
 
 def _template(template: PromptTemplate) -> dict[str, Any]:
@@ -110,7 +132,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif name == "model" and isinstance(old, dict) and isinstance(new, dict):
             found += _model_differences(old, new)
         elif name == "options" and isinstance(old, dict) and isinstance(new, dict):
-            found += [_was(f"--{key.replace('_', '-')}", old.get(key), new.get(key)) for key in _changed(old, new)]
+            found += [_was(flag_of(key), old.get(key), new.get(key)) for key in _changed(old, new)]
         elif name == "server":
             found.append(_was("--server", old, new))
         elif name in ("template", "tokenizer"):

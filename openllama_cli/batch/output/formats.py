@@ -100,6 +100,9 @@ def _flat(document: dict[str, Any]) -> dict[str, Any]:
     flat = {name: document.get(name) for name in _COLUMNS[:5]}
     flat |= {name: usage.get(name) for name in _USAGE} | {f"error_{name}": error.get(name) for name in _ERROR}
     rest = {name: value for name, value in document.items() if name not in {*_COLUMNS[:5], "usage", "error"}}
+    if isinstance(score := rest.get("score"), dict):
+        flat |= {f"score_{name}": value for name, value in score.items()}
+        del rest["score"]
     return flat | {f"input_{name}" if name in flat else name: value for name, value in rest.items()}
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openllama_cli.batch.journal.journal import Journal
     from openllama_cli.generation.choices.scores import ScoredChoice
     from openllama_cli.generation.text.completion import Completion
+    from openllama_cli.generation.text.scoring import Score
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 # What OpenAI answers a request that cannot be run.
@@ -115,14 +116,16 @@ class Results:
                 self._journal.append(result.index, None, result.line(annotations=annotations))
 
 
-def success(row: Row, completion: "Completion", tokenizer: "Tokenizer", model: str) -> Result:
-    """A row that was completed. model: its name, for OpenAI's shape."""
-    from openllama_cli.generation.text.completion import choice, usage
+def success(row: Row, completions: "Sequence[Completion]", tokenizer: "Tokenizer", model: str) -> Result:
+    """A row that was completed, so often as it asks for. model: its name, for OpenAI's shape."""
+    from openllama_cli.generation.text.completion import best_of, choice, usage
 
     assert row.sampling is not None
-    echo = _echo(row, completion, tokenizer) if row.echo else None
-    result = choice(0, completion, tokenizer, echo=echo, logprobs=row.sampling.logprobs is not None)
-    return _made(row, result, usage([completion]), model)
+    echo = _echo(row, completions[0], tokenizer) if row.echo else None
+    logprobs = row.sampling.logprobs is not None
+    kept = [completions[place] for place in best_of(completions, row.samples)]
+    choices = [choice(place, one, tokenizer, echo=echo, logprobs=logprobs) for place, one in enumerate(kept)]
+    return _made(row, choices, usage(completions), model, {})
 
 
 def chosen(row: Row, scored: "Sequence[ScoredChoice]", model: str) -> Result:
@@ -130,22 +133,33 @@ def chosen(row: Row, scored: "Sequence[ScoredChoice]", model: str) -> Result:
     from openllama_cli.generation.choices.document import choice_of, olc_of, usage_of
 
     assert row.choices is not None
-    result = choice_of(0, scored) | {"olc": olc_of(row.choices, scored)}
-    return _made(row, result, usage_of(len(row.tokens or ()), [scored]), model)
-
-
-def _made(row: Row, choice: dict[str, Any], usage: dict[str, int], model: str) -> Result:
+    own = olc_of(row.choices, scored)
+    usage = usage_of(len(row.tokens or ()), [scored])
     if not row.openai:
-        return _completed(row, choice, usage)
+        return _completed(row, [choice_of(0, scored) | {"olc": own}], usage)
+    return _made(row, [choice_of(0, scored)], usage, model, {"olc": own})
+
+
+def scored(row: Row, score: "Score", tokens: int) -> Result:
+    """A row whose text was scored. tokens: that were run, its context's and BOS included."""
+    usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+    document = _document(row, None, None, usage, None) | {"score": score.totals()}
+    return Result(row.index, None, document | dict(row.carried))
+
+
+def _made(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int], model: str, own: dict[str, Any]) -> Result:
+    """own: what OpenAI's object has besides."""
+    if not row.openai:
+        return _completed(row, choices, usage)
     body = {
         "id": f"cmpl-{row.index}",
         "object": "text_completion",
         # The time would make other bytes of the same result.
         "created": 0,
         "model": model,
-        "choices": [{name: value for name, value in choice.items() if name != "olc"}],
+        "choices": list(choices),
         "usage": usage,
-        **({"olc": choice["olc"]} if "olc" in choice else {}),
+        **own,
     }
     return Result(row.index, None, _openai_document(row, 200, body, None))
 
@@ -160,16 +174,31 @@ def received(row: Row, body: dict[str, Any]) -> Result:
             # Where those that were made here have them.
             body = body | {"olc": (body.get("olc") or {}) | {name: own[name] for name in _OF_CHOICES if name in own}}
         return Result(row.index, None, _openai_document(row, 200, body, None))
-    return _completed(row, body["choices"][0], usage(body))
+    return _completed(row, body["choices"], usage(body))
 
 
-def _completed(row: Row, choice: dict[str, Any], usage: dict[str, int] | None) -> Result:
-    document = _document(row, choice["text"], choice.get("finish_reason"), usage, None)
-    if choice.get("logprobs") is not None:
-        document["logprobs"] = choice["logprobs"]
+def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int] | None) -> Result:
+    made = [_sample(choice) for choice in choices[: row.samples]]
+    document = _document(row, made[0]["text"], made[0]["finish_reason"], usage, None)
+    if "logprobs" in made[0]:
+        document["logprobs"] = made[0]["logprobs"]
+    if row.samples > 1:
+        document["samples"] = made
     if row.choices is not None:
-        document["choices"] = choice["olc"]["choices"]
+        document["choices"] = choices[0]["olc"]["choices"]
     return Result(row.index, None, document | dict(row.carried))
+
+
+def _sample(choice: dict[str, Any]) -> dict[str, Any]:
+    made = {"text": choice["text"], "finish_reason": _reason(choice)}
+    return made if choice.get("logprobs") is None else made | {"logprobs": choice["logprobs"]}
+
+
+def _reason(choice: dict[str, Any]) -> str | None:
+    """OpenAI's reason, or olc's own where that one does not say it."""
+    own = choice.get("olc")
+    told = own if isinstance(own, dict) and "note" in own else choice
+    return told.get("finish_reason")
 
 
 def _echo(row: Row, completion: "Completion", tokenizer: "Tokenizer") -> str:

@@ -230,7 +230,8 @@ def open_and_load(setup: Setup) -> "LoadedModel":
     from openllama_cli.models.opened import OpenedModel
 
     opened = OpenedModel.of(find(setup.spec))
-    folder = opened.folder.path
+    path = opened.folder.path
+    folder = path if path.is_dir() else path.parent  # Of a GGUF file.
     present = [path for name in setup.fingerprint["files"] if (path := folder / name).is_file()]
     here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
     changed = differences({"model": setup.fingerprint}, {"model": here})

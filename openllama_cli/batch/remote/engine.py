@@ -106,7 +106,10 @@ class RemoteRunner:
         if row.choices is not None and not self.server.is_olc:
             message = f"{self.server.url} is not olc's own server, and others do not choose among texts"
             return failure(row, "unsupported_option", message)
-        request = _request(row, self.server, self.given)
+        try:
+            request = _request(row, self.server, self.given)
+        except OlcError as error:  # The row asks for what the server does not have.
+            return failure(row, error.code, error.cause)
         wanted = request["n"] if type(request.get("n")) is int else 1
         body = json.dumps(request).encode()  # ASCII, whatever surrogates are in it.
         attempt = failed = 0
@@ -236,12 +239,14 @@ def _request(row: Row, server: Server, given: Sequence[str]) -> dict[str, Any]:
     prompt = row.tokens if row.tokens is not None else row.prompt or ""
     if row.choices is not None:
         return {"model": server.model, "prompt": prompt, **choices_request(row.choices)}
-    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given)
+    body = completion_request(server.model, prompt, row.sampling, echo=row.echo, given=given, olc=server.is_olc)
+    if row.best_of > 1:
+        body |= {"n": row.samples} | ({"best_of": row.best_of} if row.best_of > row.samples else {})
     draws = not row.sampling.greedy and not row.own_seed
     if server.is_olc:
         if draws:
             body["seed"] = row.sampling.seed or 0
-        return body | {"olc": {"fit": not row.fixed_length, "draws_as": row.index if draws else 0}}
+        return body | {"olc": {"fit": not row.fixed_length, **({"draws_as": row.index} if draws else {})}}
     if draws:
         # Rows that have no seed of their own draw differently, as they do here.
         body["seed"] = ((row.sampling.seed or 0) + row.index) % (1 << 31)

@@ -12,22 +12,33 @@ import click
 
 from openllama_cli.batch.input.carry import Carry
 from openllama_cli.batch.input.choice_settings import ChoiceSettings
+from openllama_cli.batch.input.field_names import MOST_SAMPLES
 from openllama_cli.batch.input.lines import check_input
 from openllama_cli.batch.input.readers import FormatName, input_format, read_rows
 from openllama_cli.batch.input.rows import RowSettings
+from openllama_cli.batch.input.score_settings import SAMPLING, ScoreSettings
 from openllama_cli.batch.ray.options import parse_engine
 from openllama_cli.commands.batch.engines import Engine, fitted_settings, open_engine
 from openllama_cli.commands.batch.looks import keep_stdin, peek_rows, show_first_prompt, show_report
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
+from openllama_cli.commands.batch.score_options import refuse_beside_score, refuse_texts, score_options
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.annotations import PipelineOptions, pipeline_options
 from openllama_cli.commands.shared.choice_options import ChoiceOptions, check_calibrated, choice_options, sampling_flags
 from openllama_cli.commands.shared.few_shot import ExampleOptions, example_options, show_prompt_option, with_template
-from openllama_cli.commands.shared.options import escape_option, model_options, sampling_options, svg_option, template_option
+from openllama_cli.commands.shared.options import (
+    GroupedCommand,
+    escape_option,
+    model_options,
+    number_option,
+    svg_option,
+    template_option,
+)
 from openllama_cli.commands.shared.prompt_input import missing, unescape_stops
+from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import parse_server, server_option
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
@@ -48,17 +59,18 @@ Examples:
   olc batch --peek answers.jsonl
   olc batch reviews.csv -t sentiment --examples prompts/examples/sentiment.csv --shots 4 --balance -o answers.jsonl
   olc batch --report answers.jsonl --svg reliability.svg
+  olc batch answers.csv --score --context-column question -o scores.csv
   olc batch prompts.csv -o answers.jsonl --server http://localhost:8000 --batch-size 256
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("source", metavar="INPUT", required=False, shell_complete=suggest.files)
 @click.option(
     "-o",
     "--output",
     metavar="OUTPUT",
-    show_default="INPUT with .completions.jsonl",
+    show_default="INPUT with .completions.jsonl, or .scores.jsonl",
     help="Output file: JSON Lines, or .csv, .tsv, .txt (one text per line); - is stdout.",
     shell_complete=suggest.files,
 )
@@ -81,7 +93,9 @@ Examples:
     help="Fields of INPUT to copy to OUTPUT, of those that olc does not use; a named one is never taken for an option.",
 )
 @choice_options
-@escape_option("--stop and choices")
+@score_options
+@escape_option("--stop, --ban and choices")
+@number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
@@ -117,7 +131,7 @@ Examples:
 @click.option("--json-progress", is_flag=True, help="Write progress to stdout as JSON lines.")
 @click.option("--annotate", "annotated", metavar="KINDS", help="Add spaCy annotations: entities,pos,…; see `olc annotate`.")
 @pipeline_options
-@sampling_options(SamplingConfig())
+@sampling_options(SamplingConfig(), guarded=True)
 @model_options
 def command(
     source: str | None,
@@ -128,7 +142,9 @@ def command(
     show_prompt: bool,
     carry: str,
     choosing: ChoiceOptions,
+    scoring: ScoreSettings | None,
     escape: bool,
+    num_samples: int,
     batch_size_text: str,
     peek: str | None,
     report: str | None,
@@ -177,15 +193,23 @@ def command(
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
+    if scoring is not None:
+        others = {"--annotate": annotated, "--server": server, "--num-samples": num_samples > 1}
+        refuse_beside_score({choosing.given or "": choosing.given, **others, **sampling_flags(given)})
+        refuse_texts(output)
+    beside = {**given, **({"num_samples": num_samples} if num_samples > 1 else {})}
     settings = RowSettings(
         prompt_template,
-        with_template(given, prompt_template),
+        _defaults(given, prompt_template, num_samples) if scoring is None else SAMPLING,
         carry=Carry.parse(carry),
         model=spec.model,
-        fixed_length="max_tokens" in given,
+        fixed_length="max_tokens" in given or scoring is not None,
         for_server=address is not None,
+        samples=num_samples,
+        guarded=True,
         few_shot=examples.open(prompt_template),
-        choosing=_choosing(choosing, prompt_template, given),
+        choosing=ChoiceSettings() if scoring is not None else _choosing(choosing, prompt_template, beside),
+        scoring=scoring,
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
@@ -198,6 +222,8 @@ def command(
     if not from_stdin:
         check_input(Path(source))
     fmt = input_format(Path(source), format_name)
+    if scoring is not None and scoring.context_column is not None and fmt == "txt":
+        raise UsageError("--context-column needs columns, and the lines of .txt have none", "use .csv or .jsonl")
     if show_prompt:
         show_first_prompt(source, fmt, settings, None if address is not None else spec, as_json=as_json)
         return
@@ -213,7 +239,8 @@ def command(
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
 
-    target = Path(output) if output is not None else Path(source).with_suffix(".completions.jsonl")
+    made = ".completions.jsonl" if scoring is None else ".scores.jsonl"
+    target = Path(output) if output is not None else Path(source).with_suffix(made)
     files = check_output(target, None if from_stdin else Path(source), restart=restart)
     with output_lock(files.output), GracefulStop() as stop:
         path = files.spool if from_stdin else Path(source)
@@ -310,6 +337,15 @@ def _parse_batch_size(text: str) -> int | None:
     return int(text)
 
 
+def _defaults(given: Mapping[str, Any], template: PromptTemplate | None, samples: int) -> dict[str, Any]:
+    """The options that hold for every row. Raises UsageError."""
+    choose_sampling(given, samples=samples)
+    defaults = with_template(given, template)
+    if samples > 1:
+        defaults.setdefault("temperature", 1.0)
+    return defaults
+
+
 def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Mapping[str, Any]) -> ChoiceSettings:
     """What rows are chosen from. given: sampling options, which make no sense beside it. Raises UsageError."""
     choices = options.choices(template, of_rows=True)
@@ -320,4 +356,5 @@ def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Ma
         check_calibrated(template)
     elif text is not None and choices is not None:
         choices = replace(choices, neutral=text)
-    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)
+    option = options.depending if choices is None else None
+    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text, option)

@@ -16,6 +16,8 @@ from openllama_cli.batch.ray.options import RayOptions
 from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.few_shot import fitting
 from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.generation.decode.windows import windows
+from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.openai_api.address import ServerAddress
@@ -153,9 +155,14 @@ class ServerEngine:
 
 
 def open_engine(spec: ModelSpec, ray: RayOptions | None, server: ServerAddress | None, settings: RowSettings) -> Engine:
-    """Find the model, or the server and its model. Raises OlcError."""
+    """Find the model, or the server and its model. Raises OlcError, also for options that the model has no token for."""
     if server is None:
-        return LocalEngine(open_model(spec), spec, ray)
+        opened = open_model(spec)
+        resolve(settings.sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
+        if settings.scoring is not None and settings.scoring.stride is not None:
+            lead = int(opened.tokenizer.bos_id is not None)
+            windows(1, opened.checkpoint.shape.context, settings.scoring.stride, lead)  # Is it in range?
+        return LocalEngine(opened, spec, ray)
     from openllama_cli.batch.remote.server import connect
 
     found = connect(server, spec.model, notice=note)

@@ -13,6 +13,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.prompt_input import PromptInput, argument, read_file, split_lines, unescape
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, Normalize
+from openllama_cli.generation.decode.config import flag_of
 
 if TYPE_CHECKING:
     from openllama_cli.prompt_templates import PromptTemplate
@@ -44,10 +45,10 @@ class ChoiceOptions:
             texts = texts or template.choices
         if texts:
             return Choices(texts, self.prefix_of(template), self.normalize or "sum")
-        if self._depending is not None and self.off:
-            raise UsageError(f"{self._depending} and --no-choices cannot be combined", "leave one of them out")
-        if self._depending is not None and not of_rows:
-            raise UsageError(f"{self._depending} requires choices", "name them, such as --choices yes,no")
+        if self.depending is not None and self.off:
+            raise UsageError(f"{self.depending} and --no-choices cannot be combined", "leave one of them out")
+        if self.depending is not None and not of_rows:
+            raise UsageError(f"{self.depending} requires choices", "name them, such as --choices yes,no")
         return None
 
     def prefix_of(self, template: "PromptTemplate | None") -> str | None:
@@ -68,7 +69,12 @@ class ChoiceOptions:
         )
 
     @property
-    def _depending(self) -> str | None:
+    def given(self) -> str | None:
+        """The first of the options that was given."""
+        return self.named[0] if self.named is not None else self.depending
+
+    @property
+    def depending(self) -> str | None:
         """The first option that was given and says nothing without choices."""
         given = {
             "--choices-prefix": self.prefix is not None,
@@ -109,7 +115,7 @@ def not_for_choices(server: str) -> UsageError:
 
 def sampling_flags(given: Mapping[str, Any]) -> dict[str, object]:
     """The sampling options that were given, for `ChoiceOptions.refuse`."""
-    return {f"--{name.replace('_', '-')}": True for name in given}
+    return {flag_of(name): True for name in given}
 
 
 def split_choices(text: str) -> tuple[str, ...]:

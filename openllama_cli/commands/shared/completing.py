@@ -29,6 +29,10 @@ class Completing(Protocol):
         """The completions."""
 
     @property
+    def reasons(self) -> list[str | None]:
+        """Why each ended; olc's own reason where it is known."""
+
+    @property
     def stats(self) -> Stats:
         """What was measured."""
 
@@ -52,6 +56,10 @@ class Loaded:
     @property
     def texts(self) -> list[str]:
         return [row.text for row in self._run.rows]
+
+    @property
+    def reasons(self) -> list[str | None]:
+        return [row.finish_reason for row in self._run.rows]
 
     @property
     def stats(self) -> Stats:
@@ -102,6 +110,7 @@ class Served:
 
         self._server, self._asked = server, asked
         self._texts = [""] * asked.samples
+        self._reasons: list[str | None] = [None] * asked.samples
         self._began = time.perf_counter()
         self._first: float | None = None
         self._answer: dict[str, Any] = {}
@@ -115,6 +124,10 @@ class Served:
     @property
     def texts(self) -> list[str]:
         return self._texts
+
+    @property
+    def reasons(self) -> list[str | None]:
+        return self._reasons
 
     @property
     def stats(self) -> Stats:
@@ -132,16 +145,27 @@ class Served:
             for part in stream.parts():
                 self._first = self._first or time.perf_counter()
                 self._texts[part.row] += part.text
+                self._reasons[part.row] = part.reason
                 yield Shown(part.row, part.text, part.finish_reason is not None)
         self._ended = time.perf_counter()
 
     def document(self) -> dict[str, Any]:
+        from openllama_cli.serve.client.completions import reason_of
+
         document = self._answer
         echoed = len(self._asked.prompts[0]) if self._asked.echo else 0
         self._texts = [choice["text"][echoed:] for choice in document["choices"]]
+        self._reasons = [reason_of(choice) for choice in document["choices"]]
         if not self._server.olc:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}
-        choices = [{name: value for name, value in choice.items() if name != "olc"} for choice in document["choices"]]
+        choices = [_as_loaded(choice) for choice in document["choices"]]
         olc = {name: value for name, value in told.items() if name != "precision"}
         return document | {"model": self._server.model, "choices": choices, "olc": olc}
+
+
+def _as_loaded(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice of olc's server as it is without one: with olc's own reason only where OpenAI's does not say it."""
+    own = choice.get("olc", {})
+    said = {"olc": {"finish_reason": own["finish_reason"], "note": own["note"]}} if "note" in own else {}
+    return {name: value for name, value in choice.items() if name != "olc"} | said

@@ -36,12 +36,14 @@ class GeneratedRow:
     finish_reason: "FinishReason"
 
     def pieces(self) -> list[tuple[str, float | None]]:
-        """The text that each token adds, with its log-probability; without the tokens that lie in a stop string."""
+        """The text that each token adds, with its log-probability; without the tokens that lie in what was cut off."""
+        from openllama_cli.generation.decode.request import TEXT_ENDS
+
         ends = [*self.offsets[1:], len(self.text)]
         return [
             (self.text[start:end], token.logprob)
             for token, start, end in zip(self.tokens, self.offsets, ends, strict=False)
-            if start < len(self.text) or self.finish_reason != "stop"
+            if start < len(self.text) or self.finish_reason not in TEXT_ENDS
         ]
 
     def document(self, *, echo: bool, logprobs: bool) -> dict[str, Any]:
@@ -58,13 +60,13 @@ class GeneratedRow:
 
 def loaded_rows(run: "Run", texts: Sequence[str], *, echo: bool) -> list[GeneratedRow]:
     """The rows of a run that has ended."""
-    from openllama_cli.generation.text.offsets import token_offsets
+    from openllama_cli.generation.text.completion import completion_offsets
 
     rows = []
     for text, row in zip(texts, run.rows, strict=True):
         assert row.finish_reason is not None
         tokens = [Token(entry.token, entry.logprob) for entry in row.shown]
-        offsets = token_offsets(run.model.tokenizer, row.prompt, [token.id for token in tokens])
+        offsets = completion_offsets(run.model.tokenizer, row, row.shown)
         prompt = [Token(entry.token, entry.logprob) for entry in row.prompt_scored] if echo else []
         cut = [min(offset, len(row.text)) for offset in offsets]
         rows.append(GeneratedRow(text, prompt, row.text, tokens, cut, row.finish_reason))

@@ -1,4 +1,4 @@
-"""The options that mean the same in every command, as decorators: which model, how to sample, files and templates."""
+"""The options that mean the same in every command, as decorators: which model, files, templates; and the groups of a help."""
 
 import functools
 from collections.abc import Callable
@@ -6,22 +6,44 @@ from dataclasses import fields
 from typing import Any, get_args
 
 import click
-from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.spec import ModelSpec, QuantizeName
 from openllama_cli.system.device import DtypeName
 
 Command = Callable[..., Any]
+# Options without a heading of their own.
+_REST = "Options"
+
+
+class GroupedOption(click.Option):
+    """An option that the help lists under a heading of its own. group: the heading."""
+
+    def __init__(self, *args: Any, group: str = _REST, **settings: Any) -> None:
+        self.group = group
+        super().__init__(*args, **settings)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help has a section for each group of its options, after those without one."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {_REST: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(parameter, "group", _REST), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 model_option = click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    help="Model alias (such as 3b-v2), Hub id or folder.  [env var: OLC_MODEL]",
+    help="Model alias (such as 3b-v2), Hub id, folder or GGUF file.  [env var: OLC_MODEL]",
     shell_complete=suggest.models,
 )
 revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of the model on the Hub.")
@@ -111,71 +133,3 @@ def model_options(function: Command) -> Command:
 def escape_option(where: str) -> Callable[[Command], Command]:
     r"""Add -e/--escape. where: the texts in which it applies."""
     return click.option("-e", "--escape", is_flag=True, help=rf"Interpret \n, \t and \\ in {where} as escape sequences.")
-
-
-def sampling_options(defaults: SamplingConfig) -> Callable[[Command], Command]:
-    """Add the sampling options; the command receives the ones that were given as `given: dict[str, Any]`.
-
-    Only those given, so that a template's or a command's own defaults can lie beneath them:
-    `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show.
-    """
-    unset = "  [default: 0, or 1 with another sampling option]" if defaults.greedy else ""
-    options: dict[str, Callable[[Command], Command]] = {
-        "max_tokens": click.option(
-            "-n",
-            "--max-tokens",
-            "--max-new-tokens",
-            "--max-gen-len",
-            type=int,
-            metavar="N",
-            default=defaults.max_tokens,
-            show_default=True,
-            help="Maximum number of tokens to generate.",
-        ),
-        "temperature": click.option(
-            "--temperature",
-            "--temp",
-            type=float,
-            metavar="T",
-            default=defaults.temperature,
-            show_default=not unset,
-            help=f"Sampling temperature; 0 is greedy decoding.{unset}",
-        ),
-        "top_p": click.option(
-            "--top-p",
-            type=float,
-            metavar="P",
-            default=defaults.top_p,
-            show_default=True,
-            help="Nucleus sampling: keep the smallest set of tokens whose probabilities add up to P.",
-        ),
-        "top_k": click.option("--top-k", type=int, metavar="K", help="Keep only the K most likely tokens."),
-        "min_p": click.option(
-            "--min-p", type=float, metavar="P", help="Drop tokens less than P times as likely as the most likely one."
-        ),
-        "repetition_penalty": click.option(
-            "--repetition-penalty",
-            type=float,
-            metavar="R",
-            help="Above 1, tokens of the prompt and the completion so far become less likely.",
-        ),
-        "seed": click.option("-s", "--seed", type=int, metavar="SEED", help="Random seed: the same seed gives the same text."),
-        "stop": click.option(
-            "--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given several times."
-        ),
-    }
-
-    def decorate(function: Command) -> Command:
-        @functools.wraps(function)
-        def wrapper(*args: Any, **values: Any) -> Any:
-            source = click.get_current_context().get_parameter_source
-            sampling = {name: values.pop(name) for name in options}
-            given = {name: value for name, value in sampling.items() if source(name) is not ParameterSource.DEFAULT}
-            return function(*args, given=given, **values)
-
-        command: Command = wrapper
-        for option in reversed(options.values()):
-            command = option(command)
-        return command
-
-    return decorate

@@ -13,6 +13,7 @@ import click
 
 from openllama_cli.commands.shared.few_shot import NO_EXAMPLES, ExampleOptions
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import TEXTS
 from openllama_cli.terminal.streams import hint, stdin_has_input
 
 if TYPE_CHECKING:
@@ -239,9 +240,12 @@ def unescape(text: str) -> str:
 
 
 def unescape_stops(given: dict[str, Any]) -> None:
-    """Apply --escape to the --stop texts among the sampling options that were given."""
-    if "stop" in given:
-        given["stop"] = tuple(unescape(stop) for stop in given["stop"])
+    """Apply --escape to the texts among the sampling options that were given: --stop, --ban and the like."""
+    for name in TEXTS:
+        if name in given:
+            given[name] = tuple(unescape(text) for text in given[name])
+    if "logit_bias" in given:
+        given["logit_bias"] = tuple((unescape(token), added) for token, added in given["logit_bias"])
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """The score that `olc score` shows, by the model loaded here or by a server: two ways to the same outputs."""
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from openllama_cli.terminal.views.complete import Stats, show_stats
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
+    from openllama_cli.serve.client.find import FoundServer
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,29 @@ def loaded_score(loaded: "LoadedModel", text: str, prepared: Prepared, *, top: i
     score = Score.of(loaded.tokenizer, text, prepared, run.rows[0].prompt_scored)
     # Nothing is generated.
     timings = {name: value for name, value in run.timings.as_dict().items() if value is not None}
-    olc = {**describe(loaded), "forward": run.forward, **windows_json(prepared), "timings": timings}
+    olc = {**describe(loaded), "forward": run.forward, **_windows(prepared), "timings": timings}
     return ScoredText(score, loaded.folder.name, olc, Stats(timings, loaded.device, loaded.precision, run.forward))
 
 
-def windows_json(prepared: Prepared) -> dict[str, Any]:
+def served_score(server: "FoundServer", text: str, context: str, *, stride: int | None, top: int) -> ScoredText:
+    """By a server. Raises NotServedError, or for a server that was named OlcError."""
+    from openllama_cli.serve.client.scores import ask_score
+
+    began = time.perf_counter()
+    made = ask_score(server, text, context, stride=stride, top=top)
+    total = round(time.perf_counter() - began, 4)
+    name, told = server.connection.name, made.olc
+    if made.prepared is None:
+        return ScoredText(made.score, server.model, {"server": name}, Stats({"total_s": total}, None, None, None, name))
+    timings: dict[str, float | None] = {"load_s": 0.0, "total_s": total}
+    if len(made.prepared.windows) == 1 and told["timings"] is not None:
+        timings |= {"prefill_tokens_per_s": told["timings"]["prefill_tokens_per_s"]}
+    own = {key: value for key, value in told.items() if key not in ("engine", "precision", "seed")}
+    olc = {**own, **_windows(made.prepared), "timings": timings, "server": name}
+    return ScoredText(made.score, server.model, olc, Stats(timings, told["device"], told["precision"], told["forward"], name))
+
+
+def _windows(prepared: Prepared) -> dict[str, Any]:
     """How the tokens ran, for JSON: a stride is null where one window was enough."""
     several = len(prepared.windows) > 1
     return {"windows": len(prepared.windows), "stride": prepared.stride if several else None}

@@ -23,7 +23,7 @@ from openllama_cli.models.loading.ranks import RankInfo, one_process_only, rank_
 from openllama_cli.models.loading.startup import prepare_environment
 from openllama_cli.terminal.streams import error
 
-_COMMANDS = ("complete", "generate", "batch", "serve")
+_COMMANDS = ("complete", "generate", "batch", "serve", "score")
 # After a signal: how long the leader may take to end in order (a batch closes its journal), and the followers to help it.
 _LEADER_SECONDS, _FOLLOWER_SECONDS = 8.0, 5.0
 # The first SIGTERM of a killed torchrun comes while the last of its threads are still ending.

@@ -56,8 +56,9 @@ def look_up(name: str) -> KnownModel:
     catalogue.
     """
     target = find.resolve(name)
-    path = target.path or (cached(target.repo_id) if target.repo_id else None)
+    path = target.path or (cached(target.repo_id, file=target.file) if target.repo_id else None)
     if path is not None:
+        path = target.within(path) if target.path is None else path
         checkpoint = inspect(path)
         return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0)
     entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)

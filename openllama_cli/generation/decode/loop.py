@@ -15,15 +15,13 @@ A reader of the published Llama `generate` finds its parts here, with these diff
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-import torch
-
-from openllama_cli.errors import GenerationError, OlcError
+from openllama_cli.errors import GenerationError
+from openllama_cli.generation.decode.active_row import ActiveRow
 from openllama_cli.generation.decode.prefill import branch_nodes, over_context, prefill, score_branches, score_in_windows
-from openllama_cli.generation.decode.request import FinishReason, Request, Scored, Step, score
-from openllama_cli.generation.decode.sampling import choose_token, log_probabilities, row_generator
-from openllama_cli.generation.forward.cache import KVCache, PrefixCache
+from openllama_cli.generation.decode.request import Request, Scored, Step
+from openllama_cli.generation.decode.sampling import row_generator
+from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.transformers_forward import Forward
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -32,19 +30,6 @@ _END = object()
 
 # Lengths of the last tokens that `draft` looks for earlier in the text: a longer match predicts better.
 _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
-
-
-@dataclass
-class _Row:
-    """A row in flight. tokens: prompt and completion. left: tokens that may still be generated."""
-
-    request: Request
-    cache: KVCache
-    tokens: list[int]
-    left: int
-    at_limit: FinishReason
-    generator: torch.Generator | None
-    finished: bool = False
 
 
 def decode_rows(
@@ -66,7 +51,7 @@ def decode_rows(
     continue. Closing the iterator stops the work.
     """
     waiting = iter(requests)
-    active: list[_Row] = []
+    active: list[ActiveRow] = []
     more = True
     # No variable here may keep a row: the KV cache of one that ended must be free before the next one allocates its own.
     while True:
@@ -86,7 +71,7 @@ def decode_rows(
             return
 
 
-def _cancel(active: Sequence[_Row]) -> Iterator[Step]:
+def _cancel(active: Sequence[ActiveRow]) -> Iterator[Step]:
     for row in active:
         if row.request.canceled is not None and row.request.canceled():
             row.finished = True
@@ -98,7 +83,7 @@ def _out_of_memory(row: int) -> Step:
     return Step(row, error=GenerationError(cause, "try again later, with fewer tokens", code="out_of_memory"))
 
 
-def _admit_or_shed(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
+def _admit_or_shed(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[ActiveRow]) -> Iterator[Step]:
     """`_admit`; a row that has no room even without the known prefixes ends with an error."""
     for known in (prefixes, None):
         try:
@@ -113,7 +98,7 @@ def _admit_or_shed(forward: Forward, request: Request, prefixes: PrefixCache | N
     yield _out_of_memory(request.row)
 
 
-def _step_or_shed(forward: Forward, active: list[_Row]) -> Iterator[Step]:
+def _step_or_shed(forward: Forward, active: list[ActiveRow]) -> Iterator[Step]:
     """`_step`; where memory runs out, the youngest row ends with an error, and the others go on."""
     try:
         yield from _step(forward, active)
@@ -128,7 +113,7 @@ def _step_or_shed(forward: Forward, active: list[_Row]) -> Iterator[Step]:
     yield _out_of_memory(shed.request.row)
 
 
-def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
+def _step(forward: Forward, active: Sequence[ActiveRow]) -> Iterator[Step]:
     """A token for every row, several if a draft was right. The last token of each has not been run yet."""
     plain = []
     for row in active:
@@ -144,10 +129,11 @@ def _step(forward: Forward, active: Sequence[_Row]) -> Iterator[Step]:
         # Finding the largest logit is faster here than one GPU call per row; sorting, for sampling, is not.
         logits = logits.cpu()
     for row, row_logits in zip(plain, logits, strict=True):
-        yield _sample(row, row_logits)
+        yield from row.sample(row_logits)
+        row.cache.truncate(len(row.tokens) - 1)  # Tokens may have been taken back.
 
 
-def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[_Row]) -> Iterator[Step]:
+def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, active: list[ActiveRow]) -> Iterator[Step]:
     """Prefill one row and sample its first token; it joins the active ones unless it ended there."""
     length = len(request.tokens)
     completed = not request.branches and request.sampling.max_tokens > 0
@@ -161,8 +147,8 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
     room = forward.context - length
     left = min(request.sampling.max_tokens, room) if completed else 0
     draws_as = request.row if request.draws_as is None else request.draws_as
-    row = _Row(
-        request=request,
+    row = ActiveRow(
+        request,
         # The last token is never run, so it needs no position.
         cache=forward.new_cache(length + max(left - 1, branch_nodes(request.branches), 0)),
         tokens=list(request.tokens),
@@ -170,25 +156,25 @@ def _admit(forward: Forward, request: Request, prefixes: PrefixCache | None, act
         at_limit="length" if request.sampling.max_tokens <= room else "context",
         generator=None if request.sampling.greedy else row_generator(request.sampling.seed or 0, draws_as),
     )
-    first = Step(request.row, finish_reason=row.at_limit)
+    first = [Step(request.row, finish_reason=row.at_limit)]
     scored: tuple[Scored, ...] = ()
     try:
         if completed or request.score or request.branches:
             logits, scored = prefill(forward, request, row.cache, prefixes)
             if request.branches:
                 branches = score_branches(forward, request, row.cache, logits)
-                first = Step(request.row, finish_reason="stop", branches=branches)
+                first = [Step(request.row, finish_reason="stop", branches=branches)]
             elif left > 0:
                 # After the scores, for which memory may run out: the row is then begun again, and its watcher is told of every
                 # token once.
-                first = _sample(row, logits)
+                first = row.sample(logits)
     except GenerationError as error:  # Non-finite logits
         yield Step(request.row, error=error)
         return
-    if first.finish_reason is None and first.error is None:
+    if left > 0 and not row.finished:
         active.append(row)
     yield Step(request.row, prefilled=True, prompt=scored)
-    yield first
+    yield from first
 
 
 def _score_long(forward: Forward, request: Request, stride: int) -> Iterator[Step]:
@@ -200,26 +186,6 @@ def _score_long(forward: Forward, request: Request, stride: int) -> Iterator[Ste
         return
     yield Step(request.row, prefilled=True, prompt=scored)
     yield Step(request.row, finish_reason="length")
-
-
-def _sample(row: _Row, logits: torch.Tensor) -> Step:
-    """Choose the row's next token from [vocab] logits and decide whether the row ends with it."""
-    request = row.request
-    try:
-        banned, prompt = request.banned(logits), len(request.tokens)
-        token = choose_token(logits, row.tokens, request.sampling, row.generator, banned, prompt)
-        count = request.sampling.logprobs
-        scored = Scored(token) if count is None else score(token, log_probabilities(logits), count, banned)
-        # Last: nothing may fail once the watcher knows the token.
-        stopped = token not in request.eos and request.watch is not None and request.watch(token)
-    except OlcError as error:  # Non-finite logits, or a token that the tokenizer does not know.
-        row.finished = True
-        return Step(request.row, error=error)
-    row.tokens.append(token)
-    row.left -= 1
-    reason = ending(request, token, stopped=stopped, limit=row.at_limit if row.left == 0 else None)
-    row.finished = reason is not None
-    return Step(request.row, scored, reason)
 
 
 def draft(tokens: Sequence[int], count: int) -> list[int]:
@@ -239,22 +205,16 @@ def draft(tokens: Sequence[int], count: int) -> list[int]:
     return []
 
 
-def _verify(forward: Forward, row: _Row, drafted: Sequence[int]) -> Iterator[Step]:
+def _verify(forward: Forward, row: ActiveRow, drafted: Sequence[int]) -> Iterator[Step]:
     """Run the last token and a draft in one pass; keep tokens as long as the draft was right, and one more.
 
     Each token is chosen from the logits that it would be chosen from without a draft, with the same random numbers.
     """
     logits = forward.prefill([row.tokens[-1], *drafted], row.cache, every=True, drafted=True)  # [1 + drafted, vocab]
+    length = len(row.tokens)
     for position, expected in enumerate((*drafted, None)):
-        yield _sample(row, logits[position])
-        if row.finished or row.tokens[-1] != expected:
+        yield from row.sample(logits[position])
+        if row.finished or len(row.tokens) != length + position + 1 or row.tokens[-1] != expected:
             break
-    # The last token has not been run, and wrong drafts are dropped.
+    # The last token has not been run, and wrong drafts are dropped, as is what was taken back.
     row.cache.truncate(len(row.tokens) - 1)
-
-
-def ending(request: Request, token: int, *, stopped: bool, limit: FinishReason | None) -> FinishReason | None:
-    """Why a row ends with this token, if it does: EOS has precedence over a stop string, and that over a limit."""
-    if token in request.eos:
-        return "eos"
-    return "stop" if stopped else limit

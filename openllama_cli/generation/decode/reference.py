@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from openllama_cli.errors import GenerationError, OlcError
-from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.loop import decode_rows, ending
+from openllama_cli.generation.decode.active_row import ending
+from openllama_cli.generation.decode.config import SamplingConfig, loop_only
+from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.prefill import over_context, score_logits
-from openllama_cli.generation.decode.request import FinishReason, Request, Scored, Step, score
+from openllama_cli.generation.decode.request import GO_ON, FinishReason, Request, Scored, Step, score
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
 from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
 from openllama_cli.generation.forward.transformers_forward import Forward
@@ -35,7 +36,7 @@ LOGPROB_TOLERANCE = 1e-4
 def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Step]:
     """Run requests through `model.generate`; the same steps as `loop.decode_rows`, row by row.
 
-    Scoring a prompt costs one more forward pass. OpenAI's penalties and biases are the loop's alone: a row that has one fails.
+    Scoring a prompt costs one more forward pass. A row with an option that is the loop's alone fails.
     """
     context = int(model.config.max_position_embeddings)
     for request in requests:
@@ -43,12 +44,9 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
             continue
-        sampling = request.sampling
-        if sampling.frequency_penalty or sampling.presence_penalty or sampling.logit_bias:
-            cause = "model.generate has no frequency or presence penalty and no logit bias as OpenAI defines them"
-            yield Step(
-                request.row, error=GenerationError(cause, "use the decode loop: --engine loop", code="unsupported_option")
-            )
+        problem = _unsupported(request)
+        if problem is not None:
+            yield Step(request.row, error=problem)
             continue
         scored: tuple[Scored, ...] = ()
         if request.score:
@@ -63,6 +61,14 @@ def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, request
             yield Step(request.row, finish_reason=at_limit)
         else:
             yield from _Run(model, input_device, request, limit, at_limit).steps()
+
+
+def _unsupported(request: Request) -> GenerationError | None:
+    """The error of a row that asks for what `model.generate` does not have as olc means it."""
+    flag = loop_only(request.sampling) or ("constraints" if request.constraints else None)
+    if flag is None:
+        return None
+    return GenerationError(f"model.generate has no {flag}", "use the decode loop: --engine loop", code="unsupported_option")
 
 
 class _Run:
@@ -95,14 +101,17 @@ class _Run:
 
         request, sampling = self._request, self._request.sampling
         greedy = sampling.greedy
-        banned = banned_ids(request.pieceless, request.eos, self._model.config.vocab_size)
+        never = {*banned_ids(request.pieceless, request.eos, self._model.config.vocab_size)}
+        if sampling.ignore_eos:
+            never |= request.eos
         config = GenerationConfig(
             max_new_tokens=self._limit,
-            eos_token_id=sorted(request.eos) or None,
+            min_new_tokens=sampling.min_tokens or None,
+            eos_token_id=sorted((request.eos | {*sampling.stop_token_ids}) - never) or None,
             pad_token_id=0,
             do_sample=not greedy,
             repetition_penalty=sampling.repetition_penalty,
-            suppress_tokens=list(banned) or None,
+            suppress_tokens=sorted(never) or None,
             use_cache=True,
         )
         if not greedy:
@@ -139,8 +148,9 @@ class _Run:
         scored = Scored(token)
         if alternatives is not None:
             scored = score(token, log_probabilities(self._logits), alternatives, request.banned(self._logits))
-        stopped = token not in request.eos and request.watch is not None and request.watch(token)
-        reason = ending(request, token, stopped=stopped, limit=self._at_limit if self._count == self._limit else None)
+        silent = token in request.eos or token in request.sampling.stop_token_ids
+        verdict = GO_ON if silent or request.watch is None else request.watch(token)
+        reason = ending(request, token, verdict, self._at_limit if self._count == self._limit else None)
         self._queue.put(Step(request.row, scored, reason))
         return torch.tensor([reason is not None or self._canceled], device=ids.device)
 

@@ -1,8 +1,8 @@
 """Loading one model over the ranks of torchrun: the leader announces it, and every rank loads its shard.
 
 transformers' tensor parallelism divides attention heads, MLP and vocabulary over the ranks and reads from a safetensors or .bin
-file only what a rank holds. Meta's files are passed to it in the same way, one weight at a time. Importing this module does not
-import torch.
+file only what a rank holds. Meta's and GGUF files are passed to it in the same way, one weight at a time. Importing this module
+does not import torch.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ def load_and_follow(group: Group, job: dict[str, Any]) -> None:
 def _open_announced(job: dict[str, Any]) -> OpenedModel:
     """The model that the leader has opened: the same folder, or on another host perhaps a copy of it elsewhere."""
     path = Path(job["folder"])
-    if path.is_dir():
+    if path.exists():
         folder = ModelFolder(path, job["model"])
     else:
         folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
@@ -175,7 +175,7 @@ def load_shard(opened: OpenedModel, dtype_name: DtypeName, group: Group, progres
     with shown(progress, f"loading {folder.name}", checkpoint.tensor_bytes):
         dtype = choose_dtype(dtype_name, checkpoint.dtype, group.device)
         arguments = _tensor_parallel()
-        if checkpoint.format == "meta":
+        if checkpoint.composed:
             arguments["state_dict"] = lazy_tensors(checkpoint)
         with explained(checkpoint, group.device, dtype), _accelerator(group.device.type):
             model = from_pretrained(checkpoint, tokenizer, dtype, progress, **arguments)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
-from openllama_cli.generation.decode.request import FinishReason, Scored
+from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
 from openllama_cli.generation.text.offsets import prompt_offsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -17,7 +17,9 @@ class Completion:
     """A row's prompt and its completion, collected step by step.
 
     prompt: token ids with BOS. scored: the completion's tokens, including a final EOS and the tokens of a stop string.
-    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches.
+    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches. healed: characters
+    of the prompt's text that the completion's tokens begin with, and its text does not; the prompt's last token is then not in
+    `prompt`.
     """
 
     prompt: Sequence[int]
@@ -26,12 +28,15 @@ class Completion:
     prompt_scored: tuple[Scored, ...] = ()
     branches: tuple[tuple[Scored, ...], ...] = ()
     finish_reason: FinishReason | None = None
+    healed: int = 0
 
     def add(self, step: TextStep) -> None:
         """Add the row's next step. Raises the step's error, if it has one."""
         if step.error is not None:
             raise step.error
         self.text += step.text
+        if step.healed:
+            self.prompt, self.healed = self.prompt[:-1], step.healed
         self.prompt_scored = step.prompt or self.prompt_scored
         self.branches = step.branches or self.branches
         if step.scored is not None:
@@ -44,25 +49,56 @@ class Completion:
         return self.scored[:-1] if self.finish_reason == "eos" else self.scored
 
 
+def best_of(completions: Sequence[Completion], count: int) -> list[int]:
+    """The places of the `count` completions whose tokens have the highest mean log-probability, the best first; all in their
+    order if there are no more. Their tokens have to be scored.
+    """
+    places = range(len(completions))
+    if count >= len(completions):
+        return list(places)
+    return sorted(places, key=lambda place: -_mean(completions[place].scored))[:count]
+
+
+def _mean(scored: Sequence[Scored]) -> float:
+    return sum(entry.logprob or 0.0 for entry in scored) / len(scored) if scored else 0.0
+
+
 def openai_reason(reason: FinishReason | None) -> Literal["stop", "length"]:
     """OpenAI has two reasons: the text ended, or a limit was reached."""
-    return "stop" if reason in ("eos", "stop") else "length"
+    return "length" if reason in (None, "length", "context") else "stop"
+
+
+# What OpenAI's two reasons do not say.
+_NOTES: dict[FinishReason, str] = {
+    "repetition": "the text repeated itself, and was ended by the loop guard",
+    "line": "ended after a complete line, as stop_at asks",
+    "sentence": "ended after a complete sentence, as stop_at asks",
+    "paragraph": "ended after a complete paragraph, as stop_at asks",
+}
+
+
+def told(reason: FinishReason | None) -> dict[str, str]:
+    """olc's own reason and a note, for those that OpenAI's do not say; else empty."""
+    return {"finish_reason": reason, "note": _NOTES[reason]} if reason in _NOTES else {}
 
 
 def usage(completions: Sequence[Completion]) -> dict[str, int]:
     """OpenAI's `usage`. completion_tokens counts every generated token, EOS included; a shared prompt counts once."""
-    prompt = len(completions[0].prompt) if completions else 0
+    # A token that is drawn anew was the prompt's.
+    prompt = len(completions[0].prompt) + bool(completions[0].healed) if completions else 0
     generated = sum(len(completion.scored) for completion in completions)
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
 def choice(index: int, completion: Completion, tokenizer: Tokenizer, *, echo: str | None, logprobs: bool) -> dict[str, Any]:
     """One entry of `choices`. echo: the prompt's text, if it is to precede the completion."""
+    own = told(completion.finish_reason)
     return {
         "index": index,
         "text": (echo or "") + completion.text,
         "finish_reason": openai_reason(completion.finish_reason),
         "logprobs": logprobs_object(completion, tokenizer, echo=echo) if logprobs else None,
+        **({"olc": own} if own else {}),
     }
 
 
@@ -71,19 +107,25 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
 
     With an echo the prompt's tokens come first, BOS included; nothing predicts BOS, so its log-probability is null.
     A final EOS is listed, as by OpenAI and vLLM: whoever counts prompt + max_tokens entries (lm-evaluation-harness) would
-    lose a token without it. Tokens that are entirely part of a removed stop string are left out.
+    lose a token without it. Tokens that are entirely part of what was cut off, such as a stop string, are left out.
     """
     entries: list[tuple[Scored, int]] = []
     if echo is not None:
         offsets = prompt_offsets(tokenizer, echo, completion.prompt)
         entries += zip(completion.prompt_scored, offsets, strict=True)
     start = len(echo or "")
-    offsets = token_offsets(tokenizer, completion.prompt, [scored.token for scored in completion.scored])
+    offsets = completion_offsets(tokenizer, completion, completion.scored)
     end = len(completion.text)
     for scored, offset in zip(completion.scored, offsets, strict=True):
-        if offset < end or completion.finish_reason != "stop":
+        if offset < end or completion.finish_reason not in TEXT_ENDS:
             entries.append((scored, start + min(offset, end)))
     return logprobs_of(entries, tokenizer)
+
+
+def completion_offsets(tokenizer: Tokenizer, completion: Completion, scored: Sequence[Scored]) -> list[int]:
+    """Where each of a completion's tokens starts in its text; those of a healed word before its beginning start there."""
+    offsets = token_offsets(tokenizer, completion.prompt, [entry.token for entry in scored])
+    return [max(0, offset - completion.healed) for offset in offsets]
 
 
 def logprobs_of(entries: Sequence[tuple[Scored, int]], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -26,6 +26,11 @@ class IncrementalDecoder:
         self.held = text[certain:]
         return text[:certain]
 
+    def take_back(self, count: int, held: str) -> None:
+        """Drop the last tokens. held: as it was before them."""
+        del self._ids[len(self._ids) - count :]
+        self.held = held
+
 
 class StopStrings:
     """Finds the first stop string in text that arrives in pieces; holds back only what may still become one.
@@ -53,34 +58,3 @@ class StopStrings:
         certain = len(text) - held
         self.held = text[certain:]
         return text[:certain], False
-
-
-class TextStream:
-    """The text of one row: incremental decoding, then stop strings.
-
-    `watch` is called with every token but EOS. finished: whether a stop string is complete.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str]) -> None:
-        self._decoder = IncrementalDecoder(tokenizer, prompt)
-        self._stops = StopStrings(stops)
-        self._pending = ""
-        self.finished = False
-
-    def watch(self, token: int) -> bool:
-        """Add a token; true once a stop string is complete. See `loop.Request.watch`."""
-        text, self.finished = self._stops.push(self._decoder.push(token))
-        self._pending += text
-        return self.finished
-
-    def close(self) -> None:
-        """No more tokens follow: what was held back is certain now, unless a stop string is complete."""
-        if self.finished:
-            return
-        text, self.finished = self._stops.push(self._decoder.held)
-        self._pending += text if self.finished else text + self._stops.held
-
-    def pop_text(self) -> str:
-        """The text that has become certain since the last call."""
-        text, self._pending = self._pending, ""
-        return text

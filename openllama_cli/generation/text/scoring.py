@@ -29,7 +29,8 @@ class Prepared(NamedTuple):
     """A text as tokens.
 
     tokens: with BOS and the context's. first: the first one that is scored. starts: where each of those from `first` on begins
-    in the text; the first at 0. windows: how the tokens run, each a `stride` further than the one before.
+    in the text; the first at 0. windows: how the tokens run, each a `stride` further than the one before and with the `lead`
+    first ones (BOS) in front.
     """
 
     tokens: list[int]
@@ -37,6 +38,7 @@ class Prepared(NamedTuple):
     starts: list[int]
     windows: list[Window]
     stride: int
+    lead: int
 
 
 def prepare(tokenizer: "Tokenizer", text: str, context: str = "", *, positions: int, stride: int | None = None) -> Prepared:
@@ -56,7 +58,7 @@ def plan(tokens: list[int], first: int, starts: list[int], lead: int, *, positio
     """`prepare` with tokens that are known. lead: how many of them begin every window (BOS)."""
     chosen = default_stride(positions) if stride is None else stride
     found = windows(len(tokens), positions, chosen, lead)
-    return Prepared(tokens, first, starts, [window for window in found if window.end > first], chosen)
+    return Prepared(tokens, first, starts, [window for window in found if window.end > first], chosen, lead)
 
 
 def cut(spans: Sequence[Sequence[int]], begin: int, lead: int) -> tuple[int, list[int]]:
@@ -132,7 +134,7 @@ class Score:
             text,
             prepared.starts,
             [entry.rank for entry in entries],
-            [None if entry.logprob is None else alternatives(tokenizer, entry) for entry in entries],
+            [alternatives(tokenizer, entry) if entry.top else None for entry in entries],
             len(prepared.windows),
         )
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from openllama_cli.generation.decode.request import Request, Step
-from openllama_cli.generation.text.incremental import TextStream
+from openllama_cli.generation.text.healing import heal
+from openllama_cli.generation.text.row_text import RowText
+from openllama_cli.generation.text.token_ids import breaker_ids
 from openllama_cli.models.tokenizer.base import Tokenizer
 
 Engine = Callable[[Iterable[Request | None]], Iterator[Step]]
@@ -14,35 +16,47 @@ Engine = Callable[[Iterable[Request | None]], Iterator[Step]]
 class TextStep(Step):
     """What happened to a row, with the text that became certain.
 
-    text: never part of a stop string; joined over a row it is the completion.
+    text: never part of a stop string; joined over a row it is the completion. healed: of the step at which the prompt was
+    prefilled: how many characters of its end are drawn anew, with the token that they were, and are not the completion's.
     """
 
     text: str = ""
+    healed: int = 0
 
 
 def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | None]) -> Generator[TextStep, None, None]:
-    """Complete prompts, whose `eos` and `watch` are set here. The steps of one row come in order; rows are interleaved.
+    """Complete prompts, whose `eos`, `watch`, `pieceless` and `breakers` are set here. The steps of one row come in order; rows
+    are interleaved.
 
     prompts: None in it means that none is waiting now, see `loop.decode_rows`.
     """
-    texts: dict[int, TextStream] = {}
+    texts: dict[int, RowText] = {}
+    healed: dict[int, int] = {}
 
     def requests() -> Iterator[Request | None]:
         for prompt in prompts:
             if prompt is None:
                 yield None
                 continue
-            text = texts[prompt.row] = TextStream(tokenizer, prompt.tokens, prompt.sampling.stop)
-            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless)
+            sampling, drawn_anew = prompt.sampling, ""
+            if sampling.heal:
+                prompt, drawn_anew = heal(prompt, tokenizer)
+                healed[prompt.row] = len(drawn_anew)
+            text = texts[prompt.row] = RowText(tokenizer, prompt.tokens, sampling, hidden=len(drawn_anew))
+            breakers = breaker_ids(tokenizer, sampling.dry_sequence_breakers) if sampling.dry_multiplier else frozenset[int]()
+            yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless, breakers=breakers)
 
     for step in engine(requests()):
         if step.prefilled:
-            yield TextStep(**vars(step))
+            yield TextStep(**vars(step), healed=healed.pop(step.row, 0))
             continue
         text, reason = texts[step.row], step.finish_reason
-        if reason is not None or step.error is not None:
-            text.close()
-            del texts[step.row]
+        if reason is None and step.error is None:
+            yield TextStep(**vars(step), text=text.pop_text())
+            continue
+        text.close()
+        del texts[step.row]
+        if step.error is None:
             # The rest of a character may complete a stop string although the row ended for another reason.
-            reason = "stop" if text.finished and step.error is None else reason
-        yield TextStep(**{**vars(step), "finish_reason": reason}, text=text.pop_text())
+            reason = text.reason or reason
+        yield TextStep(**{**vars(step), "finish_reason": reason}, text=text.pop_rest())

@@ -1,8 +1,8 @@
-"""Meta's format or .bin to a standard Hugging Face folder with safetensors.
+"""Meta's format, .bin or GGUF to a standard Hugging Face folder with safetensors.
 
-The weights go from file to file one at a time, with their bits as they are: memory holds about one tensor and the part of the
-source that is mapped (`tensors.READ_BEFORE_REOPENING`). The folder appears under its name only when it is complete; a
-conversion that is killed leaves `.NAME.*.partial` next to it, which may be removed.
+The weights go from file to file one at a time, with their bits as they are, but for those of a GGUF file whose types torch has
+not: memory holds about one tensor and the part of the source that is mapped (`tensors.READ_BEFORE_REOPENING`). The folder has
+its name only when it is complete; a conversion that is killed leaves `.NAME.*.partial` next to it, which may be removed.
 """
 
 import errno
@@ -20,6 +20,7 @@ from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.model_files import new_folder, read_object, write_json
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.gguf import rebuilt_files
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.system.memory import size
 from openllama_cli.system.progress import NullProgress, Progress, shown
@@ -31,11 +32,12 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def convert(src: Path, dst: Path, *, progress: Progress | None = None) -> Checkpoint:
-    """Write the model in folder `src` (Meta's format, or .bin) to the new folder `dst`, and return what `inspect` says of it.
+    """Write the model `src` (a folder in Meta's format or .bin, or a GGUF file) to the new folder `dst`, and return what
+    `inspect` says of it.
 
     dst gets config.json, generation_config.json, the tokenizer's files with a tokenizer_config.json that asks for BOS, and
-    model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored. progress: counts bytes
-    of weights written.
+    model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored; quantized ones of
+    GGUF become float16. progress: counts bytes of weights written.
 
     Raises UsageError if dst exists, its parent does not, or src is in safetensors already; ModelError if src cannot be used or
     the disk is full. Nothing is left at dst then.
@@ -46,7 +48,7 @@ def convert(src: Path, dst: Path, *, progress: Progress | None = None) -> Checkp
         raise UsageError(f"{src} is already in safetensors format", f"use it directly: olc complete -m {src}")
     tokenizer = open_tokenizer(src, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
-    free, needed = shutil.disk_usage(dst.parent).free, checkpoint.bytes + _SMALL_FILES
+    free, needed = shutil.disk_usage(dst.parent).free, max(checkpoint.bytes, checkpoint.tensor_bytes) + _SMALL_FILES
     if free < needed:
         raise _no_space(dst, f"{size(needed)} are needed and {size(free)} are free")
     try:
@@ -97,7 +99,7 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, progress: Progress) -> 
         check_storages(checkpoint.storages)
         source = TensorSource(checkpoint)
         plan = _plan(checkpoint, source)
-        tensors = ((name, source.get(name)) for name in plan)
+        tensors = ((name, source.get(name, getattr(torch, info.dtype))) for name, info in plan.items())
         shards = plan_shards(plan, SHARD_BYTES)
         names = ["model.safetensors"]
         if len(shards) > 1:
@@ -143,7 +145,12 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     write_json(folder / "generation_config.json", generation)
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
-    settings = read_object(checkpoint.path / "tokenizer_config.json") or _tokenizer_config(checkpoint, tokenizer)
+    settings = read_object(checkpoint.path / "tokenizer_config.json")
+    if checkpoint.format == "gguf":
+        for name, content in rebuilt_files(checkpoint.files[0]).items():
+            (folder / name).write_bytes(content)
+        settings = read_object(folder / "tokenizer_config.json")
+    settings = settings or _tokenizer_config(checkpoint, tokenizer)
     # Without it transformers adds no BOS, and a Llama without BOS writes nonsense.
     write_json(folder / "tokenizer_config.json", {"add_bos_token": tokenizer.bos_id is not None, **settings})
 

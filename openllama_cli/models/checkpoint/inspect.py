@@ -16,6 +16,8 @@ from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.config import check_config
+from openllama_cli.models.checkpoint.gguf.header import gguf_files
+from openllama_cli.models.checkpoint.gguf.llama import read_gguf
 from openllama_cli.models.checkpoint.hugging_face import (
     HEAD,
     WeightFiles,
@@ -45,6 +47,7 @@ from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import locate
 
 DTYPES = ("float32", "float16", "bfloat16")
+_CONFIGS: dict[Format, str] = {"meta": "params.json"}
 # What GPTQ, AWQ, bitsandbytes and FP8 checkpoints hold next to a weight or in its place.
 _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_packed")
 
@@ -53,9 +56,9 @@ _PACKED = (".qweight", ".qzeros", ".absmax", ".SCB", ".weight_scale", ".weight_p
 class Checkpoint(StoredWeights):
     """A model folder whose headers are valid, and all that was read of them: nobody needs to parse its files again.
 
-    config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of config.json, None for Meta's format.
-    tensors: without leftovers. dtype: the one most bytes are stored in. tokenizer_files: paths, the vocabulary first. bytes: of
-    the weight files on disk.
+    path: the folder, or a GGUF file. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
+    config.json, None for Meta's format and GGUF. tensors: without leftovers. dtype: the one most bytes are stored in, or are
+    decoded to. tokenizer_files: paths, the vocabulary first; none where it is in the weights' file. bytes: of the weight files.
     """
 
     path: Path
@@ -72,9 +75,28 @@ class Checkpoint(StoredWeights):
         """How many bytes the weights take as they are stored."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    @property
+    def composed(self) -> bool:
+        """Whether weights are put together as they are read, and are not in a file as transformers takes them."""
+        return self.format in ("meta", "gguf")
+
+    @property
+    def config_file(self) -> Path:
+        """Where the configuration is."""
+        return self.path if self.format == "gguf" else self.path / _CONFIGS.get(self.format, "config.json")
+
+    @property
+    def stored_types(self) -> str:
+        """How most bytes of the weights are stored: "float16", or "Q4_K, Q6_K" in a GGUF file, the most used ones first."""
+        kinds: Counter[str] = Counter()
+        for stored in self.layout.values():
+            if stored.blocks is not None and stored.blocks.type != "F32":
+                kinds[stored.blocks.type] += stored.blocks.nbytes
+        return ", ".join(kind for kind, _ in kinds.most_common(3)) or self.dtype
+
 
 def inspect(path: Path) -> Checkpoint:
-    """Look at a model folder: Hugging Face format (safetensors or .bin, in one file or in shards) or Meta's.
+    """Look at a model folder: Hugging Face format (safetensors or .bin, in one file or in shards) or Meta's; or at a GGUF file.
 
     Reads config.json or params.json, the headers of the weight files and their sizes: milliseconds, no torch. Raises ModelError
     for a folder that olc cannot load, saying which file is wrong and how.
@@ -82,6 +104,9 @@ def inspect(path: Path) -> Checkpoint:
     try:
         with parsing(path):
             if not path.is_dir():
+                if path.suffix == ".gguf":
+                    config, shape, weights = read_gguf(path)
+                    return _checked(path, "gguf", config, None, shape, weights)
                 raise refuse_file_as_model(path, str(path))
             return _inspect_meta(path) if _is_meta(path) else _inspect_hugging_face(path)
     except OSError as error:
@@ -178,7 +203,7 @@ def _checked(
     missing = expected.keys() - stored.keys()
     unexpected = stored.keys() - expected.keys() - ({HEAD} if shape.tie else set())
     where = files[0] if len(files) == 1 else folder
-    source = "params.json" if format_ == "meta" else "config.json"
+    source = "its header" if format_ == "gguf" else _CONFIGS.get(format_, "config.json")
     packed = [name for name in stored if name.endswith(_PACKED)]
     if packed:
         raise ModelError(
@@ -199,7 +224,9 @@ def _checked(
     if unexpected:
         raise ModelError(
             f"{where} contains {len(unexpected)} weights that {source} does not describe: {_first(unexpected)}",
-            f"use {source} and weights of the same model; merge an adapter into its model first",
+            "olc loads Llama models only; see `olc models list`"
+            if format_ == "gguf"
+            else f"use {source} and weights of the same model; merge an adapter into its model first",
         )
     for name, tensor in stored.items():
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
@@ -216,8 +243,6 @@ def _checked(
     sizes: Counter[str] = Counter()
     for tensor in stored.values():
         sizes[tensor.dtype] += tensor.nbytes
-    vocabulary = locate(folder)
-    beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
     return Checkpoint(
         **{**vars(weights), "tensors": stored},
         path=folder,
@@ -226,9 +251,15 @@ def _checked(
         config_json=config_json,
         shape=shape,
         dtype=sizes.most_common(1)[0][0],
-        tokenizer_files=(vocabulary, *(file for file in beside if file.is_file() and file != vocabulary)),
+        tokenizer_files=() if format_ == "gguf" else _tokenizer_files(folder),
         bytes=sum(file.stat().st_size for file in files),
     )
+
+
+def _tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    vocabulary = locate(folder)
+    beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
+    return (vocabulary, *(file for file in beside if file.is_file() and file != vocabulary))
 
 
 def _is_meta(folder: Path) -> bool:
@@ -264,8 +295,9 @@ def _advice(folder: Path) -> str:
     """What to give in place of a folder without a model."""
     if (folder / "adapter_config.json").is_file():
         return "this is an adapter (LoRA): merge it into its base model, and give the merged folder"
-    if any(folder.glob("*.gguf")):
-        return "GGUF files are llama.cpp's: use the model's Hugging Face folder"
+    gguf = next(iter(gguf_files(folder)), None)
+    if gguf is not None:
+        return f"give a GGUF file itself, such as {gguf}"
     nested = sorted(
         child.parent for pattern in ("config.json", "params.json") for child in folder.glob(f"*/{pattern}")
     ) or sorted(child.parent for child in folder.glob("snapshots/*/config.json"))

@@ -163,12 +163,16 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
 
 
 def half_split(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
-    """Reorder the rows of a query or key matrix (heads · d, columns) for transformers' rotary embedding.
+    """Reorder the rows of a query or key matrix (heads · d, columns), or of its bias, for transformers' rotary embedding.
 
     Within each head of size d Meta rotates the rows (2i, 2i + 1) together, transformers the rows (i, i + d/2).
     """
-    rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+    return weight.reshape(heads, len(weight) // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+def interleaved(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
+    """`half_split` undone: rows in Meta's and llama.cpp's order."""
+    return weight.reshape(heads, 2, len(weight) // heads // 2, -1).transpose(1, 2).reshape(weight.shape)
 
 
 def _layout(files: tuple[Path, ...], layers: int, heads: int, kv_heads: int, tie: bool) -> dict[str, StoredTensor]:

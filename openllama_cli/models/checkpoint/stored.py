@@ -40,17 +40,27 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class StoredBlocks:
+    """The bytes of a tensor in a GGUF file: its type there ("Q4_K"), where they begin, and how many there are."""
+
+    type: str
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class StoredTensor:
     """Where one weight is stored. name: in the files. files: one, or all that hold a slice of it, in the order of the slices.
 
     dim: the dimension it is cut along, None if it is not. heads: how many rotary heads its rows make up where they are in
-    Meta's order, else 0.
+    Meta's order, else 0. blocks: in a GGUF file.
     """
 
     name: str
     files: tuple[Path, ...]
     dim: int | None = None
     heads: int = 0
+    blocks: StoredBlocks | None = None
 
 
 @dataclass(frozen=True)

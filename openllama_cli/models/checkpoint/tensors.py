@@ -4,9 +4,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.models.checkpoint.gguf.blocks import GGUFWeights
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.meta import half_split
-from openllama_cli.models.model_files import parsing
+from openllama_cli.models.model_files import Format, parsing
 
 if TYPE_CHECKING:
     import torch
@@ -19,50 +20,64 @@ _BLOCK = 1 << 18
 
 
 class TensorSource:
-    """Reads weights under their Hugging Face names, in the types they are stored in, from where inspection found them.
+    """Reads weights under their Hugging Face names from where inspection found them.
 
-    Slices of several files (Meta's format) are joined, and rotary rows come in Hugging Face's order.
+    Slices of several files (Meta's format) are joined, rotary rows come in Hugging Face's order, and blocks (GGUF) are decoded.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._layout = checkpoint.layout
-        self._safetensors = checkpoint.format == "safetensors"
-        self._limit = READ_BEFORE_REOPENING if self._safetensors else max(READ_BEFORE_REOPENING, checkpoint.bytes // 64)
+        self._checkpoint = checkpoint
+        small = checkpoint.format in ("safetensors", "gguf")
+        self._limit = READ_BEFORE_REOPENING if small else max(READ_BEFORE_REOPENING, checkpoint.bytes // 64)
         self._open: dict[Path, Any] = {}
         self._read = 0
 
-    def get(self, name: str) -> "torch.Tensor":
+    def get(self, name: str, dtype: "torch.dtype | None" = None) -> "torch.Tensor":
         """One weight: a view of the mapped file where that holds it as it is, which keeps the file mapped as long as it lives.
 
-        Raises ModelError for files that changed since they were inspected.
+        dtype: to convert it to; None is the type it is stored in, or float32 for one that is decoded. Raises ModelError for
+        files that changed since they were inspected.
         """
         import torch
 
-        stored = self._layout[name]
+        stored = self._checkpoint.layout[name]
         if self._read >= self._limit:
             self._open.clear()
             self._read = 0
-        slices = [self._slice(file, stored.name) for file in stored.files]
+        slices = [self._slice(file, name, dtype) for file in stored.files]
         self._read += sum(slice_.nbytes for slice_ in slices)
         tensor = slices[0] if len(slices) == 1 else torch.cat(slices, stored.dim or 0)
-        return half_split(tensor, stored.heads) if stored.heads else tensor
+        tensor = half_split(tensor, stored.heads) if stored.heads else tensor
+        return tensor if dtype is None else cast(tensor, dtype)
 
-    def _slice(self, file: Path, name: str) -> "torch.Tensor":
+    def _slice(self, file: Path, name: str, dtype: "torch.dtype | None") -> "torch.Tensor":
+        """dtype: to decode blocks to."""
+        stored = self._checkpoint.layout[name]
         with parsing(file, memory=False):
             if file not in self._open:
-                self._open[file] = _opened(file, self._safetensors)
+                self._open[file] = _opened(file, self._checkpoint.format)
             opened = self._open[file]
-            tensor: torch.Tensor = opened.get_tensor(name) if self._safetensors else opened[name]
+            if stored.blocks is not None:
+                decoded: torch.Tensor = opened.get(stored.blocks, self._checkpoint.tensors[name].shape, dtype)
+                return decoded
+            tensor: torch.Tensor = (
+                opened.get_tensor(stored.name) if self._checkpoint.format == "safetensors" else opened[stored.name]
+            )
             return tensor
 
 
-def _opened(file: Path, safetensors: bool) -> Any:
-    """A file of weights, mapped: a `safe_open` of safetensors, else torch's dict of tensors. Raises what their parsers do."""
+def _opened(file: Path, format_: Format) -> Any:
+    """A file of weights, mapped: a `safe_open` of safetensors, a `GGUFWeights`, else torch's dict of tensors.
+
+    Raises what their parsers do.
+    """
     import torch
     from safetensors import safe_open
 
-    if safetensors:
+    if format_ == "safetensors":
         return safe_open(file, framework="pt")
+    if format_ == "gguf":
+        return GGUFWeights(file)
     return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
 
 
@@ -71,7 +86,7 @@ def mapped_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Slices of safetensors files, which are read when they are put in place, or tensors. Raises ModelError for changed files.
     """
-    safetensors = checkpoint.format == "safetensors"
+    safetensors = checkpoint.format == "safetensors"  # Else .bin.
     opened: dict[Path, Any] = {}
     tensors = {}
     for name in checkpoint.tensors:
@@ -79,7 +94,7 @@ def mapped_tensors(checkpoint: Checkpoint) -> dict[str, Any]:
         file = stored.files[0]
         with parsing(file, memory=False):
             if file not in opened:
-                opened[file] = _opened(file, safetensors)
+                opened[file] = _opened(file, checkpoint.format)
             tensors[name] = opened[file].get_slice(stored.name) if safetensors else opened[file][stored.name]
     return tensors
 

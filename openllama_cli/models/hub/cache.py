@@ -76,10 +76,13 @@ def _ref(file: Path) -> str:
         return ""
 
 
-def cached(repo_id: str, revision: str | None = None) -> Path | None:
-    """The folder of a revision if it was pulled and is complete, else None. No network, no import, milliseconds."""
+def cached(repo_id: str, revision: str | None = None, file: str | None = None) -> Path | None:
+    """The folder of a revision if it was pulled and is complete, else None. No network, no import, milliseconds.
+
+    file: the GGUF file of it that is needed, and nothing else.
+    """
     folder = snapshot(repo_id, revision)
-    return folder if folder is not None and not missing_files(folder) else None
+    return folder if folder is not None and not missing_files(folder, file) else None
 
 
 def is_safe_revision(revision: str) -> bool:

@@ -1,7 +1,7 @@
 """Which files of a model repository are needed, and which of them a folder lacks. Names only: nothing is downloaded here.
 
-Weights are pulled in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, GGUF, ONNX,
-Flax and TensorFlow files, and the duplicates in `original/`, are never needed.
+Weights are pulled in one format: safetensors before `.bin` before Meta's `consolidated.*.pth`. Optimizer states, ONNX, Flax and
+TensorFlow files, and the duplicates in `original/`, are never needed; a GGUF file is when it is named, and then it alone.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
+from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.model_files import META_SHARD, TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
 
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
@@ -32,6 +33,11 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
     """
     kind = weight_format(names)
     if kind is None:
+        found = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
+        if found is not None:
+            raise HubError(
+                f"{repo_id} has no weights but in .gguf files", f"name one of them: {repo_id}:{found}", code="no_model_files"
+            )
         raise _no_model(repo_id, f"has no model weights that olc supports ({_what_else(names)})")
     config = "params.json" if kind == "meta" else "config.json"
     if config not in names:
@@ -73,12 +79,29 @@ def shards_of(index: bytes) -> list[str] | None:
     return sorted(files)
 
 
-def missing_files(folder: Path) -> list[str]:
-    """What a folder of the cache lacks to be a complete model; empty when it is.
+def gguf_parts(names: Collection[str], file: str, repo_id: str) -> list[str]:
+    """The files of a model in GGUF, one or all that it is split over, of the file names in a repository.
+
+    Raises HubError (code "no_model_files") where one is not there.
+    """
+    wanted = [part.name for part in parts(Path(file))]
+    absent = [name for name in wanted if name not in names]
+    if not absent:
+        return wanted
+    others = sorted(name for name in names if name.endswith(".gguf") and "/" not in name)
+    few = ", ".join(others[:4]) + ", …" * (len(others) > 4)
+    there = f"use one of its GGUF files: {few}" if others else "it has no GGUF files: give its id alone"
+    raise HubError(f"{repo_id} has no {absent[0]}", there, code="no_model_files")
+
+
+def missing_files(folder: Path, file: str | None = None) -> list[str]:
+    """What a folder of the cache lacks to be a complete model; empty when it is. file: a GGUF file, which is one by itself.
 
     A file that is a link to nothing counts as missing. For Meta's format, whose number of shards is written nowhere, one
     shard is enough.
     """
+    if file is not None:
+        return [part.name for part in parts(folder / file) if not part.exists()]
     names = {entry.name for entry in folder.iterdir() if entry.exists()}
     missing = []
     kind = weight_format(names)

@@ -20,7 +20,7 @@ from openllama_cli.models.hub.client import describe, opened, whole_number
 from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile, download, is_here, partial_bytes
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
-from openllama_cli.models.hub.files import missing_files, small_files, weight_files
+from openllama_cli.models.hub.files import gguf_parts, missing_files, small_files, weight_files
 from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
@@ -32,6 +32,7 @@ def pull(
     repo_id: str,
     revision: str | None = None,
     *,
+    file: str | None = None,
     offline: bool = False,
     weights: bool = True,
     progress: Progress | None = None,
@@ -39,8 +40,9 @@ def pull(
 ) -> Path:
     """Get a model from the Hub, or what is missing of it, and return the folder of its snapshot.
 
-    revision: branch, tag or commit; None is "main", which is looked up anew. offline: use the cache or fail. weights: without
-    them only the small files come, configuration and tokenizer. notice: told about waiting for another process, about cut
+    revision: branch, tag or commit; None is "main", which is looked up anew. file: the model's GGUF file, which comes alone, or
+    with the other parts of one that is split. offline: use the cache or fail. weights: without them only the small files come,
+    configuration and tokenizer. notice: told about waiting for another process, about cut
     connections that are tried again, and about a Hub that cannot be reached while the model is in the cache.
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
@@ -50,19 +52,19 @@ def pull(
     """
     if revision is not None and not is_safe_revision(revision):
         raise UsageError(f"--revision {revision} is not a valid revision", "use a branch, tag or commit")
-    folder = cached(repo_id, revision)
+    folder = cached(repo_id, revision, file)
     if offline or hub_offline():
         if folder is not None:
             return folder
         part = snapshot(repo_id, revision)
-        raise offline_error(repo_id, revision, tuple(missing_files(part)) if part else ())
+        raise offline_error(repo_id, revision, tuple(missing_files(part, file)) if part else ())
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
     check_seconds()
     check_endpoint()
     notice = notice or (lambda text: None)
     try:
-        return _pull(repo_id, revision, progress or NullProgress(), notice, weights=weights)
+        return _pull(repo_id, revision, file, progress or NullProgress(), notice, weights=weights)
     except expected_errors() as problem:
         error = hub_error(problem, repo_id, revision)
         if error.code != UNREACHABLE or folder is None:
@@ -77,10 +79,18 @@ def pull(
         ) from problem
 
 
-def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
+def _pull(repo_id: str, revision: str | None, gguf: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
     with shown(progress, f"asking the Hub for {repo_id}", None):
         commit, names = _files(repo_id, revision)
     store = _Store(repo_id, commit, progress, notice)
+    if gguf is not None:
+        wanted = gguf_parts(names, gguf, repo_id)
+        folder = store.link()
+        store.get_large(wanted)
+        store.link()
+        store.check_headers(folder / gguf)
+        store.point(revision or "main")
+        return folder
 
     small = small_files(names, repo_id)
     for file in store.look_up(small):
@@ -101,14 +111,9 @@ def _pull(repo_id: str, revision: str | None, progress: Progress, notice: Notice
             store.point(revision or "main")
         return folder
     index = next(((folder / name).read_bytes() for name in small if name.endswith(".index.json")), None)
-    large = store.look_up(weight_files(names, index, repo_id))
-    need = store.require_space(large)
-    if need:
-        notice(f"downloading {repo_id}: {size(need)} into {hub_cache_dir()}")
-    for file in large:
-        store.get(file)
+    store.get_large(weight_files(names, index, repo_id))
     store.link()
-    store.check_headers()
+    store.check_headers(folder)
     store.point(revision or "main")
     return folder
 
@@ -178,6 +183,15 @@ class _Store:
         if file.checksum is None:
             self._unchecked[file.name] = blob
 
+    def get_large(self, names: Sequence[str]) -> None:
+        """Have the files of the weights as blobs. Raises HubError when the disk has no room for them."""
+        large = self.look_up(names)
+        need = self.require_space(large)
+        if need:
+            self._notice(f"downloading {self._repo_id}: {size(need)} into {hub_cache_dir()}")
+        for file in large:
+            self.get(file)
+
     def check_tokenizer(self) -> None:
         """Open the tokenizer. Raises ModelError, and removes its files where they came without a checksum (HubError)."""
         from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -188,14 +202,16 @@ class _Store:
             self._remove(self._unchecked.keys() & set(TOKENIZER_FILES), problem)
             raise
 
-    def check_headers(self) -> None:
-        """Look into what came without a checksum; remove it and raise HubError if it cannot be a model."""
+    def check_headers(self, model: Path) -> None:
+        """Look into what came without a checksum; remove it and raise HubError if it cannot be a model. model: its folder or
+        GGUF file.
+        """
         if not self._unchecked:
             return
         from openllama_cli.models.checkpoint.inspect import inspect
 
         try:
-            inspect(self._snapshot)
+            inspect(model)
         except ModelError as problem:
             self._remove(self._unchecked.keys() - set(TOKENIZER_FILES), problem)
             raise

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
-from openllama_cli.models.checkpoint.tensors import TensorSource, cast, mapped_tensors
+from openllama_cli.models.checkpoint.tensors import TensorSource, mapped_tensors
 from openllama_cli.models.loading.llama_config import llama_config
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.importing import importing
@@ -31,7 +31,7 @@ def from_pretrained(
     cast_first: convert the weights on the CPU before it gets them. placement: what it is told of devices; a state_dict in it
     holds the weights in place of the checkpoint's files.
     """
-    with importing():
+    with importing("transformers.models.llama.modeling_llama"):
         from transformers import GenerationConfig, LlamaForCausalLM
 
     from openllama_cli.system.quiet import quiet_transformers
@@ -46,10 +46,10 @@ def from_pretrained(
         config, _ = llama_config(checkpoint)
         if "state_dict" in placement:
             source = {"pretrained_model_name_or_path": None}
-        elif cast_first or checkpoint.format == "meta":
+        elif cast_first or checkpoint.composed:
             stored, state = TensorSource(checkpoint), {}
             for name in checkpoint.tensors:  # One after another: the checkpoint's pages do not pile up in memory.
-                state[name] = cast(stored.get(name), dtype)
+                state[name] = stored.get(name, dtype)
                 progress.advance(sizes.pop(name))
             source = {"pretrained_model_name_or_path": None, "state_dict": state}
         elif not checkpoint.plain:

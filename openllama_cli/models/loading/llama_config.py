@@ -28,7 +28,7 @@ def llama_config(checkpoint: Checkpoint) -> "tuple[LlamaConfig, LlamaRotaryEmbed
             return config, LlamaRotaryEmbedding(config)
     except Exception as error:  # Of many kinds: numbers that transformers refuses, and ones that it then divides by.
         reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[-1].strip()
-        file = checkpoint.path / ("params.json" if checkpoint.format == "meta" else "config.json")
+        file = checkpoint.config_file
         raise ModelError(
             f"{file} is rejected by Transformers {transformers.__version__}: {reason}",
             f"correct {file.name} as the model's authors publish it, or use another model",

@@ -117,7 +117,7 @@ def load(
         # On the CPU before transformers gets them, whose way takes several times as long.
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
-        placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.format == "meta")
+        placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.composed)
         with _offload_folder() as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,

@@ -22,7 +22,7 @@ from openllama_cli.models.quantize.rounding import Int4Layout, int4_layout
 from openllama_cli.models.quantize.weights import QuantizedModel, check_quantizable, plan, quantized
 from openllama_cli.models.spec import ModelFolder, ModelSpec, QuantizeName
 from openllama_cli.system.device import choose_dtype, main_device
-from openllama_cli.system.memory import size
+from openllama_cli.system.memory import give_back, size
 from openllama_cli.system.progress import NullProgress, Progress, shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 _SMALL_FILES = 4_000_000
-_PAGE = mmap.PAGESIZE
 # Bytes that are summed up together, and how much of the file is looked at before its pages are given back.
 _BLOCK = 4096
 _PIECE = 64 << 20
@@ -68,7 +67,7 @@ class QuantizedFile:
     def release(self, name: str) -> None:
         """Give back the memory of a tensor that was copied elsewhere; it can still be read, from the file."""
         offset, info = self._layout[name]
-        self._give_back(offset, info.nbytes)
+        give_back(self._map, offset, info.nbytes)
 
     def checksum(self) -> str:
         """A checksum of the file, at the speed of memory, for every start.
@@ -86,7 +85,7 @@ class QuantizedFile:
                 words = torch.frombuffer(self._map, dtype=torch.int64, count=blocks // 8, offset=start)
                 digest.update(words.view(-1, _BLOCK // 8).sum(1).numpy().data)
             digest.update(self._map[start + blocks : end])
-            self._give_back(start, end - start)
+            give_back(self._map, start, end - start)
         return digest.hexdigest()
 
     def digest(self) -> str:
@@ -96,19 +95,11 @@ class QuantizedFile:
         def piece(start: int) -> bytes:
             with memoryview(self._map) as whole, whole[start : start + _PIECE] as part:
                 found = hashlib.sha256(part).digest()
-            self._give_back(start, min(_PIECE, len(self._map) - start))
+            give_back(self._map, start, min(_PIECE, len(self._map) - start))
             return found
 
         with ThreadPoolExecutor(2) as threads:
             return hashlib.sha256(b"".join(threads.map(piece, range(0, len(self._map), _PIECE)))).hexdigest()
-
-    def _give_back(self, offset: int, count: int) -> None:
-        if not hasattr(mmap, "MADV_DONTNEED"):  # On macOS.
-            return
-        start = -(-offset // _PAGE) * _PAGE
-        end = (offset + count) // _PAGE * _PAGE
-        if end > start:
-            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def load_quantized(

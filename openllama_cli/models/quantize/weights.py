@@ -118,11 +118,14 @@ def quantized(
 
     source = TensorSource(checkpoint)
 
+    def as_stored(name: str) -> "torch.Tensor":
+        return source.get(name, getattr(torch, checkpoint.tensors[name].dtype))
+
     def matrix(name: str, parts: list[str], method: QuantizeName) -> "Iterator[tuple[str, torch.Tensor]]":
         # Stacked before they are rounded only where there are several: a copy of one layer's.
         tensors = [source.get(f"{part}.weight") for part in parts]
         weight = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        done(weight.nbytes)
+        done(sum(checkpoint.tensors[f"{part}.weight"].nbytes for part in parts))
         del tensors
         if method == "int8":
             levels, scale = rounding.int8_rows(weight)
@@ -134,13 +137,12 @@ def quantized(
 
     yield from _rotary(checkpoint)
     for name, stored in (("embedding", "model.embed_tokens.weight"), ("norm", "model.norm.weight")):
-        tensor = source.get(stored)
-        done(tensor.nbytes)
-        yield name, tensor
+        done(checkpoint.tensors[stored].nbytes)
+        yield name, as_stored(stored)
     for layer in range(checkpoint.shape.layers):
         prefix = f"model.layers.{layer}."
         for name, part in _NORMS.items():
-            yield f"layers.{layer}.{name}", source.get(prefix + part)
+            yield f"layers.{layer}.{name}", as_stored(prefix + part)
         for name, parts in STACKS.items():
             yield from matrix(f"layers.{layer}.{name}", [prefix + part for part in parts], method)
             if f"{prefix}{parts[0]}.bias" in checkpoint.tensors:

@@ -68,7 +68,7 @@ class Comparison:
 def load_auto_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """`AutoTokenizer.from_pretrained(path)`, from files only: what transformers makes of a model's tokenizer.
 
-    path: a folder with tokenizer.model or tokenizer.json. Raises ModelError when transformers cannot load it.
+    path: a folder with tokenizer.model or tokenizer.json, or a GGUF file. Raises ModelError when transformers cannot load it.
     """
     from transformers import AutoTokenizer
 
@@ -82,5 +82,7 @@ def load_auto_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
     # Errors of any kind, by the file: the comparison cannot be made.
     with without_panic_messages(), failures_as(failure), quiet_transformers():
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+        folder = path.parent if gguf else path
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **gguf)
     return loaded

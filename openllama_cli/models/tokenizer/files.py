@@ -5,12 +5,14 @@ and the size of the model's configuration.
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.model_files import damaged, fetch_again, read_object, short
 from openllama_cli.models.stand_ins import refuse_stand_in
+from openllama_cli.models.tokenizer.settings import Settings, read_settings
 
 # ModelProto and TrainerSpec fields of sentencepiece_model.proto.
 _PIECES, _TRAINER_SPEC, _NORMALIZER_SPEC, _DENORMALIZER_SPEC = 1, 2, 3, 5
@@ -21,12 +23,35 @@ _MODEL_TYPE_FIELD = 3
 _MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
-def eos_ids(folder: Path, config_json: Mapping[str, Any] | None, own: int | None) -> frozenset[int]:
-    """The ids that end a sequence: the tokenizer's own, if it has one, and those of generation_config.json and config.json.
+@dataclass(frozen=True)
+class Surroundings:
+    """What is said beside a tokenizer's own file.
+
+    folder: where, for errors. settings: of tokenizer_config.json and its like. rows: of the model's embedding; sys.maxsize
+    where that is not known. eos_ids: ids that end a sequence, by the model's configuration.
+    """
+
+    folder: Path
+    settings: Settings
+    rows: int
+    eos_ids: frozenset[int]
+
+    def all_eos_ids(self, own: int | None) -> frozenset[int]:
+        """With the tokenizer's own, if it has one."""
+        return self.eos_ids if own is None else self.eos_ids | {own}
+
+
+def surroundings(folder: Path, config_json: Mapping[str, Any] | None) -> Surroundings:
+    """What the files of a model's folder say. config_json: of config.json, if it was read already. Raises ModelError."""
+    return Surroundings(folder, read_settings(folder), embedding_rows(folder, config_json), eos_ids(folder, config_json))
+
+
+def eos_ids(folder: Path, config_json: Mapping[str, Any] | None) -> frozenset[int]:
+    """The ids that end a sequence by generation_config.json and config.json.
 
     config_json: what the latter holds, if it was read already. Raises ModelError where one is not a number, a list or null.
     """
-    found: set[int] = set() if own is None else {own}
+    found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         known = config_json if name == "config.json" else None
         value = (read_object(folder / name) if known is None else known).get("eos_token_id")

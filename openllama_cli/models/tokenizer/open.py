@@ -1,5 +1,7 @@
 """Finding the tokenizer of a model, and opening it. Neither torch nor transformers is imported."""
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,22 +9,46 @@ from typing import Any
 from openllama_cli.errors import ModelError
 from openllama_cli.models.model_files import META_SHARD, damaged, read
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.files import is_tiktoken
+from openllama_cli.models.tokenizer.files import Surroundings, is_tiktoken, surroundings
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
+from openllama_cli.models.tokenizer.settings import settings_of
 
 
 def open_tokenizer(path: Path, *, config_json: Mapping[str, Any] | None = None) -> Tokenizer:
-    """The tokenizer of a model folder, from the file that `locate` finds.
+    """The tokenizer of a model folder, from the file that `locate` finds, or of a GGUF file.
 
     config_json: what the folder's config.json holds, if the caller has read it (`Checkpoint.config_json`). Raises ModelError
     naming what is wrong with a file.
     """
+    if path.suffix == ".gguf" and not path.is_dir():
+        return _of_gguf(path)
     file = locate(path)
-    if file.suffix == ".json":
+    return _opened(file, read(file), surroundings(path, config_json), json_file=file.suffix == ".json")
+
+
+def _of_gguf(file: Path) -> Tokenizer:
+    from openllama_cli.models.checkpoint.gguf.header import parts, read_header
+    from openllama_cli.models.tokenizer import gguf
+
+    file = parts(file)[0]
+    header = read_header(file)
+    made = gguf.tokenizer_files(header.settings, file)
+    config = json.loads(made["tokenizer_config.json"])
+    embedding = header.tensors.get("token_embd.weight")
+    rows = embedding.shape[0] if embedding is not None and embedding.shape else sys.maxsize
+    beside = Surroundings(file, settings_of(file, config, {}, {}), rows, gguf.eos_ids(header.settings))
+    name = next(iter(made))
+    opened = _opened(file, made[name], beside, json_file=name == "tokenizer.json")
+    opened.notes += gguf.notes(header.settings)
+    return opened
+
+
+def _opened(file: Path, data: bytes, beside: Surroundings, *, json_file: bool) -> Tokenizer:
+    if json_file:
         from openllama_cli.models.tokenizer.tokenizer_json import JsonTokenizer
 
-        return JsonTokenizer(file, path, config_json)
-    return SentencePieceTokenizer(file, path, config_json)
+        return JsonTokenizer(file, data, beside)
+    return SentencePieceTokenizer(file, data, beside)
 
 
 def locate(path: Path) -> Path:

@@ -7,16 +7,16 @@ added once, by id. Neither torch nor transformers is imported.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
-from openllama_cli.models.model_files import read
 from openllama_cli.models.tokenizer import files as tokenizer_files
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
-from openllama_cli.models.tokenizer.settings import AddedToken, Settings, beyond, read_settings, refuse_clean_up, refuse_shifted
+from openllama_cli.models.tokenizer.files import Surroundings
+from openllama_cli.models.tokenizer.settings import AddedToken, Settings, beyond, refuse_clean_up, refuse_shifted
 
 # ModelProto.normalizer_spec with add_dummy_prefix (3), and with remove_extra_whitespaces (4), false. Protobuf merges a message
 # that comes twice, so that behind a model these change that setting alone.
@@ -26,16 +26,15 @@ _NO_PREFIX, _NO_PREFIX_ALL_SPACES = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\
 class SentencePieceTokenizer(Tokenizer):
     """A `tokenizer.model`, encoded and decoded by the SentencePiece library.
 
-    file: the model. folder: the model's folder, whose config.json (config_json, if it was read already),
-    generation_config.json and tokenizer_config.json may add EOS ids and tokens. Tokens that were added after training are found
-    in a text unless they are special; special ones have an id and a name, but text never becomes one of them.
-    Raises ModelError if `file` is not a SentencePiece model, or its configuration asks for what olc does not do.
+    file: the model, or what it was made of. data: the model. beside: what the model's other files say, which may add EOS ids
+    and tokens. Tokens that were added after training are found in a text unless they are special; special ones have an id and a
+    name, but text never becomes one of them.
+    Raises ModelError if `data` is not a SentencePiece model, or its configuration asks for what olc does not do.
     """
 
-    def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        data = read(file)
+    def __init__(self, file: Path, data: bytes, beside: Surroundings) -> None:
         algorithm, denormalizes = tokenizer_files.parse_model(data, file)
-        settings = read_settings(folder)
+        settings, folder, rows = beside.settings, beside.folder, beside.rows
         # transformers makes a BPE of every tokenizer.model of a Llama.
         refuse_clean_up(settings, "BPE", folder)
         refuse_shifted(settings, folder)
@@ -52,7 +51,6 @@ class SentencePieceTokenizer(Tokenizer):
         self.local = not denormalizes
         self._size = len(self._pieces)
         self._folder = folder
-        rows = tokenizer_files.embedding_rows(folder, config_json)
         self._added = self._added_tokens(settings, rows)
         self.notes = beyond(settings, rows)
         self._names = {token: text for token, text in settings.names.items() if token >= self._size}
@@ -61,7 +59,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._bos = _known(self._processor.bos_id())
         self.bos_id = self._bos if _adds_bos(folder, settings) else None
         self.unk_id = _known(self._processor.unk_id())
-        self.eos_ids = tokenizer_files.eos_ids(folder, config_json, _known(self._processor.eos_id()))
+        self.eos_ids = beside.all_eos_ids(_known(self._processor.eos_id()))
         if settings.add_eos:
             self.notes += ("add_eos_token is true; olc leaves EOS out after a prompt, so that a completion can follow",)
 

@@ -75,7 +75,11 @@ class Settings:
 
 def read_settings(folder: Path) -> Settings:
     """Read the settings in a model's folder. Raises ModelError naming the file and the key that cannot be understood."""
-    config, map_, added = (read_object(folder / name) for name in (CONFIG, MAP, ADDED))
+    return settings_of(folder, *(read_object(folder / name) for name in (CONFIG, MAP, ADDED)))
+
+
+def settings_of(folder: Path, config: Mapping[str, Any], map_: Mapping[str, Any], added: Mapping[str, Any]) -> Settings:
+    """The settings that these three files say. folder: where they are, for errors."""
     decoder = config.get("added_tokens_decoder")
     named = _named(config, folder / CONFIG)
     others = _named(map_, folder / MAP)

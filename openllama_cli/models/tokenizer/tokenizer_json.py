@@ -6,20 +6,20 @@ and byte-level BPE (Llama 3), whose pieces are bytes written with stand-in lette
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, OlcError, first_line
-from openllama_cli.models.model_files import damaged, fetch_again, read
+from openllama_cli.models.model_files import damaged, fetch_again
 from openllama_cli.models.stand_ins import refuse_stand_in
 from openllama_cli.models.tokenizer.base import Tokenizer, check_ids, unfinished_bytes
 from openllama_cli.models.tokenizer.byte_pieces import byte_level_bytes, fallback_byte, join_bytes
 from openllama_cli.models.tokenizer.components import Description, describe, unreadable
-from openllama_cli.models.tokenizer.files import embedding_rows, eos_ids
+from openllama_cli.models.tokenizer.files import Surroundings
 from openllama_cli.models.tokenizer.library import failures_as, within, without_panic_messages
-from openllama_cli.models.tokenizer.settings import Settings, beyond, read_settings, refuse_clean_up
+from openllama_cli.models.tokenizer.settings import Settings, beyond, refuse_clean_up
 
 # A text takes a millisecond or so; only a regular expression that backtracks takes longer.
 _SECONDS, _CHARACTERS_PER_SECOND = 10.0, 100_000
@@ -31,19 +31,19 @@ class JsonTokenizer(Tokenizer):
     """A `tokenizer.json`. Special tokens written in the text stay text, and BOS is added once, by id, where its post-processor
     puts one; tokens that were added and are not special are found by the library, by their flags.
 
-    Raises ModelError if the file cannot be read by the `tokenizers` library, or has what `components` does not know.
+    file: it, or what it was made of. data: its content. beside: what the model's other files say.
+    Raises ModelError if it cannot be read by the `tokenizers` library, or has what `components` does not know.
     """
 
-    def __init__(self, file: Path, folder: Path, config_json: Mapping[str, Any] | None = None) -> None:
-        data = read(file)
+    def __init__(self, file: Path, data: bytes, beside: Surroundings) -> None:
         self.path = file
         self.sha256 = hashlib.sha256(data).hexdigest()
         about = _describe(data, file)
-        settings = read_settings(folder)
+        settings, rows = beside.settings, beside.rows
         with without_panic_messages(), failures_as(lambda error: unreadable(error, file)):
-            self._tokenizer = _load(data, settings, file, rows := embedding_rows(folder, config_json))
+            self._tokenizer = _load(data, settings, file, rows)
         model = type(self._tokenizer.model).__name__
-        refuse_clean_up(settings, model, folder)
+        refuse_clean_up(settings, model, beside.folder)
         self.kind = f"tokenizers {model.lower()}"
         self.byte_level = "ByteLevel" in about.decoder
         self._byte_fallback = "ByteFallback" in about.decoder
@@ -52,7 +52,7 @@ class JsonTokenizer(Tokenizer):
         self._special = frozenset(token for token, added in decoder.items() if added.special)
         self.bos_id = _bos(about, file)
         self.unk_id = self._id(about.unk or settings.named.get("unk_token"))
-        self.eos_ids = eos_ids(folder, config_json, self._id(settings.named.get("eos_token")))
+        self.eos_ids = beside.all_eos_ids(self._id(settings.named.get("eos_token")))
         self.notes = _notes(about, settings) + beyond(settings, rows, [added.content for added in decoder.values()])
 
     @cached_property

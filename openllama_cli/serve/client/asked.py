@@ -13,7 +13,8 @@ from openllama_cli.openai_api.request import choices_request, completion_request
 class Asked:
     """A request. prompts: one, or several. samples: completions of each. echo: the prompts' tokens are wanted too. fit: a
     completion may end before max_tokens, where the context does. tokens: ids are wanted. by_place: draws as `olc generate`.
-    choices: the answer is one of these; olc's own server alone knows them, and nothing is sampled."""
+    choices: the answer is one of these; olc's own server alone knows them, and nothing is sampled. ids: of the only prompt,
+    which is sent as they are."""
 
     prompts: Sequence[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -23,13 +24,16 @@ class Asked:
     tokens: bool = False
     by_place: bool = False
     choices: Choices | None = None
+    ids: Sequence[int] | None = None
 
     def body(self, model: str, *, stream: bool, olc: bool) -> dict[str, Any]:
         """The JSON of the request. model: its name there. stream: as it comes. olc: whether olc's own server gets it."""
-        prompts = self.prompts[0] if len(self.prompts) == 1 else self.prompts
+        prompts: str | Sequence[str] | Sequence[int] = self.prompts[0] if len(self.prompts) == 1 else self.prompts
+        if self.ids is not None:
+            prompts = self.ids
         if self.choices is not None:
             return {"model": model, "prompt": prompts, **choices_request(self.choices)}
-        body = completion_request(model, prompts, self.sampling, echo=self.echo)
+        body = completion_request(model, prompts, self.sampling, echo=self.echo, olc=olc)
         if self.samples > 1:
             body["n"] = self.samples
         if stream:

@@ -20,11 +20,13 @@ class NotServedError(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """What a choice has become by: row: its place in the request. finish_reason: of its last part, OpenAI's."""
+    """What a choice has become by: row: its place in the request. finish_reason: of its last part, OpenAI's. reason: olc's, if
+    its server said it."""
 
     row: int
     text: str
     finish_reason: str | None
+    reason: str | None = None
 
 
 def ask(server: FoundServer, asked: Asked) -> dict[str, Any]:
@@ -36,6 +38,22 @@ def ask(server: FoundServer, asked: Asked) -> dict[str, Any]:
         raise _failed(server, str(problem)) from problem
     finally:
         server.connection.close()
+
+
+def ask_for_tokens(server: FoundServer, text: str) -> Any:
+    """What olc's own server says of a text's tokens. Raises NotServedError, or for a server that was named OlcError."""
+    connection = server.connection
+    try:
+        path = connection.prefix.removesuffix("/v1") + "/tokenize"
+        return answer.parse(read(_accepted(server, connection.post({"prompt": text, "spans": True}, path))))
+    except (DroppedError, answer.BadAnswerError) as problem:
+        connection.close()
+        raise _failed(server, str(problem)) from problem
+
+
+def not_an_answer(server: FoundServer, problem: object) -> Exception:
+    """The error of an answer that is not what was asked for."""
+    return _failed(server, f"the answer is not what was asked for: {problem}")
 
 
 class Stream:
@@ -99,7 +117,14 @@ class Stream:
             raise TypeError("a text is none")
         if row not in self._rows:
             raise LookupError(f"there is no completion {row}")
-        return Part(row, text, choice.get("finish_reason") or None)
+        return Part(row, text, choice.get("finish_reason") or None, reason_of(choice))
+
+
+def reason_of(choice: dict[str, Any]) -> str | None:
+    """Why a choice ended: as olc's server says it, else as OpenAI's reasons do."""
+    own = choice.get("olc")
+    reason = own.get("finish_reason") if isinstance(own, dict) else choice.get("finish_reason")
+    return reason if isinstance(reason, str) else None
 
 
 def _body(server: FoundServer, asked: Asked, *, stream: bool) -> dict[str, Any]:

@@ -72,13 +72,14 @@ class Connection:
             self.close()
         return reply.status, body
 
-    def post(self, body: dict[str, Any]) -> Reply:
-        """Ask for completions. The body of the answer is for `events` or `read`."""
+    def post(self, body: dict[str, Any], path: str | None = None) -> Reply:
+        """Ask for completions, or for what `path` says. The body of the answer is for `events` or `read`."""
+        path = f"{self.prefix}/completions" if path is None else path
         with _dropped():
             connection = self._open()
             connection.settimeout(_ANSWER_SECONDS)
             headers = {**self._headers, "Content-Type": "application/json"}
-            return exchange(connection, self._host, "POST", f"{self.prefix}/completions", headers, json.dumps(body).encode())
+            return exchange(connection, self._host, "POST", path, headers, json.dumps(body).encode())
 
     def close(self) -> None:
         """End it: a request under way is the server's to give up."""

@@ -1,16 +1,15 @@
-"""What `olc generate` shows: tokens shaded by probability (on a terminal and as SVG), and the decode loop step by step."""
+"""What `olc generate` shows: tokens shaded by probability, on a terminal and as SVG."""
 
 import io
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
-from openllama_cli.terminal.streams import cell, is_terminal, one_line, out, stdout_console, visible
+from openllama_cli.terminal.streams import stdout_console, visible
 
 # From likely to unlikely; dark letters are readable on each. All are in the palette of terminals with 256 colors, which would
 # show others as their neighbors there.
@@ -18,7 +17,6 @@ SHADES = ("black on #afffaf", "black on #d7ffaf", "black on #ffd787", "black on 
 _LEAST = (0.9, 0.5, 0.2, 0.05)
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
-_PIECE = 12
 
 
 @dataclass(frozen=True)
@@ -89,43 +87,3 @@ def bar(share: float, width: int = _BAR) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
-
-
-def begin_trace(prompt: str) -> None:
-    """Write a prompt (on a terminal) and the column heads of its trace."""
-    if not is_terminal(sys.stdout):
-        out("position\ttoken\tpiece\tprobability\tentropy_bits\tcandidates\n")
-        return
-    console = stdout_console()
-    console.print(Text(one_line(prompt), style="dim"))
-    console.print(Text(f"{'position':>8}  {'chosen':<{_PIECE}}  {'bits':>5}  most likely tokens", style="bold"))
-
-
-def trace(position: int, token: int, piece: str, logprob: float, entropy: float, top: Sequence[tuple[str, float]]) -> None:
-    """Write a decode step in one line; in a pipe tab-separated, with every candidate as `piece=probability`.
-
-    top: pieces with their log-probabilities, the most likely first. entropy: in bits.
-    """
-    if not is_terminal(sys.stdout):
-        candidates = " ".join(f"{cell(name)}={math.exp(value):.4f}" for name, value in top)
-        line = [str(position), str(token), cell(piece), f"{math.exp(logprob):.4f}", f"{entropy:.3f}", candidates]
-        out("\t".join(line) + "\n")
-        return
-    console = stdout_console()
-    line_text = Text(f"{position:>8}  ")
-    line_text.append(_fitted(piece), style="bold green" if top and top[0][0] == piece else "bold yellow")
-    line_text.append(f"  {entropy:>5.2f}  ")
-    for name, value in top:
-        share = math.exp(value)
-        shown = Text.assemble((bar(share), "cyan"), f" {share:>4.0%} ", (_fitted(name), "bold" if name == piece else ""))
-        if line_text.cell_len + shown.cell_len > console.width:
-            break
-        line_text.append_text(shown).append("  ")
-    line_text.rstrip()
-    console.print(line_text, no_wrap=True, crop=False)
-
-
-def _fitted(piece: str) -> str:
-    text = Text(one_line(piece))
-    text.truncate(_PIECE, overflow="ellipsis", pad=True)
-    return text.plain

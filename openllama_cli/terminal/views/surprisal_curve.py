@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from openllama_cli.terminal.figures import figure
 from openllama_cli.terminal.streams import one_line
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _HEIGHT = 960, 56, 20, 72, 240
+_WIDTH, _LEFT, _RIGHT, _TOP, _HEIGHT = 960, 56, 20, 92, 240
 _ACROSS = _WIDTH - _LEFT - _RIGHT
 # Parts up to which each has its text below it; more points than these are means of neighbors.
 _NAMED, _POINTS = 72, 600
@@ -26,8 +26,8 @@ class _Point(NamedTuple):
     label: str
 
 
-def svg(parts: Sequence[tuple[str, float | None]], unit: str, title: str) -> str:
-    """The bits of each part of a text: tokens, words or lines (unit)."""
+def svg(parts: Sequence[tuple[str, float | None]], unit: str, title: str, figures: str = "") -> str:
+    """The bits of each part of a text: tokens, words or lines (unit). figures: those of the whole, on one line."""
     points, size = _points(parts)
     named = len(parts) <= _NAMED
     height = _TOP + _HEIGHT + (_LONGEST_NAME * 7 + 16 if named else 48)
@@ -47,8 +47,9 @@ def svg(parts: Sequence[tuple[str, float | None]], unit: str, title: str) -> str
         'font-family="sans-serif" font-size="12">',
         f"<title>{_escaped(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="26" font-size="14">{_escaped(title)}</text>',
-        f'<text x="{_LEFT}" y="{_TOP - 18}" fill="#555">{caption}</text>',
+        f'<text x="{_LEFT}" y="26" font-size="{_size(title, 14)}">{_escaped(title)}</text>',
+        f'<text x="{_LEFT}" y="46" font-size="{_size(figures, 12)}" fill="#555">{_escaped(figures)}</text>',
+        f'<text x="{_LEFT}" y="{_TOP - 12}">{caption}</text>',
     ]
     for k in range(round(ceiling / step) + 1):
         at = y(k * step)
@@ -116,6 +117,11 @@ def _step(least: float) -> float:
     """1, 2 or 5 times a power of ten, at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))
+
+
+def _size(text: str, most: float) -> float:
+    """The largest font size, up to `most`, at which a line fits."""
+    return round(min(most, _ACROSS / (0.58 * max(len(text), 1))), 1)
 
 
 def _escaped(text: str) -> str:

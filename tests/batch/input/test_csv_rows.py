@@ -31,13 +31,13 @@ def test_columns_are_found_by_name_and_the_rest_is_carried(tmp_path: Path) -> No
 
 
 def test_columns_that_are_options_are_used_as_in_json_lines(tmp_path: Path) -> None:
-    rows = ['a,one,8,0.5,"[""Q:"", ""\\n""]",true,1', "b,two,,,,,", "c,three,x,,,,", "d,four,,,,,2"]
+    rows = ['a,one,8,0.5,"[""Q:"", ""\\n""]",true,1', "b,two,,,,,", "c,three,x,,,,", "d,four,,,,,0"]
     table = "\n".join(["id,prompt,max-tokens,temp,stop,echo,n", *rows])
     first, second, third, fourth = read_text(tmp_path, ".csv", table)
     assert first.sampling == SamplingConfig(8, 0.5, stop=("Q:", "\n"))
     assert (first.custom_id, first.echo, first.carried) == ("a", True, {})
     assert (second.sampling, second.echo) == (SamplingConfig(), False)
-    assert (code_of(third), code_of(fourth)) == ("bad_option", "unsupported_option")
+    assert (code_of(third), code_of(fourth)) == ("bad_option", "bad_option")
     assert third.error is not None
     assert 'max_tokens is "x"; give an integer' in third.error.message
     assert [row.prompt for row in (first, second, third, fourth)] == ["one", "two", "three", "four"]

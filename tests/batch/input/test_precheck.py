@@ -43,7 +43,7 @@ def test_rows_errors_and_the_longest_prompts_are_counted(tmp_path: Path) -> None
         {"prompt": "x", "temperature": "hot"},
         {"prompt": "x", "temperature": -1},
         {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1, 2, 3]}},
-        {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1], "n": 2}},
+        {"method": "POST", "url": "/v1/completions", "body": {"prompt": [1], "suffix": "x"}},
     ]
     data = b"\xef\xbb\xbf" + "\n".join(map(json.dumps, lines)).encode() + b"\n\n{oops"
     summary = check(tmp_path, "input.jsonl", data)

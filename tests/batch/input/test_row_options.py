@@ -198,20 +198,63 @@ def test_a_row_may_name_the_model_of_the_run() -> None:
 
 def test_options_that_do_not_exist_here_are_refused_unless_they_ask_for_nothing() -> None:
     for name, value in {
-        "best_of": 3,
-        "n": 2,
-        "num_samples": 2,
         "stream": 1,
         "suffix": "x",
-        "presence_penalty": 0.5,
-        "frequency_penalty": "0",
-        "logit_bias": {"5": 1},
+        "length_penalty": 0.5,
+        "no_repeat_ngram_size": 3,
     }.items():
         with pytest.raises(RowError, match=name) as refused:
             read_options({name: value}, SETTINGS)
         assert refused.value.code == "unsupported_option"
-    nothing = {"best_of": 1, "n": 1.0, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
+    nothing = {"best_of": 1, "n": 1.0, "num-samples": None, "length_penalty": 1, "no_repeat_ngram_size": 0}
     assert read_options(nothing, SETTINGS) == NOTHING
+
+
+def test_several_completions_of_a_row_are_sampled() -> None:
+    found = read_options({"n": 2.0, "best_of": 3}, RowSettings())
+    assert (found.samples, found.best_of, found.sampling.temperature) == (2, 3, 1.0)
+    assert read_options({"num_samples": 2, "temperature": 0.5}, SETTINGS).sampling.temperature == 0.5
+    assert read_options({"n": 2, "temperature": 0}, SETTINGS, openai=True).samples == 2
+    several = RowSettings(defaults={"temperature": 0.7}, samples=4)
+    assert read_options({}, several).best_of == 4
+    assert read_options({"n": 1}, several).best_of == 1
+    for wrong in ({"n": 0}, {"n": "2"}, {"n": 2, "temperature": 0}, {"n": 2, "best_of": 1}, {"best_of": 5000}):
+        with pytest.raises(RowError, match=r"(n|best_of) is") as refused:
+            read_options(wrong, SETTINGS)
+        assert refused.value.code == "bad_option"
+
+
+def test_penalties_bans_and_ends_of_a_row() -> None:
+    given = {
+        "frequency_penalty": 0.5,
+        "presence_penalty": 1,
+        "logit_bias": {"13": -100, " Paris": 2.5},
+        "dry-multiplier": 0.8,
+        "min_tokens": 2.0,
+        "ignore_eos": True,
+        "stop_token_ids": [13],
+        "ban": ["x", "y"],
+        "stop_at": "sentence",
+        "loop_guard": False,
+    }
+    found = read_options(given, RowSettings(guarded=True)).sampling
+    assert found == SamplingConfig(
+        frequency_penalty=0.5,
+        presence_penalty=1.0,
+        logit_bias=((13, -100.0), (" Paris", 2.5)),
+        dry_multiplier=0.8,
+        min_tokens=2,
+        ignore_eos=True,
+        stop_token_ids=(13,),
+        ban=("x", "y"),
+        stop_at="sentence",
+    )
+    assert read_options({"max_tokens": 5}, RowSettings(guarded=True)).sampling.loop_guard
+    assert not read_options({"temperature": 1}, RowSettings(guarded=True)).sampling.loop_guard
+    for name, value in {"stop_at": "word", "ignore_eos": "true", "min_tokens": "3", "stop_token_ids": "13"}.items():
+        with pytest.raises(RowError, match=name) as refused:
+            read_options({name: value}, SETTINGS)
+        assert refused.value.code == "bad_option"
 
 
 JSON = st.recursive(

@@ -267,8 +267,8 @@ def test_olc_itself_ends_a_row_where_the_context_does(server: CompletionsServer)
     own = Server(f"{server.url}/v1", "base", {"olc": {"model": "demo"}})
     run(server, row(0, fixed_length=False), row(1), found=own, concurrency=1)
     assert [request.get("olc") for request in server.requests] == [
-        {"fit": True, "draws_as": 0},
-        {"fit": False, "draws_as": 0},
+        {"fit": True},
+        {"fit": False},
     ]
 
 

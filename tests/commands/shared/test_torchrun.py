@@ -108,6 +108,14 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[Running]:
     batch.process.wait()
 
 
+def test_a_score_is_that_of_one_process(tiny_model: Path) -> None:
+    arguments = ("score", "the quick brown fox " * 40, "--json", "--stride", "99", "--dtype", "float32", "-m", str(tiny_model))
+    found, wanted = (json.loads(result.text) for result in (run(*arguments), alone(*arguments)))
+    assert found["olc"]["windows"] == wanted["olc"]["windows"] > 1
+    logprobs = [[entry["logprob"] for entry in document["entries"]] for document in (found, wanted)]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=1e-4)
+
+
 def test_a_meta_folder_of_two_shards_runs_without_nccl_and_equals_one_process(tmp_path: Path) -> None:
     model = str(write_meta_llama(tmp_path / "model", shards=2))
     single = alone("complete", "the quick brown fox", "-m", model, *GREEDY)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from openllama_cli.generation.decode import loop
+from openllama_cli.generation.decode import active_row, loop
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
-from openllama_cli.generation.decode.request import Request, Scored
+from openllama_cli.generation.decode.request import GO_ON, Request, Scored, Verdict
 from openllama_cli.generation.forward.cache import KVCache, PrefixCache
 from tests.support.models.fakes import FakeForward, counting, uniform
 
@@ -68,9 +68,9 @@ def test_where_a_row_ends(prompt: list[int], options: Any, tokens: list[int], re
 def test_the_watcher_ends_the_row_and_is_not_told_of_eos() -> None:
     told: list[int] = []
 
-    def watch(token: int) -> bool:
+    def watch(token: int) -> Verdict:
         told.append(token)
-        return token == 6
+        return Verdict("stop" if token == 6 else None)
 
     assert run(FakeForward(counting()), [request([3], watch=watch)])[0].reason == "stop"
     assert told == [4, 5, 6]
@@ -286,15 +286,16 @@ def test_the_watcher_is_told_once_of_a_token_whose_scores_had_no_room_at_first(
 ) -> None:
     """Else the text would have the token twice."""
     told: list[int] = []
-    works, calls = getattr(loop, failing), iter((True, False))
+    module = loop if failing == "prefill" else active_row
+    works, calls = getattr(module, failing), iter((True, False))
 
     def fails_first(*arguments: Any) -> Any:
         if next(calls, False):
             raise torch.OutOfMemoryError("no room")
         return works(*arguments)
 
-    monkeypatch.setattr(loop, failing, fails_first)
-    options = {"max_tokens": 2, "logprobs": 0, "watch": lambda token: bool(told.append(token))}
+    monkeypatch.setattr(module, failing, fails_first)
+    options = {"max_tokens": 2, "logprobs": 0, "watch": lambda token: told.append(token) or GO_ON}
     rows = shed(FakeForward(counting()), [replace(request([1, 2], **options), score=failing == "prefill")])
     assert rows == {0: [3, 4]}
     assert told == [3, 4]

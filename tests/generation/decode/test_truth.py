@@ -11,7 +11,7 @@ import torch
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.reference import generate_rows
-from openllama_cli.generation.decode.request import Request, Scored
+from openllama_cli.generation.decode.request import GO_ON, Request, Scored
 from openllama_cli.generation.forward.cache import PREFILL_CHUNK, KVCache, PrefixCache
 from openllama_cli.generation.forward.cuda.graphs import GraphForward
 from openllama_cli.generation.forward.lean import LeanForward, supports_lean
@@ -144,7 +144,7 @@ def test_the_transformers_engine_samples_by_any_seed_and_temperature_that_the_lo
 def test_the_transformers_engine_can_be_left_in_the_middle(model: Any, prompts: list[list[int]]) -> None:
     told: list[int] = []
     events = generate_rows(
-        model, CPU, [Request(0, prompts[1], SamplingConfig(200), watch=lambda token: bool(told.append(token)))]
+        model, CPU, [Request(0, prompts[1], SamplingConfig(200), watch=lambda token: told.append(token) or GO_ON)]
     )
     for event in events:
         if not event.prefilled:

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openllama_cli.generation.text.incremental import IncrementalDecoder, TextStream
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.request import GO_ON
+from openllama_cli.generation.text.incremental import IncrementalDecoder
+from openllama_cli.generation.text.row_text import RowText
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
@@ -64,28 +67,30 @@ def test_characters_of_several_bytes_come_whole(tokenizer: Tokenizer) -> None:
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer: Tokenizer) -> None:
-    stream = TextStream(tokenizer, [1], [])
+    stream = RowText(tokenizer, [1], SamplingConfig(stop=()))
     first = next(token for token in range(tokenizer.vocab_size) if tokenizer.piece(token) == "<0xE6>")
-    assert not stream.watch(first)
+    assert stream.watch(first) == GO_ON
     assert stream.pop_text() == ""
     stream.close()
     assert stream.pop_text() == "�"
 
 
 def test_a_stop_string_of_half_characters_is_found_across_tokens(tokenizer: Tokenizer) -> None:
-    stream = TextStream(tokenizer, [1], ["動物"])
+    stream = RowText(tokenizer, [1], SamplingConfig(stop=("動物",)))
     ids = tokenizer.encode("the 動物 Q", bos=False)
-    ended = [stream.watch(token) for token in ids[: ids.index(tokenizer.encode("物", bos=False)[-1]) + 1]]
-    assert ended[-1]
+    ended = [stream.watch(token).reason for token in ids[: ids.index(tokenizer.encode("物", bos=False)[-1]) + 1]]
+    assert ended[-1] == "stop"
     assert not any(ended[:-1])
     stream.close()
-    assert stream.pop_text() == "the "
+    assert stream.pop_rest() == "the "
 
 
 def test_text_held_back_for_a_stop_string_appears_when_the_row_ends(tokenizer: Tokenizer) -> None:
-    stream = TextStream(tokenizer, [1], ["lazy dogs"])
+    stream = RowText(tokenizer, [1], SamplingConfig(stop=("lazy dogs",)))
+    text = ""
     for token in tokenizer.encode("the lazy dog", bos=False):
-        assert not stream.watch(token)
-    assert stream.pop_text() == "the "
+        assert stream.watch(token) == GO_ON
+        text += stream.pop_text()
+    assert text == "the "
     stream.close()
-    assert stream.pop_text() == "lazy dog"
+    assert stream.pop_rest() == "lazy dog"

@@ -55,7 +55,7 @@ def test_inspect_finds_shape_type_and_size_of_every_format(tmp_path: Path, kind:
     assert len(found.files) == (2 if "sharded" in kind or "two" in kind else 1)
     assert (found.shape.hidden, found.shape.layers, found.shape.heads, found.shape.kv_heads) == (32, 2, 4, 2)
     assert (found.shape.vocab, found.shape.intermediate, found.shape.head_dim) == (VOCAB, 48, 8)
-    assert found.tokenizer_files[0] == folder / "tokenizer.model"
+    assert found.tokenizer_files[:1] == (() if kind == "gguf" else (folder / "tokenizer.model",))
     if kind == "safetensors":
         (folder / "model.safetensors").unlink()
         assert inspect(folder).format == "meta"
@@ -109,8 +109,8 @@ def test_refuses_what_is_no_folder_of_a_model(tmp_path: Path) -> None:
     assert f"give the folder that contains it: {model}" in refusal(model / "model.safetensors")
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"GGUF")
-    assert "llama.cpp" in refusal(gguf)
-    assert "GGUF files" in refusal(tmp_path)
+    assert "is truncated" in refusal(gguf)
+    assert f"give a GGUF file itself, such as {gguf}" in refusal(tmp_path)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")

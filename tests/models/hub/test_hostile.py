@@ -45,7 +45,6 @@ def failure() -> OlcError:
     return caught.value
 
 
-BOMB = gzip.compress(b" " * 50_000_000)
 DESCRIPTION = {"sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
 
 
@@ -77,10 +76,11 @@ def test_answer_without_end_is_left(raw: RawHub) -> None:
         assert raw.sent < 3 * client.ANSWER_BYTES
 
 
-@pytest.mark.parametrize("packed", ["gzip", "deflate", "br"])
-def test_answer_that_unpacks_without_end_is_left(raw: RawHub, packed: str) -> None:
-    raw.replies[API] = [reply(BOMB, Content_Encoding=packed)]
-    assert failure().code == "not_a_hub"
+def test_answer_that_unpacks_without_end_is_left(raw: RawHub) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    for packed in ("gzip", "deflate", "br"):
+        raw.replies[API] = [reply(bomb, Content_Encoding=packed)]
+        assert failure().code == "not_a_hub", packed
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(json.dumps(DESCRIPTION).encode()), b"\x1f\x8b nothing"])

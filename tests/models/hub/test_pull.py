@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from openllama_cli.errors import HubError
+from openllama_cli.models.find import find
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
+from openllama_cli.models.spec import ModelSpec
 from tests.support.hub.fixtures import SMALL, TOKENIZER, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 from tests.support.hub.server import HubServer, Seen
+from tests.support.models.gguf_files import write_gguf
 from tests.support.models.tokenizer_files import save
 
 __all__ = ["cache", "server", "tiny"]
@@ -61,6 +65,26 @@ def test_meta_format_is_pulled_when_there_is_no_other(server: HubServer) -> None
         )
         server.add("org/tiny", files)
         assert {file.name for file in hub.pull("org/tiny").iterdir()} == set(files) - {"x.pth"}
+
+
+def test_a_gguf_file_is_pulled_alone_or_with_its_other_parts(server: HubServer, tmp_path: Path) -> None:
+    content = write_gguf(tmp_path / "x.gguf", layers=1).read_bytes()
+    names = ["q4.gguf", "q8-00001-of-00002.gguf", "q8-00002-of-00002.gguf"]
+    commit = server.add("org/tiny-GGUF", dict.fromkeys(names, content) | {"README.md": b"", "config.json": b"{}"})
+    found = find(ModelSpec(model="org/tiny-GGUF:q4.gguf"))
+    assert (found.path.read_bytes(), found.repo_id, found.revision) == (content, "org/tiny-GGUF", commit)
+    assert asked(server) == {"q4.gguf"}
+    assert find(ModelSpec(model="org/tiny-GGUF:q4.gguf", offline=True)).path == found.path
+    split = find(ModelSpec(model="https://huggingface.co/org/tiny-GGUF/blob/main/q8-00001-of-00002.gguf"))
+    assert {file.name for file in split.path.parent.iterdir()} == set(names)
+    for name, told in (
+        ("org/tiny-GGUF:q9.gguf", "use one of its GGUF files: q4.gguf, "),
+        ("org/tiny-GGUF", "org/tiny-GGUF:q4.gguf"),
+    ):
+        with pytest.raises(HubError) as caught:
+            find(ModelSpec(model=name))
+        assert caught.value.code == "no_model_files"
+        assert told in caught.value.remedy
 
 
 def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:

@@ -68,9 +68,10 @@ def test_every_format_loads_to_the_same_model(tmp_path: Path, kind: str, device:
     progress = Recorder()
     loaded = load_folder(WRITERS[kind](tmp_path / "model"), device=device, progress=progress)
     torch.testing.assert_close(logits(loaded), expected, atol=1e-5, rtol=0)
-    assert (progress.labels, progress.finished) == (["loading model"], 1)
-    counts = progress.counts["loading model"]
-    assert progress.totals["loading model"] == loaded.checkpoint.tensor_bytes == sum(counts), "every byte once"
+    label = f"loading {loaded.checkpoint.path.name}"
+    assert (progress.labels, progress.finished) == ([label], 1)
+    counts = progress.counts[label]
+    assert progress.totals[label] == loaded.checkpoint.tensor_bytes == sum(counts), "every byte once"
     assert len(counts) > 10
     assert loaded.dtype == torch.float32 == loaded.model.dtype
     assert not loaded.model.training

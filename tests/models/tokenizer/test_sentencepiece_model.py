@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.models.tokenizer.files import surroundings
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.models.tokenizer.sentencepiece_model import SentencePieceTokenizer
 from tests.support.models.sentencepiece_models import VARIANTS, train, trained, write
@@ -91,7 +92,8 @@ def test_a_continuation_costs_the_same_after_a_long_prompt(tmp_path: Path) -> No
             return super().decode(ids)
 
     folder = write(tmp_path, trained("bpe-openllama-v2"))
-    tokenizer = Counting(folder / "tokenizer.model", folder)
+    file = folder / "tokenizer.model"
+    tokenizer = Counting(file, file.read_bytes(), surroundings(folder, None))
     prompt = tokenizer.encode("the largest animal is the blue whale\n" * 200)
     whale = tokenizer.encode(" whale", bos=False)
     lengths.clear()

@@ -211,6 +211,34 @@ def test_any_completions_server_can_be_named(olc: Olc) -> None:
         assert "token ids" in refused.messages
 
 
+def test_another_server_scores_without_ids_and_ranks(olc: Olc) -> None:
+    """vLLM lists its BOS, and counts its letters."""
+
+    def answer(handler: Handler, body: dict[str, Any], attempt: int) -> None:
+        assert (body["echo"], body["max_tokens"], "olc" in body) == (True, 0, False)
+        told = {
+            "tokens": ["<s>", "the", " blue", " whale"],
+            "text_offset": [0, 3, 6, 11],
+            "token_logprobs": [None, -1, -2, -0.5],
+        }
+        told["top_logprobs"] = [None, {"a": -0.5, "the": -1}, {" blue": -2, " red": -1}, {" whale": -0.5}]
+        choice = {"index": 0, "text": body["prompt"], "finish_reason": "length", "logprobs": told if attempt == 1 else None}
+        handler.reply(200, {"choices": [choice]})
+
+    with CompletionsServer(answer) as server:
+        result = olc("score", " blue whale", "--context", "the", "--json", "--server", server.url)
+        document = json.loads(result.out)
+        assert [(one["text"], one["logprob"], one["id"], one["rank"]) for one in document["entries"]] == [
+            *((" blue", -2, None, None), (" whale", -0.5, None, None)),
+        ]
+        assert [one["expected"] for one in document["entries"]] == [{"text": " red", "logprob": -1}, None]
+        assert document["olc"] == {"server": f"{server.url}/v1"}
+        # It answers without log-probabilities now, and never does windows.
+        for more, code in (((), 1), (("--stride", "9"), 2)):
+            refused = olc("score", " blue whale", "--context", "the", "--server", server.url, *more)
+            assert (refused.code, refused.messages.count("\n")) == (code, 2), refused.messages
+
+
 @pytest.mark.parametrize("patient", [True, False])
 def test_a_named_server_has_longer_to_answer_than_to_accept(olc: Olc, monkeypatch: pytest.MonkeyPatch, patient: bool) -> None:
     monkeypatch.setattr("openllama_cli.serve.client.connection.CONNECT_SECONDS", 0.3)

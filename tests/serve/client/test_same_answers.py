@@ -43,6 +43,16 @@ GENERATE: list[tuple[str, ...]] = [
     (PROMPT, "größer 🐋", "--json", "--logprobs", "--echo", "-s", "5"),
     ("", "--json", "-s", "1"),
 ]
+SCORE: list[tuple[str, ...]] = [
+    (PROMPT,),
+    (PROMPT, "--by", "word"),
+    (PROMPT, "--json", "--top", "3"),
+    (" fox", "--context", PROMPT.removesuffix(" fox"), "--json"),
+    ("größer 🐋 \t  x\n", "--json", "--by", "line"),
+    (f"{PROMPT} 🐋 " * 40, "--json"),  # Longer than the context.
+    (f"{PROMPT} 🐋 " * 40, "--json", "--context", "word " * 200, "--stride", "77"),
+    (PROMPT, "--stride", "1000"),  # Out of range: an error either way.
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +93,15 @@ def never_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
         raise AssertionError("the model was loaded here")
 
     with monkeypatch.context() as patch:
-        for name in ("complete", "generate"):
+        for name in ("complete", "generate", "score"):
             patch.setattr(f"openllama_cli.commands.{name}.load_model", load)
         yield patch
 
 
-@pytest.mark.parametrize("arguments", [("complete", *one) for one in COMPLETE] + [("generate", *one) for one in GENERATE])
+@pytest.mark.parametrize(
+    "arguments",
+    [("complete", *one) for one in COMPLETE] + [("generate", *one) for one in GENERATE] + [("score", *one) for one in SCORE],
+)
 def test_a_server_gives_what_the_model_gives_here(
     run: Olc, arguments: tuple[str, ...], never_loaded: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +109,7 @@ def test_a_server_gives_what_the_model_gives_here(
     never_loaded.undo()
     here = run(*arguments, "--no-server")
     expected = compared(here)
-    if served.out.startswith(b"{") and arguments[0] == "complete":
+    if served.out.startswith(b"{") and arguments[0] != "generate":
         document = json.loads(served.out)
         assert document["olc"].pop("server").endswith(".sock")
         assert document["olc"]["timings"]["load_s"] == 0
@@ -181,9 +194,10 @@ def test_a_batch_over_the_server_is_the_batch_here(olc: Olc, server: Process, ti
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
-@pytest.mark.parametrize("command", ["complete", "generate"])
+@pytest.mark.parametrize("command", ["complete", "generate", "score"])
 def test_an_answered_command_imports_little(server: Process, tiny_model: Path, command: str) -> None:
-    arguments = olc_command(command, PROMPT, "-m", str(tiny_model), "--dtype", "float32", "--device", "cpu", "-n", "3")
+    short = () if command == "score" else ("-n", "3")
+    arguments = olc_command(command, PROMPT, "-m", str(tiny_model), "--dtype", "float32", "--device", "cpu", *short)
     run = subprocess.run(
         [arguments[0], "-X", "importtime", *arguments[1:]],
         capture_output=True,

@@ -10,9 +10,9 @@ import torch
 
 from openllama_cli.demo_model.files import WEIGHTS
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.sampling import warp
 from tests.serve.page.browser import continue_text, visit, window
 from tests.serve.page.scripted import ScriptedServer
+from tests.support.models.fakes import warp
 from tests.support.serve import servers
 
 # Texts that a shell, a terminal or JSON could take for something else.

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.processors import Place, stages
 from openllama_cli.generation.decode.request import Scored, Step
 from openllama_cli.generation.forward.cache import KVCache
 
@@ -77,6 +79,12 @@ def counting(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
 def uniform(vocab: int = 16) -> Callable[[Sequence[int]], torch.Tensor]:
     """Every token is as likely as every other."""
     return lambda tokens: torch.zeros(vocab)
+
+
+def warp(logits: torch.Tensor, config: SamplingConfig) -> torch.Tensor:
+    """The distribution that a token is drawn from: [vocab] probabilities."""
+    *_, (_, last) = stages(logits, Place(), config)
+    return last.softmax(-1)
 
 
 def scored_rows(events: Iterable[Step]) -> dict[int, list[Scored]]:

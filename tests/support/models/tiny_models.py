@@ -240,8 +240,15 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "sharded bin": lambda folder: write_tiny_llama(folder, safe=False, sharded=True, **SHAPE),
     "meta": lambda folder: write_meta_llama(folder, **SHAPE),
     "meta in two files": lambda folder: write_meta_llama(folder, shards=2, **SHAPE),
+    "gguf": lambda folder: _write_gguf(folder / "model.gguf"),
 }
 """The same model in every format."""
+
+
+def _write_gguf(file: Path) -> Path:
+    from tests.support.models.gguf_files import write_gguf  # It writes what is made here.
+
+    return write_gguf(file, **SHAPE)
 
 
 def load_llama(folder: Path, dtype: "torch.dtype | None" = None) -> Any:

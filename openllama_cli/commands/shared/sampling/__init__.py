@@ -1,0 +1,1 @@
+"""Sampling on the command line: its options, and hints about what spoils a text."""
