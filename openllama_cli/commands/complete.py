@@ -207,7 +207,7 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, text if echo else None)
+        made = Loaded(run, engine, text, echo=echo, speculate=speculate)
     if as_json:
         document = made.document()
         if annotate:

@@ -162,6 +162,7 @@ def command(
     asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
     answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
+    about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
         hint_prompt([] if sampling.heal else texts, opened.tokenizer)
@@ -181,10 +182,14 @@ def command(
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         made = loaded_rows(run, texts, echo=echo), model.name
+        if as_json:
+            from openllama_cli.records.record import record
+
+            about = {"olc": {"record": record(run, texts, "generate", "loop")}}
     rows, name = made
     if as_json:
         documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
-        out_json({"model": name, "seed": sampling.seed, "completions": documents})
+        out_json({"model": name, "seed": sampling.seed, "completions": documents, **about})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
 

@@ -44,10 +44,14 @@ class Completing(Protocol):
 
 
 class Loaded:
-    """By a model that is loaded here. engine: as --engine names it. echo: the prompt, if it is to precede the texts in JSON."""
+    """By a model that is loaded here. engine: as --engine names it. echo: whether the prompt is to precede the texts in JSON.
 
-    def __init__(self, run: "Run", engine: str, echo: str | None) -> None:
-        self._run, self._engine, self._echo = run, engine, echo
+    options: the command's own, for the record.
+    """
+
+    def __init__(self, run: "Run", engine: str, prompt: str, *, echo: bool, **options: Any) -> None:
+        self._run, self._engine, self._prompt, self._options = run, engine, prompt, options
+        self._echo = prompt if echo else None
 
     @property
     def texts(self) -> list[str]:
@@ -71,6 +75,7 @@ class Loaded:
 
         from openllama_cli.generation.session import describe
         from openllama_cli.generation.text.completion import choice, usage
+        from openllama_cli.records.record import record
 
         run = self._run.finish()
         loaded, sampling = run.model.loaded, run.sampling
@@ -92,6 +97,7 @@ class Loaded:
                 "forward": run.forward,
                 "seed": sampling.seed,
                 "timings": run.timings.as_dict(),
+                "record": record(run, [self._prompt], "complete", self._engine, **self._options),
             },
         }
 
