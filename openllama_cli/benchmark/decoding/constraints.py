@@ -20,6 +20,7 @@ from openllama_cli.models.tokenizer.open import open_tokenizer
 
 PIECES = 32_000
 REGEX = r" (0?[1-9]|[12]\d|3[01])\.(0?[1-9]|1[0-2])\.(19|20)\d\d, [A-Z][a-z]{1,30}( [A-Z][a-z]{1,30}){0,3}\."
+_PLACE = ["street", "city"]
 _TEXT, _CLOSED = {"type": "string"}, {"additionalProperties": False}
 SCHEMA = {
     "type": "object",
