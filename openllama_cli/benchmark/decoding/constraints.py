@@ -81,7 +81,7 @@ def measure(tokenizer: Tokenizer) -> list[tuple[str, float, list[float]]]:
     from openllama_cli.generation.constraints.matcher import Matcher
 
     prompt = tokenizer.encode("Answer:")
-    found = []
+    found: list[tuple[str, float, list[float]]] = []
     for kind, source, text in CASES:
         began = time.perf_counter()
         matcher = Matcher(Constraint(kind, source), tokenizer, prompt, tokenizer.eos_ids)

@@ -167,7 +167,7 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1, guarded: bool
 INTEGERS = ("max_tokens", "min_tokens", "top_k", "dry_allowed_length", "seed", "logprobs")
 TEXTS = ("stop", "ban", "dry_sequence_breakers")
 FLAGS = ("ignore_eos", "heal", "loop_guard")
-_OTHER = {**dict.fromkeys(KINDS, Constraint), "logit_bias": dict, "stop_token_ids": list, "stop_at": str}
+_OTHER: dict[str, type] = {**dict.fromkeys(KINDS, Constraint), "logit_bias": dict, "stop_token_ids": list, "stop_at": str}
 _KINDS: dict[str, type] = {
     name: int if name in INTEGERS else tuple if name in TEXTS else bool if name in FLAGS else _OTHER.get(name, float)
     for name in (field.name for field in fields(SamplingConfig))
