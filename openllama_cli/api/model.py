@@ -33,7 +33,7 @@ def load(
     dtype: DtypeName = "auto",
     quantize: QuantizeName | None = None,
     offline: bool = False,
-    adapters: Sequence[str] = (),
+    adapters: str | Sequence[str] = (),
     progress: bool | Progress = True,
 ) -> "Model":
     """Find a model, download it if it is not here yet, and load it. Imports torch and transformers.
@@ -45,7 +45,8 @@ def load(
     Raises OlcError.
     """
     one_process_only("olc.load")
-    spec = ModelSpec(model, revision, device, dtype, offline, quantize, tuple(adapters))
+    merged = (adapters,) if isinstance(adapters, str) else tuple(adapters)
+    spec = ModelSpec(model, revision, device, dtype, offline, quantize, merged)
     shown: Progress = progress if not isinstance(progress, bool) else TqdmProgress() if progress else NullProgress()
     try:
         opened = open_model(spec, progress=shown, notice=_log.warning)

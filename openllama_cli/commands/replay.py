@@ -125,7 +125,7 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
 
 
 def _precision(record: "Record") -> str:
-    return record.document["quantization"] or record.document["dtype"]
+    return str(record.document["quantization"] or record.document["dtype"])
 
 
 def _side(side: "Side | None") -> str:

@@ -15,6 +15,11 @@ Origin = Literal["folder", "hub", "demo"]
 ChosenBy = Literal["flag", "environment", "default", "fallback"]
 
 
+def scale_text(scale: float) -> str:
+    """A scale as one types it, exactly: 2, 0.5."""
+    return repr(scale).removesuffix(".0")
+
+
 @dataclass(frozen=True)
 class FoundAdapter:
     """Where an adapter is. name: to show. scale: what it is multiplied with. repo_id, revision (the commit): on the Hub."""
@@ -28,7 +33,7 @@ class FoundAdapter:
     @property
     def label(self) -> str:
         """As it is given to --adapter."""
-        return self.name if self.scale == 1 else f"{self.name}:{self.scale:g}"
+        return self.name if self.scale == 1 else f"{self.name}:{scale_text(self.scale)}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,6 +35,8 @@ LAYERS = ["q_proj", "v_proj", "down_proj"]
 
 def trained(folder: Path, base: Path, *, rows: int | None = None, seed: int = 0, **config: Any) -> Path:
     """An adapter with random weights, saved by peft."""
+    import peft  # It takes seconds, which only a run of these tests should cost.
+
     model = load_llama(base)
     if rows is not None:
         model.resize_token_embeddings(rows)
@@ -51,6 +52,8 @@ def trained(folder: Path, base: Path, *, rows: int | None = None, seed: int = 0,
 
 
 def merged_by_peft(base: Path, *folders: Path, rows: int | None = None) -> dict[str, torch.Tensor]:
+    import peft
+
     model = load_llama(base)
     if rows is not None:
         model.resize_token_embeddings(rows)
