@@ -16,7 +16,7 @@ from openllama_cli.terminal.streams import is_terminal, note, one_line, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.compare.difference import Candidate, Difference, Summary
-    from openllama_cli.terminal.views.diff.rows import ShownRow
+    from openllama_cli.terminal.views.diff import ShownRow
 
 # Rows of --html: more make a page that no browser likes.
 _MOST_IN_PAGE = 1000
@@ -52,7 +52,7 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool, html: str | None,
     from openllama_cli.compare.difference import Summary, differences_of
     from openllama_cli.compare.lines import open_lines
     from openllama_cli.compare.surroundings import changes, surroundings
-    from openllama_cli.terminal.views.diff import rows as view
+    from openllama_cli.terminal.views import diff as view
 
     stdin = None if sys.stdin is None else sys.stdin.buffer
     summary = Summary()
@@ -86,7 +86,7 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool, html: str | None,
         for fact in facts:
             note(fact)
     if page is not None:
-        from openllama_cli.terminal.views.diff.page import page as parts
+        from openllama_cli.terminal.views.saved.diff_page import page as parts
 
         hidden = summary.different - len(shown)
         more = [f"only the first {len(shown)} of the rows that differ are on this page"] if hidden else []
@@ -145,7 +145,7 @@ def _name(side: "Candidate | None") -> str:
 
 
 def _shown(found: "Difference") -> "ShownRow":
-    from openllama_cli.terminal.views.diff.rows import ShownRow, ShownText
+    from openllama_cli.terminal.views.diff import ShownRow, ShownText
 
     a, b = found.a, found.b
     prompts = [entry.prompt for entry in (a, b) if entry is not None and entry.prompt is not None]

@@ -34,6 +34,7 @@ from openllama_cli.commands.shared.sampling.hints import hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.constraints.config import told
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
@@ -187,7 +188,7 @@ def command(
             about = {"olc": {"record": record(run, texts, "generate", "loop")}}
     rows, name = made
     if as_json:
-        documents = [row.document(echo=echo, logprobs=logprobs) for row in rows]
+        documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
         out_json({"model": name, "seed": sampling.seed, "completions": documents, **about})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
@@ -259,7 +260,7 @@ def step_document(trace: "Trace", tokenizer: "Tokenizer") -> dict[str, Any]:
 
 _ENDS = {
     "eos": "the model (EOS)",
-    "stop": "a stop string or token",
+    "stop": "a stop string or token, or as the match is complete",
     "length": "--max-tokens",
     "context": "the model's context",
     "repetition": "the loop guard",

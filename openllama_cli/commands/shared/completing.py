@@ -79,8 +79,9 @@ class Loaded:
 
         run = self._run.finish()
         loaded, sampling = run.model.loaded, run.sampling
+        constraint = sampling.constraint
         choices = [
-            choice(index, row, loaded.tokenizer, echo=self._echo, logprobs=sampling.logprobs is not None)
+            choice(index, row, loaded.tokenizer, echo=self._echo, logprobs=sampling.logprobs is not None, constraint=constraint)
             for index, row in enumerate(run.rows)
         ]
         return {
@@ -167,5 +168,7 @@ class Served:
 def _as_loaded(choice: dict[str, Any]) -> dict[str, Any]:
     """A choice of olc's server as it is without one: with olc's own reason only where OpenAI's does not say it."""
     own = choice.get("olc", {})
-    said = {"olc": {"finish_reason": own["finish_reason"], "note": own["note"]}} if "note" in own else {}
-    return {name: value for name, value in choice.items() if name != "olc"} | said
+    said = {name: own[name] for name in ("finish_reason", "note", "constraint") if name in own}
+    if "note" not in own:
+        said.pop("finish_reason", None)
+    return {name: value for name, value in choice.items() if name != "olc"} | ({"olc": said} if said else {})

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from openllama_cli.terminal.streams import one_line, visible
-from openllama_cli.terminal.views.diff.rows import ShownRow, ShownText
+from openllama_cli.terminal.views.diff import ShownRow, ShownText
 
 # Colors as the playground's (`serve/page/theme.css`); red and green have 4.5 to 1 on their grounds.
 _STYLE = """
