@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from openllama_cli.generation.choices.scores import ScoredChoice, best
+from openllama_cli.generation.constraints.config import told as matched
 from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, best_of, logprobs_of, openai_reason, told
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
@@ -183,6 +184,8 @@ class Answer:
         asked = self._asked
         own: dict[str, Any] = {"finish_reason": piece.finish_reason, "seed": asked.seeds[row // asked.best_of]}
         own |= told(piece.finish_reason)
+        if piece.finish_reason is not None:
+            own |= matched(asked.sampling.constraint, self._rows[row].completion.text)
         if asked.tokens:
             if row not in self._opened:
                 own["prompt_ids"] = list(self._rows[row].completion.prompt)

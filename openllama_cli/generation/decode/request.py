@@ -46,6 +46,10 @@ class Constraint(Protocol):
     def take_back(self, count: int) -> None:
         """The last tokens were not to be."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the row is to end here, as nothing may follow."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
+from openllama_cli.generation.constraints.config import Constraint
+from openllama_cli.generation.constraints.config import told as matched
 from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
 from openllama_cli.generation.text.offsets import prompt_offsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
@@ -77,7 +79,7 @@ _NOTES: dict[FinishReason, str] = {
 }
 
 
-def told(reason: FinishReason | None) -> dict[str, str]:
+def told(reason: FinishReason | None) -> dict[str, Any]:
     """olc's own reason and a note, for those that OpenAI's do not say; else empty."""
     return {"finish_reason": reason, "note": _NOTES[reason]} if reason in _NOTES else {}
 
@@ -90,9 +92,19 @@ def usage(completions: Sequence[Completion]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
-def choice(index: int, completion: Completion, tokenizer: Tokenizer, *, echo: str | None, logprobs: bool) -> dict[str, Any]:
-    """One entry of `choices`. echo: the prompt's text, if it is to precede the completion."""
-    own = told(completion.finish_reason)
+def choice(
+    index: int,
+    completion: Completion,
+    tokenizer: Tokenizer,
+    *,
+    echo: str | None,
+    logprobs: bool,
+    constraint: Constraint | None = None,
+) -> dict[str, Any]:
+    """One entry of `choices`. echo: the prompt's text, if it is to precede the completion. constraint: that its text has to
+    match.
+    """
+    own = told(completion.finish_reason) | matched(constraint, completion.text)
     return {
         "index": index,
         "text": (echo or "") + completion.text,

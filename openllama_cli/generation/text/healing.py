@@ -50,6 +50,10 @@ class Healing:
         left = self._left[-1]
         self._left.append(left[len(_bytes_of(self._tokenizer, [token])[0]) :] if left else left)
 
+    @property
+    def finished(self) -> bool:
+        return False
+
     def take_back(self, count: int) -> None:
         del self._left[len(self._left) - count :]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from openllama_cli.generation.constraints.matcher import matcher
 from openllama_cli.generation.decode.request import Request, Step
 from openllama_cli.generation.text.healing import heal
 from openllama_cli.generation.text.row_text import RowText
@@ -25,8 +26,8 @@ class TextStep(Step):
 
 
 def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | None]) -> Generator[TextStep, None, None]:
-    """Complete prompts, whose `eos`, `watch`, `pieceless` and `breakers` are set here. The steps of one row come in order; rows
-    are interleaved.
+    """Complete prompts, whose `eos`, `watch`, `pieceless`, `breakers` and `constraints` are set here. The steps of one row come
+    in order; rows are interleaved.
 
     prompts: None in it means that none is waiting now, see `loop.decode_rows`.
     """
@@ -44,6 +45,10 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | Non
                 healed[prompt.row] = len(drawn_anew)
             text = texts[prompt.row] = RowText(tokenizer, prompt.tokens, sampling, hidden=len(drawn_anew))
             breakers = breaker_ids(tokenizer, sampling.dry_sequence_breakers) if sampling.dry_multiplier else frozenset[int]()
+            if sampling.constraint is not None:
+                ends = tokenizer.eos_ids | frozenset(sampling.stop_token_ids)
+                own = matcher(sampling.constraint, tokenizer, prompt.tokens, ends)
+                prompt = replace(prompt, constraints=(*prompt.constraints, own))
             yield replace(prompt, eos=tokenizer.eos_ids, watch=text.watch, pieceless=tokenizer.pieceless, breakers=breakers)
 
     for step in engine(requests()):

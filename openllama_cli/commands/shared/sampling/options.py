@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.options import GroupedOption
+from openllama_cli.commands.shared.sampling.constraints import constraint_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig
 
@@ -26,7 +27,7 @@ def sampling_options(defaults: SamplingConfig, *, guarded: bool = False) -> Deco
     `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show. guarded: whether the loop guard is on for
     greedy decoding.
     """
-    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties()}
+    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties(), **constraint_options()}
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
