@@ -116,7 +116,7 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
     why = explained(parting, record)
     can = f"{2 * rounding(record):g}, what rounding in {_precision(record)} can explain"
     if parting.margin is not None:
-        chance = "the tokens were drawn, so it alone tells nothing"
+        chance = "more than it decided, such as chance or a penalty"
         verdict = chance if why is None else f"no more than {can}" if why else f"more than {can}"
         lines.append(f"  margin {parting.margin:.3g}: {verdict}")
     elif why is False:

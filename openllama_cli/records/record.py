@@ -26,7 +26,7 @@ def record(run: "Run", texts: Sequence[str], command: str, engine: str, **option
     return {
         **surroundings(run.model.loaded, command, engine, run.forward),
         "options": {**asdict(run.sampling), "samples": samples, **options},
-        "prompts": [{"text": text, "ids": list(rows[place * samples].prompt)} for place, text in enumerate(texts)],
+        "prompts": [{"text": text, "ids": list(ids)} for text, ids in zip(texts, run.prompts, strict=True)],
         "completions": [
             {
                 "ids": [scored.token for scored in row.scored],

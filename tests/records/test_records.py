@@ -48,6 +48,10 @@ COMMANDS = [
     ("complete", "The sky is", "-n", "6", "--logprobs", "2", "--temperature", "1", "--seed", "3", "--num-samples", "3"),
     ("complete", "The sky is", "-n", "6", "--stop", "e", "--repetition-penalty", "1.3", "--speculate", "2"),
     ("complete", "The sky is", "-n", "4", "--engine", "transformers"),
+    (
+        *("complete", "The sky is", "-n", "12", "--heal", "--ban", "e", "--logit-bias", "40=1.5", "--dry-multiplier", "1"),
+        *("--stop-at", "paragraph", "--min-tokens", "2", "--ignore-eos", "--stop-token", "9"),
+    ),
     ("generate", "The sky is", "A much longer prompt than the other one", "--temperature", "0", "--max-tokens", "6"),
     ("generate", "The sky is", "b", "--temperature", "0.9", "--seed", "4", "--max-tokens", "6", "--logprobs", "--echo"),
 ]
