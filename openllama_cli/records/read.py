@@ -125,6 +125,8 @@ def read_record(path: Path) -> Record:
     try:
         return _record(str(path), document)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as problem:
+        if isinstance(problem, UsageError) and problem.code == "constraint_package":
+            raise
         raise UsageError(f"the record of {path} is damaged: {problem}", _REMEDY, code="record") from problem
 
 
