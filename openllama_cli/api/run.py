@@ -86,7 +86,7 @@ class Run:
         from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.text.completion import Completion as Row
 
-        self.model, self.sampling = model, sampling
+        self.model, self.prompts, self.sampling = model, prompts, sampling
         # transformers runs the model by itself.
         forward = model.forward if engine == "loop" else None
         self.forward = "model.generate" if forward is None else f"{forward.name} forward pass"

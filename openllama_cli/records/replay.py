@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.records.read import Completed, Record
 
 if TYPE_CHECKING:
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 # How far the log-probability of one token was seen to differ between two runs that add the same numbers in another order: other
 # threads, kernels, batch sizes. docs/reproducibility.md has the measurements. With quantized weights the activations are
 # quantized too, or rounded to bfloat16, and a number that is rounded the other way moves all that follow.
-ROUNDING = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.4}
+ROUNDING = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.4}
 QUANTIZED_ROUNDING = 0.5
+# Options that have no part in which token greedy decoding takes.
+_WITHOUT_PART = ("max_tokens", "seed", "stop", "stop_token_ids", "stop_at", "loop_guard", "logprobs")
 # Candidates that are looked at where two runs part: the most that an API of OpenAI's form gives.
 CANDIDATES = 100
 
@@ -65,12 +68,15 @@ def rounding(record: Record) -> float:
 
 
 def explained(parting: Parting, record: Record) -> bool | None:
-    """Whether rounding can be why two completions part; None where it cannot be told: tokens were drawn, or nothing was run.
+    """Whether rounding can be why two completions part; None where it cannot be told: tokens were drawn, penalties or biases
+    decide too, or nothing was run.
 
     Greedy decoding takes another token where the two likeliest ones change places, which takes a margin of no more than twice
     what rounding does to one. A token that is not among the most likely ones has more.
     """
-    if not record.sampling.greedy or parting.recorded is None or parting.here is None or parting.here.logprob is None:
+    sampling = record.sampling
+    plain = SamplingConfig(**{name: getattr(sampling, name) for name in _WITHOUT_PART})
+    if plain != sampling or parting.recorded is None or parting.here is None or parting.here.logprob is None:
         return None
     return parting.margin is not None and parting.margin <= 2 * rounding(record)
 

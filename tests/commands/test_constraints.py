@@ -143,3 +143,12 @@ def test_from_python(tiny_model: Path) -> None:
         jsonschema.validate(json.loads(one.text), SCHEMA)
     assert model.complete("a", max_tokens=2).complete is None
     assert "".join(piece.text for piece in model.stream("a", regex=r"[ab]{4}")) == made.text
+
+
+def test_a_record_has_the_constraint_and_is_made_again(olc: Olc, tmp_path: Path) -> None:
+    made = olc("complete", "A", "--regex", r" [a-z]{3}\d", "--seed", "4", "--json", *DEMO)
+    record = json.loads(made.text)["olc"]["record"]
+    assert (record["options"]["regex"], record["options"]["grammar"]) == (r" [a-z]{3}\d", None)
+    (tmp_path / "made.json").write_text(made.text)
+    again = olc("replay", str(tmp_path / "made.json"))
+    assert again.code == 0, again.messages
