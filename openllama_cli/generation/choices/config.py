@@ -83,17 +83,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "seed": (),
     "stop": ([],),
-    "min_tokens": (0,),
-    "stop_token_ids": ([],),
-    "stop_at": (),
-    "ignore_eos": (False,),
-    "ban": ([],),
-    "heal": (False,),
-    "loop_guard": (False,),
-    "dry_multiplier": (0,),
-    "dry_base": (1.75,),
-    "dry_allowed_length": (2,),
-    "dry_sequence_breakers": ([],),
     "add_special_tokens": (True,),
 }
 
