@@ -26,6 +26,8 @@ COMMANDS = {
     "serve": "Keep a model loaded: OpenAI's completions API, a playground page, instant olc complete.",
     "score": "Show how likely a model finds a text: surprisal per token and word, perplexity.",
     "diff": "Compare two outputs row by row: where they part, by which margin, and why.",
+    "replay": "Make a result again from its own record, and compare it token by token.",
+    "schema": "Print the JSON Schema of a JSON output.",
     "bench": "Measure load time, speed and memory, in fresh processes.",
     "tokenize": "Show the token ids and pieces of a text.",
     "models": "List, download, inspect, convert and remove models.",

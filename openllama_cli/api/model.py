@@ -33,18 +33,20 @@ def load(
     dtype: DtypeName = "auto",
     quantize: QuantizeName | None = None,
     offline: bool = False,
+    adapters: str | Sequence[str] = (),
     progress: bool | Progress = True,
 ) -> "Model":
     """Find a model, download it if it is not here yet, and load it. Imports torch and transformers.
 
-    model, revision, device, dtype, quantize, offline: see `ModelSpec`. Without a model: OLC_MODEL, else the default set with
-    `olc models default`, else the demo model that comes with olc.
+    model, revision, device, dtype, quantize, offline, adapters: see `ModelSpec`. Without a model: OLC_MODEL, else the default
+    set with `olc models default`, else the demo model that comes with olc.
     progress: True draws bars on a terminal or in a notebook; or an object with the methods of `Progress`.
 
     Raises OlcError.
     """
     one_process_only("olc.load")
-    spec = ModelSpec(model, revision=revision, device=device, dtype=dtype, quantize=quantize, offline=offline)
+    merged = (adapters,) if isinstance(adapters, str) else tuple(adapters)
+    spec = ModelSpec(model, revision, device, dtype, offline, quantize, merged)
     shown: Progress = progress if not isinstance(progress, bool) else TqdmProgress() if progress else NullProgress()
     try:
         opened = open_model(spec, progress=shown, notice=_log.warning)

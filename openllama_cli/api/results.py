@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from openllama_cli.generation.choices.scores import ScoredChoice
 
@@ -36,6 +36,9 @@ class Sampling(TypedDict, total=False):
     ban: str | list[str] | tuple[str, ...]
     heal: bool
     loop_guard: bool
+    regex: str
+    json_schema: str | Mapping[str, Any]
+    grammar: str
     logprobs: int | None
 
 
@@ -50,9 +53,11 @@ class Completion:
         None altogether unless `logprobs` was given.
     top_logprobs: for each token the most likely ones in its place and itself, by their texts (` the`, `bytes:\\xe6` for a part
         of a character), with their log-probabilities.
-    finish_reason: "eos" (the model ended the text), "stop" (a stop string or token), "length" (`max_tokens`), "context" (it is
-        full), "repetition" (`loop_guard`), or "line", "sentence", "paragraph" (`stop_at`).
+    finish_reason: "eos" (the model ended the text), "stop" (a stop string or token, or a complete match), "length"
+        (`max_tokens`), "context" (it is full), "repetition" (`loop_guard`), or "line", "sentence", "paragraph" (`stop_at`).
     seed: repeats a sampled text; None if greedy.
+    complete: whether the text is a complete match of `regex`, `json_schema` or `grammar`; None without them. What was cut by
+        `max_tokens`, or ended by `stop`, need not be one.
     """
 
     prompt: str
@@ -62,6 +67,7 @@ class Completion:
     top_logprobs: list[dict[str, float]] | None
     finish_reason: "FinishReason"
     seed: int | None
+    complete: bool | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -86,7 +86,7 @@ class Run:
         from openllama_cli.generation.forward.cache import PrefixCache
         from openllama_cli.generation.text.completion import Completion as Row
 
-        self.model, self.sampling = model, sampling
+        self.model, self.prompts, self.sampling = model, prompts, sampling
         # transformers runs the model by itself.
         forward = model.forward if engine == "loop" else None
         self.forward = "model.generate" if forward is None else f"{forward.name} forward pass"
@@ -147,6 +147,7 @@ class Run:
         assert row.finish_reason is not None
         scored = [*(row.prompt_scored if echo else ()), *row.shown]
         with_logprobs = self.sampling.logprobs is not None
+        constraint = self.sampling.constraint
         return Completion(
             prompt=prompt,
             text=(prompt if echo else "") + row.text,
@@ -155,4 +156,5 @@ class Run:
             top_logprobs=[alternatives(self.model.tokenizer, entry) for entry in scored] if with_logprobs else None,
             finish_reason=row.finish_reason,
             seed=None if self.sampling.greedy else self.sampling.seed,
+            complete=None if constraint is None else constraint.matches(row.text),
         )

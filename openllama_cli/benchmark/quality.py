@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offline", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        spec = ModelSpec(**{field.name: getattr(options, field.name) for field in fields(ModelSpec)})
+        spec = ModelSpec(
+            **{field.name: getattr(options, field.name) for field in fields(ModelSpec) if hasattr(options, field.name)}
+        )
         print(_compare(spec, options.file, options.sample, options.seed, as_json=options.json))
     except OlcError as error:
         print(f"error: {error.cause}\n  fix: {error.remedy}", file=sys.stderr)

@@ -86,6 +86,8 @@ def command(
     speed is compared with the memory bandwidth, measured in the same run: each token has to read all weights once. A line says
     so if other work kept the machine busy meanwhile.
     """
+    if spec.adapters:
+        raise UsageError("--adapter changes no speed: it is merged into the weights", "leave it out")
     if shape is not None and spec.model is not None:
         raise UsageError("--model and --shape were both given", "give one of them")
     if stored is not None and shape is None:

@@ -29,7 +29,7 @@ from openllama_cli.commands.shared.options import (
     template_option,
 )
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
-from openllama_cli.commands.shared.sampling.hints import hint_end, hint_prompt
+from openllama_cli.commands.shared.sampling.hints import hint_end, hint_incomplete, hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
@@ -55,6 +55,7 @@ Examples:
   olc complete -t sentiment --examples prompts/examples/sentiment.csv --shots 4 "The soup was cold."
   olc complete "The largest animal is" --temperature 0.8 --seed 7
   olc complete "The sky is" --choices blue,green,red
+  olc complete "Born in" --regex ' \\d{4}'
   olc complete "The largest animal is" --json --logprobs 3 | jq .
 """
 
@@ -206,7 +207,7 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, text if echo else None)
+        made = Loaded(run, engine, text, echo=echo, speculate=speculate)
     if as_json:
         document = made.document()
         if annotate:
@@ -218,6 +219,9 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
-    hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
+    if sampling.constraint is not None:
+        hint_incomplete(sampling.constraint, made.reasons, made.texts, sampling.max_tokens)
+    else:
+        hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
     if stats:
         show_stats(made.stats)

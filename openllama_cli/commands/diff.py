@@ -86,7 +86,7 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool, html: str | None,
         for fact in facts:
             note(fact)
     if page is not None:
-        from openllama_cli.terminal.views.diff_page import page as parts
+        from openllama_cli.terminal.views.saved.diff_page import page as parts
 
         hidden = summary.different - len(shown)
         more = [f"only the first {len(shown)} of the rows that differ are on this page"] if hidden else []

@@ -34,6 +34,7 @@ from openllama_cli.commands.shared.sampling.hints import hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.constraints.config import told
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
@@ -161,6 +162,7 @@ def command(
     asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
     answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
+    about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
         hint_prompt([] if sampling.heal else texts, opened.tokenizer)
@@ -180,10 +182,14 @@ def command(
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
         made = loaded_rows(run, texts, echo=echo), model.name
+        if as_json:
+            from openllama_cli.records.record import record
+
+            about = {"olc": {"record": record(run, texts, "generate", "loop")}}
     rows, name = made
     if as_json:
-        documents = [row.document(echo=echo, logprobs=logprobs) for row in rows]
-        out_json({"model": name, "seed": sampling.seed, "completions": documents})
+        documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
+        out_json({"model": name, "seed": sampling.seed, "completions": documents, **about})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
 
@@ -254,7 +260,7 @@ def step_document(trace: "Trace", tokenizer: "Tokenizer") -> dict[str, Any]:
 
 _ENDS = {
     "eos": "the model (EOS)",
-    "stop": "a stop string or token",
+    "stop": "a stop string or token, or as the match is complete",
     "length": "--max-tokens",
     "context": "the model's context",
     "repetition": "the loop guard",

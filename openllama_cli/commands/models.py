@@ -1,6 +1,7 @@
 """`olc models`: list, pull, info, convert, default, rm."""
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.options import adapter_option
 from openllama_cli.errors import UsageError
 from openllama_cli.models import find
 from openllama_cli.models.find import read_default, write_default
@@ -143,9 +145,12 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 )
 @click.argument("src", shell_complete=suggest.models)
 @click.argument("dst", type=click.Path(path_type=Path), shell_complete=suggest.folders)
+@adapter_option
 @_json_option
-def convert(src: str, dst: Path, as_json: bool) -> None:
+def convert(src: str, dst: Path, adapters: tuple[str, ...], as_json: bool) -> None:
     """Convert the model SRC, in Meta's format, .bin or GGUF, to safetensors in the new folder DST, and print DST.
+
+    With --adapter the merged model is written, of a SRC in safetensors too.
 
     The weights are streamed, so that memory holds about one of them at a time. Their dtypes do not change, but for quantized
     ones of a GGUF file, which become float16.
@@ -155,8 +160,8 @@ def convert(src: str, dst: Path, as_json: bool) -> None:
     from openllama_cli.terminal.progress import TerminalProgress
 
     progress = TerminalProgress()
-    source = find.find(ModelSpec(model=src), progress=progress, notice=notice)
-    checkpoint = convert_model(source.path, dst, progress=progress)
+    source = find.find(ModelSpec(model=src, adapters=adapters), progress=progress, notice=notice)
+    checkpoint = convert_model(source.path, dst, adapters=source.adapters, progress=progress)
     if as_json:
         files = [file.name for file in checkpoint.files]
         out_json({"path": str(dst), "dtype": checkpoint.dtype, "parameters": checkpoint.shape.parameters(), "files": files})
@@ -299,6 +304,14 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     for file in document["files"] or ():
         checksum = f", sha256 {file['sha256']}" if file["sha256"] else ""
         lines.append((file["name"], f"{size(file['bytes'])}{checksum}"))
+    for adapter in document["adapters"] or ():
+        use = (
+            ""
+            if adapter["applied"]
+            else f"; beside the model and not applied: --adapter {shlex.quote(adapter['path'])} applies it"
+        )
+        made_for = f", made for {adapter['base_model']}" if adapter["base_model"] else ""
+        lines.append(("adapter", f"{adapter['path']}{made_for}{use}"))
     if document["bytes_on_disk"]:
         lines.append(("on disk", size(document["bytes_on_disk"])))
     return lines

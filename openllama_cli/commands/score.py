@@ -126,7 +126,7 @@ def _show(made: ScoredText, context: str, unit: Unit, svg: str | None) -> None:
     parts = made.score.by(unit)
     totals = made.score.totals()
     if svg is not None:
-        from openllama_cli.terminal.views.surprisal_curve import svg as curve
+        from openllama_cli.terminal.views.saved.surprisal_curve import svg as curve
 
         bits = [(part.text, part.bits) for part in parts]
         save(Path(svg), curve(bits, unit, f"olc score · {made.model}", view.summary(totals)))

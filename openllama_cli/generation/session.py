@@ -63,6 +63,7 @@ def describe(loaded: "LoadedModel") -> dict[str, Any]:
     return {
         "model": loaded.folder.name,
         "revision": loaded.folder.revision,
+        **({"adapters": [adapter.label for adapter in loaded.folder.adapters]} if loaded.folder.adapters else {}),
         "tokenizer_sha256": loaded.tokenizer.sha256,
         # Of the weights. With quantized weights the activations have a dtype of their own.
         "dtype": dtype if loaded.quantized is None else loaded.quantized.method,

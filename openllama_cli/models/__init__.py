@@ -6,6 +6,7 @@ its tokenizer; no torch) and `loading.load.LoadedModel` (its weights). Begin wit
 
     spec, catalogue, find, opened    from a name to a checked folder     hub/          its download and the cache
     checkpoint/, tokenizer/          the folder's files                  quantize/     int8 and int4 weights
+    adapters/                        LoRA adapters, merged into them
     loading/                         the weights in memory               listing       what `olc models` shows
     model_files, stand_ins          reading its files, and the boundary around their parsers; what lies in a file's place
 """

@@ -1,11 +1,13 @@
 """What lies beside a model's weights and would change its texts in other programs, but not in olc: each is said by name."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from openllama_cli.models.adapters.config import CONFIG
 from openllama_cli.models.model_files import read_object
+from openllama_cli.models.spec import FoundAdapter, ModelFolder
 
-ADAPTER = "adapter_config.json"
 # Of generation_config.json, what `model.generate` would do to the tokens that a model chooses, beside what olc has options for
 # (docs/decoding.md: the options and their defaults hold, whatever a checkpoint suggests). Off where they are 0, null or empty …
 _PROCESSORS = (
@@ -18,14 +20,20 @@ _PROCESSORS = (
 _OFF_AT_ONE = ("num_beams", "num_beam_groups", "typical_p", "guidance_scale", "encoder_repetition_penalty")
 
 
-def not_applied(folder: Path) -> Iterator[str]:
+def adapter_beside(folder: Path, adapters: Iterable[FoundAdapter]) -> bool:
+    """Whether an adapter lies in a model's folder and is none of those that are applied."""
+    return (folder / CONFIG).is_file() and not any(adapter.path.resolve() == folder.resolve() for adapter in adapters)
+
+
+def not_applied(model: ModelFolder) -> Iterator[str]:
     """A line for each thing in a model's folder that olc leaves aside. Raises ModelError for a generation_config.json that
     is not valid JSON.
     """
-    if (folder / ADAPTER).is_file():
+    folder = model.path
+    if adapter_beside(folder, model.adapters):
         yield (
-            f"olc: {folder / ADAPTER} describes an adapter, which is not applied: "
-            "the model runs as its own weights are (merge the adapter to use it)"
+            f"olc: {folder / CONFIG} describes an adapter, which is not applied: the model runs as its own weights are "
+            f"(--adapter {shlex.quote(str(folder))} applies it)"
         )
     settings = read_object(folder / "generation_config.json")
     asked = [key for key in _PROCESSORS if settings.get(key)]

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import HubError
+from openllama_cli.models.adapters.find import adapter_alone, base_named, base_of, is_adapter
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
 from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.find import Target
+from openllama_cli.models.find import Target, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, snapshot
 from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -20,7 +21,7 @@ _KEYS = (
     *("model", "alias", "repo_id", "revision", "cached_revisions", "path", "state", "missing"),
     *("architecture", "parameters", "context", "vocabulary", "layers", "hidden_size", "intermediate_size"),
     *("heads", "kv_heads", "head_dim", "tied_embeddings"),
-    *("format", "dtype", "files", "bytes", "bytes_on_disk", "tokenizer"),
+    *("format", "dtype", "files", "bytes", "bytes_on_disk", "tokenizer", "adapters"),
 )
 
 
@@ -30,7 +31,9 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
     model, alias, repo_id, revision (commit), cached_revisions, path, state ("ready", "incomplete", "not downloaded"), missing
     (files); architecture, parameters, context, vocabulary, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim,
     tied_embeddings; format, dtype (as stored), files (name, bytes, sha256), bytes (of the weights), bytes_on_disk (with all
-    revisions and unfinished downloads); tokenizer (kind, vocabulary, bos_id, eos_ids, sha256).
+    revisions and unfinished downloads); tokenizer (kind, vocabulary, bos_id, eos_ids, sha256); adapters (path, base_model,
+    applied): one that lies beside the model is not applied, and of a folder that holds only an adapter the numbers are those of
+    its model, where that is here.
 
     For a model of the catalogue that is not here, the numbers are the published ones. Raises HubError for another Hub model
     that is not here, and what `checkpoint.inspect` and `open_tokenizer` raise for a broken one.
@@ -43,6 +46,9 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         "missing": [],
         "bytes_on_disk": 0,
     }
+    if target.path is not None and adapter_alone(target.path):
+        base = details(resolve(base_of(target.path)))
+        return base | {"model": target.name, "alias": None, "adapters": [_adapter(target.path, applied=True)]}
     if target.path is not None:
         on_disk = disk_bytes(target.path) if target.path.is_dir() else sum(file.stat().st_size for file in parts(target.path))
         return document | {"state": "ready", "bytes_on_disk": on_disk} | _of_folder(target.path)
@@ -79,6 +85,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         "format": checkpoint.format,
         "dtype": checkpoint.stored_types,
         "bytes": checkpoint.bytes,
+        "adapters": [_adapter(folder, applied=False)] if is_adapter(folder) else [],
         "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
         "tokenizer": {
             "kind": tokenizer.kind,
@@ -88,6 +95,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
             "sha256": tokenizer.sha256,
         },
     }
+
+
+def _adapter(folder: Path, *, applied: bool) -> dict[str, Any]:
+    return {"path": str(folder), "base_model": base_named(folder), "applied": applied}
 
 
 def _of_shape(shape: LlamaShape) -> dict[str, Any]:

@@ -8,15 +8,16 @@ name that looks like a path and is not one is an error, and is never sent to the
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from openllama_cli.errors import HubError, ModelError, OlcError, UsageError
+from openllama_cli.models.adapters.find import adapter_alone, base_of, find_adapter
 from openllama_cli.models.catalogue import CATALOGUE, DEMO, by_repo_id, suggest
 from openllama_cli.models.checkpoint.gguf.header import gguf_files
 from openllama_cli.models.hub.cache import cached, snapshot
-from openllama_cli.models.hub.files import weight_format
+from openllama_cli.models.hub.files import HUB_ID, weight_format
 from openllama_cli.models.model_files import TOKENIZERS
 from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
 from openllama_cli.models.stand_ins import refuse_file_as_model
@@ -25,10 +26,8 @@ from openllama_cli.system.paths import config_dir, hub_endpoint
 from openllama_cli.system.progress import Progress
 
 Notice = Callable[[str], None]
-# huggingface_hub's rule for repository ids, without the old ids that have no organization.
-_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # A GGUF file on the Hub: organization/name:FILE.gguf.
-_HUB_FILE = re.compile(rf"({_HUB_ID.pattern}):([A-Za-z0-9_][\w.-]{{0,250}}\.gguf)", re.ASCII)
+_HUB_FILE = re.compile(rf"({HUB_ID.pattern}):([A-Za-z0-9_][\w.-]{{0,250}}\.gguf)", re.ASCII)
 # What an error says in front of a name that its user did not type just now, and how its user undoes the choice.
 _CHOOSERS = {"flag": "", "environment": "OLC_MODEL: ", "default": "the default model: ", "fallback": ""}
 _WHY = {"environment": "named by OLC_MODEL", "default": "the default model, chosen with `olc models default`"}
@@ -86,14 +85,14 @@ def from_address(name: str) -> str:
     found = _ADDRESS.match(name)
     mirror = f"{hub_endpoint()}/"
     if found is None and not name.startswith(mirror):
-        cloned = name.endswith(".git") and _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+        cloned = name.endswith(".git") and HUB_ID.fullmatch(name) is not None and not Path(name).exists()
         return name.removesuffix(".git") if cloned else name
     rest = name[found.end() if found is not None else len(mirror) :]
     parts = [part for part in re.split("[?#]", rest)[0].split("/") if part]
     if parts[:1] == ["models"]:
         del parts[0]
     repo_id = "/".join(parts[:2]).removesuffix(".git")  # as git clones it; no id on the Hub ends so
-    if (parts[:1] and parts[0] in _NOT_MODELS) or not _HUB_ID.fullmatch(repo_id):
+    if (parts[:1] and parts[0] in _NOT_MODELS) or not HUB_ID.fullmatch(repo_id):
         raise UsageError(f"{name} is not the address of a model on the Hub", "give its id: organization/name")
     revision = "main"
     if len(parts) > 3 and parts[2] in _WITH_REVISION:
@@ -169,7 +168,7 @@ def resolve(name: str, chosen_by: ChosenBy = "flag") -> Target:
     of_hub = _HUB_FILE.fullmatch(name)
     if of_hub is not None:
         return Target(name, "hub", repo_id=of_hub[1], file=of_hub[2])
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise _unknown(name, source)
     return Target(name, "hub", repo_id=name)
 
@@ -208,7 +207,7 @@ def resolve_on_hub(name: str) -> str:
         )
     if entry is not None and entry.repo_id is not None:
         return entry.repo_id
-    if _HUB_ID.fullmatch(name):
+    if HUB_ID.fullmatch(name):
         return name
     path = path_of(name)
     if path is not None and path.exists():
@@ -228,6 +227,27 @@ def find(
     """
     name, chosen_by = choose(spec.model)
     target = resolve(name, chosen_by)
+    if target.path is not None and adapter_alone(target.path):
+        base = base_of(target.path)
+        if notice is not None:
+            notice(f"olc: {name} is an adapter for {base}")
+        spec, target = replace(spec, adapters=(str(target.path), *spec.adapters)), resolve(base)
+    model = _found(spec, target, name, chosen_by, progress=progress, notice=notice, weights=weights)
+    adapters = [find_adapter(one, offline=spec.offline, progress=progress, notice=notice) for one in spec.adapters]
+    return replace(model, adapters=tuple(adapters))
+
+
+def _found(
+    spec: ModelSpec,
+    target: Target,
+    name: str,
+    chosen_by: ChosenBy,
+    *,
+    progress: Progress | None,
+    notice: Notice | None,
+    weights: bool,
+) -> ModelFolder:
+    """The model alone."""
     if target.path is not None:
         if spec.revision is not None:
             raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave out --revision")
@@ -304,6 +324,6 @@ def _looks_like_path(name: str) -> bool:
     """
     if name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         return True
-    if not _HUB_ID.fullmatch(name) or by_repo_id(name) is not None or snapshot(name) is not None:
+    if not HUB_ID.fullmatch(name) or by_repo_id(name) is not None or snapshot(name) is not None:
         return False
     return Path(name).parent.is_dir()

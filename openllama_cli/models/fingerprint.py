@@ -9,8 +9,16 @@ from openllama_cli.system.files import file_fingerprint
 
 
 def opened_fingerprint(opened: OpenedModel) -> dict[str, Any]:
-    """`model_fingerprint` of an opened model."""
-    return model_fingerprint([*opened.checkpoint.files, *config_files(opened)], revision=opened.folder.revision)
+    """`model_fingerprint` of an opened model, and of its adapters if it has any."""
+    found = model_fingerprint([*opened.checkpoint.files, *config_files(opened)], revision=opened.folder.revision)
+    return found | adapters_fingerprint(opened)
+
+
+def adapters_fingerprint(opened: OpenedModel) -> dict[str, Any]:
+    """{"adapters": …} with name (without its folder), scale and files of each, in order; {} without any."""
+    merged = opened.checkpoint.adapters
+    adapters = [{"name": Path(one.name).name, "scale": one.scale, **model_fingerprint(one.files)} for one in merged]
+    return {"adapters": adapters} if adapters else {}
 
 
 def config_files(opened: OpenedModel) -> list[Path]:

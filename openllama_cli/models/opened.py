@@ -28,11 +28,12 @@ class OpenedModel:
     @classmethod
     def of(cls, folder: ModelFolder) -> "OpenedModel":
         """The model in a folder. Raises ModelError."""
+        from openllama_cli.models.adapters.apply import with_adapters
         from openllama_cli.models.checkpoint.inspect import inspect
         from openllama_cli.models.tokenizer.open import open_tokenizer
 
-        checkpoint = inspect(folder.path)
-        return cls(folder, checkpoint, open_tokenizer(folder.path, config_json=checkpoint.config_json))
+        checkpoint = with_adapters(inspect(folder.path), folder.adapters)
+        return cls(folder, checkpoint, open_tokenizer(checkpoint.tokenizer_path, config_json=checkpoint.config_json))
 
 
 def find_model(
@@ -71,16 +72,17 @@ def open_model(
     not applied, and about what its tokenizer asks for and does not get. Raises OlcError.
     """
     # Not at the top: help and usage errors, which come before, must cost no more than click and rich.
+    from openllama_cli.models.adapters.apply import with_adapters
     from openllama_cli.models.beside import not_applied
     from openllama_cli.models.checkpoint.inspect import inspect
     from openllama_cli.models.tokenizer.open import open_tokenizer
 
     folder = folder or find_model(spec, progress=progress, notice=notice)
-    checkpoint = inspect(folder.path)
+    checkpoint = with_adapters(inspect(folder.path), folder.adapters)
     check_ranks(checkpoint.shape, spec, folder.name)
-    tokenizer = open_tokenizer(folder.path, config_json=checkpoint.config_json)
+    tokenizer = open_tokenizer(checkpoint.tokenizer_path, config_json=checkpoint.config_json)
     if notice is not None:
-        for line in (*not_applied(folder.path), *(f"olc: {folder.name}: {note}" for note in tokenizer.notes)):
+        for line in (*not_applied(folder), *(f"olc: {folder.name}: {note}" for note in tokenizer.notes)):
             notice(line)
     return OpenedModel(folder, checkpoint, tokenizer)
 

@@ -15,12 +15,33 @@ Origin = Literal["folder", "hub", "demo"]
 ChosenBy = Literal["flag", "environment", "default", "fallback"]
 
 
+def scale_text(scale: float) -> str:
+    """A scale as one types it, exactly: 2, 0.5."""
+    return repr(scale).removesuffix(".0")
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """Where an adapter is. name: to show. scale: what it is multiplied with. repo_id, revision (the commit): on the Hub."""
+
+    path: Path
+    name: str
+    scale: float = 1.0
+    repo_id: str | None = None
+    revision: str | None = None
+
+    @property
+    def label(self) -> str:
+        """As it is given to --adapter."""
+        return self.name if self.scale == 1 else f"{self.name}:{scale_text(self.scale)}"
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """Where a model's files are.
 
     path: the folder, or a GGUF file. name: to show. repo_id, revision (the commit): for origin "hub". chosen_by: what named the
-    model; "fallback" is the demo model, because nothing did.
+    model; "fallback" is the demo model, because nothing did. adapters: to merge into it, in order.
     """
 
     path: Path
@@ -29,6 +50,7 @@ class ModelFolder:
     repo_id: str | None = None
     revision: str | None = None
     chosen_by: ChosenBy = "flag"
+    adapters: tuple[FoundAdapter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +64,7 @@ class ModelSpec:
     dtype: "auto" is the checkpoint's on a GPU; on a CPU bfloat16 where the processor has it, else float32.
     quantize: bits of the weights in memory, on a CPU; None leaves them as they are. dtype is then that of the activations.
     offline: never use the network.
+    adapters: LoRA adapters to merge into the weights: folders or Hub ids, each with ":SCALE" behind it or not.
 
     Raises UsageError naming the flag.
     """
@@ -52,8 +75,11 @@ class ModelSpec:
     dtype: DtypeName = "auto"
     offline: bool = False
     quantize: QuantizeName | None = None
+    adapters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(adapter.strip() for adapter in self.adapters):
+            raise UsageError("--adapter is empty", "give a folder or a Hub id")
         if self.model is not None and not self.model.strip():
             raise UsageError("--model is empty", "give an alias, a Hub id or a folder; see `olc models list`")
         # Two digits: torch counts devices in a signed byte, and 200 would become -56.

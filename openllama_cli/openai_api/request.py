@@ -7,6 +7,7 @@ from typing import Any
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig, flag_of
+from openllama_cli.openai_api.constraints import STRUCTURED, structured
 
 # Said even where they are what olc does anyway: servers' defaults are not olc's, whose greedy decoding is their temperature 0.
 _ALWAYS = ("max_tokens", "temperature", "top_p")
@@ -41,6 +42,11 @@ def completion_request(
             raise UsageError(
                 f"the server is not olc's, and others do not have {flag}", f"leave out {flag}", code="unsupported_option"
             )
+    constraint = sampling.constraint
+    if constraint is not None and not olc:
+        # As vLLM has it: one that does not know it ignores it, and the text is then said to be no match.
+        del body[constraint.kind]
+        body[STRUCTURED] = structured(constraint.kind, constraint.source)
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     else:

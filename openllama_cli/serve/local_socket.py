@@ -10,9 +10,10 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from openllama_cli.models.spec import FoundAdapter
 from openllama_cli.version import __version__
 
 # A path that a Unix socket can have, in bytes: 107 on Linux, 103 elsewhere.
@@ -42,8 +43,9 @@ def precision_name(dtype: str, quantize: str | None) -> str:
     return dtype if quantize is None else quantize if dtype == "auto" else f"{quantize}-{dtype}"
 
 
-def socket_path(folder: Path, revision: str | None, precision: str, device: str) -> Path:
+def socket_path(folder: Path, revision: str | None, precision: str, device: str, adapters: Iterable[FoundAdapter] = ()) -> Path:
     """The socket of a server of a model folder or GGUF file. precision: `precision_name`. device: as `--device` names it.
+    adapters: that are merged into it.
 
     Raises OSError for a folder that cannot be read.
     """
@@ -52,7 +54,8 @@ def socket_path(folder: Path, revision: str | None, precision: str, device: str)
     # Another olc, or other kernels, may give other bytes, and other variables another device.
     variables = (f"{name}={os.environ.get(name, '')}" for name in _VARIABLES)
     files = _files(folder.absolute() if folder.is_file() else real)  # In the Hub's cache a file has another name in truth.
-    for part in (__version__, *variables, str(real), revision or "", precision, device, *files):
+    merged = (part for one in adapters for part in (str(one.path.resolve()), str(one.scale), *_files(one.path.resolve())))
+    for part in (__version__, *variables, str(real), revision or "", precision, device, *files, *merged):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", f"{real.name[:20]}-{precision}-{device}")
     return socket_folder() / f"{slug}-{digest.hexdigest()}.sock"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import TEXTS, SamplingConfig
 from openllama_cli.generation.text.token_ids import resolve
+from openllama_cli.openai_api.constraints import constraint_fields
 from openllama_cli.serve.choices import Choosing, branched, read_choices
 from openllama_cli.serve.errors import bad, of_olc
 
@@ -34,8 +35,6 @@ _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "bad_words": (([],), "send them as ban"),
     "prompt_logprobs": ((0,), "send echo and logprobs"),
     "echo_logprobs": ((False,), "send echo and logprobs"),
-    "response_format": (({"type": "text"},), "leave it out"),
-    "grammar": (("",), "leave it out"),
 }
 
 
@@ -203,6 +202,10 @@ def shown(value: Any) -> str:
 
 
 def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
+    try:
+        body = {**body, **constraint_fields(body)}
+    except OlcError as error:
+        raise of_olc(error) from error
     given = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
     for name in TEXTS:
         texts = given.get(name)

@@ -121,7 +121,7 @@ def serve(
         loaded = model.loaded
         dtype = str(loaded.dtype).removeprefix("torch.")
         names = {
-            socket_path(opened.folder.path, opened.folder.revision, precision_name(one, spec.quantize), device)
+            socket_path(folder.path, folder.revision, precision_name(one, spec.quantize), device, folder.adapters)
             for one in (spec.dtype, dtype)
             for device in (spec.device, loaded.device)
         }
@@ -129,7 +129,8 @@ def serve(
             with contextlib.suppress(OSError):
                 listen.link(name, path, afterwards)
 
-    path = socket_path(opened.folder.path, opened.folder.revision, precision_name(spec.dtype, spec.quantize), spec.device)
+    folder, precision = opened.folder, precision_name(spec.dtype, spec.quantize)
+    path = socket_path(folder.path, folder.revision, precision, spec.device, folder.adapters)
     engine = Engine(load, max_rows=settings.max_rows, log=log, ended=ended)
     server = Server(engine, settings.always_bos, log)
     access = Access(settings.host, settings.key, settings.origins)

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from openllama_cli.generation.decode.windows import windows
 from openllama_cli.models.tokenizer.open import open_tokenizer
-from openllama_cli.terminal.views.surprisal_curve import svg
+from openllama_cli.terminal.views.saved.surprisal_curve import svg
 from tests.conftest import Olc
 from tests.support.models.sentencepiece_models import train
 from tests.support.models.tiny_models import load_llama

@@ -38,7 +38,17 @@ def test_an_answer_is_what_python_chooses(served: Served) -> None:
 def test_defaults_of_clients_are_no_options(served: Served) -> None:
     alone = served.complete(prompt="The sky is", choices=TEXTS)
     defaults = {"n": 1, "best_of": 1, "stream": False, "echo": False, "logprobs": None, "max_tokens": 16, "temperature": 1}
-    defaults |= {"top_p": 1.0, "frequency_penalty": 0, "logit_bias": {}, "stop": None, "seed": None, "user": "x", "suffix": ""}
+    defaults |= {
+        "top_p": 1.0,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "dry_multiplier": 0,
+        "ban": [],
+        "stop": None,
+        "seed": None,
+        "user": "x",
+        "suffix": "",
+    }
     assert served.complete(prompt="The sky is", choices=TEXTS, **defaults)["choices"] == alone["choices"]
 
 
@@ -80,7 +90,9 @@ def test_defaults_of_clients_are_no_options(served: Served) -> None:
                 "stop": "x",
                 "top_k": 3,
                 "logit_bias": {"5": 1},
-                "ban": ["b"],
+                "ban": ["x"],
+                "loop_guard": True,
+                "min_tokens": 3,
                 "stop_at": "line",
                 "ignore_eos": True,
             }.items()

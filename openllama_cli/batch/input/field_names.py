@@ -70,6 +70,9 @@ _FOREIGN = {
     "rng_seed": "seed",
     "top_logprobs": "logprobs",
     "n_probs": "logprobs",
+    "guided_regex": "regex",
+    "guided_json": "json_schema",
+    "guided_grammar": "grammar",
 }
 # Words that are too common for a name that resembles them to be a typo.
 _COMMON = {"n", "model", "stream", "suffix"}

@@ -102,7 +102,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     first_error: Row | None = None
     ids = SeenIds()
     carried: set[str] = set()  # of those that --carry names
-    carries = valid = False
+    carries = valid = chooses = False
     for row in read_rows(path, fmt, settings, on_bytes=digest.update):
         rows += 1
         ids.add(row.custom_id)
@@ -112,6 +112,7 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
         if row.carried:
             carries = True
             carried.update(settings.carry.names & {*row.carried, *(name.removeprefix(PREFIX) for name in row.carried)})
+        chooses = chooses or row.choices is not None
         if row.error is not None:
             errors[row.error.code] += 1
             first_error = first_error or row
@@ -132,6 +133,9 @@ def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: i
     if absent and not errors:
         cause = f"no row of {path} has a field {min(absent)!r} to carry"
         raise UsageError(cause, "name fields that it has in --carry", code="no_column")
+    if settings.choosing.option is not None and not chooses and not errors:
+        cause = f"{settings.choosing.option} requires choices, and no row of {path} has any"
+        raise UsageError(cause, "name them, such as --choices yes,no, or give rows a field choices")
     digests = contents.hexdigest(), begun
     return InputSummary(rows, digest.hexdigest(), longest_bytes, longest_tokens, errors, carries, *digests, encoding, empty)
 

@@ -11,7 +11,9 @@ from openllama_cli.batch.input.prompts import Prompt, calibrated
 from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_text, scored, shown
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, out_of_place
+from openllama_cli.generation.constraints.config import KINDS
 from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
+from openllama_cli.openai_api.constraints import NAMES, constraint_fields
 
 # What pandas writes for a value that is missing.
 _MISSING = ("NaN", "nan")
@@ -54,6 +56,8 @@ def read_options(
     unsupported_option for what other programs have.
     """
     own: dict[str, Any] = {}
+    if openai:
+        given = _with_constraint(given)
     for name, value in given.items():
         means = None if name in variables or (not openai and name in settings.carry.names) else meaning(name)
         if means is None:
@@ -88,7 +92,10 @@ def read_options(
         if name in own:
             _check_texts(name, own[name])
     try:
-        sampling = SamplingConfig.from_given({**settings.defaults, **own}, shown=shown, guarded=settings.guarded)
+        defaults = settings.defaults
+        if any(name in own for name in KINDS):  # A row's own constraint stands in place of the command's.
+            defaults = {name: value for name, value in defaults.items() if name not in KINDS}
+        sampling = SamplingConfig.from_given({**defaults, **own}, shown=shown, guarded=settings.guarded)
     except UsageError as error:
         # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
         cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
@@ -102,6 +109,15 @@ def read_options(
             "bad_option", f"n is {best_of} at temperature 0, which gives as many identical texts; give a temperature"
         )
     return RowOptions(sampling, "seed" in own, "max_tokens" in own, echo, samples, best_of)
+
+
+def _with_constraint(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An OpenAI body with its constraint under olc's own name, whatever other programs call it. Raises RowError."""
+    try:
+        fields = constraint_fields(body)
+    except UsageError as error:
+        raise RowError("bad_option", f"{error.cause}; {error.remedy}") from None
+    return {name: value for name, value in body.items() if name not in NAMES} | fields
 
 
 def _count(name: str, value: Any) -> int:
@@ -158,6 +174,8 @@ def cell_value(option: str, text: str) -> Any:
     stripped = text.strip()
     if stripped in _MISSING:
         return None
+    if option in KINDS:
+        return text or None
     if option in (*TEXTS, CHOICES):
         return _parsed(stripped) if stripped.startswith("[") else text or None
     if option in ("stop_token_ids", "logit_bias") and stripped:
@@ -179,7 +197,7 @@ def _value(option: str, value: Any) -> Any:
     """
     if option in (*INTEGERS, *COUNTS) and isinstance(value, float) and value.is_integer():
         return int(value)
-    if option not in (*TEXTS, CHOICES, "stop_at") and isinstance(value, str):
+    if option not in (*TEXTS, *KINDS, CHOICES, "stop_at") and isinstance(value, str):
         meant = cell_value(option, value)
         if isinstance(meant, bool) if option in (ECHO, *FLAGS) else type(meant) in (int, float):
             raise RowError("bad_option", f"{option} is {shown(value)}; write it without quotes: {shown(meant)}")

@@ -15,7 +15,7 @@ from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig, flag_of
 from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import ModelSpec, scale_text
 from openllama_cli.prompt_templates import PromptTemplate
 
 if TYPE_CHECKING:
@@ -183,6 +183,10 @@ def _model_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     """The files that changed, then a changed revision or another key, unless the files already explain it."""
     old_files, new_files = old.get("files"), new.get("files")
     found = []
+    if old.get("adapters") != new.get("adapters"):
+        labels = [[f"{one['name']}:{scale_text(one['scale'])}" for one in part.get("adapters") or ()] for part in (old, new)]
+        same = labels[0] == labels[1]
+        found.append("an adapter's files changed" if same else _was("--adapter", *(" ".join(one) or None for one in labels)))
     if isinstance(old_files, dict) and isinstance(new_files, dict):
         for name in _changed(old_files, new_files):
             what = "was added" if name not in old_files else "was removed" if name not in new_files else "changed"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.input.rows import Row
+from openllama_cli.generation.constraints.config import told as matched
 
 if TYPE_CHECKING:
     from openllama_cli.batch.journal.journal import Journal
@@ -124,7 +125,8 @@ def success(row: Row, completions: "Sequence[Completion]", tokenizer: "Tokenizer
     echo = _echo(row, completions[0], tokenizer) if row.echo else None
     logprobs = row.sampling.logprobs is not None
     kept = [completions[place] for place in best_of(completions, row.samples)]
-    choices = [choice(place, one, tokenizer, echo=echo, logprobs=logprobs) for place, one in enumerate(kept)]
+    how: Any = {"echo": echo, "logprobs": logprobs, "constraint": row.sampling.constraint}
+    choices = [choice(place, one, tokenizer, **how) for place, one in enumerate(kept)]
     return _made(row, choices, usage(completions), model, {})
 
 
@@ -178,10 +180,9 @@ def received(row: Row, body: dict[str, Any]) -> Result:
 
 
 def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int] | None) -> Result:
-    made = [_sample(choice) for choice in choices[: row.samples]]
+    made = [_sample(choice) | _matched(row, choice) for choice in choices[: row.samples]]
     document = _document(row, made[0]["text"], made[0]["finish_reason"], usage, None)
-    if "logprobs" in made[0]:
-        document["logprobs"] = made[0]["logprobs"]
+    document |= {name: made[0][name] for name in ("logprobs", "constraint") if name in made[0]}
     if row.samples > 1:
         document["samples"] = made
     if row.choices is not None:
@@ -192,6 +193,16 @@ def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, i
 def _sample(choice: dict[str, Any]) -> dict[str, Any]:
     made = {"text": choice["text"], "finish_reason": _reason(choice)}
     return made if choice.get("logprobs") is None else made | {"logprobs": choice["logprobs"]}
+
+
+def _matched(row: Row, choice: dict[str, Any]) -> dict[str, Any]:
+    """Whether a text matches what the row asks for; of others than olc's servers it is to be seen here."""
+    own = choice.get("olc")
+    if isinstance(own, dict) and "constraint" in own:
+        return {"constraint": own["constraint"]}
+    if row.sampling is None or (row.echo and row.prompt is None):
+        return {}
+    return matched(row.sampling.constraint, choice["text"][len(row.prompt or "") if row.echo else 0 :])
 
 
 def _reason(choice: dict[str, Any]) -> str | None:

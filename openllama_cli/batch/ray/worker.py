@@ -61,6 +61,8 @@ def worker_setup(
     else:
         model = "demo" if folder.origin == "demo" else str(folder.path.absolute())
         spec = replace(spec, model=model, revision=None, offline=True)
+    adapters = (replace(one, name=one.repo_id or str(one.path.absolute())).label for one in folder.adapters)
+    spec = replace(spec, adapters=tuple(adapters))
     return Setup(spec, folder.name, fingerprint, opened.tokenizer.sha256, batch_size, positions)
 
 
@@ -225,7 +227,7 @@ def open_and_load(setup: Setup) -> "LoadedModel":
     """Load a setup's model from this machine's disk. Raises OlcError where it is missing, another one, or does not load."""
     from openllama_cli.batch.journal.header import differences
     from openllama_cli.models.find import find
-    from openllama_cli.models.fingerprint import model_fingerprint
+    from openllama_cli.models.fingerprint import adapters_fingerprint, model_fingerprint
     from openllama_cli.models.loading.load import load
     from openllama_cli.models.opened import OpenedModel
 
@@ -234,6 +236,7 @@ def open_and_load(setup: Setup) -> "LoadedModel":
     folder = path if path.is_dir() else path.parent  # Of a GGUF file.
     present = [path for name in setup.fingerprint["files"] if (path := folder / name).is_file()]
     here = {**model_fingerprint(present), "revision": setup.fingerprint["revision"]}
+    here |= adapters_fingerprint(opened)
     changed = differences({"model": setup.fingerprint}, {"model": here})
     if not changed and opened.tokenizer.sha256 != setup.tokenizer_sha256:
         changed = ["the tokenizer changed"]

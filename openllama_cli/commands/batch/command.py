@@ -356,4 +356,5 @@ def _choosing(options: ChoiceOptions, template: PromptTemplate | None, given: Ma
         check_calibrated(template)
     elif text is not None and choices is not None:
         choices = replace(choices, neutral=text)
-    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text)
+    option = options.depending if choices is None else None
+    return ChoiceSettings(choices, options.prefix_of(template), options.normalize or "sum", text, option)

@@ -45,10 +45,10 @@ class ChoiceOptions:
             texts = texts or template.choices
         if texts:
             return Choices(texts, self.prefix_of(template), self.normalize or "sum")
-        if self._depending is not None and self.off:
-            raise UsageError(f"{self._depending} and --no-choices cannot be combined", "leave one of them out")
-        if self._depending is not None and not of_rows:
-            raise UsageError(f"{self._depending} requires choices", "name them, such as --choices yes,no")
+        if self.depending is not None and self.off:
+            raise UsageError(f"{self.depending} and --no-choices cannot be combined", "leave one of them out")
+        if self.depending is not None and not of_rows:
+            raise UsageError(f"{self.depending} requires choices", "name them, such as --choices yes,no")
         return None
 
     def prefix_of(self, template: "PromptTemplate | None") -> str | None:
@@ -71,10 +71,10 @@ class ChoiceOptions:
     @property
     def given(self) -> str | None:
         """The first of the options that was given."""
-        return self.named[0] if self.named is not None else self._depending
+        return self.named[0] if self.named is not None else self.depending
 
     @property
-    def _depending(self) -> str | None:
+    def depending(self) -> str | None:
         """The first option that was given and says nothing without choices."""
         given = {
             "--choices-prefix": self.prefix is not None,

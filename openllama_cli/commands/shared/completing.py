@@ -44,10 +44,14 @@ class Completing(Protocol):
 
 
 class Loaded:
-    """By a model that is loaded here. engine: as --engine names it. echo: the prompt, if it is to precede the texts in JSON."""
+    """By a model that is loaded here. engine: as --engine names it. echo: whether the prompt is to precede the texts in JSON.
 
-    def __init__(self, run: "Run", engine: str, echo: str | None) -> None:
-        self._run, self._engine, self._echo = run, engine, echo
+    options: the command's own, for the record.
+    """
+
+    def __init__(self, run: "Run", engine: str, prompt: str, *, echo: bool, **options: Any) -> None:
+        self._run, self._engine, self._prompt, self._options = run, engine, prompt, options
+        self._echo = prompt if echo else None
 
     @property
     def texts(self) -> list[str]:
@@ -71,11 +75,13 @@ class Loaded:
 
         from openllama_cli.generation.session import describe
         from openllama_cli.generation.text.completion import choice, usage
+        from openllama_cli.records.record import record
 
         run = self._run.finish()
         loaded, sampling = run.model.loaded, run.sampling
+        constraint = sampling.constraint
         choices = [
-            choice(index, row, loaded.tokenizer, echo=self._echo, logprobs=sampling.logprobs is not None)
+            choice(index, row, loaded.tokenizer, echo=self._echo, logprobs=sampling.logprobs is not None, constraint=constraint)
             for index, row in enumerate(run.rows)
         ]
         return {
@@ -91,6 +97,7 @@ class Loaded:
                 "forward": run.forward,
                 "seed": sampling.seed,
                 "timings": run.timings.as_dict(),
+                "record": record(run, [self._prompt], "complete", self._engine, **self._options),
             },
         }
 
@@ -161,5 +168,7 @@ class Served:
 def _as_loaded(choice: dict[str, Any]) -> dict[str, Any]:
     """A choice of olc's server as it is without one: with olc's own reason only where OpenAI's does not say it."""
     own = choice.get("olc", {})
-    said = {"olc": {"finish_reason": own["finish_reason"], "note": own["note"]}} if "note" in own else {}
-    return {name: value for name, value in choice.items() if name != "olc"} | said
+    said = {name: own[name] for name in ("finish_reason", "note", "constraint") if name in own}
+    if "note" not in own:
+        said.pop("finish_reason", None)
+    return {name: value for name, value in choice.items() if name != "olc"} | ({"olc": said} if said else {})

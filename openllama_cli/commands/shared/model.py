@@ -34,7 +34,7 @@ def tell_not_applied(folder: ModelFolder) -> None:
     """Say what `open_model` says of things beside a model's weights."""
     from openllama_cli.models.beside import not_applied
 
-    for line in not_applied(folder.path):
+    for line in not_applied(folder):
         notice(line)
 
 

@@ -72,6 +72,16 @@ quantize_option = click.option(
 offline_option = click.option("--offline", is_flag=True, help="Never use the network.  [env var: HF_HUB_OFFLINE=1]")
 
 
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="PATH|ID[:SCALE]",
+    help="LoRA adapter (PEFT) to merge into the model: a folder or Hub id; may be given several times.",
+    shell_complete=suggest.folders,
+)
+
+
 def template_option(help: str) -> Callable[[Command], Command]:
     """Add -t/--template."""
     return click.option("-t", "--template", metavar="NAME|PATH", help=help, shell_complete=suggest.templates)
@@ -114,9 +124,10 @@ def pair_option(*names: str, metavar: str, help: str, **settings: Any) -> Callab
 
 
 def model_options(function: Command) -> Command:
-    """Add -m, --revision, --device, --dtype, --quantize and --offline; the command receives them as `spec: ModelSpec`."""
+    """Add -m, --adapter, --revision, --device, --dtype, --quantize and --offline; the command receives a `spec: ModelSpec`."""
 
     @model_option
+    @adapter_option
     @revision_option
     @device_option
     @dtype_option

@@ -90,8 +90,10 @@ def parse_server(text: str | None, spec: ModelSpec) -> ServerAddress | None:
     for option in fields(ModelSpec):
         value = getattr(spec, option.name)
         if option.name != "model" and value != option.default:
-            flag = f"--{option.name}" + ("" if value is True else f" {value}")
+            name = "--adapter" if option.name == "adapters" else f"--{option.name}"
+            shown = " ".join(value) if isinstance(value, tuple) else value
+            flag = name + ("" if value is True else f" {shown}")
             raise UsageError(
-                f"{flag} cannot be combined with --server, which has loaded its model already", f"leave out --{option.name}"
+                f"{flag} cannot be combined with --server, which has loaded its model already", f"leave out {name}"
             )
     return address

@@ -1,10 +1,11 @@
 """Choices as they were given: checked before a model is looked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.tokenizer.base import utf8
 
 Normalize = Literal["sum", "token", "byte"]
@@ -82,24 +83,19 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "seed": (),
     "stop": ([],),
-    "min_tokens": (0,),
-    "stop_token_ids": ([],),
-    "stop_at": (),
-    "ignore_eos": (False,),
-    "ban": ([],),
-    "heal": (False,),
-    "loop_guard": (False,),
-    "dry_multiplier": (0,),
-    "dry_base": (1.75,),
-    "dry_allowed_length": (2,),
-    "dry_sequence_breakers": ([],),
     "add_special_tokens": (True,),
+}
+
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    option.name: (option.default, list(option.default) if isinstance(option.default, tuple) else option.default)
+    for option in fields(SamplingConfig)
 }
 
 
 def out_of_place(options: Mapping[str, Any]) -> str | None:
     """The first of a request's options that makes no sense beside choices; None where there is none."""
-    for name, harmless in _HARMLESS.items():
+    # Whatever else is for sampling: its default alone asks for nothing.
+    for name, harmless in (_DEFAULTS | _HARMLESS).items():
         value = options.get(name)
         # True equals 1 in Python.
         if value is not None and not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless):

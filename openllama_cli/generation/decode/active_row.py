@@ -109,14 +109,17 @@ class ActiveRow:
         return logits
 
     def _reason(self, token: int, verdict: Verdict) -> FinishReason | None:
-        """Keep a token. Why the row ends with it, if it does: EOS before what the text says, and that before a limit."""
+        """Keep a token. Why the row ends with it, if it does: EOS before what the text says, that before a
+        complete match, and that before a limit.
+        """
         request = self.request
         self.tokens.append(token)
         self.left -= 1
         for constraint in request.constraints:
             constraint.push(token)
         circles = self._guard is not None and self._guard.push(token)
-        reason = ending(request, token, verdict, "repetition" if circles else self.at_limit if self.left == 0 else None)
+        limit: FinishReason | None = "repetition" if circles else self.at_limit if self.left == 0 else None
+        reason = ending(request, token, verdict, "stop" if any(one.finished for one in request.constraints) else limit)
         self.finished = reason is not None
         return reason
 

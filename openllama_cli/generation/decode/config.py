@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.constraints.config import KINDS, Constraint, as_source
 
 # Given without a temperature, each of these implies sampling. Penalties, bans and biases do not: they change greedy output too,
 # as in transformers.
@@ -14,6 +15,8 @@ _IMPLIES_SAMPLING = ("top_p", "top_k", "min_p", "seed")
 _GREEDY_TEMPERATURE = 1e-8
 # What the text may end after.
 Boundary = Literal["line", "sentence", "paragraph"]
+# Reasons to end (`request.FinishReason`) at which the text may end within a token.
+TEXT_ENDS = frozenset({"stop", *get_args(Boundary)})
 # llama.cpp's.
 DRY_BREAKERS = ("\n", ":", '"', "*")
 # Options whose flag is not their name: it is given once for each value.
@@ -36,8 +39,9 @@ class SamplingConfig:
     stop: texts that end the row; never part of its text. stop_token_ids: ids that end it, without a text.
     ignore_eos: EOS is never drawn. ban: texts that never appear; see `text.banned`.
     stop_at: the row ends after a complete one; see `text.boundaries`.
-    heal: the prompt's last token is drawn anew, among those that begin with its text; see `text.healing`.
+    heal: the prompt's last word is drawn anew, by tokens that begin with its text; see `text.healing`.
     loop_guard: the row ends once it repeats itself without end; see `repetition`.
+    regex, json_schema, grammar: what the text has to match, at most one of them; see `Constraint`.
     logprobs: None, or the number of alternatives to report with each token's log-probability, 0 to 100.
 
     Raises UsageError naming the flag.
@@ -65,6 +69,9 @@ class SamplingConfig:
     ban: tuple[str, ...] = ()
     heal: bool = False
     loop_guard: bool = False
+    regex: str | None = None
+    json_schema: str | None = None
+    grammar: str | None = None
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
@@ -97,6 +104,19 @@ class SamplingConfig:
             raise UsageError("--ban has U+FFFD, which stands for bytes that are no text", "leave it out")
         if not all(self.dry_sequence_breakers):
             raise UsageError("--dry-sequence-breaker is empty", "give a text, such as --dry-sequence-breaker ':'")
+        self._check_constraint()
+
+    def _check_constraint(self) -> None:
+        flags = [flag_of(name) for name in KINDS if getattr(self, name) is not None]
+        if len(flags) > 1 or (flags and self.heal):
+            other = flags[1] if len(flags) > 1 else "--heal"
+            raise UsageError(f"{flags[0]} cannot be combined with {other}", "leave one of them out", code="constraint_combined")
+        _ = self.constraint  # Checks itself.
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the text has to match, if it has to match something."""
+        return next((Constraint(name, source) for name in KINDS if (source := getattr(self, name)) is not None), None)
 
     @property
     def greedy(self) -> bool:
@@ -109,8 +129,8 @@ class SamplingConfig:
     ) -> "SamplingConfig":
         """Build from the options that were given; a sampling option without a temperature sets it to 1.0.
 
-        shown: how messages write a value. guarded: greedy rows have the loop guard unless they say otherwise. Raises UsageError
-        for an unknown name or a value of the wrong type.
+        shown: how messages write a value. guarded: greedy rows that are free have the loop guard unless they say otherwise.
+        Raises UsageError for an unknown name or a value of the wrong type.
         """
         values: dict[str, Any] = {}
         for name, value in given.items():
@@ -119,7 +139,8 @@ class SamplingConfig:
             values[name] = _typed(name, value, _KINDS[name], shown)
         if "temperature" not in values and any(name in values for name in _IMPLIES_SAMPLING):
             values["temperature"] = 1.0
-        if guarded and "loop_guard" not in values:
+        # A match may have to repeat itself.
+        if guarded and "loop_guard" not in values and not any(name in values for name in KINDS):
             values["loop_guard"] = values.get("temperature", 0.0) < _GREEDY_TEMPERATURE
         return cls(**values)
 
@@ -148,7 +169,7 @@ def choose_sampling(given: Mapping[str, Any], *, samples: int = 1, guarded: bool
 INTEGERS = ("max_tokens", "min_tokens", "top_k", "dry_allowed_length", "seed", "logprobs")
 TEXTS = ("stop", "ban", "dry_sequence_breakers")
 FLAGS = ("ignore_eos", "heal", "loop_guard")
-_OTHER = {"logit_bias": dict, "stop_token_ids": list, "stop_at": str}
+_OTHER: dict[str, type] = {**dict.fromkeys(KINDS, Constraint), "logit_bias": dict, "stop_token_ids": list, "stop_at": str}
 _KINDS: dict[str, type] = {
     name: int if name in INTEGERS else tuple if name in TEXTS else bool if name in FLAGS else _OTHER.get(name, float)
     for name in (field.name for field in fields(SamplingConfig))
@@ -156,7 +177,7 @@ _KINDS: dict[str, type] = {
 
 
 # What `model.generate` does not have, or means otherwise.
-_LOOP_ONLY = ("frequency_penalty", "presence_penalty", "logit_bias", "dry_multiplier", "ban", "heal", "loop_guard")
+_LOOP_ONLY = ("frequency_penalty", "presence_penalty", "logit_bias", "dry_multiplier", "ban", "heal", "loop_guard", *KINDS)
 
 
 def loop_only(config: SamplingConfig) -> str | None:
@@ -176,6 +197,12 @@ def option_of(flag: str) -> str:
 
 def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> Any:
     flag = flag_of(name)
+    if kind is Constraint:
+        source = as_source(name, value)
+        if source is None:
+            wanted = "an object, or a text with one in JSON" if name == "json_schema" else "a text"
+            raise UsageError(f"{flag} is {shown(value)}", f"give {wanted}")
+        return source
     if kind is dict:
         return _biases(flag, value, shown)
     if kind is tuple:

@@ -2,7 +2,7 @@
 
 The rule: a period of tokens has been repeated so often, and over so many tokens, that it cannot be meant. What it was chosen
 on, and
-the command that repeats the measurement: docs/decoding.md and `benchmark/loops.py`.
+the command that repeats the measurement: docs/decoding.md and `benchmark/decoding/loops.py`.
 """
 
 import numpy as np

@@ -10,12 +10,13 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.distributed.group import Group
+from openllama_cli.models.adapters.find import find_adapter
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.tensors import lazy_tensors
@@ -58,6 +59,7 @@ def load_as_leader(
             "model": folder.name if folder.origin == "folder" else folder.repo_id or folder.name,
             "revision": folder.revision or spec.revision,
             "offline": spec.offline,
+            "adapters": [[one.repo_id or str(one.path.absolute()), one.name, one.scale] for one in folder.adapters],
             "device": kind,
             "dtype": dtype,
             "signature": _signature(opened),
@@ -96,6 +98,10 @@ def _open_announced(job: dict[str, Any]) -> OpenedModel:
         folder = ModelFolder(path, job["model"])
     else:
         folder = find(ModelSpec(job["model"], revision=job["revision"], offline=job["offline"]), notice=lambda _: None)
+    adapters = (
+        replace(find_adapter(where, offline=job["offline"]), name=name, scale=scale) for where, name, scale in job["adapters"]
+    )
+    folder = replace(folder, adapters=tuple(adapters))
     opened = OpenedModel.of(folder)
     if _signature(opened) != job["signature"]:
         raise OlcError(
@@ -109,7 +115,9 @@ def _signature(opened: OpenedModel) -> str:
     """A hash of what must be the same on all ranks for their shards to fit together."""
     checkpoint = opened.checkpoint
     tensors = sorted((name, info.dtype, *info.shape) for name, info in checkpoint.tensors.items())
-    content = json.dumps([tensors, checkpoint.config, checkpoint.bytes, opened.tokenizer.sha256], sort_keys=True, default=str)
+    adapters = [(one.scale, *(file.stat().st_size for file in one.files)) for one in checkpoint.adapters]
+    parts = [tensors, checkpoint.config, checkpoint.bytes, opened.tokenizer.sha256, adapters]
+    content = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -8,10 +8,12 @@ its name only when it is complete; a conversion that is killed leaves `.NAME.*.p
 import errno
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, UsageError
+from openllama_cli.models.adapters.apply import with_adapters
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary, inspect
 from openllama_cli.models.checkpoint.read_errors import explained
 from openllama_cli.models.checkpoint.safetensors_files import write_safetensors
@@ -19,6 +21,7 @@ from openllama_cli.models.checkpoint.stored import TensorInfo
 from openllama_cli.models.checkpoint.tensors import TensorSource
 from openllama_cli.models.checkpoint.torch_files import check_storages
 from openllama_cli.models.model_files import new_folder, read_object, write_json
+from openllama_cli.models.spec import FoundAdapter
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.gguf import rebuilt_files
 from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -31,22 +34,22 @@ _SMALL_FILES = 16_000_000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def convert(src: Path, dst: Path, *, progress: Progress | None = None) -> Checkpoint:
+def convert(src: Path, dst: Path, *, adapters: Sequence[FoundAdapter] = (), progress: Progress | None = None) -> Checkpoint:
     """Write the model `src` (a folder in Meta's format or .bin, or a GGUF file) to the new folder `dst`, and return what
     `inspect` says of it.
 
     dst gets config.json, generation_config.json, the tokenizer's files with a tokenizer_config.json that asks for BOS, and
     model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored; quantized ones of
-    GGUF become float16. progress: counts bytes of weights written.
+    GGUF become float16. adapters: are merged into the weights. progress: counts bytes of weights written.
 
     Raises UsageError if dst exists, its parent does not, or src is in safetensors already; ModelError if src cannot be used or
     the disk is full. Nothing is left at dst then.
     """
     _check_destination(src, dst)
-    checkpoint = inspect(src)
-    if checkpoint.format == "safetensors":
+    checkpoint = with_adapters(inspect(src), adapters)
+    if checkpoint.format == "safetensors" and not adapters:
         raise UsageError(f"{src} is already in safetensors format", f"use it directly: olc complete -m {src}")
-    tokenizer = open_tokenizer(src, config_json=checkpoint.config_json)
+    tokenizer = open_tokenizer(checkpoint.tokenizer_path, config_json=checkpoint.config_json)
     check_vocabulary(tokenizer, checkpoint)
     free, needed = shutil.disk_usage(dst.parent).free, max(checkpoint.bytes, checkpoint.tensor_bytes) + _SMALL_FILES
     if free < needed:
@@ -145,7 +148,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     write_json(folder / "generation_config.json", generation)
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
-    settings = read_object(checkpoint.path / "tokenizer_config.json")
+    settings = read_object(checkpoint.tokenizer_path / "tokenizer_config.json")
     if checkpoint.format == "gguf":
         for name, content in rebuilt_files(checkpoint.files[0]).items():
             (folder / name).write_bytes(content)

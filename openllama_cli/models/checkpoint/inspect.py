@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.adapters.adapter import Adapter
 from openllama_cli.models.checkpoint.config import check_config
 from openllama_cli.models.checkpoint.gguf.header import gguf_files
 from openllama_cli.models.checkpoint.gguf.llama import read_gguf
@@ -59,6 +60,7 @@ class Checkpoint(StoredWeights):
     path: the folder, or a GGUF file. config: keyword arguments for transformers' LlamaConfig, checked. config_json: all of
     config.json, None for Meta's format and GGUF. tensors: without leftovers. dtype: the one most bytes are stored in, or are
     decoded to. tokenizer_files: paths, the vocabulary first; none where it is in the weights' file. bytes: of the weight files.
+    tokenizer_path: what to open the tokenizer of. adapters: to merge into the weights as they are read (`adapters.apply`).
     """
 
     path: Path
@@ -69,6 +71,8 @@ class Checkpoint(StoredWeights):
     dtype: str
     tokenizer_files: tuple[Path, ...]
     bytes: int
+    tokenizer_path: Path
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def tensor_bytes(self) -> int:
@@ -78,7 +82,7 @@ class Checkpoint(StoredWeights):
     @property
     def composed(self) -> bool:
         """Whether weights are put together as they are read, and are not in a file as transformers takes them."""
-        return self.format in ("meta", "gguf")
+        return self.format in ("meta", "gguf") or bool(self.adapters)
 
     @property
     def config_file(self) -> Path:
@@ -226,7 +230,7 @@ def _checked(
             f"{where} contains {len(unexpected)} weights that {source} does not describe: {_first(unexpected)}",
             "olc loads Llama models only; see `olc models list`"
             if format_ == "gguf"
-            else f"use {source} and weights of the same model; merge an adapter into its model first",
+            else f"use {source} and weights of the same model",
         )
     for name, tensor in stored.items():
         wanted = expected.get(name, expected["model.embed_tokens.weight"])
@@ -251,12 +255,14 @@ def _checked(
         config_json=config_json,
         shape=shape,
         dtype=sizes.most_common(1)[0][0],
-        tokenizer_files=() if format_ == "gguf" else _tokenizer_files(folder),
+        tokenizer_files=() if format_ == "gguf" else tokenizer_files(folder),
         bytes=sum(file.stat().st_size for file in files),
+        tokenizer_path=folder,
     )
 
 
-def _tokenizer_files(folder: Path) -> tuple[Path, ...]:
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The tokenizer's files in a folder, the vocabulary first. Raises ModelError where there is none."""
     vocabulary = locate(folder)
     beside = (vocabulary.with_name(name) for name in TOKENIZER_FILES)
     return (vocabulary, *(file for file in beside if file.is_file() and file != vocabulary))
@@ -294,7 +300,7 @@ def _listing(folder: Path) -> str:
 def _advice(folder: Path) -> str:
     """What to give in place of a folder without a model."""
     if (folder / "adapter_config.json").is_file():
-        return "this is an adapter (LoRA): merge it into its base model, and give the merged folder"
+        return f"this is an adapter: give its model too, -m MODEL --adapter {folder}"
     gguf = next(iter(gguf_files(folder)), None)
     if gguf is not None:
         return f"give a GGUF file itself, such as {gguf}"

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.models.adapters.merge import Adapters
 from openllama_cli.models.checkpoint.gguf.blocks import GGUFWeights
 from openllama_cli.models.checkpoint.inspect import Checkpoint
 from openllama_cli.models.checkpoint.meta import half_split
@@ -22,11 +23,12 @@ _BLOCK = 1 << 18
 class TensorSource:
     """Reads weights under their Hugging Face names from where inspection found them.
 
-    Slices of several files (Meta's format) are joined, rotary rows come in Hugging Face's order, and blocks (GGUF) are decoded.
+    Slices of several files (Meta's format) are joined, rotary rows come in Hugging Face's order, blocks (GGUF) are
+    decoded, and adapters merged.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+        self._checkpoint, self._adapters = checkpoint, Adapters(checkpoint.adapters)
         small = checkpoint.format in ("safetensors", "gguf")
         self._limit = READ_BEFORE_REOPENING if small else max(READ_BEFORE_REOPENING, checkpoint.bytes // 64)
         self._open: dict[Path, Any] = {}
@@ -35,9 +37,16 @@ class TensorSource:
     def get(self, name: str, dtype: "torch.dtype | None" = None) -> "torch.Tensor":
         """One weight: a view of the mapped file where that holds it as it is, which keeps the file mapped as long as it lives.
 
-        dtype: to convert it to; None is the type it is stored in, or float32 for one that is decoded. Raises ModelError for
-        files that changed since they were inspected.
+        dtype: to convert it to; None is the type it is stored in, or float32 for one that is decoded or merged. Raises
+        ModelError for files that changed since they were inspected.
         """
+        if self._adapters.change(name):
+            merged = self._adapters.merged(name, None if self._adapters.replace(name) else self._own(name, None))
+            return merged if dtype is None else merged.to(dtype)
+        return self._own(name, dtype)
+
+    def _own(self, name: str, dtype: "torch.dtype | None") -> "torch.Tensor":
+        """A weight without adapters."""
         import torch
 
         stored = self._checkpoint.layout[name]

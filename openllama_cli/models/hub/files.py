@@ -10,9 +10,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
+from openllama_cli.models.adapters.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from openllama_cli.models.adapters.config import CONFIG as ADAPTER_CONFIG
 from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.model_files import META_SHARD, TOKENIZER_FILES, TOKENIZERS, WEIGHT_FILES, Format, read
 
+# huggingface_hub's rule for repository ids, without the old ids that have no organization.
+HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
 _MOST_SHARDS = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -32,6 +36,8 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
     Raises HubError (code "no_model_files") when there are no weights, no configuration or no tokenizer.
     """
     kind = weight_format(names)
+    if kind is None and ADAPTER_CONFIG in names:
+        raise HubError(f"{repo_id} is an adapter", f"give its model: -m MODEL --adapter {repo_id}", code="no_model_files")
     if kind is None:
         found = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
         if found is not None:
@@ -92,6 +98,14 @@ def gguf_parts(names: Collection[str], file: str, repo_id: str) -> list[str]:
     few = ", ".join(others[:4]) + ", …" * (len(others) > 4)
     there = f"use one of its GGUF files: {few}" if others else "it has no GGUF files: give its id alone"
     raise HubError(f"{repo_id} has no {absent[0]}", there, code="no_model_files")
+
+
+def adapter_files(names: Collection[str], repo_id: str) -> tuple[list[str], list[str]]:
+    """The small files of an adapter's repository and those of its weights. Raises HubError (code "no_model_files")."""
+    weights = next((name for name in ADAPTER_WEIGHTS if name in names), None)
+    if weights is None or ADAPTER_CONFIG not in names:
+        raise HubError(f"{repo_id} is not an adapter of PEFT", "give it as the model, -m, if it is one", code="no_model_files")
+    return [ADAPTER_CONFIG, *(name for name in TOKENIZER_FILES if name in names)], [weights]
 
 
 def missing_files(folder: Path, file: str | None = None) -> list[str]:

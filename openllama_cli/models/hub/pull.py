@@ -20,7 +20,7 @@ from openllama_cli.models.hub.client import describe, opened, whole_number
 from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile, download, is_here, partial_bytes
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
-from openllama_cli.models.hub.files import gguf_parts, missing_files, small_files, weight_files
+from openllama_cli.models.hub.files import adapter_files, gguf_parts, missing_files, small_files, weight_files
 from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
@@ -33,6 +33,7 @@ def pull(
     revision: str | None = None,
     *,
     file: str | None = None,
+    adapter: bool = False,
     offline: bool = False,
     weights: bool = True,
     progress: Progress | None = None,
@@ -41,9 +42,9 @@ def pull(
     """Get a model from the Hub, or what is missing of it, and return the folder of its snapshot.
 
     revision: branch, tag or commit; None is "main", which is looked up anew. file: the model's GGUF file, which comes alone, or
-    with the other parts of one that is split. offline: use the cache or fail. weights: without them only the small files come,
-    configuration and tokenizer. notice: told about waiting for another process, about cut
-    connections that are tried again, and about a Hub that cannot be reached while the model is in the cache.
+    with the other parts of one that is split. adapter: the repository is one's. offline: use the cache or fail. weights:
+    without them only the small files come, configuration and tokenizer. notice: told about waiting for another process, about
+    cut connections that are tried again, and about a Hub that cannot be reached while the model is in the cache.
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
     hub_unreachable, offline, no_model_files, checksum, connection_cut, disk_full, …), ModelError for another architecture
@@ -52,19 +53,22 @@ def pull(
     """
     if revision is not None and not is_safe_revision(revision):
         raise UsageError(f"--revision {revision} is not a valid revision", "use a branch, tag or commit")
-    folder = cached(repo_id, revision, file)
+    folder = cached(repo_id, revision, file) if not adapter else None
     if offline or hub_offline():
         if folder is not None:
             return folder
         part = snapshot(repo_id, revision)
-        raise offline_error(repo_id, revision, tuple(missing_files(part, file)) if part else ())
+        raise offline_error(repo_id, revision, tuple(missing_files(part, file)) if part and not adapter else ())
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
     check_seconds()
     check_endpoint()
     notice = notice or (lambda text: None)
     try:
-        return _pull(repo_id, revision, file, progress or NullProgress(), notice, weights=weights)
+        store = _store(repo_id, revision, progress or NullProgress(), notice)
+        if adapter:
+            return store.pull_adapter(revision)
+        return store.pull_gguf(file, revision) if file is not None else store.pull(revision, weights=weights)
     except expected_errors() as problem:
         error = hub_error(problem, repo_id, revision)
         if error.code != UNREACHABLE or folder is None:
@@ -79,43 +83,10 @@ def pull(
         ) from problem
 
 
-def _pull(repo_id: str, revision: str | None, gguf: str | None, progress: Progress, notice: Notice, *, weights: bool) -> Path:
+def _store(repo_id: str, revision: str | None, progress: Progress, notice: Notice) -> "_Store":
     with shown(progress, f"asking the Hub for {repo_id}", None):
         commit, names = _files(repo_id, revision)
-    store = _Store(repo_id, commit, progress, notice)
-    if gguf is not None:
-        wanted = gguf_parts(names, gguf, repo_id)
-        folder = store.link()
-        store.get_large(wanted)
-        store.link()
-        store.check_headers(folder / gguf)
-        store.point(revision or "main")
-        return folder
-
-    small = small_files(names, repo_id)
-    for file in store.look_up(small):
-        if file.size > largest(file.name):
-            raise NotAHubError(f"{file.name} of {repo_id} would have {size(file.size)}, more than any file of its name")
-        store.get(file)
-    folder = store.link()
-    # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before
-    # gigabytes of weights are pulled.
-    try:
-        if (folder / "config.json").exists():
-            read_config(folder)
-        store.check_tokenizer()
-    except ModelError as problem:
-        raise ModelError(problem.cause.replace(str(folder), repo_id), problem.remedy, code=problem.code) from problem
-    if not weights:
-        if snapshot(repo_id, revision) is None:  # Never in the place of a complete model.
-            store.point(revision or "main")
-        return folder
-    index = next(((folder / name).read_bytes() for name in small if name.endswith(".index.json")), None)
-    store.get_large(weight_files(names, index, repo_id))
-    store.link()
-    store.check_headers(folder)
-    store.point(revision or "main")
-    return folder
+    return _Store(repo_id, commit, names, progress, notice)
 
 
 def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
@@ -141,8 +112,8 @@ def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
 class _Store:
     """One revision of one repository on its way into the cache."""
 
-    def __init__(self, repo_id: str, commit: str, progress: Progress, notice: Notice) -> None:
-        self._repo_id, self._commit = repo_id, commit
+    def __init__(self, repo_id: str, commit: str, names: Set[str], progress: Progress, notice: Notice) -> None:
+        self._repo_id, self._commit, self._names = repo_id, commit, names
         self._progress, self._notice = progress, notice
         self._folder = repo_folder(repo_id)
         self._snapshot = self._folder / "snapshots" / commit
@@ -150,6 +121,59 @@ class _Store:
         self._blobs: dict[str, Path] = {}
         self._unchecked: dict[str, Path] = {}  # those of them that came without a checksum
         self._deadline = time.monotonic() + WHOLE_SECONDS
+
+    def pull(self, revision: str | None, *, weights: bool) -> Path:
+        """Get a model in Hugging Face's or Meta's format."""
+        small = small_files(self._names, self._repo_id)
+        self.get_small(small)
+        folder = self.link()
+        # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before
+        # gigabytes of weights are pulled.
+        try:
+            if (folder / "config.json").exists():
+                read_config(folder)
+            self.check_tokenizer()
+        except ModelError as problem:
+            raise ModelError(problem.cause.replace(str(folder), self._repo_id), problem.remedy, code=problem.code) from problem
+        if not weights:
+            if snapshot(self._repo_id, revision) is None:  # Never in the place of a complete model.
+                self.point(revision or "main")
+            return folder
+        index = next(((folder / name).read_bytes() for name in small if name.endswith(".index.json")), None)
+        self.get_large(weight_files(self._names, index, self._repo_id))
+        self.link()
+        self.check_headers(folder)
+        self.point(revision or "main")
+        return folder
+
+    def pull_gguf(self, file: str, revision: str | None) -> Path:
+        """Get a GGUF file, or all that a model is split over."""
+        wanted = gguf_parts(self._names, file, self._repo_id)
+        folder = self.link()
+        self.get_large(wanted)
+        self.link()
+        self.check_headers(folder / file)
+        self.point(revision or "main")
+        return folder
+
+    def pull_adapter(self, revision: str | None) -> Path:
+        """Get an adapter, which is looked into when it is applied."""
+        small, weights = adapter_files(self._names, self._repo_id)
+        self.get_small(small)
+        self.link()
+        self.get_large(weights)
+        folder = self.link()
+        self.point(revision or "main")
+        return folder
+
+    def get_small(self, names: Sequence[str]) -> None:
+        """Have configuration and tokenizer as blobs."""
+        for file in self.look_up(names):
+            if file.size > largest(file.name):
+                raise NotAHubError(
+                    f"{file.name} of {self._repo_id} would have {size(file.size)}, more than any file of its name"
+                )
+            self.get(file)
 
     def look_up(self, names: Sequence[str]) -> list[RemoteFile]:
         """The size and checksum of those files that the snapshot does not have. Both come in headers; nothing is downloaded."""

@@ -129,7 +129,9 @@ def load_quantized(
         configs = (checkpoint.path / name for name in ("config.json", "params.json"))
         files = [*checkpoint.files, *(file for file in configs if file.is_file())]
         # What the bytes depend on, apart from the model.
-        settings = (method, *layout.name) if method == "int4" else (method,)
+        settings: tuple[object, ...] = (method, *layout.name) if method == "int4" else (method,)
+        settings += tuple(adapter.scale for adapter in checkpoint.adapters)
+        files += [file for adapter in checkpoint.adapters for file in adapter.files]
         home = copy_folder(files, *settings)
         quantizing = partial(_quantizing, checkpoint, method, layout, progress)
         file = _open(home, contents, notice) or _build(home, folder, method, contents, quantizing, notice)
@@ -216,7 +218,7 @@ def _build(
             file = QuantizedFile(unfinished / WEIGHTS)
             about = {
                 "format": FORMAT,
-                "model": folder.name,
+                "model": " + ".join((folder.name, *(adapter.label for adapter in folder.adapters))),
                 "method": method,
                 "repo_id": folder.repo_id,
                 "revision": folder.revision,

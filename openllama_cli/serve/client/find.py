@@ -29,7 +29,8 @@ class FoundServer:
 def find_server(folder: ModelFolder, spec: ModelSpec) -> FoundServer | None:
     """The server of this user that loaded `folder` with these options and is ready; None where there is none."""
     try:
-        path = socket_path(folder.path, folder.revision, precision_name(spec.dtype, spec.quantize), spec.device)
+        precision = precision_name(spec.dtype, spec.quantize)
+        path = socket_path(folder.path, folder.revision, precision, spec.device, folder.adapters)
     except OSError:
         return None
     connection = Connection.unix(path)

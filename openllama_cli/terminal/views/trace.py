@@ -39,7 +39,7 @@ def show(step: Mapping[str, Any]) -> None:
         out("\t".join([*line, *others, candidates]) + "\n")
         return
     console = stdout_console()
-    title = Text.assemble((f"{step['position']}", "bold"), f"  entropy {step['entropy_bits']:.2f} bits")
+    title = Text.assemble((f"position {step['position']}", "bold"), f", entropy {step['entropy_bits']:.2f} bits")
     console.print(title, no_wrap=True, crop=False)
     for one in step["candidates"]:
         piece = Text(one_line(one["piece"]))

@@ -151,6 +151,7 @@ def test_other_choices_are_another_run(batch: Olc, tmp_path: Path) -> None:
 
 
 def test_sampling_options_and_other_servers_are_refused(batch: Olc) -> None:
+    assert "--calibrate requires choices, and no row" in batch("in.txt", "a\n", "--calibrate", code=2).messages
     assert (
         "--temperature cannot be combined with --choices"
         in batch("in.txt", "a\n", *CHOICES, "--temperature", "1", code=2).messages

@@ -1,6 +1,7 @@
 """Banned texts: never in a completion, undone from the token in which they begin, seen by nobody."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ import torch
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.request import Request
+from openllama_cli.generation.forward.cache import PrefixCache
+from openllama_cli.generation.forward.cuda.graphs import GraphForward
+from openllama_cli.generation.forward.lean import LeanForward
+from openllama_cli.generation.forward.transformers_forward import TransformersForward
+from openllama_cli.generation.forward.weights import from_transformers
 from openllama_cli.generation.text.row_text import RowText
 from openllama_cli.generation.text.stream import TextStep, stream
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.models.fakes import FakeForward
+from tests.support.models.tiny_models import load_llama
 
 # Few enough that banned texts come about, in all ways: words, parts of them, spaces, bytes of characters.
 WORDS = ("a", "b", "ab", "the", " the", " ", "Q", ":", "\n", "é", "動")
@@ -52,6 +59,8 @@ def by_definition(
         logits = next_logits(prompt + tokens)
         logits[list(never.get(len(tokens), ()))] = -torch.inf
         tokens.append(int(logits.argmax()))
+        if tokens[-1] in tokenizer.eos_ids:
+            return tokens
         text = complete(tokenizer, prompt + tokens)
         # What the prompt has already is not the completion's doing.
         places = [at for ban in config.ban if (at := text.find(ban, max(0, len(before) - len(ban) + 1))) >= 0]
@@ -117,6 +126,36 @@ def test_the_tokens_are_those_of_the_definition(ban: tuple[str, ...], tokenizer:
         drafted = run(tokenizer, next_logits, [Request(0, prompt, config, speculate=8)])[0]
         assert ids(drafted) == wanted, "with drafts"
     assert undone, "something was taken back"
+
+
+@pytest.mark.parametrize("kind", ["lean", "slots", "transformers"])
+def test_a_rollback_in_real_caches_leaves_what_a_full_pass_gives(kind: str, tiny_model: Path, tokenizer: Tokenizer) -> None:
+    llama = load_llama(tiny_model)
+    forwards: dict[str, Callable[[], Any]] = {
+        "lean": lambda: LeanForward(from_transformers(llama)),
+        "slots": lambda: GraphForward(llama, capture=False),
+        "transformers": lambda: TransformersForward(llama, torch.device("cpu")),
+    }
+
+    @torch.no_grad()
+    def full(tokens: Sequence[int]) -> torch.Tensor:
+        return llama(torch.tensor([tokens])).logits[0, -1]
+
+    shots = "Q: What is the largest animal?\nA: The blue whale.\n\n" * 4
+    prompts = [tokenizer.encode(text) for text in (shots + "the", shots + "a dog", "Q", shots)]
+    free = SamplingConfig(max_tokens=12)
+    texts = [tokenizer.decode_continuation(ids, by_definition(full, tokenizer, ids, free)) for ids in prompts]
+    # Something from the middle of what each would say, so that it has to be undone.
+    ban = tuple({text[3:6] for text in texts if "\ufffd" not in text[3:6] and text[3:6]})
+    assert ban
+    config = SamplingConfig(max_tokens=12, ban=ban)
+    requests = [Request(row, ids, config, speculate=row % 2 * 4) for row, ids in enumerate(prompts)]
+    rows: dict[int, list[int]] = {request.row: [] for request in requests}
+    loop = partial(decode_rows, forwards[kind](), max_rows=3, prefixes=PrefixCache())
+    for step in stream(loop, tokenizer, requests):
+        assert step.error is None
+        rows[step.row] += [step.scored.token] if step.scored is not None else []
+    assert list(rows.values()) == [by_definition(full, tokenizer, ids, config) for ids in prompts]
 
 
 def test_sampled_rows_do_not_depend_on_their_neighbors(tokenizer: Tokenizer, drawn: list[int]) -> None:

@@ -83,7 +83,7 @@ def test_answer_that_unpacks_without_end_is_left(raw: RawHub) -> None:
         assert failure().code == "not_a_hub", packed
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(json.dumps(DESCRIPTION).encode()), b"\x1f\x8b nothing"])
+@pytest.mark.parametrize("packed", [gzip.compress(json.dumps(DESCRIPTION).encode(), mtime=0), b"\x1f\x8b nothing"])
 def test_packed_answer_is_unpacked_or_named(raw: RawHub, packed: bytes) -> None:
     raw.replies[API] = [reply(packed, Content_Encoding="gzip")]
     if packed.endswith(b"nothing"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from openllama_cli.errors import HubError
+from openllama_cli.models.adapters.find import find_adapter
 from openllama_cli.models.find import find
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
@@ -85,6 +86,18 @@ def test_a_gguf_file_is_pulled_alone_or_with_its_other_parts(server: HubServer, 
             find(ModelSpec(model=name))
         assert caught.value.code == "no_model_files"
         assert told in caught.value.remedy
+
+
+def test_an_adapter_is_pulled_with_what_belongs_to_it(server: HubServer) -> None:
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w", "tokenizer_config.json": b"{}"}
+    commit = server.add("org/lora", files | {"optimizer.pt": b"x", "README.md": b""})
+    found = find_adapter("org/lora:0.5", offline=False)
+    assert (found.label, found.scale, found.revision) == ("org/lora:0.5", 0.5, commit)
+    assert {file.name for file in found.path.iterdir()} == asked(server) == set(files)
+    assert find_adapter("org/lora", offline=True).path == found.path
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec(model="org/lora"))
+    assert "--adapter org/lora" in caught.value.remedy
 
 
 def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:

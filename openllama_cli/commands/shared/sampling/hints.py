@@ -1,12 +1,14 @@
 """Hints on stderr about prompts and ends of texts, each once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from openllama_cli.generation.decode.config import flag_of
 from openllama_cli.generation.text.hints import about_end, about_prompt
 from openllama_cli.terminal.streams import hint
 
 if TYPE_CHECKING:
+    from openllama_cli.generation.constraints.config import Constraint
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 
@@ -25,3 +27,13 @@ def hint_end(reasons: Iterable[str | None], texts: Iterable[str], max_tokens: in
     said = next(filter(None, found), None)
     if said is not None:
         hint(said)
+
+
+def hint_incomplete(constraint: "Constraint", reasons: Iterable[str | None], texts: Sequence[str], max_tokens: int) -> None:
+    """Say which completions do not match, as they ended before they could. max_tokens: that they may have."""
+    ended = [reason for reason, text in zip(reasons, texts, strict=True) if not constraint.matches(text)]
+    if ended:
+        which = "the text is" if len(texts) == 1 else f"{len(ended)} of {len(texts)} texts are"
+        cut = f"cut off after {max_tokens} tokens; -n {2 * max_tokens} gives it more"
+        how = cut if "length" in ended else "ended before by a stop string, --stop-at, the context or the loop guard"
+        hint(f"{which} incomplete, no match of {flag_of(constraint.kind)}: {how}")

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.options import GroupedOption
+from openllama_cli.commands.shared.sampling.constraints import constraint_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig
 
@@ -26,7 +27,7 @@ def sampling_options(defaults: SamplingConfig, *, guarded: bool = False) -> Deco
     `SamplingConfig.from_given({**own, **given})`. defaults: what the help texts show. guarded: whether the loop guard is on for
     greedy decoding.
     """
-    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties()}
+    options = {**_sampling(defaults), **_ends(guarded=guarded), **_penalties(), **constraint_options()}
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
@@ -80,9 +81,7 @@ def _sampling(defaults: SamplingConfig) -> dict[str, Decorator]:
             "--min-p", type=float, metavar="P", help="Drop tokens less than P times as likely as the most likely one."
         ),
         "seed": click.option("-s", "--seed", type=int, metavar="SEED", help="Random seed: the same seed gives the same text."),
-        "heal": click.option(
-            "--heal", is_flag=True, help="Back up one token, and let the model finish the prompt's last word."
-        ),
+        "heal": click.option("--heal", is_flag=True, help="Back up over the prompt's last word, and let the model finish it."),
         "stop": click.option(
             "--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given several times."
         ),

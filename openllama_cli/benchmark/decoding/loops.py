@@ -1,4 +1,4 @@
-"""How often greedy decoding leaves a loop again: `python -m openllama_cli.benchmark.loops -m demo --dtype float32`.
+"""How often greedy decoding leaves a loop again: `python -m openllama_cli.benchmark.decoding.loops -m demo --dtype float32`.
 
 Every prompt is completed greedily to the end of the context, without EOS, so that nothing but the model ends a loop. For each
 period
@@ -76,7 +76,7 @@ def _prompts(file: Path | None, count: int, seed: int) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m openllama_cli.benchmark.loops",
+        prog="python -m openllama_cli.benchmark.decoding.loops",
         description="Count loops of greedy decoding, and those that are left again.",
     )
     parser.add_argument("-m", "--model", help="as for olc complete")

@@ -1,0 +1,137 @@
+"""`olc replay`: a result made again from its own record, and compared."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.commands.shared.options import adapter_option, model_option, number_option, offline_option
+from openllama_cli.errors import UsageError
+from openllama_cli.models.loading.ranks import one_process_only
+from openllama_cli.terminal.streams import note, one_line, out
+
+if TYPE_CHECKING:
+    from openllama_cli.records.read import Record
+    from openllama_cli.records.replay import Comparison, Parting, Side
+
+EXAMPLES = """\b
+Examples:
+  olc complete "The sky is" --json > sky.json && olc replay sky.json
+  olc replay sky.json -m ./open_llama_3b --device cpu
+  olc replay sky.json --against sky_of_the_gpu.json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("record", shell_complete=suggest.files)
+@model_option
+@adapter_option
+@click.option(
+    "--device",
+    metavar="auto|cpu|cuda[:N]|mps",
+    show_default="the record's",
+    help="Device to run the model on.",
+    shell_complete=suggest.choices("auto", "cpu", "cuda", "mps"),
+)
+@number_option("--batch-size", default=16, most=1024, help="Rows at a time; changes no result in float32.")
+@click.option("--against", metavar="RECORD2", help="Compare with another record; run nothing.", shell_complete=suggest.files)
+@offline_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    record: str,
+    model: str | None,
+    adapters: tuple[str, ...],
+    device: str | None,
+    batch_size: int,
+    against: str | None,
+    offline: bool,
+) -> None:
+    """Make the result in the file RECORD again, and compare it token by token.
+
+    RECORD is the output of `olc complete --json` or `olc generate --json`. Exit code 0: it is the same; 1: it differs, or the
+    weights do; 2: RECORD is no record.
+    """
+    from openllama_cli.records.read import changed_surroundings, read_record
+
+    found = read_record(Path(record))
+    other = None
+    if against is not None:
+        for given, name in ((model, "-m"), (device, "--device"), (adapters, "--adapter")):
+            if given:
+                raise UsageError(f"--against runs nothing, so {name} has no use", f"leave out {name}, or --against")
+        other = read_record(Path(against))
+        _refuse_others(found, other)
+        from openllama_cli.records.replay import against as hold_against
+
+        compared = hold_against(found, other)
+    else:
+        one_process_only("olc replay")
+        spec = found.spec(model, device, adapters, offline=offline)
+        opened = open_model(spec)
+        found.check_weights(opened)
+        loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
+        from openllama_cli.api import Model
+        from openllama_cli.records.replay import replay
+
+        compared = replay(found, Model(loaded, notice=note), batch_size)
+    changes = changed_surroundings(found.document, compared.document)
+    out("".join(f"{line}\n" for line in _lines(found, compared, changes)))
+    ctx.exit(1 if compared.partings else 0)
+
+
+def _refuse_others(record: "Record", other: "Record") -> None:
+    """Raise UsageError for two records that are not of the same work."""
+    what = None
+    if record.prompts != other.prompts or record.samples != other.samples:
+        what = "prompts"
+    elif record.sampling != other.sampling:
+        what = "options"
+    elif record.document["model"]["files"] != other.document["model"]["files"]:
+        what = "weights"
+    if what is not None:
+        raise UsageError(
+            f"{record.name} and {other.name} have other {what}", f"compare the results: olc diff {record.name} {other.name}"
+        )
+
+
+def _lines(record: "Record", compared: "Comparison", changes: list[str]) -> list[str]:
+    """What came of it: one line if all is equal."""
+    rows = f"{compared.rows} completion{'s' * (compared.rows != 1)}"
+    noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
+    if not compared.partings:
+        return [f"equal: {rows}, {compared.tokens} tokens{noise}"]
+    lines = [f"different: {len(compared.partings)} of {rows}; {compared.tokens} tokens before that are equal{noise}"]
+    for parting in compared.partings:
+        lines += _parting_lines(record, parting)
+    return lines + ([f"changed: {one_line(change)}" for change in changes] or ["changed: nothing that the record tells"])
+
+
+def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
+    from openllama_cli.records.replay import CANDIDATES, explained, rounding
+
+    where = f"completion {parting.row}, token {parting.place}"
+    lines = [f"{where}: recorded {_side(parting.recorded)}, now {_side(parting.here)}"]
+    why = explained(parting, record)
+    can = f"{2 * rounding(record):g}, what rounding in {_precision(record)} can explain"
+    if parting.margin is not None:
+        chance = "more than it decided, such as chance or a penalty"
+        verdict = chance if why is None else f"no more than {can}" if why else f"more than {can}"
+        lines.append(f"  margin {parting.margin:.3g}: {verdict}")
+    elif why is False:
+        lines.append(f"  the recorded token is not among the {CANDIDATES} likeliest ones: the margin is more than {can}")
+    return lines
+
+
+def _precision(record: "Record") -> str:
+    return str(record.document["quantization"] or record.document["dtype"])
+
+
+def _side(side: "Side | None") -> str:
+    if side is None:
+        return "the end"
+    named = f"token {side.id}" if side.text is None else f'"{one_line(side.text)}" (token {side.id})'
+    return named if side.logprob is None else f"{named} {100 * math.exp(side.logprob):.2f} %"

@@ -1,0 +1,25 @@
+"""`olc schema`: the JSON Schemas of olc's JSON outputs."""
+
+import click
+
+from openllama_cli.terminal.streams import out
+
+EXAMPLES = """\b
+Examples:
+  olc schema
+  olc schema record
+  olc complete "The sky is" --json | check-jsonschema --schemafile <(olc schema complete) -
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """Print the JSON Schema NAME of a JSON output; without NAME, list the names.
+
+    complete and generate are what `--json` prints, row is a line of an OUTPUT of `olc batch`, record is what a result was made
+    with.
+    """
+    from openllama_cli.records.schemas import names, schema
+
+    out("".join(f"{one}\n" for one in names()) if name is None else schema(name))
