@@ -122,6 +122,12 @@ def read_record(path: Path) -> Record:
             "update olc, or make the result again",
             code="record",
         )
+    if document.get("command") == "batch":
+        raise UsageError(
+            f"{path} is the record of a batch, and olc replay runs none",
+            "run olc batch again with another -o, then olc diff on both outputs",
+            code="record",
+        )
     try:
         return _record(str(path), document)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as problem:

@@ -1,5 +1,6 @@
 """Records of real runs: held against their schemas, without secrets, and made again."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -226,9 +227,17 @@ def test_schemas_are_schemas(olc: Olc) -> None:
     assert olc("schema", "nonsense").code == 2
 
 
-def test_rows_of_a_batch_have_the_form_of_their_schema(olc: Olc, model: str, tmp_path: Path) -> None:
+def test_a_batch_has_its_record_beside_it(olc: Olc, model: str, tmp_path: Path) -> None:
     lines = [{"prompt": "x", "logprobs": 2, "country": "y"}, {"prompt": "x", "max_tokens": -1}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    olc("batch", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "-m", model, "-n", "3")
-    for line in (tmp_path / "out.jsonl").read_text().splitlines():
+    output = tmp_path / "out.jsonl"
+    run = olc("batch", str(tmp_path / "in.jsonl"), "-o", str(output), "-m", model, "-n", "3", "--dtype", "float32")
+    assert run.code == 3
+    for line in output.read_text().splitlines():
         valid(json.loads(line), "row")
+    record = json.loads((tmp_path / "out.jsonl.record.json").read_text())
+    valid(record, "batch")
+    assert (record["dtype"], record["output"]["failed"], record["input"]["name"]) == ("float32", 1, "in.jsonl")
+    assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(record)
+    assert olc("replay", str(tmp_path / "out.jsonl.record.json")).code == 2

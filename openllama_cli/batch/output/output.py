@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class OutputFiles:
 
     output: where OUTPUT is after following links, so that two names of one file share one journal and one lock.
     journal: the rows finished so far; afterwards one line that marks OUTPUT as complete. lock: who is writing OUTPUT.
-    spool: a copy of the input that came through stdin. temporary: OUTPUT until it is complete.
+    spool: a copy of the input that came through stdin. temporary: OUTPUT until it is complete. record: what it was made with.
     """
 
     output: Path
@@ -34,12 +35,14 @@ class OutputFiles:
     lock: Path
     spool: Path
     temporary: Path
+    record: Path
 
     @classmethod
     def of(cls, path: Path) -> "OutputFiles":
         """The files of the OUTPUT that the user named."""
         output = Path(os.path.realpath(path))
-        return cls(output, *(output.parent / (output.name + suffix) for suffix in (".journal", ".lock", ".input", ".tmp")))
+        suffixes = (".journal", ".lock", ".input", ".tmp", ".record.json")
+        return cls(output, *(output.parent / (output.name + suffix) for suffix in suffixes))
 
 
 def check_output(path: Path, input_path: Path | None, *, restart: bool = False) -> OutputFiles:
@@ -101,10 +104,13 @@ def open_journal(
     return journal
 
 
-def write_output(journal: Journal, path: Path) -> OutputRecord:
+def write_output(
+    journal: Journal, path: Path, record: Callable[[OutputRecord], Mapping[str, object]] | None = None
+) -> OutputRecord:
     """Write the rows of a journal to `path` in the order of the input, in the format of its suffix; the file appears complete,
     in one step.
 
+    record: makes the document of the record beside it, which is there before OUTPUT is and names its hash.
     All rows must be done. If none failed the journal is then closed, and reduced to a line that marks OUTPUT as complete;
     else it is kept for --retry-errors. Streams: no more than a row is in memory. Raises OlcError, with OUTPUT as it was and the
     journal kept.
@@ -117,7 +123,10 @@ def write_output(journal: Journal, path: Path) -> OutputRecord:
         for part in encode(path, journal.lines):
             digest.update(part)
             size += file.write(part)
-    written = OutputRecord(journal.rows, size, digest.hexdigest())
+        written = OutputRecord(journal.rows, size, digest.hexdigest())
+        if record is not None:
+            with replacing(files.record) as beside:
+                beside.write(json.dumps(record(written), indent=1).encode() + b"\n")
     if not journal.counts.failed:
         # OUTPUT is there: a disk too full for one more line only means that the next run writes it again from the journal.
         with contextlib.suppress(OlcError):
@@ -159,6 +168,7 @@ def _check_input(path: Path, files: OutputFiles, input_path: Path) -> None:
         files.journal: "the journal of OUTPUT",
         files.lock: "the lock of OUTPUT",
         files.temporary: "the draft of OUTPUT",
+        files.record: "the record of OUTPUT",
     }
     for file, what in ours.items():
         if _same(file, input_path):
@@ -175,7 +185,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _check_writable(files: OutputFiles) -> None:
     """Write a file beside OUTPUT that nothing is left of, not even by a kill: it has no name where the system allows that."""
-    folder, longest = files.output.parent, files.journal.name + ".tmp"
+    folder, longest = files.output.parent, files.record.name + ".tmp"
     if len(os.fsencode(longest)) > os.pathconf(folder, "PC_NAME_MAX"):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     try:

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -46,6 +46,7 @@ from openllama_cli.terminal.streams import notice, out
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
+    from openllama_cli.batch.journal.format import OutputRecord
 
 EXAMPLES = """\b
 Examples:
@@ -238,6 +239,7 @@ def command(
     from openllama_cli.batch.output.extend import Earlier, extend
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
+    from openllama_cli.records.record import batch_record
 
     made = ".completions.jsonl" if scoring is None else ".scores.jsonl"
     target = Path(output) if output is not None else Path(source).with_suffix(made)
@@ -285,7 +287,13 @@ def command(
                 batch.run(read_rows(path, fmt, settings, skip=skip, on_bytes=digest.update))
                 if digest.hexdigest() != summary.sha256:
                     raise _changed(source, "start over with --restart")
-            write_output(journal, files.output)
+            told = {"name": Path(source).name if source != "-" else "stdin", "rows": summary.rows, **header["input"]}
+
+            def record(written: "OutputRecord") -> dict[str, Any]:
+                output = {"name": files.output.name, "failed": journal.counts.failed, **asdict(written)}
+                return batch_record(header, engine.ran, {"input": told, "output": output})
+
+            write_output(journal, files.output, record)
             files.spool.unlink(missing_ok=True)
             batch.report(target)
 

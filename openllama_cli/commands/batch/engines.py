@@ -5,7 +5,7 @@ An engine is opened before the journal, which it tells what results depend on; i
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from openllama_cli.batch.input.readers import FormatName
@@ -64,6 +64,10 @@ class Engine(Protocol):
         """A runner while the context lasts."""
 
     @property
+    def ran(self) -> dict[str, Any]:
+        """In which surroundings rows ran here, for the record; empty where none did."""
+
+    @property
     def caution(self) -> str | None:
         """What the results do not promise, in a sentence; None where they promise all that olc does."""
 
@@ -78,6 +82,7 @@ class LocalEngine:
     opened: OpenedModel
     spec: ModelSpec
     ray: RayOptions | None
+    ran: dict[str, Any] = field(default_factory=dict)
     caution = None
 
     def fitting(self) -> "Fitting":
@@ -108,7 +113,9 @@ class LocalEngine:
         loaded = load_model(self.opened, self.spec)
 
         from openllama_cli.batch.runner import open_runner
+        from openllama_cli.records.record import surroundings
 
+        self.ran.update(surroundings(loaded, "batch", "loop", None))
         yield open_runner(
             loaded,
             model=self.opened.folder.name,
@@ -126,6 +133,7 @@ class ServerEngine:
 
     server: "Server"
     given: tuple[str, ...]
+    ran: dict[str, Any] = field(default_factory=dict)
 
     def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
         model = {"name": self.server.model, **self.server.about}

@@ -352,4 +352,4 @@ def test_stdin_is_an_input_too(olc: Olc, model: str, tmp_path: Path, output: Pat
     assert [row["prompt"] for row in read(output)] == ["ñ", "🐋"]
     last = json.loads(result.text.splitlines()[-1])
     assert (last["rows"], last["total"], last["done"]) == (2, 2, True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.journal"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.journal", "out.jsonl.record.json"]

@@ -66,12 +66,12 @@ def command(rows_file: Path, output: Path, model: str) -> Command:
 @pytest.fixture
 def assert_whole(whole: bytes, rows_file: Path, output: Path) -> Callable[[], None]:
     """Checks the output: every row once, in order, the bytes of a run that nothing disturbed, and nothing beside it but the
-    journal.
+    journal and the record.
     """
 
     def check() -> None:
         assert output.read_bytes() == whole
-        beside = {rows_file.name, output.name, output.name + ".journal"}
+        beside = {rows_file.name, output.name, output.name + ".journal", output.name + ".record.json"}
         assert {path.name for path in output.parent.iterdir()} == beside
 
     return check
