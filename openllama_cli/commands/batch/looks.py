@@ -53,7 +53,8 @@ def show_first_prompt(source: str, fmt: FormatName, settings: RowSettings, spec:
     if row.error is not None:
         raise UsageError(f"the first row is wrong: {row.error.message}", "correct it, then look again", code=row.error.code)
     if row.prompt is None:
-        raise UsageError("the prompt of the first row is token ids", "leave out --show-prompt: the ids run as they stand in INPUT")
+        remedy = "leave out --show-prompt: the ids run as they stand in INPUT"
+        raise UsageError("the prompt of the first row is token ids", remedy)
     if fit is not None and settings.few_shot is not None and row.sampling is not None:
         tell_cut(fit, 1, settings.few_shot.shots, None if row.choices is not None else row.sampling.max_tokens)
     show_prompts([row.prompt], as_json=as_json)
