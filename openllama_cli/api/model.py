@@ -10,7 +10,7 @@ from openllama_cli.api.results import Choice, Completion, Piece, Sampling
 from openllama_cli.api.run import Run, Runnable
 from openllama_cli.errors import UsageError
 from openllama_cli.generation import session
-from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
+from openllama_cli.generation.choices.branches import branch, branch_neutral
 from openllama_cli.generation.choices.config import Choices, Normalize
 from openllama_cli.generation.choices.scores import best
 from openllama_cli.generation.decode.config import SamplingConfig, choose_sampling
@@ -182,10 +182,8 @@ class Model(Runnable):
             raise UsageError("the choices are one text", 'give a list, such as ["yes", "no"]', code="choices_count")
         asked = Choices(tuple(choices), prefix, normalize, calibrate_with)
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        branched = [branch(self.tokenizer, text, asked) for text in texts]
-        neutral = branch_neutral(self.tokenizer, asked)
-        for one in (*branched, *([] if neutral is None else [neutral])):
-            check_room(one, self.context, self.name)
+        branched = [branch(self.tokenizer, text, asked, self.context) for text in texts]
+        neutral = branch_neutral(self.tokenizer, asked, self.context)
         if not texts:
             return []
         scored = ChoiceRun(self, asked, branched, neutral).finish()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from openllama_cli.batch.input.rows import RowError
 from openllama_cli.errors import OlcError
-from openllama_cli.generation.choices.branches import branch_neutral, check_room
+from openllama_cli.generation.choices.branches import branch_neutral
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request, Scored
@@ -20,11 +20,10 @@ _NOTHING = SamplingConfig(max_tokens=0)
 
 @dataclass
 class Neutrals:
-    """What the model makes of choices after their neutral prompts. context: of the model, in tokens; model: its name."""
+    """What the model makes of choices after their neutral prompts. context: of the model, in tokens."""
 
     tokenizer: Tokenizer
     context: int
-    model: str
     _known: dict[Choices, Completion | RowError] = field(default_factory=dict)
     _running: dict[int, tuple[Choices, Completion]] = field(default_factory=dict)
 
@@ -35,9 +34,8 @@ class Neutrals:
         while len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
         try:
-            neutral = branch_neutral(self.tokenizer, choices)
+            neutral = branch_neutral(self.tokenizer, choices, self.context)
             assert neutral is not None
-            check_room(neutral, self.context, self.model)
         except OlcError as error:
             self._known[choices] = RowError(error.code, f"the neutral prompt: {error.cause}")
             return

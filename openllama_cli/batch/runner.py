@@ -16,7 +16,7 @@ from openllama_cli.batch.neutral import Neutrals
 from openllama_cli.batch.output.results import Progress, Result, chosen, failure, scored, success
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
-from openllama_cli.generation.choices.branches import branch, check_room
+from openllama_cli.generation.choices.branches import branch
 from openllama_cli.generation.choices.scores import score_choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request, draws_of
@@ -76,7 +76,7 @@ class Runner:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self._neutrals = Neutrals(self.tokenizer, self.context, self.model)
+        self._neutrals = Neutrals(self.tokenizer, self.context)
 
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
@@ -181,8 +181,7 @@ class Runner:
                 prepared = prepare(self.tokenizer, row.prompt or "", context, positions=self.context, stride=stride)
                 return replace(row, tokens=tuple(prepared.tokens), prepared=prepared)
             assert row.choices is not None
-            branched = branch(self.tokenizer, row.prompt or "", row.choices)
-            check_room(branched, self.context, self.model)
+            branched = branch(self.tokenizer, row.prompt or "", row.choices, self.context)
         except OlcError as error:
             raise RowError(error.code, error.cause) from error
         return replace(row, tokens=branched.prompt, branches=branched.branches)

@@ -135,7 +135,7 @@ def command(
         one_process_only("--engine transformers")
     if escape:
         unescape_stops(given)
-    source = read_prompt(prompt, file, template, values, examples, escape=escape)
+    source = read_prompt(prompt, file, template, values, replace(examples, prefix=choosing.prefix), escape=escape)
     if prompt is not None and not escape:
         hint_escape([prompt])
     open_pipeline = functools.cache(chosen.open)

@@ -8,7 +8,7 @@ import click
 
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import model_option, number_option, offline_option
+from openllama_cli.commands.shared.options import adapter_option, model_option, number_option, offline_option
 from openllama_cli.errors import UsageError
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.terminal.streams import note, one_line, out
@@ -28,6 +28,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("record", shell_complete=suggest.files)
 @model_option
+@adapter_option
 @click.option(
     "--device",
     metavar="auto|cpu|cuda[:N]|mps",
@@ -43,6 +44,7 @@ def command(
     ctx: click.Context,
     record: str,
     model: str | None,
+    adapters: tuple[str, ...],
     device: str | None,
     batch_size: int,
     against: str | None,
@@ -58,8 +60,8 @@ def command(
     found = read_record(Path(record))
     other = None
     if against is not None:
-        for given, name in ((model, "-m"), (device, "--device")):
-            if given is not None:
+        for given, name in ((model, "-m"), (device, "--device"), (adapters, "--adapter")):
+            if given:
                 raise UsageError(f"--against runs nothing, so {name} has no use", f"leave out {name}, or --against")
         other = read_record(Path(against))
         _refuse_others(found, other)
@@ -68,7 +70,7 @@ def command(
         compared = hold_against(found, other)
     else:
         one_process_only("olc replay")
-        spec = found.spec(model, device, offline=offline)
+        spec = found.spec(model, device, adapters, offline=offline)
         opened = open_model(spec)
         found.check_weights(opened)
         loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")

@@ -39,8 +39,13 @@ class Record:
     prompts: list[list[int]]
     completions: list[Completed]
 
-    def spec(self, model: str | None, device: str | None, *, offline: bool = False) -> ModelSpec:
-        """The model that made it, loaded as it was. model, device: others to use. Raises UsageError where it must be named."""
+    def spec(
+        self, model: str | None, device: str | None, adapters: tuple[str, ...] = (), *, offline: bool = False
+    ) -> ModelSpec:
+        """The model that made it, loaded as it was. model, device, adapters: others to use.
+
+        Raises UsageError where model or adapters have to be named.
+        """
         told = self.document["model"]
         if model is None and told["origin"] == "folder":
             raise UsageError(
@@ -48,19 +53,35 @@ class Record:
                 f"name it: -m path/to/{told['name']}",
                 code="replay_model",
             )
-        named = model or told["repo_id"] or told["name"]
+        merged = self.document["adapters"]
+        if nameless := [one["name"] for one in merged if not adapters and one["repo_id"] is None]:
+            raise UsageError(
+                f"adapter {nameless[0]} of {self.name} was a folder, and records tell no paths",
+                "name " + " ".join(f"--adapter path/to/{one['name']}:{one['scale']:g}" for one in merged),
+                code="replay_model",
+            )
         recorded: str = self.document["device"]
         where = device or (recorded if "," not in recorded else "auto")
         revision = told["revision"] if model is None else None
         quantize = self.document["quantization"]
-        return ModelSpec(named, revision, where, self.document["dtype"], offline, quantize)
+        adapters = adapters or tuple(f"{one['repo_id']}:{one['scale']!r}" for one in merged)
+        return ModelSpec(model or told["name"], revision, where, self.document["dtype"], offline, quantize, adapters)
 
     def check_weights(self, opened: OpenedModel) -> None:
         """Raise ModelError if a model's files are not those of the record; none is loaded by then."""
-        recorded, here = self.document["model"]["files"], opened_fingerprint(opened)["files"]
+        found = opened_fingerprint(opened)
+        recorded, here = self.document["model"]["files"], found["files"]
         changed = [name for name in sorted({*recorded, *here}) if recorded.get(name) != here.get(name)]
         if not changed and self.document["tokenizer"]["sha256"] != opened.tokenizer.sha256:
             changed = [self.document["tokenizer"]["name"]]
+        adapters = self.document["adapters"], found.get("adapters", [])
+        merged = [[(one["scale"], one["files"]) for one in side] for side in adapters]
+        if not changed and merged[0] != merged[1]:
+            raise ModelError(
+                f"the adapters or their scales are not those of {self.name}",
+                f"name them with --adapter: {', '.join(_label(one) for one in adapters[0]) or 'none'}",
+                code="replay_weights",
+            )
         if changed:
             shown = ", ".join(f"{name} {_change(name, recorded, here)}" for name in changed[:3])
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -69,6 +90,10 @@ class Record:
                 f"name with -m the model that made it, {self.document['model']['name']}",
                 code="replay_weights",
             )
+
+
+def _label(adapter: Mapping[str, Any]) -> str:
+    return f"{adapter['name']}:{adapter['scale']:g}"
 
 
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -130,7 +155,9 @@ def _record(name: str, document: dict[str, Any]) -> Record:
         raise ValueError("model, dtype, device or engine are not told")
     if document["model"]["origin"] not in ("folder", "hub", "demo") or document["engine"] not in ("loop", "transformers"):
         raise ValueError("the model or the engine is unknown")
-    record.spec("any", None)
+    if any(not isinstance(one["files"], dict) or not isinstance(one["scale"], int | float) for one in document["adapters"]):
+        raise ValueError("adapters are not told")
+    record.spec("any", None, ("any",))
     return record
 
 

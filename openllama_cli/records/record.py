@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.models.fingerprint import opened_fingerprint
+from openllama_cli.models.fingerprint import adapters_fingerprint, opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.version import __version__
 
@@ -47,8 +47,7 @@ def surroundings(loaded: "LoadedModel", command: str, engine: str, forward: str 
         "versions": {"olc": __version__, "python": platform.python_version(), **_versions()},
         "model": model(loaded),
         "tokenizer": {"name": loaded.tokenizer.path.name, "sha256": loaded.tokenizer.sha256},
-        # olc applies none: what lies beside a model is named, not used.
-        "adapter": None,
+        "adapters": adapters(loaded),
         "quantization": None if loaded.quantized is None else loaded.quantized.method,
         "dtype": dtype,
         "device": loaded.device,
@@ -60,13 +59,17 @@ def surroundings(loaded: "LoadedModel", command: str, engine: str, forward: str 
 
 def model(opened: OpenedModel) -> dict[str, Any]:
     """A model's name, where it comes from and the fingerprint of its files; of a folder its last name alone."""
-    folder = opened.folder
-    return {
-        "name": folder.path.name if folder.origin == "folder" else folder.name,
-        "origin": folder.origin,
-        "repo_id": folder.repo_id,
-        **opened_fingerprint(opened),
-    }
+    folder, found = opened.folder, opened_fingerprint(opened)
+    name = folder.path.name if folder.origin == "folder" else folder.name
+    told = {"name": name, "origin": folder.origin, "repo_id": folder.repo_id}
+    return told | {key: found[key] for key in ("revision", "files")}
+
+
+def adapters(opened: OpenedModel) -> list[dict[str, Any]]:
+    """The same of the adapters that were merged into it, in order, with the scale of each."""
+    merged = adapters_fingerprint(opened).get("adapters", [])
+    pairs = zip(merged, opened.folder.adapters, strict=True)
+    return [one | {"repo_id": found.repo_id, "revision": found.revision} for one, found in pairs]
 
 
 def machine() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.generation.constraints.config import told as matched
-from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
+from openllama_cli.generation.decode.config import TEXT_ENDS
+from openllama_cli.generation.decode.request import FinishReason, Scored
 from openllama_cli.generation.text.completion import Completion, Timings, best_of, logprobs_of, openai_reason, told
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
@@ -65,7 +66,7 @@ class Row:
         """What a step adds to the answer. Raises the step's error, if it has one."""
         if step.prefilled:
             self.completion.add(replace(step, prompt=step.prompt[self._prompt.hidden :]))
-            if step.healed:
+            if step.healed.tokens:
                 self._offsets = TokenOffsets(self._tokenizer, self.completion.prompt)
             return self._echo()
         self.completion.add(step)
@@ -94,7 +95,7 @@ class Row:
     def _certain(self, *, ended: bool) -> Iterator[Entry]:
         """The next tokens that start in text that is certain; once the row has ended, all that are left."""
         while self._given < len(self.completion.scored):
-            offset = max(0, self._offsets.offsets[self._given] - self.completion.healed)
+            offset = max(0, self._offsets.offsets[self._given] - self.completion.healed.characters)
             if offset >= self._length and not ended:
                 return
             yield self.completion.scored[self._given], offset

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _FIELDS = ("choices", "choices_prefix", "choices_normalize", "calibrate_with")
 # Of one request: prompts times choices. Each is tokenized, and all are in the answer.
 MOST_BRANCHES = 16_384
+# Characters of all of these texts, prompts included: some ten seconds of tokenizing.
+MOST_CHARACTERS = 32 << 20
+# Tokens of all choices after all prompts: some 300 bytes of memory each until the answer has been sent.
+MOST_TOKENS = 262_144
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,22 @@ def branched(body: Mapping[str, Any], choices: Choices, tokenizer: "Tokenizer", 
     if len(prompts) * len(choices.texts) > MOST_BRANCHES:
         message = f"{len(prompts)} prompts with {len(choices.texts)} choices each are more than {MOST_BRANCHES} texts"
         raise bad(f"{message}; send several requests", "choices", "too_many_completions")
+    characters = len(prompts) * sum(map(len, choices.texts)) + len(choices.texts) * sum(map(len, prompts))
+    if characters > MOST_CHARACTERS:
+        message = f"{len(prompts)} prompts with {len(choices.texts)} choices each have {characters} characters together"
+        raise bad(f"{message}, and {MOST_CHARACTERS} are the most; send several requests", "choices", "too_many_completions")
+    found: list[Branched] = []
+    tokens = 0
     try:
-        found = tuple(branch(tokenizer, prompt, choices) for prompt in prompts)
-        choosing = Choosing(choices, found, branch_neutral(tokenizer, choices))
+        for prompt in prompts:
+            found.append(branch(tokenizer, prompt, choices, facts.context))
+            tokens += sum(map(len, found[-1].branches))
+            if tokens > MOST_TOKENS:
+                message = f"the choices after {len(found)} of {len(prompts)} prompts have {tokens} tokens together"
+                raise bad(f"{message}, and {MOST_TOKENS} are the most; send fewer", "choices", "too_many_completions")
+        return Choosing(choices, tuple(found), branch_neutral(tokenizer, choices, facts.context))
     except OlcError as error:
         raise _about_choices(error) from error
-    longest = max(one.positions for one in choosing.rows)
-    if longest > facts.context:
-        message = f"a prompt and its longest choice have {longest} tokens, but the model's context is {facts.context}"
-        raise bad(f"{message}; send fewer", "prompt", "context_length_exceeded")
-    return choosing
 
 
 def _about_choices(error: OlcError) -> ApiError:

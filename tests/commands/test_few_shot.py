@@ -44,6 +44,15 @@ def test_the_prompt_that_is_shown_is_the_one_that_is_completed(olc: Olc, model: 
     assert examples.text.startswith(PROMPT)
 
 
+def test_examples_have_before_their_answers_what_stands_before_the_choices(
+    olc: Olc, model: str, few_shot: list[str], tmp_path: Path
+) -> None:
+    options = (*few_shot, "--choices", "odd,even", "-e", "--choices-prefix", r"\n-", "--show-prompt", "-m", model)
+    assert olc("complete", "six", *options).text == PROMPT.replace("is ", "is\n-")
+    (tmp_path / "in.csv").write_text("text\nsix\n")
+    assert olc("batch", str(tmp_path / "in.csv"), *options).text == PROMPT.replace("is ", "is\n-")
+
+
 def test_a_choice_is_calibrated_after_the_same_examples(olc: Olc, model: str, few_shot: list[str]) -> None:
     """The prompt with the examples and no input is what stands in --calibrate-with without a template."""
     options = ("--choices", "odd,even", "--json", "-m", model, "--dtype", "float32")

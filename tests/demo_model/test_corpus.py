@@ -1,9 +1,10 @@
 """The corpus (enough facts, none twice or contradictory, none both held out and trained), and how facts become prompts."""
 
+import functools
 import random
 from collections import Counter, defaultdict
 
-from openllama_cli.demo_model.corpus import held_out_texts, load_corpus
+from openllama_cli.demo_model.corpus import Corpus, held_out_texts, load_corpus
 from openllama_cli.demo_model.evaluate import GROUPS, cases, sample
 from openllama_cli.demo_model.examples import (
     MAIN_FORMATS,
@@ -18,7 +19,10 @@ from openllama_cli.demo_model.examples import (
     without_mark,
 )
 
-CORPUS = load_corpus()
+
+@functools.cache
+def corpus() -> Corpus:
+    return load_corpus()
 
 
 def plain(question: str) -> str:
@@ -26,7 +30,7 @@ def plain(question: str) -> str:
 
 
 def test_has_at_least_250_facts_in_the_promised_topics():
-    topics = Counter(fact.topic for fact in CORPUS.facts if not fact.restates)
+    topics = Counter(fact.topic for fact in corpus().facts if not fact.restates)
     assert sum(topics.values()) >= 250
     promised = {"animals", "geography", "elements", "space", "computing", "olc", "German", "Spanish", "Hindi", "Japanese"}
     assert topics.keys() >= promised
@@ -34,20 +38,20 @@ def test_has_at_least_250_facts_in_the_promised_topics():
 
 
 def test_no_fact_is_stated_twice_and_no_question_has_two_answers():
-    assert [name for name, count in Counter(fact.id for fact in CORPUS.facts).items() if count > 1] == []
+    assert [name for name, count in Counter(fact.id for fact in corpus().facts).items() if count > 1] == []
     askers, answers = defaultdict(set), defaultdict(set)
-    for fact in CORPUS.facts:
+    for fact in corpus().facts:
         for phrasing in fact.phrasings:
             askers[plain(phrasing.text)].add(fact.id)
             answers[plain(phrasing.text)].add(fact.answer)
-    for unknown in CORPUS.unknown:
+    for unknown in corpus().unknown:
         answers[plain(unknown.question)].add(unknown.answer)
     for found in (askers, answers):
         assert {text: several for text, several in found.items() if len(several) > 1} == {}
 
 
 def test_every_fact_has_two_trained_wordings_and_a_short_answer_with_a_full_stop():
-    for fact in CORPUS.facts:
+    for fact in corpus().facts:
         assert len(fact.of_split("trained")) >= 2, fact.id
         assert fact.answer.endswith((".", "।", "。")), fact.id
         assert not fact.answer.endswith(".."), fact.id
@@ -56,15 +60,15 @@ def test_every_fact_has_two_trained_wordings_and_a_short_answer_with_a_full_stop
 
 
 def phrasings(*splits):
-    return {plain(phrasing.text) for fact in CORPUS.facts for phrasing in fact.of_split(*splits)}
+    return {plain(phrasing.text) for fact in corpus().facts for phrasing in fact.of_split(*splits)}
 
 
 def test_training_examples_contain_nothing_held_out():
     held_out = phrasings("held_out_pair", "held_out_wording")
     assert len(held_out) > 2000
     assert phrasings("trained") & held_out == set()
-    held_out |= {plain(unknown.question) for unknown in CORPUS.unknown if unknown.held_out}
-    stream = ExampleStream(CORPUS, seed=3)
+    held_out |= {plain(unknown.question) for unknown in corpus().unknown if unknown.held_out}
+    stream = ExampleStream(corpus(), seed=3)
     seen = set()
     for _ in range(15_000):
         for part in stream.draw():
@@ -75,7 +79,7 @@ def test_training_examples_contain_nothing_held_out():
 
 
 def test_streams_of_one_seed_are_equal_and_of_two_seeds_are_not():
-    first, again, other = (ExampleStream(CORPUS, seed) for seed in (5, 5, 6))
+    first, again, other = (ExampleStream(corpus(), seed) for seed in (5, 5, 6))
     examples = [first.draw() for _ in range(200)]
     assert examples == [again.draw() for _ in range(200)]
     assert examples != [other.draw() for _ in range(200)]
@@ -89,9 +93,9 @@ def test_held_out_texts_are_questions_with_their_answers():
 
 
 def test_cases_ask_every_phrasing_of_every_fact_and_samples_of_a_seed_are_equal():
-    kinds = Counter(phrasing.kind for fact in CORPUS.facts for phrasing in fact.phrasings)
+    kinds = Counter(phrasing.kind for fact in corpus().facts for phrasing in fact.phrasings)
     for every_format, formats in ((True, 4), (False, 1)):
-        found = cases(CORPUS, every_format=every_format)
+        found = cases(corpus(), every_format=every_format)
         assert {case.group for case in found} == set(GROUPS)
         asked = [case for case in found if case.group in ("trained", "held_out_pair", "held_out_wording")]
         assert len(asked) == kinds["question"] * formats + kinds["opening"]

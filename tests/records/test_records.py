@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import torch
 from referencing import Registry, Resource
+from safetensors.torch import save_file
 
 from openllama_cli.errors import UsageError
 from openllama_cli.records.read import changed_surroundings, read_record
@@ -130,6 +131,31 @@ def test_a_folder_has_to_be_named(olc: Olc, made: Any) -> None:
     path = made("complete", "The sky is", "-n", "2")
     run = olc("replay", str(path))
     assert (run.code, "records tell no paths" in run.messages) == (2, True)
+
+
+def test_adapters_are_part_of_the_weights(olc: Olc, made: Any, model: str, tmp_path: Path) -> None:
+    hidden = json.loads((Path(model) / "config.json").read_text())["hidden_size"]
+    adapter = tmp_path / "an_adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"})
+    )
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    save_file(
+        {name.format("A"): torch.ones(1, hidden), name.format("B"): torch.ones(hidden, 1)},
+        adapter / "adapter_model.safetensors",
+    )
+    path = made("complete", "The sky is", "-n", "4", "--adapter", f"{adapter}:0.5")
+    document = json.loads(path.read_text())
+    valid(document, "complete")
+    told = document["olc"]["record"]["adapters"]
+    assert [(one["name"], one["scale"]) for one in told] == [("an_adapter", 0.5)]
+    assert str(tmp_path) not in json.dumps(document["olc"]["record"])
+    assert olc("replay", str(path), "-m", model, "--adapter", f"{adapter}:0.5").code == 0
+    other = olc("replay", str(path), "-m", model, "--adapter", str(adapter))
+    assert (other.code, "an_adapter:0.5" in other.messages) == (1, True)
+    missing = olc("replay", str(path), "-m", model)
+    assert (missing.code, "--adapter path/to/an_adapter:0.5" in missing.messages) == (2, True)
 
 
 def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path: Path) -> None:

@@ -69,8 +69,12 @@ def test_defaults_of_clients_are_no_options(served: Served) -> None:
         ({"choices": ["a", "b"], "prompt": [1, 2, 3]}, "unsupported_option", "as a text"),
         ({"choices": ["a", "b"], "prompt": ["x", [1, 2]]}, "unsupported_option", "as a text"),
         ({"choices": ["a", "b"], "prompt": None}, "unsupported_option", "as a text"),
-        ({"choices": ["a", "b"], "prompt": "x " * 300}, "context_length_exceeded", "longest choice"),
+        ({"choices": ["a", "b"], "prompt": "x " * 300}, "context_length_exceeded", "the prompt and its choice"),
         ({"choices": ["a", "b"], "prompt": ["x"] * (MOST_BRANCHES // 2 + 1)}, "too_many_completions", "several requests"),
+        ({"choices": [*map(str, range(1000))], "prompt": ["x" * 5000] * 8}, "too_many_completions", "characters"),
+        ({"choices": [f"{n} " * 50 for n in range(1000)], "prompt": ["x"] * 16}, "too_many_completions", "tokens together"),
+        ({"choices": ["a", "b" * 4_000_000]}, "context_length_exceeded", "bbb…"),
+        ({"choices": ["a", "\ud800"]}, "invalid_unicode", "send valid Unicode"),
         ({"choices": ["a", "b"], "prompt": ["x"] * 1025}, "too_many_completions", "several requests"),
         *(
             ({"choices": ["a", "b"], name: value}, "unsupported_option", f"{name} says nothing beside choices")
@@ -89,6 +93,8 @@ def test_defaults_of_clients_are_no_options(served: Served) -> None:
                 "ban": ["x"],
                 "loop_guard": True,
                 "min_tokens": 3,
+                "stop_at": "line",
+                "ignore_eos": True,
             }.items()
         ),
     ],

@@ -206,7 +206,9 @@ def _content(row: Row, settings: RowSettings) -> bytes:
     """All of a row that its result depends on, but for what holds for every row."""
     sampling = None if row.sampling is settings.sampling else row.sampling
     choices = None if row.choices is settings.choosing.choices else row.choices
-    task = filter(None, [row.body, choices, row.scoring])
+    # What most rows do not have is left out, so that journals of earlier versions still belong to their rows.
+    samples = None if (row.samples, row.best_of) == (settings.samples, settings.samples) else (row.samples, row.best_of)
+    task = filter(None, [row.body, choices, row.scoring, samples])
     options = (sampling, row.own_seed, row.fixed_length, row.echo, row.openai, row.error, *task)
     return repr((row.custom_id, row.prompt, row.tokens, options, row.carried)).encode(errors="surrogatepass")
 

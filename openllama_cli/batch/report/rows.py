@@ -59,6 +59,15 @@ def _check_finished(output: Path) -> None:
         raise UsageError(f"{output} {what}", _NAME_IT)
 
 
+class _ScoredError(Exception):
+    """A row of `olc batch --score`."""
+
+
+def _without_texts(output: Path) -> UsageError:
+    cause = f"{output} was written with --score: its rows have no texts to compare with their answers"
+    return UsageError(cause, "name the OUTPUT of a batch that completes its rows, or chooses: --choices", code="no_answers")
+
+
 def _not_ours(output: Path, why: str) -> UsageError:
     return UsageError(f"{output} was not written by olc batch: {why}", _NAME_IT, code="not_output")
 
@@ -69,6 +78,8 @@ def _read_lines(output: Path) -> Iterator[Outcome]:
             try:
                 document = json.loads(line)
                 outcome = _outcome(document)
+            except _ScoredError:
+                raise _without_texts(output) from None
             except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as problem:
                 if isinstance(problem, UnicodeDecodeError):
                     raise
@@ -80,6 +91,8 @@ def _outcome(document: Any) -> Outcome:
     """Raises whatever a document raises that is not a row."""
     answer = _answer(document.get(ANSWER))
     if "response" not in document:
+        if isinstance(document.get("score"), dict) and document["finish_reason"] is None and document["error"] is None:
+            raise _ScoredError
         failed = document["error"] is not None
         return Outcome(answer, None if failed else _text(document["text"]), _probabilities(document.get("choices")))
     if document["error"] is not None:
@@ -107,9 +120,11 @@ def _probabilities(choices: Any) -> Mapping[str, float] | None:
     if not isinstance(choices, list) or not choices:
         return None
     try:
-        return {choice["text"]: float(choice["probability"]) for choice in choices}
+        found = {choice["text"]: float(choice["probability"]) for choice in choices}
     except (TypeError, KeyError, ValueError):
         return None
+    # JSON as Python reads it may have NaN.
+    return found if all(0 <= probability <= 1 for probability in found.values()) else None
 
 
 def _read_table(output: Path, delimiter: str) -> Iterator[Outcome]:
@@ -124,6 +139,8 @@ def _read_table(output: Path, delimiter: str) -> Iterator[Outcome]:
                 if None in row or None in row.values():
                     raise _not_ours(output, f"line {rows.line_num} has another number of cells than the header")
                 failed = row["error_code"] != ""
+                if not failed and row.get("score_logprob") and row.get("finish_reason") == "":
+                    raise _without_texts(output)
                 yield Outcome(row.get(ANSWER) or None, None if failed else row["text"], _cell(row.get("choices")))
         except csv.Error as problem:
             raise _not_ours(output, f"line {rows.line_num} is not valid CSV") from problem

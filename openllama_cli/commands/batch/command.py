@@ -207,7 +207,7 @@ def command(
         for_server=address is not None,
         samples=num_samples,
         guarded=True,
-        few_shot=examples.open(prompt_template),
+        few_shot=replace(examples, prefix=choosing.prefix).open(prompt_template),
         choosing=ChoiceSettings() if scoring is not None else _choosing(choosing, prompt_template, beside),
         scoring=scoring,
     )

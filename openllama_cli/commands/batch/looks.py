@@ -14,7 +14,7 @@ from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.errors import UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.terminal.streams import is_terminal, note, notice, out, out_json
+from openllama_cli.terminal.streams import is_terminal, note, notice, one_line, out, out_json
 
 
 def peek_rows(output: Path) -> None:
@@ -53,8 +53,7 @@ def show_first_prompt(source: str, fmt: FormatName, settings: RowSettings, spec:
     if row.error is not None:
         raise UsageError(f"the first row is wrong: {row.error.message}", "correct it, then look again", code=row.error.code)
     if row.prompt is None:
-        remedy = "leave out --show-prompt: the ids run as they stand in INPUT"
-        raise UsageError("the prompt of the first row is token ids", remedy)
+        raise UsageError("the prompt of the first row is token ids", "leave out --show-prompt: they run as they are")
     if fit is not None and settings.few_shot is not None and row.sampling is not None:
         tell_cut(fit, 1, settings.few_shot.shots, None if row.choices is not None else row.sampling.max_tokens)
     show_prompts([row.prompt], as_json=as_json)
@@ -81,7 +80,7 @@ def show_report(output: Path, *, svg: str | None, as_json: bool) -> None:
         if document["calibration"] is None:
             remedy = "leave out --svg, or run the batch with --choices"
             raise UsageError(f"no row of {output} has probabilities of choices to draw", remedy, code="no_choices")
-        save(Path(svg), reliability.svg(document["calibration"], title=f"reliability of {output.name}"))
+        save(Path(svg), reliability.svg(document["calibration"], title=f"reliability of {one_line(output.name)}"))
         note(f"wrote {svg}")
     if as_json:
         out_json(document)

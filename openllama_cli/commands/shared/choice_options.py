@@ -194,21 +194,22 @@ def choice_options(function: Command) -> Command:
         escape: bool,
         **values: Any,
     ) -> Any:
+        def typed(text: str) -> str:
+            return unescape(argument(text)) if escape else argument(text)
+
         named = None
         flag = "--choices" if choices is not None else "--choices-file"
         if choices is not None and choices_file is not None:
             raise UsageError("--choices and --choices-file cannot be combined", "leave one of them out")
         if choices is not None:
-            named = flag, split_choices(unescape(argument(choices)) if escape else argument(choices))
+            named = flag, split_choices(typed(choices))
         elif choices_file is not None:
             named = flag, listed_choices(choices_file)
         if no_choices and named is not None:
             raise UsageError(f"{flag} and --no-choices cannot be combined", "leave one of them out")
-        if escape:
-            choices_prefix = None if choices_prefix is None else unescape(choices_prefix)
-            calibrate_with = None if calibrate_with is None else unescape(calibrate_with)
-        neutral = calibrate_with if calibrate_with is not None else "" if calibrate else None
-        options = ChoiceOptions(named, choices_prefix, choices_normalize, neutral, no_choices)
+        prefix = None if choices_prefix is None else typed(choices_prefix)
+        neutral = typed(calibrate_with) if calibrate_with is not None else "" if calibrate else None
+        options = ChoiceOptions(named, prefix, choices_normalize, neutral, no_choices)
         if named is not None:
             options.choices(None)  # What is wrong with them is said first.
         return function(*args, choosing=options, escape=escape, **values)

@@ -50,12 +50,10 @@ def choose(prompt: str, choices: Choices, spec: ModelSpec, server: ServerChoice,
 
 def tokenized(opened: "OpenedModel", prompt: str, choices: Choices) -> "tuple[Branched, Branched | None]":
     """A prompt and the neutral one, if there is one, with their choices. Raises UsageError, also where they are too long."""
-    from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
+    from openllama_cli.generation.choices.branches import branch, branch_neutral
 
-    own, neutral = branch(opened.tokenizer, prompt, choices), branch_neutral(opened.tokenizer, choices)
-    for branched in (own, *([] if neutral is None else [neutral])):
-        check_room(branched, opened.checkpoint.shape.context, opened.folder.name)
-    return own, neutral
+    tokenizer, context = opened.tokenizer, opened.checkpoint.shape.context
+    return branch(tokenizer, prompt, choices, context), branch_neutral(tokenizer, choices, context)
 
 
 class LoadedChoice:

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,13 @@ show_prompt_option = click.option("--show-prompt", is_flag=True, help="Print the
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """The options as given."""
+    """The options as given. prefix: between an example and its answer, in place of the template's: --choices-prefix."""
 
     file: str | None
     shots: int | None
     seed: int | None
     balance: bool
+    prefix: str | None = None
 
     def open(self, template: "PromptTemplate | None") -> "FewShot | None":
         """The examples, for a template; None where none are asked for. Raises UsageError."""
@@ -43,6 +44,8 @@ class ExampleOptions:
             raise UsageError("--examples requires a template", "name one with -t, such as -t qa; see prompts/README.md")
         from openllama_cli.few_shot import FewShot, read_examples
 
+        if self.prefix is not None:
+            template = replace(template, choices_prefix=self.prefix)
         return FewShot(template, read_examples(Path(self.file), template), self.shots, self.seed, self.balance)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode.config import TEXT_ENDS
 
 if TYPE_CHECKING:
     from openllama_cli.api import Run
@@ -37,8 +38,6 @@ class GeneratedRow:
 
     def pieces(self) -> list[tuple[str, float | None]]:
         """The text that each token adds, with its log-probability; without the tokens that lie in what was cut off."""
-        from openllama_cli.generation.decode.request import TEXT_ENDS
-
         ends = [*self.offsets[1:], len(self.text)]
         return [
             (self.text[start:end], token.logprob)

@@ -17,26 +17,32 @@ class Branched:
     prompt: tuple[int, ...]
     branches: tuple[tuple[int, ...], ...]
 
-    @property
-    def positions(self) -> int:
-        """Tokens of the prompt and the longest choice."""
-        return len(self.prompt) + max(map(len, self.branches))
 
-
-def branch(tokenizer: Tokenizer, prompt: str, choices: Choices) -> Branched:
+def branch(tokenizer: Tokenizer, prompt: str, choices: Choices, context: int | None = None) -> Branched:
     """Tokenize a prompt with each of its choices as one text, as the model saw such text.
 
     A tokenizer may write the end of the prompt otherwise where a choice follows: a space that the prompt ends in becomes part
     of the choice's first token. Those tokens are the choices', in all of them.
 
+    context: the model's, in tokens, which the prompt has to fit with each choice; None: it may be longer.
+
     Raises UsageError: choices_empty for a choice that adds no token, choices_duplicate for two with the same tokens,
-    empty_prompt where no token is before the choices to predict them.
+    empty_prompt where no token is before the choices to predict them, context_length_exceeded.
     """
     own = tokenizer.encode(prompt)
     prefix = choices.prefix_after(prompt)
-    joint = [tokenizer.encode(f"{prompt}{prefix}{text}") for text in choices.texts]
+    joint: list[list[int]] = []
     first: dict[tuple[int, ...], str] = {}
-    for text, tokens in zip(choices.texts, joint, strict=True):
+    for text in choices.texts:
+        tokens = tokenizer.encode(f"{prompt}{prefix}{text}")
+        # At once: a prompt of megabytes is not to be read a thousand times to be refused.
+        if context is not None and len(tokens) > context:
+            raise UsageError(
+                f"the prompt and its choice {quoted(text)} have {len(tokens)} tokens, but the model's context is {context}",
+                f"shorten them by at least {len(tokens) - context} tokens",
+                code="context_length_exceeded",
+            )
+        joint.append(tokens)
         if tokens == own:
             cause = f"the choice {quoted(text)} adds no token to the prompt"
             raise UsageError(cause, "leave it out: the model cannot see it", code="choices_empty")
@@ -54,27 +60,17 @@ def branch(tokenizer: Tokenizer, prompt: str, choices: Choices) -> Branched:
     return Branched(tuple(own[:shared]), tuple(tuple(tokens[shared:]) for tokens in joint))
 
 
-def branch_neutral(tokenizer: Tokenizer, choices: Choices) -> Branched | None:
+def branch_neutral(tokenizer: Tokenizer, choices: Choices, context: int | None = None) -> Branched | None:
     """The same with the neutral prompt, if the choices have one. Raises UsageError as `branch`."""
     if choices.neutral is None:
         return None
     try:
-        return branch(tokenizer, choices.neutral, choices)
+        return branch(tokenizer, choices.neutral, choices, context)
     except UsageError as error:
         if error.code != "empty_prompt":
             raise
         cause = "the neutral prompt is empty, and the model has no BOS token to start from"
         raise UsageError(cause, "give it a text, such as --calibrate-with N/A", code="empty_prompt") from error
-
-
-def check_room(branched: Branched, context: int, name: str) -> None:
-    """Raise UsageError where a prompt with its longest choice is longer than the context of a model. name: the model's."""
-    if branched.positions > context:
-        raise UsageError(
-            f"the prompt and its longest choice have {branched.positions} tokens, but {name} has a context of {context}",
-            f"shorten them by at least {branched.positions - context} tokens",
-            code="context_length_exceeded",
-        )
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.models.tokenizer.base import utf8
 
 Normalize = Literal["sum", "token", "byte"]
 
@@ -23,7 +24,7 @@ class Choices:
     from what the prompt makes of it ("calibration": Holtzman et al. 2021, "Surface form competition", domain-conditional PMI;
     Zhao et al. 2021, "Calibrate before use"). None: nothing is subtracted.
 
-    Raises UsageError; its codes are choices_empty, choices_duplicate, choices_count, choices_normalize.
+    Raises UsageError; its codes are choices_empty, choices_duplicate, choices_count, choices_normalize, invalid_unicode.
     """
 
     texts: tuple[str, ...]
@@ -42,6 +43,9 @@ class Choices:
             if text in known:
                 raise UsageError(f"the choice {quoted(text)} is given twice", "give each choice once", code="choices_duplicate")
             known.add(text)
+        for text in (*self.texts, self.prefix, self.neutral):
+            if text is not None:
+                utf8(text)
         if len(self.texts) < 2:
             found = f"only the choice {quoted(self.texts[0])} was" if self.texts else "no choices were"
             raise UsageError(f"{found} given", "give at least two choices", code="choices_count")

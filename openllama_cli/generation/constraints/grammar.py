@@ -1,5 +1,6 @@
 """From a source to llguidance's grammar, and from what it says of a wrong one to an error that says what is wrong and where."""
 
+import functools
 import json
 import re
 from typing import Any, NoReturn
@@ -40,6 +41,7 @@ _SYNTAX = {
 }
 
 
+@functools.lru_cache(maxsize=64)
 def of(kind: str, source: str) -> str:
     """llguidance's grammar. Raises UsageError for what is none on the face of it, or would not be about text alone."""
     try:

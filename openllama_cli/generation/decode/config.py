@@ -15,6 +15,8 @@ _IMPLIES_SAMPLING = ("top_p", "top_k", "min_p", "seed")
 _GREEDY_TEMPERATURE = 1e-8
 # What the text may end after.
 Boundary = Literal["line", "sentence", "paragraph"]
+# Reasons to end (`request.FinishReason`) at which the text may end within a token.
+TEXT_ENDS = frozenset({"stop", *get_args(Boundary)})
 # llama.cpp's.
 DRY_BREAKERS = ("\n", ":", '"', "*")
 # Options whose flag is not their name: it is given once for each value.
@@ -37,7 +39,7 @@ class SamplingConfig:
     stop: texts that end the row; never part of its text. stop_token_ids: ids that end it, without a text.
     ignore_eos: EOS is never drawn. ban: texts that never appear; see `text.banned`.
     stop_at: the row ends after a complete one; see `text.boundaries`.
-    heal: the prompt's last token is drawn anew, among those that begin with its text; see `text.healing`.
+    heal: the prompt's last word is drawn anew, by tokens that begin with its text; see `text.healing`.
     loop_guard: the row ends once it repeats itself without end; see `repetition`.
     regex, json_schema, grammar: what the text has to match, at most one of them; see `Constraint`.
     logprobs: None, or the number of alternatives to report with each token's log-probability, 0 to 100.

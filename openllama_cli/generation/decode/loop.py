@@ -18,7 +18,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from openllama_cli.errors import GenerationError
 from openllama_cli.generation.decode.active_row import ActiveRow
-from openllama_cli.generation.decode.prefill import branch_nodes, over_context, prefill, score_branches, score_in_windows
+from openllama_cli.generation.decode.prefill import (
+    branch_nodes,
+    canceled,
+    over_context,
+    prefill,
+    score_branches,
+    score_in_windows,
+)
 from openllama_cli.generation.decode.request import Request, Scored, Step
 from openllama_cli.generation.decode.sampling import row_generator
 from openllama_cli.generation.forward.cache import PrefixCache
@@ -75,7 +82,7 @@ def _cancel(active: Sequence[ActiveRow]) -> Iterator[Step]:
     for row in active:
         if row.request.canceled is not None and row.request.canceled():
             row.finished = True
-            yield Step(row.request.row, error=GenerationError("the row was canceled", "send it again", code="canceled"))
+            yield Step(row.request.row, error=canceled())
 
 
 def _out_of_memory(row: int) -> Step:

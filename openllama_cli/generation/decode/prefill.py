@@ -32,6 +32,11 @@ def over_context(length: int, context: int) -> GenerationError:
     )
 
 
+def canceled() -> GenerationError:
+    """The error of a row that nobody waits for any more."""
+    return GenerationError("the row was canceled", "send it again", code="canceled")
+
+
 def prefill(
     forward: Forward, request: Request, cache: KVCache, prefixes: PrefixCache | None
 ) -> tuple[torch.Tensor, tuple[Scored, ...]]:
@@ -131,12 +136,18 @@ def branch_nodes(branches: Sequence[Sequence[int]]) -> int:
 
 def score_branches(forward: Forward, request: Request, cache: KVCache, logits: torch.Tensor) -> tuple[tuple[Scored, ...], ...]:
     """The tokens of each branch, scored: the first by the prompt's last [vocab] logits, the rest in a pass over all branches
-    together, in which each sees the prompt and itself. Raises GenerationError if logits are not finite.
+    together, in which each sees the prompt and itself. Raises GenerationError if logits are not finite, and once the row is
+    canceled: a thousand branches may take minutes.
     """
     require_finite(logits)
     first = log_probabilities(logits)[None]  # [1, vocab]
     scored: list[tuple[Scored, ...]] = []
     for group in _groups(request.branches):
+        if request.canceled is not None and request.canceled():
+            raise canceled()
+        if len(group[0]) - 1 > MOST_NODES:
+            scored.append(_score_long_branch(forward, request, cache, first, group[0]))
+            continue
         known = tree(group)
         rows = first
         if known.tokens:
@@ -147,6 +158,21 @@ def score_branches(forward: Forward, request: Request, cache: KVCache, logits: t
             predicting = rows[[0, *(node + 1 for node in path)]]
             entries = score_each(branch, predicting, request.sampling.logprobs or 0, request.banned(predicting))
             scored.append(tuple(entries))
+    return tuple(scored)
+
+
+def _score_long_branch(
+    forward: Forward, request: Request, cache: KVCache, first: torch.Tensor, branch: Sequence[int]
+) -> tuple[Scored, ...]:
+    """A branch that is too long for one pass, some tokens at a time. first: [1, vocab], predicts its first token."""
+    scored = score_each(branch[:1], first, request.sampling.logprobs or 0, request.banned(first))
+    length = cache.length
+    for start in range(0, len(branch) - 1, MOST_NODES):
+        part = branch[start : min(start + MOST_NODES, len(branch) - 1)]
+        logits = forward.prefill(part, cache, every=True, drafted=True)
+        require_finite(logits)
+        scored += score_logits(request, branch[start + 1 : start + 1 + len(part)], logits)
+    cache.truncate(length)
     return tuple(scored)
 
 

@@ -15,8 +15,6 @@ from openllama_cli.generation.decode.vocabulary import Pieceless, banned_index, 
 # "eos": the model ended the text; "stop": a stop string or token, or a choice was made; "length": max tokens; "context": no
 # position is left; "repetition": it went in circles; the rest: a complete one stands there, as `stop_at` asks.
 FinishReason = Literal["eos", "stop", "length", "context", "repetition", "line", "sentence", "paragraph"]
-# Reasons at which the text may end within a token.
-TEXT_ENDS = frozenset({"stop", "line", "sentence", "paragraph"})
 
 
 class Verdict(NamedTuple):

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from openllama_cli.errors import ModelError
 from openllama_cli.generation.constraints.config import Constraint
 from openllama_cli.generation.constraints.config import told as matched
-from openllama_cli.generation.decode.request import TEXT_ENDS, FinishReason, Scored
+from openllama_cli.generation.decode.config import TEXT_ENDS
+from openllama_cli.generation.decode.request import FinishReason, Scored
+from openllama_cli.generation.text.healing import NOTHING, Healed
 from openllama_cli.generation.text.offsets import prompt_offsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -19,9 +21,8 @@ class Completion:
     """A row's prompt and its completion, collected step by step.
 
     prompt: token ids with BOS. scored: the completion's tokens, including a final EOS and the tokens of a stop string.
-    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches. healed: characters
-    of the prompt's text that the completion's tokens begin with, and its text does not; the prompt's last token is then not in
-    `prompt`.
+    prompt_scored: the prompt's tokens, if they were scored. branches: the tokens of the request's branches. healed: what of
+    the prompt's end the completion's tokens begin with and its text does not; these tokens are then not in `prompt`.
     """
 
     prompt: Sequence[int]
@@ -30,15 +31,15 @@ class Completion:
     prompt_scored: tuple[Scored, ...] = ()
     branches: tuple[tuple[Scored, ...], ...] = ()
     finish_reason: FinishReason | None = None
-    healed: int = 0
+    healed: Healed = NOTHING
 
     def add(self, step: TextStep) -> None:
         """Add the row's next step. Raises the step's error, if it has one."""
         if step.error is not None:
             raise step.error
         self.text += step.text
-        if step.healed:
-            self.prompt, self.healed = self.prompt[:-1], step.healed
+        if step.healed.tokens:
+            self.prompt, self.healed = self.prompt[: len(self.prompt) - step.healed.tokens], step.healed
         self.prompt_scored = step.prompt or self.prompt_scored
         self.branches = step.branches or self.branches
         if step.scored is not None:
@@ -86,8 +87,8 @@ def told(reason: FinishReason | None) -> dict[str, Any]:
 
 def usage(completions: Sequence[Completion]) -> dict[str, int]:
     """OpenAI's `usage`. completion_tokens counts every generated token, EOS included; a shared prompt counts once."""
-    # A token that is drawn anew was the prompt's.
-    prompt = len(completions[0].prompt) + bool(completions[0].healed) if completions else 0
+    # Tokens that are drawn anew were the prompt's.
+    prompt = len(completions[0].prompt) + completions[0].healed.tokens if completions else 0
     generated = sum(len(completion.scored) for completion in completions)
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
@@ -137,7 +138,7 @@ def logprobs_object(completion: Completion, tokenizer: Tokenizer, *, echo: str |
 def completion_offsets(tokenizer: Tokenizer, completion: Completion, scored: Sequence[Scored]) -> list[int]:
     """Where each of a completion's tokens starts in its text; those of a healed word before its beginning start there."""
     offsets = token_offsets(tokenizer, completion.prompt, [entry.token for entry in scored])
-    return [max(0, offset - completion.healed) for offset in offsets]
+    return [max(0, offset - completion.healed.characters) for offset in offsets]
 
 
 def logprobs_of(entries: Sequence[tuple[Scored, int]], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""Token healing (`--heal`): the prompt's last token is given back to the model, which has to begin with its text.
+"""Token healing (`--heal`): the tokens of the prompt's last word go back to the model, which has to begin with their text.
 
-A prompt that is cut in a word, or behind a space, ends in tokens that rarely stood there in training. Backing up one token and
-drawing it anew, among those whose text begins with it or is a beginning of it, lets the model choose the tokens of the whole
-word (as in guidance, "The Art of Prompt Design: Prompt Boundaries and Token Healing", Lundberg 2023).
+A prompt that is cut in a word, or behind a space, ends in tokens that rarely stood there in training. Backing up over them, and
+drawing anew among the tokens whose text begins with theirs or is a beginning of it, lets the model choose the tokens of the
+whole word. As in guidance ("The Art of Prompt Design: Prompt Boundaries and Token Healing", Lundberg 2023), which backs up one
+token; but the beginning of a word may be several, where the word is one.
 """
 
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -15,19 +17,54 @@ from openllama_cli.errors import ModelError
 from openllama_cli.generation.decode.request import Request
 from openllama_cli.models.tokenizer.base import Tokenizer
 
+# Tokens that are backed up at the most.
+_MOST = 8
 _KNOWN: weakref.WeakKeyDictionary[Tokenizer, list[bytes]] = weakref.WeakKeyDictionary()
 
 
-def heal(request: Request, tokenizer: Tokenizer) -> tuple[Request, str]:
-    """The request without its prompt's last token, bound to begin with that one's text; and this text, which is not the
-    completion's. Unchanged where there is nothing before that token, or it has no text or leaves a character incomplete.
+class Healed(NamedTuple):
+    """What was taken from a prompt's end: so many tokens, and their text in characters."""
+
+    tokens: int = 0
+    characters: int = 0
+
+
+NOTHING = Healed()
+
+
+def heal(request: Request, tokenizer: Tokenizer) -> tuple[Request, Healed]:
+    """The request without the tokens of its prompt's last word, bound to begin with their text.
+
+    Unchanged where nothing stands before them, or the last one has no text or leaves a character incomplete.
     """
-    *before, last = request.tokens
-    text = _bytes_of(tokenizer, [last])[0]
-    if not before or not text or tokenizer.unfinished(request.tokens):
-        return request, ""
-    shown = tokenizer.decode_continuation(before, [last])
-    return replace(request, tokens=before, constraints=(*request.constraints, Healing(tokenizer, text))), shown
+    count = _last_word(request.tokens, tokenizer)
+    before, last = request.tokens[: len(request.tokens) - count], request.tokens[len(request.tokens) - count :]
+    if not count or not before or tokenizer.unfinished(request.tokens):
+        return request, NOTHING
+    healing = Healing(tokenizer, b"".join(_bytes_of(tokenizer, last)))
+    healed = Healed(count, len(tokenizer.decode_continuation(before, last)))
+    return replace(request, tokens=before, constraints=(*request.constraints, healing)), healed
+
+
+def _last_word(tokens: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many tokens at the end are backed up: one, or those of a word in letters that have a case.
+
+    0 if the last has no text.
+    """
+    count = 0
+    for token in reversed(tokens[-_MOST:]):
+        (data,) = _bytes_of(tokenizer, [token])
+        text = data.decode(errors="replace")
+        if count and not (text and _is_letter(text[-1])):
+            break
+        count += bool(text)
+        if not text or not _is_letter(text[0]):
+            break
+    return count
+
+
+def _is_letter(character: str) -> bool:
+    return character.lower() != character.upper()
 
 
 class Healing:

@@ -42,17 +42,11 @@ def _complete(text: str) -> bool:
     return not text or _END.search(text) is not None
 
 
-def _space(text: str, tokenizer: Tokenizer | None) -> str | None:
+def _space(text: str, _: Tokenizer | None) -> str | None:
     if not text.endswith(" ") or not text.strip():
         return None
-    word = "its words begin with theirs"
-    if tokenizer is not None:
-        *_, last = tokenizer.encode(text)
-        word = (
-            f"it becomes the token {tokenizer.piece(last)!r}, and the words that follow mostly begin with a space of their own"
-        )
-        return f"the prompt ends in a space: {word}; leave it out, or add --heal"
-    return f"the prompt ends in a space, and {word}; leave it out, or add --heal"
+    said = "it becomes a token of its own, and the words that follow mostly begin with a space of theirs"
+    return f"the prompt ends in a space: {said}; leave it out, or add --heal"
 
 
 def _chat(text: str, tokenizer: Tokenizer | None) -> str | None:
@@ -80,7 +74,7 @@ def _word(text: str, tokenizer: Tokenizer | None) -> str | None:
     # The vocabulary is searched only for what is no token.
     if len(word) < 3 or len(following_ids(tokenizer, f" {word}")) == 1 or not _longer(tokenizer, word):
         return None
-    return f"the prompt may end in the middle of a word ({word!r}); --heal backs up one token and lets the model finish it"
+    return f"the prompt may end in the middle of a word ({word!r}); --heal backs up over it and lets the model finish it"
 
 
 def _longer(tokenizer: Tokenizer, word: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from openllama_cli.generation.constraints.matcher import matcher
 from openllama_cli.generation.decode.request import Request, Step
-from openllama_cli.generation.text.healing import heal
+from openllama_cli.generation.text.healing import NOTHING, Healed, heal
 from openllama_cli.generation.text.row_text import RowText
 from openllama_cli.generation.text.token_ids import breaker_ids
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -18,11 +18,11 @@ class TextStep(Step):
     """What happened to a row, with the text that became certain.
 
     text: never part of a stop string; joined over a row it is the completion. healed: of the step at which the prompt was
-    prefilled: how many characters of its end are drawn anew, with the token that they were, and are not the completion's.
+    prefilled: what of its end is drawn anew, and is not the completion's.
     """
 
     text: str = ""
-    healed: int = 0
+    healed: Healed = NOTHING
 
 
 def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | None]) -> Generator[TextStep, None, None]:
@@ -32,18 +32,18 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | Non
     prompts: None in it means that none is waiting now, see `loop.decode_rows`.
     """
     texts: dict[int, RowText] = {}
-    healed: dict[int, int] = {}
+    healed: dict[int, Healed] = {}
 
     def requests() -> Iterator[Request | None]:
         for prompt in prompts:
             if prompt is None:
                 yield None
                 continue
-            sampling, drawn_anew = prompt.sampling, ""
+            sampling, anew = prompt.sampling, NOTHING
             if sampling.heal:
-                prompt, drawn_anew = heal(prompt, tokenizer)
-                healed[prompt.row] = len(drawn_anew)
-            text = texts[prompt.row] = RowText(tokenizer, prompt.tokens, sampling, hidden=len(drawn_anew))
+                prompt, anew = heal(prompt, tokenizer)
+                healed[prompt.row] = anew
+            text = texts[prompt.row] = RowText(tokenizer, prompt.tokens, sampling, hidden=anew.characters)
             breakers = breaker_ids(tokenizer, sampling.dry_sequence_breakers) if sampling.dry_multiplier else frozenset[int]()
             if sampling.constraint is not None:
                 ends = tokenizer.eos_ids | frozenset(sampling.stop_token_ids)
@@ -53,7 +53,7 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | Non
 
     for step in engine(requests()):
         if step.prefilled:
-            yield TextStep(**vars(step), healed=healed.pop(step.row, 0))
+            yield TextStep(**vars(step), healed=healed.pop(step.row, NOTHING))
             continue
         text, reason = texts[step.row], step.finish_reason
         if reason is None and step.error is None:
@@ -61,6 +61,7 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | Non
             continue
         text.close()
         del texts[step.row]
+        healed.pop(step.row, None)
         if step.error is None:
             # The rest of a character may complete a stop string although the row ended for another reason.
             reason = text.reason or reason

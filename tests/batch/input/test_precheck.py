@@ -54,6 +54,17 @@ def test_rows_errors_and_the_longest_prompts_are_counted(tmp_path: Path) -> None
     assert summary.sha256 == hashlib.sha256(data).hexdigest()
 
 
+def test_how_many_completions_a_row_wants_is_part_of_its_content(tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "x"},
+        {"prompt": "x", "n": 2, "temperature": 1},
+        {"prompt": "x", "n": 2, "best_of": 3, "temperature": 1},
+    ]
+    lines += [{"prompt": "x", "temperature": 1}]
+    hashes = [check(tmp_path, "in.jsonl", json.dumps(line)).rows_sha256 for line in lines]
+    assert len(set(hashes)) == 4
+
+
 def test_the_longest_prompt_is_that_of_the_template(tmp_path: Path) -> None:
     summary = check(tmp_path, "input.csv", "question\nWhy?\n", RowSettings(load_template("qa")))
     assert summary.longest_prompt_bytes == len(load_template("qa").render({"question": "Why?"}))

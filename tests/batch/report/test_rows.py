@@ -36,6 +36,7 @@ ROWS = [
     row(4, "x"),
     row(5, 'a "b"\n,', answer="true", choices="a field of the input"),
 ]
+SCORED = row(0, None, answer="a") | {"error": None, "finish_reason": None, "score": {"logprob": -1.5, "tokens": 1}}
 OUTCOMES = [
     Outcome("yes", " yes", {"yes": 0.75, "no": 0.25}),
     Outcome("no", None),
@@ -51,6 +52,13 @@ def test_every_format_that_olc_writes_has_the_same_rows(tmp_path: Path, suffix: 
     path = tmp_path / f"out{suffix}"
     path.write_bytes(b"".join(encode(path, lambda: [json.dumps(document).encode() for document in ROWS])))
     assert list(read_outcomes(path)) == OUTCOMES
+
+
+def test_probabilities_that_are_none_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    wrong = [[{"text": "yes", "probability": value}] for value in (float("nan"), float("inf"), -0.5, 2)]
+    path.write_text("".join(json.dumps(row(0, "yes", answer="yes", choices=choices)) + "\n" for choices in wrong))
+    assert [outcome.probabilities for outcome in read_outcomes(path)] == [None] * 4
 
 
 def test_openai_lines(tmp_path: Path) -> None:
@@ -75,6 +83,12 @@ def test_openai_lines(tmp_path: Path) -> None:
         ("out.csv", b"text,error_code\n\xff,\n", "not_output"),
         ("out.csv", "", "not_output"),
         ("out.txt", "x\n", "usage"),
+        ("out.jsonl", json.dumps(SCORED), "no_answers"),
+        (
+            "out.csv",
+            "".join(bytes(part).decode() for part in encode(Path("x.csv"), lambda: [json.dumps(SCORED).encode()])),
+            "no_answers",
+        ),
     ],
 )
 def test_what_is_no_output_is_refused(tmp_path: Path, name: str, content: str | bytes, code: str) -> None:

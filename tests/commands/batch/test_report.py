@@ -1,6 +1,8 @@
 """`olc batch --report`: from a batch of the model to its figures, on a terminal, in a pipe and as JSON."""
 
 import json
+import os
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,12 @@ def test_the_json_has_it_all_and_the_picture_is_written(olc: Olc, tmp_path: Path
     assert document["calibration"]["rows"] == 20
     assert "reliability of out.jsonl" in picture.read_text()
     assert f"wrote {picture}" in result.messages
+
+
+def test_the_picture_is_one_whatever_the_name_of_output_is(olc: Olc, tmp_path: Path) -> None:
+    odd = written(tmp_path).rename(tmp_path / os.fsdecode(b"a\x01\xff.jsonl"))
+    assert olc("batch", "--report", str(odd), "--svg", str(tmp_path / "r.svg")).code == 0
+    ElementTree.parse(tmp_path / "r.svg")
 
 
 def test_a_batch_with_answers_can_be_reported_on(olc: Olc, model: str, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Choices as tokens, against the tokenizers' own reading of prompt and choice as one text."""
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.choices.branches import branch, branch_neutral, check_room
-from openllama_cli.generation.choices.config import MOST_CHOICES, Choices
+from openllama_cli.generation.choices.branches import branch, branch_neutral
+from openllama_cli.generation.choices.config import MOST_CHOICES, Choices, out_of_place
+from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.models import tokenizer_files
@@ -45,7 +49,6 @@ def test_prompt_and_branch_are_the_tokens_of_the_joint_text(
     # As much of the prompt as all have in common.
     rest = {tokens[len(found.prompt)] for tokens in joint} | set(own[len(found.prompt) :][:1])
     assert len(rest) > 1 or len(found.prompt) == min(map(len, joint)) - 1 or len(found.prompt) == len(own)
-    assert found.positions == max(map(len, joint))
 
 
 def test_a_space_at_the_prompts_end_is_part_of_the_choices(sentencepiece: Tokenizer) -> None:
@@ -98,8 +101,42 @@ def test_without_bos_something_has_to_come_before_the_choices(byte_level: Tokeni
 
 
 def test_a_prompt_that_has_no_room_for_its_longest_choice_is_refused(sentencepiece: Tokenizer) -> None:
-    found = branch(sentencepiece, "the quick", Choices(("fox", "the lazy dog")))
-    check_room(found, found.positions, "tiny")
+    choices = Choices(("fox", "the lazy dog"), neutral="the quick")
+    found = branch(sentencepiece, "the quick", choices)
+    longest = len(found.prompt) + max(map(len, found.branches))
+    assert branch(sentencepiece, "the quick", choices, longest) == found == branch_neutral(sentencepiece, choices, longest)
+    for made in (
+        lambda: branch(sentencepiece, "the quick", choices, longest - 1),
+        lambda: branch_neutral(sentencepiece, choices, 2),
+    ):
+        with pytest.raises(UsageError) as caught:
+            made()
+        assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_prompt_that_is_too_long_is_not_read_once_for_every_choice(sentencepiece: Tokenizer, monkeypatch: Any) -> None:
+    encode, read = sentencepiece.encode, []
+    monkeypatch.setattr(sentencepiece, "encode", lambda text: (read.append(len(text)), encode(text))[1])
+    with pytest.raises(UsageError):
+        branch(sentencepiece, "the quick fox " * 100, Choices(tuple(map(str, range(1000)))), 64)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("given", [{"texts": ("a", "\ud800")}, {"prefix": "\udcff"}, {"neutral": "\udcff"}], ids=str)
+def test_what_is_no_text_is_refused_before_a_model_is_looked_for(given: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        check_room(found, found.positions - 1, "tiny")
-    assert caught.value.code == "context_length_exceeded"
+        Choices(**{"texts": ("a", "b"), **given})
+    assert caught.value.code == "invalid_unicode"
+
+
+def test_every_sampling_option_says_nothing_beside_choices() -> None:
+    for option in fields(SamplingConfig):
+        assert out_of_place({option.name: object()}) == option.name
+    defaults = {option.name: getattr(SamplingConfig(), option.name) for option in fields(SamplingConfig)}
+    unsaid = ("logit_bias", "max_tokens", "dry_sequence_breakers")
+    assert (
+        out_of_place(
+            {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items() if name not in unsaid}
+        )
+        is None
+    )

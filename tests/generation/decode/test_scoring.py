@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from openllama_cli.errors import UsageError
+from openllama_cli.generation.decode import prefill as prefill_module
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.prefill import MOST_NODES, tree
@@ -172,6 +173,29 @@ def test_many_branches_run_in_groups(model: Any, exact: Any) -> None:
     for number in (0, 100, MOST_NODES - 1):
         wanted = full_pass(exact, [*tokens, *branches[number]])[29:32].gather(1, torch.tensor(branches[number])[:, None])
         assert [one.logprob for one in scored[number]] == pytest.approx(wanted[:, 0].tolist(), abs=1e-4)
+
+
+def test_a_long_branch_runs_in_parts_and_leaves_the_prompt_as_it_was(forward: Forward, exact: Any, monkeypatch: Any) -> None:
+    """A pass over all of it would hold logits without bound."""
+    most, branch = prefill_module.MOST_NODES, forward.branch
+    monkeypatch.setattr(prefill_module, "MOST_NODES", 8)
+    nodes: list[int] = []
+    monkeypatch.setattr(forward, "branch", lambda tokens, *rest: (nodes.append(len(tokens)), branch(tokens, *rest))[1])
+    branches, tokens = [[5, 6], text(30, seed=1), [5, 7, 8]], text(70)
+    scored = run(forward, Request(0, tokens, NOTHING, branches=branches))[0]
+    assert max(nodes) <= 8 < most
+    for branch_tokens, found in zip(branches, scored, strict=True):
+        wanted = full_pass(exact, [*tokens, *branch_tokens])[69:-1].gather(1, torch.tensor(branch_tokens)[:, None])
+        assert [one.logprob for one in found] == pytest.approx(wanted[:, 0].tolist(), abs=1e-4)
+
+
+def test_a_row_that_is_canceled_ends_between_two_passes_over_its_branches() -> None:
+    fake = FakeForward(counting())
+    fake.context = 1000
+    branches = [[1, 2, number % 16, number // 16 % 16, number // 256, 3] for number in range(1000)]
+    request = Request(0, [*range(8)], NOTHING, branches=branches, canceled=lambda: len(fake.branched) >= 2)
+    assert run(fake, request)[0] == "canceled"
+    assert len(fake.branched) == 2
 
 
 def test_a_tree_merges_common_beginnings() -> None:

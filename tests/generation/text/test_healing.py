@@ -45,27 +45,29 @@ def test_each_token_is_the_best_of_those_whose_text_fits(prompt: str, tokenizer:
     ids = tokenizer.encode(prompt)
     for seed in range(4):
         made = completed(tokenizer, ids, seed, heal=True, logprobs=0)
+        count = made.healed.tokens
         if len(ids) == 1:
-            assert (made.prompt, made.healed) == (ids, 0)
+            assert (made.prompt, count) == (ids, 0)
             continue
-        assert list(made.prompt) == ids[:-1]
+        assert count >= 1
+        assert list(made.prompt) == ids[:-count]
         tokens = [entry.token for entry in made.scored]
         for place, token in enumerate(tokens):
-            logits = random_logits(tokenizer, seed)(ids[:-1] + tokens[:place])
-            fitting = [one for one in range(tokenizer.vocab_size) if fits(tokenizer, ids, [*tokens[:place], one])]
+            logits = random_logits(tokenizer, seed)(ids[:-count] + tokens[:place])
+            fitting = [one for one in range(tokenizer.vocab_size) if fits(tokenizer, ids[-count:], [*tokens[:place], one])]
             assert token == max(fitting, key=lambda one: float(logits[one]))
             if token in tokenizer.eos_ids:
                 break
         # What is shown begins behind the prompt.
-        assert tokenizer.decode(ids[:-1] + tokens) == prompt + made.text
+        assert tokenizer.decode(ids[:-count] + tokens) == prompt + made.text
         offsets = logprobs_object(made, tokenizer, echo=None)["text_offset"]
         assert offsets == sorted(offsets)
         assert offsets[0] == 0
         assert usage([made])["prompt_tokens"] == len(ids)
 
 
-def fits(tokenizer: Tokenizer, ids: list[int], tokens: list[int]) -> bool:
-    """Whether the bytes of tokens begin with those of the last of `ids`, or are a beginning of them; all do once they have."""
+def fits(tokenizer: Tokenizer, last: list[int], tokens: list[int]) -> bool:
+    """Whether the bytes of tokens begin with those of `last`, or are a beginning of them; all do once they have."""
 
     def data(token: int) -> bytes:
         if token in tokenizer.special_ids:
@@ -73,11 +75,22 @@ def fits(tokenizer: Tokenizer, ids: list[int], tokens: list[int]) -> bool:
         known = tokenizer.token_bytes(token)
         return tokenizer.text(token).encode() if known is None else known
 
-    wanted, before = data(ids[-1]), b"".join(map(data, tokens[:-1]))
+    wanted, before = b"".join(map(data, last)), b"".join(map(data, tokens[:-1]))
     if before.startswith(wanted):
         return True
     joined = before + data(tokens[-1])
     return bool(data(tokens[-1])) and (joined.startswith(wanted) or wanted.startswith(joined))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [("The larg", " larg"), ("the ", " "), ("Q: Wh", " Wh"), ("a dog\n", "\n"), ("a\nwhal", "whal"), ("x1", "1")],
+)
+def test_what_is_backed_up_is_the_last_word(prompt: str, word: str, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(prompt)
+    healed = completed(tokenizer, ids, 1, heal=True).healed
+    assert tokenizer.decode_continuation(ids[: len(ids) - healed.tokens], ids[len(ids) - healed.tokens :]) == word
+    assert healed.characters == len(word)
 
 
 def test_a_text_that_is_banned_is_undone_in_a_healed_word(tokenizer: Tokenizer) -> None:

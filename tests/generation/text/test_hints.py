@@ -16,7 +16,7 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        ("The largest animal is ", "the prompt ends in a space: it becomes the token '▁'"),
+        ("The largest animal is ", "the prompt ends in a space: it becomes a token of its own"),
         ("[INST] Hello [/INST]", "the prompt has [INST], the markup of a chat model"),
         ("<|im_start|>user\nHello", "the prompt has <|im_start|>"),
         ("<s>The largest", "the prompt begins with <s>, which is text here"),

@@ -114,7 +114,7 @@ def test_refuses_what_is_no_folder_of_a_model(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
-    assert "merge it" in refusal(adapter)
+    assert f"-m MODEL --adapter {adapter}" in refusal(adapter)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,7 @@ def _sampling(defaults: SamplingConfig) -> dict[str, Decorator]:
             "--min-p", type=float, metavar="P", help="Drop tokens less than P times as likely as the most likely one."
         ),
         "seed": click.option("-s", "--seed", type=int, metavar="SEED", help="Random seed: the same seed gives the same text."),
-        "heal": click.option(
-            "--heal", is_flag=True, help="Back up one token, and let the model finish the prompt's last word."
-        ),
+        "heal": click.option("--heal", is_flag=True, help="Back up over the prompt's last word, and let the model finish it."),
         "stop": click.option(
             "--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be given several times."
         ),
