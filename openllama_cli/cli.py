@@ -199,7 +199,9 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         click.echo(problem.format_message(), err=True)
         return
     ctx = getattr(problem, "ctx", None)
-    remedy = f"see `{ctx.command_path if ctx is not None else 'olc'} --help`"
+    # An option without its argument has no context in click.
+    named = f"olc {args[0]}" if args and args[0] in COMMANDS else "olc"
+    remedy = f"see `{ctx.command_path if ctx is not None else named} --help`"
     dashed = _dashed(args, problem) if isinstance(problem, click.NoSuchOption | click.BadParameter) else None
     if ctx is not None and ctx.info_name in TEXTS and problem.message.startswith("Got unexpected extra argument"):
         import shlex
@@ -208,6 +210,8 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         first = next((ctx.params[name] for name in arguments if isinstance(ctx.params.get(name), str)), "…")
         others = problem.message.partition("(")[2].rpartition(")")[0]
         remedy = f"put quotes around the text: {ctx.command_path} {shlex.quote(f'{first} {others}')}; {remedy}"
+        if "--choices" in args:
+            remedy = f"separate choices by commas: --choices yes,no; or {remedy}"
     elif ctx is not None and ctx.parent is not None and dashed is not None:
         import shlex
 

@@ -41,12 +41,13 @@ class TerminalProgress:
         self._label = ""
         self._total: int | None = None
         self._done = 0
+        self._first: int | None = None
         self._begun = self._next_line = 0.0
 
     def start(self, label: str, total_bytes: int | None) -> None:
         """Begin a task; the current one ends."""
         self._show(label, total_bytes, ("BarColumn", "DownloadColumn", "TimeRemainingColumn") if total_bytes else _TIME)
-        self._label, self._total, self._done = label, total_bytes, 0
+        self._label, self._total, self._done, self._first = label, total_bytes, 0, None
         self._begun = time.monotonic()
         self._next_line = self._begun + FIRST_LINE
 
@@ -86,6 +87,11 @@ class TerminalProgress:
             self._progress.advance(self._task, count)
             return
         self._done += count
+        if self._first is None:
+            # What came before, such as imports, says nothing of how fast the bytes come.
+            self._first, self._begun = count, time.monotonic()
+            self._next_line = self._begun + FIRST_LINE
+            return
         if self._total and time.monotonic() >= self._next_line:
             self._report(self._total)
 
@@ -95,8 +101,9 @@ class TerminalProgress:
 
         passed = time.monotonic() - self._begun
         self._next_line = time.monotonic() + 2 * passed
-        left = clock((total - self._done) * passed / self._done) if self._done > 0 else "?"
-        speed = f"{size(int(max(self._done, 0) / passed))}/s"
+        since = self._done - (self._first or 0)
+        left = clock((total - self._done) * passed / since) if since > 0 else "?"
+        speed = f"{size(int(max(since, 0) / passed))}/s"
         notice(f"{self._label}: {size(self._done)} of {size(total)}, {speed}, about {left} left")
 
     def finish(self) -> None:

@@ -38,7 +38,9 @@ def visible(text: str) -> str:
 
 
 def escaped(character: str) -> str:
-    r"""As Python spells it: ``\x1b``, ``\u200d``, ``\U000e0001``."""
+    r"""As Python spells it: ``\r``, ``\x1b``, ``\u200d``, ``\U000e0001``."""
+    if character == "\r":
+        return "\\r"
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

@@ -125,6 +125,8 @@ REFUSED = [
     (("--choices", "a,,b"), "choice 2 is empty"),
     (("--choices", "a,b, a"), "the choice 'a' is given twice"),
     (("--choices", "a"), "only the choice 'a' was given"),
+    (("--choices", "a", "--choices", "b"), "separate choices by commas"),
+    (("--choices", '"New York, NY",Paris'), "--choices-file FILE"),
     (("--choices", ""), "choice 1 is empty"),
     (("--choices", "a,b", "--choices-file", "x"), "--choices and --choices-file cannot be combined"),
     (("--choices", "a,b", "--no-choices"), "--choices and --no-choices cannot be combined"),

@@ -15,6 +15,8 @@ WRONG: list[tuple[str, *tuple[str, ...]]] = [
     ("complete x --temprature 1", "error: No such option", "fix: see `olc complete --help`"),
     ("complete", "no prompt was given", "`olc complete --help`"),
     ("complete x y", "unexpected extra argument"),
+    ("complete x --choices blue green", "unexpected extra argument (green)", "separate choices by commas"),
+    ("batch x.jsonl --report", "requires an argument", "fix: see `olc batch --help`"),
     ("complete x -f y", "--file"),
     ("complete -f /no/such/file", "/no/such/file", "No such file"),
     ("complete 'bad \udcff byte'", "UTF-8"),

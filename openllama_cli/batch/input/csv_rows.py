@@ -184,7 +184,7 @@ def columns_of(path: Path, header: Record, delimiter: str, settings: RowSettings
             meant = next((column for column in columns if column.lower() == name.lower()), None)
             raise UsageError(
                 f"{path} has no column {name!r}{whose}; {names(columns) if meant is None else f'did you mean {meant!r}?'}",
-                _remedy(columns, delimiter, settings) if meant is None else f"rename the column {meant} to {name}",
+                _remedy(name, columns, delimiter, settings) if meant is None else f"rename the column {meant} to {name}",
                 code="no_column",
             )
     return _uses(path, columns, settings)
@@ -214,13 +214,15 @@ def _uses(path: Path, columns: Sequence[str], settings: RowSettings) -> Columns:
     return Columns(tuple(columns), id_column, tuple(options), frozenset(used))
 
 
-def _remedy(columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
+def _remedy(needed: str, columns: Sequence[str], delimiter: str, settings: RowSettings) -> str:
     if columns[0].startswith("{"):
         return "for JSON Lines, use --format jsonl"
     for other, remedy in {"\t": "use --format tsv", ",": "use --format csv", ";": "use --format csv"}.items():
         if other != delimiter and len(columns) == 1 and other in columns[0]:
             return f"its columns are separated by {'a tab' if other == chr(9) else other!r}: {remedy}"
-    return "rename the column" + (", or use a template: -t NAME" if settings.template is None else "")
+    if settings.template is None:
+        return f"rename a column to {needed}, or use a template: -t NAME"
+    return f"rename a column to {needed}, or the variable in the template"
 
 
 def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record) -> Row:

@@ -12,7 +12,7 @@ import click
 from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.prompt_input import PromptInput, argument, read_file, split_lines, unescape
 from openllama_cli.errors import UsageError
-from openllama_cli.generation.choices.config import Choices, Normalize
+from openllama_cli.generation.choices.config import Choices, Normalize, quoted
 from openllama_cli.generation.decode.config import flag_of
 
 if TYPE_CHECKING:
@@ -119,8 +119,17 @@ def sampling_flags(given: Mapping[str, Any]) -> dict[str, object]:
 
 
 def split_choices(text: str) -> tuple[str, ...]:
-    """The parts between commas, without spaces around them."""
-    return tuple(part.strip() for part in text.split(","))
+    """The parts between commas, without spaces around them. Raises UsageError: choices_count, choices_quoted."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if len(parts) == 1 and parts[0]:
+        cause = f"only the choice {quoted(parts[0])} was given"
+        raise UsageError(cause, "separate choices by commas: --choices yes,no", code="choices_count")
+    for part in parts:
+        # As CSV has it; the commas in it would part what is one choice.
+        if part.startswith('"') and part.count('"') == 1:
+            cause = f"the choice {quoted(part)} has one quote: choices end at every comma, in quotes or not"
+            raise UsageError(cause, "write them one per line in a file: --choices-file FILE", code="choices_quoted")
+    return parts
 
 
 def listed_choices(name: str) -> tuple[str, ...]:
