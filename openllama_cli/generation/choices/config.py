@@ -43,9 +43,9 @@ class Choices:
             if text in known:
                 raise UsageError(f"the choice {quoted(text)} is given twice", "give each choice once", code="choices_duplicate")
             known.add(text)
-        for text in (*self.texts, self.prefix, self.neutral):
-            if text is not None:
-                utf8(text)
+        for given in (*self.texts, self.prefix, self.neutral):
+            if given is not None:
+                utf8(given)
         if len(self.texts) < 2:
             found = f"only the choice {quoted(self.texts[0])} was" if self.texts else "no choices were"
             raise UsageError(f"{found} given", "give at least two choices", code="choices_count")
