@@ -57,9 +57,9 @@ def calibrated(
     try:
         few_shot = settings.few_shot
         neutral = template.render(values) if few_shot is None else few_shot.after(shots, values).text
+        return settings.choosing.calibrated(choices, neutral)
     except UsageError as error:
         raise _row_error(error, fields) from None
-    return settings.choosing.calibrated(choices, neutral)
 
 
 def _values(settings: RowSettings, fields: Mapping[str, Any]) -> dict[str, Any]:
