@@ -158,7 +158,7 @@ def test_what_makes_no_sense_with_choices_is_refused(refused: Olc, options: tupl
 
 def test_choices_that_the_context_has_no_room_for_are_refused(refused: Olc, model: str) -> None:
     assert (
-        "'b b b b b b b b b b' have"
+        "the prompt and its choice '"
         in refused("complete", "x " * 250, "--choices", "a,b b b b b b b b b b", "-m", model).messages
     )
 
