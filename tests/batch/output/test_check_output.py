@@ -87,8 +87,8 @@ def test_a_file_that_olc_did_not_make_is_not_overwritten_without_restart(files: 
 
 def test_a_name_too_long_for_the_files_beside_it_is_refused(tmp_path: Path, source: Path) -> None:
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
-    assert "too long" in refused(tmp_path / ("x" * (longest - 11)), source).cause
-    files = check_output(tmp_path / ("x" * (longest - 12)), source)
+    assert "too long" in refused(tmp_path / ("x" * (longest - 15)), source).cause
+    files = check_output(tmp_path / ("x" * (longest - 16)), source)
     with output_lock(files.output), filled(files, [None]) as journal:
         write_output(journal, files.output)
     assert files.output.exists()
