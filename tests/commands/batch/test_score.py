@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 import openllama_cli
 from tests.conftest import Olc
-from tests.support.batches import read
+from tests.support.batches import finished, read
+from tests.support.forked import Forked
 
 TEXTS = ["the blue whale", "größer 🐋\n x ", "the quick brown fox " * 40, "x"]
 NAMES = ["logprob", "bits", "tokens", "words", "bytes", "perplexity", "perplexity_per_word", "bits_per_byte"]
@@ -69,6 +71,22 @@ def test_a_context_is_not_scored_and_goes_through(batch: Any, model: openllama_c
     assert "already complete" in batch("in.jsonl", lines(*fields), *options).messages
     again = batch("in.jsonl", lines(*fields), "--context-column", "ground", code=2)
     assert "--stride was 50, now not given" in again.messages
+
+
+@pytest.mark.slow
+def test_a_kill_loses_no_score_and_repeats_none(olc: Olc, batch: Any, tiny_model: Path, tmp_path: Path) -> None:
+    fields = lines(*({"prompt": f"{number} the blue whale", "ground": "Q: " * (number % 3)} for number in range(60)))
+    options = ("--context-column", "ground", "--batch-size", "2")
+    batch("in.jsonl", fields, *options, output="whole.jsonl")
+    output = tmp_path / "out.jsonl"
+    place = ("-m", str(tiny_model), "--dtype", "float32")
+    command = ("batch", str(tmp_path / "in.jsonl"), "-o", str(output), "--score", *place, *options)
+    killed = Forked(*command, code="from tests.support.dying_writer import arm; arm('amid append', 35)")
+    assert killed.wait() == -signal.SIGKILL, killed.err.decode()
+    assert not output.exists()
+    assert 30 < finished(output) < 60
+    assert "resuming" in olc(*command).messages
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_wrong_rows_are_error_rows(batch: Any, tmp_path: Path) -> None:

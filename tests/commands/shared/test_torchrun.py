@@ -164,6 +164,22 @@ def test_a_choice_is_that_of_one_process(tiny_model: Path) -> None:
         assert found == pytest.approx(wanted, abs=1e-4)
 
 
+def test_the_scores_of_a_batch_are_those_of_one_process(tiny_model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("prompt,ground\nthe blue whale,Q: \nthe quick brown fox,\n")
+    command = ("batch", str(source), "--score", "--context-column", "ground", "--dtype", "float32", "-m", str(tiny_model))
+    made = []
+    for number, start in enumerate((run, alone)):
+        output = tmp_path / f"{number}.jsonl"
+        result = start(*command, "-o", str(output))
+        assert result.code == 0, result.messages
+        made.append([json.loads(line)["score"] for line in output.read_text().splitlines()])
+    ours, theirs = made
+    assert len(ours) == len(theirs) == 2
+    for found, wanted in zip(ours, theirs, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4, rel=1e-4)
+
+
 def test_a_killed_rank_ends_all_and_the_batch_is_resumed_by_one_process(running: Running) -> None:
     os.kill(running.ranks[1], signal.SIGKILL)
     assert running.ends_within(30) != 0
