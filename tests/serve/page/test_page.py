@@ -258,7 +258,7 @@ def test_sliders_show_what_they_cut_on_the_distribution(page: Any, server: Scrip
     with page.expect_response(lambda response: '"logprobs":100' in (response.request.post_data or "")):
         token(page, " one").click()
     sampled = page.locator("#distribution .row .sampled")
-    assert server.script.looks[0]["prompt"] == server.encode("a b")
+    assert server.encode("a b") in [look["prompt"] for look in server.script.looks]
     page.fill("#set-temperature-number", "1")
     page.fill("#set-topP-number", "1")
     page.keyboard.press("Tab")
