@@ -27,17 +27,18 @@ class BannedTexts:
         # The text of these tokens, with so much before them that a banned text may begin there.
         self._window = self.before[len(self.before) - min(self._overlap, len(self.before)) :]
 
-    def push(self, text: str, *, begun: bool, unfinished: bool, beyond: int = 0) -> tuple[int, int]:
+    def push(self, text: str, *, begun: bool, unfinished: bool, own: int = 0, beyond: int = 0) -> tuple[int, int]:
         """Add a token: how many tokens are to be taken back, this one included, and if none are, how many are uncertain.
 
         text: that became certain with it. begun: whether it goes on with an incomplete character. unfinished: whether it leaves
-        one. beyond: characters at the end of `text` that nobody will see, as the row ends before them.
+        one. own: characters at the beginning of `text` that are the prompt's, see `healing`. beyond: characters at its end that
+        nobody will see, as the row ends before them.
         """
         start, end = len(self._window), len(self._window) + len(text) - beyond
         self._starts.append((start, begun))
         self._window += text
-        # What ends before this token is the prompt's own.
-        places = [self._window.find(banned, max(0, start - len(banned) + 1), end) for banned in self.texts]
+        # What ends before this token, or in what is the prompt's, is the prompt's own.
+        places = [self._window.find(banned, max(0, start + own - len(banned) + 1), end) for banned in self.texts]
         found = [place for place in places if place >= 0]
         if found:
             return self.take_back(len(self._starts) - self._token(min(found))), 0
