@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints import grammar, library
+from openllama_cli.generation.constraints.rules import endless
 
 Kind = Literal["regex", "json_schema", "grammar"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -82,6 +83,8 @@ def _check(kind: Kind, source: str) -> None:
     one.compute_bitmask()
     if library.failure(one) or (one.is_stopped() and not one.is_accepting()):
         raise grammar.unsatisfiable(kind, source, "no text matches it")
+    if kind == "grammar" and endless(source):
+        raise grammar.unsatisfiable(kind, source, "its rules go on without end")
 
 
 @functools.lru_cache(maxsize=64)

@@ -33,6 +33,8 @@ _ASSERTIONS = {
     "StartLF": "^ of a line",
     "EndLF": "$ of a line",
 }
+_TOO_DEEP = "it is nested too deeply"
+_NO_PATTERN = "no text matches its pattern, format and lengths"
 _LARK_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 _SYNTAX = {
     "regex": "see `regex` in Rust, https://docs.rs/regex/latest/regex/#syntax",
@@ -56,13 +58,19 @@ def of(kind: str, source: str) -> str:
         return json.dumps({"grammars": [{"lark_grammar": f"start: /{escaped}/{_NO_FORCING}"}]})
     if kind == "json_schema":
         schema = _schema(source)
-        if endless(schema):
-            raise unsatisfiable(kind, source, "it requires a document in itself without end")
         options = {"whitespace_pattern": _WHITESPACE} | schema.get("x-guidance", {})
         json_schema = schema | {"x-guidance": options}
-        return json.dumps(
-            {"grammars": [{"name": "start", "lark_grammar": _JSON}, {"name": "json", "json_schema": json_schema}]}
-        )
+        try:
+            if endless(schema):
+                raise unsatisfiable(kind, source, "it requires a document in itself without end")
+            return json.dumps(
+                {"grammars": [{"name": "start", "lark_grammar": _JSON}, {"name": "json", "json_schema": json_schema}]},
+                allow_nan=False,
+            )
+        except RecursionError:
+            _invalid(kind, _TOO_DEEP)
+        except ValueError:  # NaN, and numbers beyond floats.
+            _invalid(kind, "it has a number that JSON does not have")
     _refuse_more_than_text(source)
     return json.dumps({"grammars": [{"lark_grammar": source + _NO_FORCING}]})
 
@@ -72,9 +80,13 @@ def refuse(kind: str, source: str, message: str) -> NoReturn:
     if kind == "regex":  # As it was given: what is said of places is about that.
         plain = library.parser(library.byte_trie(), library.library().LLMatcher.grammar_from_regex(source))
         message = library.failure(plain) or message
+    if "recursion limit" in message:
+        _invalid(kind, _TOO_DEEP)
+    if kind == "json_schema":  # Places in what olc makes of it say nothing.
+        message = re.sub(r" at line \d+ column \d+", "", message)
     found = re.match(r"Unsatisfiable schema: (.*)", message)
     if found is not None:
-        raise unsatisfiable(kind, source, found[1])
+        raise unsatisfiable(kind, source, _NO_PATTERN if found[1].startswith("Regex is empty") else _short(found[1]))
     place, reason = _place(kind, message), _reason(message)
     unknown = re.match(r"Unimplemented keys: (\[.*\])", message)
     if unknown is not None:
@@ -98,7 +110,9 @@ def _invalid(kind: str, reason: str) -> NoReturn:
 def _schema(source: str) -> dict[str, Any]:
     try:
         found = json.loads(source)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        _invalid("json_schema", _TOO_DEEP)
+    except ValueError as error:
         _invalid("json_schema", f"it is not JSON: {first_line(error)}")
     if found is False:
         raise unsatisfiable("json_schema", source, "it is false")
@@ -140,6 +154,11 @@ def _reason(message: str) -> str:
     return first_line(re.sub(r"^(at )?\d+\(\d+\): ", "", message))
 
 
+def _short(text: str) -> str:
+    """A source may have a million characters."""
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def _place(kind: str, message: str) -> str:
     """Where it is wrong."""
     lines = message.splitlines()
@@ -147,7 +166,7 @@ def _place(kind: str, message: str) -> str:
     if pattern and lines[0].endswith("regex parse error:"):
         column, width = lines[pattern].index("^"), lines[pattern].count("^")
         at, what = column - 3, lines[pattern - 1][column : column + width]
-        inside = "" if kind == "regex" else f" of the pattern {lines[pattern - 1].strip()}"
-        return f", at character {at}{inside}: {what}" if what else f", at its end{inside}"
+        inside = "" if kind == "regex" else f" of the pattern {_short(lines[pattern - 1].strip())}"
+        return f", at character {at}{inside}: {_short(what)}" if what else f", at its end{inside}"
     found = re.match(r"(?:at )?(\d+)\(\d+\): ", message)
     return f", in line {found[1]}" if found is not None and kind == "grammar" else ""
