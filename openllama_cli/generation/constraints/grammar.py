@@ -1,6 +1,5 @@
 """From a source to llguidance's grammar, and from what it says of a wrong one to an error that says what is wrong and where."""
 
-import functools
 import json
 import re
 from typing import Any, NoReturn
@@ -33,7 +32,6 @@ _ASSERTIONS = {
     "StartLF": "^ of a line",
     "EndLF": "$ of a line",
 }
-_TOO_DEEP = "it is nested too deeply"
 _NO_PATTERN = "no text matches its pattern, format and lengths"
 _LARK_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 _SYNTAX = {
@@ -43,7 +41,7 @@ _SYNTAX = {
 }
 
 
-@functools.lru_cache(maxsize=64)
+@library.remembered(64)
 def of(kind: str, source: str) -> str:
     """llguidance's grammar. Raises UsageError for what is none on the face of it, or would not be about text alone."""
     try:
@@ -68,7 +66,7 @@ def of(kind: str, source: str) -> str:
                 allow_nan=False,
             )
         except RecursionError:
-            _invalid(kind, _TOO_DEEP)
+            too_deep()
         except ValueError:  # NaN, and numbers beyond floats.
             _invalid(kind, "it has a number that JSON does not have")
     _refuse_more_than_text(source)
@@ -81,7 +79,7 @@ def refuse(kind: str, source: str, message: str) -> NoReturn:
         plain = library.parser(library.byte_trie(), library.library().LLMatcher.grammar_from_regex(source))
         message = library.failure(plain) or message
     if "recursion limit" in message:
-        _invalid(kind, _TOO_DEEP)
+        too_deep(kind)
     if kind == "json_schema":  # Places in what olc makes of it say nothing.
         message = re.sub(r" at line \d+ column \d+", "", message)
     found = re.match(r"Unsatisfiable schema: (.*)", message)
@@ -107,11 +105,16 @@ def _invalid(kind: str, reason: str) -> NoReturn:
     raise UsageError(f"{FLAGS[kind]} cannot be used: {reason}", _SYNTAX[kind], code="constraint_invalid")
 
 
+def too_deep(kind: str = "json_schema") -> NoReturn:
+    """Raise UsageError for what is nested too deeply to be looked into."""
+    _invalid(kind, "it is nested too deeply")
+
+
 def _schema(source: str) -> dict[str, Any]:
     try:
         found = json.loads(source)
     except RecursionError:
-        _invalid("json_schema", _TOO_DEEP)
+        too_deep()
     except ValueError as error:
         _invalid("json_schema", f"it is not JSON: {first_line(error)}")
     if found is False:

@@ -77,6 +77,15 @@ def test_a_schema_is_a_text_or_an_object() -> None:
     assert as_source("regex", "a") == "a"
     assert as_source("regex", {"a": 1}) is None
     assert as_source("json_schema", 3) is None
+    assert as_source("json_schema", {"enum": {1, 2}}) is None
+    itself: dict[str, Any] = {}
+    itself["not"] = itself
+    assert as_source("json_schema", itself) is None
+    deep: dict[str, Any] = {}
+    for _ in range(3000):
+        deep = {"not": deep}
+    with pytest.raises(UsageError, match="it is nested too deeply"):
+        as_source("json_schema", deep)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,21 @@ def test_a_hostile_pattern_takes_no_time() -> None:
     """These take seconds to minutes with llguidance's own limits, or with a matcher that goes back."""
     for pattern in ("(a{1000}){1000}", "(a*)*b", "(.*a.{20})", "a?" * 500 + "a" * 500):
         Constraint("regex", pattern)
+
+
+def test_long_sources_do_not_pile_up_in_memory() -> None:
+    made = []
+
+    @library.remembered(count=64)
+    def compiled(source: str) -> int:
+        made.append(source[:1])
+        return len(made)
+
+    for turn in range(2):
+        for place in range(30):
+            compiled(chr(65 + place) * (30_000 if place % 3 == 0 else 300))
+        assert len(made) == 30 + turn * 10, "the long ones are made anew"
+    assert compiled("B" * 300) == 2
 
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
