@@ -166,7 +166,7 @@ def command(
     about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else texts, opened.tokenizer)
+        hint_prompt(texts, opened.tokenizer, healed=sampling.heal)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = [opened.tokenizer.encode(text) for text in texts]
         for ids in tokens:
