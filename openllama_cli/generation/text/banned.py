@@ -60,12 +60,15 @@ class BannedTexts:
 
     def _partial(self) -> int | None:
         """Where the earliest text begins that may still become a banned one."""
-        length = len(self._window)
-        for start in range(max(0, length - self._overlap), length):
-            tail = self._window[start:]
-            if any(banned.startswith(tail) for banned in self.texts):
-                return start
-        return None
+        first = length = len(self._window)
+        for banned in self.texts:
+            start = max(0, length - len(banned) + 1)
+            while (start := self._window.find(banned[0], start, first)) >= 0:
+                if banned.startswith(self._window[start:]):
+                    first = start
+                    break
+                start += 1
+        return first if first < length else None
 
     def _token(self, place: int) -> int:
         """The token in which the character at a place begins; the first one, for a place in the prompt."""

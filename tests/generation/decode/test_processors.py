@@ -164,6 +164,7 @@ def test_min_tokens_ignore_eos_and_stop_tokens() -> None:
         ({"stop_token_ids": 5}, "--stop-token"),
         ({"ban": [""]}, "--ban"),
         ({"ban": "\ufffd"}, "--ban"),
+        ({"ban": ["x" * 1001]}, "--ban"),
         ({"stop_at": "word"}, "--stop-at"),
         ({"stop_at": 1}, "--stop-at"),
         ({"ignore_eos": 1}, "--ignore-eos"),
