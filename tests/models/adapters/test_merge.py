@@ -136,6 +136,21 @@ def test_rows_for_new_tokens_come_with_the_adapter_and_its_tokenizer(tmp_path: P
     assert OpenedModel.of(find(ModelSpec(str(tmp_path / "merged")))).tokenizer.encode("a<new>")[-1] == VOCAB
 
 
+def test_rows_for_new_tokens_that_were_trained_as_whole_modules(tmp_path: Path, base: Path) -> None:
+    """peft saves such a module three times: trained under two names, and as it was."""
+    rows = VOCAB + 2
+    folder = trained(tmp_path / "adapter", base, rows=rows, modules_to_save=["embed_tokens", "lm_head"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    kept = "base_model.model.lm_head.original_module.weight"
+    assert not torch.equal(tensors[kept], tensors["base_model.model.lm_head.weight"])
+    opened, ours = merged_here(base, str(folder))
+    assert_same(ours, merged_by_peft(base, folder, rows=rows))
+    assert opened.checkpoint.shape.vocab == rows
+    del tensors["base_model.model.lm_head.weight"], tensors["base_model.model.lm_head.modules_to_save.weight"]
+    save_file(tensors, folder / "adapter_model.safetensors")
+    assert "no trained weights of lm_head" in refusal(base, folder).cause
+
+
 def test_scales_and_several_adapters_add_up(tmp_path: Path, base: Path) -> None:
     first, second = trained(tmp_path / "a", base), trained(tmp_path / "b", base, seed=1, r=2)
     assert_same(merged_here(base, str(first), str(second))[1], merged_by_peft(base, first, second))
