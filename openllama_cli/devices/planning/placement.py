@@ -7,17 +7,20 @@ made for any machine.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.devices.machine.facts import Accelerator
 from openllama_cli.errors import HubError
 from openllama_cli.models import find
+from openllama_cli.models.adapters.apply import with_adapters
+from openllama_cli.models.adapters.find import adapter_alone, base_of
 from openllama_cli.models.catalogue import CATALOGUE, by_repo_id
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.hub.cache import cached
+from openllama_cli.models.spec import FoundAdapter
 from openllama_cli.native import INT4_GROUP
 from openllama_cli.system.quiet import quiet_transformers
 
@@ -37,7 +40,7 @@ class KnownModel:
     """What planning needs to know of a model, with nothing loaded and nothing downloaded.
 
     name: as the user gave it. config: keyword arguments for transformers' LlamaConfig. dtype: as stored. path: of its files,
-    None if they are not on this machine; download_bytes: the size of the download.
+    None if they are not on this machine; download_bytes, pull: the size of the download, and its name.
     """
 
     name: str
@@ -47,10 +50,12 @@ class KnownModel:
     dtype: str
     path: Path | None
     download_bytes: int
+    pull: str = ""
 
 
 def look_up(name: str) -> KnownModel:
-    """A model by alias, folder or Hub id: its checkpoint if it is here, else the published shape of an OpenLLaMA model.
+    """A model by alias, folder or Hub id: its checkpoint if it is here, else the published shape of an OpenLLaMA model. Of an
+    adapter, the model that it was made for.
 
     Raises ModelError for an unknown name or a broken checkpoint, HubError for a Hub model that is neither cached nor in the
     catalogue.
@@ -59,8 +64,14 @@ def look_up(name: str) -> KnownModel:
     path = target.path or (cached(target.repo_id, file=target.file) if target.repo_id else None)
     if path is not None:
         path = target.within(path) if target.path is None else path
+        if path.is_dir() and adapter_alone(path):
+            base = look_up(base_of(path, name))
+            if base.path is not None:
+                checkpoint = with_adapters(inspect(base.path), [FoundAdapter(path, name)])
+                base = replace(base, config=checkpoint.config, shape=checkpoint.shape)
+            return replace(base, name=name)
         checkpoint = inspect(path)
-        return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0)
+        return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0, name)
     entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)
     if entry is None or entry.shape is None:
         raise HubError(
@@ -68,7 +79,7 @@ def look_up(name: str) -> KnownModel:
             f"download it with `olc models pull {name}`",
             code="not_cached",
         )
-    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)
+    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes, name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _LORA = re.compile(
     r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(?:\.default)?(?:\.(weight|bias))?"
 )
 _WHOLE = re.compile(r"(.+?)(\.modules_to_save(?:\.default)?)?(?:\.base_layer)?\.(weight|bias)")
-# The model's own weights, which peft saves too where an embedding was resized and trained as a whole: others stand in their place.
+# The model's own weights, which peft saves too where an embedding was resized and trained as a whole.
 _ORIGINAL = re.compile(r"(.+)\.original_module\.(?:weight|bias)")
 _FLOATS = ("float32", "float16", "bfloat16")
 

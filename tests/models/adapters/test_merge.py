@@ -145,7 +145,7 @@ def test_rows_for_new_tokens_that_were_trained_as_whole_modules(tmp_path: Path, 
     assert not torch.equal(tensors[kept], tensors["base_model.model.lm_head.weight"])
     opened, ours = merged_here(base, str(folder))
     assert_same(ours, merged_by_peft(base, folder, rows=rows))
-    assert opened.checkpoint.shape.vocab == rows
+    assert opened.checkpoint.shape.vocab == details(resolve(str(folder)))["vocabulary"] == rows
     del tensors["base_model.model.lm_head.weight"], tensors["base_model.model.lm_head.modules_to_save.weight"]
     save_file(tensors, folder / "adapter_model.safetensors")
     assert "no trained weights of lm_head" in refusal(base, folder).cause
@@ -184,6 +184,8 @@ def test_a_folder_with_an_adapter_alone_names_its_model(tmp_path: Path, base: Pa
     assert said == [f"olc: {folder} is an adapter for {base}"]
     source = TensorSource(opened.checkpoint)
     assert_same({name: source.get(name, torch.float32) for name in opened.checkpoint.tensors}, merged_by_peft(base, folder))
+    again = open_model(ModelSpec(str(folder), adapters=(f"{folder}/:0.5",)))  # Meant once.
+    assert [one.scale for one in again.checkpoint.adapters] == [0.5]
     told = details(resolve(str(folder)))
     assert told["adapters"] == [{"path": str(folder), "base_model": str(base), "applied": True}]
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -192,6 +194,10 @@ def test_a_folder_with_an_adapter_alone_names_its_model(tmp_path: Path, base: Pa
         with pytest.raises(ModelError, match="is an adapter, and") as caught:
             find(ModelSpec(str(folder)))
         assert f"-m MODEL --adapter {folder}" in caught.value.remedy
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/content/open_llama_7b_v2/"}))
+    with pytest.raises(ModelError) as caught:
+        find(ModelSpec(str(folder)))
+    assert caught.value.remedy == f"give the model too: -m 7b-v2 --adapter {folder}"
 
 
 def test_an_adapter_beside_a_model_is_named_and_applied_when_it_is_asked_for(tmp_path: Path, base: Path) -> None:
