@@ -261,7 +261,8 @@ def _found(
     """The model alone."""
     if target.path is not None:
         if spec.revision is not None:
-            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave out --revision")
+            what = "folder" if target.path.is_dir() else "file"
+            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a {what}", "leave out --revision")
         if not target.path.exists():
             raise ModelError("the demo model is missing from this installation", "reinstall olc, or use another model")
         return ModelFolder(target.path, name, target.origin, chosen_by=chosen_by)

@@ -65,7 +65,9 @@ def list_models() -> Listing:
         if folder is not None and not folder.is_dir() and not default.startswith(("/", ".", "~")):
             folder = None
         models.append(
-            _from_folder(folder, None, "a folder", True) if folder is not None else _on_hub(default, None, "the default", True)
+            _from_folder(folder, None, _what_is(folder), True)
+            if folder is not None
+            else _on_hub(default, None, "the default", True)
         )
     return Listing(tuple(models), default, chosen_by, tuple(list_copies()))
 
@@ -116,6 +118,10 @@ def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_defau
         state="not downloaded" if cached is None else "ready" if cached.complete else "incomplete",
         default=is_default,
     )
+
+
+def _what_is(path: Path) -> str:
+    return "a file" if path.is_file() else "an adapter" if path.is_dir() and adapter_alone(path) else "a folder"
 
 
 def _from_folder(folder: Path, alias: str | None, description: str, is_default: bool) -> ListedModel:

@@ -105,8 +105,10 @@ def test_gguf_files_and_adapters_in_the_cache_are_listed(home: Home, server: Hub
     server.add("org/tiny-GGUF", {"a.Q8_0.gguf": content, "b.gguf": content, "c.gguf": other})
     config = b'{"peft_type": "LORA", "base_model_name_or_path": "openlm-research/open_llama_3b"}'
     server.add("org/lora", {"adapter_config.json": config, "adapter_model.safetensors": b"w"})
-    for name in ("org/tiny-GGUF:a.Q8_0.gguf", "org/tiny-GGUF:c.gguf", "org/lora"):
+    for name in ("org/tiny-GGUF:a.Q8_0.gguf", "org/lora"):
         home.pull(name)
+    other_kind = home.olc("pull", "org/tiny-GGUF:c.gguf", expect=1).messages
+    assert "error: org/tiny-GGUF:c.gguf holds a qwen2 model, not a Llama\n  fix: " in other_kind
     lines = [line.split("\t") for line in home.olc("list").text.splitlines()]
     rows = {line[1]: (line[2], line[5], line[6]) for line in lines}
     assert rows["org/lora"] == ("", "ready", "an adapter in the cache")

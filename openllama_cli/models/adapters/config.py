@@ -22,6 +22,8 @@ _REFUSED = (
 )
 # With these a training begins by changing the model's own weights, which the adapter alone does not tell.
 _CHANGES_BASE = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica")
+# These put vectors of their own in front of a text or into attention.
+_NEVER_MERGED = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE", "ADAPTION_PROMPT")
 # A group with a repetition in it that is repeated itself: matching takes exponential time.
 _SLOW = re.compile(r"\([^)]*[+*}][^)]*\)[+*{?]")
 _LONGEST_PATTERN, _MOST_PATTERNS = 300, 5_000
@@ -58,9 +60,10 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     kind = raw.get("peft_type")
     if kind != "LORA":
         what = f"is of the kind {brief(kind)}" if isinstance(kind, str) else "names no peft_type"
-        raise ModelError(
-            f"{file} {what}; olc merges LoRA adapters", "merge it with peft, and use the merged folder", code="adapter"
-        )
+        remedy = "merge it with peft (merge_and_unload), and use the merged folder"
+        if isinstance(kind, str) and kind in _NEVER_MERGED:
+            remedy = "use it with peft itself: it changes no weights, and nothing can be merged"
+        raise ModelError(f"{file} {what}; olc merges LoRA adapters", remedy, code="adapter")
     for key in _REFUSED:
         if raw.get(key):
             raise ModelError(

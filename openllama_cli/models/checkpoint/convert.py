@@ -42,9 +42,11 @@ def convert(src: Path, dst: Path, *, adapters: Sequence[FoundAdapter] = (), prog
     model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored; quantized ones of
     GGUF become float16. adapters: are merged into the weights. progress: counts bytes of weights written.
 
-    Raises UsageError if dst exists, its parent does not, or src is in safetensors already; ModelError if src cannot be used or
-    the disk is full. Nothing is left at dst then.
+    Raises UsageError if dst exists or is to be a GGUF file, its parent does not exist, or src is in safetensors already;
+    ModelError if src cannot be used or the disk is full. Nothing is left at dst then.
     """
+    if dst.suffix == ".gguf":
+        raise UsageError(f"{dst} would be a GGUF file, and olc writes folders of safetensors", f"give {dst.with_suffix('')}")
     _check_destination(src, dst)
     checkpoint = with_adapters(inspect(src), adapters)
     if checkpoint.format == "safetensors" and not adapters:

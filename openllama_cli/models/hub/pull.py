@@ -160,13 +160,19 @@ class _Store:
         return folder
 
     def pull_gguf(self, file: str, revision: str | None) -> Path:
-        """Get a GGUF file, or all that a model is split over."""
+        """Get a GGUF file, or all that a model is split over. Raises ModelError for one that is no Llama, when it is here: only
+        the file itself says that.
+        """
         wanted = gguf_parts(self.names, file, self._repo_id)
         folder = self.link()
         self.get_large(wanted)
         self.link()
         self.check_headers(folder / file)
         self.point(revision or "main")
+        from openllama_cli.models.checkpoint.gguf.header import read_header
+        from openllama_cli.models.checkpoint.gguf.llama import refuse_other
+
+        refuse_other(Path(f"{self._repo_id}:{wanted[0]}"), read_header(folder / wanted[0]).settings)
         return folder
 
     def pull_adapter(self, revision: str | None) -> Path:

@@ -121,8 +121,8 @@ def _hugging_face_name(name: str) -> str:
     return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}" if known else name
 
 
-def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
-    """Raise ModelError for what is no Llama, or a part of one."""
+def refuse_other(file: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ModelError for what is no Llama. settings: of its header."""
     kind, architecture = settings.get("general.type", "model"), settings.get("general.architecture")
     if kind == "adapter":
         raise ModelError(
@@ -131,6 +131,11 @@ def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
     if architecture != "llama":
         what = f"holds a {brief(architecture)} model, not a Llama" if isinstance(architecture, str) else "names no architecture"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`", code="architecture")
+
+
+def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
+    """Raise ModelError for what is no Llama, or a part of one."""
+    refuse_other(file, settings)
     count = settings.get("split.count", 1)
     if count != files and (files > 1 or count not in (0, 1)):
         raise ModelError(
