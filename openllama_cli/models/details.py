@@ -7,7 +7,6 @@ from typing import Any
 from openllama_cli.errors import HubError
 from openllama_cli.models.adapters.find import adapter_alone, base_named, base_of, is_adapter
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
-from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import Target, resolve
@@ -50,8 +49,7 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         base = details(resolve(base_of(target.path)))
         return base | {"model": target.name, "alias": None, "adapters": [_adapter(target.path, applied=True)]}
     if target.path is not None:
-        on_disk = disk_bytes(target.path) if target.path.is_dir() else sum(file.stat().st_size for file in parts(target.path))
-        return document | {"state": "ready", "bytes_on_disk": on_disk} | _of_folder(target.path)
+        return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
     assert target.repo_id is not None, "a target is a folder or on the Hub"
     cache = cached_model(target.repo_id)
     folder = snapshot(target.repo_id, revision) if revision else cache.path if cache else None

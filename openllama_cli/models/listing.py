@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from openllama_cli.errors import OlcError
 from openllama_cli.models.catalogue import CATALOGUE, Entry
 from openllama_cli.models.checkpoint.config import read_config
-from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.find import choose, demo_folder, path_of, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
@@ -97,7 +96,7 @@ def _from_folder(folder: Path, alias: str | None, description: str, is_default: 
         description=description,
         parameters=_parameters(folder) if here else None,
         download_bytes=0,
-        cached_bytes=disk_bytes(folder) if folder.is_dir() or not here else sum(file.stat().st_size for file in parts(folder)),
+        cached_bytes=disk_bytes(folder),
         path=str(folder),
         state="ready" if here else "missing",
         default=is_default,
