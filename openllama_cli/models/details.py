@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import HubError
-from openllama_cli.models.adapters.find import adapter_alone, base_named, base_of, is_adapter
+from openllama_cli.models.adapters.find import base_named
+from openllama_cli.models.beside import adapter_beside
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
-from openllama_cli.models.find import Target, resolve
+from openllama_cli.models.find import Target, base_of_adapter
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, snapshot
 from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.tokenizer.open import open_tokenizer
@@ -45,9 +46,10 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         "missing": [],
         "bytes_on_disk": 0,
     }
-    if target.path is not None and adapter_alone(target.path):
-        base = details(resolve(base_of(target.path)))
-        return base | {"model": target.name, "alias": None, "adapters": [_adapter(target.path, applied=True)]}
+    base, base_revision = base_of_adapter(target)
+    if base is not target and target.path is not None:
+        found = details(base, revision or base_revision)
+        return found | {"model": target.name, "alias": None, "adapters": [_adapter(target.path, applied=True)]}
     if target.path is not None:
         return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
     assert target.repo_id is not None, "a target is a folder or on the Hub"
@@ -76,14 +78,14 @@ def _incomplete(
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     checkpoint = inspect(folder)
-    tokenizer = open_tokenizer(folder, config_json=checkpoint.config_json)
+    tokenizer, beside = open_tokenizer(folder, config_json=checkpoint.config_json), adapter_beside(folder, ())
     files = [*checkpoint.files, *checkpoint.tokenizer_files]
     return _of_shape(checkpoint.shape) | {
         "path": str(folder),
         "format": checkpoint.format,
         "dtype": checkpoint.stored_types,
         "bytes": checkpoint.bytes,
-        "adapters": [_adapter(folder, applied=False)] if is_adapter(folder) else [],
+        "adapters": [] if beside is None else [_adapter(beside, applied=False)],
         "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
         "tokenizer": {
             "kind": tokenizer.kind,

@@ -188,6 +188,17 @@ def _in_folder(folder: Path, shown: str) -> Path:
     return found[0] if found else folder
 
 
+def base_of_adapter(target: Target) -> tuple[Target, str | None]:
+    """The model, and its revision, of a folder that holds an adapter alone; any other target itself, and None.
+
+    Raises ModelError where the adapter names none, or none that is here or on the Hub.
+    """
+    if target.path is None or not adapter_alone(target.path):
+        return target, None
+    base, revision = base_of(target.path)
+    return resolve(base), revision
+
+
 def file_on_hub(name: str) -> tuple[str, str | None]:
     """A GGUF file's name on the Hub in two: "org/name", "FILE.gguf"; any other name and None."""
     found = _HUB_FILE.fullmatch(from_address(name))
@@ -227,11 +238,12 @@ def find(
     """
     name, chosen_by = choose(spec.model)
     target = resolve(name, chosen_by)
-    if target.path is not None and adapter_alone(target.path):
-        base = base_of(target.path)
+    base, revision = base_of_adapter(target)
+    if base is not target:
         if notice is not None:
-            notice(f"olc: {name} is an adapter for {base}")
-        spec, target = replace(spec, adapters=(str(target.path), *spec.adapters)), resolve(base)
+            notice(f"olc: {name} is an adapter for {base.name}")
+        spec = replace(spec, adapters=(str(target.path), *spec.adapters), revision=spec.revision or revision)
+        name, target = base.name, base
     model = _found(spec, target, name, chosen_by, progress=progress, notice=notice, weights=weights)
     adapters = [find_adapter(one, offline=spec.offline, progress=progress, notice=notice) for one in spec.adapters]
     return replace(model, adapters=tuple(adapters))

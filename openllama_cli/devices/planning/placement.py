@@ -55,17 +55,17 @@ def look_up(name: str) -> KnownModel:
     Raises ModelError for an unknown name or a broken checkpoint, HubError for a Hub model that is neither cached nor in the
     catalogue.
     """
-    target = find.resolve(name)
-    path = target.path or (cached(target.repo_id, file=target.file) if target.repo_id else None)
+    target, revision = find.base_of_adapter(find.resolve(name))
+    path = target.path or (cached(target.repo_id, revision, target.file) if target.repo_id else None)
     if path is not None:
         path = target.within(path) if target.path is None else path
         checkpoint = inspect(path)
         return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0)
-    entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)
+    entry = CATALOGUE.get(target.name) or (by_repo_id(target.repo_id) if target.repo_id else None)
     if entry is None or entry.shape is None:
         raise HubError(
-            f"{name} is not in the cache, and olc does not know its shape",
-            f"download it with `olc models pull {name}`",
+            f"{target.name} is not in the cache, and olc does not know its shape",
+            f"download it with `olc models pull {target.name}`",
             code="not_cached",
         )
     return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)

@@ -74,12 +74,17 @@ def base_named(folder: Path) -> str | None:
     return base if isinstance(base, str) else None
 
 
-def base_of(folder: Path) -> str:
-    """The model that an adapter was made for, as its configuration names it. Raises ModelError where that is nothing here."""
-    base = read_adapter_config(folder).base
-    if base is None or not (Path(base).exists() or HUB_ID.fullmatch(base)):
+def base_of(folder: Path) -> tuple[str, str | None]:
+    """The model that an adapter was made for, as its configuration names it, and its revision on the Hub if one is named.
+
+    Raises ModelError where that is nothing here.
+    """
+    config = read_adapter_config(folder)
+    base = config.base
+    here = base is not None and Path(base).exists()
+    if base is None or not (here or HUB_ID.fullmatch(base)):
         where = "does not name its model" if base is None else f"was made for {base}, which is not here"
         raise ModelError(
             f"{folder} is an adapter, and {where}", f"give the model too: -m MODEL --adapter {folder}", code="adapter"
         )
-    return base
+    return base, None if here else config.revision
