@@ -121,7 +121,7 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
     folder = hub.pull(repo_id, revision, file=file, progress=TerminalProgress(), notice=notice)
     path = folder if file is None else folder / file
     if as_json:
-        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(path), "bytes": disk_bytes(folder)})
+        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(path), "bytes": disk_bytes(path)})
     else:
         out(f"{path}\n")
 

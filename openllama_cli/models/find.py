@@ -236,11 +236,12 @@ def find(
             alone = FoundAdapter(model.path, model.repo_id, 1.0, model.repo_id, model.revision)
             spec = replace(spec, revision=None)  # It was the adapter's.
     if alone is not None:
-        base = base_of(alone.path, alone.name)
+        base_name, revision = base_of(alone.path, alone.name)
+        base = resolve(base_name)
         if notice is not None:
-            notice(f"olc: {name} is an adapter for {base}")
-        model = _found(spec, resolve(base), base, "flag", progress=progress, notice=notice, weights=weights)
-        model = replace(model, name=name, chosen_by=chosen_by)
+            notice(f"olc: {name} is an adapter for {base.name}")
+        spec = replace(spec, revision=spec.revision or revision)
+        model = _found(spec, base, base.name, chosen_by, progress=progress, notice=notice, weights=weights)
     adapters = [find_adapter(one, offline=spec.offline, progress=progress, notice=notice) for one in spec.adapters]
     # Given again, with a scale, it is meant once.
     if alone is not None and not any(one.path.resolve() == alone.path.resolve() for one in adapters):

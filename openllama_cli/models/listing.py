@@ -94,7 +94,7 @@ def _gguf_files(model: CachedModel, default: str) -> list[ListedModel]:
                 listed,
                 file=file.name,
                 parameters=parameters,
-                cached_bytes=sum(part.stat().st_size for part in parts(file) if part.exists()),
+                cached_bytes=disk_bytes(file),
                 path=str(file),
                 state="ready" if complete else "incomplete",
             )
@@ -131,7 +131,7 @@ def _from_folder(folder: Path, alias: str | None, description: str, is_default: 
         description=description,
         parameters=_parameters(folder) if here else None,
         download_bytes=0,
-        cached_bytes=disk_bytes(folder) if folder.is_dir() or not here else sum(file.stat().st_size for file in parts(folder)),
+        cached_bytes=disk_bytes(folder),
         path=str(folder),
         state="ready" if here else "missing",
         default=is_default,

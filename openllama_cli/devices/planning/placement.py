@@ -61,15 +61,28 @@ def look_up(name: str) -> KnownModel:
     catalogue.
     """
     target = find.resolve(name)
-    path = target.path or (cached(target.repo_id, file=target.file) if target.repo_id else None)
+    path = _here(target, None)
+    if path is None or not adapter_alone(path):
+        return _known(target, None)
+    base, revision = base_of(path, name)
+    known = _known(find.resolve(base), revision)
+    if known.path is not None:
+        checkpoint = with_adapters(inspect(known.path), [FoundAdapter(path, name)])
+        known = replace(known, config=checkpoint.config, shape=checkpoint.shape)
+    return replace(known, name=name)
+
+
+def _here(target: find.Target, revision: str | None) -> Path | None:
+    """Where a model is on this machine."""
+    if target.path is not None or target.repo_id is None:
+        return target.path
+    folder = cached(target.repo_id, revision, target.file)
+    return None if folder is None else target.within(folder)
+
+
+def _known(target: find.Target, revision: str | None) -> KnownModel:
+    name, path = target.name, _here(target, revision)
     if path is not None:
-        path = target.within(path) if target.path is None else path
-        if path.is_dir() and adapter_alone(path):
-            base = look_up(base_of(path, name))
-            if base.path is not None:
-                checkpoint = with_adapters(inspect(base.path), [FoundAdapter(path, name)])
-                base = replace(base, config=checkpoint.config, shape=checkpoint.shape)
-            return replace(base, name=name)
         checkpoint = inspect(path)
         return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0, name)
     entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)

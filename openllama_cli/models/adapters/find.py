@@ -89,18 +89,21 @@ def base_named(folder: Path) -> str | None:
     return base if isinstance(base, str) else None
 
 
-def base_of(folder: Path, name: str | None = None) -> str:
-    """The model that an adapter was made for, as its configuration names it. name: the adapter's, if it is not its folder.
+def base_of(folder: Path, name: str | None = None) -> tuple[str, str | None]:
+    """The model that an adapter was made for, as its configuration names it, and its revision on the Hub if one is named.
 
-    Raises ModelError where that is nothing here.
+    name: the adapter's, if it is not its folder. Raises ModelError where that is nothing here, or an adapter too.
     """
-    base, given = read_adapter_config(folder).base, name or str(folder)
-    if base is None or not (Path(base).exists() or HUB_ID.fullmatch(base)):
-        where = "does not name its model" if base is None else f"was made for {base}, which is not here"
+    config, given = read_adapter_config(folder), name or str(folder)
+    base = config.base
+    here = base is not None and Path(base).exists()
+    if base is None or not (here or HUB_ID.fullmatch(base)) or base == given or adapter_alone(Path(base)):
+        where = f"was made for {base}, which is {'an adapter too' if here or base == given else 'not here'}"
+        where = "does not name its model" if base is None else where
         alias = None if base is None else by_folder(base)
         raise ModelError(
             f"{given} is an adapter, and {where}",
             f"give the model too: -m {alias or 'MODEL'} --adapter {shlex.quote(given)}",
             code="adapter",
         )
-    return base
+    return base, None if here else config.revision

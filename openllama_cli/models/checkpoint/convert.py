@@ -151,7 +151,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.tokenizer_path / "tokenizer_config.json")
-    if checkpoint.format == "gguf":
+    if not checkpoint.tokenizer_files:  # It is in the GGUF file.
         for name, content in rebuilt_files(checkpoint.files[0]).items():
             (folder / name).write_bytes(content)
         settings = read_object(folder / "tokenizer_config.json")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
-from openllama_cli.models.checkpoint.gguf.header import gguf_files
+from openllama_cli.models.checkpoint.gguf.header import gguf_files, parts
 from openllama_cli.models.hub.files import missing_files, only_adapter
 from openllama_cli.models.model_files import read_object
 from openllama_cli.system.paths import hub_cache_dir
@@ -132,16 +132,18 @@ def list_cached(cache: Path | None = None) -> list[CachedModel]:
     return sorted(found, key=lambda model: model.repo_id.lower())
 
 
-def disk_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder, each counted once however many links lead to it."""
+def disk_bytes(model: Path) -> int:
+    """Bytes of the files below a folder, or of a GGUF file with the other parts of its model, each counted once however many
+    links lead to it.
+    """
+    found = (Path(directory, name) for directory, _, names in os.walk(model) for name in names)
     sizes = {}
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = Path(directory, name).stat()
-            except OSError:
-                continue  # A link to nothing, or a file that was removed meanwhile.
-            sizes[status.st_dev, status.st_ino] = status.st_size
+    for file in found if model.is_dir() else parts(model):
+        try:
+            status = file.stat()
+        except OSError:
+            continue  # A link to nothing, or a file that was removed meanwhile.
+        sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 

@@ -130,7 +130,7 @@ def test_an_adapter_on_the_hub_is_a_model_with_the_one_that_it_names(server: Hub
     base = server.add("org/tiny", WHOLE)
     for given, scale in ((), 1.0), (("org/lora:0.5",), 0.5):
         found = find(ModelSpec(model="org/lora", adapters=given), notice=said.append)
-        assert (found.name, found.repo_id, found.revision) == ("org/lora", "org/tiny", base)
+        assert (found.name, found.repo_id, found.revision) == ("org/tiny", "org/tiny", base)
         assert [(one.repo_id, one.scale, one.revision) for one in found.adapters] == [("org/lora", scale, new)]
     assert "olc: org/lora is an adapter for org/tiny" in said
     found = find(ModelSpec(model="org/lora", revision=old))
