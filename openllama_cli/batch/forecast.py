@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from openllama_cli.batch.runner import Runner
     from openllama_cli.generation.text.stream import TextStep
 
-# Of the rows that are measured: prompt tokens together, and seconds in which they may run. A CPU prefills some 50 tokens of a
-# 3B model in a second.
-_MOST_TOKENS = 2048
+# Of the rows that are measured: prompt tokens together (a CPU prefills some 50 of a 3B model in a second), and seconds in which
+# they may run; but without this many steps of decode nothing is known about it.
+_MOST_TOKENS = 1024
 _MOST_SECONDS = 30.0
+_FEWEST_STEPS = 3
 
 
 @dataclass
@@ -65,13 +66,17 @@ def handful(survey: Survey, batch_size: int) -> list[Row]:
 
 
 class _Watch:
-    """Notes when rows were prefilled, and what came after."""
+    """Notes when rows were prefilled, and what came after. decoded: tokens since the last of them was."""
 
     def __init__(self) -> None:
         self.began = self.prefilled = self.latest = time.perf_counter()
         self.made: Counter[int] = Counter()
         self.begun: set[int] = set()
         self.before = 0
+
+    @property
+    def decoded(self) -> int:
+        return self.made.total() - self.before
 
     def see(self, step: "TextStep") -> None:
         self.latest = time.perf_counter()
@@ -82,16 +87,16 @@ class _Watch:
 
 
 def measure(runner: "Runner", survey: Survey) -> Pace:
-    """Runs a handful of the rows, for half a minute at most. One that fails counts as wrong in the survey."""
+    """Runs a handful of the rows, for about half a minute at most. One that fails counts as wrong in the survey."""
     watch, ended = _Watch(), dict[int, "Result"]()
     runner = replace(runner, seen=watch.see, keep=lambda result: ended.__setitem__(result.index, result))
     rows = handful(survey, runner.batch_size)
     watch.began = watch.prefilled = watch.latest = time.perf_counter()
     for _ in runner.run(rows):
-        if time.perf_counter() - watch.began > _MOST_SECONDS:
+        if time.perf_counter() - watch.began > _MOST_SECONDS and watch.decoded >= _FEWEST_STEPS * len(rows):
             break
     pace = Pace(rows=len(rows), prefill_seconds=watch.prefilled - watch.began)
-    pace.new_tokens, pace.decode_seconds = watch.made.total() - watch.before, watch.latest - watch.prefilled
+    pace.new_tokens, pace.decode_seconds = watch.decoded, watch.latest - watch.prefilled
     for row in rows:
         numbers, most = [draws_of(row.index, sample) for sample in range(row.best_of)], most_new_tokens(row, survey.context)
         result, most = ended.get(row.index), most * row.best_of

@@ -104,3 +104,11 @@ def test_what_runs_elsewhere_is_not_measured_here(olc: Olc, model: str, tmp_path
 def test_rows_from_stdin(olc: Olc, model: str) -> None:
     result = olc("batch", "-", "--format", "txt", "-m", model, *OPTIONS, "--dry-run", "--json", stdin=b"a\nb\n")
     assert json.loads(result.text)["rows"] == 2
+
+
+def test_rows_that_take_too_long_are_told_apart(olc: Olc, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openllama_cli.batch.forecast._MOST_SECONDS", 0.0)
+    told = dry_run(olc, rows_file(tmp_path, ROWS[:1]), model, "--ignore-eos")
+    assert told["measured"]["unfinished"] == 1
+    assert told["measured"]["decode_tokens_per_s"] > 0
+    assert told["estimate"]["new_tokens"] == 12
