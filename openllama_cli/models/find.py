@@ -308,8 +308,8 @@ def _pulled(
             cause = problem.cause
         pull_command = f"olc models pull {name}"
         # Where the repository holds something else, it would not be there later either.
-        told = pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy or problem.code == "no_model_files"
-        later = "" if told else f"; then `{pull_command}`"
+        named = pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy or problem.code == "no_model_files"
+        later = "" if named else f"; then `{pull_command}`"
         undo = f", or {_UNDO[chosen_by]}" if why is not None else ""
         raise HubError(cause, f"{problem.remedy}{later}{undo}", code=problem.code) from problem
 
