@@ -87,9 +87,9 @@ def recorded(olc: Mapping[str, Any], command: str, options: Mapping[str, Any]) -
     options: the command's own that no server is told.
     """
     record = olc.get("record")
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
         return {}
-    return {"record": {**record, "command": command, "options": {**record.get("options", {}), **options}}}
+    return {"record": {**record, "command": command, "options": {**record["options"], **options}}}
 
 
 def parse_server(text: str | None, spec: ModelSpec) -> ServerAddress | None:
