@@ -78,6 +78,7 @@ def command(
         spec = found.spec(model, device, adapters, offline=offline)
         opened = open_model(spec)
         found.check_weights(opened)
+        found.check_ids(opened)
         loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
         from openllama_cli.api import Model
         from openllama_cli.records.replay import replay

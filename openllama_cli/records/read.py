@@ -91,10 +91,7 @@ class Record:
         return ModelSpec(model or told["name"], revision, where, self.document["dtype"], offline, quantize, adapters)
 
     def check_weights(self, opened: OpenedModel) -> None:
-        """Raise ModelError if a model's files are not those of the record; none is loaded by then.
-
-        Raises UsageError for ids that the model does not have.
-        """
+        """Raise ModelError if a model's files are not those of the record; none is loaded by then."""
         found = opened_fingerprint(opened)
         recorded, here = self.document["model"]["files"], found["files"]
         changed = [name for name in sorted({*recorded, *here}) if recorded.get(name) != here.get(name)]
@@ -116,6 +113,9 @@ class Record:
                 f"name with -m the model that made it, {self.document['model']['name']}",
                 code="replay_weights",
             )
+
+    def check_ids(self, opened: OpenedModel) -> None:
+        """Raise UsageError for ids that the model does not have."""
         branches = [branch.ids for prompt in self.branches for branch in prompt]
         if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *branches) for token in ids):
             cause = f"the record of {self.name} is damaged: the model does not have all of its token ids"
@@ -204,7 +204,7 @@ def _completed(name: str, document: dict[str, Any]) -> Record:
         [_ids(prompt["ids"]) for prompt in prompts],
         [_tokens(one) for one in completions],
         [_whole(prompt["seed"]) for prompt in prompts if "seed" in prompt],
-        [_whole(one.get("draws_as", place)) for place, one in enumerate(completions)],
+        _ids(one.get("draws_as", place) for place, one in enumerate(completions)),
         [one["choice"] for one in completions if "choice" in one],
         [_logprobs(prompt.get("logprobs", [])) for prompt in prompts],
     )
@@ -258,9 +258,10 @@ def _whole(value: Any) -> int:
 
 
 def _ids(values: Any) -> list[int]:
-    if any(_whole(value) < 0 for value in values):
+    found = [_whole(value) for value in values]
+    if found and min(found) < 0:
         raise ValueError("an id is negative")
-    return list(values)
+    return found
 
 
 def _logprobs(values: Any) -> list[float | None]:

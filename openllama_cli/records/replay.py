@@ -158,7 +158,8 @@ def _run(record: Record, model: "Runnable", batch_size: int) -> "Run":
     return Run(
         model,
         record.prompts,
-        replace(record.sampling, logprobs=CANDIDATES),
+        # Not of every token of a text of any length that is scored.
+        replace(record.sampling, logprobs=CANDIDATES if record.sampling.max_tokens else 0),
         samples=record.samples,
         batch_size=batch_size,
         speculate=record.speculate,
