@@ -36,7 +36,7 @@ def llguidance(tokenizer: Tokenizer) -> tuple[Compile, Step]:
         one.compute_bitmask()
         return one.consume_token(token)
 
-    return lambda kind, source: library.parser(trie, Constraint(kind, source).compiled), step  # type: ignore[arg-type]
+    return lambda kind, source: library.parser(trie, Constraint(kind, source).compiled), step
 
 
 def outlines_core(tokenizer: Tokenizer) -> tuple[Compile, Step]:

@@ -24,8 +24,8 @@ def remembered(count: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """A cache of so many results, of fewer where the arguments are long texts."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        short: Callable[_P, _R] = functools.lru_cache(maxsize=count)(function)
-        long: Callable[_P, _R] = functools.lru_cache(maxsize=_LONG_KEPT)(function)
+        short: Callable[..., _R] = functools.lru_cache(maxsize=count)(function)
+        long: Callable[..., _R] = functools.lru_cache(maxsize=_LONG_KEPT)(function)
 
         @functools.wraps(function)
         def wrapper(*args: _P.args, **named: _P.kwargs) -> _R:
