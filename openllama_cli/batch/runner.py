@@ -18,7 +18,7 @@ from openllama_cli.errors import OlcError
 from openllama_cli.generation.batch_size import auto_batch_size
 from openllama_cli.generation.choices.branches import branch
 from openllama_cli.generation.choices.scores import score_choices
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, as_fields
 from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
@@ -213,7 +213,7 @@ class Runner:
         try:
             return resolve(row.sampling, self.tokenizer, self.vocabulary)
         except OlcError as error:
-            raise RowError(error.code, error.cause) from error
+            raise RowError(error.code, as_fields(f"{error.cause}; {error.remedy}")) from error
 
     def _finish(self, result: Result) -> None:
         self.keep(result)

@@ -33,6 +33,10 @@ class Completing(Protocol):
         """Why each ended; olc's own reason where it is known."""
 
     @property
+    def room(self) -> int | None:
+        """How many tokens the context has for a completion; None where a server knows it."""
+
+    @property
     def stats(self) -> Stats:
         """What was measured."""
 
@@ -60,6 +64,10 @@ class Loaded:
     @property
     def reasons(self) -> list[str | None]:
         return [row.finish_reason for row in self._run.rows]
+
+    @property
+    def room(self) -> int:
+        return self._run.room
 
     @property
     def stats(self) -> Stats:
@@ -129,6 +137,10 @@ class Served:
     @property
     def reasons(self) -> list[str | None]:
         return self._reasons
+
+    @property
+    def room(self) -> None:
+        return None
 
     @property
     def stats(self) -> Stats:
