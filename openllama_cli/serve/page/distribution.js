@@ -1,5 +1,5 @@
 // What a sampler makes of a distribution: temperature, top-k, top-p and min-p, in the order in which olc applies them
-// (openllama_cli/generation/decode/sampling.py).
+// (openllama_cli/generation/decode/processors.py).
 //
 // The server reports the most likely tokens of a position and the exact entropy of all of them. The rest, thousands of tokens,
 // stands here as one group: `count` tokens of equal probability with the rest's total and entropy. Without temperature and cuts
@@ -51,14 +51,14 @@ export function groupsOf(top, entropy, more = []) {
  *
  * settings: {temperature, topK, topP, minP}; 0, 0, 1, 0 switch them off, and a temperature of 0 is greedy.
  * Returns them in the same order, each with `q`, the probability of one of its kept tokens; `kept`, how many of `count` those
- * are; and `cut`, what cut the others: "temperature 0", "top-k", "top-p", "min-p", or null.
+ * are; and `cut`, what cut the others: "top-k", "top-p", "min-p", or null. Greedy, none is cut, and all but one have no chance.
  */
 export function sampled(groups, settings) {
   const { temperature, topK, topP, minP } = settings;
   if (groups.length === 0) return [];
   if (temperature < 1e-8) {
     return groups.map((group, place) =>
-      place === 0 ? { ...group, q: 1, kept: 1, cut: null } : { ...group, q: 0, kept: 0, cut: "temperature 0" },
+      place === 0 ? { ...group, q: 1, kept: 1, cut: null } : { ...group, q: 0, kept: 0, cut: null },
     );
   }
   // Relative to the most likely one, so that low temperatures do not underflow to 0 everywhere.

@@ -39,6 +39,6 @@ export function update(list, groups) {
     element.classList.toggle("cut", kept === 0);
     element.classList.toggle("slight", groups[place].p < 0.003); // A line of less than a pixel is none.
     element.title = cut !== null && kept > 0 ? `partly cut by ${cut}` : "";
-    element.querySelector(".sampled").textContent = kept === null ? "" : kept > 0 ? percent(q) : cut === "never" ? cut : `cut: ${cut}`;
+    element.querySelector(".sampled").textContent = kept === null ? "" : cut === null || kept > 0 ? percent(q) : cut === "never" ? cut : `cut: ${cut}`;
   });
 }
