@@ -58,14 +58,14 @@ def trace_of(logits: torch.Tensor, recorded: Sequence[Stage], token: int, count:
     # Of each tensor at once: on a GPU every read waits for it.
     at = torch.tensor(shown, device=model.device)
     cuts = {name: (after[name][at] == -math.inf).tolist() for name in ("allowed", *CUTS) if name in after}
-    of = {"model": model, "penalized": penalized, "drawn": drawn, "tempered": tempered}
-    found = {name: [None] * len(shown) if one is None else one[at].tolist() for name, one in of.items()}
+    shares = {"model": model, "penalized": penalized, "drawn": drawn, **({} if tempered is None else {"tempered": tempered})}
+    found = {name: one[at].tolist() for name, one in shares.items()}
     candidates = [
         Candidate(
             one,
             found["model"][place],
             found["penalized"][place],
-            found["tempered"][place],
+            None if tempered is None else found["tempered"][place],
             found["drawn"][place],
             next(("never" if name == "allowed" else name for name, cut in cuts.items() if cut[place]), None),
             one == token,
