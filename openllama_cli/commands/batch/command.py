@@ -43,7 +43,7 @@ from openllama_cli.generation.decode.config import SamplingConfig, choose_sampli
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.terminal.streams import notice, out
+from openllama_cli.terminal.streams import hint, notice, out
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
@@ -204,6 +204,8 @@ def command(
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
+    if prompt_template is not None and not prompt_template.variables:
+        hint(f"the template {prompt_template.name} has no variables: every row gets the same prompt")
     if scoring is not None:
         others = {"--annotate": annotated, "--server": server, "--num-samples": num_samples > 1}
         refuse_beside_score({choosing.given or "": choosing.given, **others, **sampling_flags(given)})
