@@ -168,7 +168,6 @@ def command(
     answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
     about: dict[str, Any] = {}
-    room: int | None = None
     if made is None:
         opened = open_model(spec, folder)
         hint_prompt([] if sampling.heal else texts, opened.tokenizer)
@@ -187,7 +186,6 @@ def command(
             _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, as_json=as_json)
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
-        room = run.room
         made = loaded_rows(run, texts, echo=echo), model.name
         if as_json:
             from openllama_cli.records.record import record
@@ -200,7 +198,7 @@ def command(
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
     reasons, ended = [row.finish_reason for row in rows], [row.text for row in rows]
-    hint_ends(sampling, reasons, ended, chosen="max_tokens" in wanted, room=room)
+    hint_ends(sampling, reasons, ended, chosen="max_tokens" in wanted, room=min(row.room for row in rows))
 
 
 def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: bool, logprobs: bool) -> None:

@@ -26,6 +26,7 @@ from openllama_cli.generation.text.completion import (
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.serve.engine import Facts
 from openllama_cli.serve.request import CompletionRequest, Prompt
 
 # A token and where it starts in the text of its choice.
@@ -118,15 +119,16 @@ class Row:
 
 
 class Answer:
-    """OpenAI's answer to a request. name, description: of the model. timings: once the first prompt runs."""
+    """OpenAI's answer to a request. facts: of the model. timings: once the first prompt runs."""
 
-    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer, name: str, description: dict[str, Any]) -> None:
-        self._asked, self._tokenizer, self._description = asked, tokenizer, description
+    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer, facts: Facts) -> None:
+        self._asked, self._tokenizer = asked, tokenizer
+        self._context, self._description = facts.context, facts.description
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": name,
+            "model": facts.name,
         }
         self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.running for _ in range(asked.best_of)]
         self._pieces = [Piece() for _ in self._rows]
@@ -202,6 +204,7 @@ class Answer:
         own |= told(piece.finish_reason)
         if piece.finish_reason is not None:
             own |= matched(asked.sampling.constraint, self._rows[row].completion.text)
+            own["room"] = self._context - len(asked.prompts[row // asked.best_of].tokens)
         if asked.tokens:
             if row not in self._opened:
                 own["prompt_ids"] = list(self._rows[row].completion.prompt)

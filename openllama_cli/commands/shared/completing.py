@@ -34,7 +34,7 @@ class Completing(Protocol):
 
     @property
     def room(self) -> int | None:
-        """How many tokens the context has for a completion; None where a server knows it."""
+        """How many tokens the context has for a completion; None where a server did not say it."""
 
     @property
     def stats(self) -> Stats:
@@ -120,6 +120,7 @@ class Served:
         self._server, self._asked = server, asked
         self._texts = [""] * asked.samples
         self._reasons: list[str | None] = [None] * asked.samples
+        self._room: int | None = None
         self._began = time.perf_counter()
         self._first: float | None = None
         self._answer: dict[str, Any] = {}
@@ -139,8 +140,8 @@ class Served:
         return self._reasons
 
     @property
-    def room(self) -> None:
-        return None
+    def room(self) -> int | None:
+        return self._room
 
     @property
     def stats(self) -> Stats:
@@ -159,16 +160,18 @@ class Served:
                 self._first = self._first or time.perf_counter()
                 self._texts[part.row] += part.text
                 self._reasons[part.row] = part.reason
+                self._room = part.room or self._room
                 yield Shown(part.row, part.text, part.finish_reason is not None)
         self._ended = time.perf_counter()
 
     def document(self) -> dict[str, Any]:
-        from openllama_cli.serve.client.completions import reason_of
+        from openllama_cli.serve.client.completions import reason_of, room_of
 
         document = self._answer
         echoed = len(self._asked.prompts[0]) if self._asked.echo else 0
         self._texts = [choice["text"][echoed:] for choice in document["choices"]]
         self._reasons = [reason_of(choice) for choice in document["choices"]]
+        self._room = room_of(document["choices"][0])
         if not self._server.olc:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}
