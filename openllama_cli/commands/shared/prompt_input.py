@@ -37,6 +37,12 @@ class PromptInput:
     few_shot: "FewShotPrompt | None" = None
     examples: "FewShot | None" = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it came about, for records: the template and the examples, without folders."""
+        template = {} if self.template is None else {"template": Path(self.template.name).name}
+        return template | ({} if self.examples is None else self.examples.options)
+
     def with_values(self, values: Mapping[str, object]) -> str:
         """The text with other values in its template, after the same examples. Raises UsageError."""
         assert self.template is not None
