@@ -115,6 +115,11 @@ class Run:
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]
 
+    @property
+    def room(self) -> int:
+        """How many tokens the context has for a completion of the longest prompt."""
+        return self.model.loaded.checkpoint.shape.context - max(map(len, self.prompts))
+
     @classmethod
     def scoring(cls, model: Runnable, prepared: "Prepared", *, top: int = 1) -> "Run":
         """One prepared text, scored. top: how many of the most likely tokens are told in the place of each, at least one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.choices.branches import branch
-from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.decode.config import SamplingConfig, as_fields
 from openllama_cli.generation.text.scoring import prepare
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
@@ -61,4 +61,4 @@ class Prepare:
         try:
             return resolve(row.sampling, self.tokenizer, self.vocabulary)
         except OlcError as error:
-            raise RowError(error.code, error.cause) from error
+            raise RowError(error.code, as_fields(f"{error.cause}; {error.remedy}")) from error

@@ -30,7 +30,7 @@ from openllama_cli.commands.shared.options import (
 )
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompts, unescape_stops
-from openllama_cli.commands.shared.sampling.hints import hint_prompt
+from openllama_cli.commands.shared.sampling.hints import hint_ends, hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, recorded, server_options
 from openllama_cli.errors import UsageError
@@ -45,8 +45,6 @@ from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.api import Model, Run
-    from openllama_cli.generation.decode.trace import Trace
-    from openllama_cli.models.tokenizer.base import Tokenizer
 
 # Those of the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -58,6 +56,7 @@ Examples:
   olc generate -e "Q: What is the largest animal?\\nA:" --stop "\\n"
   olc generate --prompts-file prompts/examples/en.txt --temperature 0 --json
   olc generate "The largest animal is" --temperature 0 --trace
+  olc generate "The largest animal is" --seed 1 --top-k 4 --frequency-penalty 1 --ban blue --trace
   olc generate "The largest animal is" --check --dtype float32
   olc generate "The largest animal is" --logprobs --echo --json
   olc generate "The largest animal is" --svg shades.svg
@@ -147,7 +146,8 @@ def command(
     sources = read_prompts(prompts, file, template, values, examples, escape=escape)
     # Log-probabilities are always computed: they shade the tokens.
     settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
-    settings |= with_template(given, sources[0].template)
+    wanted = with_template(given, sources[0].template)
+    settings |= wanted
     sampling = choose_sampling({**settings, "logprobs": 0})
     if not escape:
         hint_escape(prompts)
@@ -194,6 +194,8 @@ def command(
         out_json({"model": name, "seed": sampling.seed, "completions": documents, **({"olc": olc} if olc else {})})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
+    reasons, ended = [row.finish_reason for row in rows], [row.text for row in rows]
+    hint_ends(sampling, reasons, ended, chosen="max_tokens" in wanted, room=min(row.room for row in rows))
 
 
 def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: bool, logprobs: bool) -> None:
@@ -226,6 +228,7 @@ def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: boo
 
 def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
+    from openllama_cli.generation.text.completion import trace_document
     from openllama_cli.terminal.views import trace as view
 
     tokenizer = run.model.tokenizer
@@ -235,7 +238,7 @@ def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
         if step.prefilled and not as_json:
             view.begin(texts[step.row])
         if step.trace is not None:
-            document = {"position": len(row.prompt) + len(steps), **step_document(step.trace, tokenizer)}
+            document = trace_document(step.trace, len(row.prompt) + len(steps), tokenizer)
             steps.append(document)
             if not as_json:
                 view.show(document)
@@ -245,19 +248,6 @@ def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
                 note(f"stopped by {_ENDS[step.finish_reason]}")
     if as_json:
         out_json({"model": run.model.name, "seed": run.sampling.seed, "traces": traces})
-
-
-def step_document(trace: "Trace", tokenizer: "Tokenizer") -> dict[str, Any]:
-    """A step for JSON; pieces as vocabularies of SentencePiece write them, with ▁ for a space."""
-    candidates = [{**asdict(one), "piece": tokenizer.text(one.token).replace(" ", "▁")} for one in trace.candidates]
-    taken = next(one for one in candidates if one["taken"])
-    return {
-        "token": taken["token"],
-        "piece": taken["piece"],
-        "entropy_bits": trace.entropy,
-        "stages": list(trace.stages),
-        "candidates": candidates,
-    }
 
 
 _ENDS = {

@@ -124,7 +124,7 @@ async def completions(server: Server, request: Request) -> Response:
     long = int(request.headers.get("content-length", _LONG)) >= _LONG or bool(body.get("logprobs") or body.get("choices"))
     asked = await asyncio.to_thread(read) if long else read()
     server.hint_bos(asked)
-    answer = Answer(asked, model.tokenizer, facts.name, facts.description, facts.surroundings if recorded else None)
+    answer = Answer(asked, model.tokenizer, facts, recorded=recorded)
     steps = Steps()
 
     def deliver(step: "TextStep") -> None:

@@ -34,7 +34,7 @@ def truth(served: Served, body: dict[str, Any]) -> list[dict[str, Any]]:
         run = Run(served.model, [tokens], sampling, samples=body.get("n", 1), score_prompt=scores).finish()
         for row in run.rows:
             made = choice(len(found), row, tokenizer, echo=echo, logprobs=sampling.logprobs is not None)
-            found.append({**made, "olc": {"finish_reason": row.finish_reason, "seed": sampling.seed}})
+            found.append({**made, "olc": {"finish_reason": row.finish_reason, "seed": sampling.seed, "room": run.room}})
     return found
 
 

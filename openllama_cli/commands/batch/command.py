@@ -56,6 +56,7 @@ Examples:
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
   olc batch prompts.csv -o answers.csv --carry country
+  olc batch prompts.csv -o years.jsonl --regex ' \\d{4}' --num-samples 3 --seed 1
   olc batch requests.jsonl -o answers.jsonl --retry-errors
   olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl

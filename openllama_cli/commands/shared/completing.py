@@ -34,6 +34,10 @@ class Completing(Protocol):
         """Why each ended; olc's own reason where it is known."""
 
     @property
+    def room(self) -> int | None:
+        """How many tokens the context has for a completion; None where a server did not say it."""
+
+    @property
     def stats(self) -> Stats:
         """What was measured."""
 
@@ -61,6 +65,10 @@ class Loaded:
     @property
     def reasons(self) -> list[str | None]:
         return [row.finish_reason for row in self._run.rows]
+
+    @property
+    def room(self) -> int:
+        return self._run.room
 
     @property
     def stats(self) -> Stats:
@@ -113,6 +121,7 @@ class Served:
         self._server, self._asked, self._options = server, asked, options
         self._texts = [""] * asked.samples
         self._reasons: list[str | None] = [None] * asked.samples
+        self._room: int | None = None
         self._began = time.perf_counter()
         self._first: float | None = None
         self._answer: dict[str, Any] = {}
@@ -132,6 +141,10 @@ class Served:
         return self._reasons
 
     @property
+    def room(self) -> int | None:
+        return self._room
+
+    @property
     def stats(self) -> Stats:
         """What olc's own server measured, or what can be measured from here."""
         told = self._stream.olc if self._stream is not None else self._answer.get("olc", {})
@@ -148,16 +161,18 @@ class Served:
                 self._first = self._first or time.perf_counter()
                 self._texts[part.row] += part.text
                 self._reasons[part.row] = part.reason
+                self._room = part.room or self._room
                 yield Shown(part.row, part.text, part.finish_reason is not None)
         self._ended = time.perf_counter()
 
     def document(self) -> dict[str, Any]:
-        from openllama_cli.serve.client.completions import reason_of
+        from openllama_cli.serve.client.completions import reason_of, room_of
 
         document = self._answer
         echoed = len(self._asked.prompts[0]) if self._asked.echo else 0
         self._texts = [choice["text"][echoed:] for choice in document["choices"]]
         self._reasons = [reason_of(choice) for choice in document["choices"]]
+        self._room = room_of(document["choices"][0])
         if not self._server.olc:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}

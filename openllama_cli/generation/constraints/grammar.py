@@ -40,6 +40,12 @@ _SYNTAX = {
     "grammar": "see https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md",
 }
 
+_WANTED = {
+    "regex": r"give one that some text matches, such as ' \d{4}'",
+    "json_schema": "give one that some document matches",
+    "grammar": "give one that some text matches",
+}
+
 
 @library.remembered(64)
 def of(kind: str, source: str) -> str:
@@ -97,8 +103,7 @@ def refuse(kind: str, source: str, message: str) -> NoReturn:
 
 def unsatisfiable(kind: str, source: str, reason: str) -> UsageError:
     """The error of a source that no text matches."""
-    shown = f" {source!r}" if kind == "regex" and len(source) <= 60 else ""
-    return UsageError(f"{FLAGS[kind]}{shown} cannot be met: {reason}", "change it", code="constraint_unsatisfiable")
+    return UsageError(f"{FLAGS[kind]} cannot be met: {reason}", _WANTED[kind], code="constraint_unsatisfiable")
 
 
 def _invalid(kind: str, reason: str) -> NoReturn:
