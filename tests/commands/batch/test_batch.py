@@ -328,6 +328,8 @@ def test_rows_that_are_added_to_an_input_run_alone(batch: Batch, output: Path, t
     assert "has 1 more row;" in result.messages
     assert output.read_bytes().startswith(kept)
     assert [row["prompt"] for row in read(output)] == ["one", "two", *([None] * (done == "some")), "three"]
+    [run] = json.loads((tmp_path / "out.jsonl.record.json").read_text())["runs"]
+    assert (run["by"], run["rows"]) == ("local", len(read(output))), "where the earlier ones were made is still known"
     # Another beginning, or other options: refused as before.
     assert batch("in.jsonl", more.replace("two", "TWO") + '{"prompt": "four"}\n').code == 2
     assert batch("in.jsonl", more + '{"prompt": "four"}\n', "--temperature", "1").code == 2
