@@ -15,6 +15,7 @@ from openllama_cli.records.record import VERSION
 
 _LARGEST = 256 << 20
 _REMEDY = "name a file with the output of olc complete --json or olc generate --json"
+_OR_BATCH = f"{_REMEDY}, or the OUTPUT.record.json of a batch"
 # What tells machines and libraries apart, in the order in which it is told.
 _SURROUNDINGS = ("quantization", "dtype", "device", "engine", "forward", "versions", "machine")
 
@@ -28,16 +29,11 @@ class Completed:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A record. document: all of it. samples: completions of each prompt, side by side in `completions`."""
+class Made:
+    """What is common to all records: something was made with a model. name: of the file. document: all of it."""
 
     name: str
     document: dict[str, Any]
-    sampling: SamplingConfig
-    samples: int
-    speculate: int
-    prompts: list[list[int]]
-    completions: list[Completed]
 
     def spec(
         self, model: str | None, device: str | None, adapters: tuple[str, ...] = (), *, offline: bool = False
@@ -92,6 +88,17 @@ class Record:
             )
 
 
+@dataclass(frozen=True)
+class Record(Made):
+    """The record of a result. samples: completions of each prompt, side by side in `completions`."""
+
+    sampling: SamplingConfig
+    samples: int
+    speculate: int
+    prompts: list[list[int]]
+    completions: list[Completed]
+
+
 def _label(adapter: Mapping[str, Any]) -> str:
     return f"{adapter['name']}:{adapter['scale']:g}"
 
@@ -100,34 +107,36 @@ def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     return "is new" if name not in before else "is missing" if name not in now else "differs"
 
 
-def read_record(path: Path) -> Record:
-    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+def read_document(path: Path) -> dict[str, Any]:
+    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
         found = json.loads(data) if len(data) <= _LARGEST else None
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _OR_BATCH, code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", f"{_REMEDY} by a model that was loaded for it (--no-server)", code="record")
+        raise UsageError(f"{path} has no record", f"{_OR_BATCH} by a model that was loaded for it (--no-server)", code="record")
     if document.get("olc_record") != VERSION:
         raise UsageError(
             f"{path} has a record of another form ({document.get('olc_record')!r}; this olc reads {VERSION})",
             "update olc, or make the result again",
             code="record",
         )
+    return document
+
+
+def read_record(path: Path) -> Record:
+    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+    document = read_document(path)
     if document.get("command") == "batch":
-        raise UsageError(
-            f"{path} is the record of a batch, and olc replay runs none",
-            "run olc batch again with another -o, then olc diff on both outputs",
-            code="record",
-        )
+        raise UsageError(f"{path} is the record of a batch", _REMEDY, code="record")
     try:
         return _record(str(path), document)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as problem:
