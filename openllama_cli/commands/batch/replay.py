@@ -15,7 +15,6 @@ from openllama_cli.terminal.views.batch import BatchProgress
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
-    from openllama_cli.batch.input.rows import RowSettings
     from openllama_cli.models.spec import ModelSpec
     from openllama_cli.records.batch.read import BatchRecord
 
@@ -78,7 +77,7 @@ def replay_batch(record: "BatchRecord", spec: "ModelSpec", options: ReplayOption
         places: list[Mapping[str, Any]] = []
         work = Work(
             len(chosen),
-            _positions(summary, settings),
+            summary.longest_prompt + settings.sampling.max_tokens,
             options.batch_size,
             comparer.add,
             lambda: False,
@@ -126,11 +125,6 @@ def _check_rows(record: "BatchRecord", summary: "InputSummary") -> None:
             f"use the version that made them: pip install openllama-cli=={record.document['versions']['olc']}",
             code="replay_rows",
         )
-
-
-def _positions(summary: "InputSummary", settings: "RowSettings") -> int:
-    """Tokens of the longest row, at the most."""
-    return max(summary.longest_prompt_bytes + 1, summary.longest_prompt_tokens) + settings.sampling.max_tokens
 
 
 def _changed(record: "BatchRecord", now: Mapping[str, Any]) -> list[str]:
