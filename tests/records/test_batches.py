@@ -12,6 +12,8 @@ import torch
 from openllama_cli.records.batch.select import sample
 from tests.conftest import Olc, Result
 from tests.records.test_records import valid
+from tests.support.serve.completions import CompletionsServer
+from tests.support.serve.servers import running
 
 FLOAT32 = ("--dtype", "float32")
 LINES = [
@@ -154,6 +156,33 @@ def test_a_resumed_batch_says_where_all_its_rows_were_made(batch: Any, replay: A
     change(record, lambda text: text.replace('"length"', '"stop"', 1))
     changed = [line for line in replay(record).text.splitlines() if line.startswith("changed: ")]
     assert changed == [f"changed: 3 of 7 rows: threads: {threads + 1}, then {threads}"]
+
+
+def test_rows_of_a_server_say_where_it_made_them(olc: Olc, tiny_model: Path, replay: Any, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [{"prompt": "The sky", "temperature": 1}, {"prompt": "x", "temperature": 1, "seed": 3, "n": 2}]
+    source.write_text(json_lines([*lines, {"prompt": "y", "logprobs": 1}]))
+    with running(tiny_model) as served:
+        assert olc("batch", str(source), "-o", str(output), "-n", "5", "--server", served.url).code == 0
+        machine = served.engine.ready()[1].surroundings["machine"]
+    record = tmp_path / "out.jsonl.record.json"
+    document = json.loads(record.read_text())
+    valid(document, "batch")
+    assert [(run["by"], run["rows"], run["places"][0]["machine"]) for run in document["runs"]] == [("server", 3, machine)]
+    assert (document["dtype"], document["device"], document["engine"]) == ("float32", "cpu", "loop")
+    run = replay(record)
+    assert (run.code, run.text.startswith("equal: 3 rows")) == (0, True), run.text + run.messages
+    assert (olc("replay", str(record)).code, olc("replay", str(record), "-m", "demo").code) == (2, 1)
+
+
+def test_of_another_server_nothing_is_known(olc: Olc, replay: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+    with CompletionsServer() as server:
+        assert olc("batch", str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.jsonl"), "--server", server.url).code == 0
+    record = tmp_path / "out.jsonl.record.json"
+    valid(json.loads(record.read_text()), "batch")
+    run = replay(record)
+    assert (run.code, run.text.splitlines()[-1]) == (1, "changed: it is not known where they were made")
 
 
 def test_rows_are_named_by_custom_id_else_by_number(batch: Any, replay: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.input.readers import read_rows
 from openllama_cli.commands.batch.engines import LocalEngine, Work, fitted_settings, open_engine
-from openllama_cli.commands.batch.replayed import Replayed
+from openllama_cli.commands.replay.batch_lines import Replayed
 from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.records.read import changed_surroundings
 from openllama_cli.records.replay import rounding
@@ -122,7 +122,7 @@ def _check_rows(record: "BatchRecord", summary: "InputSummary") -> None:
     if summary.rows != record.rows or not same:
         raise OlcError(
             f"this olc makes other rows of {told['name']} than the batch of {record.name} had",
-            f"use the version that made them: pip install openllama-cli=={record.document['versions']['olc']}",
+            f"use the version that made them: olc {(record.document['versions'] or {}).get('olc', 'as it was then')}",
             code="replay_rows",
         )
 

@@ -1,0 +1,8 @@
+"""`olc replay`: what was made with a record is made again from it, and compared.
+
+Begin with `command`. `batch` runs the rows of a batch with the engine of `olc batch`; `lines` and `batch_lines` are what is said.
+"""
+
+from openllama_cli.commands.replay.command import command
+
+__all__ = ["command"]
