@@ -57,6 +57,8 @@ Examples:
   olc complete "The sky is" --choices blue,green,red
   olc complete "Born in" --regex ' \\d{4}'
   olc complete "The largest animal is" --json --logprobs 3 | jq .
+  olc complete -m ./name.Q8_0.gguf "The largest animal is"
+  olc complete -m 3b-v2 --adapter ./my-lora "The largest animal is"
 """
 
 

@@ -12,7 +12,7 @@ from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import ModelSpec, scale_text
 from openllama_cli.records.record import VERSION
 
 _LARGEST = 256 << 20
@@ -44,18 +44,19 @@ class Made:
 
         Raises UsageError where model or adapters have to be named.
         """
-        told = self.document["model"]
+        told, merged = self.document["model"], self.document["adapters"]
+        nameless = [one["name"] for one in merged if not adapters and one["repo_id"] is None]
+        options = " ".join(map(_option, merged)) if nameless else ""
         if model is None and told["origin"] == "folder":
             raise UsageError(
                 f"the model of {self.name} was a folder, {told['name']}, and records tell no paths",
-                f"name it: -m path/to/{told['name']}",
+                f"name it: -m path/to/{told['name']} {options}".rstrip(),
                 code="replay_model",
             )
-        merged = self.document["adapters"]
-        if nameless := [one["name"] for one in merged if not adapters and one["repo_id"] is None]:
+        if nameless:
             raise UsageError(
                 f"adapter {nameless[0]} of {self.name} was a folder, and records tell no paths",
-                "name " + " ".join(f"--adapter path/to/{one['name']}:{one['scale']:g}" for one in merged),
+                f"name it: {options}",
                 code="replay_model",
             )
         recorded: str = self.document["device"]
@@ -127,6 +128,12 @@ class Record(Made):
         if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *branches) for token in ids):
             cause = f"the record of {self.name} is damaged: the model does not have all of its token ids"
             raise UsageError(cause, _REMEDY, code="record")
+
+
+def _option(adapter: Mapping[str, Any]) -> str:
+    """What names an adapter of a record, with a path to fill in where it was a folder."""
+    where = f"path/to/{adapter['name']}" if adapter["repo_id"] is None else adapter["repo_id"]
+    return f"--adapter {where}" + (f":{scale_text(adapter['scale'])}" if adapter["scale"] != 1 else "")
 
 
 def _label(adapter: Mapping[str, Any]) -> str:

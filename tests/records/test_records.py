@@ -130,7 +130,9 @@ def test_adapters_are_part_of_the_weights(olc: Olc, made: Any, model: str, tmp_p
     other = olc("replay", str(path), "-m", model, "--adapter", str(adapter))
     assert (other.code, "an_adapter:0.5" in other.messages) == (1, True)
     missing = olc("replay", str(path), "-m", model)
-    assert (missing.code, "--adapter path/to/an_adapter:0.5" in missing.messages) == (2, True)
+    assert (missing.code, "name it: --adapter path/to/an_adapter:0.5\n" in missing.messages) == (2, True)
+    both = f"name it: -m path/to/{Path(model).name} --adapter path/to/an_adapter:0.5\n"
+    assert both in olc("replay", str(path)).messages
 
 
 def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path: Path) -> None:

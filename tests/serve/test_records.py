@@ -74,7 +74,7 @@ def test_the_best_of_several_are_told(served: Served, olc: Olc, tiny_model: Path
     path = tmp_path / "other.json"
     path.write_text(json.dumps(document))
     run = olc("replay", str(path), "-m", str(tiny_model))
-    assert (run.code, run.text.splitlines()[0]) == (1, "different: of 8 completions others are the best")
+    assert (run.code, run.text.splitlines()[0]) == (1, "different: the best of 8 completions are others")
 
 
 @pytest.mark.parametrize("usage", [False, True])

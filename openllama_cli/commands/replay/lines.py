@@ -58,7 +58,7 @@ def lines_of(record: "Record", compared: "Comparison", changes: list[str], text:
             lines += _parting_lines(record, parting)
     if compared.kept is not None:
         sides = [", ".join(str(row) for row, place in enumerate(side) if place is not None) for side in compared.kept]
-        parts.append(f"of {rows} others are the best")
+        parts.append(f"the best of {rows} are others")
         lines.append(f"the best completions: recorded {sides[0]}, now {sides[1]}")
     if compared.flips:
         parts.append(f"{len(compared.flips)} of {_answers(record)}")
