@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.errors import UsageError
+from openllama_cli.records.batch.read import read_batch
 from openllama_cli.records.batch.select import sample
 from tests.conftest import Olc, Result
 from tests.records.test_records import valid
@@ -127,6 +130,18 @@ def test_other_threads_batch_sizes_and_parts_make_the_same_in_float32(batch: Any
             assert (run.code, run.text.startswith(f"equal: {(7, 5, 2)[int(size) // 2]} rows")) == (0, True), run.text
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_demo_model_samples_the_same_on_other_threads(batch: Any, replay: Any) -> None:
+    prompts = "".join(f"The capital of {name} is\n" for name in ("France", "Italy", "Peru", "Japan", "Kenya"))
+    record = batch((".txt", prompts, "out.csv", ("-n", "8", "--temperature", "1", "--seed", "7", "-m", "demo")))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        run = replay(record, "-m", "demo", "--batch-size", "2")
+    finally:
+        torch.set_num_threads(threads)
+    assert (run.code, run.text.startswith("equal: 5 rows")) == (0, True), run.text
 
 
 def test_a_resumed_batch_says_where_all_its_rows_were_made(batch: Any, replay: Any, tmp_path: Path) -> None:
@@ -298,8 +313,17 @@ def test_chosen_and_scored_rows_are_compared_by_their_numbers(batch: Any, replay
     assert lines[2] == "  more than what rounding in float32 can explain"
 
 
-def test_input_and_weights_are_compared_before_anything_is_loaded(olc: Olc, batch: Any, replay: Any, tmp_path: Path) -> None:
+def test_input_and_weights_are_compared_before_anything_is_loaded(
+    olc: Olc, batch: Any, replay: Any, tiny_model: Path, tmp_path: Path
+) -> None:
     record = batch()
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_model, changed)
+    data = bytearray((changed / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (changed / "model.safetensors").write_bytes(data)
+    run = replay(record, "-m", str(changed))
+    assert (run.code, run.out, "model.safetensors differs" in run.messages) == (1, b"", True), run.messages
     moved = tmp_path / "moved"
     moved.mkdir()
     copy = moved / record.name
@@ -382,26 +406,29 @@ def test_options_of_batches_are_refused_for_results(olc: Olc, tiny_model: Path, 
         assert olc("replay", str(tmp_path / "x.json"), *arguments).code == 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda record: record.pop("settings"),
-        lambda record: record.update(runs=[{"rows": 2}]),
-        lambda record: record["input"].update(name="../../etc/passwd"),
-        lambda record: record["output"].update(sha256=None),
-        lambda record: record["input"].update(rows=0),
-        lambda record: record["input"].update(format="xlsx"),
-        lambda record: record["model"].update(origin="mail"),
-        lambda record: record.update(device="toaster"),
-        lambda record: record["settings"].update(template={"name": "x", "template": "{{"}),
-        lambda record: record["settings"].update(choices_normalize="most", choices=["a", "b"]),
-        lambda record: record["settings"].pop("carry"),
-    ],
-)
-def test_a_damaged_record_of_a_batch_is_refused(batch: Any, replay: Any, change: Any) -> None:
+DAMAGE: list[Callable[[Any], Any]] = [
+    lambda record: record.pop("settings"),
+    lambda record: record.update(runs=[{"rows": 2}]),
+    lambda record: record["input"].update(name="../../etc/passwd"),
+    lambda record: record["output"].update(sha256=None),
+    lambda record: record["input"].update(rows=0),
+    lambda record: record["input"].update(format="xlsx"),
+    lambda record: record["model"].update(origin="mail"),
+    lambda record: record.update(device="toaster"),
+    lambda record: record["settings"].update(template={"name": "x", "template": "{{"}),
+    lambda record: record["settings"].update(choices_normalize="most", choices=["a", "b"]),
+    lambda record: record["settings"].pop("carry"),
+]
+
+
+def test_a_damaged_record_of_a_batch_is_refused(batch: Any, replay: Any) -> None:
     record = batch("texts")
-    document = json.loads(record.read_text())
-    change(document)
+    for damage in DAMAGE:
+        document = json.loads(record.read_text())
+        damage(document)
+        with pytest.raises(UsageError) as problem:
+            read_batch(record, document).settings(model=None, examples=None)
+        assert problem.value.code == "record"
     record.write_text(json.dumps(document))
     run = replay(record)
     assert (run.code, run.out, len(run.messages.splitlines())) == (2, b"", 2), run.messages

@@ -142,12 +142,12 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
 
 def test_a_retry_is_offered_where_it_can_help(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     from openllama_cli.batch.input.rows import RowError
-    from openllama_cli.batch.runner import Runner
+    from openllama_cli.batch.prepare import Prepare
 
-    def without_memory(self: Runner, row: Row) -> tuple[int, ...]:
+    def without_memory(self: Prepare, row: Row) -> tuple[int, ...]:
         raise row.error or RowError("out_of_memory", "no memory")
 
-    monkeypatch.setattr(Runner, "_tokens", without_memory)
+    monkeypatch.setattr(Prepare, "_tokens", without_memory)
     messages = batch("in.jsonl", '{"prompt": "one"}\nbad\n').messages
     assert "--retry-errors retries those with out_of_memory; correct the rows of " in messages
 
