@@ -257,7 +257,7 @@ def test_the_token_that_differs_is_named_with_its_margin(batch: Any, replay: Any
     assert parting["explained"] is (margin < 2e-4)
     lines = replay(record).text.splitlines()
     assert lines[0].startswith("different: 1 of 2 rows; 8 tokens are equal")
-    assert lines[1].startswith("row row-0, token 2: recorded ")
+    assert lines[1].startswith("row-0, token 2: recorded ")
     assert lines[2].startswith("  margin ")
     assert lines[3:] == ["changed: nothing that the record tells"]
 
@@ -309,7 +309,7 @@ def test_chosen_and_scored_rows_are_compared_by_their_numbers(batch: Any, replay
     scored = batch((".txt", "The sky is blue\n", "scored.csv", ("--score",)))
     change(scored, lambda text: text.replace(",-", ",-1", 1))
     lines = replay(scored).text.splitlines()
-    assert lines[1].startswith("row row-0, log-probability: recorded -1")
+    assert lines[1].startswith("row-0, log-probability: recorded -1")
     assert lines[2] == "  more than what rounding in float32 can explain"
 
 

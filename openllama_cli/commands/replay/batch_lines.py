@@ -70,7 +70,8 @@ def _lines(replayed: Replayed, most: int) -> list[str]:
 
 
 def _parting_lines(record: "BatchRecord", parting: "RowParting") -> list[str]:
-    row = f"row {one_line(parting.key)}"
+    key = one_line(parting.key)
+    row = key if key.startswith("row-") else f"row {key}"
     before, now = parting.recorded, parting.now
     if parting.cause in ("error", "finish_reason"):
         name = "error" if parting.cause == "error" else "finish_reason"
