@@ -187,11 +187,11 @@ def command(
 
     found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
-        hint_prompt([text])
+        hint_prompt([text], healed=sampling.heal)
         made = found
     else:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else [text], opened.tokenizer)
+        hint_prompt([text], opened.tokenizer, healed=sampling.heal)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = opened.tokenizer.encode(text)
         # A length that nobody asked for ends where the context does.

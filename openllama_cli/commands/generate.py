@@ -1,6 +1,6 @@
 """`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, recorded, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints.config import told
-from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling, flag_of
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
@@ -141,6 +141,7 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
+        _refuse_unchecked(given)
     if escape:
         unescape_stops(given)
     sources = read_prompts(prompts, file, template, values, examples, escape=escape)
@@ -164,7 +165,7 @@ def command(
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
     if made is None:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else texts, opened.tokenizer)
+        hint_prompt(texts, opened.tokenizer, healed=sampling.heal)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = [opened.tokenizer.encode(text) for text in texts]
         for ids in tokens:
@@ -267,6 +268,18 @@ _ENDS = {
     "repetition": "the loop guard",
     **dict.fromkeys(get_args(Boundary), "--stop-at"),
 }
+
+
+# What greedy decoding does not look at, and how much of it there is.
+_CHECKED = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
+
+
+def _refuse_unchecked(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that would change the text, which --check would leave aside."""
+    flag = next((flag_of(name) for name in given if name not in _CHECKED), None)
+    if flag is not None:
+        cause = f"--check compares greedy decoding as it is, without {flag}"
+        raise UsageError(cause, f"leave out {flag}, or --check", code="check_option")
 
 
 def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:

@@ -19,6 +19,8 @@ Boundary = Literal["line", "sentence", "paragraph"]
 TEXT_ENDS = frozenset({"stop", *get_args(Boundary)})
 # llama.cpp's.
 DRY_BREAKERS = ("\n", ":", '"', "*")
+# Characters of a banned text: after every token its beginnings are looked for in the text before.
+_LONGEST_BAN = 1000
 # Options whose flag is not their name: it is given once for each value.
 _FLAGS = {"stop_token_ids": "--stop-token", "dry_sequence_breakers": "--dry-sequence-breaker"}
 
@@ -100,6 +102,8 @@ class SamplingConfig:
             raise UsageError("--stop is empty", "give a text to stop at, such as --stop 'Q:'")
         if not all(self.ban):
             raise UsageError("--ban is empty", "give a text to ban, such as --ban 'as an AI'")
+        for text in self.ban:
+            _require(len(text) <= _LONGEST_BAN, "--ban of length", len(text), f"texts of {_LONGEST_BAN} characters at most")
         if any("\ufffd" in text for text in self.ban):
             raise UsageError("--ban has U+FFFD, which stands for bytes that are no text", "leave it out")
         if not all(self.dry_sequence_breakers):

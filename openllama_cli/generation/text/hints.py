@@ -12,11 +12,13 @@ _CHAT = re.compile(
 )
 _END = re.compile(r"[.!?…。！？।؟۔][\"'”’»)\]*_」』）]*$")
 _LAST_WORD = re.compile(r"[^\W\d_]+$")
+# Characters that are looked at, with the space before it: the search takes their square.
+_LONGEST_WORD = 60
 
 
-def about_prompt(text: str, tokenizer: Tokenizer | None) -> list[str]:
-    """What is odd about a prompt. tokenizer: the model's; None where a server has it."""
-    rules = (_space, _chat, _bos, _word)
+def about_prompt(text: str, tokenizer: Tokenizer | None, *, healed: bool = False) -> list[str]:
+    """What is odd about a prompt. tokenizer: the model's; None where a server has it. healed: whether its end is drawn anew."""
+    rules = (_chat, _bos) if healed else (_space, _chat, _bos, _word)
     return [said for rule in rules if (said := rule(text, tokenizer)) is not None]
 
 
@@ -67,6 +69,7 @@ def _bos(text: str, tokenizer: Tokenizer | None) -> str | None:
 
 def _word(text: str, tokenizer: Tokenizer | None) -> str | None:
     """A word that is no token, though longer ones that begin with it are."""
+    text = text[-_LONGEST_WORD:]
     found = _LAST_WORD.search(text)
     if found is None or tokenizer is None or found.start() == 0 or text[found.start() - 1] != " ":
         return None

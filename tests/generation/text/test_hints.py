@@ -69,3 +69,16 @@ def test_what_is_said_about_an_end(reason: str, text: str, said: str | None) -> 
     assert (found is None) == (said is None)
     assert said is None or said in str(found)
     assert about_end("length", " the blue", None) is None
+
+
+def test_a_healed_end_is_not_odd_but_all_else_stays_so(tokenizer: Tokenizer) -> None:
+    assert about_prompt("the ", tokenizer, healed=True) == []
+    assert [said[:21] for said in about_prompt("<s>[INST] ", tokenizer, healed=True)] == [
+        "the prompt has [INST]",
+        "the prompt begins wit",
+    ]
+
+
+def test_a_word_without_end_is_looked_at_in_no_time(tokenizer: Tokenizer) -> None:
+    """The square of its length would be minutes."""
+    assert about_prompt("A" * 1_000_000 + "1", tokenizer) == []

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from openllama_cli.models.tokenizer.base import Tokenizer
 
 
-def hint_prompt(prompts: Iterable[str], tokenizer: "Tokenizer | None" = None) -> None:
-    """Mention what is odd about prompts, each once. tokenizer: see `generation.text.hints.about_prompt`."""
-    for said in dict.fromkeys(said for prompt in prompts for said in about_prompt(prompt, tokenizer)):
+def hint_prompt(prompts: Iterable[str], tokenizer: "Tokenizer | None" = None, *, healed: bool) -> None:
+    """Mention what is odd about prompts, each once. tokenizer, healed: see `generation.text.hints.about_prompt`."""
+    for said in dict.fromkeys(said for prompt in prompts for said in about_prompt(prompt, tokenizer, healed=healed)):
         hint(said)
 
 
