@@ -26,7 +26,7 @@ MAY_IMPORT = {
         *("annotation", "compare", "few_shot", "openai_api", "prompt_templates", "records", "sgd"),
     },
     "compare": {"batch"},
-    "records": {"api", "generation", "models", "native", "system"},
+    "records": {"api", "batch", "compare", "generation", "models", "native", "system"},
     "api": {"generation", "models", "system"},
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
     "batch": {"annotation", "few_shot", "generation", "models", "openai_api", "prompt_templates", "system"},

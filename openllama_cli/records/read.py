@@ -17,6 +17,7 @@ from openllama_cli.records.record import VERSION
 
 _LARGEST = 256 << 20
 _REMEDY = "name a file with the output of olc complete --json, olc generate --json or olc score --json"
+_OR_BATCH = f"{_REMEDY}, or the OUTPUT.record.json of a batch"
 # What tells machines and libraries apart, in the order in which it is told.
 _SURROUNDINGS = ("quantization", "dtype", "device", "engine", "forward", "versions", "machine")
 
@@ -30,37 +31,11 @@ class Completed:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """How a text was scored. first: its first token, after a context. stride: see `generation.text.scoring.Prepared`."""
-
-    first: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """A record. document: all of it. samples: completions of each prompt, side by side in `completions`.
-
-    seeds: of each prompt, if they have seeds of their own. draws: which random numbers each completion drew. kept: the place
-    of each among the answers, None for none; empty where all are in their order. logprobs: of each prompt's tokens, empty
-    where it was not scored. choices: from which the answers were chosen, with the `branches` of each prompt, the neutral one
-    last; None where nothing was. scoring: how the only prompt was scored; None where it was completed.
-    """
+class Made:
+    """What is common to all records: something was made with a model. name: of the file. document: all of it."""
 
     name: str
     document: dict[str, Any]
-    sampling: SamplingConfig
-    samples: int
-    speculate: int
-    prompts: list[list[int]]
-    completions: list[Completed]
-    seeds: list[int | None] = field(default_factory=list)
-    draws: list[int] = field(default_factory=list)
-    kept: list[int | None] = field(default_factory=list)
-    logprobs: list[list[float | None]] = field(default_factory=list)
-    branches: list[list[Completed]] = field(default_factory=list)
-    choices: Choices | None = None
-    scoring: Scoring | None = None
 
     def spec(
         self, model: str | None, device: str | None, adapters: tuple[str, ...] = (), *, offline: bool = False
@@ -115,6 +90,38 @@ class Record:
                 code="replay_weights",
             )
 
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a text was scored. first: its first token, after a context. stride: see `generation.text.scoring.Prepared`."""
+
+    first: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Record(Made):
+    """The record of a result. samples: completions of each prompt, side by side in `completions`.
+
+    seeds: of each prompt, if they have seeds of their own. draws: which random numbers each completion drew. kept: the place
+    of each among the answers, None for none; empty where all are in their order. logprobs: of each prompt's tokens, empty
+    where it was not scored. choices: from which the answers were chosen, with the `branches` of each prompt, the neutral one
+    last; None where nothing was. scoring: how the only prompt was scored; None where it was completed.
+    """
+
+    sampling: SamplingConfig
+    samples: int
+    speculate: int
+    prompts: list[list[int]]
+    completions: list[Completed]
+    seeds: list[int | None] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    kept: list[int | None] = field(default_factory=list)
+    logprobs: list[list[float | None]] = field(default_factory=list)
+    branches: list[list[Completed]] = field(default_factory=list)
+    choices: Choices | None = None
+    scoring: Scoring | None = None
+
     def check_ids(self, opened: OpenedModel) -> None:
         """Raise UsageError for ids that the model does not have."""
         branches = [branch.ids for prompt in self.branches for branch in prompt]
@@ -137,34 +144,36 @@ def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     return "is new" if name not in before else "is missing" if name not in now else "differs"
 
 
-def read_record(path: Path) -> Record:
-    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+def read_document(path: Path) -> dict[str, Any]:
+    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
         found = json.loads(data) if len(data) <= _LARGEST else None
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _OR_BATCH, code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", f"{_REMEDY} by a model that was loaded for it (--no-server)", code="record")
+        raise UsageError(f"{path} has no record", f"{_OR_BATCH} by a model that was loaded for it (--no-server)", code="record")
     if document.get("olc_record") != VERSION:
         raise UsageError(
             f"{path} has a record of another form ({document.get('olc_record')!r}; this olc reads {VERSION})",
             "update olc, or make the result again",
             code="record",
         )
+    return document
+
+
+def read_record(path: Path) -> Record:
+    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+    document = read_document(path)
     if document.get("command") == "batch":
-        raise UsageError(
-            f"{path} is the record of a batch, and olc replay runs none",
-            "run olc batch again with another -o, then olc diff on both outputs",
-            code="record",
-        )
+        raise UsageError(f"{path} is the record of a batch", _REMEDY, code="record")
     try:
         return _record(str(path), document)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as problem:

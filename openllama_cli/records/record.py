@@ -1,7 +1,7 @@
 """The record of a run: versions, weights, machine, options, prompts and what came of them. Nothing secret is in it."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -23,22 +23,6 @@ def record(run: "Run", texts: Sequence[str], command: str, engine: str, **option
     """Of a run that has ended. texts: its prompts. options: the command's own, besides those of sampling."""
     where = surroundings(run.model.loaded, command, engine, run.forward)
     return completed(where, run.sampling, list(zip(texts, run.prompts, strict=True)), run.rows, **options)
-
-
-def batch_record(header: Mapping[str, Any], ran: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a batch that has ended. header: its journal's, with all that its rows depend on. ran: the `surroundings` in which its
-    last rows ran; empty where this process ran none, or a server or Ray's workers did. facts: of input and output.
-    """
-    here = dict.fromkeys(("quantization", "dtype", "device", "machine", "engine", "forward")) | dict(ran)
-    return {
-        **here,
-        "olc_record": VERSION,
-        "command": "batch",
-        "versions": ran.get("versions") or {"olc": __version__, "python": platform.python_version(), **_versions()},
-        **{name: header.get(name) for name in ("model", "tokenizer", "server", "template", "options")},
-        "adapters": header["model"].get("adapters", []),
-        **facts,
-    }
 
 
 def surroundings(loaded: "LoadedModel", command: str, engine: str, forward: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.records.read import Completed, Record
+from openllama_cli.records.read import Completed, Made, Record
 from openllama_cli.records.scores import Flip, Scores, deviations, flips, largest_share, scores
 
 if TYPE_CHECKING:
@@ -75,11 +75,16 @@ class Comparison:
         return bool(self.partings or self.flips or self.kept or beyond)
 
 
-def rounding(record: Record) -> float:
+def rounding(record: Made) -> float:
     """How far log-probabilities may differ by rounding alone, see `ROUNDING`."""
     if record.document["quantization"] is not None:
         return QUANTIZED_ROUNDING
     return ROUNDING.get(record.document["dtype"], 0.0)
+
+
+def likeliest_only(sampling: SamplingConfig) -> bool:
+    """Whether nothing but their likelihood decides which tokens are taken: greedily, without penalties, bans or biases."""
+    return sampling == SamplingConfig(**{name: getattr(sampling, name) for name in _WITHOUT_PART})
 
 
 def explained(parting: Parting, record: Record) -> bool | None:
@@ -89,9 +94,7 @@ def explained(parting: Parting, record: Record) -> bool | None:
     Greedy decoding takes another token where the two likeliest ones change places, which takes a margin of no more than twice
     what rounding does to one. A token that is not among the most likely ones has more.
     """
-    sampling = record.sampling
-    plain = SamplingConfig(**{name: getattr(sampling, name) for name in _WITHOUT_PART})
-    if plain != sampling or parting.recorded is None or parting.here is None or parting.here.logprob is None:
+    if not likeliest_only(record.sampling) or parting.recorded is None or parting.here is None or parting.here.logprob is None:
         return None
     return parting.margin is not None and parting.margin <= 2 * rounding(record)
 

@@ -259,6 +259,7 @@ def _model(server: Server) -> dict[str, Any]:
             "eos_ids": sorted(model.tokenizer.eos_ids),
             "max_rows": facts.max_rows,
             "always_bos": server.always_bos,
+            "machine": facts.surroundings["machine"],
         },
     }
 

@@ -86,6 +86,8 @@ def test_a_changed_token_is_named_with_its_margin(olc: Olc, made: Any, model: st
     assert "can explain" in lines[2]
     assert margin > 0
     assert lines[3].startswith("changed: torch: 1.0, then ")
+    told = json.loads(olc("replay", str(path), "-m", model, "--json").text)
+    assert (told["equal"], told["partings"][0]["place"], told["changed"][0]) == (False, 2, lines[3].removeprefix("changed: "))
 
 
 def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model: str, tmp_path: Path) -> None:
@@ -215,4 +217,3 @@ def test_a_batch_has_its_record_beside_it(olc: Olc, model: str, tmp_path: Path) 
     assert (record["dtype"], record["output"]["failed"], record["input"]["name"]) == ("float32", 1, "in.jsonl")
     assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(record)
-    assert olc("replay", str(tmp_path / "out.jsonl.record.json")).code == 2

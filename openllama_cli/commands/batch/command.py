@@ -253,10 +253,11 @@ def command(
         return
     # Not before the options are known to be right: a usage error is to be as quick as help.
     from openllama_cli.batch.input.precheck import precheck
+    from openllama_cli.batch.input.saved import saved
     from openllama_cli.batch.output.extend import Earlier, extend
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
-    from openllama_cli.records.record import batch_record
+    from openllama_cli.records.batch.record import batch_record
 
     made = ".completions.jsonl" if scoring is None else ".scores.jsonl"
     target = Path(output) if output is not None else Path(source).with_suffix(made)
@@ -308,7 +309,10 @@ def command(
 
             def record(written: "OutputRecord") -> dict[str, Any]:
                 output = {"name": files.output.name, "failed": journal.counts.failed, **asdict(written)}
-                return batch_record(header, engine.ran, {"input": told, "output": output})
+                model = engine.told
+                # A folder is no name that a row can have given, and records tell none.
+                named = replace(settings, model=None) if model["model"].get("origin") == "folder" else settings
+                return batch_record(header, saved(named), journal.runs, model, {"input": told, "output": output})
 
             write_output(journal, files.output, record)
             files.spool.unlink(missing_ok=True)

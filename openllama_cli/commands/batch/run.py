@@ -179,6 +179,7 @@ class Batch:
             self.batch_size,
             self._results.append,
             lambda: self.stop.requested,
+            self.journal.begin_run,
         )
 
     def _stopped(self) -> None:

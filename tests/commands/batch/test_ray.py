@@ -108,6 +108,10 @@ def test_kills_of_workers_and_drivers_leave_the_bytes_of_the_local_engine(olc: O
     assert "olc: resuming:" in result.messages
     assert output.read_bytes() == local.read_bytes()
     assert sum(row["error"] is not None for row in read(output)) == 7
+    runs = json.loads(output.with_name(output.name + ".record.json").read_text())["runs"]
+    assert {run["by"] for run in runs} == {"ray", "local"}
+    assert sum(run["rows"] for run in runs) == len(read(output))
+    assert all(place["dtype"] == "float32" for run in runs for place in run["places"])
 
 
 def test_a_driver_without_torch_tells_of_an_address_without_ray(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,111 +1,51 @@
-"""`olc replay`: a result made again from its own record, and compared."""
+"""What `olc replay` says of a result."""
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from openllama_cli.commands.shared import shell_completion as suggest
-from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.options import adapter_option, model_option, number_option, offline_option
-from openllama_cli.errors import UsageError
-from openllama_cli.models.loading.ranks import one_process_only
-from openllama_cli.terminal.streams import note, one_line, out
+from openllama_cli.terminal.streams import one_line
 
 if TYPE_CHECKING:
     from openllama_cli.records.read import Record
     from openllama_cli.records.replay import Comparison, Parting, Side
     from openllama_cli.records.scores import Deviation, Flip, Scores
 
+# The text of a token.
 Texts = Callable[[int], str | None]
 
-EXAMPLES = """\b
-Examples:
-  olc complete "The sky is" --json > sky.json && olc replay sky.json
-  olc replay sky.json -m ./open_llama_3b --device cpu
-  olc score -f notes.txt --json > score.json && olc replay score.json
-  olc replay sky.json --against sky_of_the_gpu.json
-"""
+
+def document_of(record: "Record", compared: "Comparison", changes: list[str]) -> dict[str, Any]:
+    """The same for JSON."""
+    from openllama_cli.records.replay import explained
+
+    partings = [
+        {
+            "completion": one.row,
+            "unit": "token",
+            "place": one.place,
+            "recorded": None if one.recorded is None else asdict(one.recorded),
+            "now": None if one.here is None else asdict(one.here),
+            "margin": one.margin,
+            "explained": explained(one, record),
+        }
+        for one in compared.partings
+    ]
+    return {
+        "equal": not compared.different,
+        "completions": compared.rows,
+        "tokens": compared.tokens,
+        "largest_logprob_difference": compared.noise,
+        "partings": partings,
+        "scores": None if compared.scores is None else asdict(compared.scores),
+        "answers": [asdict(flip) for flip in compared.flips],
+        "best": compared.kept,
+        "changed": changes,
+    }
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("record", shell_complete=suggest.files)
-@model_option
-@adapter_option
-@click.option(
-    "--device",
-    metavar="auto|cpu|cuda[:N]|mps",
-    show_default="the record's",
-    help="Device to run the model on.",
-    shell_complete=suggest.choices("auto", "cpu", "cuda", "mps"),
-)
-@number_option("--batch-size", default=16, most=1024, help="Rows at a time; changes no result in float32.")
-@click.option("--against", metavar="RECORD2", help="Compare with another record; run nothing.", shell_complete=suggest.files)
-@offline_option
-@click.pass_context
-def command(
-    ctx: click.Context,
-    record: str,
-    model: str | None,
-    adapters: tuple[str, ...],
-    device: str | None,
-    batch_size: int,
-    against: str | None,
-    offline: bool,
-) -> None:
-    """Make the result in the file RECORD again, and compare it token by token.
-
-    RECORD is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of `olc serve` with
-    its record. Exit code 0: it is the same; 1: it differs, or the weights do; 2: RECORD is no record.
-    """
-    from openllama_cli.records.read import changed_surroundings, read_record
-
-    found = read_record(Path(record))
-    text: Texts
-    if against is not None:
-        for given, name in ((model, "-m"), (device, "--device"), (adapters, "--adapter")):
-            if given:
-                raise UsageError(f"--against runs nothing, so {name} has no use", f"leave out {name}, or --against")
-        other = read_record(Path(against))
-        _refuse_others(found, other)
-        from openllama_cli.records.replay import against as hold_against
-
-        compared, text = hold_against(found, other), _unknown
-    else:
-        one_process_only("olc replay")
-        spec = found.spec(model, device, adapters, offline=offline)
-        opened = open_model(spec)
-        found.check_weights(opened)
-        found.check_ids(opened)
-        loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
-        from openllama_cli.api import Model
-        from openllama_cli.records.replay import replay
-
-        compared, text = replay(found, Model(loaded, notice=note), batch_size), opened.tokenizer.text
-    changes = changed_surroundings(found.document, compared.document)
-    out("".join(f"{line}\n" for line in _lines(found, compared, changes, text)))
-    ctx.exit(1 if compared.different else 0)
-
-
-def _refuse_others(record: "Record", other: "Record") -> None:
-    """Raise UsageError for two records that are not of the same work."""
-    what = None
-    shape = [(one.prompts, one.samples, [[branch.ids for branch in side] for side in one.branches]) for one in (record, other)]
-    if shape[0] != shape[1]:
-        what = "prompts"
-    elif (record.sampling, record.choices, record.scoring) != (other.sampling, other.choices, other.scoring):
-        what = "options"
-    elif record.document["model"]["files"] != other.document["model"]["files"]:
-        what = "weights"
-    if what is not None:
-        raise UsageError(
-            f"{record.name} and {other.name} have other {what}", f"compare the results: olc diff {record.name} {other.name}"
-        )
-
-
-def _lines(record: "Record", compared: "Comparison", changes: list[str], text: Texts) -> list[str]:
+def lines_of(record: "Record", compared: "Comparison", changes: list[str], text: Texts) -> list[str]:
     """What came of it: one line if all is equal. text: of a token."""
     if not compared.different:
         return [f"equal: {'; '.join(_equal(record, compared, text))}"]
@@ -204,7 +144,7 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
     return lines
 
 
-def _unknown(token: int) -> str | None:
+def unknown(token: int) -> str | None:
     """Nothing was loaded that knows the text of a token."""
     return None
 
