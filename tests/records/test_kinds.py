@@ -166,32 +166,44 @@ def test_scores_and_choices_are_held_against_others(olc: Olc, made: Any, tmp_pat
     assert olc("replay", str(path), "--against", str(mixed)).code == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "change"),
-    [
-        (SCORES[0], lambda record: record["options"].update(first=99)),
-        (SCORES[0], lambda record: record["options"].update(stride="2")),
-        (SCORES[0], lambda record: record["prompts"].append(record["prompts"][0])),
-        (SCORES[0], lambda record: record["prompts"][0].pop("logprobs")),
-        (SCORES[0], lambda record: record["prompts"][0]["logprobs"].pop()),
-        (SCORES[0], lambda record: record["prompts"][0]["logprobs"].__setitem__(1, "a")),
-        (SCORES[0], lambda record: record["prompts"][0]["ids"].__setitem__(0, -1)),
-        (CHOICES[0], lambda record: record["options"].update(choices=["a"])),
-        (CHOICES[0], lambda record: record["options"].update(choices_normalize="x")),
-        (CHOICES[0], lambda record: record["options"].update(calibrate_with="x")),
-        (CHOICES[0], lambda record: record["prompts"][0].update(branches=[])),
-        (CHOICES[0], lambda record: record["prompts"][0]["branches"][0].update(ids=[], logprobs=[])),
-        (CHOICES[0], lambda record: record["prompts"][0]["branches"][0]["logprobs"].pop()),
-    ],
-)
-def test_a_damaged_record_is_refused(made: Any, arguments: tuple[str, ...], change: Any) -> None:
+DAMAGE: list[tuple[tuple[str, ...], list[Any]]] = [
+    (
+        SCORES[0],
+        [
+            lambda record: record["options"].update(first=99),
+            lambda record: record["options"].update(stride="2"),
+            lambda record: record["prompts"].append(record["prompts"][0]),
+            lambda record: record["prompts"][0].pop("logprobs"),
+            lambda record: record["prompts"][0]["logprobs"].pop(),
+            lambda record: record["prompts"][0]["logprobs"].__setitem__(1, "a"),
+            lambda record: record["prompts"][0]["ids"].__setitem__(0, -1),
+        ],
+    ),
+    (
+        CHOICES[0],
+        [
+            lambda record: record["options"].update(choices=["a"]),
+            lambda record: record["options"].update(choices_normalize="x"),
+            lambda record: record["options"].update(calibrate_with="x"),
+            lambda record: record["prompts"][0].update(branches=[]),
+            lambda record: record["prompts"][0]["branches"][0].update(ids=[], logprobs=[]),
+            lambda record: record["prompts"][0]["branches"][0]["logprobs"].pop(),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "changes"), DAMAGE, ids=["score", "choices"])
+def test_a_damaged_record_is_refused(made: Any, arguments: tuple[str, ...], changes: list[Any]) -> None:
     path = made(*arguments)
-    record = copy.deepcopy(json.loads(path.read_text())["olc"]["record"])
-    change(record)
-    path.write_text(json.dumps(record))
-    with pytest.raises(UsageError) as problem:
-        read_record(path)
-    assert problem.value.code == "record"
+    record = json.loads(path.read_text())["olc"]["record"]
+    for number, change in enumerate(changes):
+        damaged = copy.deepcopy(record)
+        change(damaged)
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(UsageError) as problem:
+            read_record(path)
+        assert problem.value.code == "record", number
 
 
 def test_ids_that_the_model_does_not_have_are_refused(olc: Olc, made: Any, model: str) -> None:
