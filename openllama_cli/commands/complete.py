@@ -57,6 +57,8 @@ Examples:
   olc complete "The sky is" --choices blue,green,red
   olc complete "Born in" --regex ' \\d{4}'
   olc complete "The largest animal is" --json --logprobs 3 | jq .
+  olc complete -m ./name.Q8_0.gguf "The largest animal is"
+  olc complete -m 3b-v2 --adapter ./my-lora "The largest animal is"
 """
 
 
@@ -161,7 +163,7 @@ def command(
         choices = with_neutral(choices, choosing, source)
         if annotate:
             open_pipeline()
-        answer = choose(text, choices, spec, server, folder)
+        answer = choose(text, choices, spec, server, folder, **source.options)
         if as_json:
             document = answer.document()
             if annotate:
@@ -175,12 +177,13 @@ def command(
         if stats:
             show_stats(answer.stats)
         return
-    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
+    fit = "max_tokens" not in given
+    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit=fit, record=as_json)
 
     def served(found: "FoundServer") -> Completing:
         if annotate:
             open_pipeline()
-        return Served(found, asked, whole=as_json)
+        return Served(found, asked, whole=as_json, **source.options)
 
     found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
@@ -207,7 +210,7 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, text, echo=echo, speculate=speculate)
+        made = Loaded(run, engine, text, echo=echo, speculate=speculate, **source.options)
     if as_json:
         document = made.document()
         if annotate:

@@ -57,7 +57,7 @@ def worker_setup(
     commit, from the cache. spec: as it was asked for here."""
     folder = opened.folder
     if folder.origin == "hub":
-        spec = replace(spec, model=folder.repo_id, revision=folder.revision, offline=True)
+        spec = replace(spec, model=folder.hub_name, revision=folder.revision, offline=True)
     else:
         model = "demo" if folder.origin == "demo" else str(folder.path.absolute())
         spec = replace(spec, model=model, revision=None, offline=True)
