@@ -9,6 +9,7 @@ from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.repetition import LEAST_TOKENS
 from tests.conftest import Olc
 from tests.support.batches import read
+from tests.support.models.tiny_models import write_tiny_llama
 
 PROMPT = "The largest animal is"
 WHALE = " the blue whale."
@@ -42,8 +43,9 @@ def test_where_a_text_ends(olc: Olc) -> None:
     assert len(complete(olc, "--min-tokens", "12")) > len(WHALE)
 
 
-def test_a_loop_ends_and_says_so(olc: Olc) -> None:
-    looping = ("--ignore-eos", "--logit-bias", " the=100", "-n", "300")
+def test_a_loop_ends_and_says_so(olc: Olc, tmp_path: Path) -> None:
+    model = write_tiny_llama(tmp_path / "model", context=LEAST_TOKENS + 64)
+    looping = ("-m", str(model), "--ignore-eos", "--logit-bias", " the=100", "-n", str(LEAST_TOKENS + 4))
     document = json.loads(complete(olc, *looping, "--json"))
     (choice,) = document["choices"]
     assert choice["olc"]["finish_reason"] == "repetition"

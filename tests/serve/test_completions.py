@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_rows_of_clients_that_left_are_free(served: Served) -> None:
     ) as answer:
         next(answer.iter_raw())
     while served.engine.scheduler.active:
-        pass
+        time.sleep(0.005)
     assert served.engine.scheduler.waiting == 0
 
 
