@@ -54,9 +54,9 @@ def command() -> None:
 def list_(as_json: bool) -> None:
     """List the models that olc knows by name and those in the Hugging Face cache.
 
-    --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
-    "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder", "bytes",
-    "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that --quantize made;
+    --json: {"models": [{"alias", "repo_id", "file", "description", "parameters", "download_bytes", "cached_bytes", "revision",
+    "path", "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder",
+    "bytes", "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that --quantize made;
     bench: the random models of `olc bench --shape`.
     """
     from openllama_cli.benchmark.shapes import list_random_models
@@ -72,7 +72,7 @@ def list_(as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [
         (
             "*" if model.default else "",
-            model.alias or model.repo_id or model.path or "",
+            model.alias or (f"{model.repo_id}:{model.file}" if model.file else model.repo_id) or model.path or "",
             count(model.parameters),
             size(model.download_bytes) if model.download_bytes else "",
             size(model.cached_bytes) if model.cached_bytes else "",

@@ -12,7 +12,7 @@ from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import Target, base_of_adapter
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, snapshot
-from openllama_cli.models.hub.files import missing_files
+from openllama_cli.models.hub.files import missing_files, refuse_gguf_alone
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
 # Larger files are not read just to show their checksum.
@@ -59,6 +59,8 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         document |= {"bytes_on_disk": cache.bytes, "cached_revisions": list(cache.revisions)}
     if cache is not None and folder is not None and not missing_files(folder, target.file):
         return document | {"state": "ready", "revision": folder.name} | _of_folder(target.within(folder))
+    if folder is not None and target.file is None:
+        refuse_gguf_alone({file.name for file in folder.iterdir()}, target.repo_id)
     return document | _incomplete(target, entry, cache, folder, revision)
 
 

@@ -1,6 +1,7 @@
 """What `olc models list` and `rm` know without network or torch: catalogue, cache, folders and quantized copies."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,7 +10,8 @@ from openllama_cli.errors import OlcError
 from openllama_cli.models.catalogue import CATALOGUE, Entry
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.find import choose, demo_folder, path_of, resolve
-from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, snapshot
+from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, list_cached, llama_ggufs, snapshot
+from openllama_cli.models.hub.files import missing_files, weight_format
 from openllama_cli.models.quantize.copies import QuantizedCopy, list_copies
 from openllama_cli.models.spec import ChosenBy, QuantizeName
 
@@ -20,13 +22,14 @@ State = Literal["ready", "incomplete", "not downloaded", "missing"]
 class ListedModel:
     """One line of the list, and one object of its JSON.
 
-    alias: None for what the catalogue does not have. repo_id: None for the demo model and for a folder.
+    alias: None for what the catalogue does not have. repo_id: None for the demo model and for a folder. file: its GGUF file.
     download_bytes: about what pulling it costs; None where that is not known. cached_bytes: on disk now, with unfinished
     downloads. revision, path: of what would be used. default: whether it is used when no model is named.
     """
 
     alias: str | None = None
     repo_id: str | None = None
+    file: str | None = None
     description: str
     parameters: int | None = None
     download_bytes: int | None = None
@@ -52,7 +55,7 @@ def list_models() -> Listing:
     default, chosen_by = choose(None)
     models = [_from_catalogue(entry, default) for entry in CATALOGUE.values()]
     known = {entry.repo_id for entry in CATALOGUE.values()}
-    models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
+    models += [one for model in list_cached() if model.repo_id not in known for one in _from_cache(model, default)]
     if not any(model.default for model in models):
         # A folder, or a Hub id that was never pulled.
         folder = path_of(default)
@@ -72,9 +75,25 @@ def _from_catalogue(entry: Entry, default: str) -> ListedModel:
     return replace(listed, alias=entry.alias, parameters=entry.parameters, download_bytes=entry.download_bytes)
 
 
-def _from_cache(model: CachedModel, default: str) -> ListedModel:
-    listed = _on_hub(model.repo_id, model, "in the cache", default == model.repo_id)
-    return replace(listed, parameters=_parameters(model.path) if model.path else None)
+def _from_cache(model: CachedModel, default: str) -> Iterator[ListedModel]:
+    """A repository as one model, and one for each of its GGUF files."""
+    ggufs = llama_ggufs(model.path) if model.path else []
+    if not ggufs or (model.path and weight_format({entry.name for entry in model.path.iterdir()}) is not None):
+        listed = _on_hub(model.repo_id, model, "in the cache", default == model.repo_id)
+        yield replace(listed, parameters=_parameters(model.path) if model.path else None)
+    for file in ggufs:
+        missing = missing_files(file.parent, file.name)
+        yield ListedModel(
+            repo_id=model.repo_id,
+            file=file.name,
+            description="in the cache",
+            parameters=None if missing else _parameters(file),
+            cached_bytes=disk_bytes(file),
+            revision=model.revision,
+            path=str(file),
+            state="incomplete" if missing else "ready",
+            default=default == f"{model.repo_id}:{file.name}",
+        )
 
 
 def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_default: bool) -> ListedModel:

@@ -63,7 +63,7 @@ def test_fresh_machine_lists_the_catalogue_without_network(home: Home) -> None:
     assert [model["alias"] for model in document["models"]] == ["demo", "3b-v2", "7b-v2", "3b", "7b", "13b"]
     assert (document["default"], document["chosen_by"]) == ("demo", "fallback")
     assert set(document["models"][1]) == {
-        *("alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes"),
+        *("alias", "repo_id", "file", "description", "parameters", "download_bytes", "cached_bytes"),
         *("revision", "path", "state", "default"),
     }
     lines = [line.split("\t") for line in home.olc("list").text.splitlines()]

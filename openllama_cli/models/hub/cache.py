@@ -11,6 +11,7 @@ The layout is huggingface_hub's own (https://huggingface.co/docs/huggingface_hub
 It is read directly, because importing huggingface_hub takes longer than starting olc does.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
-from openllama_cli.models.checkpoint.gguf.header import parts
+from openllama_cli.models.checkpoint.gguf.header import gguf_files, parts, read_header
 from openllama_cli.models.hub.files import missing_files
 from openllama_cli.models.model_files import read_object
 from openllama_cli.system.paths import hub_cache_dir
@@ -33,7 +34,8 @@ class CachedModel:
 
     revision: the commit that is used when no revision is named: that of "main", else the newest; None when only parts of
         files are there. revisions: all commits. path: the folder of `revision`.
-    bytes: on disk, with unfinished downloads. missing: what `path` lacks to be complete; empty when it is.
+    bytes: on disk, with unfinished downloads. missing: what `path` lacks to be complete; empty when it is, or has a complete
+        GGUF file.
     """
 
     repo_id: str
@@ -104,13 +106,14 @@ def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
     size = disk_bytes(repo)
     if path is None and not size:
         return None
+    usable = path is not None and any(not missing_files(path, file.name) for file in gguf_files(path))
     return CachedModel(
         repo_id=repo_id,
         revision=path.name if path else None,
         revisions=tuple(folder.name for folder in snapshots),
         path=path,
         bytes=size,
-        missing=tuple(missing_files(path)) if path else ("everything",),
+        missing=("everything",) if path is None else () if usable else tuple(missing_files(path)),
     )
 
 
@@ -121,7 +124,7 @@ def list_cached(cache: Path | None = None) -> list[CachedModel]:
         if folder.name.startswith("models--"):
             model = cached_model(folder.name.removeprefix("models--").replace("--", "/"), cache)
             # Without a snapshot it is a pull of ours that did not end: pull checks the architecture before the weights.
-            if model is not None and (model.path is None or _is_llama(model.path)):
+            if model is not None and (model.path is None or _is_llama(model.path) or llama_ggufs(model.path)):
                 found.append(model)
     return sorted(found, key=lambda model: model.repo_id.lower())
 
@@ -192,6 +195,17 @@ def _remove_revisions(repo: Path, commits: Sequence[str]) -> None:
     # Only this repository: copies of one have the same commits, and delete_revisions would take any of them.
     alone = dataclasses.replace(found, repos=frozenset(one for one in found.repos if one.repo_path.name == repo.name))
     alone.delete_revisions(*commits).execute()
+
+
+def llama_ggufs(folder: Path) -> list[Path]:
+    """The Llama models that lie in a folder as GGUF files, also those of which a part or more is missing."""
+    found = []
+    for file in gguf_files(folder):
+        with contextlib.suppress(ModelError, OSError):
+            if read_header(parts(file)[0]).settings.get("general.architecture") != "llama":
+                continue
+        found.append(file)
+    return found
 
 
 def _is_llama(folder: Path) -> bool:

@@ -38,12 +38,8 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
     kind = weight_format(names)
     if kind is None and ADAPTER_CONFIG in names:
         raise HubError(f"{repo_id} is an adapter", f"give its model: -m MODEL --adapter {repo_id}", code="no_model_files")
+    refuse_gguf_alone(names, repo_id)
     if kind is None:
-        found = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
-        if found is not None:
-            raise HubError(
-                f"{repo_id} has no weights but in .gguf files", f"name one of them: {repo_id}:{found}", code="no_model_files"
-            )
         raise _no_model(repo_id, f"has no model weights that olc supports ({_what_else(names)})")
     config = "params.json" if kind == "meta" else "config.json"
     if config not in names:
@@ -52,6 +48,15 @@ def small_files(names: Collection[str], repo_id: str) -> list[str]:
         raise _no_model(repo_id, f"has neither {' nor '.join(TOKENIZERS)}")
     index = [] if kind == "meta" or WEIGHT_FILES[kind] in names else [_index(WEIGHT_FILES[kind])]
     return [config, *(name for name in _SIDE_FILES if name in names), *index]
+
+
+def refuse_gguf_alone(names: Collection[str], repo_id: str) -> None:
+    """Raise HubError (code "no_model_files") where a repository has only GGUF files, one of which has to be named."""
+    found = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
+    if found is not None and weight_format(names) is None:
+        raise HubError(
+            f"{repo_id} has no weights but in .gguf files", f"name one of them: {repo_id}:{found}", code="no_model_files"
+        )
 
 
 def weight_files(names: Collection[str], index: bytes | None, repo_id: str) -> list[str]:

@@ -20,7 +20,14 @@ from openllama_cli.models.hub.client import describe, opened, whole_number
 from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile, download, is_here, partial_bytes
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
-from openllama_cli.models.hub.files import adapter_files, gguf_parts, missing_files, small_files, weight_files
+from openllama_cli.models.hub.files import (
+    adapter_files,
+    gguf_parts,
+    missing_files,
+    refuse_gguf_alone,
+    small_files,
+    weight_files,
+)
 from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
@@ -58,7 +65,11 @@ def pull(
         if folder is not None:
             return folder
         part = snapshot(repo_id, revision)
-        raise offline_error(repo_id, revision, tuple(missing_files(part, file)) if part and not adapter else ())
+        if part is None or adapter:
+            raise offline_error(repo_id, revision)
+        if file is None:
+            refuse_gguf_alone({entry.name for entry in part.iterdir()}, repo_id)
+        raise offline_error(repo_id if file is None else f"{repo_id}:{file}", revision, tuple(missing_files(part, file)))
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
     check_seconds()
