@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "benchmark": {"batch", "demo_model", "devices", "generation", "models", "sgd", "system"},
     "batch": {"annotation", "few_shot", "generation", "models", "openai_api", "prompt_templates", "system"},
     "openai_api": {"generation"},
-    "serve": {"api", "generation", "models", "openai_api", "system"},
+    "serve": {"api", "generation", "models", "openai_api", "records", "system"},
     "devices": {"models", "native", "system"},
     "generation": {"models", "native", "system"},
     "few_shot": {"prompt_templates", "system"},

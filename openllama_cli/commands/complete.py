@@ -161,7 +161,7 @@ def command(
         choices = with_neutral(choices, choosing, source)
         if annotate:
             open_pipeline()
-        answer = choose(text, choices, spec, server, folder)
+        answer = choose(text, choices, spec, server, folder, **source.options)
         if as_json:
             document = answer.document()
             if annotate:
@@ -175,12 +175,13 @@ def command(
         if stats:
             show_stats(answer.stats)
         return
-    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
+    fit = "max_tokens" not in given
+    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit=fit, record=as_json)
 
     def served(found: "FoundServer") -> Completing:
         if annotate:
             open_pipeline()
-        return Served(found, asked, whole=as_json)
+        return Served(found, asked, whole=as_json, **source.options)
 
     found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
@@ -207,7 +208,7 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, text, echo=echo, speculate=speculate)
+        made = Loaded(run, engine, text, echo=echo, speculate=speculate, **source.options)
     if as_json:
         document = made.document()
         if annotate:

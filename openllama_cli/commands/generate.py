@@ -32,7 +32,7 @@ from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompts, unescape_stops
 from openllama_cli.commands.shared.sampling.hints import hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
-from openllama_cli.commands.shared.server import ServerChoice, server_options
+from openllama_cli.commands.shared.server import ServerChoice, recorded, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints.config import told
 from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
@@ -159,10 +159,9 @@ def command(
     if show_prompt:
         show_prompts(texts, as_json=as_json)
         return
-    asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
-    answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
+    asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True, record=as_json)
+    answer = lambda found: (*served_rows(found, asked), found.model)  # noqa: E731
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
-    about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
         hint_prompt([] if sampling.heal else texts, opened.tokenizer)
@@ -181,15 +180,17 @@ def command(
             _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, as_json=as_json)
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
-        made = loaded_rows(run, texts, echo=echo), model.name
+        about: dict[str, Any] = {}
         if as_json:
             from openllama_cli.records.record import record
 
-            about = {"olc": {"record": record(run, texts, "generate", "loop")}}
-    rows, name = made
+            about = {"record": record(run, texts, "generate", "loop", echo=echo)}
+        made = loaded_rows(run, texts, echo=echo), about, model.name
+    rows, told_by, name = made
     if as_json:
+        olc = recorded(told_by, "generate", sources[0].options)
         documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
-        out_json({"model": name, "seed": sampling.seed, "completions": documents, **about})
+        out_json({"model": name, "seed": sampling.seed, "completions": documents, **({"olc": olc} if olc else {})})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
 

@@ -1,6 +1,7 @@
 """`olc replay`: a result made again from its own record, and compared."""
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,15 @@ from openllama_cli.terminal.streams import note, one_line, out
 if TYPE_CHECKING:
     from openllama_cli.records.read import Record
     from openllama_cli.records.replay import Comparison, Parting, Side
+    from openllama_cli.records.scores import Deviation, Flip, Scores
+
+Texts = Callable[[int], str | None]
 
 EXAMPLES = """\b
 Examples:
   olc complete "The sky is" --json > sky.json && olc replay sky.json
   olc replay sky.json -m ./open_llama_3b --device cpu
+  olc score -f notes.txt --json > score.json && olc replay score.json
   olc replay sky.json --against sky_of_the_gpu.json
 """
 
@@ -52,13 +57,13 @@ def command(
 ) -> None:
     """Make the result in the file RECORD again, and compare it token by token.
 
-    RECORD is the output of `olc complete --json` or `olc generate --json`. Exit code 0: it is the same; 1: it differs, or the
-    weights do; 2: RECORD is no record.
+    RECORD is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of `olc serve` with
+    its record. Exit code 0: it is the same; 1: it differs, or the weights do; 2: RECORD is no record.
     """
     from openllama_cli.records.read import changed_surroundings, read_record
 
     found = read_record(Path(record))
-    other = None
+    text: Texts
     if against is not None:
         for given, name in ((model, "-m"), (device, "--device"), (adapters, "--adapter")):
             if given:
@@ -67,28 +72,30 @@ def command(
         _refuse_others(found, other)
         from openllama_cli.records.replay import against as hold_against
 
-        compared = hold_against(found, other)
+        compared, text = hold_against(found, other), _unknown
     else:
         one_process_only("olc replay")
         spec = found.spec(model, device, adapters, offline=offline)
         opened = open_model(spec)
         found.check_weights(opened)
+        found.check_ids(opened)
         loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
         from openllama_cli.api import Model
         from openllama_cli.records.replay import replay
 
-        compared = replay(found, Model(loaded, notice=note), batch_size)
+        compared, text = replay(found, Model(loaded, notice=note), batch_size), opened.tokenizer.text
     changes = changed_surroundings(found.document, compared.document)
-    out("".join(f"{line}\n" for line in _lines(found, compared, changes)))
-    ctx.exit(1 if compared.partings else 0)
+    out("".join(f"{line}\n" for line in _lines(found, compared, changes, text)))
+    ctx.exit(1 if compared.different else 0)
 
 
 def _refuse_others(record: "Record", other: "Record") -> None:
     """Raise UsageError for two records that are not of the same work."""
     what = None
-    if record.prompts != other.prompts or record.samples != other.samples:
+    shape = [(one.prompts, one.samples, [[branch.ids for branch in side] for side in one.branches]) for one in (record, other)]
+    if shape[0] != shape[1]:
         what = "prompts"
-    elif record.sampling != other.sampling:
+    elif (record.sampling, record.choices, record.scoring) != (other.sampling, other.choices, other.scoring):
         what = "options"
     elif record.document["model"]["files"] != other.document["model"]["files"]:
         what = "weights"
@@ -98,25 +105,96 @@ def _refuse_others(record: "Record", other: "Record") -> None:
         )
 
 
-def _lines(record: "Record", compared: "Comparison", changes: list[str]) -> list[str]:
-    """What came of it: one line if all is equal."""
+def _lines(record: "Record", compared: "Comparison", changes: list[str], text: Texts) -> list[str]:
+    """What came of it: one line if all is equal. text: of a token."""
+    if not compared.different:
+        return [f"equal: {'; '.join(_equal(record, compared, text))}"]
     rows = f"{compared.rows} completion{'s' * (compared.rows != 1)}"
-    noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
-    if not compared.partings:
-        return [f"equal: {rows}, {compared.tokens} tokens{noise}"]
-    lines = [f"different: {len(compared.partings)} of {rows}; {compared.tokens} tokens before that are equal{noise}"]
-    for parting in compared.partings:
-        lines += _parting_lines(record, parting)
-    return lines + ([f"changed: {one_line(change)}" for change in changes] or ["changed: nothing that the record tells"])
+    lines, parts = [], []
+    if compared.partings:
+        noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
+        parts.append(f"{len(compared.partings)} of {rows}; {compared.tokens} tokens before that are equal{noise}")
+        for parting in compared.partings:
+            lines += _parting_lines(record, parting)
+    if compared.kept is not None:
+        sides = [", ".join(str(row) for row, place in enumerate(side) if place is not None) for side in compared.kept]
+        parts.append(f"of {rows} others are the best")
+        lines.append(f"the best completions: recorded {sides[0]}, now {sides[1]}")
+    if compared.flips:
+        parts.append(f"{len(compared.flips)} of {_answers(record)}")
+        for flip in compared.flips:
+            lines += _flip_lines(record, flip)
+    if compared.scores is not None and compared.scores.beyond:
+        parts.append(f"{compared.scores.beyond} of {_scored(compared.scores)} by more than {_rounding(record)} can explain")
+    if compared.scores is not None and compared.scores.furthest is not None:
+        lines.append(_deviation_line(record, compared.scores.furthest, text))
+    changed = [f"changed: {one_line(change)}" for change in changes] or ["changed: nothing that the record tells"]
+    return [f"different: {'; '.join(parts)}", *lines, *changed]
+
+
+def _equal(record: "Record", compared: "Comparison", text: Texts) -> Iterator[str]:
+    """What was compared, and how close it is."""
+    if record.completions:
+        noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
+        yield f"{compared.rows} completion{'s' * (compared.rows != 1)}, {compared.tokens} tokens{noise}"
+    if compared.share is not None:
+        yield f"{_answers(record)}, probabilities within {compared.share:.2g}"
+    if compared.scores is not None:
+        furthest = compared.scores.furthest
+        where = "" if furthest is None else f", most at {_place(record, furthest, text)}"
+        within = 0.0 if furthest is None else furthest.difference
+        yield f"{_scored(compared.scores)}, log-probabilities within {within:.2g}{where}"
+
+
+def _answers(record: "Record") -> str:
+    assert record.choices is not None
+    count = len(record.prompts) - (record.choices.neutral is not None)
+    return f"{count} answer{'s' * (count != 1)} from {len(record.choices.texts)} choices"
+
+
+def _scored(scores: "Scores") -> str:
+    return f"{scores.tokens} scored token{'s' * (scores.tokens != 1)}"
+
+
+def _rounding(record: "Record", times: float = 1) -> str:
+    from openllama_cli.records.replay import rounding
+
+    return f"{times * rounding(record):g}, what rounding in {_precision(record)}"
+
+
+def _flip_lines(record: "Record", flip: "Flip") -> list[str]:
+    sides = [f'"{one_line(one.text)}" {100 * one.probability:.2f} %' for one in (flip.recorded, flip.here)]
+    verdict = "no more" if flip.margin <= flip.explained else "more"
+    can = f"{flip.explained:g}, what rounding in {_precision(record)} can explain"
+    return [
+        f"prompt {flip.prompt}: recorded {sides[0]}, now {sides[1]}",
+        f"  margin {flip.margin:.3g}, recorded {flip.before:.3g} the other way: {verdict} than {can}",
+    ]
+
+
+def _deviation_line(record: "Record", one: "Deviation", text: Texts) -> str:
+    sides = ["none" if value is None else f"{value:.6g}" for value in (one.recorded, one.here)]
+    return f"largest difference, {_place(record, one, text)}: recorded {sides[0]}, now {sides[1]}"
+
+
+def _place(record: "Record", one: "Deviation", text: Texts) -> str:
+    known = text(one.id)
+    token = f"token {one.place}, " + (f"id {one.id}" if known is None else f'"{one_line(known)}" (id {one.id})')
+    if one.choice is not None:
+        assert record.choices is not None
+        neutral = one.prompt == len(record.prompts) - 1 and record.choices.neutral is not None
+        after = " after the neutral prompt" if neutral else f" of prompt {one.prompt}" if len(record.prompts) > 1 else ""
+        return f'choice "{one_line(record.choices.texts[one.choice])}"{after}, {token}'
+    return token if len(record.prompts) == 1 else f"prompt {one.prompt}, {token}"
 
 
 def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
-    from openllama_cli.records.replay import CANDIDATES, explained, rounding
+    from openllama_cli.records.replay import CANDIDATES, explained
 
     where = f"completion {parting.row}, token {parting.place}"
     lines = [f"{where}: recorded {_side(parting.recorded)}, now {_side(parting.here)}"]
     why = explained(parting, record)
-    can = f"{2 * rounding(record):g}, what rounding in {_precision(record)} can explain"
+    can = f"{_rounding(record, 2)} can explain"
     if parting.margin is not None:
         chance = "more than it decided, such as chance or a penalty"
         verdict = chance if why is None else f"no more than {can}" if why else f"more than {can}"
@@ -124,6 +202,11 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
     elif why is False:
         lines.append(f"  the recorded token is not among the {CANDIDATES} likeliest ones: the margin is more than {can}")
     return lines
+
+
+def _unknown(token: int) -> str | None:
+    """Nothing was loaded that knows the text of a token."""
+    return None
 
 
 def _precision(record: "Record") -> str:

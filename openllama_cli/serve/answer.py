@@ -103,10 +103,18 @@ class Row:
 
 
 class Answer:
-    """OpenAI's answer to a request. name, description: of the model. timings: once the first prompt runs."""
+    """OpenAI's answer to a request. name, description: of the model. where: the surroundings of its record, if it is to have
+    one. timings: once the first prompt runs."""
 
-    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer, name: str, description: dict[str, Any]) -> None:
-        self._asked, self._tokenizer, self._description = asked, tokenizer, description
+    def __init__(
+        self,
+        asked: CompletionRequest,
+        tokenizer: Tokenizer,
+        name: str,
+        description: dict[str, Any],
+        where: dict[str, Any] | None = None,
+    ) -> None:
+        self._asked, self._tokenizer, self._description, self._where = asked, tokenizer, description, where
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -158,11 +166,7 @@ class Answer:
         if self._asked.choosing is not None:
             answers = self._asked.choosing.answers(self._chosen)
             return {**self._head, "choices": answers, "usage": self._usage(), "olc": self._olc()}
-        choices: list[dict[str, Any]] = []
-        for start in range(0, len(self._rows), self._asked.best_of):
-            made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
-            kept = [start + place for place in best_of(made, self._asked.n)]
-            choices += [self._choice(len(choices) + place, row, self._pieces[row]) for place, row in enumerate(kept)]
+        choices = [self._choice(place, row, self._pieces[row]) for place, row in enumerate(self._kept())]
         return {**self._head, "choices": choices, "usage": self._usage(), "olc": self._olc()}
 
     def chunks(self, pieces: Sequence[tuple[int, Piece]]) -> Iterator[dict[str, Any]]:
@@ -174,6 +178,14 @@ class Answer:
             yield {**chunk, **({"usage": None} if usage else {"olc": self._olc()} if last else {})}
         if usage and self.finished:
             yield {**self._head, "choices": [], "usage": self._usage(), "olc": self._olc()}
+
+    def _kept(self) -> list[int]:
+        """The rows that are answered: of each prompt's the best, in the order of their choices."""
+        kept: list[int] = []
+        for start in range(0, len(self._rows), self._asked.best_of):
+            made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
+            kept += [start + place for place in best_of(made, self._asked.n)]
+        return kept
 
     @cached_property
     def _chosen(self) -> list[list[ScoredChoice]]:
@@ -220,4 +232,25 @@ class Answer:
     def _olc(self) -> dict[str, Any]:
         seeds = set(self._asked.seeds)
         seed = seeds.pop() if len(seeds) == 1 else None
-        return {**self._description, "seed": seed, "timings": self.timings.as_dict() if self.timings is not None else None}
+        timings = self.timings.as_dict() if self.timings is not None else None
+        made = {} if self._where is None else {"record": self._record(self._where)}
+        return {**self._description, "seed": seed, "timings": timings, **made}
+
+    def _record(self, where: dict[str, Any]) -> dict[str, Any]:
+        """What it takes to make the answer again, once all rows have ended."""
+        from openllama_cli.records import results
+
+        asked = self._asked
+        rows = [row.completion for row in self._rows]
+        if asked.choosing is not None:
+            return results.chosen(where, asked.choosing.choices, [prompt.text for prompt in asked.prompts], rows)
+        return results.completed(
+            where,
+            asked.sampling,
+            [(prompt.text, prompt.tokens) for prompt in asked.prompts],
+            rows,
+            seeds=asked.seeds,
+            draws=asked.draws,
+            kept=self._kept() if asked.best_of > asked.n else (),
+            echo=asked.echo,
+        )

@@ -90,9 +90,17 @@ class CompletionRequest:
         """Whether the prompts are scored too."""
         return self.echo and (self.logprobs or self.tokens)
 
+    @property
+    def draws(self) -> list[int]:
+        """Which random numbers each row draws, the samples of a prompt side by side."""
+        from openllama_cli.generation.decode.request import draws_of
+
+        count = len(self.prompts) * self.best_of
+        return [row if self.draws_by_choice else draws_of(self.draws_as, row % self.best_of) for row in range(count)]
+
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.request import Request, draws_of
+        from openllama_cli.generation.decode.request import Request
 
         if self.choosing is not None:
             rows = enumerate(self.choosing.rows)
@@ -100,13 +108,12 @@ class CompletionRequest:
         return [
             Request(
                 row,
-                prompt.tokens,
-                replace(self.sampling, seed=seed),
+                self.prompts[row // self.best_of].tokens,
+                replace(self.sampling, seed=self.seeds[row // self.best_of]),
                 self.scored,
-                draws_as=row if self.draws_by_choice else draws_of(self.draws_as, sample),
+                draws_as=draws,
             )
-            for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
-            for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
+            for row, draws in enumerate(self.draws)
         ]
 
 

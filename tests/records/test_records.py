@@ -9,41 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from referencing import Registry, Resource
 from safetensors.torch import save_file
 
 from openllama_cli.errors import UsageError
 from openllama_cli.records.read import changed_surroundings, read_record
-from openllama_cli.records.schemas import names, schema
+from openllama_cli.records.schemas import names
 from tests.conftest import Olc
-
-FLOAT32 = ("--dtype", "float32", "--no-server")
-
-
-def valid(document: Any, name: str) -> None:
-    schemas = {f"{one}.json": Resource.from_contents(json.loads(schema(one))) for one in names()}
-    validator = jsonschema.Draft202012Validator(json.loads(schema(name)), registry=Registry().with_resources(schemas.items()))
-    validator.validate(document)
-
-
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
-@pytest.fixture
-def made(olc: Olc, model: str, tmp_path: Path) -> Any:
-    """Run a command with --json in float32; the file with what it printed."""
-
-    def make(*arguments: str, name: str = "result.json") -> Path:
-        run = olc(*arguments, "-m", model, "--json", *FLOAT32)
-        assert run.code == 0, run.messages
-        path = tmp_path / name
-        path.write_bytes(run.out)
-        return path
-
-    return make
-
+from tests.support.schemas import valid
 
 COMMANDS = [
     ("complete", "The sky is", "-n", "6"),
@@ -190,6 +162,7 @@ def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path:
         lambda record: record["model"].update(files=3),
         lambda record: record.update(device="toaster"),
         lambda record: record.update(engine="steam"),
+        lambda record: record.update(command="serve_tea"),
         lambda record: record.update(prompts=3),
     ],
 )

@@ -164,10 +164,9 @@ class Batch:
         return "; ".join(remedies)
 
     def _work(self) -> Work:
-        longest = max(self.summary.longest_prompt_bytes + 1, self.summary.longest_prompt_tokens)  # a token is at least a byte
         return Work(
             self.summary.rows - self.journal.counts.done,
-            longest + self.settings.sampling.max_tokens,
+            self.summary.longest_prompt + self.settings.sampling.max_tokens,
             self.batch_size,
             self._results.append,
             lambda: self.stop.requested,

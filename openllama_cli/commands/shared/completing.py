@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from openllama_cli.commands.shared.server import recorded
 from openllama_cli.terminal.views.complete import Stats
 
 if TYPE_CHECKING:
@@ -97,19 +98,19 @@ class Loaded:
                 "forward": run.forward,
                 "seed": sampling.seed,
                 "timings": run.timings.as_dict(),
-                "record": record(run, [self._prompt], "complete", self._engine, **self._options),
+                "record": record(run, [self._prompt], "complete", self._engine, echo=self._echo is not None, **self._options),
             },
         }
 
 
 class Served:
-    """By a server."""
+    """By a server. options: the command's own, for the record."""
 
-    def __init__(self, server: "FoundServer", asked: "Asked", *, whole: bool) -> None:
+    def __init__(self, server: "FoundServer", asked: "Asked", *, whole: bool, **options: Any) -> None:
         """Ask, and wait for the first part; whole: for all. Raises NotServedError, or for a server that was named OlcError."""
         from openllama_cli.serve.client.completions import Stream, ask
 
-        self._server, self._asked = server, asked
+        self._server, self._asked, self._options = server, asked, options
         self._texts = [""] * asked.samples
         self._reasons: list[str | None] = [None] * asked.samples
         self._began = time.perf_counter()
@@ -161,7 +162,8 @@ class Served:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}
         choices = [_as_loaded(choice) for choice in document["choices"]]
-        olc = {name: value for name, value in told.items() if name != "precision"}
+        olc = {name: value for name, value in told.items() if name not in ("precision", "record")}
+        olc |= recorded(told, "complete", self._options)
         return document | {"model": self._server.model, "choices": choices, "olc": olc}
 
 

@@ -72,8 +72,8 @@ def loaded_rows(run: "Run", texts: Sequence[str], *, echo: bool) -> list[Generat
     return rows
 
 
-def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
-    """The rows that a server makes. Raises NotServedError, or for a server that was named OlcError."""
+def served_rows(server: "FoundServer", asked: "Asked") -> tuple[list[GeneratedRow], dict[str, Any]]:
+    """The rows that a server makes, and its `olc`. Raises NotServedError, or for a server that was named OlcError."""
     from openllama_cli.serve.client.completions import ask
 
     if not server.olc:
@@ -83,8 +83,8 @@ def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
             "use `olc complete`, or leave out --server",
             code="server_kind",
         )
-    rows = []
-    for prompt, choice in zip(asked.prompts, ask(server, asked)["choices"], strict=True):
+    rows, answer = [], ask(server, asked)
+    for prompt, choice in zip(asked.prompts, answer["choices"], strict=True):
         own, start = choice["olc"], len(prompt) if asked.echo else 0
         entries = own["tokens"][:-1] if own["finish_reason"] == "eos" else own["tokens"]
         rows.append(
@@ -97,4 +97,4 @@ def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
                 own["finish_reason"],
             )
         )
-    return rows
+    return rows, answer.get("olc", {})

@@ -8,6 +8,7 @@ from typing import Any
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.models import key_refused
+from openllama_cli.openai_api.request import RECORD
 from openllama_cli.serve.client.asked import Asked
 from openllama_cli.serve.client.connection import DroppedError, events, read
 from openllama_cli.serve.client.find import FoundServer
@@ -32,7 +33,8 @@ class Part:
 def ask(server: FoundServer, asked: Asked) -> dict[str, Any]:
     """The answer, as one document. Raises NotServedError, or for a server that was named OlcError."""
     try:
-        data = read(_accepted(server, server.connection.post(_body(server, asked, stream=False))))
+        headers = {RECORD: "1"} if asked.record and server.olc else {}
+        data = read(_accepted(server, server.connection.post(_body(server, asked, stream=False), headers=headers)))
         return answer.completion(data, asked.samples * len(asked.prompts))
     except (DroppedError, answer.BadAnswerError) as problem:
         raise _failed(server, str(problem)) from problem
