@@ -56,8 +56,8 @@ def list_(as_json: bool) -> None:
 
     --json: {"models": [{"alias", "repo_id", "file", "description", "parameters", "download_bytes", "cached_bytes", "revision",
     "path", "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder",
-    "bytes", "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that --quantize made;
-    bench: the random models of `olc bench --shape`.
+    "bytes", "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; file: a GGUF file of the repository;
+    quantised: the copies that --quantize made; bench: the random models of `olc bench --shape`.
     """
     from openllama_cli.benchmark.shapes import list_random_models
     from openllama_cli.models.listing import list_models
