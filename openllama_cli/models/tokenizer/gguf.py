@@ -17,7 +17,13 @@ from openllama_cli.models.checkpoint.gguf.header import read_header
 from openllama_cli.models.model_files import brief, damaged
 
 # Types of pieces: those of SentencePiece.
-_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_SCORE_OF_ADDED = -1000.0
+_PREFIX_OF_KEYS = "tokenizer.ggml."
+# Special ids of a SentencePiece model, with the types that their pieces may have.
+_USUAL_IDS = {"unknown": (0, (_UNKNOWN, _CONTROL)), "bos": (1, (_CONTROL,)), "eos": (2, (_CONTROL,))}
+# How an added token is found: as it is.
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 _UNIGRAM, _BPE = 1, 2
 # Fields of ModelProto, TrainerSpec and NormalizerSpec.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -46,7 +52,7 @@ def tokenizer_files(settings: Mapping[str, Any], file: Path) -> dict[str, bytes]
 
     Raises ModelError for a file without a tokenizer, a damaged one, and one of a kind that olc does not rebuild.
     """
-    found = {key.removeprefix("tokenizer.ggml."): value for key, value in settings.items() if "tokenizer.ggml." in key}
+    found = _settings(settings)
     kind = found.get("model")
     if kind in (None, "none", "no_vocab"):
         raise ModelError(f"{file} has no tokenizer", "use a GGUF file of the model that has one")
@@ -67,12 +73,33 @@ def tokenizer_files(settings: Mapping[str, Any], file: Path) -> dict[str, bytes]
             "use the model's Hugging Face folder",
             code="gguf_tokenizer",
         )
-    return {name: content, "tokenizer_config.json": json.dumps(_config(found, pieces, name), indent=2).encode()}
+    config = _config(found, pieces, name)
+    added = {token: piece for token, piece in enumerate(pieces) if name == "tokenizer.model" and _is_added(found, types, token)}
+    if added:  # llama.cpp finds them in a text first, and puts a space in front of what follows one.
+        decoder = {str(token): {"content": piece, **_PLAIN, "special": False} for token, piece in added.items()}
+        config |= {"legacy": True, "added_tokens_decoder": decoder}
+    return {name: content, "tokenizer_config.json": json.dumps(config, indent=2).encode()}
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the tokenizer; of SentencePiece's with the special ids that llama.cpp takes where a file names none."""
+    found = {key.removeprefix(_PREFIX_OF_KEYS): value for key, value in settings.items() if key.startswith(_PREFIX_OF_KEYS)}
+    types = found.get("token_type")
+    for name, (token, kinds) in _USUAL_IDS.items():
+        if found.get("model") == "llama" and isinstance(types, tuple) and token < len(types) and types[token] in kinds:
+            found.setdefault(f"{name}_token_id", token)
+    return found
+
+
+def _is_added(found: Mapping[str, Any], types: Sequence[int], token: int) -> bool:
+    """Whether a piece is a token that was added to a SentencePiece model, which llama.cpp's conversion gives this score."""
+    return types[token] == _USER_DEFINED and found["scores"][token] == _SCORE_OF_ADDED
 
 
 def eos_ids(settings: Mapping[str, Any]) -> frozenset[int]:
     """The ids that end a sequence: of EOS, and of the end of a turn where a file has one."""
-    named = (settings.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom"))
+    found = _settings(settings)
+    named = (found.get(f"{name}_token_id") for name in ("eos", "eot", "eom"))
     return frozenset(token for token in named if type(token) is int and 0 <= token < 1 << 31)
 
 
@@ -136,8 +163,9 @@ def _model_proto(found: Mapping[str, Any], pieces: Sequence[str], types: Sequenc
         raise damaged(file, "has no unknown token")
     message = bytearray()
     for token, (piece, score, kind) in enumerate(zip(pieces, scores, types, strict=True)):
-        # SentencePiece has exactly one unknown piece; some files list others as normal ones.
+        # SentencePiece has exactly one unknown piece; some files list others as normal ones. An added token is found before.
         sort = _UNKNOWN if token == unknown else _UNUSED if kind == _UNKNOWN else kind
+        sort = _NORMAL if _is_added(found, types, token) else sort
         message += _field(_PIECES, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, sort))
     ids = {name: _token(found, name, pieces) for name in _SPECIAL_IDS} | {"unknown": unknown}
     trainer = _field(_MODEL_TYPE, algorithm) + _field(_VOCAB_SIZE, len(pieces)) + _field(_BYTE_FALLBACK, int(_BYTE in types))
@@ -207,8 +235,7 @@ def _tokenizer_json(found: Mapping[str, Any], pieces: Sequence[str], types: Sequ
 def _added(pieces: Sequence[str], types: Sequence[int]) -> Iterator[dict[str, Any]]:
     for token, (piece, kind) in enumerate(zip(pieces, types, strict=True)):
         if kind in (_CONTROL, _USER_DEFINED, _UNKNOWN):
-            flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-            yield {"id": token, "content": piece, **flags, "special": kind != _USER_DEFINED}
+            yield {"id": token, "content": piece, **_PLAIN, "special": kind != _USER_DEFINED}
 
 
 def _template(piece: str, token: int) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from openllama_cli.errors import HubError
+from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.adapters.find import find_adapter
-from openllama_cli.models.find import find
+from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.details import details
+from openllama_cli.models.find import find, resolve, write_default
 from openllama_cli.models.hub import pull as hub
 from openllama_cli.models.hub.cache import cached
+from openllama_cli.models.listing import list_models
 from openllama_cli.models.spec import ModelSpec
 from tests.support.hub.fixtures import SMALL, TOKENIZER, WEIGHTS, WHOLE, asked, cache, index, server, tiny
 from tests.support.hub.server import HubServer, Seen
@@ -102,6 +105,34 @@ def test_the_gguf_file_that_is_suggested_is_nearly_lossless_and_can_be_pulled(se
     with pytest.raises(HubError) as caught:
         find(ModelSpec(model="org/many-GGUF:x.Q6_K.gguf", offline=True))
     assert "`olc models pull org/many-GGUF:x.Q6_K.gguf`" in caught.value.remedy
+
+
+def test_gguf_files_in_the_cache_are_listed(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    model = write_gguf(tmp_path / "x.gguf", layers=1)
+    other = write_gguf(tmp_path / "y.gguf", layers=1, architecture="gemma")
+    names = ["q4.gguf", "q8-00001-of-00002.gguf", "q8-00002-of-00002.gguf"]
+    server.add("org/tiny-GGUF", dict.fromkeys(names, model.read_bytes()) | {"other.gguf": other.read_bytes()})
+    for name in ("q4.gguf", "q8-00001-of-00002.gguf"):
+        folder = hub.pull("org/tiny-GGUF", file=name)
+    with pytest.raises(ModelError, match="gemma"):
+        hub.pull("org/tiny-GGUF", file="other.gguf")
+    (folder / names[2]).unlink()
+    write_default("org/tiny-GGUF:q4.gguf")
+    listed = [one for one in list_models().models if one.repo_id == "org/tiny-GGUF"]
+    assert [(one.file, one.state, one.default) for one in listed] == [
+        ("q4.gguf", "ready", True),
+        ("q8-00001-of-00002.gguf", "incomplete", False),
+    ]
+    size = model.stat().st_size
+    assert [(one.parameters, one.cached_bytes) for one in listed] == [(inspect(model).shape.parameters(), size), (None, size)]
+    for look in (lambda: details(resolve("org/tiny-GGUF")), lambda: find(ModelSpec("org/tiny-GGUF", offline=True))):
+        with pytest.raises(HubError, match="files only") as caught:
+            look()
+        assert caught.value.remedy.startswith("name one of them, such as org/tiny-GGUF:")
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec("org/tiny-GGUF:q8-00001-of-00002.gguf", offline=True))
+    assert "olc models pull org/tiny-GGUF:q8-00001-of-00002.gguf" in caught.value.remedy
 
 
 def test_an_adapter_is_pulled_with_what_belongs_to_it(server: HubServer) -> None:

@@ -12,10 +12,12 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from tokenizers import Tokenizer as Library
 
 from openllama_cli.errors import ModelError
+from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.tokenizer.compare import FIXED_TEXTS
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.models.gguf_files import add_sentencepiece, write_gguf
 from tests.support.models.sentencepiece_models import CORPUS, IDENTITY, train, trained, write
+from tests.support.models.tiny_models import VOCAB, tokenizer_model_bytes, write_tiny_llama
 
 TEXTS = [*FIXED_TEXTS.values(), *CORPUS[:7], "", "<sep>a<sep>  b", "a\u2581\u2581b   c"]
 
@@ -65,6 +67,36 @@ def test_pieces_that_a_user_defined_are_found_in_text(tmp_path: Path) -> None:
     rebuilt = open_tokenizer(with_tokenizer(tmp_path / "x.gguf", add))
     original = open_tokenizer(write(tmp_path / "folder", model))
     assert [rebuilt.encode(text) for text in TEXTS] == [original.encode(text) for text in TEXTS]
+
+
+def test_tokens_that_were_added_are_found_as_in_the_folder(tmp_path: Path) -> None:
+    model, added = tokenizer_model_bytes(), {VOCAB: "<new>", VOCAB + 1: "<end>", VOCAB + 2: "  xx"}
+    folder = write_tiny_llama(tmp_path / "folder", vocab=VOCAB + 3)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    decoder = {str(token): {"content": text, **flags, "special": text == "<end>"} for token, text in added.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"legacy": True, "added_tokens_decoder": decoder}))
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        """As `_set_vocab_sentencepiece` adds them."""
+        add_sentencepiece(writer, model)
+        lists = writer.kv_data[-1]
+        lists["tokenizer.ggml.tokens"].value += [text.encode() for text in added.values()]
+        lists["tokenizer.ggml.scores"].value += [-1000.0] * len(added)
+        kinds = (gguf.TokenType.USER_DEFINED, gguf.TokenType.CONTROL)
+        lists["tokenizer.ggml.token_type"].value += [int(kinds[text == "<end>"]) for text in added.values()]
+        for name in ("bos", "eos", "unknown"):  # The usual ones need no name.
+            del lists[f"tokenizer.ggml.{name}_token_id"]
+
+    original = open_tokenizer(folder)
+    file = write_gguf(tmp_path / "x.gguf", tokenizer=add, vocab=VOCAB + 3)
+    convert(file, tmp_path / "converted")
+    for rebuilt in (open_tokenizer(file), open_tokenizer(tmp_path / "converted")):
+        for text in [*TEXTS, "<new>", "a<new>", "a <new> b", "<new>b<new>", "a<end>b", "x  xx y", "q <new>  xx."]:
+            ids = original.encode(text)
+            assert rebuilt.encode(text) == ids, text
+            assert rebuilt.decode(ids) == original.decode(ids)
+        assert (rebuilt.bos_id, rebuilt.eos_ids, rebuilt.unk_id) == (1, {2}, 0)
+        assert rebuilt.special_ids == original.special_ids
 
 
 def test_a_unigram_model_keeps_its_table_of_characters(tmp_path: Path) -> None:
