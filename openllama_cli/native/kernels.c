@@ -105,6 +105,8 @@ int olc_attend(const void *query, const void *key, const void *value, void *cons
     return 0;
 }
 
+#include "decoder.h"
+
 /* Whether the system lets this process use the tier's registers: AMX's must be asked for. */
 int olc_allowed(void) {
 #ifdef AMX
