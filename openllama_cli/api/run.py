@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,8 @@ class Run:
 
     prompts: token ids with BOS. engine: olc's decode loop, or transformers' `model.generate`. score_prompt: also score the
     prompts' tokens. branches: of each prompt. These, speculate, unscored, stride and trace: see
-    `generation.decode.request.Request`.
+    `generation.decode.request.Request`. seeds: of each prompt, if not that of `sampling`. draws: which random numbers each row
+    draws, if not those of its place.
 
     rows: what each has come to so far, the samples of a prompt side by side. forward: the name of the forward pass.
     """
@@ -81,6 +83,8 @@ class Run:
         branches: Sequence[Sequence[Sequence[int]]] = (),
         speculate: int = 0,
         trace: int | None = None,
+        seeds: Sequence[int | None] = (),
+        draws: Sequence[int] = (),
     ) -> None:
         from openllama_cli.generation.decode.request import Request
         from openllama_cli.generation.forward.cache import PrefixCache
@@ -97,8 +101,9 @@ class Run:
             Request(
                 row,
                 prompts[row // samples],
-                sampling,
+                replace(sampling, seed=seeds[row // samples]) if seeds else sampling,
                 score_prompt,
+                draws_as=draws[row] if draws else None,
                 speculate=speculate,
                 unscored=unscored,
                 stride=stride,
@@ -109,6 +114,11 @@ class Run:
             for row in range(len(prompts) * samples)
         ]
         self.rows = [Row(prompt.tokens) for prompt in self._prompts]
+
+    @property
+    def room(self) -> int:
+        """How many tokens the context has for a completion of the longest prompt."""
+        return self.model.loaded.checkpoint.shape.context - max(map(len, self.prompts))
 
     @classmethod
     def scoring(cls, model: Runnable, prepared: "Prepared", *, top: int = 1) -> "Run":

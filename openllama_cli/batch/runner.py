@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING
 from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.neutral import Neutrals
 from openllama_cli.batch.output.results import Progress, Result, chosen, failure, scored, success
-from openllama_cli.errors import OlcError
+from openllama_cli.batch.prepare import Prepare
 from openllama_cli.generation.batch_size import auto_batch_size
-from openllama_cli.generation.choices.branches import branch
 from openllama_cli.generation.choices.scores import score_choices
-from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.generation.decode.request import Request, draws_of
 from openllama_cli.generation.session import engines
 from openllama_cli.generation.text.completion import Completion
-from openllama_cli.generation.text.scoring import Score, prepare
+from openllama_cli.generation.text.scoring import Score
 from openllama_cli.generation.text.stream import Engine, TextStep, stream
-from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.system.memory import is_out_of_memory
 
@@ -61,7 +58,7 @@ class Runner:
     engine: makes a decode loop for a batch size. context: the model's, in tokens. vocabulary: how many token ids its
     embedding has. model: its name. keep: called with every result. batch_size: rows at a time; halved when memory runs out.
     stopping: asked before a row begins; true lets the rows in flight finish and begins no more. notice: called with what
-    people should know.
+    people should know. seen: called with every step of the decode loop.
     """
 
     engine: Callable[[int], Engine]
@@ -73,10 +70,12 @@ class Runner:
     batch_size: int
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda text: None
+    seen: Callable[[TextStep], None] = lambda step: None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self._neutrals = Neutrals(self.tokenizer, self.context)
+        self._prepared = Prepare(self.tokenizer, self.context, self.vocabulary)
 
     def run(self, rows: Iterable[Row]) -> Iterator[Progress]:
         """Work through all rows; yields the counts after every token. Closing the iterator leaves unfinished rows undone."""
@@ -122,6 +121,7 @@ class Runner:
     def _run(self, prompts: Iterator[Request], in_flight: _InFlight, allowed: int) -> Iterator[Progress]:
         with closing(stream(self.engine(allowed), self.tokenizer, prompts)) as steps:
             for step in steps:
+                self.seen(step)
                 self._handle(step, in_flight)
                 yield self.progress
 
@@ -166,54 +166,10 @@ class Runner:
             ready = []
             for row in window:
                 try:
-                    ready.append(self._tokenized(row))
+                    ready.append(self._prepared(row))
                 except RowError as error:
                     self._finish(failure(row, error.code, error.message))
             yield from sorted(ready, key=lambda row: -len(row.tokens or ()))
-
-    def _tokenized(self, row: Row) -> Row:
-        """The row with what runs for it. Raises RowError where it cannot run."""
-        if row.error is not None or (row.choices is None and row.scoring is None):
-            return replace(row, tokens=self._tokens(row), sampling=self._sampling(row))
-        try:
-            if row.scoring is not None:
-                context, stride = row.scoring
-                prepared = prepare(self.tokenizer, row.prompt or "", context, positions=self.context, stride=stride)
-                return replace(row, tokens=tuple(prepared.tokens), prepared=prepared)
-            assert row.choices is not None
-            branched = branch(self.tokenizer, row.prompt or "", row.choices, self.context)
-        except OlcError as error:
-            raise RowError(error.code, error.cause) from error
-        return replace(row, tokens=branched.prompt, branches=branched.branches)
-
-    def _tokens(self, row: Row) -> tuple[int, ...]:
-        """The prompt's token ids. Raises RowError where the row cannot run."""
-        if row.error is not None:
-            raise row.error
-        assert row.sampling is not None
-        try:
-            tokens = row.tokens if row.tokens is not None else tuple(self.tokenizer.encode(row.prompt or ""))
-        except OlcError as error:
-            raise RowError(error.code, error.cause) from error
-        if row.tokens is not None and (highest := max(row.tokens)) >= self.vocabulary:
-            message = f"token id {highest} is outside the model's vocabulary, 0 to {self.vocabulary - 1}"
-            raise RowError("token_id_out_of_range", message)
-        length, most = len(tokens), row.sampling.max_tokens
-        # A length that nobody asked for ends where the context does; one token is the least that there is.
-        least = most if row.fixed_length else min(most, 1)
-        if length + least > self.context:
-            given = f"; with max_tokens {most} that is {length + most}" if row.fixed_length else ""
-            message = f"the prompt has {length} tokens{given}, more than the model's context of {self.context} has room for"
-            raise RowError("context_length_exceeded", message)
-        return tokens
-
-    def _sampling(self, row: Row) -> SamplingConfig:
-        """The row's options, with ids for texts. Raises RowError."""
-        assert row.sampling is not None
-        try:
-            return resolve(row.sampling, self.tokenizer, self.vocabulary)
-        except OlcError as error:
-            raise RowError(error.code, error.cause) from error
 
     def _finish(self, result: Result) -> None:
         self.keep(result)

@@ -29,7 +29,7 @@ from openllama_cli.commands.shared.options import (
     template_option,
 )
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompt, unescape_stops
-from openllama_cli.commands.shared.sampling.hints import hint_end, hint_incomplete, hint_prompt
+from openllama_cli.commands.shared.sampling.hints import hint_ends, hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
 from openllama_cli.commands.shared.server import ServerChoice, server_options
 from openllama_cli.errors import UsageError
@@ -56,7 +56,12 @@ Examples:
   olc complete "The largest animal is" --temperature 0.8 --seed 7
   olc complete "The sky is" --choices blue,green,red
   olc complete "Born in" --regex ' \\d{4}'
+  olc complete "A spider:" --json-schema '{"type": "object", "properties": {"legs": {"type": "integer"}}}'
+  olc complete "The largest anim" --heal --stop-at sentence
+  olc complete "The largest animal is" --ban whale --logit-bias ' blue=-5' --dry-multiplier 0.8
   olc complete "The largest animal is" --json --logprobs 3 | jq .
+  olc complete -m ./name.Q8_0.gguf "The largest animal is"
+  olc complete -m 3b-v2 --adapter ./my-lora "The largest animal is"
 """
 
 
@@ -161,7 +166,7 @@ def command(
         choices = with_neutral(choices, choosing, source)
         if annotate:
             open_pipeline()
-        answer = choose(text, choices, spec, server, folder)
+        answer = choose(text, choices, spec, server, folder, **source.options)
         if as_json:
             document = answer.document()
             if annotate:
@@ -175,20 +180,21 @@ def command(
         if stats:
             show_stats(answer.stats)
         return
-    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit="max_tokens" not in given)
+    fit = "max_tokens" not in given
+    asked = Asked((text,), sampling, num_samples, echo=echo and as_json, fit=fit, record=as_json)
 
     def served(found: "FoundServer") -> Completing:
         if annotate:
             open_pipeline()
-        return Served(found, asked, whole=as_json)
+        return Served(found, asked, whole=as_json, **source.options)
 
     found, folder = server.answer(spec, served, folder, able=engine == "loop" and not speculate)
     if found is not None:
-        hint_prompt([text])
+        hint_prompt([text], healed=sampling.heal)
         made = found
     else:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else [text], opened.tokenizer)
+        hint_prompt([text], opened.tokenizer, healed=sampling.heal)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = opened.tokenizer.encode(text)
         # A length that nobody asked for ends where the context does.
@@ -207,7 +213,7 @@ def command(
             score_prompt=echo and logprobs is not None,
             speculate=speculate,
         )
-        made = Loaded(run, engine, text, echo=echo, speculate=speculate)
+        made = Loaded(run, engine, text, echo=echo, speculate=speculate, **source.options)
     if as_json:
         document = made.document()
         if annotate:
@@ -219,9 +225,7 @@ def command(
                 writer.write(step.row, step.text, last=step.last)
         if annotate:
             show_completions(open_pipeline(), made.texts)
-    if sampling.constraint is not None:
-        hint_incomplete(sampling.constraint, made.reasons, made.texts, sampling.max_tokens)
-    else:
-        hint_end(made.reasons, made.texts, None if settings.get("max_tokens") is not None else sampling.max_tokens)
+    chosen_length = settings.get("max_tokens") is not None
+    hint_ends(sampling, made.reasons, made.texts, chosen=chosen_length, room=made.room)
     if stats:
         show_stats(made.stats)

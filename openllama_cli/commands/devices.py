@@ -11,6 +11,7 @@ from openllama_cli.commands.shared import shell_completion as suggest
 from openllama_cli.commands.shared.options import device_option
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.system.memory import size
+from openllama_cli.terminal.figures import count
 from openllama_cli.terminal.progress import TerminalProgress
 from openllama_cli.terminal.streams import is_terminal, out, out_json
 from openllama_cli.terminal.tables import fields, table
@@ -175,7 +176,7 @@ def _show_plan(plan: "ModelPlan") -> None:
     state = str(known.path) if known.path else f"not downloaded ({size(known.download_bytes)})"
     fields(
         [
-            ("model", f"{known.name}, {shape.parameters() / 1e9:.2f} B parameters in {shape.layers} layers, {state}"),
+            ("model", f"{known.name}, {count(shape.parameters())} parameters in {shape.layers} layers, {state}"),
             ("KV cache", f"per row at full context, {shape.context:,} tokens; rows: how many such rows of a batch fit"),
         ]
     )

@@ -1,6 +1,6 @@
 """`olc generate`: the decode loop exposed. Several prompts, log-probabilities, a check and a trace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,12 +30,12 @@ from openllama_cli.commands.shared.options import (
 )
 from openllama_cli.commands.shared.pictures import save, writable
 from openllama_cli.commands.shared.prompt_input import hint_escape, read_prompts, unescape_stops
-from openllama_cli.commands.shared.sampling.hints import hint_prompt
+from openllama_cli.commands.shared.sampling.hints import hint_ends, hint_prompt
 from openllama_cli.commands.shared.sampling.options import sampling_options
-from openllama_cli.commands.shared.server import ServerChoice, server_options
+from openllama_cli.commands.shared.server import ServerChoice, recorded, server_options
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints.config import told
-from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling
+from openllama_cli.generation.decode.config import Boundary, SamplingConfig, choose_sampling, flag_of
 from openllama_cli.generation.text.token_ids import resolve
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.opened import check_context, refuse_quantized
@@ -45,8 +45,6 @@ from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.api import Model, Run
-    from openllama_cli.generation.decode.trace import Trace
-    from openllama_cli.models.tokenizer.base import Tokenizer
 
 # Those of the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -58,6 +56,7 @@ Examples:
   olc generate -e "Q: What is the largest animal?\\nA:" --stop "\\n"
   olc generate --prompts-file prompts/examples/en.txt --temperature 0 --json
   olc generate "The largest animal is" --temperature 0 --trace
+  olc generate "The largest animal is" --seed 1 --top-k 4 --frequency-penalty 1 --ban blue --trace
   olc generate "The largest animal is" --check --dtype float32
   olc generate "The largest animal is" --logprobs --echo --json
   olc generate "The largest animal is" --svg shades.svg
@@ -141,12 +140,14 @@ def command(
     if checking:
         one_process_only("--check")
         refuse_quantized(spec, "--check")
+        _refuse_unchecked(given)
     if escape:
         unescape_stops(given)
     sources = read_prompts(prompts, file, template, values, examples, escape=escape)
     # Log-probabilities are always computed: they shade the tokens.
     settings = {"max_tokens": DEFAULTS.max_tokens, "temperature": DEFAULTS.temperature, "top_p": DEFAULTS.top_p}
-    settings |= with_template(given, sources[0].template)
+    wanted = with_template(given, sources[0].template)
+    settings |= wanted
     sampling = choose_sampling({**settings, "logprobs": 0})
     if not escape:
         hint_escape(prompts)
@@ -159,13 +160,12 @@ def command(
     if show_prompt:
         show_prompts(texts, as_json=as_json)
         return
-    asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True)
-    answer = lambda found: (served_rows(found, asked), found.model)  # noqa: E731
+    asked = Asked(texts, replace(sampling, logprobs=None), echo=echo, fit=True, tokens=True, by_place=True, record=as_json)
+    answer = lambda found: (*served_rows(found, asked), found.model)  # noqa: E731
     made, folder = server.answer(spec, answer, folder, able=not (checking or trace))
-    about: dict[str, Any] = {}
     if made is None:
         opened = open_model(spec, folder)
-        hint_prompt([] if sampling.heal else texts, opened.tokenizer)
+        hint_prompt(texts, opened.tokenizer, healed=sampling.heal)
         sampling = resolve(sampling, opened.tokenizer, opened.checkpoint.shape.vocab)
         tokens = [opened.tokenizer.encode(text) for text in texts]
         for ids in tokens:
@@ -181,17 +181,21 @@ def command(
             _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, as_json=as_json)
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
-        made = loaded_rows(run, texts, echo=echo), model.name
+        about: dict[str, Any] = {}
         if as_json:
             from openllama_cli.records.record import record
 
-            about = {"olc": {"record": record(run, texts, "generate", "loop")}}
-    rows, name = made
+            about = {"record": record(run, texts, "generate", "loop", echo=echo)}
+        made = loaded_rows(run, texts, echo=echo), about, model.name
+    rows, told_by, name = made
     if as_json:
+        olc = recorded(told_by, "generate", sources[0].options)
         documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
-        out_json({"model": name, "seed": sampling.seed, "completions": documents, **about})
+        out_json({"model": name, "seed": sampling.seed, "completions": documents, **({"olc": olc} if olc else {})})
     else:
         _show(rows, name, svg=svg, echo=echo, logprobs=logprobs)
+    reasons, ended = [row.finish_reason for row in rows], [row.text for row in rows]
+    hint_ends(sampling, reasons, ended, chosen="max_tokens" in wanted, room=min(row.room for row in rows))
 
 
 def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: bool, logprobs: bool) -> None:
@@ -224,6 +228,7 @@ def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: boo
 
 def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
     """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
+    from openllama_cli.generation.text.completion import trace_document
     from openllama_cli.terminal.views import trace as view
 
     tokenizer = run.model.tokenizer
@@ -233,7 +238,7 @@ def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
         if step.prefilled and not as_json:
             view.begin(texts[step.row])
         if step.trace is not None:
-            document = {"position": len(row.prompt) + len(steps), **step_document(step.trace, tokenizer)}
+            document = trace_document(step.trace, len(row.prompt) + len(steps), tokenizer)
             steps.append(document)
             if not as_json:
                 view.show(document)
@@ -245,19 +250,6 @@ def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
         out_json({"model": run.model.name, "seed": run.sampling.seed, "traces": traces})
 
 
-def step_document(trace: "Trace", tokenizer: "Tokenizer") -> dict[str, Any]:
-    """A step for JSON; pieces as vocabularies of SentencePiece write them, with ▁ for a space."""
-    candidates = [{**asdict(one), "piece": tokenizer.text(one.token).replace(" ", "▁")} for one in trace.candidates]
-    taken = next(one for one in candidates if one["taken"])
-    return {
-        "token": taken["token"],
-        "piece": taken["piece"],
-        "entropy_bits": trace.entropy,
-        "stages": list(trace.stages),
-        "candidates": candidates,
-    }
-
-
 _ENDS = {
     "eos": "the model (EOS)",
     "stop": "a stop string or token, or as the match is complete",
@@ -266,6 +258,18 @@ _ENDS = {
     "repetition": "the loop guard",
     **dict.fromkeys(get_args(Boundary), "--stop-at"),
 }
+
+
+# What greedy decoding does not look at, and how much of it there is.
+_CHECKED = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
+
+
+def _refuse_unchecked(given: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that would change the text, which --check would leave aside."""
+    flag = next((flag_of(name) for name in given if name not in _CHECKED), None)
+    if flag is not None:
+        cause = f"--check compares greedy decoding as it is, without {flag}"
+        raise UsageError(cause, f"leave out {flag}, or --check", code="check_option")
 
 
 def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:

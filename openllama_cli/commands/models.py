@@ -54,10 +54,10 @@ def command() -> None:
 def list_(as_json: bool) -> None:
     """List the models that olc knows by name and those in the Hugging Face cache.
 
-    --json: {"models": [{"alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes", "revision", "path",
-    "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder", "bytes",
-    "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that --quantize made;
-    bench: the random models of `olc bench --shape`.
+    --json: {"models": [{"alias", "repo_id", "file", "description", "parameters", "download_bytes", "cached_bytes", "revision",
+    "path", "state", "default"}], "default", "chosen_by", "quantised": [{"model", "method", "repo_id", "revision", "folder",
+    "bytes", "path"}], "bench": [{"name", "shape", "dtype", "bytes", "path", "complete"}]}; quantised: the copies that
+    --quantize made; bench: the random models of `olc bench --shape`; file: of a model in GGUF, the file of the repository.
     """
     from openllama_cli.benchmark.shapes import list_random_models
     from openllama_cli.models.listing import list_models
@@ -72,7 +72,7 @@ def list_(as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [
         (
             "*" if model.default else "",
-            model.alias or model.repo_id or model.path or "",
+            model.alias or (f"{model.repo_id}:{model.file}" if model.file else model.repo_id) or model.path or "",
             count(model.parameters),
             size(model.download_bytes) if model.download_bytes else "",
             size(model.cached_bytes) if model.cached_bytes else "",
@@ -95,12 +95,20 @@ def list_(as_json: bool) -> None:
         notice(f"without --model: {listing.default} ({_WHY[listing.chosen_by]}); cache: {hub_cache_dir()}")
 
 
-@command.command(short_help="Download a model, or the rest of one.", epilog="Example: olc models pull 3b-v2")
+@command.command(
+    short_help="Download a model, or the rest of one.",
+    epilog="""\b
+Examples:
+  olc models pull 3b-v2
+  olc models pull organization/name-GGUF:name.Q8_0.gguf
+""",
+)
 @click.argument("model", shell_complete=suggest.models_on_hub)
 @_revision_option
 @_json_option
 def pull(model: str, revision: str | None, as_json: bool) -> None:
-    """Download a model, or the files it is missing, and print its folder. organization/name:FILE.gguf downloads that file.
+    """Download a model, or the files it is missing, and print its folder. organization/name:FILE.gguf downloads that file, and
+    the id of a LoRA adapter the adapter.
 
     An interrupted download resumes where it stopped. Files go into the Hugging Face cache, which other tools share; HF_HOME
     moves it. For gated and private models set HF_TOKEN.
@@ -113,7 +121,7 @@ def pull(model: str, revision: str | None, as_json: bool) -> None:
     folder = hub.pull(repo_id, revision, file=file, progress=TerminalProgress(), notice=notice)
     path = folder if file is None else folder / file
     if as_json:
-        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(path), "bytes": disk_bytes(folder)})
+        out_json({"repo_id": repo_id, "revision": folder.name, "path": str(path), "bytes": disk_bytes(path)})
     else:
         out(f"{path}\n")
 
@@ -141,7 +149,12 @@ def info(model: str | None, revision: str | None, as_json: bool) -> None:
 
 @command.command(
     short_help="Convert a Meta, .bin or GGUF model to safetensors.",
-    epilog="Example: olc models convert ./llama-2-7b ./llama-2-7b-hf",
+    epilog="""\b
+Examples:
+  olc models convert ./llama-2-7b ./llama-2-7b-hf
+  olc models convert ./name.Q8_0.gguf ./name
+  olc models convert 3b-v2 ./my-model --adapter ./my-lora
+""",
 )
 @click.argument("src", shell_complete=suggest.models)
 @click.argument("dst", type=click.Path(path_type=Path), shell_complete=suggest.folders)
@@ -277,10 +290,12 @@ _WHY = {
 def _lines(document: dict[str, Any]) -> list[tuple[str, str | None]]:
     """`olc models info` for people."""
     tokenizer, state = document["tokenizer"], document["state"]
+    alone = any(adapter["applied"] for adapter in document["adapters"] or ())  # What is to be downloaded is its model.
+    pull = f"olc models pull {document['repo_id'] if alone else document['model']}"
     if document["missing"]:
-        state += f" (missing {', '.join(document['missing'])}); continue with: olc models pull {document['model']}"
+        state += f" (missing {', '.join(document['missing'])}); continue with: {pull}"
     elif state != "ready":
-        state += f"; download it with: olc models pull {document['model']}"
+        state += f"; download it with: {pull}"
     lines: list[tuple[str, str | None]] = [
         ("model", document["model"]),
         ("repository", document["repo_id"]),

@@ -94,12 +94,14 @@ def command(
         context = unescape(argument(context)) if escape else argument(context)
     if not scored:
         raise UsageError("the text to score is empty", "give a text", code="empty_prompt")
-    made, folder = server.answer(spec, partial(served_score, text=scored, context=context or "", stride=stride, top=top or 1))
+    options = {"context": context, "by": unit, "top": top} if as_json else None
+    given: dict[str, Any] = {"text": scored, "context": context or "", "top": top or 1, "options": options}
+    made, folder = server.answer(spec, partial(served_score, stride=stride, **given))
     if made is None:
         opened = open_model(spec, folder)
         positions = opened.checkpoint.shape.context
         prepared = prepare(opened.tokenizer, scored, context or "", positions=positions, stride=stride)
-        made = loaded_score(load_model(opened, spec), scored, prepared, top=top or 1)
+        made = loaded_score(load_model(opened, spec), prepared=prepared, **given)
     if as_json:
         out_json(_document(made, scored, context, unit, top=top is not None))
     else:

@@ -25,6 +25,7 @@ Examples:
   olc serve
   olc serve -m 3b-v2 --quantize int8 --port 8000
   olc serve -m 3b-v2 --always-bos
+  olc serve -m 3b-v2 --adapter ./my-lora
   olc serve -m 3b-v2 --host 0.0.0.0 --api-key-file key.txt
   curl http://127.0.0.1:8080/v1/completions -H "Content-Type: application/json" -d '{"prompt": "The largest animal is"}'
 """

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openllama_cli.commands.shared.model import find_tokenizer
-from openllama_cli.commands.shared.options import file_option, model_option, offline_option, revision_option
+from openllama_cli.commands.shared.model import open_tokenizer
+from openllama_cli.commands.shared.options import adapter_option, file_option, model_option, offline_option, revision_option
 from openllama_cli.commands.shared.prompt_input import missing, read_prompt
 from openllama_cli.errors import ModelError
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.models.tokenizer.base import Tokenizer
-from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.terminal.streams import is_terminal, note, out, out_json, stdin_has_input
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ Examples:
 @click.option("--no-bos", is_flag=True, help="Leave out the BOS token.")
 @click.option("--check", is_flag=True, help="Compare with transformers' AutoTokenizer; exit 1 if they differ.")
 @model_option
+@adapter_option
 @revision_option
 @offline_option
 def command(
@@ -43,6 +43,7 @@ def command(
     no_bos: bool,
     check: bool,
     model: str | None,
+    adapters: tuple[str, ...],
     revision: str | None,
     offline: bool,
 ) -> None:
@@ -54,10 +55,9 @@ def command(
     if text is None and file is None and not stdin_has_input():
         raise missing("text", 'give it as an argument, such as "hello world", or on stdin')
     prompt = read_prompt(text, file, None, (), escape=False).text
-    folder = find_tokenizer(ModelSpec(model=model, revision=revision, offline=offline))
+    folder, tokenizer = open_tokenizer(ModelSpec(model=model, revision=revision, offline=offline, adapters=adapters))
     if folder.chosen_by == "fallback":
         note("no model chosen, so these are the tokens of the built-in demo model. For OpenLLaMA's: -m 3b-v2")
-    tokenizer = open_tokenizer(folder.path)
     ids = tokenizer.encode(prompt, bos=not no_bos)
     document: dict[str, Any] = {"model": folder.name, "ids": ids, "pieces": [tokenizer.piece(token) for token in ids]}
     if check:

@@ -113,7 +113,7 @@ def differences_of(a: Lines, b: Lines, known: Known, summary: Summary) -> Iterat
         if other is None or other[0].key != entry.key:
             yield from _out_of_order(entry, other, left, right, b, known, summary)
             return
-        yield from _pair(entry, other[0], known, summary)
+        yield from pair(entry, other[0], known, summary)
     for entry, _, _ in right:
         summary.rows_b += 1
         yield _counted(Difference("only in B", None, entry), summary)
@@ -137,7 +137,7 @@ def _out_of_order(
             places.setdefault(found.key, []).append((offset, within))
     while True:
         if there := places.get(entry.key):
-            yield from _pair(entry, b.entry(*there.pop(0)), known, summary)
+            yield from pair(entry, b.entry(*there.pop(0)), known, summary)
         else:
             yield _counted(Difference("only in A", entry, None), summary)
         following = next(left, None)
@@ -157,8 +157,8 @@ def _counted(difference: Difference, summary: Summary) -> Difference:
     return difference
 
 
-def _pair(a: Entry, b: Entry, known: Known, summary: Summary) -> Iterator[Difference]:
-    """The difference of two rows that are matched, if there is one."""
+def pair(a: Entry, b: Entry, known: Known, summary: Summary) -> Iterator[Difference]:
+    """The difference of two rows that are matched, if there is one, which `summary` then counts."""
     if a is b:
         summary.equal += 1
         if a.logprobs:

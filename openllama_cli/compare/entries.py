@@ -18,7 +18,7 @@ class Entry:
 
     key: by which it is matched: its custom_id, else its place in the file. error: its code.
     tokens: texts, or ids where the file has ids. logprobs: one a token, natural. top: for each token the log-probabilities of
-    the most likely ones in its place, by their texts.
+    the most likely ones in its place, by their texts. offsets: where each token begins in the text.
     """
 
     key: str
@@ -30,6 +30,7 @@ class Entry:
     tokens: Sequence[str] | Sequence[int] | None = None
     logprobs: Sequence[float | None] = ()
     top: Sequence[Mapping[str, float] | None] = ()
+    offsets: Sequence[int] = ()
 
 
 def entries(document: Any, place: int) -> Iterator[Entry]:
@@ -39,7 +40,7 @@ def entries(document: Any, place: int) -> Iterator[Entry]:
     if isinstance(document.get("response"), dict):
         yield from _openai(document)
     elif "custom_id" in document and "text" in document:
-        yield _row(document)
+        yield from _rows(document)
     elif isinstance(document.get("choices"), list):
         for number, choice in enumerate(_objects(document["choices"])):
             yield _choice(default_id(place + number), choice, document.get("model"))
@@ -52,8 +53,21 @@ def entries(document: Any, place: int) -> Iterator[Entry]:
         raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
 
 
+def _rows(document: dict[str, Any]) -> Iterator[Entry]:
+    """A line in olc's own shape; the second and later samples of a row get their numbers behind its custom_id."""
+    yield (first := _row(document))
+    samples = document.get("samples")
+    for number, sample in enumerate(_objects(samples)[1:] if isinstance(samples, list) and first.error is None else (), 1):
+        text, reason = _text(sample.get("text"), "text"), _text(sample.get("finish_reason"), "finish_reason")
+        key, scored = _numbered(first.key, number), _scored(sample.get("logprobs"))
+        yield Entry(key, first.prompt, text, reason, None, None, *scored)
+
+
+def _numbered(key: str, number: int) -> str:
+    return f"{key} [{number}]" if number else key
+
+
 def _row(document: dict[str, Any]) -> Entry:
-    """A line in olc's own shape."""
     error = document.get("error")
     return Entry(
         str(document["custom_id"]),
@@ -75,7 +89,7 @@ def _openai(document: dict[str, Any]) -> Iterator[Entry]:
         yield Entry(key, None, None, None, _code(error))
         return
     for number, choice in enumerate(_objects(choices)):
-        yield _choice(f"{key} [{number}]" if number else key, choice, body.get("model"))
+        yield _choice(_numbered(key, number), choice, body.get("model"))
 
 
 def _choice(key: str, choice: dict[str, Any], model: Any) -> Entry:
@@ -100,16 +114,19 @@ def _generated(key: str, completion: dict[str, Any], model: Any) -> Entry:
     )
 
 
-def _scored(logprobs: Any) -> tuple[list[str] | None, Sequence[float | None], Sequence[Mapping[str, float] | None]]:
-    """Tokens, their log-probabilities and alternatives, of OpenAI's `logprobs`; nothing of what is not in its form."""
+def _scored(
+    logprobs: Any,
+) -> tuple[list[str] | None, Sequence[float | None], Sequence[Mapping[str, float] | None], Sequence[int]]:
+    """Tokens, their log-probabilities, alternatives and places, of OpenAI's `logprobs`; nothing of what is not in its form."""
     tokens = logprobs.get("tokens") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not set(map(type, tokens)) <= {str}:
-        return None, (), ()
-    own, top = logprobs.get("token_logprobs"), logprobs.get("top_logprobs")
+        return None, (), (), ()
+    own, top, offsets = (logprobs.get(name) for name in ("token_logprobs", "top_logprobs", "text_offset"))
     return (
         tokens,
         own if _are_logprobs(own, len(tokens)) else (),
         top if isinstance(top, list) and len(top) == len(tokens) else (),
+        offsets if isinstance(offsets, list) and len(offsets) == len(tokens) and set(map(type, offsets)) <= {int} else (),
     )
 
 

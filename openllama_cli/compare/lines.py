@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -11,14 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 from openllama_cli.batch.input.rows import default_id
+from openllama_cli.batch.output.formats import DELIMITERS, TEXTS, encode, keeps_all
 from openllama_cli.compare.entries import Entry, NotARowError, entries
 from openllama_cli.errors import OlcError, UsageError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_TEXTS = (".txt", ".text")
+# Cells that hold JSON.
+_IN_JSON = ("logprobs", "samples", "choices")
+# How a line of texts writes what would end it, and a backslash.
+_ESCAPED = {"n": "\n", "r": "\r", "\\": "\\"}
+_ESCAPE = re.compile(r"\\([nr\\])")
 # Of a line, of a cell, and of a JSON document over several lines, in bytes.
 _LONGEST = 64 << 20
 # JSON has no NaN and no infinity: where a file has them, nothing is known.
@@ -58,6 +63,20 @@ class Lines:
                     yield entry, offset, within
                 place += len(found)
             offset += len(line)
+
+    def offsets(self) -> Iterator[int]:
+        """Where each line begins that is not blank; each is a row of an output of `olc batch`, in its order."""
+        self.file.seek(0)
+        offset = number = 0
+        while line := self._read(number := number + 1):
+            if not line.isspace():
+                yield offset
+            offset += len(line)
+
+    def document(self, offset: int) -> Any:
+        """The document of a line that begins there. Raises UsageError where it is none."""
+        self.file.seek(offset)
+        return self._parse(self._read(0), 0)
 
     def entry(self, offset: int, within: int) -> Entry:
         """An entry that `entries` gave before."""
@@ -107,10 +126,10 @@ def open_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[Lines]:
             shutil.copyfileobj(source, copy)
             copy.seek(0)
             file, suffix = copy, ""
-        if suffix in _DELIMITERS or suffix in _TEXTS:
+        if suffix in DELIMITERS or suffix in TEXTS:
             try:
                 text = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
-                rows = _texts(text) if suffix in _TEXTS else _table(text, _DELIMITERS[suffix], name)
+                rows = _texts(text) if suffix in TEXTS else _table(text, DELIMITERS[suffix], name)
                 for row in rows:
                     copy.write(json.dumps(row).encode() + b"\n")
                 text.detach()
@@ -124,6 +143,15 @@ def open_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[Lines]:
             file = copy
         file.seek(0)
         yield Lines(name, file)
+
+
+def as_written(path: Path, line: bytes) -> Any:
+    """The JSON of a row as `open_lines` reads it of a file of this name, whose format may leave out some of it."""
+    suffix = path.suffix.lower()
+    if keeps_all(path):
+        return json.loads(line)
+    text = io.StringIO(b"".join(encode(path, lambda: [line])).decode(), newline="")
+    return next(_texts(text) if suffix in TEXTS else _table(text, DELIMITERS[suffix], path.name))
 
 
 def _mode(file: BinaryIO) -> int:
@@ -146,12 +174,13 @@ def _over_several_lines(file: BinaryIO) -> Any:
         return None
 
 
-def _texts(lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
+def _texts(lines: TextIO) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines):
-        yield {"custom_id": default_id(number), "text": line.rstrip("\r\n")}
+        text = _ESCAPE.sub(lambda found: _ESCAPED[found[1]], line.rstrip("\r\n"))
+        yield {"custom_id": default_id(number), "text": text}
 
 
-def _table(text: io.TextIOWrapper, delimiter: str, name: str) -> Iterator[dict[str, Any]]:
+def _table(text: TextIO, delimiter: str, name: str) -> Iterator[dict[str, Any]]:
     """The rows of a table as olc's own; an empty cell is an empty text, or in a failed row none."""
     before = csv.field_size_limit(_LONGEST)
     try:
@@ -162,7 +191,10 @@ def _table(text: io.TextIOWrapper, delimiter: str, name: str) -> Iterator[dict[s
             error = cells.get("error_code")
             row = {field: cells.get(field) or None for field in ("prompt", "finish_reason")}
             row |= {"custom_id": cells["custom_id"] or "", "text": None if error else cells["text"] or ""}
-            yield {**row, "error": {"code": error} if error else None, "logprobs": _json(cells.get("logprobs"))}
+            row |= {field: value for field in _IN_JSON if (value := _json(cells.get(field))) is not None}
+            if cells.get("score_logprob"):
+                row |= {"text": None, "score": {field: _json(cells.get(f"score_{field}")) for field in ("logprob", "tokens")}}
+            yield {**row, "error": {"code": error} if error else None}
     finally:
         csv.field_size_limit(before)
 

@@ -20,20 +20,23 @@ _PROCESSORS = (
 _OFF_AT_ONE = ("num_beams", "num_beam_groups", "typical_p", "guidance_scale", "encoder_repetition_penalty")
 
 
-def adapter_beside(folder: Path, adapters: Iterable[FoundAdapter]) -> bool:
-    """Whether an adapter lies in a model's folder and is none of those that are applied."""
-    return (folder / CONFIG).is_file() and not any(adapter.path.resolve() == folder.resolve() for adapter in adapters)
+def adapter_beside(model: Path, adapters: Iterable[FoundAdapter]) -> Path | None:
+    """The folder of a model, or of a GGUF file, if an adapter lies there that is none of those that are applied."""
+    folder = model if model.is_dir() else model.parent
+    if not (folder / CONFIG).is_file() or any(adapter.path.resolve() == folder.resolve() for adapter in adapters):
+        return None
+    return folder
 
 
 def not_applied(model: ModelFolder) -> Iterator[str]:
     """A line for each thing in a model's folder that olc leaves aside. Raises ModelError for a generation_config.json that
     is not valid JSON.
     """
-    folder = model.path
-    if adapter_beside(folder, model.adapters):
+    folder, beside = model.path, adapter_beside(model.path, model.adapters)
+    if beside is not None:
         yield (
-            f"olc: {folder / CONFIG} describes an adapter, which is not applied: the model runs as its own weights are "
-            f"(--adapter {shlex.quote(str(folder))} applies it)"
+            f"olc: {beside / CONFIG} describes an adapter, which is not applied: the model runs as its own weights are "
+            f"(--adapter {shlex.quote(str(beside))} applies it)"
         )
     settings = read_object(folder / "generation_config.json")
     asked = [key for key in _PROCESSORS if settings.get(key)]

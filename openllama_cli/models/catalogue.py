@@ -80,5 +80,11 @@ def suggest(name: str) -> str | None:
     return spellings[close[0]] if close else None
 
 
+def by_folder(path: str) -> str | None:
+    """The alias of the model whose repository has the name that a path ends in, such as /data/open_llama_3b_v2; or None."""
+    last = path.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    return next((one.alias for one in _ENTRIES if one.repo_id is not None and one.repo_id.partition("/")[2] == last), None)
+
+
 def _plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import HubError
-from openllama_cli.models.adapters.find import adapter_alone, base_named, base_of, is_adapter
+from openllama_cli.models.adapters.apply import with_adapters
+from openllama_cli.models.adapters.find import adapter_alone, base_named, base_of
+from openllama_cli.models.beside import adapter_beside
 from openllama_cli.models.catalogue import CATALOGUE, Entry, by_repo_id
-from openllama_cli.models.checkpoint.gguf.header import parts
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.find import Target, resolve
 from openllama_cli.models.hub.cache import CachedModel, cached_model, disk_bytes, snapshot
-from openllama_cli.models.hub.files import missing_files
+from openllama_cli.models.hub.files import gguf_only, missing_files
+from openllama_cli.models.spec import FoundAdapter
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
 # Larger files are not read just to show their checksum.
@@ -47,18 +49,22 @@ def details(target: Target, revision: str | None = None) -> dict[str, Any]:
         "bytes_on_disk": 0,
     }
     if target.path is not None and adapter_alone(target.path):
-        base = details(resolve(base_of(target.path)))
-        return base | {"model": target.name, "alias": None, "adapters": [_adapter(target.path, applied=True)]}
+        return _of_adapter(FoundAdapter(target.path, target.name), revision)
     if target.path is not None:
-        on_disk = disk_bytes(target.path) if target.path.is_dir() else sum(file.stat().st_size for file in parts(target.path))
-        return document | {"state": "ready", "bytes_on_disk": on_disk} | _of_folder(target.path)
+        return document | {"state": "ready", "bytes_on_disk": disk_bytes(target.path)} | _of_folder(target.path)
     assert target.repo_id is not None, "a target is a folder or on the Hub"
     cache = cached_model(target.repo_id)
     folder = snapshot(target.repo_id, revision) if revision else cache.path if cache else None
     if cache is not None:
         document |= {"bytes_on_disk": cache.bytes, "cached_revisions": list(cache.revisions)}
     if cache is not None and folder is not None and not missing_files(folder, target.file):
+        if target.file is None and adapter_alone(folder):
+            return _of_adapter(FoundAdapter(folder, target.name, repo_id=target.repo_id, revision=folder.name))
         return document | {"state": "ready", "revision": folder.name} | _of_folder(target.within(folder))
+    if target.file is None and cache is not None and cache.gguf:
+        error = gguf_only([file.name for file in cache.gguf], target.repo_id)
+        if error is not None:
+            raise error
     return document | _incomplete(target, entry, cache, folder, revision)
 
 
@@ -76,16 +82,24 @@ def _incomplete(
     return found
 
 
-def _of_folder(folder: Path) -> dict[str, Any]:
-    checkpoint = inspect(folder)
-    tokenizer = open_tokenizer(folder, config_json=checkpoint.config_json)
+def _of_adapter(adapter: FoundAdapter, revision: str | None = None) -> dict[str, Any]:
+    """Of what has only an adapter: what is known of its model, merged with it where that is here. revision: the model's."""
+    name, its_own = base_of(adapter.path, adapter.name)
+    base = details(resolve(name), revision or its_own)
+    merged = _of_folder(Path(base["path"]), (adapter,)) if base["state"] == "ready" else {}
+    return base | merged | {"model": adapter.name, "alias": None, "adapters": [_adapter(adapter.path, applied=True)]}
+
+
+def _of_folder(folder: Path, adapters: tuple[FoundAdapter, ...] = ()) -> dict[str, Any]:
+    checkpoint, beside = with_adapters(inspect(folder), adapters), adapter_beside(folder, ())
+    tokenizer = open_tokenizer(checkpoint.tokenizer_path, config_json=checkpoint.config_json)
     files = [*checkpoint.files, *checkpoint.tokenizer_files]
     return _of_shape(checkpoint.shape) | {
         "path": str(folder),
         "format": checkpoint.format,
         "dtype": checkpoint.stored_types,
         "bytes": checkpoint.bytes,
-        "adapters": [_adapter(folder, applied=False)] if is_adapter(folder) else [],
+        "adapters": [] if beside is None else [_adapter(beside, applied=False)],
         "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files],
         "tokenizer": {
             "kind": tokenizer.kind,

@@ -19,7 +19,7 @@ from openllama_cli.models.checkpoint.gguf.header import gguf_files
 from openllama_cli.models.hub.cache import cached, snapshot
 from openllama_cli.models.hub.files import HUB_ID, weight_format
 from openllama_cli.models.model_files import TOKENIZERS
-from openllama_cli.models.spec import ChosenBy, ModelFolder, ModelSpec, Origin
+from openllama_cli.models.spec import ChosenBy, FoundAdapter, ModelFolder, ModelSpec, Origin
 from openllama_cli.models.stand_ins import refuse_file_as_model
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.paths import config_dir, hub_endpoint
@@ -227,13 +227,25 @@ def find(
     """
     name, chosen_by = choose(spec.model)
     target = resolve(name, chosen_by)
+    alone: FoundAdapter | None = None
     if target.path is not None and adapter_alone(target.path):
-        base = base_of(target.path)
+        alone = FoundAdapter(target.path, str(target.path))
+    else:
+        model = _found(spec, target, name, chosen_by, progress=progress, notice=notice, weights=weights)
+        if model.repo_id is not None and adapter_alone(model.path):
+            alone = FoundAdapter(model.path, model.repo_id, 1.0, model.repo_id, model.revision)
+            spec = replace(spec, revision=None)  # It was the adapter's.
+    if alone is not None:
+        base_name, revision = base_of(alone.path, alone.name)
+        base = resolve(base_name)
         if notice is not None:
-            notice(f"olc: {name} is an adapter for {base}")
-        spec, target = replace(spec, adapters=(str(target.path), *spec.adapters)), resolve(base)
-    model = _found(spec, target, name, chosen_by, progress=progress, notice=notice, weights=weights)
+            notice(f"olc: {name} is an adapter for {base.name}")
+        spec = replace(spec, revision=spec.revision or revision)
+        model = _found(spec, base, base.name, chosen_by, progress=progress, notice=notice, weights=weights)
     adapters = [find_adapter(one, offline=spec.offline, progress=progress, notice=notice) for one in spec.adapters]
+    # Given again, with a scale, it is meant once.
+    if alone is not None and not any(one.path.resolve() == alone.path.resolve() for one in adapters):
+        adapters.insert(0, alone)
     return replace(model, adapters=tuple(adapters))
 
 
@@ -250,7 +262,8 @@ def _found(
     """The model alone."""
     if target.path is not None:
         if spec.revision is not None:
-            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a folder", "leave out --revision")
+            what = "folder" if target.path.is_dir() else "file"
+            raise UsageError(f"--revision {spec.revision} is for models on the Hub; {name} is a {what}", "leave out --revision")
         if not target.path.exists():
             raise ModelError("the demo model is missing from this installation", "reinstall olc, or use another model")
         return ModelFolder(target.path, name, target.origin, chosen_by=chosen_by)
@@ -294,7 +307,9 @@ def _pulled(
         if known and why is None:
             cause = problem.cause
         pull_command = f"olc models pull {name}"
-        later = "" if pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy else f"; then `{pull_command}`"
+        # Where the repository holds something else, it would not be there later either.
+        named = pull_command in problem.remedy or f"pull {repo_id}" in problem.remedy or problem.code == "no_model_files"
+        later = "" if named else f"; then `{pull_command}`"
         undo = f", or {_UNDO[chosen_by]}" if why is not None else ""
         raise HubError(cause, f"{problem.remedy}{later}{undo}", code=problem.code) from problem
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from openllama_cli.errors import OlcError
+from openllama_cli.models.adapters.find import adapter_alone
 from openllama_cli.models.catalogue import CATALOGUE, Entry
 from openllama_cli.models.checkpoint.config import read_config
 from openllama_cli.models.checkpoint.gguf.header import parts
@@ -21,13 +22,15 @@ State = Literal["ready", "incomplete", "not downloaded", "missing"]
 class ListedModel:
     """One line of the list, and one object of its JSON.
 
-    alias: None for what the catalogue does not have. repo_id: None for the demo model and for a folder.
-    download_bytes: about what pulling it costs; None where that is not known. cached_bytes: on disk now, with unfinished
-    downloads. revision, path: of what would be used. default: whether it is used when no model is named.
+    alias: None for what the catalogue does not have. repo_id: None for the demo model and for a folder. file: the GGUF file of
+    the repository that is the model. download_bytes: about what pulling it costs; None where that is not known. cached_bytes:
+    on disk now, with unfinished downloads. revision, path: of what would be used. default: whether it is used when no model is
+    named.
     """
 
     alias: str | None = None
     repo_id: str | None = None
+    file: str | None = None
     description: str
     parameters: int | None = None
     download_bytes: int | None = None
@@ -53,14 +56,18 @@ def list_models() -> Listing:
     default, chosen_by = choose(None)
     models = [_from_catalogue(entry, default) for entry in CATALOGUE.values()]
     known = {entry.repo_id for entry in CATALOGUE.values()}
-    models += [_from_cache(model, default) for model in list_cached() if model.repo_id not in known]
+    for model in list_cached():
+        if model.repo_id not in known:
+            models += _gguf_files(model, default) if model.gguf else [_from_cache(model, default)]
     if not any(model.default for model in models):
         # A folder, or a Hub id that was never pulled.
         folder = path_of(default)
         if folder is not None and not folder.is_dir() and not default.startswith(("/", ".", "~")):
             folder = None
         models.append(
-            _from_folder(folder, None, "a folder", True) if folder is not None else _on_hub(default, None, "the default", True)
+            _from_folder(folder, None, _what_is(folder), True)
+            if folder is not None
+            else _on_hub(default, None, "the default", True)
         )
     return Listing(tuple(models), default, chosen_by, tuple(list_copies()))
 
@@ -73,9 +80,32 @@ def _from_catalogue(entry: Entry, default: str) -> ListedModel:
     return replace(listed, alias=entry.alias, parameters=entry.parameters, download_bytes=entry.download_bytes)
 
 
+def _gguf_files(model: CachedModel, default: str) -> list[ListedModel]:
+    """The Llama models that a repository in the cache has in GGUF files."""
+    found = []
+    for file in model.gguf:
+        name = f"{model.repo_id}:{file.name}"
+        complete, parameters = all(part.exists() for part in parts(file)), _parameters(file)
+        if complete and parameters is None:
+            continue  # Another architecture.
+        listed = _on_hub(model.repo_id, model, "a GGUF file in the cache", default == name)
+        found.append(
+            replace(
+                listed,
+                file=file.name,
+                parameters=parameters,
+                cached_bytes=disk_bytes(file),
+                path=str(file),
+                state="ready" if complete else "incomplete",
+            )
+        )
+    return found
+
+
 def _from_cache(model: CachedModel, default: str) -> ListedModel:
-    listed = _on_hub(model.repo_id, model, "in the cache", default == model.repo_id)
-    return replace(listed, parameters=_parameters(model.path) if model.path else None)
+    adapter = model.path is not None and adapter_alone(model.path)
+    listed = _on_hub(model.repo_id, model, "an adapter in the cache" if adapter else "in the cache", default == model.repo_id)
+    return replace(listed, parameters=_parameters(model.path) if model.path and not adapter else None)
 
 
 def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_default: bool) -> ListedModel:
@@ -90,6 +120,10 @@ def _on_hub(repo_id: str, cached: CachedModel | None, description: str, is_defau
     )
 
 
+def _what_is(path: Path) -> str:
+    return "a file" if path.is_file() else "an adapter" if path.is_dir() and adapter_alone(path) else "a folder"
+
+
 def _from_folder(folder: Path, alias: str | None, description: str, is_default: bool) -> ListedModel:
     here = folder.exists()
     return ListedModel(
@@ -97,7 +131,7 @@ def _from_folder(folder: Path, alias: str | None, description: str, is_default: 
         description=description,
         parameters=_parameters(folder) if here else None,
         download_bytes=0,
-        cached_bytes=disk_bytes(folder) if folder.is_dir() or not here else sum(file.stat().st_size for file in parts(folder)),
+        cached_bytes=disk_bytes(folder),
         path=str(folder),
         state="ready" if here else "missing",
         default=is_default,

@@ -52,6 +52,11 @@ class ModelFolder:
     chosen_by: ChosenBy = "flag"
     adapters: tuple[FoundAdapter, ...] = ()
 
+    @property
+    def hub_name(self) -> str | None:
+        """What names it on the Hub: organization/name, or organization/name:FILE.gguf; None for one that is not there."""
+        return f"{self.repo_id}:{self.path.name}" if self.repo_id and self.path.suffix == ".gguf" else self.repo_id
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -26,6 +26,8 @@ _FORMATS = (
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"%PDF-", "a PDF document"),
 )
+# What browsers and downloaders call a file that has not come to its end.
+_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".aria2", ".!qb", ".tmp")
 _ARCHIVES = ("gzip", "bzip2", "xz", "7-Zip", "zstd", "RAR")
 
 
@@ -60,6 +62,11 @@ def refuse_file_as_model(path: Path, shown: str) -> ModelError:
     try:
         if not is_there(path):
             return ModelError(f"{shown} does not exist", "check the path; `olc models list` shows available models")
+        if path.suffix.lower() in _UNFINISHED:
+            return ModelError(
+                f"{shown} is a download that has not ended, by its name ({path.suffix})",
+                f"let it end, or download it again; then give {path.with_suffix('')}",
+            )
         with path.open("rb") as stream:
             format_ = _other_format(stream.read(64))
     except ModelError as error:

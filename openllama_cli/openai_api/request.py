@@ -12,6 +12,8 @@ from openllama_cli.openai_api.constraints import STRUCTURED, structured
 # Said even where they are what olc does anyway: servers' defaults are not olc's, whose greedy decoding is their temperature 0.
 _ALWAYS = ("max_tokens", "temperature", "top_p")
 _UNSET = SamplingConfig()
+# Of HTTP, with the value 1: olc's own server is asked for the record of its answer.
+RECORD = "X-Olc-Record"
 # What olc's own server alone knows. The loop guard only ends a text sooner: elsewhere it is left out unless it was named.
 _OLC_ONLY = ("ban", "stop_at", "heal", "loop_guard")
 

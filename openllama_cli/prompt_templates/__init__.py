@@ -16,7 +16,13 @@ The built-in ones are in prompts/, which ships with the package. Begin with `fil
 and from changing values, and its output, its memory and its time are bounded.
 """
 
-from openllama_cli.prompt_templates.files import load_template, prompts_folder, template_names
+from openllama_cli.prompt_templates.files import (
+    load_template,
+    prompts_folder,
+    template_content,
+    template_names,
+    template_of,
+)
 from openllama_cli.prompt_templates.template import PromptTemplate
 
-__all__ = ["PromptTemplate", "load_template", "prompts_folder", "template_names"]
+__all__ = ["PromptTemplate", "load_template", "prompts_folder", "template_content", "template_names", "template_of"]

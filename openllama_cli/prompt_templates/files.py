@@ -34,6 +34,22 @@ def load_template(name_or_path: str) -> PromptTemplate:
     raise UsageError(f"unknown template {name_or_path}", remedy + closest(name_or_path, built_in))
 
 
+def template_content(template: PromptTemplate) -> dict[str, Any]:
+    """A template as its file has it, by the keys of that; what changes nothing is left out."""
+    values = {
+        **{key: getattr(template, key) for key in _KEYS},
+        "defaults": dict(template.defaults),
+        "stop": list(template.stop),
+        "choices": list(template.choices),
+    }
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}
+
+
+def template_of(name: str, content: dict[str, Any]) -> PromptTemplate:
+    """The template that a file with this content is. Raises UsageError where none is."""
+    return _check(name, Path(name), content)
+
+
 def template_names() -> list[str]:
     """The names of the built-in templates, without reading one."""
     return list(_built_in())

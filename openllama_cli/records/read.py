@@ -1,20 +1,23 @@
 """Records as files have them: found in a result, checked, and compared."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from openllama_cli.errors import ModelError, UsageError
+from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.spec import ModelSpec, scale_text
 from openllama_cli.records.record import VERSION
 
 _LARGEST = 256 << 20
-_REMEDY = "name a file with the output of olc complete --json or olc generate --json"
+_REMEDY = "name a file with the output of olc complete --json, olc generate --json or olc score --json"
+_OR_BATCH = f"{_REMEDY}, or the OUTPUT.record.json of a batch"
 # What tells machines and libraries apart, in the order in which it is told.
 _SURROUNDINGS = ("quantization", "dtype", "device", "engine", "forward", "versions", "machine")
 
@@ -28,16 +31,11 @@ class Completed:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A record. document: all of it. samples: completions of each prompt, side by side in `completions`."""
+class Made:
+    """What is common to all records: something was made with a model. name: of the file. document: all of it."""
 
     name: str
     document: dict[str, Any]
-    sampling: SamplingConfig
-    samples: int
-    speculate: int
-    prompts: list[list[int]]
-    completions: list[Completed]
 
     def spec(
         self, model: str | None, device: str | None, adapters: tuple[str, ...] = (), *, offline: bool = False
@@ -46,18 +44,19 @@ class Record:
 
         Raises UsageError where model or adapters have to be named.
         """
-        told = self.document["model"]
+        told, merged = self.document["model"], self.document["adapters"]
+        nameless = [one["name"] for one in merged if not adapters and one["repo_id"] is None]
+        options = " ".join(map(_option, merged)) if nameless else ""
         if model is None and told["origin"] == "folder":
             raise UsageError(
                 f"the model of {self.name} was a folder, {told['name']}, and records tell no paths",
-                f"name it: -m path/to/{told['name']}",
+                f"name it: -m path/to/{told['name']} {options}".rstrip(),
                 code="replay_model",
             )
-        merged = self.document["adapters"]
-        if nameless := [one["name"] for one in merged if not adapters and one["repo_id"] is None]:
+        if nameless:
             raise UsageError(
                 f"adapter {nameless[0]} of {self.name} was a folder, and records tell no paths",
-                "name " + " ".join(f"--adapter path/to/{one['name']}:{one['scale']:g}" for one in merged),
+                f"name it: {options}",
                 code="replay_model",
             )
         recorded: str = self.document["device"]
@@ -92,6 +91,51 @@ class Record:
             )
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How a text was scored. first: its first token, after a context. stride: see `generation.text.scoring.Prepared`."""
+
+    first: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Record(Made):
+    """The record of a result. samples: completions of each prompt, side by side in `completions`.
+
+    seeds: of each prompt, if they have seeds of their own. draws: which random numbers each completion drew. kept: the place
+    of each among the answers, None for none; empty where all are in their order. logprobs: of each prompt's tokens, empty
+    where it was not scored. choices: from which the answers were chosen, with the `branches` of each prompt, the neutral one
+    last; None where nothing was. scoring: how the only prompt was scored; None where it was completed.
+    """
+
+    sampling: SamplingConfig
+    samples: int
+    speculate: int
+    prompts: list[list[int]]
+    completions: list[Completed]
+    seeds: list[int | None] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
+    kept: list[int | None] = field(default_factory=list)
+    logprobs: list[list[float | None]] = field(default_factory=list)
+    branches: list[list[Completed]] = field(default_factory=list)
+    choices: Choices | None = None
+    scoring: Scoring | None = None
+
+    def check_ids(self, opened: OpenedModel) -> None:
+        """Raise UsageError for ids that the model does not have."""
+        branches = [branch.ids for prompt in self.branches for branch in prompt]
+        if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *branches) for token in ids):
+            cause = f"the record of {self.name} is damaged: the model does not have all of its token ids"
+            raise UsageError(cause, _REMEDY, code="record")
+
+
+def _option(adapter: Mapping[str, Any]) -> str:
+    """What names an adapter of a record, with a path to fill in where it was a folder."""
+    where = f"path/to/{adapter['name']}" if adapter["repo_id"] is None else adapter["repo_id"]
+    return f"--adapter {where}" + (f":{scale_text(adapter['scale'])}" if adapter["scale"] != 1 else "")
+
+
 def _label(adapter: Mapping[str, Any]) -> str:
     return f"{adapter['name']}:{adapter['scale']:g}"
 
@@ -100,34 +144,36 @@ def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     return "is new" if name not in before else "is missing" if name not in now else "differs"
 
 
-def read_record(path: Path) -> Record:
-    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+def read_document(path: Path) -> dict[str, Any]:
+    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
         found = json.loads(data) if len(data) <= _LARGEST else None
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _REMEDY, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _OR_BATCH, code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", f"{_REMEDY} by a model that was loaded for it (--no-server)", code="record")
+        raise UsageError(f"{path} has no record", f"{_OR_BATCH} by a model that was loaded for it (--no-server)", code="record")
     if document.get("olc_record") != VERSION:
         raise UsageError(
             f"{path} has a record of another form ({document.get('olc_record')!r}; this olc reads {VERSION})",
             "update olc, or make the result again",
             code="record",
         )
+    return document
+
+
+def read_record(path: Path) -> Record:
+    """The record of a JSON result. Raises UsageError where there is none that can be read."""
+    document = read_document(path)
     if document.get("command") == "batch":
-        raise UsageError(
-            f"{path} is the record of a batch, and olc replay runs none",
-            "run olc batch again with another -o, then olc diff on both outputs",
-            code="record",
-        )
+        raise UsageError(f"{path} is the record of a batch", _REMEDY, code="record")
     try:
         return _record(str(path), document)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as problem:
@@ -137,21 +183,10 @@ def read_record(path: Path) -> Record:
 
 
 def _record(name: str, document: dict[str, Any]) -> Record:
-    options = document["options"]
-    known = SamplingConfig.__dataclass_fields__
-    given = {key: value for key, value in options.items() if key in known and value is not None}
-    record = Record(
-        name,
-        document,
-        SamplingConfig.from_given(given),
-        _whole(options["samples"]),
-        _whole(options.get("speculate", 0)),
-        [_ids(prompt["ids"]) for prompt in document["prompts"]],
-        [Completed(_ids(one["ids"]), list(one["logprobs"])) for one in document["completions"]],
-    )
-    if record.samples < 1 or len(record.prompts) * record.samples != len(record.completions) or not record.prompts:
-        raise ValueError("prompts and completions do not belong together")
-    if any(len(one.ids) != len(one.logprobs) for one in record.completions) or not all(record.prompts):
+    record = _RECORDS[document["command"]](name, document)
+    if not record.prompts or not all(record.prompts):
+        raise ValueError("prompts have no ids")
+    if any(values and len(values) != len(ids) for ids, values in zip(record.prompts, record.logprobs, strict=True)):
         raise ValueError("ids and log-probabilities do not belong together")
     for part in ("model", "tokenizer", "versions", "machine"):
         if not isinstance(document[part], dict):
@@ -167,6 +202,71 @@ def _record(name: str, document: dict[str, Any]) -> Record:
     return record
 
 
+def _answered(name: str, document: dict[str, Any]) -> Record:
+    return (_chosen if "choices" in document["options"] else _completed)(name, document)
+
+
+def _completed(name: str, document: dict[str, Any]) -> Record:
+    options = document["options"]
+    prompts, completions = document["prompts"], document["completions"]
+    known = SamplingConfig.__dataclass_fields__
+    given = {key: value for key, value in options.items() if key in known and value is not None}
+    record = Record(
+        name,
+        document,
+        SamplingConfig.from_given(given),
+        _whole(options["samples"]),
+        _whole(options.get("speculate", 0)),
+        [_ids(prompt["ids"]) for prompt in prompts],
+        [_tokens(one) for one in completions],
+        [_whole(prompt["seed"]) for prompt in prompts if "seed" in prompt],
+        _ids(one.get("draws_as", place) for place, one in enumerate(completions)),
+        [one["choice"] for one in completions if "choice" in one],
+        [_logprobs(prompt.get("logprobs", [])) for prompt in prompts],
+    )
+    if record.samples < 1 or len(prompts) * record.samples != len(completions):
+        raise ValueError("prompts and completions do not belong together")
+    if len(record.seeds) not in (0, len(prompts)) or len(record.kept) not in (0, len(completions)):
+        raise ValueError("seeds or choices do not belong to the completions")
+    return record
+
+
+def _chosen(name: str, document: dict[str, Any]) -> Record:
+    options, prompts = document["options"], document["prompts"]
+    choices = Choices(
+        tuple(options["choices"]), options["choices_prefix"], options["choices_normalize"], options["calibrate_with"]
+    )
+    branches = [[_tokens(branch) for branch in prompt["branches"]] for prompt in prompts]
+    if any(len(one) != len(choices.texts) or not all(branch.ids for branch in one) for one in branches):
+        raise ValueError("choices and branches do not belong together")
+    if len(prompts) < 1 + (choices.neutral is not None):
+        raise ValueError("the neutral prompt is missing")
+    ids = [_ids(prompt["ids"]) for prompt in prompts]
+    nothing: list[list[float | None]] = [[] for _ in prompts]
+    return Record(name, document, _NO_TOKENS, 1, 0, ids, [], logprobs=nothing, branches=branches, choices=choices)
+
+
+def _score(name: str, document: dict[str, Any]) -> Record:
+    options, (prompt,) = document["options"], document["prompts"]
+    scoring = Scoring(_whole(options["first"]), _whole(options["stride"]))
+    ids, logprobs = _ids(prompt["ids"]), _logprobs(prompt["logprobs"])
+    if not 0 <= scoring.first < len(ids) or not logprobs:
+        raise ValueError("no token was scored")
+    return Record(name, document, _NO_TOKENS, 1, 0, [ids], [], logprobs=[logprobs], scoring=scoring)
+
+
+# By the commands that made them.
+_RECORDS = {"complete": _answered, "generate": _completed, "serve": _answered, "score": _score}
+_NO_TOKENS = SamplingConfig(max_tokens=0)
+
+
+def _tokens(told: Mapping[str, Any]) -> Completed:
+    found = Completed(_ids(told["ids"]), _logprobs(told["logprobs"]))
+    if len(found.ids) != len(found.logprobs):
+        raise ValueError("ids and log-probabilities do not belong together")
+    return found
+
+
 def _whole(value: Any) -> int:
     if type(value) is not int:
         raise ValueError(f"{value!r} is not a whole number")
@@ -174,7 +274,16 @@ def _whole(value: Any) -> int:
 
 
 def _ids(values: Any) -> list[int]:
-    return [_whole(value) for value in values]
+    found = [_whole(value) for value in values]
+    if found and min(found) < 0:
+        raise ValueError("an id is negative")
+    return found
+
+
+def _logprobs(values: Any) -> list[float | None]:
+    if any(value is not None and (type(value) not in (int, float) or not math.isfinite(value)) for value in values):
+        raise ValueError("a log-probability is not a number")
+    return list(values)
 
 
 def changed_surroundings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

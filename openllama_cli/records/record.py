@@ -1,13 +1,13 @@
 """The record of a run: versions, weights, machine, options, prompts and what came of them. Nothing secret is in it."""
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.models.fingerprint import adapters_fingerprint, opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
+from openllama_cli.records.results import completed
 from openllama_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -21,37 +21,8 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "sentencepiece", "safetenso
 
 def record(run: "Run", texts: Sequence[str], command: str, engine: str, **options: Any) -> dict[str, Any]:
     """Of a run that has ended. texts: its prompts. options: the command's own, besides those of sampling."""
-    rows = run.rows
-    samples = len(rows) // len(texts) if texts else 1
-    return {
-        **surroundings(run.model.loaded, command, engine, run.forward),
-        "options": {**asdict(run.sampling), "samples": samples, **options},
-        "prompts": [{"text": text, "ids": list(ids)} for text, ids in zip(texts, run.prompts, strict=True)],
-        "completions": [
-            {
-                "ids": [scored.token for scored in row.scored],
-                "logprobs": [scored.logprob for scored in row.scored],
-                "finish_reason": row.finish_reason,
-            }
-            for row in rows
-        ],
-    }
-
-
-def batch_record(header: Mapping[str, Any], ran: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a batch that has ended. header: its journal's, with all that its rows depend on. ran: the `surroundings` in which its
-    last rows ran; empty where this process ran none, or a server or Ray's workers did. facts: of input and output.
-    """
-    here = dict.fromkeys(("quantization", "dtype", "device", "machine", "engine", "forward")) | dict(ran)
-    return {
-        **here,
-        "olc_record": VERSION,
-        "command": "batch",
-        "versions": ran.get("versions") or {"olc": __version__, "python": platform.python_version(), **_versions()},
-        **{name: header.get(name) for name in ("model", "tokenizer", "server", "template", "options")},
-        "adapters": header["model"].get("adapters", []),
-        **facts,
-    }
+    where = surroundings(run.model.loaded, command, engine, run.forward)
+    return completed(where, run.sampling, list(zip(texts, run.prompts, strict=True)), run.rows, **options)
 
 
 def surroundings(loaded: "LoadedModel", command: str, engine: str, forward: str | None) -> dict[str, Any]:
@@ -76,7 +47,8 @@ def surroundings(loaded: "LoadedModel", command: str, engine: str, forward: str 
 def model(opened: OpenedModel) -> dict[str, Any]:
     """A model's name, where it comes from and the fingerprint of its files; of a folder its last name alone."""
     folder, found = opened.folder, opened_fingerprint(opened)
-    name = folder.path.name if folder.origin == "folder" else folder.name
+    # Of "." too.
+    name = folder.path.absolute().name if folder.origin == "folder" else folder.name
     told = {"name": name, "origin": folder.origin, "repo_id": folder.repo_id}
     return told | {key: found[key] for key in ("revision", "files")}
 
@@ -96,9 +68,7 @@ def machine() -> dict[str, Any]:
     from openllama_cli.system.device import cpuinfo
 
     found = library()
-    gpus = (
-        [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": cpuinfo("model name", "Model") or platform.processor() or platform.machine(),

@@ -1,14 +1,17 @@
 """A record run again, or held against another one: where they part, and whether rounding can be why."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.records.read import Completed, Record
+from openllama_cli.records.read import Completed, Made, Record
+from openllama_cli.records.scores import Flip, Scores, deviations, flips, largest_share, scores
 
 if TYPE_CHECKING:
-    from openllama_cli.api.run import Runnable
+    from openllama_cli.api.run import Run, Runnable
     from openllama_cli.generation.decode.request import Scored
+    from openllama_cli.generation.text.completion import Completion as Row
 
 # How far the log-probability of one token was seen to differ between two runs that add the same numbers in another order: other
 # threads, kernels, batch sizes. docs/reproducibility.md has the measurements. With quantized weights the activations are
@@ -50,7 +53,9 @@ class Comparison:
     """rows: how many completions were compared, tokens: how many tokens of them are equal. partings: of those that differ.
 
     noise: the largest difference of a log-probability between the same tokens after the same texts; None where the record has
-    none. document: of the replay.
+    none. document: of the replay. scores: of prompts that were scored, and of choices; None where nothing was. flips: prompts
+    whose best choice is another one. share: by how much a choice's probability differs at the most; None without choices.
+    kept: on each side the place of every row among the answers, where not all are answers; None where that is the same.
     """
 
     rows: int
@@ -58,13 +63,28 @@ class Comparison:
     partings: list[Parting]
     noise: float | None
     document: dict[str, Any]
+    scores: Scores | None = None
+    flips: list[Flip] = field(default_factory=list)
+    share: float | None = None
+    kept: tuple[list[int | None], list[int | None]] | None = None
+
+    @property
+    def different(self) -> bool:
+        """Whether a token or an answer differs, or a score by more than rounding explains."""
+        beyond = self.scores is not None and self.scores.beyond > 0
+        return bool(self.partings or self.flips or self.kept or beyond)
 
 
-def rounding(record: Record) -> float:
+def rounding(record: Made) -> float:
     """How far log-probabilities may differ by rounding alone, see `ROUNDING`."""
     if record.document["quantization"] is not None:
         return QUANTIZED_ROUNDING
     return ROUNDING.get(record.document["dtype"], 0.0)
+
+
+def likeliest_only(sampling: SamplingConfig) -> bool:
+    """Whether nothing but their likelihood decides which tokens are taken: greedily, without penalties, bans or biases."""
+    return sampling == SamplingConfig(**{name: getattr(sampling, name) for name in _WITHOUT_PART})
 
 
 def explained(parting: Parting, record: Record) -> bool | None:
@@ -74,31 +94,20 @@ def explained(parting: Parting, record: Record) -> bool | None:
     Greedy decoding takes another token where the two likeliest ones change places, which takes a margin of no more than twice
     what rounding does to one. A token that is not among the most likely ones has more.
     """
-    sampling = record.sampling
-    plain = SamplingConfig(**{name: getattr(sampling, name) for name in _WITHOUT_PART})
-    if plain != sampling or parting.recorded is None or parting.here is None or parting.here.logprob is None:
+    if not likeliest_only(record.sampling) or parting.recorded is None or parting.here is None or parting.here.logprob is None:
         return None
     return parting.margin is not None and parting.margin <= 2 * rounding(record)
 
 
 def replay(record: Record, model: "Runnable", batch_size: int) -> Comparison:
     """Run the prompts of a record again. model: loaded as `Record.spec` says. Raises OlcError."""
-    from openllama_cli.api.run import Run
     from openllama_cli.records.record import surroundings
 
     engine = record.document["engine"]
-    sampling = replace(record.sampling, logprobs=CANDIDATES)
-    run = Run(
-        model,
-        record.prompts,
-        sampling,
-        samples=record.samples,
-        engine=engine,
-        batch_size=batch_size,
-        speculate=record.speculate,
-    ).finish()
+    run = _run(record, model, batch_size).finish()
     partings, equal, noise = [], 0, None
-    for row, (before, now) in enumerate(zip(record.completions, run.rows, strict=True)):
+    # A prompt that was scored, or whose answer was chosen, is a row without a completion.
+    for row, (before, now) in enumerate(zip(record.completions, run.rows, strict=False)):
         place = _shared(before.ids, [scored.token for scored in now.scored])
         equal += place
         pairs = zip(before.logprobs[:place], now.scored[:place], strict=True)
@@ -106,20 +115,93 @@ def replay(record: Record, model: "Runnable", batch_size: int) -> Comparison:
         if place < max(len(before.ids), len(now.scored)):
             partings.append(_parting(row, place, before, now.scored, model.tokenizer.text))
     document = surroundings(model.loaded, record.document["command"], engine, run.forward)
-    return Comparison(len(run.rows), equal, partings, noise, document)
+    scored = [[entry.logprob for entry in row.prompt_scored] for row in run.rows[:: record.samples]]
+    branches = [
+        [Completed([one.token for one in branch], [one.logprob for one in branch]) for branch in row.branches]
+        for row in run.rows
+    ]
+    rows = len(record.completions)
+    compared = Comparison(rows, equal, partings, noise, document, kept=_kept(record, _answered(record, run.rows)))
+    return _with_scores(compared, record, scored, branches)
 
 
 def against(record: Record, other: Record) -> Comparison:
     """Hold a record against another one of the same prompts; nothing is run."""
     partings, equal, noise = [], 0, None
-    for row, (before, now) in enumerate(zip(record.completions, other.completions, strict=False)):
+    for row, (before, now) in enumerate(zip(record.completions, other.completions, strict=True)):
         place = _shared(before.ids, now.ids)
         equal += place
         noise = _largest(noise, list(zip(before.logprobs[:place], now.logprobs[:place], strict=True)))
         if place < max(len(before.ids), len(now.ids)):
             sides = [Side(one.ids[place], None, None) if place < len(one.ids) else None for one in (before, now)]
             partings.append(Parting(row, place, sides[0], sides[1], None))
-    return Comparison(min(len(record.completions), len(other.completions)), equal, partings, noise, other.document)
+    rows, kept = len(record.completions), _kept(record, other.kept)
+    compared = Comparison(rows, equal, partings, noise, other.document, kept=kept)
+    return _with_scores(compared, record, other.logprobs, other.branches)
+
+
+def _run(record: Record, model: "Runnable", batch_size: int) -> "Run":
+    """What a record says, to be run."""
+    from openllama_cli.api.choosing import ChoiceRun
+    from openllama_cli.api.run import Run
+    from openllama_cli.generation.choices.branches import Branched
+
+    if record.choices is not None:
+        found = [
+            Branched(tuple(ids), tuple(tuple(branch.ids) for branch in branches))
+            for ids, branches in zip(record.prompts, record.branches, strict=True)
+        ]
+        neutral = found.pop() if record.choices.neutral is not None else None
+        return ChoiceRun(model, record.choices, found, neutral).run
+    how: dict[str, Any] = {"score_prompt": any(record.logprobs)}
+    if record.scoring is not None:
+        how |= {"unscored": record.scoring.first, "stride": record.scoring.stride}
+    else:
+        how |= {"seeds": record.seeds, "draws": record.draws, "engine": record.document["engine"]}
+    return Run(
+        model,
+        record.prompts,
+        # Not of every token of a text of any length that is scored.
+        replace(record.sampling, logprobs=CANDIDATES if record.sampling.max_tokens else 0),
+        samples=record.samples,
+        batch_size=batch_size,
+        speculate=record.speculate,
+        **how,
+    )
+
+
+def _answered(record: Record, rows: "Sequence[Row]") -> list[int | None]:
+    """The place of each row among the answers, where a record keeps the best ones only; see `Record.kept`."""
+    from openllama_cli.generation.text.completion import best_of
+
+    if not record.kept:
+        return []
+    count = sum(place is not None for place in record.kept) // len(record.prompts)
+    found: list[int | None] = [None] * len(rows)
+    for prompt, start in enumerate(range(0, len(rows), record.samples)):
+        for place, row in enumerate(best_of(rows[start : start + record.samples], count)):
+            found[start + row] = prompt * count + place
+    return found
+
+
+def _kept(record: Record, now: list[int | None]) -> tuple[list[int | None], list[int | None]] | None:
+    return None if record.kept == now else (record.kept, now)
+
+
+def _with_scores(
+    compared: Comparison,
+    record: Record,
+    logprobs: Sequence[Sequence[float | None]],
+    branches: Sequence[Sequence[Completed]],
+) -> Comparison:
+    """With what is scored and not drawn: prompts and choices."""
+    allowed = rounding(record)
+    if not any(record.logprobs) and record.choices is None:
+        return compared
+    found = scores(deviations(record, logprobs, branches), allowed)
+    if record.choices is None:
+        return replace(compared, scores=found)
+    return replace(compared, scores=found, flips=flips(record, branches, allowed), share=largest_share(record, branches))
 
 
 def _parting(row: int, place: int, before: Completed, now: "list[Scored]", text: Any) -> Parting:

@@ -14,10 +14,19 @@ from openllama_cli.generation.choices.scores import ScoredChoice, best
 from openllama_cli.generation.constraints.config import told as matched
 from openllama_cli.generation.decode.config import TEXT_ENDS
 from openllama_cli.generation.decode.request import FinishReason, Scored
-from openllama_cli.generation.text.completion import Completion, Timings, best_of, logprobs_of, openai_reason, told
+from openllama_cli.generation.text.completion import (
+    Completion,
+    Timings,
+    best_of,
+    logprobs_of,
+    openai_reason,
+    told,
+    trace_document,
+)
 from openllama_cli.generation.text.offsets import TokenOffsets, prompt_offsets
 from openllama_cli.generation.text.stream import TextStep
 from openllama_cli.models.tokenizer.base import Tokenizer
+from openllama_cli.serve.engine import Facts
 from openllama_cli.serve.request import CompletionRequest, Prompt
 
 # A token and where it starts in the text of its choice.
@@ -29,13 +38,14 @@ class Piece:
     """What a step adds to a choice.
 
     prompt: an echoed prompt's tokens. tokens: generated ones whose text is certain now. listed: those of them that `logprobs`
-    has, which leaves out what lies in a stop string.
+    has, which leaves out what lies in a stop string. traces: of `tokens`, if they are asked for.
     """
 
     text: str = ""
     prompt: list[Entry] = field(default_factory=list)
     tokens: list[Entry] = field(default_factory=list)
     listed: list[Entry] = field(default_factory=list)
+    traces: list[dict[str, Any]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
     def __bool__(self) -> bool:
@@ -47,6 +57,7 @@ class Piece:
         self.prompt += other.prompt
         self.tokens += other.tokens
         self.listed += other.listed
+        self.traces += other.traces
         self.finish_reason = other.finish_reason or self.finish_reason
 
 
@@ -60,6 +71,7 @@ class Row:
         self._start = len(prompt.text) if asked.echo else 0
         self._length = 0
         self._given = 0
+        self._traces: list[dict[str, Any]] = []
         self.completion = Completion(prompt.shown)
 
     def add(self, step: TextStep) -> Piece:
@@ -75,11 +87,15 @@ class Row:
         if self._wanted:
             if step.scored is not None:
                 self._offsets.push(step.scored.token)
+                if step.trace is not None:
+                    position = len(self.completion.prompt) + len(self._traces)
+                    self._traces.append(trace_document(step.trace, position, self._tokenizer))
             if step.finish_reason is not None:
                 self._offsets.close()
             for scored, offset in self._certain(ended=step.finish_reason is not None):
                 entry = (scored, self._start + min(offset, self._length))
                 piece.tokens.append(entry)
+                piece.traces += self._traces[self._given : self._given + 1]
                 if offset < self._length or step.finish_reason not in TEXT_ENDS:
                     piece.listed.append(entry)
         return piece
@@ -103,15 +119,18 @@ class Row:
 
 
 class Answer:
-    """OpenAI's answer to a request. name, description: of the model. timings: once the first prompt runs."""
+    """OpenAI's answer to a request. facts: of the model. recorded: whether it has a record. timings: once the first prompt
+    runs."""
 
-    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer, name: str, description: dict[str, Any]) -> None:
-        self._asked, self._tokenizer, self._description = asked, tokenizer, description
+    def __init__(self, asked: CompletionRequest, tokenizer: Tokenizer, facts: Facts, *, recorded: bool = False) -> None:
+        self._asked, self._tokenizer = asked, tokenizer
+        self._context, self._description = facts.context, facts.description
+        self._where = facts.surroundings if recorded else None
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": name,
+            "model": facts.name,
         }
         self._rows = [Row(prompt, asked, tokenizer) for prompt in asked.running for _ in range(asked.best_of)]
         self._pieces = [Piece() for _ in self._rows]
@@ -158,11 +177,7 @@ class Answer:
         if self._asked.choosing is not None:
             answers = self._asked.choosing.answers(self._chosen)
             return {**self._head, "choices": answers, "usage": self._usage(), "olc": self._olc()}
-        choices: list[dict[str, Any]] = []
-        for start in range(0, len(self._rows), self._asked.best_of):
-            made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
-            kept = [start + place for place in best_of(made, self._asked.n)]
-            choices += [self._choice(len(choices) + place, row, self._pieces[row]) for place, row in enumerate(kept)]
+        choices = [self._choice(place, row, self._pieces[row]) for place, row in enumerate(self._kept())]
         return {**self._head, "choices": choices, "usage": self._usage(), "olc": self._olc()}
 
     def chunks(self, pieces: Sequence[tuple[int, Piece]]) -> Iterator[dict[str, Any]]:
@@ -174,6 +189,14 @@ class Answer:
             yield {**chunk, **({"usage": None} if usage else {"olc": self._olc()} if last else {})}
         if usage and self.finished:
             yield {**self._head, "choices": [], "usage": self._usage(), "olc": self._olc()}
+
+    def _kept(self) -> list[int]:
+        """The rows that are answered: of each prompt's the best, in the order of their choices."""
+        kept: list[int] = []
+        for start in range(0, len(self._rows), self._asked.best_of):
+            made = [row.completion for row in self._rows[start : start + self._asked.best_of]]
+            kept += [start + place for place in best_of(made, self._asked.n)]
+        return kept
 
     @cached_property
     def _chosen(self) -> list[list[ScoredChoice]]:
@@ -187,11 +210,14 @@ class Answer:
         own |= told(piece.finish_reason)
         if piece.finish_reason is not None:
             own |= matched(asked.sampling.constraint, self._rows[row].completion.text)
+            own["room"] = self._context - len(asked.prompts[row // asked.best_of].tokens)
         if asked.tokens:
             if row not in self._opened:
                 own["prompt_ids"] = list(self._rows[row].completion.prompt)
             own |= {"prompt": [self._entry(entry) for entry in piece.prompt]} if piece.prompt else {}
             own["tokens"] = [self._entry(entry) for entry in piece.tokens]
+            for entry, trace in zip(own["tokens"], piece.traces, strict=False):
+                entry["trace"] = trace
             self._opened.add(row)
         return {
             "index": index,
@@ -220,4 +246,25 @@ class Answer:
     def _olc(self) -> dict[str, Any]:
         seeds = set(self._asked.seeds)
         seed = seeds.pop() if len(seeds) == 1 else None
-        return {**self._description, "seed": seed, "timings": self.timings.as_dict() if self.timings is not None else None}
+        timings = self.timings.as_dict() if self.timings is not None else None
+        made = {} if self._where is None else {"record": self._record(self._where)}
+        return {**self._description, "seed": seed, "timings": timings, **made}
+
+    def _record(self, where: dict[str, Any]) -> dict[str, Any]:
+        """What it takes to make the answer again, once all rows have ended."""
+        from openllama_cli.records import results
+
+        asked = self._asked
+        rows = [row.completion for row in self._rows]
+        if asked.choosing is not None:
+            return results.chosen(where, asked.choosing.choices, [prompt.text for prompt in asked.prompts], rows)
+        return results.completed(
+            where,
+            asked.sampling,
+            [(prompt.text, prompt.tokens) for prompt in asked.prompts],
+            rows,
+            seeds=asked.seeds,
+            draws=asked.draws,
+            kept=self._kept() if asked.best_of > asked.n else (),
+            echo=asked.echo,
+        )

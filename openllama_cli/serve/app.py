@@ -18,11 +18,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openllama_cli.errors import OlcError
+from openllama_cli.openai_api.request import RECORD
 from openllama_cli.serve.engine import Engine
-from openllama_cli.serve.errors import ApiError, of_olc
+from openllama_cli.serve.errors import ApiError, bad, of_olc
 from openllama_cli.serve.guard import ENTRY, Access, Entry, Guard
 from openllama_cli.serve.metrics import Metrics
-from openllama_cli.serve.request import CompletionRequest, read_request
+from openllama_cli.serve.request import CompletionRequest, read_request, shown
 from openllama_cli.serve.responses import Json, dump, error_response, read_json
 from openllama_cli.serve.scheduler import Job, Steps
 from openllama_cli.serve.tokens import detokenize, tokenize, tokenizer_info
@@ -113,6 +114,7 @@ def _endpoint(server: Server, handler: Callable[[Server, Request], Any]) -> Call
 async def completions(server: Server, request: Request) -> Response:
     """POST /v1/completions."""
     body = await read_json(request)
+    recorded = _wants_record(request)
     model, facts = server.engine.ready()
     from openllama_cli.serve.answer import Answer
 
@@ -122,7 +124,7 @@ async def completions(server: Server, request: Request) -> Response:
     long = int(request.headers.get("content-length", _LONG)) >= _LONG or bool(body.get("logprobs") or body.get("choices"))
     asked = await asyncio.to_thread(read) if long else read()
     server.hint_bos(asked)
-    answer = Answer(asked, model.tokenizer, facts.name, facts.description)
+    answer = Answer(asked, model.tokenizer, facts, recorded=recorded)
     steps = Steps()
 
     def deliver(step: "TextStep") -> None:
@@ -146,6 +148,13 @@ async def completions(server: Server, request: Request) -> Response:
         ended()
     # A thousand log-probabilities take long to write.
     return await asyncio.to_thread(lambda: Json(answer.document())) if long else Json(answer.document())
+
+
+def _wants_record(request: Request) -> bool:
+    value = request.headers.get(RECORD, "0").strip()
+    if value not in ("0", "1"):
+        raise bad(f"the header {RECORD} is {shown(value)}; send 1 for a record of the answer, or leave it out", RECORD)
+    return value == "1"
 
 
 async def _collect(steps: Steps, answer: "Answer") -> None:
@@ -250,6 +259,7 @@ def _model(server: Server) -> dict[str, Any]:
             "eos_ids": sorted(model.tokenizer.eos_ids),
             "max_rows": facts.max_rows,
             "always_bos": server.always_bos,
+            "machine": facts.surroundings["machine"],
         },
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Facts:
     """What requests are checked against. name: the model's. vocabulary: rows of its embedding. description: for answers.
 
-    pieceless: ids that no text belongs to.
+    pieceless: ids that no text belongs to. surroundings: for records, of the files as they were loaded.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Facts:
     pieceless: frozenset[int]
     max_rows: int
     description: dict[str, Any]
+    surroundings: dict[str, Any]
 
 
 class Engine:
@@ -118,6 +119,7 @@ class Engine:
     def _facts(self, model: "Model") -> Facts:
         from openllama_cli.generation.batch_size import auto_batch_size
         from openllama_cli.generation.session import describe
+        from openllama_cli.records.record import surroundings
         from openllama_cli.system.device import free_bytes
 
         loaded = model.loaded
@@ -138,6 +140,7 @@ class Engine:
                 "forward": f"{forward} forward pass",
                 "precision": loaded.precision,
             },
+            surroundings=surroundings(loaded, "serve", "loop", f"{forward} forward pass"),
         )
 
 

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from openllama_cli.errors import OlcError
+from openllama_cli.generation.decode.config import as_fields, option_of
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # What olc's codes mean for the request, where they do not mean that it was wrong.
@@ -53,16 +54,10 @@ def of_olc(error: OlcError) -> ApiError:
     cause, remedy = as_fields(error.cause), as_fields(error.remedy)
     if error.code == "invalid_unicode":  # Its remedy is for files.
         remedy = "send valid Unicode"
-    named = re.match(r"--([a-z][a-z-]+)", error.cause)
-    param = named[1].replace("-", "_") if named else "prompt" if error.code in _OF_PROMPTS else None
+    named = re.match(r"--[a-z][a-z-]+", error.cause)
+    param = option_of(named[0]) if named else "prompt" if error.code in _OF_PROMPTS else None
     status = _STATUS.get(error.code, 400)
     return ApiError(status, f"{cause}; {remedy}", error.code, param=param, cause=error.cause, remedy=error.remedy)
 
 
 _OF_PROMPTS = ("empty_prompt", "context_length_exceeded", "invalid_unicode", "token_id_out_of_range")
-
-
-def as_fields(text: str) -> str:
-    """A message that names flags, as a client of JSON would write them: `--top-p` → `top_p`."""
-    text = re.sub(r"--stop '(.*)'", r'"stop": "\1"', text)
-    return re.sub(r"--([a-z][a-z-]+)", lambda match: match[1].replace("-", "_"), text)

@@ -27,6 +27,9 @@ MOST_ROWS = 1024
 MOST_STOPS = 64
 # Log-probabilities in one answer: some 280 bytes of memory each until the answer has been sent.
 MOST_LOGPROBS = 2_000_000
+# Candidates of a traced token where `logprobs` does not say how many. Each counts as so many log-probabilities.
+TRACED = 5
+_WEIGHT = 3
 # What other servers know and this one does not: values that ask for nothing, and what to do otherwise.
 _ABSENT: dict[str, tuple[tuple[Any, ...], str]] = {
     "suffix": (("",), "leave it out: these models complete a text only at its end"),
@@ -57,7 +60,8 @@ class CompletionRequest:
     """A request that can be run.
 
     sampling: of all its rows but the seed, which is one of `seeds`, one a prompt (None if greedy). n of best_of completions of
-    each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are.
+    each prompt are answered. logprobs: whether they are part of the answer. tokens: whether ids and entropies are. trace: how
+    many candidates of each token are traced, None for none.
     draws_by_choice: random numbers are those of the row's place in the request, not of its place among the prompt's. draws_as:
     the random numbers are those of this row of a batch. no_bos: whether prompts of ids lacked the BOS that the model was
     trained with. choosing: from what the answers are chosen, with prompts that end where the choices begin; None where prompts
@@ -78,6 +82,7 @@ class CompletionRequest:
     draws_as: int | None
     no_bos: bool
     choosing: Choosing | None = None
+    trace: int | None = None
 
     @property
     def running(self) -> tuple[Prompt, ...]:
@@ -90,9 +95,17 @@ class CompletionRequest:
         """Whether the prompts are scored too."""
         return self.echo and (self.logprobs or self.tokens)
 
+    @property
+    def draws(self) -> list[int]:
+        """Which random numbers each row draws, the samples of a prompt side by side."""
+        from openllama_cli.generation.decode.request import draws_of
+
+        count = len(self.prompts) * self.best_of
+        return [row if self.draws_by_choice else draws_of(self.draws_as, row % self.best_of) for row in range(count)]
+
     def rows(self) -> "list[Request]":
         """All rows, the samples of a prompt side by side."""
-        from openllama_cli.generation.decode.request import Request, draws_of
+        from openllama_cli.generation.decode.request import Request
 
         if self.choosing is not None:
             rows = enumerate(self.choosing.rows)
@@ -100,13 +113,13 @@ class CompletionRequest:
         return [
             Request(
                 row,
-                prompt.tokens,
-                replace(self.sampling, seed=seed),
+                self.prompts[row // self.best_of].tokens,
+                replace(self.sampling, seed=self.seeds[row // self.best_of]),
                 self.scored,
-                draws_as=row if self.draws_by_choice else draws_of(self.draws_as, sample),
+                draws_as=draws,
+                trace=self.trace,
             )
-            for place, (prompt, seed) in enumerate(zip(self.prompts, self.seeds, strict=True))
-            for sample, row in enumerate(range(place * self.best_of, (place + 1) * self.best_of))
+            for row, draws in enumerate(self.draws)
         ]
 
 
@@ -118,16 +131,19 @@ def read_request(
         value = body.get(name)
         if value is not None and not any(value == allowed for allowed in harmless):
             raise bad(f"{name} is {shown(value)}, which this server does not have; {remedy}", name, "unsupported_option")
-    own = _object(body, "olc", ("tokens", "draws_by_choice", "draws_as", "fit"))
+    own = _object(body, "olc", ("tokens", "trace", "draws_by_choice", "draws_as", "fit"))
     choices = read_choices(body)
     if choices is not None:
         return _choosing(branched(body, choices, tokenizer, facts), body)
-    options = _object(body, "stream_options", None)
+    options = _object(body, "stream_options")
     stream = _flag(body, "stream")
     if options and not stream:
         raise bad("stream_options are only for streams; leave them out, or send stream: true", "stream_options")
     sampling = _sampling(body)
     logprobs, tokens, fit = sampling.logprobs is not None, _flag(own, "tokens", "olc."), _flag(own, "fit", "olc.")
+    trace = (sampling.logprobs or TRACED) if _flag(own, "trace", "olc.") else None
+    if trace is not None and not tokens:
+        raise bad("olc.trace is a part of each of olc.tokens; send tokens: true too", "olc.trace")
     draws_as = own.get("draws_as")
     if draws_as is not None and (type(draws_as) is not int or draws_as < 0):
         raise bad(f"olc.draws_as is {shown(draws_as)}; send an integer from 0", "olc.draws_as")
@@ -146,8 +162,9 @@ def read_request(
         message = f"{len(prompts)} prompts with {best_of} completions each are more than {MOST_ROWS}; send several requests"
         raise bad(message, "best_of" if best_of > 1 else "prompt", "too_many_completions")
     _check_lengths(prompts, sampling.max_tokens, facts, given=body.get("max_tokens") is not None and not fit)
-    if sampling.logprobs is not None:
-        _check_logprobs(prompts, best_of, sampling.logprobs, sampling.max_tokens, facts, echo=_flag(body, "echo"))
+    if sampling.logprobs is not None or trace is not None:
+        each = (sampling.logprobs or 0) + 1 + _WEIGHT * (trace or 0)
+        _check_logprobs(prompts, best_of, each, sampling.max_tokens, facts, echo=_flag(body, "echo"))
     if not logprobs and (tokens or best_of > n):
         sampling = replace(sampling, logprobs=0)
     seeds: list[int | None] = [None] * len(prompts)
@@ -169,6 +186,7 @@ def read_request(
         draws_by_choice=_flag(own, "draws_by_choice", "olc."),
         draws_as=draws_as,
         no_bos=bos is not None and any(prompt.tokens[0] != bos for prompt in prompts),
+        trace=trace,
     )
 
 
@@ -219,15 +237,16 @@ def _sampling(body: Mapping[str, Any]) -> SamplingConfig:
         raise of_olc(error) from error
 
 
-def _object(body: Mapping[str, Any], name: str, known: Sequence[str] | None) -> Mapping[str, Any]:
+def _object(body: Mapping[str, Any], name: str, known: Sequence[str] = ()) -> Mapping[str, Any]:
+    """known: the names that it may have, all of them without any."""
     value = body.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise bad(f"{name} is {shown(value)}; send an object", name)
-    unknown = [key for key in value if known is not None and key not in known]
+    unknown = [key for key in value if known and key not in known]
     if unknown:
-        raise bad(f"{name} has {shown(unknown[0])}; it may have {' and '.join(known or ())}", name)
+        raise bad(f"{name} has {shown(unknown[0])}; it may have {', '.join(known[:-1])} and {known[-1]}", name)
     return value
 
 
@@ -299,15 +318,14 @@ def _check_lengths(prompts: Sequence[Prompt], max_tokens: int, facts: "Facts", *
             raise bad(message, "prompt", "context_length_exceeded")
 
 
-def _check_logprobs(
-    prompts: Sequence[Prompt], best_of: int, logprobs: int, max_tokens: int, facts: "Facts", *, echo: bool
-) -> None:
+def _check_logprobs(prompts: Sequence[Prompt], best_of: int, each: int, max_tokens: int, facts: "Facts", *, echo: bool) -> None:
+    """each: log-probabilities of a token."""
     new = [min(max_tokens, facts.context - len(prompt.tokens)) for prompt in prompts]
     tokens = best_of * (sum(new) + echo * sum(len(prompt.shown) for prompt in prompts))
-    if tokens * (logprobs + 1) > MOST_LOGPROBS:
+    if tokens * each > MOST_LOGPROBS:
         echoed = ", echoed prompts included," if echo else ""
         message = (
-            f"{len(prompts) * best_of} completions may have {tokens} tokens{echoed} with {logprobs + 1} logprobs each: "
-            f"{tokens * (logprobs + 1)} in all, but {MOST_LOGPROBS} is the most; send several requests, or fewer logprobs"
+            f"{len(prompts) * best_of} completions may have {tokens} tokens{echoed} with {each} logprobs each: "
+            f"{tokens * each} in all, but {MOST_LOGPROBS} is the most; send several requests, or fewer logprobs"
         )
         raise bad(message, "logprobs", "too_many_logprobs")

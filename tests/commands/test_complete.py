@@ -133,6 +133,15 @@ def test_escapes_become_characters_on_request_and_a_literal_one_earns_a_hint(olc
     assert olc("complete", "Q: A:", "-n", "1", "-m", model).messages == ""
 
 
+def test_a_prompt_that_names_a_file_earns_a_hint(olc: Olc, model: str, tmp_path: Path) -> None:
+    (tmp_path / "my prompt.txt").write_text("Q:")
+    name = str(tmp_path / "my prompt.txt")
+    for command in ("complete", "generate", "tokenize"):
+        ran = olc(command, name, "-m", model, *(() if command == "tokenize" else ("-n", "1")))
+        assert f"-f '{name}' takes what is in it" in ran.messages.replace("\n", " ")
+        assert ran.code == 0
+
+
 def test_an_empty_prompt_needs_a_bos(olc: Olc, refused: Olc, tmp_model: Path) -> None:
     (tmp_model / "tokenizer.model").write_bytes(train(bos_id=-1, vocab_size=380))
     for command in ("complete", "generate"):

@@ -39,6 +39,13 @@ def test_what_is_cut_is_said_to_be_incomplete(olc: Olc) -> None:
     result = olc("complete", "A spider:", "--json-schema", json.dumps(SCHEMA), "-n", "4", *DEMO)
     assert result.code == 0
     assert "the text is incomplete, no match of --json-schema: cut off after 4 tokens; -n 8" in result.messages
+    # With as many tokens as there is room for.
+    result = olc("complete", "A" * 990, "--regex", "b{9999}", "-n", "30", *DEMO)
+    more = re.search(r"-n (\d+) gives it more", result.messages)
+    assert more is not None, result.messages
+    assert olc("complete", "A" * 990, "--regex", "b{9999}", "-n", more[1], *DEMO).code == 0
+    result = olc("generate", "A", "B", "--regex", "b{20}", "-n", "2", *DEMO)
+    assert "2 of 2 texts are incomplete" in result.messages
     (choice,) = json.loads(olc("complete", "A spider:", "--json-schema", json.dumps(SCHEMA), "-n", "4", "--json", *DEMO).text)[
         "choices"
     ]
@@ -64,6 +71,8 @@ def test_generate_and_its_samples(olc: Olc) -> None:
         (["--json-schema", '{"not": {}}'], '--json-schema cannot be used: "not" is not supported, at #'),
         (["--json-schema", "missing.json"], "cannot read missing.json"),
         (["--grammar", "missing.lark"], "cannot read missing.lark"),
+        (["--json-schema", ""], "--json-schema is empty"),
+        (["--regex", r"[^\s\S]"], r"--regex cannot be met: no text matches it"),
         (["--regex", "a", "--json-schema", "{}"], "--regex cannot be combined with --json-schema"),
         (["--regex", "a", "--engine", "transformers"], "--regex cannot be used with --engine transformers"),
         (["--regex", "a", "--choices", "a,b"], "--regex cannot be combined with --choices"),

@@ -1,12 +1,15 @@
 """What ends a text, what is penalized and what never appears: the options on the command line, with the demo model."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.decode.repetition import LEAST_TOKENS
 from tests.conftest import Olc
+from tests.support.batches import read
+from tests.support.models.tiny_models import write_tiny_llama
 
 PROMPT = "The largest animal is"
 WHALE = " the blue whale."
@@ -40,8 +43,9 @@ def test_where_a_text_ends(olc: Olc) -> None:
     assert len(complete(olc, "--min-tokens", "12")) > len(WHALE)
 
 
-def test_a_loop_ends_and_says_so(olc: Olc) -> None:
-    looping = ("--ignore-eos", "--logit-bias", " the=100", "-n", "300")
+def test_a_loop_ends_and_says_so(olc: Olc, tmp_path: Path) -> None:
+    model = write_tiny_llama(tmp_path / "model", context=LEAST_TOKENS + 64)
+    looping = ("-m", str(model), "--ignore-eos", "--logit-bias", " the=100", "-n", str(LEAST_TOKENS + 4))
     document = json.loads(complete(olc, *looping, "--json"))
     (choice,) = document["choices"]
     assert choice["olc"]["finish_reason"] == "repetition"
@@ -68,3 +72,19 @@ def test_wrong_usage_is_told_before_a_model_is_loaded(options: list[str], said: 
     result = olc("complete", PROMPT, "-m", "demo", *options)
     assert result.code == UsageError.exit_code
     assert result.messages.startswith(f"error: {said}")
+
+
+def test_a_batch_says_what_ended_otherwise_than_it_should(olc: Olc, tmp_path: Path) -> None:
+    looping = {"prompt": PROMPT, "ignore_eos": True, "logit_bias": {" the": 100}, "max_tokens": 300}
+    cut = {"prompt": PROMPT, "regex": " (a ){9}", "max_tokens": 2}
+    lines = [looping, cut, {"prompt": PROMPT}, {"prompt": PROMPT, "logit_bias": {"blue whale": 1}}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = olc("batch", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "out.jsonl"), "-m", "demo", "--dtype", "float32")
+    said = [line for line in result.messages.splitlines() if line.startswith("hint: ")]
+    assert [line.partition(" row ")[0] for line in said] == ["hint: 1", "hint: 1"]
+    assert "--repetition-penalty 1.1 or --dry-multiplier 0.8" in said[0]
+    assert "-n gives it more" in said[1]
+    error = read(tmp_path / "out.jsonl")[3]["error"]
+    assert error["code"] == "not_one_token"
+    assert error["message"].startswith("logit_bias 'blue whale' is ")
+    assert error["message"].endswith("or forbid the text with ban")

@@ -9,6 +9,7 @@ import pytest
 from openllama_cli.terminal.streams import visible
 from tests.conftest import Olc
 from tests.support.machines import measurement
+from tests.support.models.tiny_models import VOCAB, write_adapter
 from tests.support.terminals import on_a_terminal, without_color
 
 
@@ -36,6 +37,19 @@ def test_a_folder_is_planned_and_the_command_that_is_shown_runs(olc: Olc, tmp_mo
     command = re.search(r'^run\tolc (.+) "(.*)"$', run.text, re.MULTILINE)
     assert command is not None
     assert olc(*command[1].split(), command[2], "-n", "2").code == 0
+
+
+def test_an_adapter_is_planned_as_its_model_with_it(olc: Olc, tmp_model: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", tmp_model, rows=VOCAB + 2)
+    model = json.loads(olc("devices", "--quick", "-m", str(adapter), "--json").text)["model"]
+    plain = json.loads(olc("devices", "--quick", "-m", str(tmp_model), "--json").text)["model"]
+    assert model["parameters"] == plain["parameters"] + 2 * 2 * 32
+    assert f"-m {adapter} " in model["command"]
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "openlm-research/open_llama_3b"})
+    )
+    assert "first\tolc models pull openlm-research/open_llama_3b\n" in olc("devices", "--quick", "-m", str(adapter)).text
 
 
 def test_a_problem_that_would_stop_a_completion_exits_with_1(olc: Olc) -> None:

@@ -82,6 +82,13 @@ def test_the_check_passes_in_float32(olc: Olc, model: str) -> None:
     assert all(check["same"] and check["tokens"] == check["generate_tokens"] for check in checks)
 
 
+@pytest.mark.parametrize("option", [("--regex", " a+"), ("--ban", "a"), ("--repetition-penalty", "2"), ("--ignore-eos",)])
+def test_the_check_refuses_what_it_would_leave_aside(olc: Olc, option: tuple[str, ...]) -> None:
+    result = olc("generate", "a", "--check", *option, "--seed", "3", "--json")
+    assert result.code == 2
+    assert f"--check compares greedy decoding as it is, without {option[0]}" in result.messages
+
+
 def test_a_failed_check_is_exit_1_and_shows_where(olc: Olc, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from openllama_cli.generation.forward.lean import LeanForward
 

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Olc, Result
 from tests.support.hub.fixtures import SMALL, cache, server
 from tests.support.hub.server import HubServer
+from tests.support.models.gguf_files import write_gguf
 from tests.support.models.tiny_models import write_tiny_llama
 from tests.support.terminals import Terminal
 
@@ -63,7 +64,7 @@ def test_fresh_machine_lists_the_catalogue_without_network(home: Home) -> None:
     assert [model["alias"] for model in document["models"]] == ["demo", "3b-v2", "7b-v2", "3b", "7b", "13b"]
     assert (document["default"], document["chosen_by"]) == ("demo", "fallback")
     assert set(document["models"][1]) == {
-        *("alias", "repo_id", "description", "parameters", "download_bytes", "cached_bytes"),
+        *("alias", "repo_id", "file", "description", "parameters", "download_bytes", "cached_bytes"),
         *("revision", "path", "state", "default"),
     }
     lines = [line.split("\t") for line in home.olc("list").text.splitlines()]
@@ -96,6 +97,29 @@ def test_pull_list_and_remove_a_model(home: Home, server: HubServer) -> None:
     assert removed["freed_bytes"] == listed["cached_bytes"]
     assert home.listed("3b")["state"] == "not downloaded"
     assert "not in the cache" in home.refused("rm", "3b", "--yes", code=1)
+
+
+def test_gguf_files_and_adapters_in_the_cache_are_listed(home: Home, server: HubServer, tmp_path: Path) -> None:
+    content = write_gguf(tmp_path / "x.gguf", layers=1).read_bytes()
+    other = write_gguf(tmp_path / "y.gguf", layers=1, architecture="qwen2").read_bytes()
+    server.add("org/tiny-GGUF", {"a.Q8_0.gguf": content, "b.gguf": content, "c.gguf": other})
+    config = b'{"peft_type": "LORA", "base_model_name_or_path": "openlm-research/open_llama_3b"}'
+    server.add("org/lora", {"adapter_config.json": config, "adapter_model.safetensors": b"w"})
+    for name in ("org/tiny-GGUF:a.Q8_0.gguf", "org/lora"):
+        home.pull(name)
+    other_kind = home.olc("pull", "org/tiny-GGUF:c.gguf", expect=1).messages
+    assert "error: org/tiny-GGUF:c.gguf holds a qwen2 model, not a Llama\n  fix: " in other_kind
+    lines = [line.split("\t") for line in home.olc("list").text.splitlines()]
+    rows = {line[1]: (line[2], line[5], line[6]) for line in lines}
+    assert rows["org/lora"] == ("", "ready", "an adapter in the cache")
+    assert rows["org/tiny-GGUF:a.Q8_0.gguf"][1:] == ("ready", "a GGUF file in the cache")
+    assert not any("c.gguf" in name or name == "org/tiny-GGUF" for name in rows)
+    listed = home.listed("org/tiny-GGUF")
+    assert (listed["file"], listed["cached_bytes"]) == ("a.Q8_0.gguf", len(content))
+    assert "name one of them, such as org/tiny-GGUF:a.Q8_0.gguf" in home.refused("info", "org/tiny-GGUF", code=1)
+    told = home.olc("info", "org/lora").text
+    assert "download it with: olc models pull openlm-research/open_llama_3b\n" in told
+    assert "made for openlm-research/open_llama_3b\n" in told
 
 
 def test_rm_asks_on_a_terminal(home: Home, server: HubServer) -> None:

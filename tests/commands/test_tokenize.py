@@ -10,6 +10,7 @@ from openllama_cli.commands.shared.prompt_input import read_lines
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.conftest import Olc
 from tests.support.models.sentencepiece_models import trained, write
+from tests.support.models.tiny_models import VOCAB, write_adapter
 from tests.support.terminals import on_a_terminal, without_color
 
 
@@ -59,6 +60,15 @@ def test_text_from_stdin_and_files_byte_for_byte(olc: Olc, v2: str, tmp_path: Pa
     assert read_lines(str(tmp_path / "marked")) == ["  the", "\0 whale"]
     (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" * 2)
     assert read_lines(str(tmp_path / "marked")) == ["\ufeff"]
+
+
+def test_the_tokens_of_an_adapter_with_new_tokens(olc: Olc, tmp_model: Path, tmp_path: Path) -> None:
+    adapter = str(write_adapter(tmp_path / "adapter", tmp_model, rows=VOCAB + 2))
+    alone = olc("tokenize", "the <new>", "-m", adapter)
+    assert alone.messages == f"olc: {adapter} is an adapter for {tmp_model}\n"
+    ids = [*ids_of(str(tmp_model), "the "), VOCAB]
+    assert alone.text.split() == olc("tokenize", "the <new>", "-m", str(tmp_model), "--adapter", adapter).text.split()
+    assert alone.text.split() == list(map(str, ids))
 
 
 # -- --check --------------------------------------------------------------------------------------------------------

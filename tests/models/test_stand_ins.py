@@ -31,6 +31,15 @@ def test_another_file_under_the_name_of_weights_is_named(tmp_path: Path, safe: b
         inspect(folder)
 
 
+@pytest.mark.parametrize("end", [".part", ".crdownload", ".incomplete"])
+def test_a_download_that_has_not_ended_is_no_file_to_rename(tmp_path: Path, end: str) -> None:
+    file = tmp_path / f"llama.Q8_0.gguf{end}"
+    file.write_bytes(b"GGUF\x03" + b"\0" * 90)
+    with pytest.raises(ModelError, match="is a download that has not ended") as caught:
+        resolve(str(file))
+    assert caught.value.remedy.endswith(f"then give {tmp_path}/llama.Q8_0.gguf")
+
+
 def test_weights_under_each_others_name_are_named_and_load_once_renamed(tmp_path: Path) -> None:
     folder = write_tiny_llama(tmp_path, layers=1)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

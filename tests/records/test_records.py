@@ -9,41 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from referencing import Registry, Resource
 from safetensors.torch import save_file
 
 from openllama_cli.errors import UsageError
 from openllama_cli.records.read import changed_surroundings, read_record
-from openllama_cli.records.schemas import names, schema
+from openllama_cli.records.schemas import names
 from tests.conftest import Olc
-
-FLOAT32 = ("--dtype", "float32", "--no-server")
-
-
-def valid(document: Any, name: str) -> None:
-    schemas = {f"{one}.json": Resource.from_contents(json.loads(schema(one))) for one in names()}
-    validator = jsonschema.Draft202012Validator(json.loads(schema(name)), registry=Registry().with_resources(schemas.items()))
-    validator.validate(document)
-
-
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
-
-
-@pytest.fixture
-def made(olc: Olc, model: str, tmp_path: Path) -> Any:
-    """Run a command with --json in float32; the file with what it printed."""
-
-    def make(*arguments: str, name: str = "result.json") -> Path:
-        run = olc(*arguments, "-m", model, "--json", *FLOAT32)
-        assert run.code == 0, run.messages
-        path = tmp_path / name
-        path.write_bytes(run.out)
-        return path
-
-    return make
-
+from tests.support.schemas import valid
 
 COMMANDS = [
     ("complete", "The sky is", "-n", "6"),
@@ -114,6 +86,8 @@ def test_a_changed_token_is_named_with_its_margin(olc: Olc, made: Any, model: st
     assert "can explain" in lines[2]
     assert margin > 0
     assert lines[3].startswith("changed: torch: 1.0, then ")
+    told = json.loads(olc("replay", str(path), "-m", model, "--json").text)
+    assert (told["equal"], told["partings"][0]["place"], told["changed"][0]) == (False, 2, lines[3].removeprefix("changed: "))
 
 
 def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model: str, tmp_path: Path) -> None:
@@ -156,7 +130,9 @@ def test_adapters_are_part_of_the_weights(olc: Olc, made: Any, model: str, tmp_p
     other = olc("replay", str(path), "-m", model, "--adapter", str(adapter))
     assert (other.code, "an_adapter:0.5" in other.messages) == (1, True)
     missing = olc("replay", str(path), "-m", model)
-    assert (missing.code, "--adapter path/to/an_adapter:0.5" in missing.messages) == (2, True)
+    assert (missing.code, "name it: --adapter path/to/an_adapter:0.5\n" in missing.messages) == (2, True)
+    both = f"name it: -m path/to/{Path(model).name} --adapter path/to/an_adapter:0.5\n"
+    assert both in olc("replay", str(path)).messages
 
 
 def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path: Path) -> None:
@@ -190,6 +166,7 @@ def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path:
         lambda record: record["model"].update(files=3),
         lambda record: record.update(device="toaster"),
         lambda record: record.update(engine="steam"),
+        lambda record: record.update(command="serve_tea"),
         lambda record: record.update(prompts=3),
     ],
 )
@@ -240,4 +217,3 @@ def test_a_batch_has_its_record_beside_it(olc: Olc, model: str, tmp_path: Path) 
     assert (record["dtype"], record["output"]["failed"], record["input"]["name"]) == ("float32", 1, "in.jsonl")
     assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(record)
-    assert olc("replay", str(tmp_path / "out.jsonl.record.json")).code == 2

@@ -32,7 +32,7 @@ def test_an_answer_is_what_python_chooses(served: Served) -> None:
         tokens = sum(next(a.tokens for a in one.alternatives if a.text == one.text) for one in chosen)
         assert made["usage"]["completion_tokens"] == tokens
         assert made["usage"]["total_tokens"] == made["usage"]["prompt_tokens"] + tokens
-    assert served.entries[-1].completion_tokens == tokens
+    assert served.logged()[-1].completion_tokens == tokens
 
 
 def test_defaults_of_clients_are_no_options(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def truth(served: Served, body: dict[str, Any]) -> list[dict[str, Any]]:
         run = Run(served.model, [tokens], sampling, samples=body.get("n", 1), score_prompt=scores).finish()
         for row in run.rows:
             made = choice(len(found), row, tokenizer, echo=echo, logprobs=sampling.logprobs is not None)
-            found.append({**made, "olc": {"finish_reason": row.finish_reason, "seed": sampling.seed}})
+            found.append({**made, "olc": {"finish_reason": row.finish_reason, "seed": sampling.seed, "room": run.room}})
     return found
 
 
@@ -98,7 +99,7 @@ def test_rows_of_clients_that_left_are_free(served: Served) -> None:
     ) as answer:
         next(answer.iter_raw())
     while served.engine.scheduler.active:
-        pass
+        time.sleep(0.005)
     assert served.engine.scheduler.waiting == 0
 
 

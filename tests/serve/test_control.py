@@ -6,7 +6,9 @@ import pytest
 
 from openllama_cli.api import Run
 from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.generation.text.completion import trace_document
 from openllama_cli.generation.text.token_ids import resolve
+from openllama_cli.serve.request import TRACED
 from tests.support.serve.servers import Served, joined
 
 PROMPT = "Q: What is the largest animal?"
@@ -49,3 +51,31 @@ def test_samples_of_a_row_of_a_batch_draw_as_its_own(served: Served) -> None:
     assert texts(None, 3)[:1] == texts(0, 1)
     everything = [*texts(5, 3), *texts(6, 3), *texts(None, 3)]
     assert len(set(everything)) == len(everything)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "seed": 2, "ban": "e"},
+        {"temperature": 0, "repetition_penalty": 1.3, "logprobs": 2, "heal": True},
+        {"temperature": 1.0, "seed": 1, "min_p": 0.01, "echo": True, "logprobs": 0},
+    ],
+    ids=str,
+)
+def test_the_trace_is_that_of_the_decode_loop(served: Served, options: dict[str, Any]) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 12, **options}
+    config = SamplingConfig.from_given({name: value for name, value in body.items() if name not in ("prompt", "echo")})
+    model = served.model
+    count = options.get("logprobs") or TRACED
+    scored = options.get("echo", False)
+    run = Run(model, [model.tokenizer.encode(PROMPT)], config, score_prompt=scored, trace=count)
+    traces = [step.trace for step in run.steps() if step.trace is not None]
+    start = len(run.rows[0].prompt)
+    wanted = [trace_document(trace, start + place, model.tokenizer) for place, trace in enumerate(traces)]
+    asked = body | {"olc": {"tokens": True, "trace": True}}
+    (choice,) = served.complete(**asked)["choices"]
+    assert [entry["trace"] for entry in choice["olc"]["tokens"]] == wanted
+    assert [entry["id"] for entry in choice["olc"]["tokens"]] == [trace["token"] for trace in wanted]
+    assert all("trace" not in entry for entry in choice["olc"].get("prompt", ()))
+    chunks = [chunk["choices"][0]["olc"] for chunk in served.stream(**asked) if chunk["choices"]]
+    assert [entry["trace"] for chunk in chunks for entry in chunk["tokens"]] == wanted

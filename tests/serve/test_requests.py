@@ -7,6 +7,7 @@ import pytest
 from openllama_cli.serve.request import MOST_ROWS, MOST_STOPS
 from tests.support.serve.servers import Served
 
+TRACE = {"tokens": True, "trace": True}
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({}, "missing_prompt", "send a text"),
     ({"prompt": 5}, "invalid_type", "list of token ids"),
@@ -46,18 +47,21 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "suffix": "b"}, "unsupported_option", "only at its end"),
     ({"prompt": "a", "logit_bias": {"": 1}}, "usage", "token ids and numbers"),
     ({"prompt": "a", "logit_bias": {"a quick brown fox": 1}}, "not_one_token", "tokens: "),
-    ({"prompt": "a", "stop_token_ids": [400]}, "token_id_out_of_range", "0 to 399"),
+    ({"prompt": "a", "stop_token_ids": [400]}, "token_id_out_of_range", "stop_token_ids has token id 400, and"),
     ({"prompt": "a", "stop_token_ids": "13"}, "usage", "list of token ids"),
     ({"prompt": "a", "min_tokens": 17}, "usage", "min_tokens 17 is out of range"),
     ({"prompt": "a", "ban": ""}, "invalid_value", "ban has an empty text"),
     ({"prompt": "a", "ban": ["x"] * (MOST_STOPS + 1)}, "too_many_stops", "64 at most"),
     ({"prompt": "a", "bad_words": ["x"]}, "unsupported_option", "send them as ban"),
-    ({"prompt": "a", "stop_at": "word"}, "usage", "line, sentence, paragraph"),
+    ({"prompt": "a", "stop_at": "word"}, "usage", "line, sentence or paragraph"),
     ({"prompt": "a", "logit_bias": {"13": 1, "013": 2}}, "usage", "logit_bias has token id 13 twice"),
     ({"prompt": "a", "logit_bias": {"400": 1}}, "token_id_out_of_range", "0 to 399"),
     ({"prompt": "a", "presence_penalty": "1"}, "usage", "give a number"),
     ({"prompt": "a", "messages": []}, "unsupported_option", "send a prompt"),
-    ({"prompt": "a", "olc": {"tokenz": True}}, "invalid_value", "tokens and draws_by_choice"),
+    ({"prompt": "a", "olc": {"tokenz": True}}, "invalid_value", "tokens, trace, draws_by_choice, draws_as and fit"),
+    ({"prompt": "a", "olc": {"trace": True}}, "invalid_value", "send tokens: true too"),
+    ({"prompt": "a", "olc": {"tokens": True, "trace": 3}}, "invalid_value", "olc.trace is 3"),
+    ({"prompt": ["a"] * 10, "n": 10, "max_tokens": 100, "logprobs": 100, "olc": TRACE}, "too_many_logprobs", "4010000 in all"),
 ]
 
 

@@ -53,7 +53,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 def finished(output: Path) -> int:
     """Whole rows in the journal."""
     journal = output.with_name(output.name + ".journal")
-    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    return sum(line.endswith(b"\n") and not line.startswith((b"{", b"ran ")) for line in lines)
 
 
 def wait_for(condition: Callable[[], bool], run: Run, seconds: float = 120) -> None:

@@ -180,20 +180,27 @@ _MODULES = (
     "transformers.models.llama.modeling_llama",
     "rich._emoji_codes",
     "sentencepiece",
+    "sentencepiece.sentencepiece_pb2",
     "spacy.lang.en",
     "spacy.pipeline.factories",
     *(f"openllama_cli.commands.{name}" for name in COMMANDS),
     *(f"openllama_cli.annotation.{name}" for name in ("annotate", "pictures", "pipeline")),
     *(f"openllama_cli.batch.{name}" for name in ("input.precheck", "journal.journal", "runner")),
     *(f"openllama_cli.batch.output.{name}" for name in ("extend", "lock", "output")),
+    "openllama_cli.api",
     "openllama_cli.commands.shared.torchrun",
+    "openllama_cli.generation.decode.loop",
     "openllama_cli.generation.distributed.forward",
     "openllama_cli.generation.distributed.load",
     "openllama_cli.models.hub.environment",
     "openllama_cli.generation.forward.cuda.graphs",
     "openllama_cli.generation.forward.lean",
     "openllama_cli.generation.text.stream",
+    "openllama_cli.models.adapters.apply",
     "openllama_cli.models.loading.load",
+    "openllama_cli.models.beside",
+    "openllama_cli.records.record",
+    *(f"openllama_cli.serve.{name}" for name in ("client.completions", "client.find", "run")),
     "openllama_cli.system.quiet",
     "openllama_cli.terminal.progress",
 )
@@ -207,6 +214,12 @@ def _imports() -> None:
     # Compiles a thousand regular expressions, the first time that it is asked.
     conversions = importlib.import_module("transformers.conversion_mapping")
     conversions.get_checkpoint_conversion_mapping("llama")
+    # And one for each weight of a model that is loaded; the demo model has six layers.
+    torch, transformers = sys.modules["torch"], sys.modules["transformers"]
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=6))
+    for name in model.state_dict():
+        importlib.import_module("transformers.core_model_loading").WeightRenaming(name, name)
 
 
 def _serve(listener: socket.socket) -> str:

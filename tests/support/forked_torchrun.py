@@ -22,7 +22,7 @@ from tests.support.forked import Forked
 def launch(
     *arguments: str, stdin: IO[bytes] | None = None, stderr: IO[bytes] | None = None, before: str = "", fresh: bool = False
 ) -> Forked:
-    """Run torchrun with these arguments. before: Python that each rank runs first. fresh: the ranks are no forks, but start."""
+    """Run torchrun with these arguments. before: Python that each rank runs first. fresh: rank 0 is no fork, but starts."""
     code = f"from tests.support.forked_torchrun import in_fork; in_fork({before!r}, fresh={fresh})"
     return Forked(*arguments, stdin=stdin, stderr=stderr, code=code)
 
@@ -40,14 +40,16 @@ def in_fork(before: str, *, fresh: bool) -> NoReturn:
             self._variables = env
             super().__init__(args, env=env, **options)
 
-        def _execute_child(self, args: Sequence[str], *_: object) -> None:
+        def _execute_child(self, args: Sequence[str], *options: Any) -> None:
+            if fresh and self._variables["RANK"] == "0":
+                super()._execute_child(args, *options)  # type: ignore[misc]
+                return
             self.pid = os.fork()
             if self.pid == 0:
                 _be_python(args[2:], self._variables, before)
             self._child_created = True
 
-    if not fresh:
-        subprocess_handler.Popen = Rank  # type: ignore[misc]
+    subprocess_handler.Popen = Rank  # type: ignore[misc]
     # For its log. The original looks for the source of all callers in all that is imported here: a second or two in each run.
     dynamic_rendezvous.get_method_name = lambda depth=2: sys._getframe(depth).f_code.co_name
     main(sys.argv[1:])

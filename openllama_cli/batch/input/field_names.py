@@ -73,6 +73,8 @@ _FOREIGN = {
     "guided_regex": "regex",
     "guided_json": "json_schema",
     "guided_grammar": "grammar",
+    "response_format": "json_schema",
+    "structured_outputs": "json_schema",
 }
 # Words that are too common for a name that resembles them to be a typo.
 _COMMON = {"n", "model", "stream", "suffix"}

@@ -86,6 +86,11 @@ class InputSummary:
     encoding: str | None = None
     empty: int = 0
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, BOS included, at the most: a token is at least a byte."""
+        return max(self.longest_prompt_bytes + 1, self.longest_prompt_tokens)
+
 
 def precheck(path: Path, fmt: FormatName, settings: RowSettings, *, beginning: int | None = None) -> InputSummary:
     """Read all rows, and keep none: nine bytes a row are kept, to find a custom_id given twice.

@@ -12,7 +12,7 @@ from openllama_cli.batch.input.rows import Row, RowError, RowSettings, check_tex
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices, out_of_place
 from openllama_cli.generation.constraints.config import KINDS
-from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, option_of
+from openllama_cli.generation.decode.config import FLAGS, INTEGERS, TEXTS, SamplingConfig, as_fields
 from openllama_cli.openai_api.constraints import NAMES, constraint_fields
 
 # What pandas writes for a value that is missing.
@@ -97,11 +97,7 @@ def read_options(
             defaults = {name: value for name, value in defaults.items() if name not in KINDS}
         sampling = SamplingConfig.from_given({**defaults, **own}, shown=shown, guarded=settings.guarded)
     except UsageError as error:
-        # A flag's name is the option's, spelled for a command line. The cause begins with it, and may quote a value.
-        cause = re.sub(r"^--([a-z-]+)", _as_field, error.cause)
-        remedy = re.sub(r"--stop '(.*)'", r'"stop": "\1"', error.remedy)  # as JSON, not as a shell, has it
-        remedy = re.sub(r"--([a-z-]+)", _as_field, remedy)
-        raise RowError("bad_option", f"{cause}; {remedy}") from None
+        raise RowError("bad_option", as_fields(f"{error.cause}; {error.remedy}")) from None
     except (OverflowError, ValueError):  # an integer beyond what a float, or a message, can hold
         raise RowError("bad_option", f"a number is too large in {', '.join(own)}") from None
     if best_of > 1 and sampling.greedy and not openai:
@@ -244,10 +240,6 @@ def _refuse_unsupported(name: str, value: Any, settings: RowSettings, *, openai:
         )
     keep = "" if openai else f", or keep it as data: --carry {shlex.quote(f'all,{name}')}"
     raise RowError("unsupported_option", f"{name} is {shown(value)}, which olc does not have; {remedy}{keep}")
-
-
-def _as_field(flag: re.Match[str]) -> str:
-    return option_of(flag[0])
 
 
 def _check_texts(name: str, texts: Any) -> None:

@@ -2,6 +2,7 @@
 
     {"olc_journal": 1, "rows": 3, "input": {…}, "model": {…}, …, "crc32": "…"}     what the rows depend on
     1 5f2c01aa - {"custom_id": "b", …}                                             row 1, finished
+    ran 4c1fd20e - {"by": "local", …}                                              where the rows behind it were made
     0 9be11c40 context_length_exceeded {"custom_id": "a", …}                       row 0, failed
     complete 07c1d3e2 - {"rows": 3, "bytes": 512, "sha256": "…"}                    OUTPUT was written
 
@@ -13,8 +14,9 @@ import json
 import re
 import zlib
 from array import array
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +24,7 @@ from typing import Any, BinaryIO
 from openllama_cli.errors import UsageError
 
 VERSION = 1
-COMPLETE = b"complete"
+COMPLETE, RAN = b"complete", b"ran"
 # No code: the row succeeded.
 _NO_CODE = b"-"
 _CODE = re.compile(rb"-|[A-Za-z0-9_]{1,100}")
@@ -36,7 +38,8 @@ _ABSENT = -1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A complete line. offset: of its first byte in the file. index: the row; None for the line that marks OUTPUT as complete.
+    """A complete line. offset: of its first byte in the file. index: the row; None for the line that marks OUTPUT as complete,
+    and for one that says where rows were made (ran).
 
     code: None for a row that succeeded. line: JSON.
     """
@@ -45,6 +48,7 @@ class Record:
     index: int | None
     code: str | None
     line: bytes
+    ran: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,15 @@ def _bad_header(path: Path, what: str) -> UsageError:
     return UsageError(f"{path} {what}", remedy, code="journal_damaged")
 
 
-def encode_record(index: int | None, code: str | None, line: bytes) -> bytes:
-    """A line of the journal. index None: the line that marks OUTPUT as complete.
+def encode_record(index: int | None, code: str | None, line: bytes, *, ran: bool = False) -> bytes:
+    """A line of the journal. index None: the line that marks OUTPUT as complete, or with `ran` one that says where rows were
+    made.
 
     Raises ValueError for what would break the format.
     """
     if b"\n" in line:
         raise ValueError("a journal's line cannot hold a newline")
-    key = COMPLETE if index is None else b"%d" % index
+    key = b"%d" % index if index is not None else RAN if ran else COMPLETE
     if code is not None and not (code.isascii() and code.replace("_", "").isalnum()):
         raise ValueError(f"not an error code: {code!r}")
     code_bytes = _NO_CODE if code is None else code.encode()
@@ -126,9 +131,19 @@ def decode_record(line: bytes, offset: int) -> Record | None:
     key, checksum, code, payload = parts
     if b"%08x" % _checksum(key, code, payload) != checksum:
         return None
-    if not (key == COMPLETE or (key.isdigit() and len(key) <= 18)) or not _CODE.fullmatch(code):
+    if not (key in (COMPLETE, RAN) or (key.isdigit() and len(key) <= 18)) or not _CODE.fullmatch(code):
         return None
-    return Record(offset, None if key == COMPLETE else int(key), None if code == _NO_CODE else code.decode(), payload)
+    index = int(key) if key.isdigit() else None
+    return Record(offset, index, None if code == _NO_CODE else code.decode(), payload, key == RAN)
+
+
+def decode_run(line: bytes) -> dict[str, Any] | None:
+    """What a line says of where rows were made; None if it says something else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def decode_output(line: bytes) -> OutputRecord | None:
@@ -203,6 +218,19 @@ class FinishedRows:
         for index, place in enumerate(self._codes):
             if place:
                 self._offsets[index], self._codes[index] = _ABSENT, 0
+
+    def in_parts(self, starts: Sequence[int]) -> list[int]:
+        """How many finished rows have their lines before the first of these offsets, and from each to the next."""
+        counts = [0] * (len(starts) + 1)
+        for offset in self._offsets:
+            if offset != _ABSENT:
+                counts[bisect_right(starts, offset)] += 1
+        return counts
+
+    def in_file(self) -> list[int]:
+        """The finished rows in the order of their lines."""
+        done = [index for index, offset in enumerate(self._offsets) if offset != _ABSENT]
+        return sorted(done, key=self._offsets.__getitem__)
 
     @property
     def counts(self) -> Counts:

@@ -6,6 +6,7 @@ more than what came after.
 """
 
 import contextlib
+import heapq
 import json
 import os
 import time
@@ -27,6 +28,8 @@ SYNC_SECONDS = 1.0
 _MOST_ROWS = 1 << 31
 # In the header, beside what the rows depend on.
 OVER = "over"
+# Of a run, how many rows it made.
+ROWS = "rows"
 
 
 class Journal:
@@ -47,6 +50,7 @@ class Journal:
         self.torn = False
         self.over = False
         self._header: dict[str, Any] = {}
+        self._runs: list[tuple[int, dict[str, Any]]] = []
         self._finished = FinishedRows(rows)
         self._size = 0
         self._descriptor: int | None = None
@@ -123,6 +127,30 @@ class Journal:
         """Whether a row is finished, well or with an error."""
         return self.complete or index in self._finished
 
+    def begin_run(self, where: Mapping[str, Any]) -> None:
+        """Say in which surroundings the rows are made that are appended next, in types that JSON has.
+
+        Raises OlcError when the disk refuses it.
+        """
+        run = json.loads(json.dumps(where))
+        if self._runs and self._runs[-1][1] == run:
+            return
+        record = journal_format.encode_record(None, None, json.dumps(run).encode(), ran=True)
+        self._write(record)
+        self._runs.append((self._size, run))
+        self._size += len(record)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """In which surroundings rows were made, each with `rows`, how many. Rows of which nothing is known have no more than
+        that.
+        """
+        if self.complete:
+            return [run for _, run in self._runs] or [{ROWS: self.rows}]
+        counts = self._finished.in_parts([offset for offset, _ in self._runs])
+        runs = [{}, *(run for _, run in self._runs)]
+        return [{**run, ROWS: count} for run, count in zip(runs, counts, strict=True) if count]
+
     def append(self, index: int, code: str | None, line: bytes) -> None:
         """Add a finished row. code: of its error, None if it succeeded. line: its line of OUTPUT (JSON), without newline.
 
@@ -190,12 +218,13 @@ class Journal:
         return self._lines(index for index in range(self.rows) if index in self._finished)
 
     def records(self) -> Iterator[bytes]:
-        """The lines of the file that have the rows which are done, to be copied."""
+        """The lines of the file that have the rows which are done, and those that say where, to be copied."""
+        starts = [offset for offset, _ in self._runs]
+        rows = [offset for index in self._finished.in_file() if (offset := self._finished.offset(index)) is not None]
         with self.path.open("rb") as file:
-            for index in range(self.rows):
-                if (offset := self._finished.offset(index)) is not None:
-                    file.seek(offset)
-                    yield file.readline(journal_format.LONGEST_LINE)
+            for offset in heapq.merge(starts, rows):
+                file.seek(offset)
+                yield file.readline(journal_format.LONGEST_LINE)
 
     def finish(self, output: OutputRecord) -> None:
         """Replace the rows, in one step, by a line that marks OUTPUT as complete; the journal is closed.
@@ -205,11 +234,14 @@ class Journal:
         counts = self.counts
         if counts.failed or counts.done != self.rows:
             raise ValueError(f"a journal with {counts.failed} failed and {self.rows - counts.done} missing rows is kept")
+        runs = self.runs if self._runs else []
         self.close()
         with replacing(self.path) as file:
             file.write(journal_format.encode_header(self._header))
+            for run in runs:
+                file.write(journal_format.encode_record(None, None, json.dumps(run).encode(), ran=True))
             file.write(journal_format.encode_record(None, None, json.dumps(asdict(output)).encode()))
-        self.output = output
+        self.output, self._runs = output, [(0, run) for run in runs]
 
     def close(self) -> None:
         """Flush and close. Raises OlcError when the flush fails; it is closed all the same. Closing twice does nothing."""
@@ -243,7 +275,9 @@ class Journal:
                     self.damaged += 1
                 elif record.index is not None:
                     self._finished.set(record.index, record.code, record.offset)
-                elif (output := journal_format.decode_output(record.line)) is not None:
+                elif record.ran and (run := journal_format.decode_run(record.line)) is not None:
+                    self._runs.append((record.offset, run))
+                elif not record.ran and (output := journal_format.decode_output(record.line)) is not None:
                     self.output = output
                 else:
                     self.damaged += 1
@@ -295,6 +329,6 @@ def _continues(path: Path, wanted: Mapping[str, Any]) -> bool:
         changed = differences(header, wanted)
         if not changed:
             return True
-        if all(record is None for _, record in journal_format.read_records(file)):
+        if all(record is None or record.ran for _, record in journal_format.read_records(file)):
             return False
     raise mismatch(path, changed)

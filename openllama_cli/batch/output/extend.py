@@ -1,5 +1,6 @@
 """An INPUT to which rows were added since its batch ran: the rows that it had are kept, and only the new ones run."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from openllama_cli.batch.journal import format as journal_format
 from openllama_cli.batch.journal.disk import replacing
 from openllama_cli.batch.journal.header import differences
-from openllama_cli.batch.journal.journal import Journal
+from openllama_cli.batch.journal.journal import ROWS, Journal
 from openllama_cli.batch.output.formats import keeps_all
 from openllama_cli.batch.output.output import OutputFiles, is_output
 from openllama_cli.errors import OlcError
@@ -54,19 +55,24 @@ def extend(files: OutputFiles, header: Mapping[str, object], rows: int) -> int |
         keeps_all(files.output) and files.output.exists() and is_output(files.output, journal.output)
     ):
         return None
-    kept = 0
     with replacing(files.journal) as file:
         file.write(journal_format.encode_header(wanted | {"over": True}))
         for record in _records(journal, files.output):
             file.write(record)
-            kept += 1
-    return kept
+    return journal.counts.done
 
 
 def _records(journal: Journal, output: Path) -> Iterator[bytes]:
     if journal.output is None:
         yield from journal.records()
         return
+    # Which row was made where is no longer known; how many were, stays.
+    begins, place = {}, 0
+    for run in journal.runs:
+        begins[place] = {name: value for name, value in run.items() if name != ROWS}
+        place += run[ROWS] if type(run.get(ROWS)) is int else 0
     with output.open("rb") as file:
         for index, line in enumerate(file):
+            if begins.get(index):
+                yield journal_format.encode_record(None, None, json.dumps(begins[index]).encode(), ran=True)
             yield journal_format.encode_record(index, None, line.removesuffix(b"\n"))

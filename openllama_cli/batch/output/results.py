@@ -39,11 +39,16 @@ Annotate = Callable[[list[str]], list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished row. index: the row's. code: of its error, None if it succeeded. document: its line of OUTPUT as an object."""
+    """A finished row. index: the row's. code: of its error, None if it succeeded. document: its line of OUTPUT as an object.
+
+    looped: whether the loop guard ended a text of it. incomplete: whether one is no match of what it has to match.
+    """
 
     index: int
     code: str | None
     document: dict[str, Any]
+    looped: bool = False
+    incomplete: bool = False
 
     @property
     def text(self) -> str:
@@ -82,15 +87,20 @@ class Results:
     annotate: texts in, as many objects out, in types that JSON has. Rows then wait to be annotated together, and get a field
     `annotations`: what `annotate` returned for `Result.text`, null for a row that failed. A row's annotations depend only on
     its own text, and it is journalled once, with them: one that waits is not done yet, and is run again after a crash.
+
+    looped, incomplete: how many rows of this run are; see `Result`.
     """
 
     def __init__(self, journal: "Journal", annotate: Annotate | None = None) -> None:
         self._journal, self._annotate = journal, annotate
         self._waiting: list[Result] = []
         self._since = 0.0
+        self.looped = self.incomplete = 0
 
     def append(self, result: Result) -> None:
         """Keep a finished row. Raises OlcError when the disk refuses this one or one before it."""
+        self.looped += result.looped
+        self.incomplete += result.incomplete
         if self._annotate is None:
             self._journal.append(result.index, result.code, result.line())
         elif result.code is not None:
@@ -163,7 +173,7 @@ def _made(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int], 
         "usage": usage,
         **own,
     }
-    return Result(row.index, None, _openai_document(row, 200, body, None))
+    return _answered(row, body)
 
 
 def received(row: Row, body: dict[str, Any]) -> Result:
@@ -175,8 +185,20 @@ def received(row: Row, body: dict[str, Any]) -> Result:
         if isinstance(own, dict) and "choices" in own and len(body["choices"]) == 1:
             # Where those that were made here have them.
             body = body | {"olc": (body.get("olc") or {}) | {name: own[name] for name in _OF_CHOICES if name in own}}
-        return Result(row.index, None, _openai_document(row, 200, body, None))
+        return _answered(row, body)
     return _completed(row, body["choices"], usage(body))
+
+
+def _answered(row: Row, body: dict[str, Any]) -> Result:
+    """An OpenAI line's row. body: the answer."""
+    made = [_sample(choice) | _matched(row, choice) for choice in body["choices"]]
+    return Result(row.index, None, _openai_document(row, 200, body, None), *_ends(made))
+
+
+def _ends(made: Sequence[dict[str, Any]]) -> tuple[bool, bool]:
+    """`looped` and `incomplete` of a row. made: its samples."""
+    looped = any(one["finish_reason"] == "repetition" for one in made)
+    return looped, any(not one.get("constraint", {}).get("complete", True) for one in made)
 
 
 def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, int] | None) -> Result:
@@ -187,7 +209,7 @@ def _completed(row: Row, choices: "Sequence[dict[str, Any]]", usage: dict[str, i
         document["samples"] = made
     if row.choices is not None:
         document["choices"] = choices[0]["olc"]["choices"]
-    return Result(row.index, None, document | dict(row.carried))
+    return Result(row.index, None, document | dict(row.carried), *_ends(made))
 
 
 def _sample(choice: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Results for a stream instead of a file: rows in the order of the input, each as soon as those before it are done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from openllama_cli.batch.journal.journal import Journal
 
@@ -20,6 +21,9 @@ class RowStream(Journal):
         self._write_out = write
         self._waiting: dict[int, bytes] = {}
         self._next = 0
+
+    def begin_run(self, where: Mapping[str, Any]) -> None:
+        """Nothing is kept."""
 
     def append(self, index: int, code: str | None, line: bytes) -> None:
         """Write a finished row, or keep it until its turn comes."""

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,11 +227,12 @@ def open_ray_runner(
     keep: Callable[[Result], object],
     stopping: Callable[[], bool],
     notice: Callable[[str], None],
+    begin: Callable[[Sequence[Mapping[str, Any]]], object] = lambda places: None,
 ) -> Iterator["RayRunner"]:
     """Join or start a cluster and decide how many workers it gets; they start when the runner runs, and end with the context.
 
-    parameters: how many the model has. rows: left to do. keep, stopping, notice: as in `runner.Runner`. Raises OlcError where
-    there is no cluster, UsageError for --device cuda:N.
+    parameters: how many the model has. rows: left to do. keep, stopping, notice: as in `runner.Runner`; begin: as in
+    `RayRunner`. Raises OlcError where there is no cluster, UsageError for --device cuda:N.
     """
     if re.fullmatch(r"cuda:[0-9]+", setup.spec.device):
         raise UsageError(
@@ -242,7 +243,8 @@ def open_ray_runner(
 
         memory = worker_bytes(parameters, setup.spec.dtype)
         plan = plan_workers(nodes, options.workers, memory, gpu=setup.spec.device in ("auto", "cuda"))
-        runner = RayRunner(replace(setup, share=plan.per_node), plan, rows, keep, stopping=stopping, notice=notice)
+        setup = replace(setup, share=plan.per_node)
+        runner = RayRunner(setup, plan, rows, keep, stopping=stopping, notice=notice, begin=begin)
         where = f"at {options.address}" if options.address else "on this machine"
         each = f"{plan.gpus} GPU" if plan.gpus else f"{plan.cpus} CPU"
         notice(f"Ray {where}: starting {runner.wanted} worker{'s' * (runner.wanted > 1)} ({each} each)")

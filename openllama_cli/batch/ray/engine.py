@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -65,7 +65,8 @@ class RayRunner:
     """Completes rows on a cluster that `cluster.connect` joined; to be closed.
 
     rows: how many there are to do. keep, stopping, notice, progress: as in `runner.Runner`. worker: the actor's class.
-    wanted: how many workers it tries to have, at most one a row.
+    wanted: how many workers it tries to have, at most one a row. begin: called with the different surroundings in which workers
+    run, whenever there is one more.
     """
 
     setup: Setup
@@ -74,6 +75,7 @@ class RayRunner:
     keep: Callable[[Result], object]
     stopping: Callable[[], bool] = lambda: False
     notice: Callable[[str], None] = lambda text: None
+    begin: Callable[[Sequence[Mapping[str, Any]]], object] = lambda places: None
     timeouts: Timeouts = Timeouts()
     worker: type[RayWorker] = RayWorker
     progress: Progress = field(default_factory=Progress)
@@ -81,6 +83,7 @@ class RayRunner:
     def __post_init__(self) -> None:
         self.wanted = max(1, min(self.plan.workers, self.rows))
         self._workers: list[_Worker] = []
+        self._places: list[Mapping[str, Any]] = []
         self._dtype: str | None = None
         self._losses = self._failed_starts = 0
         self._warned_of_place = self._warned_of_torch = False
@@ -185,6 +188,9 @@ class RayRunner:
                 f"set --dtype {self._dtype}, with --restart",
                 code="worker_dtype",
             )
+        if ready.place and ready.place not in self._places:
+            self._places.append(ready.place)
+            self.begin(list(self._places))
         worker.ready, worker.step = ready, "exchange"
         self._failed_starts = 0
 

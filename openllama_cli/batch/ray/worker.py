@@ -9,7 +9,7 @@ import socket
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,16 @@ REPLY_SECONDS = 0.5
 GATHER_SECONDS = 0.05
 
 
+Describe = Callable[["LoadedModel"], Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a worker has to open, and what it must turn out to be.
 
     spec: a folder, alias or Hub id with its commit, found without network. model: its name in results. fingerprint,
     tokenizer_sha256: of the driver's copy. batch_size: None for as many rows as fit. positions: of the longest row. share:
-    workers that share a machine's memory.
+    workers that share a machine's memory. describe: says of a loaded model in which surroundings it runs.
     """
 
     spec: ModelSpec
@@ -48,22 +51,28 @@ class Setup:
     batch_size: int | None
     positions: int
     share: int = 1
+    describe: Describe | None = None
 
 
 def worker_setup(
-    opened: "OpenedModel", spec: ModelSpec, fingerprint: Mapping[str, Any], batch_size: int | None, positions: int
+    opened: "OpenedModel",
+    spec: ModelSpec,
+    fingerprint: Mapping[str, Any],
+    batch_size: int | None,
+    positions: int,
+    describe: Describe | None = None,
 ) -> Setup:
     """How workers find the driver's model, by a name that means the same elsewhere: a full path, or a Hub id and its
     commit, from the cache. spec: as it was asked for here."""
     folder = opened.folder
     if folder.origin == "hub":
-        spec = replace(spec, model=folder.repo_id, revision=folder.revision, offline=True)
+        spec = replace(spec, model=folder.hub_name, revision=folder.revision, offline=True)
     else:
         model = "demo" if folder.origin == "demo" else str(folder.path.absolute())
         spec = replace(spec, model=model, revision=None, offline=True)
     adapters = (replace(one, name=one.repo_id or str(one.path.absolute())).label for one in folder.adapters)
     spec = replace(spec, adapters=tuple(adapters))
-    return Setup(spec, folder.name, fingerprint, opened.tokenizer.sha256, batch_size, positions)
+    return Setup(spec, folder.name, fingerprint, opened.tokenizer.sha256, batch_size, positions, describe=describe)
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,11 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Ready:
-    """A loaded model. dtype: "float32", …"""
+    """A loaded model. dtype: "float32", … place: the surroundings in which it runs."""
 
     batch_size: int
     dtype: str
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,7 +226,8 @@ class RayWorker:
             return LoadFailure(error.cause, error.remedy, error.code)
         self._batch_size = runner.batch_size
         threading.Thread(target=self._queue.work, args=(runner,), daemon=True, name="olc-decode").start()
-        return Ready(runner.batch_size, str(loaded.dtype).removeprefix("torch."))
+        place = {} if setup.describe is None else setup.describe(loaded)
+        return Ready(runner.batch_size, str(loaded.dtype).removeprefix("torch."), place)
 
     def exchange(self, rows: list[Row], last: bool = False) -> Reply:
         """Rows in, results out; see `WorkQueue.exchange`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOADING = 503
 # What olc's own server says of itself that results do not depend on. They do on always_bos: prompts may be ids.
-_OF_THE_START = ("max_rows",)
+_OF_THE_START = ("max_rows", "machine")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Server:
     """A server that answered.
 
     url: with /v1. model: its name there. about: what the server says of the model that does not change from start to start:
-    `root` (what it loaded under that name), `olc` (of olc's own server: weights, tokenizer, precision).
+    `root` (what it loaded under that name), `olc` (of olc's own server: weights, tokenizer, precision). machine: on which olc's
+    own server runs, if it says so.
     """
 
     url: str
     model: str
     about: Mapping[str, Any]
+    machine: Mapping[str, Any] | None = None
 
     @property
     def is_olc(self) -> bool:
@@ -69,9 +71,11 @@ def connect(
     name = choose_model(address.url, models, model)
     entry = (models or {}).get(name, {})
     about = {name: entry[name] for name, kind in (("root", str), ("olc", dict)) if isinstance(entry.get(name), kind)}
+    machine = None
     if "olc" in about:
+        machine = about["olc"].get("machine")
         about["olc"] = {name: value for name, value in about["olc"].items() if name not in _OF_THE_START}
-    return Server(address.url, name, about)
+    return Server(address.url, name, about, machine if isinstance(machine, dict) else None)
 
 
 def _models(address: ServerAddress, patience: Patience, notice: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:

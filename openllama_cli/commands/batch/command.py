@@ -18,7 +18,8 @@ from openllama_cli.batch.input.readers import FormatName, input_format, read_row
 from openllama_cli.batch.input.rows import RowSettings
 from openllama_cli.batch.input.score_settings import SAMPLING, ScoreSettings
 from openllama_cli.batch.ray.options import parse_engine
-from openllama_cli.commands.batch.engines import Engine, fitted_settings, open_engine
+from openllama_cli.commands.batch.dry_run import DryRun
+from openllama_cli.commands.batch.engines import Engine, LocalEngine, fitted_settings, open_engine
 from openllama_cli.commands.batch.looks import keep_stdin, peek_rows, show_first_prompt, show_report
 from openllama_cli.commands.batch.run import Batch, GracefulStop, RowAnnotator
 from openllama_cli.commands.batch.score_options import refuse_beside_score, refuse_texts, score_options
@@ -42,7 +43,7 @@ from openllama_cli.generation.decode.config import SamplingConfig, choose_sampli
 from openllama_cli.models.loading.ranks import one_process_only
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.prompt_templates import PromptTemplate, load_template
-from openllama_cli.terminal.streams import notice, out
+from openllama_cli.terminal.streams import hint, notice, out
 
 if TYPE_CHECKING:
     from openllama_cli.batch.input.precheck import InputSummary
@@ -55,9 +56,11 @@ Examples:
   olc batch requests.jsonl -o answers.jsonl -m 3b-v2 --temperature 0.7
   cat prompts.txt | olc batch - --format txt -o answers.jsonl
   olc batch prompts.csv -o answers.csv --carry country
+  olc batch prompts.csv -o years.jsonl --regex ' \\d{4}' --num-samples 3 --seed 1
   olc batch requests.jsonl -o answers.jsonl --retry-errors
   olc batch reviews.csv -o answers.csv --choices good,bad --calibrate
   olc batch --peek answers.jsonl
+  olc batch requests.jsonl -m 3b-v2 --dry-run
   olc batch reviews.csv -t sentiment --examples prompts/examples/sentiment.csv --shots 4 --balance -o answers.jsonl
   olc batch --report answers.jsonl --svg reliability.svg
   olc batch answers.csv --score --context-column question -o scores.csv
@@ -98,6 +101,7 @@ Examples:
 @escape_option("--stop, --ban and choices")
 @number_option("--num-samples", most=MOST_SAMPLES, default=1, help="Number of completions of each row.")
 @click.option("--batch-size", "batch_size_text", default="auto", show_default=True, metavar="auto|N", help="Rows at a time.")
+@click.option("--dry-run", is_flag=True, help="Count tokens, find rows that would fail, estimate the time; write nothing.")
 @click.option(
     "--peek", metavar="OUTPUT", help="Print the rows that an unfinished batch has so far.", shell_complete=suggest.files
 )
@@ -108,7 +112,7 @@ Examples:
     shell_complete=suggest.files,
 )
 @svg_option("With --report: save the reliability plot as an SVG image.")
-@click.option("--json", "as_json", is_flag=True, help="With --report or --show-prompt: print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run, --report or --show-prompt: print JSON.")
 @click.option("--retry-errors", is_flag=True, help="Retry only the rows that failed.")
 @click.option("--restart", is_flag=True, help="Start over, discarding earlier results.")
 @click.option(
@@ -147,6 +151,7 @@ def command(
     escape: bool,
     num_samples: int,
     batch_size_text: str,
+    dry_run: bool,
     peek: str | None,
     report: str | None,
     svg: str | None,
@@ -176,7 +181,7 @@ def command(
     if report is not None:
         show_report(Path(report), svg=svg, as_json=as_json)
         return
-    for flag in ("--svg" if svg is not None else None, "--json" if as_json and not show_prompt else None):
+    for flag in ("--svg" if svg is not None else None, "--json" if as_json and not (show_prompt or dry_run) else None):
         if flag is not None:
             raise UsageError(f"{flag} requires --report", "name a finished OUTPUT: --report answers.jsonl")
     if source is None:
@@ -188,12 +193,19 @@ def command(
     address = parse_server(server, spec)
     if address is not None and ray_options is not None:
         raise UsageError("--server cannot be combined with --engine ray", "leave one of them out")
+    if dry_run:
+        for flag, elsewhere in {"--server": address, "--engine ray": ray_options}.items():
+            if elsewhere is not None:
+                raise UsageError(f"--dry-run cannot be combined with {flag}", f"leave out {flag}: it measures this machine")
+        one_process_only("--dry-run")
     annotator = RowAnnotator.parse(annotated, chosen)
     if retry_errors and restart:
         raise UsageError("--retry-errors and --restart cannot be combined", "give only one of them")
     if escape:
         unescape_stops(given)
     prompt_template = load_template(template) if template is not None else None
+    if prompt_template is not None and not prompt_template.variables:
+        hint(f"the template {prompt_template.name} has no variables: every row gets the same prompt")
     if scoring is not None:
         others = {"--annotate": annotated, "--server": server, "--num-samples": num_samples > 1}
         refuse_beside_score({choosing.given or "": choosing.given, **others, **sampling_flags(given)})
@@ -214,7 +226,7 @@ def command(
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
-    output = "-" if show_prompt else output
+    output = "-" if show_prompt or dry_run else output
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None
         what = "its format and the output" if both else "the output" if output is None else "its format"
@@ -228,6 +240,11 @@ def command(
     if show_prompt:
         show_first_prompt(source, fmt, settings, None if address is not None else spec, as_json=as_json)
         return
+    if dry_run:
+        engine = find_engine()
+        assert isinstance(engine, LocalEngine)
+        DryRun(source, fmt, settings, engine, batch_size, annotator is not None).show(as_json=as_json)
+        return
     if output in ("-", "/dev/stdout"):
         if retry_errors or restart or json_progress:
             option = "--retry-errors" if retry_errors else "--restart" if restart else "--json-progress"
@@ -236,10 +253,11 @@ def command(
         return
     # Not before the options are known to be right: a usage error is to be as quick as help.
     from openllama_cli.batch.input.precheck import precheck
+    from openllama_cli.batch.input.saved import saved
     from openllama_cli.batch.output.extend import Earlier, extend
     from openllama_cli.batch.output.lock import output_lock
     from openllama_cli.batch.output.output import check_output, open_journal, write_output
-    from openllama_cli.records.record import batch_record
+    from openllama_cli.records.batch.record import batch_record
 
     made = ".completions.jsonl" if scoring is None else ".scores.jsonl"
     target = Path(output) if output is not None else Path(source).with_suffix(made)
@@ -291,7 +309,10 @@ def command(
 
             def record(written: "OutputRecord") -> dict[str, Any]:
                 output = {"name": files.output.name, "failed": journal.counts.failed, **asdict(written)}
-                return batch_record(header, engine.ran, {"input": told, "output": output})
+                model = engine.told
+                # A folder is no name that a row can have given, and records tell none.
+                named = replace(settings, model=None) if model["model"].get("origin") == "folder" else settings
+                return batch_record(header, saved(named), journal.runs, model, {"input": told, "output": output})
 
             write_output(journal, files.output, record)
             files.spool.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ An engine is opened before the journal, which it tells what results depend on; i
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from openllama_cli.batch.input.readers import FormatName
@@ -44,13 +44,16 @@ class RowRunner(Protocol):
 @dataclass(frozen=True)
 class Work:
     """What a runner is to do. rows: how many are left. positions: tokens of the longest one, at the most. batch_size: None for
-    what the engine thinks best. keep, stopping: see `Runner`."""
+    what the engine thinks best. keep, stopping: see `Runner`. begin: called with the surroundings in which rows run, see
+    `records.batch.record.run_of`, before there is a result, and whenever they change.
+    """
 
     rows: int
     positions: int
     batch_size: int | None
     keep: Callable[[Result], object]
     stopping: Callable[[], bool]
+    begin: Callable[[dict[str, Any]], object]
 
 
 class Engine(Protocol):
@@ -64,8 +67,8 @@ class Engine(Protocol):
         """A runner while the context lasts."""
 
     @property
-    def ran(self) -> dict[str, Any]:
-        """In which surroundings rows ran here, for the record; empty where none did."""
+    def told(self) -> dict[str, Any]:
+        """What the record says of the model."""
 
     @property
     def caution(self) -> str | None:
@@ -82,8 +85,13 @@ class LocalEngine:
     opened: OpenedModel
     spec: ModelSpec
     ray: RayOptions | None
-    ran: dict[str, Any] = field(default_factory=dict)
     caution = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        from openllama_cli.records.record import adapters, model
+
+        return {"model": model(self.opened), "adapters": adapters(self.opened)}
 
     def fitting(self) -> "Fitting":
         return fitting(self.opened)
@@ -97,15 +105,18 @@ class LocalEngine:
             from openllama_cli.batch.ray.cluster import open_ray_runner
             from openllama_cli.batch.ray.worker import worker_setup
             from openllama_cli.models.fingerprint import opened_fingerprint
+            from openllama_cli.records.batch.record import place_of, run_of
 
+            fingerprint = opened_fingerprint(self.opened)
             with open_ray_runner(
                 self.ray,
-                worker_setup(self.opened, self.spec, opened_fingerprint(self.opened), work.batch_size, work.positions),
+                worker_setup(self.opened, self.spec, fingerprint, work.batch_size, work.positions, place_of),
                 parameters=self.opened.checkpoint.shape.parameters(),
                 rows=work.rows,
                 keep=work.keep,
                 stopping=work.stopping,
                 notice=note,
+                begin=lambda places: work.begin(run_of("ray", places)),
             ) as runner:
                 yield runner
             return
@@ -113,9 +124,9 @@ class LocalEngine:
         loaded = load_model(self.opened, self.spec)
 
         from openllama_cli.batch.runner import open_runner
-        from openllama_cli.records.record import surroundings
+        from openllama_cli.records.batch.record import place_of, run_of
 
-        self.ran.update(surroundings(loaded, "batch", "loop", None))
+        work.begin(run_of("local", [place_of(loaded)]))
         yield open_runner(
             loaded,
             model=self.opened.folder.name,
@@ -133,7 +144,10 @@ class ServerEngine:
 
     server: "Server"
     given: tuple[str, ...]
-    ran: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"model": {"name": self.server.model, **self.server.about}, "adapters": []}
 
     def header(self, settings: RowSettings, fmt: FormatName, summary: "InputSummary") -> dict[str, Any]:
         model = {"name": self.server.model, **self.server.about}
@@ -142,7 +156,9 @@ class ServerEngine:
     @contextmanager
     def runner(self, work: Work) -> Iterator[RowRunner]:
         from openllama_cli.batch.remote.engine import RemoteRunner
+        from openllama_cli.records.batch.record import run_of, server_place
 
+        work.begin(run_of("server", [server_place(self.server.about.get("olc"), self.server.machine)]))
         yield RemoteRunner(
             self.server,
             work.keep,

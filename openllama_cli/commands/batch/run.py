@@ -18,9 +18,10 @@ from openllama_cli.commands.batch.engines import Engine, Work
 from openllama_cli.commands.shared.annotations import PipelineOptions, tell_lacking, tell_notes
 from openllama_cli.commands.shared.few_shot import tell_cut
 from openllama_cli.errors import OlcError, RowsFailedError, Terminated, UsageError
+from openllama_cli.generation.text.hints import AGAINST_LOOPS
 from openllama_cli.system.convert import to_utf8
 from openllama_cli.system.files import file_fingerprint
-from openllama_cli.terminal.streams import notice
+from openllama_cli.terminal.streams import hint, notice
 from openllama_cli.terminal.views.batch import BatchProgress
 
 if TYPE_CHECKING:
@@ -130,13 +131,14 @@ class Batch:
                 shown.finish(done=complete)
                 self.stop.running = False
             seconds, rows_done = shown.seconds, runner.progress.rows
-        self._speed = f"{rows_done} row{'s' * (rows_done != 1)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
+        self._speed = f"{_rows(rows_done)} in {seconds:.1f} s, {shown.tokens_per_s:.0f} tokens/s"
 
     def report(self, target: Path) -> None:
         """Say what was written; raises RowsFailedError if rows failed."""
         counts = self.journal.counts
-        text = f"olc: wrote {target}: {self.summary.rows} row{'s' * (self.summary.rows != 1)}, {counts.failed} failed"
+        text = f"olc: wrote {target}: {_rows(self.summary.rows)}, {counts.failed} failed"
         notice(f"{text} ({self._speed})" if self._speed else text)
+        self._hint_ends()
         if self.settings.fit is not None and self.settings.few_shot is not None:
             max_tokens = self.settings.sampling.max_tokens if self.settings.choosing.choices is None else None
             tell_cut(self.settings.fit, self.summary.rows, self.settings.few_shot.shots, max_tokens)
@@ -145,6 +147,13 @@ class Batch:
         if counts.failed:
             by_code = ", ".join(f"{count} {code}" for code, count in sorted(counts.by_code.items()))
             raise RowsFailedError(f"{counts.failed} of {self.summary.rows} rows failed: {by_code}", self._remedy(target))
+
+    def _hint_ends(self) -> None:
+        """Mention rows that ended otherwise than they should have."""
+        if looped := self._results.looped:
+            hint(f'{_rows(looped)} went in circles and ended there (finish_reason "repetition"); {AGAINST_LOOPS}')
+        if incomplete := self._results.incomplete:
+            hint(f'{_rows(incomplete)} ended before the text was complete ("constraint"); a larger -n gives it more tokens')
 
     def _remedy(self, target: Path) -> str:
         """What to do about rows that failed: a retry only for what may not happen again."""
@@ -164,13 +173,13 @@ class Batch:
         return "; ".join(remedies)
 
     def _work(self) -> Work:
-        longest = max(self.summary.longest_prompt_bytes + 1, self.summary.longest_prompt_tokens)  # a token is at least a byte
         return Work(
             self.summary.rows - self.journal.counts.done,
-            longest + self.settings.sampling.max_tokens,
+            self.summary.longest_prompt + self.settings.sampling.max_tokens,
             self.batch_size,
             self._results.append,
             lambda: self.stop.requested,
+            self.journal.begin_run,
         )
 
     def _stopped(self) -> None:
@@ -188,6 +197,10 @@ class Batch:
         if self.spooled is not None:
             command += f" < {shlex.quote(str(self.spooled))}"
         notice(f"olc: stopped with {self.journal.counts.done} of {self.summary.rows} rows done; to resume:\n  {command}")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 class GracefulStop:

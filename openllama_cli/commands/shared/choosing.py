@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from openllama_cli.commands.shared.choice_options import not_for_choices
 from openllama_cli.commands.shared.model import load_model, open_model
-from openllama_cli.commands.shared.server import ServerChoice
+from openllama_cli.commands.shared.server import ServerChoice, recorded
 from openllama_cli.errors import OlcError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.choices.scores import ScoredChoice, best
@@ -33,9 +33,17 @@ class Choosing(Protocol):
         """The OpenAI `text_completion` object, with the choices under `olc`."""
 
 
-def choose(prompt: str, choices: Choices, spec: ModelSpec, server: ServerChoice, folder: ModelFolder | None = None) -> Choosing:
-    """Let a running server or the model loaded here choose. folder: the model, if it was found already. Raises OlcError."""
-    found, folder = server.answer(spec, lambda found: ServedChoice(found, prompt, choices), folder)
+def choose(
+    prompt: str,
+    choices: Choices,
+    spec: ModelSpec,
+    server: ServerChoice,
+    folder: ModelFolder | None = None,
+    **options: Any,
+) -> Choosing:
+    """Let a running server or the model loaded here choose. folder: the model, if it was found already. options: the command's
+    own, for the record. Raises OlcError."""
+    found, folder = server.answer(spec, lambda found: ServedChoice(found, prompt, choices, **options), folder)
     if found is not None:
         return found
     opened = open_model(spec, folder)
@@ -45,7 +53,7 @@ def choose(prompt: str, choices: Choices, spec: ModelSpec, server: ServerChoice,
     from openllama_cli.api.choosing import ChoiceRun
 
     own, neutral = prompts
-    return LoadedChoice(ChoiceRun(Model(loaded, notice=note), choices, [own], neutral), own, choices)
+    return LoadedChoice(ChoiceRun(Model(loaded, notice=note), choices, [own], neutral), prompt, choices, **options)
 
 
 def tokenized(opened: "OpenedModel", prompt: str, choices: Choices) -> "tuple[Branched, Branched | None]":
@@ -59,8 +67,8 @@ def tokenized(opened: "OpenedModel", prompt: str, choices: Choices) -> "tuple[Br
 class LoadedChoice:
     """By a model that is loaded here."""
 
-    def __init__(self, chosen: "ChoiceRun", branched: "Branched", choices: Choices) -> None:
-        self._run, self._branched, self._choices = chosen.run, branched, choices
+    def __init__(self, chosen: "ChoiceRun", prompt: str, choices: Choices, **options: Any) -> None:
+        self._run, self._prompt, self._choices, self._options = chosen.run, prompt, choices, options
         (self.scored,) = chosen.finish()
 
     @property
@@ -73,15 +81,18 @@ class LoadedChoice:
 
         from openllama_cli.generation.choices.document import choice_of, olc_of, usage_of
         from openllama_cli.generation.session import describe
+        from openllama_cli.records import results
+        from openllama_cli.records.record import surroundings
 
         loaded = self._run.model.loaded
+        where = surroundings(loaded, "complete", "loop", self._run.forward)
         return {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": loaded.folder.name,
             "choices": [choice_of(0, self.scored)],
-            "usage": usage_of(len(self._branched.prompt), [self.scored]),
+            "usage": usage_of(len(self._run.prompts[0]), [self.scored]),
             "olc": {
                 **describe(loaded),
                 "engine": "loop",
@@ -89,6 +100,7 @@ class LoadedChoice:
                 "seed": None,
                 "timings": self._run.timings.as_dict(),
                 **olc_of(self._choices, self.scored),
+                "record": results.chosen(where, self._choices, [self._prompt], self._run.rows, **self._options),
             },
         }
 
@@ -96,7 +108,7 @@ class LoadedChoice:
 class ServedChoice:
     """By olc's own server."""
 
-    def __init__(self, server: "FoundServer", prompt: str, choices: Choices) -> None:
+    def __init__(self, server: "FoundServer", prompt: str, choices: Choices, **options: Any) -> None:
         """Ask, and wait for the answer. Raises NotServedError, or for a server that was named OlcError."""
         from openllama_cli.serve.client.asked import Asked
         from openllama_cli.serve.client.completions import NotServedError, ask
@@ -105,9 +117,9 @@ class ServedChoice:
         if not server.olc:
             server.connection.close()
             raise not_for_choices(name)
-        self._server, self._choices = server, choices
+        self._server, self._choices, self._options = server, choices, options
         began = time.perf_counter()
-        self._answer = ask(server, Asked((prompt,), choices=choices))
+        self._answer = ask(server, Asked((prompt,), choices=choices, record=True))
         self._seconds = time.perf_counter() - began
         try:
             self.scored = [ScoredChoice(**entry) for entry in self._answer["choices"][0]["olc"]["choices"]]
@@ -127,8 +139,10 @@ class ServedChoice:
     def document(self) -> dict[str, Any]:
         from openllama_cli.generation.choices.document import olc_of
 
-        told = {name: value for name, value in self._answer["olc"].items() if name != "precision"}
+        answered = self._answer["olc"]
+        told = {name: value for name, value in answered.items() if name not in ("precision", "record")}
         own = {"server": self._server.connection.name, **olc_of(self._choices, self.scored)}
+        own |= recorded(answered, "complete", self._options)
         choices = [{name: value for name, value in choice.items() if name != "olc"} for choice in self._answer["choices"]]
         return self._answer | {"model": self._server.model, "choices": choices, "olc": told | own}
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from openllama_cli.commands.shared.server import recorded
 from openllama_cli.terminal.views.complete import Stats
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Completing(Protocol):
     @property
     def reasons(self) -> list[str | None]:
         """Why each ended; olc's own reason where it is known."""
+
+    @property
+    def room(self) -> int | None:
+        """How many tokens the context has for a completion; None where a server did not say it."""
 
     @property
     def stats(self) -> Stats:
@@ -60,6 +65,10 @@ class Loaded:
     @property
     def reasons(self) -> list[str | None]:
         return [row.finish_reason for row in self._run.rows]
+
+    @property
+    def room(self) -> int:
+        return self._run.room
 
     @property
     def stats(self) -> Stats:
@@ -97,21 +106,22 @@ class Loaded:
                 "forward": run.forward,
                 "seed": sampling.seed,
                 "timings": run.timings.as_dict(),
-                "record": record(run, [self._prompt], "complete", self._engine, **self._options),
+                "record": record(run, [self._prompt], "complete", self._engine, echo=self._echo is not None, **self._options),
             },
         }
 
 
 class Served:
-    """By a server."""
+    """By a server. options: the command's own, for the record."""
 
-    def __init__(self, server: "FoundServer", asked: "Asked", *, whole: bool) -> None:
+    def __init__(self, server: "FoundServer", asked: "Asked", *, whole: bool, **options: Any) -> None:
         """Ask, and wait for the first part; whole: for all. Raises NotServedError, or for a server that was named OlcError."""
         from openllama_cli.serve.client.completions import Stream, ask
 
-        self._server, self._asked = server, asked
+        self._server, self._asked, self._options = server, asked, options
         self._texts = [""] * asked.samples
         self._reasons: list[str | None] = [None] * asked.samples
+        self._room: int | None = None
         self._began = time.perf_counter()
         self._first: float | None = None
         self._answer: dict[str, Any] = {}
@@ -131,6 +141,10 @@ class Served:
         return self._reasons
 
     @property
+    def room(self) -> int | None:
+        return self._room
+
+    @property
     def stats(self) -> Stats:
         """What olc's own server measured, or what can be measured from here."""
         told = self._stream.olc if self._stream is not None else self._answer.get("olc", {})
@@ -147,21 +161,24 @@ class Served:
                 self._first = self._first or time.perf_counter()
                 self._texts[part.row] += part.text
                 self._reasons[part.row] = part.reason
+                self._room = part.room or self._room
                 yield Shown(part.row, part.text, part.finish_reason is not None)
         self._ended = time.perf_counter()
 
     def document(self) -> dict[str, Any]:
-        from openllama_cli.serve.client.completions import reason_of
+        from openllama_cli.serve.client.completions import reason_of, room_of
 
         document = self._answer
         echoed = len(self._asked.prompts[0]) if self._asked.echo else 0
         self._texts = [choice["text"][echoed:] for choice in document["choices"]]
         self._reasons = [reason_of(choice) for choice in document["choices"]]
+        self._room = room_of(document["choices"][0])
         if not self._server.olc:
             return document | {"olc": {"server": self._server.connection.name}}
         told = document["olc"] | {"seed": self._asked.sampling.seed, "server": self._server.connection.name}
         choices = [_as_loaded(choice) for choice in document["choices"]]
-        olc = {name: value for name, value in told.items() if name != "precision"}
+        olc = {name: value for name, value in told.items() if name not in ("precision", "record")}
+        olc |= recorded(told, "complete", self._options)
         return document | {"model": self._server.model, "choices": choices, "olc": olc}
 
 

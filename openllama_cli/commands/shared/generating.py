@@ -26,7 +26,7 @@ class GeneratedRow:
     """A prompt and what followed it.
 
     prompt_tokens: scored, if they are to be shown; else empty. tokens: without a final EOS, with those of a stop string.
-    offsets: where each of them starts in the text.
+    offsets: where each of them starts in the text. room: how many tokens the context has for it.
     """
 
     prompt: str
@@ -35,6 +35,7 @@ class GeneratedRow:
     tokens: Sequence[Token]
     offsets: Sequence[int]
     finish_reason: "FinishReason"
+    room: int
 
     def pieces(self) -> list[tuple[str, float | None]]:
         """The text that each token adds, with its log-probability; without the tokens that lie in what was cut off."""
@@ -68,12 +69,12 @@ def loaded_rows(run: "Run", texts: Sequence[str], *, echo: bool) -> list[Generat
         offsets = completion_offsets(run.model.tokenizer, row, row.shown)
         prompt = [Token(entry.token, entry.logprob) for entry in row.prompt_scored] if echo else []
         cut = [min(offset, len(row.text)) for offset in offsets]
-        rows.append(GeneratedRow(text, prompt, row.text, tokens, cut, row.finish_reason))
+        rows.append(GeneratedRow(text, prompt, row.text, tokens, cut, row.finish_reason, run.room))
     return rows
 
 
-def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
-    """The rows that a server makes. Raises NotServedError, or for a server that was named OlcError."""
+def served_rows(server: "FoundServer", asked: "Asked") -> tuple[list[GeneratedRow], dict[str, Any]]:
+    """The rows that a server makes, and its `olc`. Raises NotServedError, or for a server that was named OlcError."""
     from openllama_cli.serve.client.completions import ask
 
     if not server.olc:
@@ -83,8 +84,8 @@ def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
             "use `olc complete`, or leave out --server",
             code="server_kind",
         )
-    rows = []
-    for prompt, choice in zip(asked.prompts, ask(server, asked)["choices"], strict=True):
+    rows, answer = [], ask(server, asked)
+    for prompt, choice in zip(asked.prompts, answer["choices"], strict=True):
         own, start = choice["olc"], len(prompt) if asked.echo else 0
         entries = own["tokens"][:-1] if own["finish_reason"] == "eos" else own["tokens"]
         rows.append(
@@ -95,6 +96,7 @@ def served_rows(server: "FoundServer", asked: "Asked") -> list[GeneratedRow]:
                 [Token(entry["id"], entry["logprob"]) for entry in entries],
                 [entry["offset"] - start for entry in entries],
                 own["finish_reason"],
+                own["room"],
             )
         )
-    return rows
+    return rows, answer.get("olc", {})

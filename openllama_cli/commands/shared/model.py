@@ -10,6 +10,7 @@ from openllama_cli.terminal.streams import note, notice
 
 if TYPE_CHECKING:
     from openllama_cli.models.loading.load import LoadedModel
+    from openllama_cli.models.tokenizer.base import Tokenizer
 
 
 def _progress() -> Progress:
@@ -18,11 +19,25 @@ def _progress() -> Progress:
     return TerminalProgress()
 
 
-def find_tokenizer(spec: ModelSpec) -> ModelFolder:
-    """`models.find.find` without the weights. Raises OlcError."""
+def open_tokenizer(spec: ModelSpec) -> tuple[ModelFolder, "Tokenizer"]:
+    """A model and its tokenizer, without the weights where no adapter brings a tokenizer of its own. Raises OlcError."""
+    from openllama_cli.models.adapters.apply import brings_tokenizer
     from openllama_cli.models.find import find
+    from openllama_cli.models.tokenizer import open as tokenizers
 
-    return find(spec, progress=_progress(), notice=notice, weights=False)
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:
+            notice(text)
+        said.add(text)
+
+    folder = find(spec, progress=_progress(), notice=once, weights=False)
+    if not any(map(brings_tokenizer, folder.adapters)):
+        return folder, tokenizers.open_tokenizer(folder.path)
+    # Whether it is the model's is told by the shapes of both.
+    opened = OpenedModel.of(find(spec, progress=_progress(), notice=once))
+    return opened.folder, opened.tokenizer
 
 
 def find_model(spec: ModelSpec) -> ModelFolder:

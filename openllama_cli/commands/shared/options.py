@@ -77,7 +77,7 @@ adapter_option = click.option(
     "adapters",
     multiple=True,
     metavar="PATH|ID[:SCALE]",
-    help="LoRA adapter (PEFT) to merge into the model: a folder or Hub id; may be given several times.",
+    help="LoRA adapter (PEFT) to merge into the model, times SCALE (1): a folder or Hub id; may be given several times.",
     shell_complete=suggest.folders,
 )
 

@@ -3,6 +3,7 @@
 import codecs
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ class PromptInput:
     values: Mapping[str, str] = field(default_factory=dict)
     few_shot: "FewShotPrompt | None" = None
     examples: "FewShot | None" = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it came about, for records: the template and the examples, without folders."""
+        template = {} if self.template is None else {"template": Path(self.template.name).name}
+        return template | ({} if self.examples is None else self.examples.options)
 
     def with_values(self, values: Mapping[str, object]) -> str:
         """The text with other values in its template, after the same examples. Raises UsageError."""
@@ -128,6 +135,7 @@ def read_prompts(
     Raises UsageError; also where there is none.
     """
     filler = Filler.of(template, values, examples)
+    hint_file(prompts)
     texts = [unescape(argument(prompt)) if escape else argument(prompt) for prompt in prompts]
     texts += read_lines(file) if file is not None else []
     if filler is not None and not texts and not filler.missing:
@@ -160,6 +168,7 @@ def _text(prompt: str | None, file: str | None, *, escape: bool, wanted: str) ->
         return read_stdin()
     if prompt is None:
         raise missing(wanted, 'give it as an argument, such as "Q: What is the largest animal?"')
+    hint_file([prompt])
     prompt = argument(prompt)
     return unescape(prompt) if escape else prompt
 
@@ -246,6 +255,14 @@ def unescape_stops(given: dict[str, Any]) -> None:
             given[name] = tuple(unescape(text) for text in given[name])
     if "logit_bias" in given:
         given["logit_bias"] = tuple((unescape(token), added) for token, added in given["logit_bias"])
+
+
+def hint_file(prompts: Iterable[str]) -> None:
+    """Mention --file if a prompt is the name of a file."""
+    # Path.is_file raises for a text that no file can be called.
+    name = next((prompt for prompt in prompts if os.path.isfile(prompt)), None)  # noqa: PTH113
+    if name is not None:
+        hint(f"the text is the name of a file; -f {shlex.quote(name)} takes what is in it")
 
 
 def hint_escape(prompts: Iterable[str]) -> None:

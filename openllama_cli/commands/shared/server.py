@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,6 +79,17 @@ def server_options(function: Command) -> Command:
         return function(*args, server=ServerChoice(parse_server(server, spec), not no_server), spec=spec, **values)
 
     return wrapper
+
+
+def recorded(olc: Mapping[str, Any], command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"record": …} of what a server's `olc` says, as the command's own; {} where it says none, as olc's did before.
+
+    options: the command's own that no server is told.
+    """
+    record = olc.get("record")
+    if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
+        return {}
+    return {"record": {**record, "command": command, "options": {**record["options"], **options}}}
 
 
 def parse_server(text: str | None, spec: ModelSpec) -> ServerAddress | None:

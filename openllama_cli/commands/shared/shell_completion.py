@@ -30,9 +30,9 @@ def folders(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
 
 
 def models(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Model aliases and folders."""
-    # Folders first: bash drops what comes before them.
-    return [*folders(ctx, parameter, incomplete), *_aliases(incomplete, CATALOGUE)]
+    """Model aliases, folders, and GGUF files among all files."""
+    # Files first: bash drops what comes before them.
+    return [*files(ctx, parameter, incomplete), *_aliases(incomplete, CATALOGUE)]
 
 
 def models_on_hub(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -7,17 +7,20 @@ made for any machine.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.devices.machine.facts import Accelerator
 from openllama_cli.errors import HubError
 from openllama_cli.models import find
+from openllama_cli.models.adapters.apply import with_adapters
+from openllama_cli.models.adapters.find import adapter_alone, base_of
 from openllama_cli.models.catalogue import CATALOGUE, by_repo_id
 from openllama_cli.models.checkpoint.inspect import inspect
 from openllama_cli.models.checkpoint.shape import LlamaShape
 from openllama_cli.models.hub.cache import cached
+from openllama_cli.models.spec import FoundAdapter
 from openllama_cli.native import INT4_GROUP
 from openllama_cli.system.quiet import quiet_transformers
 
@@ -37,7 +40,7 @@ class KnownModel:
     """What planning needs to know of a model, with nothing loaded and nothing downloaded.
 
     name: as the user gave it. config: keyword arguments for transformers' LlamaConfig. dtype: as stored. path: of its files,
-    None if they are not on this machine; download_bytes: the size of the download.
+    None if they are not on this machine; download_bytes, pull: the size of the download, and its name.
     """
 
     name: str
@@ -47,20 +50,41 @@ class KnownModel:
     dtype: str
     path: Path | None
     download_bytes: int
+    pull: str = ""
 
 
 def look_up(name: str) -> KnownModel:
-    """A model by alias, folder or Hub id: its checkpoint if it is here, else the published shape of an OpenLLaMA model.
+    """A model by alias, folder or Hub id: its checkpoint if it is here, else the published shape of an OpenLLaMA model. Of an
+    adapter, the model that it was made for.
 
     Raises ModelError for an unknown name or a broken checkpoint, HubError for a Hub model that is neither cached nor in the
     catalogue.
     """
     target = find.resolve(name)
-    path = target.path or (cached(target.repo_id, file=target.file) if target.repo_id else None)
+    path = _here(target, None)
+    if path is None or not adapter_alone(path):
+        return _known(target, None)
+    base, revision = base_of(path, name)
+    known = _known(find.resolve(base), revision)
+    if known.path is not None:
+        checkpoint = with_adapters(inspect(known.path), [FoundAdapter(path, name)])
+        known = replace(known, config=checkpoint.config, shape=checkpoint.shape)
+    return replace(known, name=name)
+
+
+def _here(target: find.Target, revision: str | None) -> Path | None:
+    """Where a model is on this machine."""
+    if target.path is not None or target.repo_id is None:
+        return target.path
+    folder = cached(target.repo_id, revision, target.file)
+    return None if folder is None else target.within(folder)
+
+
+def _known(target: find.Target, revision: str | None) -> KnownModel:
+    name, path = target.name, _here(target, revision)
     if path is not None:
-        path = target.within(path) if target.path is None else path
         checkpoint = inspect(path)
-        return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0)
+        return KnownModel(name, target.repo_id, checkpoint.config, checkpoint.shape, checkpoint.dtype, path, 0, name)
     entry = CATALOGUE.get(name) or (by_repo_id(target.repo_id) if target.repo_id else None)
     if entry is None or entry.shape is None:
         raise HubError(
@@ -68,7 +92,7 @@ def look_up(name: str) -> KnownModel:
             f"download it with `olc models pull {name}`",
             code="not_cached",
         )
-    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes)
+    return KnownModel(name, entry.repo_id, entry.shape.config(), entry.shape, "float16", None, entry.download_bytes, name)
 
 
 @dataclass(frozen=True)

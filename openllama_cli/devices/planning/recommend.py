@@ -63,7 +63,7 @@ def plan_model(known: KnownModel, facts: Facts, device: str = "auto") -> ModelPl
         dtypes=plans,
         best=best,
         command=_command(known, flags if best.dtype == automatic else [*flags, *best.flag.split()]) if fits else None,
-        first=shlex.join(["olc", "models", "pull", known.name]) if known.path is None and fits else None,
+        first=shlex.join(["olc", "models", "pull", known.pull]) if known.path is None and fits else None,
         faster=_command(known, [*flags, *int8.flag.split()]) if halves else None,
         smaller=None if _RANK[best.verdict] < 2 else _smaller(known, facts, target),
     )

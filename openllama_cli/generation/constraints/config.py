@@ -1,6 +1,5 @@
 """What a completion has to match, as it was given: checked before a model is looked for."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from openllama_cli.errors import UsageError
 from openllama_cli.generation.constraints import grammar, library
+from openllama_cli.generation.constraints.rules import endless
 
 Kind = Literal["regex", "json_schema", "grammar"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -60,16 +60,24 @@ def told(constraint: Constraint | None, text: str) -> dict[str, dict[str, bool]]
 
 
 def as_source(name: str, value: Any) -> str | None:
-    """The source that an option's value is: a text, or for a JSON schema also an object; None for neither."""
+    """The source that an option's value is: a text, or for a JSON schema also an object; None for neither.
+
+    Raises UsageError for an object that is nested too deeply to be written.
+    """
     if isinstance(value, str):
         return value
     if name == "json_schema" and isinstance(value, Mapping | bool):
         # In the order in which properties are given: that is the order in which they are written.
-        return json.dumps(value, ensure_ascii=False)
+        try:
+            return json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            grammar.too_deep()
+        except (TypeError, ValueError):  # What JSON does not have; itself within itself.
+            return None
     return None
 
 
-@functools.lru_cache(maxsize=256)
+@library.remembered(256)
 def _check(kind: Kind, source: str) -> None:
     if len(source) > _LONGEST:
         cause = f"{grammar.FLAGS[kind]} has {len(source):,} characters"
@@ -82,9 +90,11 @@ def _check(kind: Kind, source: str) -> None:
     one.compute_bitmask()
     if library.failure(one) or (one.is_stopped() and not one.is_accepting()):
         raise grammar.unsatisfiable(kind, source, "no text matches it")
+    if kind == "grammar" and endless(source):
+        raise grammar.unsatisfiable(kind, source, "its rules go on without end")
 
 
-@functools.lru_cache(maxsize=64)
+@library.remembered(64)
 def _parser(compiled: str) -> Any:
     """At the start of a grammar, over bytes; to be copied before it goes on."""
     return library.parser(library.byte_trie(), compiled)

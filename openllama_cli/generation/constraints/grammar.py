@@ -1,6 +1,5 @@
 """From a source to llguidance's grammar, and from what it says of a wrong one to an error that says what is wrong and where."""
 
-import functools
 import json
 import re
 from typing import Any, NoReturn
@@ -33,6 +32,7 @@ _ASSERTIONS = {
     "StartLF": "^ of a line",
     "EndLF": "$ of a line",
 }
+_NO_PATTERN = "no text matches its pattern, format and lengths"
 _LARK_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 _SYNTAX = {
     "regex": "see `regex` in Rust, https://docs.rs/regex/latest/regex/#syntax",
@@ -40,8 +40,14 @@ _SYNTAX = {
     "grammar": "see https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md",
 }
 
+_WANTED = {
+    "regex": r"give one that some text matches, such as ' \d{4}'",
+    "json_schema": "give one that some document matches",
+    "grammar": "give one that some text matches",
+}
 
-@functools.lru_cache(maxsize=64)
+
+@library.remembered(64)
 def of(kind: str, source: str) -> str:
     """llguidance's grammar. Raises UsageError for what is none on the face of it, or would not be about text alone."""
     try:
@@ -56,13 +62,19 @@ def of(kind: str, source: str) -> str:
         return json.dumps({"grammars": [{"lark_grammar": f"start: /{escaped}/{_NO_FORCING}"}]})
     if kind == "json_schema":
         schema = _schema(source)
-        if endless(schema):
-            raise unsatisfiable(kind, source, "it requires a document in itself without end")
         options = {"whitespace_pattern": _WHITESPACE} | schema.get("x-guidance", {})
         json_schema = schema | {"x-guidance": options}
-        return json.dumps(
-            {"grammars": [{"name": "start", "lark_grammar": _JSON}, {"name": "json", "json_schema": json_schema}]}
-        )
+        try:
+            if endless(schema):
+                raise unsatisfiable(kind, source, "it requires a document in itself without end")
+            return json.dumps(
+                {"grammars": [{"name": "start", "lark_grammar": _JSON}, {"name": "json", "json_schema": json_schema}]},
+                allow_nan=False,
+            )
+        except RecursionError:
+            too_deep()
+        except ValueError:  # NaN, and numbers beyond floats.
+            _invalid(kind, "it has a number that JSON does not have")
     _refuse_more_than_text(source)
     return json.dumps({"grammars": [{"lark_grammar": source + _NO_FORCING}]})
 
@@ -72,9 +84,13 @@ def refuse(kind: str, source: str, message: str) -> NoReturn:
     if kind == "regex":  # As it was given: what is said of places is about that.
         plain = library.parser(library.byte_trie(), library.library().LLMatcher.grammar_from_regex(source))
         message = library.failure(plain) or message
+    if "recursion limit" in message:
+        too_deep(kind)
+    if kind == "json_schema":  # Places in what olc makes of it say nothing.
+        message = re.sub(r" at line \d+ column \d+", "", message)
     found = re.match(r"Unsatisfiable schema: (.*)", message)
     if found is not None:
-        raise unsatisfiable(kind, source, found[1])
+        raise unsatisfiable(kind, source, _NO_PATTERN if found[1].startswith("Regex is empty") else _short(found[1]))
     place, reason = _place(kind, message), _reason(message)
     unknown = re.match(r"Unimplemented keys: (\[.*\])", message)
     if unknown is not None:
@@ -87,18 +103,24 @@ def refuse(kind: str, source: str, message: str) -> NoReturn:
 
 def unsatisfiable(kind: str, source: str, reason: str) -> UsageError:
     """The error of a source that no text matches."""
-    shown = f" {source!r}" if kind == "regex" and len(source) <= 60 else ""
-    return UsageError(f"{FLAGS[kind]}{shown} cannot be met: {reason}", "change it", code="constraint_unsatisfiable")
+    return UsageError(f"{FLAGS[kind]} cannot be met: {reason}", _WANTED[kind], code="constraint_unsatisfiable")
 
 
 def _invalid(kind: str, reason: str) -> NoReturn:
     raise UsageError(f"{FLAGS[kind]} cannot be used: {reason}", _SYNTAX[kind], code="constraint_invalid")
 
 
+def too_deep(kind: str = "json_schema") -> NoReturn:
+    """Raise UsageError for what is nested too deeply to be looked into."""
+    _invalid(kind, "it is nested too deeply")
+
+
 def _schema(source: str) -> dict[str, Any]:
     try:
         found = json.loads(source)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        too_deep()
+    except ValueError as error:
         _invalid("json_schema", f"it is not JSON: {first_line(error)}")
     if found is False:
         raise unsatisfiable("json_schema", source, "it is false")
@@ -140,6 +162,11 @@ def _reason(message: str) -> str:
     return first_line(re.sub(r"^(at )?\d+\(\d+\): ", "", message))
 
 
+def _short(text: str) -> str:
+    """A source may have a million characters."""
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def _place(kind: str, message: str) -> str:
     """Where it is wrong."""
     lines = message.splitlines()
@@ -147,7 +174,7 @@ def _place(kind: str, message: str) -> str:
     if pattern and lines[0].endswith("regex parse error:"):
         column, width = lines[pattern].index("^"), lines[pattern].count("^")
         at, what = column - 3, lines[pattern - 1][column : column + width]
-        inside = "" if kind == "regex" else f" of the pattern {lines[pattern - 1].strip()}"
-        return f", at character {at}{inside}: {what}" if what else f", at its end{inside}"
+        inside = "" if kind == "regex" else f" of the pattern {_short(lines[pattern - 1].strip())}"
+        return f", at character {at}{inside}: {_short(what)}" if what else f", at its end{inside}"
     found = re.match(r"(?:at )?(\d+)\(\d+\): ", message)
     return f", in line {found[1]}" if found is not None and kind == "grammar" else ""

@@ -4,14 +4,37 @@ Its parser works on bytes: a derivative-based lexer under an Earley parser, walk
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from openllama_cli.errors import UsageError
 
 # Of the work that a lexer may do beforehand. Its own limit, three times this, is seconds for a hostile pattern.
 _LEXER_FUEL = 300_000
 BYTES = 256
+# What is compiled of a source takes ten times its length in memory, and rows may bring any number of them: those of more
+# characters than this are kept as long as few others of this kind come.
+_LONG, _LONG_KEPT = 20_000, 4
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def remembered(count: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A cache of so many results, of fewer where the arguments are long texts."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        short: Callable[..., _R] = functools.lru_cache(maxsize=count)(function)
+        long: Callable[..., _R] = functools.lru_cache(maxsize=_LONG_KEPT)(function)
+
+        @functools.wraps(function)
+        def wrapper(*args: _P.args, **named: _P.kwargs) -> _R:
+            size = sum(len(one) for one in args if isinstance(one, str))
+            return (short if size <= _LONG else long)(*args, **named)
+
+        return wrapper
+
+    return decorate
 
 
 def library() -> Any:

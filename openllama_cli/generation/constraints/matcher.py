@@ -52,7 +52,7 @@ class Matcher:
 
     def __init__(self, constraint: Constraint, tokenizer: Tokenizer, prompt: Sequence[int], ends: frozenset[int]) -> None:
         self._vocabulary = vocabulary_of(tokenizer)
-        start, opening = self._vocabulary.compiled(constraint)
+        start, opening = self._vocabulary.compiled(constraint.compiled)
         self._parser = start.deep_copy()
         self._ends = sorted(ends)
         tail = b"".join(tokenizer.token_bytes(token) or b"|" for token in prompt[-3:])

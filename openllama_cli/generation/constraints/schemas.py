@@ -18,33 +18,50 @@ def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, An
 def endless(schema: Mapping[str, Any]) -> bool:
     """Whether every document of a schema contains another one of the same kind, so that none can be written to its end.
 
-    llguidance takes such a schema, and the text would go on until its limit.
+    llguidance takes such a schema, and the text would go on until its limit. Raises RecursionError for one that is nested too
+    deeply.
     """
+    # References whose documents end, as far as is known; and all that were met.
     ending: set[str] = set()
+    met: dict[str, None] = {}
 
-    def goes_on(one: Any, opened: frozenset[str]) -> bool:
+    def goes_on(one: Any) -> bool:
         if not isinstance(one, dict):
             return False
         reference = one.get("$ref")
         if isinstance(reference, str) and reference not in ending:
-            if reference in opened or goes_on(_at(schema, reference), opened | {reference}):
-                return True
-            ending.add(reference)
-        if any(goes_on(part, opened) for part in _list(one, "allOf")):
+            met[reference] = None
+            return True
+        if any(goes_on(part) for part in _list(one, "allOf")):
             return True
         for choices in (_list(one, "anyOf"), _list(one, "oneOf")):
-            if choices and all(goes_on(choice, opened) for choice in choices):
+            if choices and all(goes_on(choice) for choice in choices):
                 return True
-        if one.get("type") == "object":
+        kinds = one.get("type")
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        return bool(kinds) and all(goes_on_as(kind, one) for kind in kinds)
+
+    def goes_on_as(kind: Any, one: dict[str, Any]) -> bool:
+        """Of documents of one type."""
+        if kind == "object":
             properties = one.get("properties")
-            required = [name for name in _list(one, "required") if isinstance(name, str)]
-            return isinstance(properties, dict) and any(goes_on(properties.get(name), opened) for name in required)
-        if one.get("type") == "array" and isinstance(least := one.get("minItems"), int):
+            named = properties if isinstance(properties, dict) else {}
+            others = None if "patternProperties" in one else one.get("additionalProperties")
+            required = (name for name in _list(one, "required") if isinstance(name, str))
+            return any(goes_on(named.get(name, others)) for name in required)
+        if kind == "array" and isinstance(least := one.get("minItems"), int):
             first = _list(one, "prefixItems")
-            return any(goes_on(item, opened) for item in [*first[:least], *([one.get("items")] if least > len(first) else [])])
+            return any(goes_on(item) for item in [*first[:least], *([one.get("items")] if least > len(first) else [])])
         return False
 
-    return goes_on(schema, frozenset())
+    # The least set of them that is closed: what is not in it leads to itself.
+    while goes_on(schema):
+        known = len(met)
+        more = {reference for reference in list(met) if reference not in ending and not goes_on(_at(schema, reference))}
+        if not more and len(met) == known:
+            return True
+        ending |= more
+    return False
 
 
 def _list(schema: Mapping[str, Any], name: str) -> list[Any]:

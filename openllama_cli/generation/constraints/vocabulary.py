@@ -1,16 +1,14 @@
 """A tokenizer's vocabulary as bytes that are printed, and what is compiled for it."""
 
-import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from openllama_cli.errors import GenerationError, ModelError, UsageError
 from openllama_cli.generation.constraints import library
-from openllama_cli.generation.constraints.config import Constraint
 from openllama_cli.models.tokenizer.base import Tokenizer
 
-# Grammars that stay compiled; rows may bring any number of them.
+# Grammars that stay compiled, if they are not long; rows may bring any number of them.
 _COMPILED = 64
 _KNOWN: "weakref.WeakKeyDictionary[Tokenizer, Vocabulary]" = weakref.WeakKeyDictionary()
 
@@ -39,7 +37,7 @@ class Vocabulary:
         self._opening_trie = self._trie if self.openings == self.texts else library.token_trie(self.openings)
         words = (token for token, text in enumerate(self.texts) if text != self.openings[token])
         self._word = next(words, None)
-        self.compiled = functools.lru_cache(maxsize=_COMPILED)(self._compiled)
+        self.compiled = library.remembered(_COMPILED)(self._compiled)
 
     def at_opening(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> bool:
         """Whether nothing was printed yet after this prompt, so that a word loses its space."""
@@ -51,10 +49,13 @@ class Vocabulary:
         """The ids behind the vocabulary that stand for these bytes."""
         return [len(self.texts) + byte for byte in data]
 
-    def _compiled(self, constraint: Constraint) -> tuple[Any, bytes]:
-        """A parser at its start, to be copied, and the tokens that may come first where nothing was printed yet, as bits."""
-        inner = library.parser(self._trie, constraint.compiled)
-        opening = inner if self._opening_trie is self._trie else library.parser(self._opening_trie, constraint.compiled)
+    def _compiled(self, grammar: str) -> tuple[Any, bytes]:
+        """A parser at its start, to be copied, and the tokens that may come first where nothing was printed yet, as bits.
+
+        grammar: `Constraint.compiled`.
+        """
+        inner = library.parser(self._trie, grammar)
+        opening = inner if self._opening_trie is self._trie else library.parser(self._opening_trie, grammar)
         bits = opening.deep_copy().compute_bitmask()
         problem = library.failure(inner) or library.failure(opening)
         if problem is not None:

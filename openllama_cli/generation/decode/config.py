@@ -1,6 +1,7 @@
 """How tokens are chosen and when a row ends: one frozen config that validates itself; the defaults of the program."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -15,10 +16,13 @@ _IMPLIES_SAMPLING = ("top_p", "top_k", "min_p", "seed")
 _GREEDY_TEMPERATURE = 1e-8
 # What the text may end after.
 Boundary = Literal["line", "sentence", "paragraph"]
+_BOUNDARIES = "line, sentence or paragraph"
 # Reasons to end (`request.FinishReason`) at which the text may end within a token.
 TEXT_ENDS = frozenset({"stop", *get_args(Boundary)})
 # llama.cpp's.
 DRY_BREAKERS = ("\n", ":", '"', "*")
+# Characters of a banned text: after every token its beginnings are looked for in the text before.
+_LONGEST_BAN = 1000
 # Options whose flag is not their name: it is given once for each value.
 _FLAGS = {"stop_token_ids": "--stop-token", "dry_sequence_breakers": "--dry-sequence-breaker"}
 
@@ -89,17 +93,19 @@ class SamplingConfig:
         _require(0 <= self.dry_multiplier < math.inf, "--dry-multiplier", self.dry_multiplier, "0 (off) or more")
         _require(1 <= self.dry_base < math.inf, "--dry-base", self.dry_base, "1 or more")
         _require(self.dry_allowed_length >= 1, "--dry-allowed-length", self.dry_allowed_length, "1 or more")
-        most = f"0 to {self.max_tokens}, which is --max-tokens"
+        most = f"0 to {self.max_tokens}, or a larger --max-tokens"
         _require(0 <= self.min_tokens <= self.max_tokens, "--min-tokens", self.min_tokens, most)
         for token in self.stop_token_ids:
             _require(token >= 0, "--stop-token", token, "token ids")
         if self.stop_at is not None and self.stop_at not in get_args(Boundary):
-            raise UsageError(f"--stop-at {self.stop_at!r} is not known", f"give {', '.join(get_args(Boundary))}")
+            raise UsageError(f"--stop-at {self.stop_at!r} is not known", f"give {_BOUNDARIES}")
         _require(self.logprobs is None or 0 <= self.logprobs <= 100, "--logprobs", self.logprobs, "between 0 and 100")
         if not all(self.stop):
             raise UsageError("--stop is empty", "give a text to stop at, such as --stop 'Q:'")
         if not all(self.ban):
             raise UsageError("--ban is empty", "give a text to ban, such as --ban 'as an AI'")
+        for text in self.ban:
+            _require(len(text) <= _LONGEST_BAN, "--ban of length", len(text), f"texts of {_LONGEST_BAN} characters at most")
         if any("\ufffd" in text for text in self.ban):
             raise UsageError("--ban has U+FFFD, which stands for bytes that are no text", "leave it out")
         if not all(self.dry_sequence_breakers):
@@ -195,6 +201,13 @@ def option_of(flag: str) -> str:
     return next((name for name, other in _FLAGS.items() if other == flag), flag.removeprefix("--").replace("-", "_"))
 
 
+def as_fields(text: str) -> str:
+    """A message that names flags, as a client of JSON would write them: `--top-p` is `top_p`. What a quotation mark stands in
+    front of is a value, and stays."""
+    text = re.sub(r"such as (--[a-z-]+) '(.*)'", lambda found: f'such as "{option_of(found[1])}": "{found[2]}"', text)
+    return re.sub(r"(?<![\w\"'-])--[a-z][a-z-]+", lambda found: option_of(found[0]), text)
+
+
 def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> Any:
     flag = flag_of(name)
     if kind is Constraint:
@@ -216,7 +229,7 @@ def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> An
         return tuple(value)
     if kind in (bool, str):
         if not isinstance(value, kind):
-            allowed = "true or false" if kind is bool else " or ".join(get_args(Boundary))
+            allowed = "true or false" if kind is bool else _BOUNDARIES
             raise UsageError(f"{flag} is {shown(value)}", f"give {allowed}")
         return value
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):

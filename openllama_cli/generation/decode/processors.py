@@ -94,17 +94,22 @@ def add(logits: torch.Tensor, changes: Iterable[tuple[int, float]]) -> torch.Ten
         return logits
     index = torch.tensor([token for token, _ in known], device=logits.device)
     added = torch.tensor([added for _, added in known], device=logits.device, dtype=logits.dtype)
-    # What leaves float32 is as good as its end: infinities would be alike.
-    return logits.index_put((index,), (logits[index] + added).clamp(max=torch.finfo(logits.dtype).max))
+    return _changed(logits, index, logits[index] + added)
 
 
 def penalize(logits: torch.Tensor, seen: Sequence[int], penalty: float) -> torch.Tensor:
     """Divide positive and multiply negative logits of tokens seen before (Keskar et al. 2019, CTRL)."""
     index = torch.tensor(sorted(set(seen)), device=logits.device, dtype=torch.long)
     score = logits[index]
-    # An extreme penalty must make neither infinities, of which the first would be taken, nor NaN of a logit of 0.
-    penalized = torch.where(score < 0, score * penalty, score / penalty).nan_to_num(neginf=-torch.inf)
-    return logits.index_copy(0, index, torch.where(score.isinf(), score, penalized))
+    return _changed(logits, index, torch.where(score < 0, score * penalty, score / penalty))
+
+
+def _changed(logits: torch.Tensor, index: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """[vocab] logits with other scores at an index, finite ones. What is not drawn (-inf) stays out; nothing else becomes -inf,
+    from which it could not be told where nothing else is left, and a logit of 0 that is divided by 0 is no NaN.
+    """
+    kept = logits[index]
+    return logits.index_copy(0, index, torch.where(kept.isinf(), kept, scores.nan_to_num()))
 
 
 def _truncated(logits: torch.Tensor, config: SamplingConfig) -> Iterator[Stage]:
@@ -112,7 +117,8 @@ def _truncated(logits: torch.Tensor, config: SamplingConfig) -> Iterator[Stage]:
 
     Each filter sees the distribution renormalized over what the previous one kept. The most likely token is always kept.
     """
-    tempered = logits / config.temperature
+    # A temperature beyond float32 would make NaN of what is not drawn.
+    tempered = logits / min(config.temperature, torch.finfo(logits.dtype).max)
     # Low temperatures overflow float32; differences from the largest do not.
     logits = tempered if math.isfinite(tempered.max()) else (logits - logits.max()) / config.temperature
     yield "temperature", logits

@@ -54,20 +54,23 @@ def trace_of(logits: torch.Tensor, recorded: Sequence[Stage], token: int, count:
     else:
         drawn = recorded[-1][1].softmax(-1)
     shown = model.topk(min(count, model.numel())).indices.tolist()
-    candidates = []
-    for one in (*shown, *([token] if token not in shown else ())):
-        cut = "never" if after["allowed"][one] == -math.inf else None
-        cut = cut or next((name for name in CUTS if name in after and after[name][one] == -math.inf), None)
-        candidates.append(
-            Candidate(
-                one,
-                float(model[one]),
-                float(penalized[one]),
-                None if tempered is None else float(tempered[one]),
-                float(drawn[one]),
-                cut,
-                one == token,
-            )
+    shown += [token] if token not in shown else []
+    # Of each tensor at once: on a GPU every read waits for it.
+    at = torch.tensor(shown, device=model.device)
+    cuts = {name: (after[name][at] == -math.inf).tolist() for name in ("allowed", *CUTS) if name in after}
+    shares = {"model": model, "penalized": penalized, "drawn": drawn, **({} if tempered is None else {"tempered": tempered})}
+    found = {name: one[at].tolist() for name, one in shares.items()}
+    candidates = [
+        Candidate(
+            one,
+            found["model"][place],
+            found["penalized"][place],
+            None if tempered is None else found["tempered"][place],
+            found["drawn"][place],
+            next(("never" if name == "allowed" else name for name, cut in cuts.items() if cut[place]), None),
+            one == token,
         )
+        for place, one in enumerate(shown)
+    ]
     entropy = float(torch.special.entr(model).sum()) / math.log(2)
     return Trace(entropy, names, tuple(candidates))

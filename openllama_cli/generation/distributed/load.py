@@ -56,7 +56,7 @@ def load_as_leader(
     group.announce(
         {
             "folder": str(folder.path),
-            "model": folder.name if folder.origin == "folder" else folder.repo_id or folder.name,
+            "model": folder.name if folder.origin == "folder" else folder.hub_name or folder.name,
             "revision": folder.revision or spec.revision,
             "offline": spec.offline,
             "adapters": [[one.repo_id or str(one.path.absolute()), one.name, one.scale] for one in folder.adapters],

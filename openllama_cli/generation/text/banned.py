@@ -27,17 +27,18 @@ class BannedTexts:
         # The text of these tokens, with so much before them that a banned text may begin there.
         self._window = self.before[len(self.before) - min(self._overlap, len(self.before)) :]
 
-    def push(self, text: str, *, begun: bool, unfinished: bool, beyond: int = 0) -> tuple[int, int]:
+    def push(self, text: str, *, begun: bool, unfinished: bool, own: int = 0, beyond: int = 0) -> tuple[int, int]:
         """Add a token: how many tokens are to be taken back, this one included, and if none are, how many are uncertain.
 
         text: that became certain with it. begun: whether it goes on with an incomplete character. unfinished: whether it leaves
-        one. beyond: characters at the end of `text` that nobody will see, as the row ends before them.
+        one. own: characters at the beginning of `text` that are the prompt's, see `healing`. beyond: characters at its end that
+        nobody will see, as the row ends before them.
         """
         start, end = len(self._window), len(self._window) + len(text) - beyond
         self._starts.append((start, begun))
         self._window += text
-        # What ends before this token is the prompt's own.
-        places = [self._window.find(banned, max(0, start - len(banned) + 1), end) for banned in self.texts]
+        # What ends before this token, or in what is the prompt's, is the prompt's own.
+        places = [self._window.find(banned, max(0, start + own - len(banned) + 1), end) for banned in self.texts]
         found = [place for place in places if place >= 0]
         if found:
             return self.take_back(len(self._starts) - self._token(min(found))), 0
@@ -59,12 +60,15 @@ class BannedTexts:
 
     def _partial(self) -> int | None:
         """Where the earliest text begins that may still become a banned one."""
-        length = len(self._window)
-        for start in range(max(0, length - self._overlap), length):
-            tail = self._window[start:]
-            if any(banned.startswith(tail) for banned in self.texts):
-                return start
-        return None
+        first = length = len(self._window)
+        for banned in self.texts:
+            start = max(0, length - len(banned) + 1)
+            while (start := self._window.find(banned[0], start, first)) >= 0:
+                if banned.startswith(self._window[start:]):
+                    first = start
+                    break
+                start += 1
+        return first if first < length else None
 
     def _token(self, place: int) -> int:
         """The token in which the character at a place begins; the first one, for a place in the prompt."""

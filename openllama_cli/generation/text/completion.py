@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from openllama_cli.errors import ModelError
@@ -10,6 +10,7 @@ from openllama_cli.generation.constraints.config import Constraint
 from openllama_cli.generation.constraints.config import told as matched
 from openllama_cli.generation.decode.config import TEXT_ENDS
 from openllama_cli.generation.decode.request import FinishReason, Scored
+from openllama_cli.generation.decode.trace import Trace
 from openllama_cli.generation.text.healing import NOTHING, Healed
 from openllama_cli.generation.text.offsets import prompt_offsets, token_offsets
 from openllama_cli.generation.text.stream import TextStep
@@ -223,3 +224,17 @@ class Timings:
             "total_s": self.load_s + (self.last or self.started) - self.started,
         }
         return {name: None if value is None else round(value, 4) for name, value in figures.items()}
+
+
+def trace_document(trace: Trace, position: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A step's trace for JSON. position: of the token, from 0. Pieces as SentencePiece writes them, with ▁ for a space."""
+    candidates = [{**asdict(one), "piece": tokenizer.text(one.token).replace(" ", "▁")} for one in trace.candidates]
+    taken = next(one for one in candidates if one["taken"])
+    return {
+        "position": position,
+        "token": taken["token"],
+        "piece": taken["piece"],
+        "entropy_bits": trace.entropy,
+        "stages": list(trace.stages),
+        "candidates": candidates,
+    }

@@ -77,7 +77,8 @@ class RowText:
         uncertain = 0
         if self._banned is not None:
             beyond = 0 if self.reason is None else self._decoded - self._shown
-            count, uncertain = self._banned.push(text, begun=begun, unfinished=bool(self._decoder.held), beyond=beyond)
+            own, unfinished = len(text) - len(visible), bool(self._decoder.held)
+            count, uncertain = self._banned.push(text, begun=begun, unfinished=unfinished, own=own, beyond=beyond)
             if count:
                 self._take_back(count)
                 return Verdict(rollback=count)

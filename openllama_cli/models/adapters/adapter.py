@@ -19,7 +19,9 @@ EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 _LORA = re.compile(
     r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(?:\.default)?(?:\.(weight|bias))?"
 )
-_WHOLE = re.compile(r"(.+?)(?:\.modules_to_save(?:\.default)?)?(?:\.base_layer)?\.(weight|bias)")
+_WHOLE = re.compile(r"(.+?)(\.modules_to_save(?:\.default)?)?(?:\.base_layer)?\.(weight|bias)")
+# The model's own weights, which peft saves too where an embedding was resized and trained as a whole.
+_ORIGINAL = re.compile(r"(.+)\.original_module\.(?:weight|bias)")
 _FLOATS = ("float32", "float16", "bfloat16")
 
 
@@ -100,6 +102,7 @@ class _Matching:
         self._file, self._config, self._scale, self._tensors = file, config, scale, tensors
         self._shapes = dict(shapes)
         self._whole: dict[str, str] = {}
+        self._originals: dict[str, str] = {}
         self._parts: dict[str, dict[str, str]] = {}
 
     def adapter(self, folder: Path, name: str) -> Adapter:
@@ -107,6 +110,9 @@ class _Matching:
             if info.dtype not in _FLOATS:
                 raise damaged(self._file, f"has {brief(stored)} as {info.dtype}, not as floating-point numbers")
             self._sort(stored)
+        for module, stored in self._originals.items():
+            if f"{module}.weight" not in self._whole:
+                raise damaged(self._file, f"has {brief(stored)}, but no trained weights of {brief(module)}")
         twin = self._twin()
         changes = {weight: Change(whole=stored) for weight, stored in self._whole.items()}
         if twin is not None:
@@ -133,15 +139,24 @@ class _Matching:
                 raise damaged(self._file, f"has {brief(stored)} twice")
             self._parts[module][key] = stored
             return
+        original = _ORIGINAL.fullmatch(rest)
+        if original is not None:
+            self._originals[original[1]] = stored
+            return
         whole = _WHOLE.fullmatch(rest)
-        weight = f"{whole[1]}.{whole[2]}" if whole is not None else rest
+        weight = f"{whole[1]}.{whole[3]}" if whole is not None else rest
         if whole is None or (weight not in self._shapes and weight != f"{HEAD}.weight"):
             if weight.rpartition(".")[0] + ".weight" in self._shapes or whole is None:
                 raise self._other(f"holds {brief(rest)}, which olc does not merge", weight)
             raise self._other(f"holds {brief(weight)}, which the model does not have", weight)
-        if weight in self._whole:
+        other = self._whole.setdefault(weight, stored)
+        if other == stored:
+            return
+        # Beside an original peft saves the trained weights twice, and loads those without the infix.
+        infixed = whole is not None and whole[2] is not None
+        if infixed == (_infix(other) is not None) or self._tensors[other].shape != self._tensors[stored].shape:
             raise damaged(self._file, f"has {brief(weight)} twice")
-        self._whole[weight] = stored
+        self._whole[weight] = other if infixed else stored
 
     def _twin(self) -> str | None:
         """The output matrix that is held beside the embedding, though the model has one for both; no longer a whole one."""
@@ -224,6 +239,12 @@ class _Matching:
         if weight.startswith(HEAD):
             remedy = "merge it with peft: the model's output matrix is its embedding"
         return ModelError(f"{self._file} {what}", remedy, code="adapter")
+
+
+def _infix(stored: str) -> str | None:
+    """What peft puts between a module's name and "weight" where the module was trained as a whole, if it did."""
+    whole = _WHOLE.fullmatch(stored)
+    return None if whole is None else whole[2]
 
 
 def _times(shape: tuple[int, ...]) -> str:

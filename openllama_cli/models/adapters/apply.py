@@ -17,6 +17,11 @@ def with_adapters(checkpoint: Checkpoint, found: Sequence[FoundAdapter]) -> Chec
     return checkpoint
 
 
+def brings_tokenizer(found: FoundAdapter) -> bool:
+    """Whether a tokenizer was saved with an adapter. It is the model's where the adapter brings rows for new tokens."""
+    return any((found.path / name).is_file() for name in TOKENIZERS)
+
+
 def _with_adapter(checkpoint: Checkpoint, found: FoundAdapter) -> Checkpoint:
     shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
     adapter = adapters.read(found.path, found.name, found.scale, shapes)
@@ -29,7 +34,7 @@ def _with_adapter(checkpoint: Checkpoint, found: FoundAdapter) -> Checkpoint:
             tensors[name] = TensorInfo(tensors[name].dtype, (adapter.rows, tensors[name].shape[1]))
     rows = {"vocab_size": adapter.rows}
     # The ids of new tokens are known to a tokenizer that was saved with the adapter.
-    has_tokenizer = any((found.path / name).is_file() for name in TOKENIZERS)
+    has_tokenizer = brings_tokenizer(found)
     return replace(
         made,
         tensors=tensors,

@@ -6,7 +6,7 @@ compute is refused by name; all others (dropout, target_modules, how training be
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,30 @@ _REFUSED = (
 )
 # With these a training begins by changing the model's own weights, which the adapter alone does not tell.
 _CHANGES_BASE = re.compile(r"pissa.*|olora|corda|loftq|lora_ga|mica")
-# A group with a repetition in it that is repeated itself: matching takes exponential time.
-_SLOW = re.compile(r"\([^)]*[+*}][^)]*\)[+*{?]")
-_LONGEST_PATTERN, _MOST_PATTERNS = 300, 5_000
+# These put vectors of their own in front of a text or into attention.
+_NEVER_MERGED = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE", "ADAPTION_PROMPT")
+# Matching a group that is repeated, or many repetitions behind one another, may take longer than anybody waits.
+_REPEATED_GROUP, _REPETITION = re.compile(r"\)[+*{]"), re.compile(r"[+*{]")
+_MOST_REPETITIONS, _LONGEST_PATTERN, _MOST_PATTERNS = 4, 300, 5_000
+# What a pattern of names stands for, in the order in which they are tried.
+_Patterns = Sequence[tuple[re.Pattern[str], Any]]
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter says of itself. base: its model's path or Hub id, None if it does not say. dora: whether it is a DoRA."""
+    """What an adapter says of itself. base, revision: its model's path or Hub id, and of that a revision; None if it does not
+    say. dora: whether it is a DoRA.
+    """
 
     file: Path
     base: str | None
+    revision: str | None
     dora: bool
     rank: int
     _alpha: float
     _root: bool
-    _ranks: Mapping[str, Any]
-    _alphas: Mapping[str, Any]
+    _ranks: _Patterns
+    _alphas: _Patterns
 
     def rank_of(self, module: str) -> int:
         """The rank in a module such as "model.layers.0.self_attn.q_proj"."""
@@ -58,9 +65,10 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     kind = raw.get("peft_type")
     if kind != "LORA":
         what = f"is of the kind {brief(kind)}" if isinstance(kind, str) else "names no peft_type"
-        raise ModelError(
-            f"{file} {what}; olc merges LoRA adapters", "merge it with peft, and use the merged folder", code="adapter"
-        )
+        remedy = "merge it with peft (merge_and_unload), and use the merged folder"
+        if isinstance(kind, str) and kind in _NEVER_MERGED:
+            remedy = "use it with peft itself: it changes no weights, and nothing can be merged"
+        raise ModelError(f"{file} {what}; olc merges LoRA adapters", remedy, code="adapter")
     for key in _REFUSED:
         if raw.get(key):
             raise ModelError(
@@ -75,10 +83,14 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             "save it with path_initial_model_for_weight_conversion, or merge it with peft and use the merged folder",
             code="adapter",
         )
-    base = raw.get("base_model_name_or_path")
+    base, revision = (
+        value if isinstance(value, str) and value else None
+        for value in (raw.get("base_model_name_or_path"), raw.get("revision"))
+    )
     return AdapterConfig(
         file=file,
-        base=base if isinstance(base, str) and base else None,
+        base=base,
+        revision=revision,
         dora=raw.get("use_dora") is True,
         rank=_integer(file, "r", raw.get("r", 8)),
         _alpha=_number(file, "lora_alpha", raw.get("lora_alpha", 8)),
@@ -88,23 +100,26 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     )
 
 
-def _patterns(file: Path, raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _patterns(file: Path, raw: Mapping[str, Any], key: str) -> _Patterns:
     patterns = raw.get(key) or {}
     if not isinstance(patterns, dict) or len(patterns) > _MOST_PATTERNS:
         raise damaged(file, f"has a {key} that is not a short list of names and numbers")
-    for pattern in patterns:
+    compiled = []
+    for pattern, value in patterns.items():
         try:
-            if len(pattern) > _LONGEST_PATTERN or _SLOW.search(pattern):
-                raise ValueError("it is too long to match")
-            re.compile(pattern)
+            slow = _REPEATED_GROUP.search(pattern) or len(_REPETITION.findall(pattern)) > _MOST_REPETITIONS
+            if slow or len(pattern) > _LONGEST_PATTERN:
+                raise ValueError("it would take too long to match")
+            # A module's whole name or its end, as in peft's `get_pattern_key`.
+            compiled.append((re.compile(rf"(.*\.)?({pattern})$"), value))
         except (re.error, ValueError, OverflowError, RecursionError) as error:
             raise damaged(file, f"has a {key} with {brief(pattern)}, which is no pattern of names ({error})") from error
-    return patterns
+    return compiled
 
 
-def _of(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """The first pattern that is a module's whole name or its end, as peft's `get_pattern_key` finds it."""
-    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+def _of(patterns: _Patterns, module: str, default: Any) -> Any:
+    """What the first pattern that fits a module says."""
+    return next((value for pattern, value in patterns if pattern.match(module)), default)
 
 
 def _integer(file: Path, key: str, value: Any) -> int:

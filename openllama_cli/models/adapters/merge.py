@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.adapters.adapter import Adapter, Change
-from openllama_cli.models.model_files import parsing
+from openllama_cli.models.model_files import brief, parsing
 
 if TYPE_CHECKING:
     import torch
@@ -31,22 +31,33 @@ class Adapters:
         """Whether one stands in place of the model's weight, so that this need not be read."""
         return any(name in adapter.changes and adapter.changes[name].whole is not None for adapter in self._adapters)
 
-    def merged(self, name: str, weight: "torch.Tensor | None") -> "torch.Tensor":
-        """A weight with all of them in order, float32. weight: the model's own, None where it is replaced.
+    def merged(self, name: str, weight: "torch.Tensor | None", dtype: "torch.dtype | None") -> "torch.Tensor":
+        """A weight with all of them in order, in `dtype`, or float32 for None. weight: the model's own, None where it is
+        replaced.
 
-        Raises ModelError for files that changed since they were inspected.
+        Raises ModelError for files that changed since they were inspected, for numbers in them that are not finite, and for
+        weights beyond the range of `dtype`.
         """
+        import torch
+
         changes = [(adapter, adapter.changes[name]) for adapter in self._adapters if name in adapter.changes]
         base = None if weight is None else weight.float()
-        for adapter, change in changes:
-            if change.whole is not None:
-                base = self._tensor(adapter, change.whole)
+        for place, (adapter, change) in reversed(list(enumerate(changes))):
+            if change.whole is not None:  # What others did before is replaced too.
+                base, changes = self._tensor(adapter, change.whole), changes[place:]
                 self._check_twin(adapter, change, base)
+                break
         assert base is not None, "a weight that is not replaced is given"
         merged = base
         for adapter, change in changes:
             merged = self._added(adapter, change, base, merged)
-        return merged
+        result = merged if dtype is None else merged.to(dtype)
+        if dtype == torch.float16 and not result.isfinite().all():
+            files = " and ".join(str(adapter.file) for adapter, _ in changes)
+            raise ModelError(
+                f"{name} with {files} is beyond the range of float16", "use --dtype bfloat16 or float32", code="range"
+            )
+        return result
 
     def _check_twin(self, adapter: Adapter, change: Change, whole: "torch.Tensor") -> None:
         if change.twin is not None and not self._tensor(adapter, change.twin).equal(whole):
@@ -88,4 +99,11 @@ class Adapters:
                 self._open[adapter.file] = opened
             found = self._open[adapter.file]
             tensor: torch.Tensor = found.get_tensor(name) if safe else found[name]
-            return tensor.float()
+            tensor = tensor.float()
+        if not tensor.isfinite().all():
+            raise ModelError(
+                f"{adapter.file}: {brief(name, 120)} has numbers that are NaN or infinite",
+                "use an adapter of a training that did not diverge",
+                code="adapter",
+            )
+        return tensor

@@ -42,9 +42,11 @@ def convert(src: Path, dst: Path, *, adapters: Sequence[FoundAdapter] = (), prog
     model.safetensors, or shards of at most SHARD_BYTES with an index. Types stay as they are stored; quantized ones of
     GGUF become float16. adapters: are merged into the weights. progress: counts bytes of weights written.
 
-    Raises UsageError if dst exists, its parent does not, or src is in safetensors already; ModelError if src cannot be used or
-    the disk is full. Nothing is left at dst then.
+    Raises UsageError if dst exists or is to be a GGUF file, its parent does not exist, or src is in safetensors already;
+    ModelError if src cannot be used or the disk is full. Nothing is left at dst then.
     """
+    if dst.suffix == ".gguf":
+        raise UsageError(f"{dst} would be a GGUF file, and olc writes folders of safetensors", f"give {dst.with_suffix('')}")
     _check_destination(src, dst)
     checkpoint = with_adapters(inspect(src), adapters)
     if checkpoint.format == "safetensors" and not adapters:
@@ -149,7 +151,7 @@ def _write_small_files(checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Pat
     for file in checkpoint.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
     settings = read_object(checkpoint.tokenizer_path / "tokenizer_config.json")
-    if checkpoint.format == "gguf":
+    if not checkpoint.tokenizer_files:  # It is in the GGUF file.
         for name, content in rebuilt_files(checkpoint.files[0]).items():
             (folder / name).write_bytes(content)
         settings = read_object(folder / "tokenizer_config.json")

@@ -41,8 +41,7 @@ class TensorSource:
         ModelError for files that changed since they were inspected.
         """
         if self._adapters.change(name):
-            merged = self._adapters.merged(name, None if self._adapters.replace(name) else self._own(name, None))
-            return merged if dtype is None else merged.to(dtype)
+            return self._adapters.merged(name, None if self._adapters.replace(name) else self._own(name, None), dtype)
         return self._own(name, dtype)
 
     def _own(self, name: str, dtype: "torch.dtype | None") -> "torch.Tensor":

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openllama_cli.errors import HubError, ModelError
-from openllama_cli.models.hub.files import missing_files
+from openllama_cli.models.checkpoint.gguf.header import gguf_files, parts
+from openllama_cli.models.hub.files import missing_files, only_adapter
 from openllama_cli.models.model_files import read_object
 from openllama_cli.system.paths import hub_cache_dir
 
@@ -33,6 +34,7 @@ class CachedModel:
     revision: the commit that is used when no revision is named: that of "main", else the newest; None when only parts of
         files are there. revisions: all commits. path: the folder of `revision`.
     bytes: on disk, with unfinished downloads. missing: what `path` lacks to be complete; empty when it is.
+    gguf: the models in GGUF files there, where `path` has no other weights; each is a model by itself.
     """
 
     repo_id: str
@@ -41,11 +43,12 @@ class CachedModel:
     path: Path | None
     bytes: int
     missing: tuple[str, ...]
+    gguf: tuple[Path, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether it can be used as it is."""
-        return self.path is not None and not self.missing
+        """Whether it can be used as it is, or a GGUF file of it can."""
+        return self.path is not None and (not self.missing or bool(self.gguf))
 
 
 def repo_folder(repo_id: str, cache: Path | None = None) -> Path:
@@ -103,38 +106,44 @@ def cached_model(repo_id: str, cache: Path | None = None) -> CachedModel | None:
     size = disk_bytes(repo)
     if path is None and not size:
         return None
+    missing = tuple(missing_files(path)) if path else ("everything",)
     return CachedModel(
         repo_id=repo_id,
         revision=path.name if path else None,
         revisions=tuple(folder.name for folder in snapshots),
         path=path,
         bytes=size,
-        missing=tuple(missing_files(path)) if path else ("everything",),
+        missing=missing,
+        gguf=tuple(gguf_files(path)) if path is not None and missing else (),
     )
 
 
 def list_cached(cache: Path | None = None) -> list[CachedModel]:
-    """The Llama models in the cache, by name, incomplete ones too. Other architectures are left out."""
+    """The Llama models in the cache, by name, incomplete ones too, and adapters. Other architectures are left out, but for GGUF
+    files, into which nobody has looked.
+    """
     found = []
     for folder in _folders(cache or hub_cache_dir()):
         if folder.name.startswith("models--"):
             model = cached_model(folder.name.removeprefix("models--").replace("--", "/"), cache)
             # Without a snapshot it is a pull of ours that did not end: pull checks the architecture before the weights.
-            if model is not None and (model.path is None or _is_llama(model.path)):
+            if model is not None and (model.path is None or model.gguf or _is_llama(model.path)):
                 found.append(model)
     return sorted(found, key=lambda model: model.repo_id.lower())
 
 
-def disk_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder, each counted once however many links lead to it."""
+def disk_bytes(model: Path) -> int:
+    """Bytes of the files below a folder, or of a GGUF file with the other parts of its model, each counted once however many
+    links lead to it.
+    """
+    found = (Path(directory, name) for directory, _, names in os.walk(model) for name in names)
     sizes = {}
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = Path(directory, name).stat()
-            except OSError:
-                continue  # A link to nothing, or a file that was removed meanwhile.
-            sizes[status.st_dev, status.st_ino] = status.st_size
+    for file in found if model.is_dir() else parts(model):
+        try:
+            status = file.stat()
+        except OSError:
+            continue  # A link to nothing, or a file that was removed meanwhile.
+        sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 
@@ -194,6 +203,8 @@ def _remove_revisions(repo: Path, commits: Sequence[str]) -> None:
 def _is_llama(folder: Path) -> bool:
     if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
         return True
+    if only_adapter({entry.name for entry in folder.iterdir()}):
+        return True  # Of which model only its weights tell.
     try:
         return read_object(folder / "config.json").get("model_type") == "llama"
     except ModelError:

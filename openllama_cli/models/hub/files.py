@@ -19,6 +19,8 @@ from openllama_cli.models.model_files import META_SHARD, TOKENIZER_FILES, TOKENI
 HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 _SIDE_FILES = ("generation_config.json", *TOKENIZER_FILES)
 _MOST_SHARDS = 10_000
+# Types in the names of GGUF files, in the order in which olc suggests one.
+_GGUF_MARKS = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "F16", "Q4_0")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -30,20 +32,39 @@ def weight_format(names: Collection[str]) -> Format | None:
     return "meta" if any(META_SHARD.fullmatch(name) for name in names) else None
 
 
+def only_adapter(names: Collection[str]) -> bool:
+    """Whether a repository's or a folder's file names are those of an adapter, and of no model."""
+    return ADAPTER_CONFIG in names and "config.json" not in names and weight_format(names) is None
+
+
+def gguf_example(names: Collection[str]) -> str | None:
+    """The GGUF file to begin with, of a repository's file names: nearly lossless before smaller; None if there is none."""
+    files = sorted(name for name in names if name.endswith(".gguf") and "/" not in name)
+    places = [place for place, mark in enumerate(_GGUF_MARKS) for name in files if mark in name.upper()]
+    if places:
+        return next(name for name in files if _GGUF_MARKS[min(places)] in name.upper())
+    return files[0] if files else None
+
+
+def gguf_only(names: Collection[str], repo_id: str) -> HubError | None:
+    """The error for a repository, by its file names, whose weights are in GGUF files, of which none was named; else None."""
+    found = gguf_example(names) if weight_format(names) is None else None
+    if found is None:
+        return None
+    cause = f"{repo_id} has its weights in .gguf files only"
+    return HubError(cause, f"name one of them, such as {repo_id}:{found}", code="no_model_files")
+
+
 def small_files(names: Collection[str], repo_id: str) -> list[str]:
     """The files to get first: configuration, tokenizer, and the weights' index, of the file names in a repository.
 
     Raises HubError (code "no_model_files") when there are no weights, no configuration or no tokenizer.
     """
     kind = weight_format(names)
-    if kind is None and ADAPTER_CONFIG in names:
-        raise HubError(f"{repo_id} is an adapter", f"give its model: -m MODEL --adapter {repo_id}", code="no_model_files")
     if kind is None:
-        found = next((name for name in sorted(names) if name.endswith(".gguf") and "/" not in name), None)
-        if found is not None:
-            raise HubError(
-                f"{repo_id} has no weights but in .gguf files", f"name one of them: {repo_id}:{found}", code="no_model_files"
-            )
+        error = gguf_only(names, repo_id)
+        if error is not None:
+            raise error
         raise _no_model(repo_id, f"has no model weights that olc supports ({_what_else(names)})")
     config = "params.json" if kind == "meta" else "config.json"
     if config not in names:
@@ -95,7 +116,7 @@ def gguf_parts(names: Collection[str], file: str, repo_id: str) -> list[str]:
     if not absent:
         return wanted
     others = sorted(name for name in names if name.endswith(".gguf") and "/" not in name)
-    few = ", ".join(others[:4]) + ", …" * (len(others) > 4)
+    few = ", ".join(others[:12]) + ", …" * (len(others) > 12)
     there = f"use one of its GGUF files: {few}" if others else "it has no GGUF files: give its id alone"
     raise HubError(f"{repo_id} has no {absent[0]}", there, code="no_model_files")
 
@@ -109,7 +130,8 @@ def adapter_files(names: Collection[str], repo_id: str) -> tuple[list[str], list
 
 
 def missing_files(folder: Path, file: str | None = None) -> list[str]:
-    """What a folder of the cache lacks to be a complete model; empty when it is. file: a GGUF file, which is one by itself.
+    """What a folder of the cache lacks to be a complete model, or an adapter; empty when it is. file: a GGUF file, which is a
+    model by itself.
 
     A file that is a link to nothing counts as missing. For Meta's format, whose number of shards is written nowhere, one
     shard is enough.
@@ -117,6 +139,8 @@ def missing_files(folder: Path, file: str | None = None) -> list[str]:
     if file is not None:
         return [part.name for part in parts(folder / file) if not part.exists()]
     names = {entry.name for entry in folder.iterdir() if entry.exists()}
+    if only_adapter(names):
+        return [] if names & set(ADAPTER_WEIGHTS) else [ADAPTER_WEIGHTS[0]]
     missing = []
     kind = weight_format(names)
     config = "params.json" if kind == "meta" else "config.json"

@@ -20,7 +20,15 @@ from openllama_cli.models.hub.client import describe, opened, whole_number
 from openllama_cli.models.hub.download import WHOLE_SECONDS, Notice, RemoteFile, download, is_here, partial_bytes
 from openllama_cli.models.hub.environment import check_endpoint, check_seconds
 from openllama_cli.models.hub.errors import UNREACHABLE, NotAHubError, expected_errors, hub_error, offline_error
-from openllama_cli.models.hub.files import adapter_files, gguf_parts, missing_files, small_files, weight_files
+from openllama_cli.models.hub.files import (
+    adapter_files,
+    gguf_only,
+    gguf_parts,
+    missing_files,
+    only_adapter,
+    small_files,
+    weight_files,
+)
 from openllama_cli.models.model_files import TOKENIZER_FILES, largest
 from openllama_cli.system.files import atomic_write
 from openllama_cli.system.memory import size
@@ -42,9 +50,10 @@ def pull(
     """Get a model from the Hub, or what is missing of it, and return the folder of its snapshot.
 
     revision: branch, tag or commit; None is "main", which is looked up anew. file: the model's GGUF file, which comes alone, or
-    with the other parts of one that is split. adapter: the repository is one's. offline: use the cache or fail. weights:
-    without them only the small files come, configuration and tokenizer. notice: told about waiting for another process, about
-    cut connections that are tried again, and about a Hub that cannot be reached while the model is in the cache.
+    with the other parts of one that is split. adapter: the repository has to be one's; else it may be. offline: use the cache
+    or fail. weights: without them only the small files come, configuration and tokenizer. notice: told about waiting for
+    another process, about cut connections that are tried again, and about a Hub that cannot be reached while the model is in
+    the cache.
 
     Raises HubError (its `code` tells which: repo_not_found, revision_not_found, gated, unauthorized, forbidden,
     hub_unreachable, offline, no_model_files, checksum, connection_cut, disk_full, …), ModelError for another architecture
@@ -58,7 +67,11 @@ def pull(
         if folder is not None:
             return folder
         part = snapshot(repo_id, revision)
-        raise offline_error(repo_id, revision, tuple(missing_files(part, file)) if part and not adapter else ())
+        error = None if part is None or file is not None else gguf_only({entry.name for entry in part.iterdir()}, repo_id)
+        if error is not None:
+            raise error
+        missing = tuple(missing_files(part, file)) if part and not adapter else ()
+        raise offline_error(repo_id if file is None else f"{repo_id}:{file}", revision, missing)
     if folder is not None and revision == folder.name:
         return folder  # A commit never changes.
     check_seconds()
@@ -66,7 +79,7 @@ def pull(
     notice = notice or (lambda text: None)
     try:
         store = _store(repo_id, revision, progress or NullProgress(), notice)
-        if adapter:
+        if adapter or (file is None and only_adapter(store.names)):
             return store.pull_adapter(revision)
         return store.pull_gguf(file, revision) if file is not None else store.pull(revision, weights=weights)
     except expected_errors() as problem:
@@ -113,7 +126,7 @@ class _Store:
     """One revision of one repository on its way into the cache."""
 
     def __init__(self, repo_id: str, commit: str, names: Set[str], progress: Progress, notice: Notice) -> None:
-        self._repo_id, self._commit, self._names = repo_id, commit, names
+        self._repo_id, self._commit, self.names = repo_id, commit, names
         self._progress, self._notice = progress, notice
         self._folder = repo_folder(repo_id)
         self._snapshot = self._folder / "snapshots" / commit
@@ -124,7 +137,7 @@ class _Store:
 
     def pull(self, revision: str | None, *, weights: bool) -> Path:
         """Get a model in Hugging Face's or Meta's format."""
-        small = small_files(self._names, self._repo_id)
+        small = small_files(self.names, self._repo_id)
         self.get_small(small)
         folder = self.link()
         # Another architecture, a model that asks to run its own code and a tokenizer that olc cannot follow are refused before
@@ -140,25 +153,31 @@ class _Store:
                 self.point(revision or "main")
             return folder
         index = next(((folder / name).read_bytes() for name in small if name.endswith(".index.json")), None)
-        self.get_large(weight_files(self._names, index, self._repo_id))
+        self.get_large(weight_files(self.names, index, self._repo_id))
         self.link()
         self.check_headers(folder)
         self.point(revision or "main")
         return folder
 
     def pull_gguf(self, file: str, revision: str | None) -> Path:
-        """Get a GGUF file, or all that a model is split over."""
-        wanted = gguf_parts(self._names, file, self._repo_id)
+        """Get a GGUF file, or all that a model is split over. Raises ModelError for one that is no Llama, when it is here: only
+        the file itself says that.
+        """
+        wanted = gguf_parts(self.names, file, self._repo_id)
         folder = self.link()
         self.get_large(wanted)
         self.link()
         self.check_headers(folder / file)
         self.point(revision or "main")
+        from openllama_cli.models.checkpoint.gguf.header import read_header
+        from openllama_cli.models.checkpoint.gguf.llama import refuse_other
+
+        refuse_other(Path(f"{self._repo_id}:{wanted[0]}"), read_header(folder / wanted[0]).settings)
         return folder
 
     def pull_adapter(self, revision: str | None) -> Path:
         """Get an adapter, which is looked into when it is applied."""
-        small, weights = adapter_files(self._names, self._repo_id)
+        small, weights = adapter_files(self.names, self._repo_id)
         self.get_small(small)
         self.link()
         self.get_large(weights)

@@ -218,7 +218,7 @@ def _build(
             file = QuantizedFile(unfinished / WEIGHTS)
             about = {
                 "format": FORMAT,
-                "model": " + ".join((folder.name, *(adapter.label for adapter in folder.adapters))),
+                "model": " + ".join(dict.fromkeys((folder.name, *(one.label for one in folder.adapters)))),
                 "method": method,
                 "repo_id": folder.repo_id,
                 "revision": folder.revision,

@@ -14,7 +14,7 @@ class Asked:
     """A request. prompts: one, or several. samples: completions of each. echo: the prompts' tokens are wanted too. fit: a
     completion may end before max_tokens, where the context does. tokens: ids are wanted. by_place: draws as `olc generate`.
     choices: the answer is one of these; olc's own server alone knows them, and nothing is sampled. ids: of the only prompt,
-    which is sent as they are."""
+    which is sent as they are. record: what it takes to make the answer again is wanted with it, if the server is olc's."""
 
     prompts: Sequence[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -25,6 +25,7 @@ class Asked:
     by_place: bool = False
     choices: Choices | None = None
     ids: Sequence[int] | None = None
+    record: bool = False
 
     def body(self, model: str, *, stream: bool, olc: bool) -> dict[str, Any]:
         """The JSON of the request. model: its name there. stream: as it comes. olc: whether olc's own server gets it."""

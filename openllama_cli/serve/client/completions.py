@@ -8,6 +8,7 @@ from typing import Any
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.models import key_refused
+from openllama_cli.openai_api.request import RECORD
 from openllama_cli.serve.client.asked import Asked
 from openllama_cli.serve.client.connection import DroppedError, events, read
 from openllama_cli.serve.client.find import FoundServer
@@ -21,18 +22,20 @@ class NotServedError(Exception):
 @dataclass(frozen=True)
 class Part:
     """What a choice has become by: row: its place in the request. finish_reason: of its last part, OpenAI's. reason: olc's, if
-    its server said it."""
+    its server said it, and room: how many tokens the context has for a completion."""
 
     row: int
     text: str
     finish_reason: str | None
     reason: str | None = None
+    room: int | None = None
 
 
 def ask(server: FoundServer, asked: Asked) -> dict[str, Any]:
     """The answer, as one document. Raises NotServedError, or for a server that was named OlcError."""
     try:
-        data = read(_accepted(server, server.connection.post(_body(server, asked, stream=False))))
+        headers = {RECORD: "1"} if asked.record and server.olc else {}
+        data = read(_accepted(server, server.connection.post(_body(server, asked, stream=False), headers=headers)))
         return answer.completion(data, asked.samples * len(asked.prompts))
     except (DroppedError, answer.BadAnswerError) as problem:
         raise _failed(server, str(problem)) from problem
@@ -117,7 +120,7 @@ class Stream:
             raise TypeError("a text is none")
         if row not in self._rows:
             raise LookupError(f"there is no completion {row}")
-        return Part(row, text, choice.get("finish_reason") or None, reason_of(choice))
+        return Part(row, text, choice.get("finish_reason") or None, reason_of(choice), room_of(choice))
 
 
 def reason_of(choice: dict[str, Any]) -> str | None:
@@ -125,6 +128,13 @@ def reason_of(choice: dict[str, Any]) -> str | None:
     own = choice.get("olc")
     reason = own.get("finish_reason") if isinstance(own, dict) else choice.get("finish_reason")
     return reason if isinstance(reason, str) else None
+
+
+def room_of(choice: dict[str, Any]) -> int | None:
+    """How many tokens the context has for a completion, if olc's server said it."""
+    own = choice.get("olc")
+    room = own.get("room") if isinstance(own, dict) else None
+    return room if type(room) is int else None
 
 
 def _body(server: FoundServer, asked: Asked, *, stream: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,14 +72,14 @@ class Connection:
             self.close()
         return reply.status, body
 
-    def post(self, body: dict[str, Any], path: str | None = None) -> Reply:
+    def post(self, body: dict[str, Any], path: str | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Ask for completions, or for what `path` says. The body of the answer is for `events` or `read`."""
         path = f"{self.prefix}/completions" if path is None else path
         with _dropped():
             connection = self._open()
             connection.settimeout(_ANSWER_SECONDS)
-            headers = {**self._headers, "Content-Type": "application/json"}
-            return exchange(connection, self._host, "POST", path, headers, json.dumps(body).encode())
+            sent = {**self._headers, "Content-Type": "application/json", **(headers or {})}
+            return exchange(connection, self._host, "POST", path, sent, json.dumps(body).encode())
 
     def close(self) -> None:
         """End it: a request under way is the server's to give up."""

@@ -22,19 +22,25 @@ class ServedScore:
     olc: dict[str, Any]
 
 
-def ask_score(server: FoundServer, text: str, context: str, *, stride: int | None, top: int) -> ServedScore:
-    """Have a text scored. stride, top: see `prepare` and `Run.scoring`.
+def ask_score(
+    server: FoundServer, text: str, context: str, *, stride: int | None, top: int, record: bool = False
+) -> ServedScore:
+    """Have a text scored. stride, top: see `prepare` and `Run.scoring`. record: `olc` is to have that of a window.
 
     Raises UsageError as these; NotServedError, or for a server that was named OlcError.
     """
     sampling = SamplingConfig(max_tokens=0, logprobs=max(top, 1))
     try:
-        return (_own if server.olc else _other)(server, text, context, stride, sampling)
+        if server.olc:
+            return _own(server, text, context, stride, sampling, record=record)
+        return _other(server, text, context, stride, sampling)
     finally:
         server.connection.close()
 
 
-def _own(server: FoundServer, text: str, context: str, stride: int | None, sampling: SamplingConfig) -> ServedScore:
+def _own(
+    server: FoundServer, text: str, context: str, stride: int | None, sampling: SamplingConfig, *, record: bool
+) -> ServedScore:
     told = ask_for_tokens(server, context + text)
     try:
         # An older server does not know spans.
@@ -49,7 +55,7 @@ def _own(server: FoundServer, text: str, context: str, stride: int | None, sampl
     olc: dict[str, Any] = {}
     for begin, end, scored in prepared.windows:
         part = tokens[:end] if begin == 0 else tokens[:lead] + tokens[begin:end]
-        body = ask(server, Asked([""], sampling, echo=True, tokens=True, ids=part))
+        body = ask(server, Asked([""], sampling, echo=True, tokens=True, ids=part, record=record))
         wanted = max(scored, first) - end  # From the end of the window.
         try:
             choice, olc = body["choices"][0], body["olc"]

@@ -21,10 +21,10 @@ export class Answer {
     return { first, tokens: this.entries.slice(first).map((entry, place) => this.#token(entry, first + place)) };
   }
 
-  #token({ id, text: piece, offset, logprob, entropy, top }, place) {
+  #token({ id, text: piece, offset, logprob, entropy, top, trace = null }, place) {
     const end = this.entries[place + 1]?.offset ?? this.characters.length;
     const text = this.characters.slice(offset, end).join("");
     const alternatives = top?.length ? top.map(([one, shown, value]) => ({ id: one, text: shown, logprob: value })) : null;
-    return { id, piece, text, logprob: logprob ?? null, entropy: entropy ?? null, top: alternatives };
+    return { id, piece, text, logprob: logprob ?? null, entropy: entropy ?? null, top: alternatives, trace };
   }
 }

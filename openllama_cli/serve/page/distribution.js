@@ -1,11 +1,13 @@
 // What a sampler makes of a distribution: temperature, top-k, top-p and min-p, in the order in which olc applies them
-// (openllama_cli/generation/decode/sampling.py).
+// (openllama_cli/generation/decode/processors.py).
 //
 // The server reports the most likely tokens of a position and the exact entropy of all of them. The rest, thousands of tokens,
 // stands here as one group: `count` tokens of equal probability with the rest's total and entropy. Without temperature and cuts
 // that is exact; a temperature T changes the rest's share exactly to first order in 1/T - 1, whose derivative is that entropy.
 
 const LN2 = Math.LN2;
+// The stages of a trace that change logits before the temperature does.
+const PENALTIES = ["logit bias", "repetition penalty", "frequency and presence", "DRY"];
 
 /** Surprisal of a log-probability (natural), in bits. */
 export const bits = (logprob) => Math.max(0, -logprob / LN2);
@@ -49,14 +51,14 @@ export function groupsOf(top, entropy, more = []) {
  *
  * settings: {temperature, topK, topP, minP}; 0, 0, 1, 0 switch them off, and a temperature of 0 is greedy.
  * Returns them in the same order, each with `q`, the probability of one of its kept tokens; `kept`, how many of `count` those
- * are; and `cut`, what cut the others: "temperature 0", "top-k", "top-p", "min-p", or null.
+ * are; and `cut`, what cut the others: "top-k", "top-p", "min-p", or null. Greedy, none is cut, and all but one have no chance.
  */
 export function sampled(groups, settings) {
   const { temperature, topK, topP, minP } = settings;
   if (groups.length === 0) return [];
   if (temperature < 1e-8) {
     return groups.map((group, place) =>
-      place === 0 ? { ...group, q: 1, kept: 1, cut: null } : { ...group, q: 0, kept: 0, cut: "temperature 0" },
+      place === 0 ? { ...group, q: 1, kept: 1, cut: null } : { ...group, q: 0, kept: 0, cut: null },
     );
   }
   // Relative to the most likely one, so that low temperatures do not underflow to 0 everywhere.
@@ -106,6 +108,40 @@ export function collected(all) {
   const others = { token: null, cut: unnamed.find(({ cut }) => cut)?.cut ?? null };
   for (const name of ["p", "q", "count", "kept"]) others[name] = sum(name);
   return [...all.filter(({ token }) => token !== null).map(total), ...(unnamed.length > 0 ? [others] : [])];
+}
+
+const SAMPLERS = ["temperature", "topK", "topP", "minP"];
+
+/** Whether two settings make the same of a distribution. */
+export function alike(one, other) {
+  const greedy = one.temperature < 1e-8 && other.temperature < 1e-8;
+  return greedy || SAMPLERS.every((name) => one[name] === other[name]);
+}
+
+/**
+ * What the server's processors made of a position, as `collected` gives it: a trace's candidates, then all others as one.
+ *
+ * tokens: those of the position, [{id, text, logprob}]. Returns {columns, groups}: the steps between the model and the draw that
+ * changed something, of "penalized" and "tempered", and groups with their probabilities after these as `steps`. Of tokens that
+ * are no candidates it is not known what became of them (`steps` of null, and `kept` too).
+ */
+export function traced({ candidates: all, stages }, tokens) {
+  const penalized = stages.some((name) => PENALTIES.includes(name)) || all.some((one) => one.cut === "never");
+  const columns = [...(penalized ? ["penalized"] : []), ...(all[0].tempered === null ? [] : ["tempered"])];
+  const found = new Map(all.map((one) => [one.token, one]));
+  const groups = tokens.map((token) => {
+    const one = found.get(token.id);
+    const p = one?.model ?? Math.exp(token.logprob);
+    if (!one) return { token, p, q: 0, kept: null, cut: null, steps: columns.map(() => null) };
+    return { token, p, q: one.drawn, kept: one.cut === null ? 1 : 0, cut: one.cut, steps: columns.map((name) => one[name]) };
+  });
+  groups.sort((a, b) => b.p - a.p);
+  const rest = (value) => {
+    const left = 1 - groups.reduce((sum, group) => sum + (value(group) ?? 0), 0);
+    return left > 1e-5 ? left : 0;
+  };
+  const others = { token: null, p: rest(({ p }) => p), q: rest(({ q }) => q), kept: 1, cut: null, steps: columns.map((_, place) => rest(({ steps }) => steps[place])) };
+  return { columns, groups: others.p > 0 || others.q > 0 ? [...groups, others] : groups };
 }
 
 /** What is left: {cut: the model's probability that was cut away, tokens: how many are drawn from, entropy: in bits}. */

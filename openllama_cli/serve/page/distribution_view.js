@@ -1,6 +1,7 @@
-// The distribution of the token that is looked at, and what the sampling settings leave of it, as they are moved.
+// The distribution of the token that is looked at: what the server made of it, step by step, when the token was drawn; and what
+// other sampling settings would leave of it, as they are moved.
 
-import { bits, candidates, collected, groupsOf, percent, sampled, summary } from "./distribution.js";
+import { alike, bits, candidates, collected, groupsOf, percent, sampled, summary, traced } from "./distribution.js";
 import { byId, h, on } from "./dom.js";
 import { rows, update } from "./rows.js";
 import { oneLine, pieceName } from "./visible.js";
@@ -19,9 +20,12 @@ export class DistributionView {
 
   /** node: whose place in the text is looked at, or null. siblings: the nodes at this place, itself among them. */
   show(node, settings, siblings) {
+    const trace = node?.trace && alike(node.trace.settings, settings) ? node.trace : null;
     const state = node && `${node.key}/${node.top?.length}/${node.more?.length}/${siblings.map(({ key }) => key)}`;
-    if (state !== this.shown || node === null) this.#draw(node, siblings);
+    const changed = state !== this.shown || trace !== this.trace || node === null;
     this.shown = state;
+    this.trace = trace;
+    if (changed) this.#draw(node, siblings);
     if (node?.top) this.#settings(settings);
   }
 
@@ -40,11 +44,17 @@ export class DistributionView {
     this.tokens = candidates(node, siblings);
     this.groups = groupsOf(this.tokens, node.entropy, node.more);
     const explored = new Set(siblings.map(({ id }) => id));
-    this.list = rows(collected(sampled(this.groups, OFF)), { chosen: node.id, explored, compare: true });
+    const { columns, groups } = this.trace ? traced(this.trace, this.tokens) : { columns: [], groups: collected(sampled(this.groups, OFF)) };
+    this.list = rows(groups, { chosen: node.id, explored, compare: true });
+    this.list.style.setProperty("--steps", columns.length + 1);
+    const taken = this.trace?.candidates.find((one) => one.taken);
+    // Of one length, so that no slider moves away under a finger.
+    const drawn = taken ? `, and was drawn with ${percent(taken.drawn)}` : node.trace ? "; drawn with other settings" : "";
+    const heads = ["model", ...columns, taken ? "drawn" : "sampled"];
     this.facts = FACTS.map((term) => [term, h("dd")]);
     this.root.replaceChildren(
-      h("p", { class: "subject" }, name, ` had ${percent(Math.exp(node.logprob))}, a surprisal of ${bits(node.logprob).toFixed(2)} bits.`),
-      h("p", { class: "columns", "aria-hidden": "true" }, h("span", {}, "model"), h("span", {}, "sampled")),
+      h("p", { class: "subject" }, name, ` had ${percent(Math.exp(node.logprob))}, a surprisal of ${bits(node.logprob).toFixed(2)} bits${drawn}.`),
+      h("p", { class: "columns", "aria-hidden": "true" }, ...heads.map((head) => h("span", {}, head))),
       this.list,
       h("dl", { class: "facts" }, ...this.facts.map(([term, value]) => h("div", {}, h("dt", {}, term), value))),
     );
@@ -52,7 +62,7 @@ export class DistributionView {
 
   #settings(settings) {
     const all = sampled(this.groups, settings);
-    update(this.list, collected(all));
+    if (!this.trace) update(this.list, collected(all));
     const { cut, tokens, entropy } = summary(all);
     const before = this.node.entropy ?? summary(sampled(this.groups, OFF)).entropy;
     const values = [

@@ -34,7 +34,7 @@ export class Session {
     const known = this.tree.along(ids);
     // Nothing predicts the first token; alternatives of the others may have been dropped by a full storage.
     const echo = known.length < ids.length || known.some((node) => node.parent !== 0 && node.top === null);
-    const request = { ...body(this.modelId, ids, settings), logprobs: ALTERNATIVES, echo, olc: { tokens: true } };
+    const request = { ...body(this.modelId, ids, settings), logprobs: ALTERNATIVES, echo, olc: { tokens: true, trace: true } };
     const abort = (this.abort = new AbortController());
     const started = performance.now();
     const branches = new Map();
@@ -49,7 +49,7 @@ export class Session {
             if (choice.index === 0 && known.length > 0) this.tree.visit(known.at(-1).key);
           }
           generated += choice.olc?.tokens?.length ?? 0;
-          const nodes = this.#grow(branch, branch.answer.push(choice), ids.length);
+          const nodes = this.#grow(branch, branch.answer.push(choice), ids.length, settings);
           if (choice.index === 0 && nodes.length > 0) {
             this.tree.visit(nodes.at(-1).key);
             this.grew(nodes.filter((node) => node.by === "model"));
@@ -63,12 +63,13 @@ export class Session {
     return { tokens: generated, seconds: (performance.now() - started) / 1000, finish, stopped: abort.signal.aborted };
   }
 
-  #grow({ answer, keys, offset }, { first, tokens }, written) {
+  #grow({ answer, keys, offset }, { first, tokens }, written, settings) {
     return tokens.filter((token) => !(answer.finish === "stop" && token.text === "")).map((token, step) => {
       const place = offset + first + step;
       // Of a token that is partly in the stop string the text has only a part; the tree has whole tokens.
       if (answer.finish === "stop" && token.piece.startsWith(token.text)) token.text = token.piece;
       const by = place < written ? "you" : "model";
+      if (token.trace) token.trace = { ...token.trace, settings };
       const node = this.tree.add(place === 0 ? 0 : keys[place - 1], { ...token, by });
       if (answer.finish === "eos" && place === offset + answer.entries.length - 1) node.by = "end";
       keys[place] = node.key;

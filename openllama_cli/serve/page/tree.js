@@ -5,7 +5,8 @@ const VERSION = 1;
 
 /**
  * A node: key, parent (a key), id (of the token), text (what the token adds to the text), piece (the token as OpenAI spells
- * it), logprob, entropy (bits), top ([{id, text, logprob}] or null), by ("you", "model", or "end" for the token that ended a text), last (the child visited last).
+ * it), logprob, entropy (bits), top ([{id, text, logprob}] or null), by ("you", "model", or "end" for the token that ended a text), last (the child visited last),
+ * trace (what the server's processors did when the token was drawn, with the settings; not kept by the browser).
  */
 export class Tree {
   constructor() {

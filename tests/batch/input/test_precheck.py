@@ -231,11 +231,11 @@ def test_ids_that_share_a_hash_are_told_apart() -> None:
 
 
 def test_a_large_input_takes_a_few_bytes_of_memory_a_row(tmp_path: Path) -> None:
-    rows = 8_000
+    rows = 3_000
     path = tmp_path / "large.jsonl"
     with path.open("w") as file:
         for number in range(rows):
-            file.write(f'{{"custom_id": "id-{number}", "prompt": "{"x" * 100} {number}", "max_tokens": 5}}\n')
+            file.write(f'{{"custom_id": "id-{number}", "prompt": "{"x" * 400} {number}", "max_tokens": 5}}\n')
     precheck(prompts_folder() / "examples" / "en.txt", "txt", RowSettings())  # what is imported late
     tracemalloc.start()
     summary = precheck(path, "jsonl", RowSettings())

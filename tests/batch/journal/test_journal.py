@@ -251,3 +251,48 @@ def test_a_line_longer_than_any_row_is_passed_over_without_being_held(path: Path
     with Journal.open(path, HEADER, 3) as journal:
         assert done(journal) == [0, 2]
         assert journal.damaged == 1
+
+
+def test_where_rows_were_made_is_kept_run_by_run(path: Path) -> None:
+    here, there = {"by": "local", "places": [1]}, {"by": "local", "places": [2]}
+    with Journal.open(path, HEADER, 6) as journal:
+        journal.begin_run(here)
+        journal.append(5, None, b"{}")
+        journal.append(4, "out_of_memory", b"{}")
+        journal.begin_run(here)
+        journal.append(0, None, b"{}")
+        assert journal.runs == [{**here, "rows": 3}]
+    with Journal.open(path, HEADER, 6, retry_errors=True) as journal:
+        assert journal.runs == [{**here, "rows": 2}]
+        journal.begin_run(there)
+        for index in (1, 2, 3, 4):
+            journal.append(index, None, b"{}")
+        wanted = [{**here, "rows": 2}, {**there, "rows": 4}]
+        assert journal.runs == wanted
+        assert [record is not None for _, record in _records(path)] == [True] * 9
+        journal.finish(OutputRecord(6, 18, "ee"))
+        assert journal.runs == wanted
+    assert Journal.peek(path).runs == wanted
+
+
+def test_of_rows_that_an_earlier_olc_made_nothing_is_known(path: Path) -> None:
+    write(path, 3, {0: None})
+    with Journal.open(path, HEADER, 3) as journal:
+        journal.begin_run({"by": "local"})
+        journal.append(1, None, b"{}")
+        journal.append(2, None, b"{}")
+        assert journal.runs == [{"rows": 1}, {"by": "local", "rows": 2}]
+
+
+def test_a_journal_that_says_only_where_it_ran_has_no_rows(path: Path) -> None:
+    with Journal.open(path, HEADER, 3) as journal:
+        journal.begin_run({"by": "local"})
+    other = HEADER | {"template": {"name": "qa", "sha256": "dd"}}
+    with Journal.open(path, other, 3) as journal:
+        assert (journal.counts.done, journal.runs) == (0, [])
+
+
+def _records(path: Path) -> list[tuple[int, journal_format.Record | None]]:
+    with path.open("rb") as file:
+        journal_format.read_header(file, path)
+        return list(journal_format.read_records(file))

@@ -142,12 +142,12 @@ def test_failed_rows_are_counted_by_code_and_run_again_on_request(batch: Batch, 
 
 def test_a_retry_is_offered_where_it_can_help(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     from openllama_cli.batch.input.rows import RowError
-    from openllama_cli.batch.runner import Runner
+    from openllama_cli.batch.prepare import Prepare
 
-    def without_memory(self: Runner, row: Row) -> tuple[int, ...]:
+    def without_memory(self: Prepare, row: Row) -> tuple[int, ...]:
         raise row.error or RowError("out_of_memory", "no memory")
 
-    monkeypatch.setattr(Runner, "_tokens", without_memory)
+    monkeypatch.setattr(Prepare, "_tokens", without_memory)
     messages = batch("in.jsonl", '{"prompt": "one"}\nbad\n').messages
     assert "--retry-errors retries those with out_of_memory; correct the rows of " in messages
 
@@ -328,6 +328,8 @@ def test_rows_that_are_added_to_an_input_run_alone(batch: Batch, output: Path, t
     assert "has 1 more row;" in result.messages
     assert output.read_bytes().startswith(kept)
     assert [row["prompt"] for row in read(output)] == ["one", "two", *([None] * (done == "some")), "three"]
+    [run] = json.loads((tmp_path / "out.jsonl.record.json").read_text())["runs"]
+    assert (run["by"], run["rows"]) == ("local", len(read(output))), "where the earlier ones were made is still known"
     # Another beginning, or other options: refused as before.
     assert batch("in.jsonl", more.replace("two", "TWO") + '{"prompt": "four"}\n').code == 2
     assert batch("in.jsonl", more + '{"prompt": "four"}\n', "--temperature", "1").code == 2

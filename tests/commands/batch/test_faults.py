@@ -201,3 +201,12 @@ def test_memory_stays_flat_with_many_rows(model: str, tmp_path: Path) -> None:
     # A few rows first: what torch, transformers and the model take.
     base = peak("few.jsonl", 1)
     assert peak("many.jsonl", 15_000) - base < 25_000, "kilobytes more than a small batch needs; the names alone have 30,000"
+
+
+def test_a_template_without_variables_earns_a_hint(olc: Olc, tmp_path: Path) -> None:
+    template, source = tmp_path / "same.toml", tmp_path / "rows.csv"
+    template.write_text('template = "Say hello:"\n')
+    source.write_text("a\n1\n")
+    ran = olc("batch", str(source), "-t", str(template), "--show-prompt", "-m", "demo")
+    assert ran.code == 0
+    assert "every row gets the same prompt" in ran.messages

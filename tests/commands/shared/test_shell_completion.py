@@ -32,15 +32,15 @@ def test_commands_are_offered() -> None:
 
 
 @pytest.mark.parametrize("command", ["complete", "generate", "batch", "bench", "tokenize", "devices"])
-def test_models_are_offered_by_alias_or_folder(command: str) -> None:
-    assert completed(command, "-m", "") == [("dir", ""), *plain(MODELS)]
-    assert completed(command, "--model", "3b") == [("dir", "3b"), *plain(["3b-v2", "3b"])]
-    assert completed(command, "-m", "./mod") == [("dir", "./mod")]
+def test_models_are_offered_by_alias_folder_or_gguf_file(command: str) -> None:
+    assert completed(command, "-m", "") == [("file", ""), *plain(MODELS)]
+    assert completed(command, "--model", "3b") == [("file", "3b"), *plain(["3b-v2", "3b"])]
+    assert completed(command, "-m", "./mod") == [("file", "./mod")]
 
 
 def test_models_commands_are_offered_models() -> None:
     for command in ("info", "default", "rm", "convert"):
-        assert completed("models", command, "d") == [("dir", "d"), *plain(["demo"])]
+        assert completed("models", command, "d") == [("file", "d"), *plain(["demo"])]
     assert completed("models", "pull", "") == plain(MODELS[1:]), "the demo model is here always"
     assert completed("models", "convert", "3b", "") == [("dir", "")]
 
@@ -97,7 +97,7 @@ def test_nothing_is_asked_of_the_network(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(socket.socket, "connect", never)
     monkeypatch.setattr(socket, "getaddrinfo", never)
     assert completed("models", "pull", "7")
-    assert completed("complete", "-m", "openlm-research/") == [("dir", "openlm-research/")]
+    assert completed("complete", "-m", "openlm-research/") == [("file", "openlm-research/")]
 
 
 def test_bash_completes_a_model(tmp_path: Path) -> None:
@@ -115,4 +115,4 @@ def test_bash_completes_a_model(tmp_path: Path) -> None:
     path = f"{tmp_path}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[3])}
     run = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (run.stdout, run.stderr) == ("-o dirnames\n7b-v2\n7b\n", "")
+    assert (run.stdout, run.stderr) == ("-o default\n7b-v2\n7b\n", "")

@@ -77,6 +77,15 @@ def test_a_schema_is_a_text_or_an_object() -> None:
     assert as_source("regex", "a") == "a"
     assert as_source("regex", {"a": 1}) is None
     assert as_source("json_schema", 3) is None
+    assert as_source("json_schema", {"enum": {1, 2}}) is None
+    itself: dict[str, Any] = {}
+    itself["not"] = itself
+    assert as_source("json_schema", itself) is None
+    deep: dict[str, Any] = {}
+    for _ in range(3000):
+        deep = {"not": deep}
+    with pytest.raises(UsageError, match="it is nested too deeply"):
+        as_source("json_schema", deep)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +101,16 @@ def test_a_schema_is_a_text_or_an_object() -> None:
         ("regex", "x" * 1_000_001, "1,000,001 characters"),
         ("json_schema", '{"type"', "it is not JSON: Expecting ':' delimiter: line 1 column 8"),
         ("json_schema", "[]", "a schema is an object, true or false"),
-        ("json_schema", "[" * 100_000, "it is not JSON"),
+        ("json_schema", "[" * 100_000, "it is nested too deeply"),
         ("json_schema", '{"properties": {"a": {"not": {}}}}', '"not" is not supported, at #/properties/a'),
         ("json_schema", '{"type": "objct"}', "Invalid type: objct"),
         ("json_schema", '{"type": "string", "pattern": "a(?=b)"}', "at character 2 of the pattern a(?=b): (?="),
         ("json_schema", '{"$ref": "http://localhost/a"}', "Resource 'http://localhost/a' is not present"),
         ("json_schema", json.dumps({"items": [{"$ref": "#"}] * 501}), "more than 500 references"),
+        ("json_schema", '{"const": NaN}', "it has a number that JSON does not have"),
+        ("json_schema", '{"const": [1e999]}', "it has a number that JSON does not have"),
+        *(("json_schema", '{"anyOf":[' * depth + "{}" + "]}" * depth, "it is nested too deeply") for depth in (120, 480)),
+        ("json_schema", '{"type": "string", "pattern": "%s"}' % ("(" * 999), "of the pattern " + "(" * 80 + "…: "),
         ("grammar", 'start: "a" b', 'unknown name: "b", in line 1'),
         ("grammar", 'start: a\na: "x" ]', "in line 2"),
         ("grammar", 'root ::= "a"', "line 1 has ::= and is GBNF or EBNF"),
@@ -132,6 +145,25 @@ def test_what_no_text_matches_is_refused(kind: Kind, source: str) -> None:
     assert caught.value.code == "constraint_unsatisfiable"
 
 
+def test_documents_that_never_end_are_found_whatever_leads_to_them() -> None:
+    itself = {"$ref": "#"}
+    # Each of these opens the next twice: 2 ** 40 ways.
+    ladder = {f"d{place}": {"anyOf": [{"$ref": f"#/$defs/d{place + 1}"}] * 2} for place in range(40)}
+    schemas: list[dict[str, Any]] = [
+        {"type": ["object"], "properties": {"a": itself}, "required": ["a"]},
+        {"type": "object", "additionalProperties": itself, "required": ["a"]},
+        {"type": ["object", "array"], "properties": {"a": itself}, "required": ["a"], "items": itself, "minItems": 1},
+        {"$defs": ladder | {"d40": {"$ref": "#/$defs/d40"}}, "$ref": "#/$defs/d0"},
+    ]
+    for schema in schemas:
+        with pytest.raises(UsageError) as caught:
+            Constraint("json_schema", json.dumps(schema))
+        assert caught.value.code == "constraint_unsatisfiable"
+    for changes in ({"type": ["object", "null"]}, {"required": []}, {"patternProperties": {"^a$": {}}}):
+        Constraint("json_schema", json.dumps(schemas[1] | changes))
+    Constraint("json_schema", json.dumps({"$defs": ladder | {"d40": {"type": "null"}}, "$ref": "#/$defs/d0"}))
+
+
 def test_a_list_that_ends_somewhere_is_met() -> None:
     last = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}
     node = NODE | {"properties": {"next": last}}
@@ -144,6 +176,21 @@ def test_a_hostile_pattern_takes_no_time() -> None:
     """These take seconds to minutes with llguidance's own limits, or with a matcher that goes back."""
     for pattern in ("(a{1000}){1000}", "(a*)*b", "(.*a.{20})", "a?" * 500 + "a" * 500):
         Constraint("regex", pattern)
+
+
+def test_long_sources_do_not_pile_up_in_memory() -> None:
+    made = []
+
+    @library.remembered(count=64)
+    def compiled(source: str) -> int:
+        made.append(source[:1])
+        return len(made)
+
+    for turn in range(2):
+        for place in range(30):
+            compiled(chr(65 + place) * (30_000 if place % 3 == 0 else 300))
+        assert len(made) == 30 + turn * 10, "the long ones are made anew"
+    assert compiled("B" * 300) == 2
 
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

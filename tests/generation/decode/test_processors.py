@@ -15,6 +15,7 @@ from openllama_cli.generation.decode.dry import LONGEST, dry_penalties
 from openllama_cli.generation.decode.loop import decode_rows
 from openllama_cli.generation.decode.processors import Place, stages
 from openllama_cli.generation.decode.request import Request
+from openllama_cli.generation.decode.sampling import choose_token, row_generator
 from tests.support.models.fakes import FakeForward, counting, token_rows
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0])
@@ -80,7 +81,7 @@ def by_definition(seen: Sequence[int], breakers: frozenset[int], multiplier: flo
         for place in range(1, len(seen)):
             if seen[place] != token:
                 continue
-            for length in range(1, min(place, LONGEST) + 1):
+            for length in range(1, min(place, allowed + LONGEST) + 1):
                 end = list(seen[-length:])
                 if list(seen[place - length : place]) == end and not breakers & set(end):
                     lengths.append(length)
@@ -106,8 +107,31 @@ def test_dry_is_what_its_author_defined() -> None:
 
 
 def test_a_repetition_of_any_length_has_a_finite_penalty() -> None:
-    penalties = dry_penalties([7] * 2000, frozenset(), 1.0, 100.0, 1)
-    assert penalties == {7: 100.0 ** (LONGEST - 1)}
+    assert dry_penalties([7] * 2000, frozenset(), 1.0, 100.0, 1) == {7: pytest.approx(100.0**LONGEST)}
+    assert dry_penalties([7] * 2000, frozenset(), 1.0, 2.0, 80) == {7: 2.0**LONGEST}, "the allowed length may be any"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 1e300])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": ((2, -1e39), (3, -1e300))},
+        {"frequency_penalty": 1e300},
+        {"presence_penalty": 1e39},
+        {"repetition_penalty": 1e300},
+        {"repetition_penalty": 1e-320},
+        {"dry_multiplier": 1e300, "dry_base": 1e300, "dry_allowed_length": 1},
+    ],
+    ids=str,
+)
+def test_the_most_extreme_options_draw_nothing_that_is_not_allowed(options: dict[str, Any], temperature: float) -> None:
+    place = Place([2, 3] * 9, masks=[torch.tensor([False, False, True, True])])
+    config = SamplingConfig(temperature=temperature, **options)
+    for logits in (LOGITS, -LOGITS, 0 * LOGITS):
+        drawn = {choose_token(logits, place, config, row_generator(seed, 0)) for seed in range(20)}
+        assert drawn <= {2, 3}
+        *_, (_, last) = stages(logits, place, config)
+        assert not last.isnan().any()
 
 
 def tokens(**options: Any) -> tuple[list[int], str | None]:
@@ -140,6 +164,7 @@ def test_min_tokens_ignore_eos_and_stop_tokens() -> None:
         ({"stop_token_ids": 5}, "--stop-token"),
         ({"ban": [""]}, "--ban"),
         ({"ban": "\ufffd"}, "--ban"),
+        ({"ban": ["x" * 1001]}, "--ban"),
         ({"stop_at": "word"}, "--stop-at"),
         ({"stop_at": 1}, "--stop-at"),
         ({"ignore_eos": 1}, "--ignore-eos"),

@@ -101,3 +101,14 @@ def test_a_text_that_is_banned_is_undone_in_a_healed_word(tokenizer: Tokenizer) 
             continue
         banned = completed(tokenizer, ids, seed, heal=True, ban=(plain.text[:2],))
         assert plain.text[:2] not in banned.text
+
+
+def test_a_text_that_is_banned_may_stand_in_the_word_that_is_drawn_anew(tokenizer: Tokenizer) -> None:
+    """It is the prompt's own, and in any text of these tokens."""
+    ids = tokenizer.encode("The larg")
+    for seed in range(6):
+        plain = completed(tokenizer, ids, seed, heal=True)
+        for ban in ("larg", "e l", "a"):
+            made = completed(tokenizer, ids, seed, heal=True, ban=(ban,))
+            assert ban not in made.text
+            assert ban in plain.text or made.scored == plain.scored

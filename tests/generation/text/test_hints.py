@@ -19,6 +19,7 @@ def tokenizer() -> Tokenizer:
         ("The largest animal is ", "the prompt ends in a space: it becomes a token of its own"),
         ("[INST] Hello [/INST]", "the prompt has [INST], the markup of a chat model"),
         ("<|im_start|>user\nHello", "the prompt has <|im_start|>"),
+        ("<|begin_of_text|>Hello", "the prompt has <|begin_of_text|>"),
         ("<s>The largest", "the prompt begins with <s>, which is text here"),
         ("The largest anim", "the prompt may end in the middle of a word ('anim'); --heal"),
     ],
@@ -37,6 +38,7 @@ def test_what_is_said_about_a_prompt(prompt: str, said: str, tokenizer: Tokenize
         " ",
         "",
         "a list[INT]",
+        "def main():\n    ",
         "Mr. Smithson",
         "is",
     ],
@@ -69,3 +71,22 @@ def test_what_is_said_about_an_end(reason: str, text: str, said: str | None) -> 
     assert (found is None) == (said is None)
     assert said is None or said in str(found)
     assert about_end("length", " the blue", None) is None
+
+
+def test_a_healed_end_is_not_odd_but_all_else_stays_so(tokenizer: Tokenizer) -> None:
+    assert about_prompt("the ", tokenizer, healed=True) == []
+    assert [said[:21] for said in about_prompt("<s>[INST] ", tokenizer, healed=True)] == [
+        "the prompt has [INST]",
+        "the prompt begins wit",
+    ]
+
+
+def test_a_word_without_end_is_looked_at_in_no_time(tokenizer: Tokenizer) -> None:
+    """The square of its length would be minutes."""
+    assert about_prompt("A" * 1_000_000 + "1", tokenizer) == []
+
+
+def test_more_tokens_are_as_many_as_there_is_room_for() -> None:
+    assert "-n 128 gives it more" in str(about_end("length", " the blue", 64, 500))
+    assert "-n 100 gives it more" in str(about_end("length", " the blue", 64, 100))
+    assert "a shorter prompt leaves room for more" in str(about_end("length", " the blue", 64, 64))

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from openllama_cli.batch.journal.header import differences
-from openllama_cli.errors import ModelError
+from openllama_cli.devices.planning.placement import look_up
+from openllama_cli.errors import HubError, ModelError
 from openllama_cli.models.adapters import find as adapters
 from openllama_cli.models.checkpoint.convert import convert
 from openllama_cli.models.checkpoint.tensors import TensorSource
@@ -23,6 +24,7 @@ from openllama_cli.models.quantize.copies import list_copies
 from openllama_cli.models.quantize.rounding import NativeLayout
 from openllama_cli.models.quantize.weights import quantized
 from openllama_cli.models.spec import ModelSpec
+from openllama_cli.models.tokenizer.open import open_tokenizer
 from openllama_cli.serve.local_socket import socket_path
 from tests.support.forked import fork
 from tests.support.models.gguf_files import write_gguf
@@ -133,7 +135,24 @@ def test_rows_for_new_tokens_come_with_the_adapter_and_its_tokenizer(tmp_path: P
     written = convert(base, tmp_path / "merged", adapters=opened.folder.adapters)
     assert written.shape.vocab == rows
     assert_same(dict(load_file(tmp_path / "merged/model.safetensors")), theirs)
-    assert OpenedModel.of(find(ModelSpec(str(tmp_path / "merged")))).tokenizer.encode("a<new>")[-1] == VOCAB
+    assert open_tokenizer(tmp_path / "merged").encode("a<new>")[-1] == VOCAB
+    convert(write_gguf(tmp_path / "x.gguf", tie=tie), tmp_path / "of_gguf", adapters=opened.folder.adapters)
+    assert open_tokenizer(tmp_path / "of_gguf").encode("a<new>")[-1] == VOCAB
+
+
+def test_rows_for_new_tokens_that_were_trained_as_whole_modules(tmp_path: Path, base: Path) -> None:
+    """peft saves such a module three times: trained under two names, and as it was."""
+    rows = VOCAB + 2
+    folder = trained(tmp_path / "adapter", base, rows=rows, modules_to_save=["embed_tokens", "lm_head"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    kept = "base_model.model.lm_head.original_module.weight"
+    assert not torch.equal(tensors[kept], tensors["base_model.model.lm_head.weight"])
+    opened, ours = merged_here(base, str(folder))
+    assert_same(ours, merged_by_peft(base, folder, rows=rows))
+    assert opened.checkpoint.shape.vocab == details(resolve(str(folder)))["vocabulary"] == rows
+    del tensors["base_model.model.lm_head.weight"], tensors["base_model.model.lm_head.modules_to_save.weight"]
+    save_file(tensors, folder / "adapter_model.safetensors")
+    assert "no trained weights of lm_head" in refusal(base, folder).cause
 
 
 def test_scales_and_several_adapters_add_up(tmp_path: Path, base: Path) -> None:
@@ -144,6 +163,30 @@ def test_scales_and_several_adapters_add_up(tmp_path: Path, base: Path) -> None:
     half = merged_here(base, f"{first}:0.5")[1]
     assert_same(half, {name: (whole[name] + weight) / 2 for name, weight in own.items()})
     assert_same(merged_here(base, str(first), f"{first}:-1")[1], dict(own))
+
+
+def test_adapters_are_merged_in_order(tmp_path: Path, base: Path) -> None:
+    lora, dora = trained(tmp_path / "lora", base), trained(tmp_path / "dora", base, seed=1, use_dora=True)
+    whole = trained(tmp_path / "whole", base, seed=2, modules_to_save=["q_proj"], target_modules=["o_proj"])
+    for order in ((lora, whole), (whole, lora), (dora, whole, lora)):
+        assert_same(merged_here(base, *map(str, order))[1], merged_by_peft(base, *order))
+
+
+def test_numbers_that_no_model_can_have_are_refused(tmp_path: Path, base: Path) -> None:
+    folder = trained(tmp_path / "adapter", base)
+    file = folder / "adapter_model.safetensors"
+    tensors, name = load_file(file), "model.layers.0.self_attn.q_proj.weight"
+    save_file({key: tensor * 1e4 for key, tensor in tensors.items()}, file)
+    source = TensorSource(open_model(ModelSpec(str(base), adapters=(str(folder),))).checkpoint)
+    assert source.get(name, torch.bfloat16).isfinite().all()
+    with pytest.raises(ModelError) as caught:
+        source.get(name, torch.float16)
+    assert caught.value.code == "range"
+    next(tensor for key, tensor in tensors.items() if "0.self_attn.q_proj.lora_A" in key)[0, 0] = float("nan")
+    save_file(tensors, file)
+    source = TensorSource(open_model(ModelSpec(str(base), adapters=(str(folder),))).checkpoint)
+    with pytest.raises(ModelError, match=r"lora_A\.weight has numbers that are NaN"):
+        source.get(name)
 
 
 def test_a_loaded_model_has_the_adapter_whatever_its_format_and_type(tmp_path: Path, base: Path) -> None:
@@ -165,18 +208,28 @@ def test_a_loaded_model_has_the_adapter_whatever_its_format_and_type(tmp_path: P
 def test_a_folder_with_an_adapter_alone_names_its_model(tmp_path: Path, base: Path) -> None:
     folder, said = trained(tmp_path / "adapter", base), list[str]()
     opened = open_model(ModelSpec(str(folder)), notice=said.append)
-    assert (opened.folder.path, opened.folder.name) == (base, str(folder))
+    assert (opened.folder.path, opened.folder.name) == (base, str(base))
     assert said == [f"olc: {folder} is an adapter for {base}"]
     source = TensorSource(opened.checkpoint)
     assert_same({name: source.get(name, torch.float32) for name in opened.checkpoint.tensors}, merged_by_peft(base, folder))
+    again = open_model(ModelSpec(str(folder), adapters=(f"{folder}/:0.5",)))  # Meant once.
+    assert [one.scale for one in again.checkpoint.adapters] == [0.5]
     told = details(resolve(str(folder)))
     assert told["adapters"] == [{"path": str(folder), "base_model": str(base), "applied": True}]
+    assert look_up(str(folder)).path == base
     config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "org/base", "revision": "v1"}))
+    with pytest.raises(HubError, match=r"org/base.*v1"):
+        find(ModelSpec(str(folder), offline=True))
     for name in (None, "/no/such/model"):
         (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": name}))
         with pytest.raises(ModelError, match="is an adapter, and") as caught:
             find(ModelSpec(str(folder)))
         assert f"-m MODEL --adapter {folder}" in caught.value.remedy
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "/content/open_llama_7b_v2/"}))
+    with pytest.raises(ModelError) as caught:
+        find(ModelSpec(str(folder)))
+    assert caught.value.remedy == f"give the model too: -m 7b-v2 --adapter {folder}"
 
 
 def test_an_adapter_beside_a_model_is_named_and_applied_when_it_is_asked_for(tmp_path: Path, base: Path) -> None:
@@ -189,6 +242,11 @@ def test_an_adapter_beside_a_model_is_named_and_applied_when_it_is_asked_for(tmp
     said.clear()
     assert len(open_model(ModelSpec(str(folder), adapters=(str(folder),)), notice=said.append).checkpoint.adapters) == 1
     assert said == []
+    (folder / "model.safetensors").unlink()
+    write_gguf(folder / "model.gguf")
+    assert open_model(ModelSpec(str(folder)), notice=said.append).checkpoint.adapters == ()
+    assert f"--adapter {folder} applies it" in said[0]
+    assert details(resolve(str(folder)))["adapters"] == [{"path": str(folder), "base_model": str(base), "applied": False}]
 
 
 def refusal(base: Path, folder: Path) -> ModelError:
@@ -213,7 +271,8 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, base: Path) -> Non
     assert "is of the kind IA3" in with_config(peft_type="IA3").cause
     assert "use_qalora" in with_config(use_qalora=True).cause
     assert "changed the model's own weights" in with_config(init_lora_weights="pissa_niter_4").cause
-    assert "no pattern of names" in with_config(rank_pattern={"(a+)+$": 4}).cause
+    for slow in ("(a+)+$", "(.|.)*x", ".*.*.*.*.*x"):
+        assert "no pattern of names" in with_config(rank_pattern={slow: 4}).cause
     assert "lacks the magnitudes" in with_config(use_dora=True).cause
     deeper = write_tiny_llama(tmp_path / "shallow", layers=1)
     assert "layers.1" in refusal(deeper, folder).cause

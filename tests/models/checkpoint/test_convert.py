@@ -146,6 +146,7 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path: Path) 
         (source, source / "params.json", "already exists"),
         (source, source, "is both source and destination"),
         (source, tmp_path / "no" / "dst", "is not a folder"),
+        (source, tmp_path / "dst.gguf", "would be a GGUF file"),
         (standard, tmp_path / "dst", "is already in safetensors format"),
     ]:
         with pytest.raises(UsageError, match=said):

@@ -88,16 +88,53 @@ def test_a_gguf_file_is_pulled_alone_or_with_its_other_parts(server: HubServer, 
         assert told in caught.value.remedy
 
 
+def test_the_gguf_file_that_is_suggested_is_nearly_lossless_and_can_be_pulled(server: HubServer, tmp_path: Path) -> None:
+    content = write_gguf(tmp_path / "x.gguf", layers=1).read_bytes()
+    server.add("org/many-GGUF", {f"x.{kind}.gguf": content for kind in ("F32", "Q2_K", "Q4_K_M", "Q6_K", "Q8_0")})
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec(model="org/many-GGUF"))
+    assert caught.value.remedy == "name one of them, such as org/many-GGUF:x.Q8_0.gguf"
+    assert find(ModelSpec(model="org/many-GGUF:x.Q8_0.gguf")).path.name == "x.Q8_0.gguf"
+    # One of them here changes nothing: which file is meant never depends on the cache.
+    for offline in (False, True):
+        with pytest.raises(HubError, match="files only"):
+            find(ModelSpec(model="org/many-GGUF", offline=offline))
+    with pytest.raises(HubError) as caught:
+        find(ModelSpec(model="org/many-GGUF:x.Q6_K.gguf", offline=True))
+    assert "`olc models pull org/many-GGUF:x.Q6_K.gguf`" in caught.value.remedy
+
+
 def test_an_adapter_is_pulled_with_what_belongs_to_it(server: HubServer) -> None:
-    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w", "tokenizer_config.json": b"{}"}
+    files = {
+        "adapter_config.json": b'{"peft_type": "LORA", "base_model_name_or_path": "org/tiny"}',
+        "adapter_model.safetensors": b"w",
+        "tokenizer_config.json": b"{}",
+    }
     commit = server.add("org/lora", files | {"optimizer.pt": b"x", "README.md": b""})
     found = find_adapter("org/lora:0.5", offline=False)
     assert (found.label, found.scale, found.revision) == ("org/lora:0.5", 0.5, commit)
     assert {file.name for file in found.path.iterdir()} == asked(server) == set(files)
     assert find_adapter("org/lora", offline=True).path == found.path
+    assert hub.pull("org/lora") == hub.pull("org/lora", offline=True) == found.path
+
+
+def test_an_adapter_on_the_hub_is_a_model_with_the_one_that_it_names(server: HubServer, tmp_path: Path) -> None:
+    config = b'{"peft_type": "LORA", "base_model_name_or_path": "org/tiny"}'
+    old = server.add("org/lora", {"adapter_config.json": config, "adapter_model.safetensors": b"old"})
+    new = server.add("org/lora", {"adapter_config.json": config, "adapter_model.safetensors": b"w"})
+    said: list[str] = []
     with pytest.raises(HubError) as caught:
-        find(ModelSpec(model="org/lora"))
-    assert "--adapter org/lora" in caught.value.remedy
+        find(ModelSpec(model="org/lora"), notice=said.append)
+    assert "org/tiny" in caught.value.cause
+    assert "org/lora" not in caught.value.remedy
+    base = server.add("org/tiny", WHOLE)
+    for given, scale in ((), 1.0), (("org/lora:0.5",), 0.5):
+        found = find(ModelSpec(model="org/lora", adapters=given), notice=said.append)
+        assert (found.name, found.repo_id, found.revision) == ("org/tiny", "org/tiny", base)
+        assert [(one.repo_id, one.scale, one.revision) for one in found.adapters] == [("org/lora", scale, new)]
+    assert "olc: org/lora is an adapter for org/tiny" in said
+    found = find(ModelSpec(model="org/lora", revision=old))
+    assert (found.revision, found.adapters[0].revision) == (base, old)
 
 
 def test_second_pull_downloads_nothing_and_follows_main(server: HubServer) -> None:

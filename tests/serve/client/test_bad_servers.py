@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.openai_api.request import RECORD
 from openllama_cli.serve.local_socket import precision_name, socket_folder, socket_path
 from tests.conftest import Olc
 from tests.support.forked import Forked
-from tests.support.serve.completions import CompletionsServer, Handler
+from tests.support.schemas import valid
+from tests.support.serve.completions import CompletionsServer, Handler, completed
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + b'{"status":"ok"}'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -233,6 +235,7 @@ def test_another_server_scores_without_ids_and_ranks(olc: Olc) -> None:
         ]
         assert [one["expected"] for one in document["entries"]] == [{"text": " red", "logprob": -1}, None]
         assert document["olc"] == {"server": f"{server.url}/v1"}
+        valid(document, "score")
         # It answers without log-probabilities now, and never does windows.
         for more, code in (((), 1), (("--stride", "9"), 2)):
             refused = olc("score", " blue whale", "--context", "the", "--server", server.url, *more)
@@ -294,6 +297,20 @@ def test_json_of_another_server_is_its_own(olc: Olc) -> None:
     assert f"answered by {server.url}/v1" in result.messages
     assert document["choices"][0]["text"] == " abc!"
     assert document["olc"] == {"server": f"{server.url}/v1"}
+    valid(document, "complete")
+    assert RECORD not in {name for _, _, headers, _ in server.seen for name in headers}, "others are not asked for a record"
+
+
+@pytest.mark.parametrize("olc_of", [{}, {"record": 3}, {"record": {"options": []}}])
+def test_what_is_no_record_is_left_out(olc: Olc, olc_of: dict[str, Any]) -> None:
+    def answer(handler: Handler, body: dict[str, Any], attempt: int) -> None:
+        handler.reply(200, completed(body, olc=olc_of))
+
+    with CompletionsServer(answer) as server:
+        server.models = [{"id": "base", "olc": {}}]
+        result = olc("complete", "abc", "--server", server.url, "--json")
+        assert (result.code, "record" in json.loads(result.out)["olc"]) == (0, False), result.messages
+        assert [headers.get(RECORD) for method, _, headers, _ in server.seen if method == "POST"] == ["1"]
 
 
 @pytest.mark.parametrize(

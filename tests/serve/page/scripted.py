@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,11 +26,16 @@ BOS, EOS = "<s>", "</s>"
 
 @dataclass(frozen=True)
 class Word:
-    """A token of an answer: its text, its probability, and what else could stand there."""
+    """A token of an answer: its text, its probability, and what else could stand there.
+
+    trace: of texts, what was made of each: penalized, tempered, drawn, cut; where it is asked for.
+    """
 
     text: str
     probability: float = 0.5
     others: tuple[tuple[str, float], ...] = ((" or", 0.3), (" else", 0.1))
+    trace: Mapping[str, tuple[float, float | None, float, str | None]] | None = None
+    stages: tuple[str, ...] = ("allowed", "temperature", "top-p")
 
 
 @dataclass
@@ -95,6 +100,18 @@ class ScriptedServer:
             "entropy": 2.0,
             "top": [[self.id(text), text, log(probability)] for text, probability in top],
         }
+
+    def trace(self, word: Word) -> dict[str, Any]:
+        """As `olc serve` gives it with `olc.trace`; empty where the script has none."""
+        if word.trace is None:
+            return {}
+        names = ("penalized", "tempered", "drawn", "cut")
+        shares = {word.text: word.probability, **dict(word.others)}
+        candidates = [
+            {"token": self.id(text), "model": shares[text], **dict(zip(names, made, strict=True)), "taken": text == word.text}
+            for text, made in word.trace.items()
+        ]
+        return {"trace": {"stages": list(word.stages), "candidates": candidates}}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -166,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         for number, word in enumerate(words):
             ends = word.text == EOS
             finish = ("eos" if ends else "length") if word is words[-1] else None
-            entry = owner.entry(word, length)
+            entry = owner.entry(word, length) | (owner.trace(word) if body["olc"].get("trace") else {})
             text = "" if ends else word.text
             length += len(text)
             self._event({"choices": [{"index": 0, "text": text, "olc": {"tokens": [entry], "finish_reason": finish}}]})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.api import Run
 from openllama_cli.demo_model.files import WEIGHTS
 from openllama_cli.generation.decode.config import SamplingConfig
 from tests.serve.page.browser import continue_text, visit, window
@@ -240,6 +241,21 @@ def test_the_page_on_the_demo_model(browser: Any) -> None:
         for name, value in {"temperature-number": "1.5", "branches": "3", "seed": "5", "maxTokens": "8"}.items():
             page.fill(f"#set-{name}", value)
         page.click("#fresh")
-        continue_text(page, "Name the capital of")
+        text = "Name the capital of"
+        continue_text(page, text)
         page.wait_for_selector("#branches li:has(> .stretch.here) > ul > li:nth-child(3)")
+        # What the processors made of each candidate is what the decode loop says.
+        config = SamplingConfig(max_tokens=8, temperature=1.5, top_p=0.95, seed=5)
+        run = Run(server.model, [server.model.tokenizer.encode(text)], config, trace=10)
+        first = next(step.trace for step in run.steps() if step.trace is not None)
+        page.locator("#text .token.model").first.click()
+        percent = "async (all) => { const { percent } = await import('./distribution.js'); return all.map(percent); }"
+        shares = page.evaluate(percent, [share for one in first.candidates for share in (one.model, one.tempered, one.drawn)])
+        wanted = [
+            f"cut: {one.cut}" if one.cut and at == 2 else shares[3 * place + at]
+            for place, one in enumerate(first.candidates)
+            for at in range(3)
+        ]
+        cells = page.locator("#distribution button.row :is(.value, .sampled)")
+        assert cells.all_text_contents()[: len(wanted)] == wanted
         watch.check()

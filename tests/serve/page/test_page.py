@@ -266,10 +266,51 @@ def test_sliders_show_what_they_cut_on_the_distribution(page: Any, server: Scrip
     page.fill("#set-topP", "0.75")
     shows(sampled, ["75 %", "25 %", "cut: top-p", "cut: top-p"])
     page.fill("#set-temperature", "0")
-    shows(sampled, ["100 %", *["cut: temperature 0"] * 3])
+    shows(sampled, ["100 %", *["0 %"] * 3])
     page.reload()
     page.wait_for_selector("#text .token")
     assert page.input_value("#set-topP-number") == "0.75"
+
+
+def test_the_distribution_is_what_the_server_made_of_it_step_by_step(page: Any, server: ScriptedServer) -> None:
+    made = {" one": (0.6, 0.7, 0.9, None), " or": (0.3, 0.2, 0.1, None), " else": (0.1, 0.05, 0.0, "top-p")}
+    banned = {" one": (0.0, 0.0, 0.0, "never"), " or": (0.75, 0.875, 1.0, None), " rare": (0.001, 0.0004, 0.25, None)}
+    others = ((" one", 0.6), (" or", 0.3), (" else", 0.09))
+    server.script.words = lambda prompt: [
+        Word(" one", 0.6, ((" or", 0.3), (" else", 0.1)), made),
+        Word(" rare", 0.001, others, banned, ("allowed", "repetition penalty", "temperature", "top-p")),
+        Word(" one", 0.6, ((" or", 0.3),), {" one": (0.6, None, 1.0, None), " or": (0.3, None, 0.0, None)}, ("allowed",)),
+    ]
+    continue_text(page, "a b")
+    assert server.script.requests[0]["olc"] == {"tokens": True, "trace": True}
+    distribution = page.locator("#distribution")
+    figures = distribution.locator(".row :is(.value, .sampled)")
+    token(page, " one").click()
+    shows(distribution.locator(".columns span"), ["model", "tempered", "drawn"])
+    shows(figures, ["60 %", "70 %", "90 %", "30 %", "20 %", "10 %", "10 %", "5.0 %", "cut: top-p"])
+    assert "and was drawn with 90 %" in distribution.locator(".subject").text_content()
+    # Penalties have a column where there are any; the token taken is there, however unlikely the model finds it; and what no
+    # candidate has is known.
+    token(page, " rare").click()
+    shows(distribution.locator(".columns span"), ["model", "penalized", "tempered", "drawn"])
+    rows = distribution.locator(".row")
+    shows(rows.nth(0).locator(".value, .sampled"), ["60 %", "0 %", "0 %", "never"])
+    shows(rows.nth(2).locator(".value, .sampled"), ["9.0 %", "", "", ""])
+    shows(rows.nth(3).locator(".value, .sampled"), ["0.10 %", "0.10 %", "0.04 %", "25 %"])
+    # Greedy: no temperature.
+    page.locator("#text .token.model").last.click()
+    shows(distribution.locator(".columns span"), ["model", "drawn"])
+    # What the sliders are moved to is the page's to say, until they are back.
+    token(page, " one").click()
+    page.fill("#set-temperature-number", "1")
+    page.fill("#set-topP-number", "1")
+    page.keyboard.press("Tab")
+    shows(distribution.locator(".columns span"), ["model", "sampled"])
+    assert "drawn with other settings" in distribution.text_content()
+    page.fill("#set-temperature-number", "0.8")
+    page.fill("#set-topP-number", "0.95")
+    page.keyboard.press("Tab")
+    shows(distribution.locator(".columns span"), ["model", "tempered", "drawn"])
 
 
 def test_settings_are_sent_and_shown_as_commands(page: Any, server: ScriptedServer) -> None:

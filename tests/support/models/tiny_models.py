@@ -141,6 +141,25 @@ def write_tiny_llama(folder: Path, *, seed: int = 0, safe: bool = True, sharded:
     return folder
 
 
+def write_adapter(folder: Path, base: Path, *, rows: int) -> Path:
+    """Write an adapter of a tiny model as peft does, whose embedding and output have more rows, with a tokenizer in which the
+    first new token is "<new>"; and return its folder.
+    """
+    import torch
+
+    folder.mkdir(parents=True)
+    hidden = json.loads((base / "config.json").read_text())["hidden_size"]
+    _write_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 4, "base_model_name_or_path": str(base)})
+    names = ("model.embed_tokens", "lm_head")
+    tensors = {f"base_model.model.{name}.weight": torch.full((rows, hidden), 0.01) for name in names}
+    _save(tensors, folder / "adapter_model.safetensors")
+    (folder / "tokenizer.model").write_bytes(tokenizer_model_bytes())
+    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": False}
+    added = {"added_tokens_decoder": {str(VOCAB): {"content": "<new>", **flags}}}
+    _write_json(folder / "tokenizer_config.json", added)
+    return folder
+
+
 def change_config(folder: Path, **changes: Any) -> Path:
     """Write other values into config.json; None removes a key. Returns the folder."""
     file = folder / "config.json"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +23,24 @@ from openllama_cli.serve.guard import Access, Entry
 
 @dataclass
 class Served:
-    """A server that runs. log: what it told people. entries: of its requests' log."""
+    """A server that runs. log: what it told people. entries: of its requests' log. answering: requests that have none yet."""
 
     url: str
-    model: Model
     engine: Engine
     client: httpx.Client
     log: list[str] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    answering: int = 0
+
+    @property
+    def model(self) -> Model:
+        return self.engine.ready()[0]
+
+    def logged(self) -> list[Entry]:
+        """The entries of all requests so far: each comes a moment after the last byte of its answer."""
+        while self.answering:
+            time.sleep(0.005)
+        return list(self.entries)
 
     def complete(self, **body: Any) -> dict[str, Any]:
         """A completion, greedy unless told otherwise."""
@@ -98,16 +109,26 @@ def running(
     )
     server = Server(engine, always_bos, log.append)
     listener = listen.bind("127.0.0.1", 0)
-    http = listen.make_server(make_app(server, access, done=entries.append), drain=drain, log=log.append)
+    app = make_app(server, access, done=entries.append)
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        served.answering += scope["type"] == "http"
+        try:
+            await app(scope, receive, send)
+        finally:
+            served.answering -= scope["type"] == "http"
+
+    http = listen.make_server(counted, drain=drain, log=log.append)
     thread = threading.Thread(target=http.run, args=([listener],))
-    engine.start()
-    thread.start()
     url = listen.url("127.0.0.1", listener)
     client = httpx.Client(base_url=url, timeout=120)
+    served = Served(url, engine, client, log, entries)
+    engine.start()
+    thread.start()
     try:
         assert ready.wait(120)
-        model, _ = engine.ready()
-        yield Served(url, model, engine, client, log, entries)
+        engine.ready()
+        yield served
     finally:
         client.close()
         http.should_exit = True

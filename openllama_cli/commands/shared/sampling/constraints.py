@@ -15,6 +15,8 @@ from openllama_cli.generation.constraints.config import Constraint
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_SUCH_AS = {"--json-schema": """--json-schema '{"type": "integer"}'""", "--grammar": "--grammar answer.lark"}
+
 
 def constraint_options() -> dict[str, Decorator]:
     """--regex, --json-schema and --grammar, by the names that `SamplingConfig` has for them."""
@@ -41,6 +43,9 @@ def _source(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     assert parameter.name is not None
     if parameter.name == "json_schema" and (value.lstrip()[:1] in ("{", "[") or value in ("true", "false")):
         return value
+    if not value:
+        flag = parameter.opts[0]
+        raise UsageError(f"{flag} is empty", f"give {parameter.metavar}, such as {_SUCH_AS[flag]}", code="constraint_invalid")
     text = read_file(Path(value))
     try:
         Constraint("json_schema" if parameter.name == "json_schema" else "grammar", text)

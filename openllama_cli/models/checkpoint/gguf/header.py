@@ -18,9 +18,13 @@ from openllama_cli.models.stand_ins import refuse_stand_in
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# Vocabulary and merges of 256,000 pieces take some 20 MB.
+# Vocabulary and merges of 256,000 pieces take some 20 MB, and are 1.3 million values. A header is read in Python: more of
+# anything would cost minutes, and gigabytes.
 _LONGEST = 64 << 20
+_MOST_VALUES = 1 << 21
+_MOST_SETTINGS, _MOST_TENSORS = 10_000, 50_000
 _MOST_DIMENSIONS = 4
+_MOST_PARTS = 10_000
 _ALIGNMENT = 32
 # The types of settings, by number, as `struct` has them.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -83,9 +87,13 @@ class _Reader:
         self._file, self._content = file, content
         self._at = 8
         self._end = min(len(content), _LONGEST)
+        self._values = 0
 
     def header(self) -> GGUFHeader:
         tensors, settings = self._number("Q"), self._number("Q")
+        for count, most, what in ((tensors, _MOST_TENSORS, "tensors"), (settings, _MOST_SETTINGS, "settings")):
+            if count > most:
+                raise damaged(self._file, f"has a damaged header: it says {count:,} {what}")
         found: dict[str, Any] = {}
         for _ in range(settings):
             name = self._text()
@@ -137,10 +145,13 @@ class _Reader:
         if kind != _ARRAY:
             raise damaged(self._file, f"is damaged, or newer than olc: it has a setting of type {kind}")
         inner, count = self._number("I"), self._number("Q")
-        if inner == _TEXT:
-            return tuple(self._text() for _ in range(min(count, self._end)))
-        if inner not in _NUMBERS:
+        if inner != _TEXT and inner not in _NUMBERS:
             raise damaged(self._file, f"is damaged, or newer than olc: it has a list of type {inner}")
+        self._values += count
+        if self._values > _MOST_VALUES:
+            raise damaged(self._file, f"has a damaged header: its lists have more than {_MOST_VALUES:,} values")
+        if inner == _TEXT:
+            return tuple(self._text() for _ in range(count))
         size = struct.calcsize(f"<{_NUMBERS[inner]}")
         start = self._take(count * size)
         return struct.unpack_from(f"<{count}{_NUMBERS[inner]}", self._content, start)
@@ -149,7 +160,7 @@ class _Reader:
 def parts(file: Path) -> tuple[Path, ...]:
     """All files of a model that is split, by the name of any of them (NAME-00001-of-00003.gguf); else the file alone."""
     found = _PART.fullmatch(file.name)
-    if found is None:
+    if found is None or not 1 <= int(found[2]) <= int(found[3]) <= _MOST_PARTS:
         return (file,)
     return tuple(file.with_name(f"{found[1]}-{number:05d}-of-{found[3]}.gguf") for number in range(1, int(found[3]) + 1))
 
@@ -157,4 +168,5 @@ def parts(file: Path) -> tuple[Path, ...]:
 def gguf_files(folder: Path) -> list[Path]:
     """The models that lie in a folder as GGUF files, by name: of a split one its first file."""
     files = sorted(file for file in folder.glob("*.gguf") if not file.name.startswith("."))
-    return [file for file in files if parts(file)[0] == file or parts(file)[0] not in files]
+    firsts = {file: parts(file)[0] for file in files}
+    return [file for file, first in firsts.items() if first == file or first not in firsts]

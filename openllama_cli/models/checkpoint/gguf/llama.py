@@ -59,6 +59,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_ext_factor": (1.0,),
     "rope.scaling.yarn_log_multiplier": (0.0, 0.1),
 }
+_NAMES_OF_PARTS = "give the parts their names back: NAME-00001-of-00003.gguf and so on"
 
 # The tensors of all parts, each with its file.
 _Found = dict[str, tuple[Path, GGUFTensor]]
@@ -88,6 +89,10 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
                 f"copy the missing file beside it: the model is split over {len(files)} files",
             )
     headers = [read_header(part) for part in files]
+    for number, header in enumerate(headers):
+        said = header.settings.get("split.no", number)
+        if said != number and len(files) > 1:
+            raise ModelError(f"{files[number]} says that it is part {short(said)}, counted from 0", _NAMES_OF_PARTS)
     _refuse(files[0], headers[0].settings, len(files))
     found: _Found = {}
     for part, header in zip(files, headers, strict=True):
@@ -96,11 +101,14 @@ def read_gguf(file: Path) -> tuple[dict[str, Any], LlamaShape, StoredWeights]:
                 raise damaged(part, f"contains {brief(name)}, which another part contains too")
             found[name] = part, tensor
     config, shape = _config(files[0], headers[0].settings, found)
+    expected = shape.tensors()
     tensors: dict[str, TensorInfo] = {}
     layout: dict[str, StoredTensor] = {}
     for name, (part, tensor) in found.items():
         if name == _ROPE_FACTORS or _COMPUTED in name:
             continue
+        if name in expected:  # Nobody knows in which order its rows are.
+            raise damaged(part, f"contains {brief(name)}, Hugging Face's name of a weight in place of llama.cpp's")
         ours = _hugging_face_name(name)
         blocks = _blocks(part, name, tensor)
         heads = shape.heads if ".q_proj." in ours else shape.kv_heads if ".k_proj." in ours else 0
@@ -121,8 +129,8 @@ def _hugging_face_name(name: str) -> str:
     return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}" if known else name
 
 
-def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
-    """Raise ModelError for what is no Llama, or a part of one."""
+def refuse_other(file: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ModelError for what is no Llama. settings: of its header."""
     kind, architecture = settings.get("general.type", "model"), settings.get("general.architecture")
     if kind == "adapter":
         raise ModelError(
@@ -131,11 +139,16 @@ def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
     if architecture != "llama":
         what = f"holds a {brief(architecture)} model, not a Llama" if isinstance(architecture, str) else "names no architecture"
         raise ModelError(f"{file} {what}", "olc runs Llama models; see `olc models list`", code="architecture")
+
+
+def _refuse(file: Path, settings: Mapping[str, Any], files: int) -> None:
+    """Raise ModelError for what is no Llama, or a part of one."""
+    refuse_other(file, settings)
     count = settings.get("split.count", 1)
     if count != files and (files > 1 or count not in (0, 1)):
         raise ModelError(
             f"{file} is one of {short(count)} parts of a model, and by its name one of {files}",
-            "give the parts their names back: NAME-00001-of-00003.gguf and so on",
+            _NAMES_OF_PARTS,
         )
     for key, harmless in _HARMLESS.items():
         value = settings.get(f"llama.{key}")
@@ -202,7 +215,11 @@ def _config(file: Path, stored: Mapping[str, Any], tensors: _Found) -> tuple[dic
 
 def _rope_scaling(file: Path, settings: Mapping[str, Any], tensors: _Found) -> dict[str, Any] | None:
     where, factors = tensors.get(_ROPE_FACTORS, (file, None))
-    kind = settings.get("rope.scaling.type", "none")
+    # As llama.cpp reads them: linear where no type is said, by 1 where no factor is, which has another name in the first files.
+    kind = settings.get("rope.scaling.type", "linear")
+    factor = settings.get("rope.scaling.factor", settings.get("rope.scale_linear", 0)) or 1.0
+    if kind == "linear" and factor == 1.0:
+        kind = "none"
     if factors is not None:
         if kind != "none":
             raise ModelError(
@@ -221,9 +238,8 @@ def _rope_scaling(file: Path, settings: Mapping[str, Any], tensors: _Found) -> d
             "original_max_position_embeddings": context,
         }
     if kind == "none":
-        factor = settings.get("rope.scale_linear", 1.0)  # The name in the first GGUF files.
-        return None if factor == 1.0 else {"rope_type": "linear", "factor": factor}
-    rope = {"rope_type": kind, "factor": settings.get("rope.scaling.factor")}
+        return None
+    rope = {"rope_type": kind, "factor": factor}
     if kind == "yarn":
         rope["original_max_position_embeddings"] = settings.get("rope.scaling.original_context_length")
         for theirs, ours in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):

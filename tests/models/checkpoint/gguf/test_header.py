@@ -12,6 +12,7 @@ import pytest
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.gguf.header import read_header
 from openllama_cli.models.checkpoint.inspect import inspect
+from openllama_cli.models.details import details
 from openllama_cli.models.find import resolve
 from openllama_cli.models.tokenizer.open import open_tokenizer
 from tests.support.models import mutations
@@ -61,15 +62,34 @@ def changed(tiny: Path, path: Path, change: Callable[[bytes], bytes]) -> Path:
         (lambda data: b"", "is empty"),
         (lambda data: b"<html>", "is a web page"),
         (lambda data: b"\x00" * 99, "is not a GGUF file"),
-        (lambda data: data[:16] + struct.pack("<Q", 1 << 60) + data[24:], "is truncated|is damaged"),
+        (lambda data: data[:16] + struct.pack("<Q", 9_999) + data[24:], "is truncated|is damaged"),
         (lambda data: data.replace(b"blk.0.ffn_norm", b"blk.0.ffn_horn"), "is missing 1 of the 12 weights"),
         (lambda data: data.replace(b"blk.0.ffn_norm", b"blk.0.attn_norm"[:14]), "twice|is damaged|missing"),
         (lambda data: data.replace(b"blk.0.attn_q.weight", b"blk.00.attn_q.weigh"), "is missing 1"),
+        (lambda data: data[:8] + struct.pack("<QQ", 50_001, 1) + data[24:], "says 50,001 tensors"),
+        (lambda data: data[:8] + struct.pack("<QQ", 1, 10_001) + data[24:], "says 10,001 settings"),
+        (lambda data: a_list(8, 1 << 60), "more than 2,097,152 values"),
+        (lambda data: a_list(0, 3 << 20) + b"\0" * (3 << 20), "more than 2,097,152 values"),
+        (lambda data: a_list(9, 1), "a list of type 9"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tiny: Path, tmp_path: Path, change: Callable[[bytes], bytes], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         inspect(changed(tiny, tmp_path / "x.gguf", change))
+
+
+def a_list(kind: int, count: int) -> bytes:
+    """A file whose only setting is a list."""
+    return b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"a", 9, kind, count)
+
+
+def test_a_weight_under_its_hugging_face_name_is_refused(tmp_path: Path) -> None:
+    more = write_gguf(
+        tmp_path / "x.gguf",
+        layers=1,
+        change=lambda writer: writer.add_tensor("model.layers.0.self_attn.q_proj.weight", np.ones((32, 32), np.float32)),
+    )
+    assert "Hugging Face's name of a weight" in refusal(more).cause
 
 
 def test_what_is_no_llama_is_named(tmp_path: Path) -> None:
@@ -116,6 +136,18 @@ def test_a_split_model_is_one_and_a_missing_part_is_named(tmp_path: Path) -> Non
     files[0].rename(tmp_path / "parts/alone.gguf")
     assert "one of 3 parts" in refusal(tmp_path / "parts/alone.gguf").cause
     assert "but not tiny-00001-of-00003.gguf" in refusal(files[1]).cause
+    with pytest.raises(ModelError, match="but not tiny-00001-of-00003"):
+        details(resolve(str(files[1])))
+    files[1].rename(files[0])
+    (tmp_path / "parts/alone.gguf").rename(files[1])
+    assert "part 1, counted from 0" in refusal(files[0]).cause
+
+
+@pytest.mark.parametrize("name", ["x-00001-of-00000.gguf", "x-00005-of-00003.gguf", "x-00001-of-99999.gguf"])
+def test_a_name_that_no_part_has_is_that_of_a_whole_model(tmp_path: Path, name: str) -> None:
+    file = write_gguf(tmp_path / name, layers=1)
+    assert resolve(str(tmp_path)).path == file
+    assert inspect(file).files == (file,)
 
 
 def split(file: Path, folder: Path, count: int) -> list[Path]:

@@ -128,6 +128,12 @@ def yarn(writer: gguf.GGUFWriter) -> None:
     [
         (lambda writer: writer.add_rope_freq_base(500_000.0), {"rope_theta": 500_000.0}),
         (linear, {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+        # llama.cpp takes a factor without a type for a linear one, and a type without a factor for none.
+        (
+            lambda writer: writer.add_rope_scaling_factor(4.0),
+            {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        ),
+        (lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR), {}),
         (yarn, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
         (llama3_factors, {"rope_scaling": LLAMA3_ROPE}),
     ],

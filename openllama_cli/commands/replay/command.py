@@ -1,0 +1,169 @@
+"""`olc replay`: a result, or the rows of a batch, made again from its own record, and compared."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openllama_cli.commands.replay.lines import Texts, document_of, lines_of, unknown
+from openllama_cli.commands.shared import shell_completion as suggest
+from openllama_cli.commands.shared.model import load_model, open_model
+from openllama_cli.commands.shared.options import adapter_option, model_option, number_option, offline_option
+from openllama_cli.errors import UsageError
+from openllama_cli.models.loading.ranks import one_process_only
+from openllama_cli.terminal.streams import note, out, out_json
+
+if TYPE_CHECKING:
+    from openllama_cli.records.read import Record
+
+EXAMPLES = """\b
+Examples:
+  olc complete "The sky is" --json > sky.json && olc replay sky.json
+  olc replay sky.json -m ./open_llama_3b --device cpu
+  olc score -f notes.txt --json > score.json && olc replay score.json
+  olc replay sky.json --against sky_of_the_gpu.json
+  olc replay answers.jsonl.record.json --sample 50
+  olc replay answers.jsonl.record.json --rows 3,france --input prompts/answers.csv
+  olc replay answers.jsonl.record.json --against gpu/answers.jsonl.record.json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("record", shell_complete=suggest.files)
+@model_option
+@adapter_option
+@click.option(
+    "--device",
+    metavar="auto|cpu|cuda[:N]|mps",
+    show_default="the record's",
+    help="Device to run the model on.",
+    shell_complete=suggest.choices("auto", "cpu", "cuda", "mps"),
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    show_default="16; of a batch as many as fit",
+    help="Rows at a time; changes no result in float32.",
+)
+@click.option("--rows", metavar="ROW,…", help="Of a batch: only these rows, by custom_id or number (from 0).")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Of a batch: only N rows, drawn by chance.")
+@click.option("--seed", type=int, metavar="SEED", show_default="0", help="With --sample: which rows are drawn.")
+@click.option(
+    "--input",
+    "source",
+    metavar="INPUT",
+    show_default="beside RECORD",
+    help="Of a batch: the file with its prompts.",
+    shell_complete=suggest.files,
+)
+@click.option(
+    "--output",
+    metavar="OUTPUT",
+    show_default="beside RECORD",
+    help="Of a batch: the file with its completions.",
+    shell_complete=suggest.files,
+)
+@click.option(
+    "--examples",
+    metavar="FILE",
+    show_default="in RECORD",
+    help="Of a batch with more examples than its record holds: their file.",
+    shell_complete=suggest.files,
+)
+@number_option("--show", least=0, default=10, help="Of a batch: rows that are told, of those that differ.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--against", metavar="RECORD2", help="Compare with another record; run nothing.", shell_complete=suggest.files)
+@offline_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    record: str,
+    model: str | None,
+    adapters: tuple[str, ...],
+    device: str | None,
+    batch_size: int | None,
+    rows: str | None,
+    sample: int | None,
+    seed: int | None,
+    source: str | None,
+    output: str | None,
+    examples: str | None,
+    show: int,
+    as_json: bool,
+    against: str | None,
+    offline: bool,
+) -> None:
+    """Make the result in the file RECORD again, and compare it token by token.
+
+    RECORD is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of `olc serve` with
+    its record; or the OUTPUT.record.json of `olc batch`, of which all rows, some or a sample are made again. Exit code 0: it is
+    the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
+    """
+    from openllama_cli.commands.replay import batch as of_batch
+    from openllama_cli.records.read import changed_surroundings, read_document, read_record
+
+    document = read_document(Path(record))
+    options = of_batch.ReplayOptions(source, output, examples, rows, sample, seed, batch_size)
+    runs_nothing = {"-m": model, "--device": device, "--adapter": adapters, "--batch-size": batch_size}
+    if against is not None and (name := next((name for name, given in runs_nothing.items() if given), None)) is not None:
+        raise UsageError(f"--against runs nothing, so {name} has no use", f"leave out {name}, or --against")
+    if document.get("command") == "batch":
+        from openllama_cli.commands.replay.batch_lines import show as show_replayed
+        from openllama_cli.records.batch.read import read_batch
+
+        batch = read_batch(Path(record), document)
+        if against is not None:
+            if (name := replace(options, output=None).given) is not None:
+                raise UsageError(f"--against compares all rows, so {name} has no use", f"leave out {name}, or --against")
+            replayed = of_batch.hold_against(batch, read_batch(Path(against), read_document(Path(against))), output)
+        else:
+            one_process_only("olc replay")
+            replayed = of_batch.replay_batch(batch, batch.spec(model, device, adapters, offline=offline), options)
+        show_replayed(replayed, show, as_json=as_json)
+        ctx.exit(1 if replayed.partings else 0)
+    if (name := options.given) is not None:
+        raise UsageError(f"{name} is for batches, and {record} is a result", f"leave out {name}")
+    found = read_record(Path(record))
+    text: Texts
+    if against is not None:
+        other = read_record(Path(against))
+        _refuse_others(found, other)
+        from openllama_cli.records.replay import against as hold_against
+
+        compared, text = hold_against(found, other), unknown
+    else:
+        one_process_only("olc replay")
+        spec = found.spec(model, device, adapters, offline=offline)
+        opened = open_model(spec)
+        found.check_weights(opened)
+        found.check_ids(opened)
+        loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
+        from openllama_cli.api import Model
+        from openllama_cli.records.replay import replay as run_again
+
+        model_here = Model(loaded, notice=note)
+        compared, text = run_again(found, model_here, batch_size or 16), opened.tokenizer.text
+    changes = changed_surroundings(found.document, compared.document)
+    if as_json:
+        out_json(document_of(found, compared, changes))
+    else:
+        out("".join(f"{line}\n" for line in lines_of(found, compared, changes, text)))
+    ctx.exit(1 if compared.different else 0)
+
+
+def _refuse_others(record: "Record", other: "Record") -> None:
+    """Raise UsageError for two records that are not of the same work."""
+    what = None
+    shape = [(one.prompts, one.samples, [[branch.ids for branch in side] for side in one.branches]) for one in (record, other)]
+    if shape[0] != shape[1]:
+        what = "prompts"
+    elif (record.sampling, record.choices, record.scoring) != (other.sampling, other.choices, other.scoring):
+        what = "options"
+    elif record.document["model"]["files"] != other.document["model"]["files"]:
+        what = "weights"
+    if what is not None:
+        raise UsageError(
+            f"{record.name} and {other.name} have other {what}", f"compare the results: olc diff {record.name} {other.name}"
+        )
