@@ -104,6 +104,8 @@ def _facts(summary: "Summary", words: list[str], names: tuple[str, str]) -> list
         causes = ", ".join(f"{count} {_CAUSES.get(cause, cause)}" for cause, count in summary.causes.most_common())
         found = [f"{summary.equal} of {rows} rows equal, {summary.different} not: {causes}"]
         found[0] = found[0].replace("only in A", f"only in {names[0]}").replace("only in B", f"only in {names[1]}")
+    if not summary.equal and summary.causes.keys() == {"only in A", "only in B"}:
+        found.append("no custom_id is in both")
     if summary.logprob_difference is not None:
         found.append(f"largest difference of a log-probability before texts part: {summary.logprob_difference:.2g}")
     return found + words

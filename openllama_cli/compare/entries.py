@@ -49,6 +49,10 @@ def entries(document: Any, place: int) -> Iterator[Entry]:
             yield _generated(default_id(place + number), completion, document.get("model"))
     elif "olc_journal" in document:
         raise NotARowError("it is the journal of a batch; name its OUTPUT")
+    elif "olc_record" in document:
+        raise NotARowError("it is the record of a batch; name its OUTPUT")
+    elif "entries" in document and "totals" in document:
+        raise NotARowError("it is the result of olc score; olc replay A --against B compares two")
     else:
         raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
 

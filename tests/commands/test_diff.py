@@ -42,6 +42,24 @@ def test_exit_codes_are_those_of_diff(olc: Olc, refused: Olc, sides: tuple[str, 
     refused("diff", *sides, "--html", "no/such/folder/page.html")
 
 
+def test_what_is_no_output_is_told_by_its_kind(refused: Olc, sides: tuple[str, str], tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    for document, said in (
+        ({"olc_journal": 1}, "it is the journal of a batch; name its OUTPUT"),
+        ({"olc_record": 1}, "it is the record of a batch; name its OUTPUT"),
+        ({"entries": [], "totals": {}}, "it is the result of olc score; olc replay A --against B compares two"),
+    ):
+        other.write_text(json.dumps(document))
+        assert said in refused("diff", sides[0], str(other)).messages
+
+
+def test_files_without_a_common_row_are_told(olc: Olc, tmp_path: Path) -> None:
+    for name, index in (("a", 0), ("b", 1)):
+        (tmp_path / name).write_text(line(index, "x"))
+    run = olc("diff", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (run.code, run.messages.splitlines()[1:]) == (1, ["olc: no custom_id is in both"])
+
+
 def test_a_pipe_gets_a_line_of_columns_a_row(olc: Olc, tmp_path: Path) -> None:
     for name, text in (("a", "x\ty"), ("b", "x\tz")):
         (tmp_path / name).write_text(line(0, text))

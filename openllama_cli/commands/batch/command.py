@@ -181,9 +181,11 @@ def command(
     if report is not None:
         show_report(Path(report), svg=svg, as_json=as_json)
         return
-    for flag in ("--svg" if svg is not None else None, "--json" if as_json and not (show_prompt or dry_run) else None):
-        if flag is not None:
-            raise UsageError(f"{flag} requires --report", "name a finished OUTPUT: --report answers.jsonl")
+    if svg is not None:
+        raise UsageError("--svg requires --report", "name a finished OUTPUT: --report answers.jsonl")
+    if as_json and not (show_prompt or dry_run):
+        remedy = "add one of them; OUTPUT is JSON lines without --json"
+        raise UsageError("--json requires --dry-run, --report or --show-prompt", remedy)
     if source is None:
         raise missing("INPUT", "name a file of prompts, or - for stdin")
     batch_size = _parse_batch_size(batch_size_text)
