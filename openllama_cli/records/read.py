@@ -86,10 +86,14 @@ class Made:
         if changed:
             shown = ", ".join(f"{name} {_change(name, recorded, here)}" for name in changed[:3])
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            told = self.document["model"]
+            remedy = f"name with -m the model that made it, {told['name']}"
+            if told["origin"] == "demo" and opened.folder.name == told["name"]:
+                remedy = (
+                    f"the demo model comes with olc: install the one that made it, olc {self.document['versions'].get('olc')}"
+                )
             raise ModelError(
-                f"{opened.folder.name} is not the model of {self.name}: {shown}{more}",
-                f"name with -m the model that made it, {self.document['model']['name']}",
-                code="replay_weights",
+                f"{opened.folder.name} is not the model of {self.name}: {shown}{more}", remedy, code="replay_weights"
             )
 
 

@@ -432,6 +432,8 @@ DAMAGE: list[Callable[[Any], Any]] = [
     lambda record: record.update(device="toaster"),
     lambda record: record["settings"].update(template={"name": "x", "template": "{{"}),
     lambda record: record["settings"].update(choices_normalize="most", choices=["a", "b"]),
+    lambda record: record["settings"].pop("examples"),
+    lambda record: record.update(settings=None),
     lambda record: record["settings"].pop("carry"),
 ]
 

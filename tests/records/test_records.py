@@ -81,7 +81,7 @@ def test_a_changed_token_is_named_with_its_margin(olc: Olc, made: Any, model: st
     run = olc("replay", str(path), "-m", model)
     lines = run.text.splitlines()
     assert run.code == 1
-    assert lines[0].startswith("different: 1 of 1 completion; 2 tokens")
+    assert lines[0].startswith("different: 1 of 1 completion; 2 equal tokens before that")
     assert lines[1].startswith("completion 0, token 2: recorded ")
     assert "can explain" in lines[2]
     assert margin > 0
@@ -100,6 +100,10 @@ def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model:
     run = olc("replay", str(path), "-m", model)
     assert (run.code, run.out) == (1, b"")
     assert "config.json differs, other.safetensors is missing" in run.messages
+    document["olc"]["record"]["model"].update(origin="demo", name="demo")
+    path.write_text(json.dumps(document))
+    version = document["olc"]["record"]["versions"]["olc"]
+    assert f"install the one that made it, olc {version}\n" in olc("replay", str(path)).messages
 
 
 def test_one_token_is_told_as_one(olc: Olc, made: Any, model: str) -> None:

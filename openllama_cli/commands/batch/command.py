@@ -228,7 +228,7 @@ def command(
     )
     find_engine = partial(open_engine, spec, ray_options, address, settings)
     from_stdin = source == "-"
-    output = "-" if show_prompt or dry_run else output
+    named, output = output, "-" if show_prompt or dry_run else output
     if from_stdin and (output is None or format_name is None):
         both = output is None and format_name is None
         what = "its format and the output" if both else "the output" if output is None else "its format"
@@ -243,6 +243,10 @@ def command(
         show_first_prompt(source, fmt, settings, None if address is not None else spec, as_json=as_json)
         return
     if dry_run:
+        if named not in (None, "-", "/dev/stdout"):
+            from openllama_cli.batch.output.output import check_output
+
+            check_output(Path(named), None if from_stdin else Path(source), restart=restart)
         engine = find_engine()
         assert isinstance(engine, LocalEngine)
         DryRun(source, fmt, settings, engine, batch_size, annotator is not None).show(as_json=as_json)

@@ -53,7 +53,7 @@ def lines_of(record: "Record", compared: "Comparison", changes: list[str], text:
     lines, parts = [], []
     if compared.partings:
         noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
-        parts.append(f"{len(compared.partings)} of {rows}; {_tokens(compared)} before that, equal{noise}")
+        parts.append(f"{len(compared.partings)} of {rows}; {_tokens(compared, 'equal ')} before that{noise}")
         for parting in compared.partings:
             lines += _parting_lines(record, parting)
     if compared.kept is not None:
@@ -86,8 +86,8 @@ def _equal(record: "Record", compared: "Comparison", text: Texts) -> Iterator[st
         yield f"{_scored(compared.scores)}, log-probabilities within {within:.2g}{where}"
 
 
-def _tokens(compared: "Comparison") -> str:
-    return f"{compared.tokens} token{'s' * (compared.tokens != 1)}"
+def _tokens(compared: "Comparison", kind: str = "") -> str:
+    return f"{compared.tokens} {kind}token{'s' * (compared.tokens != 1)}"
 
 
 def _answers(record: "Record") -> str:

@@ -54,14 +54,15 @@ class BatchRecord(Made):
         """By which INPUT gives the same rows, to be run here. model: the one that was named. examples: their file, if it is
         needed. Raises UsageError.
         """
-        beside = examples or self.path.parent / str((self.document["settings"]["examples"] or {}).get("name"))
-        settings = self._guarded(beside)
+        settings = self._guarded(examples)
         named = settings.model if settings.model is not None and self.server is None else model
         return replace(settings, model=named, for_server=False)
 
     def _guarded(self, examples: Path | None) -> RowSettings:
         try:
-            return restored(self.document["settings"], examples=examples)
+            told = self.document["settings"]
+            beside = self.path.parent / str((told["examples"] or {}).get("name"))
+            return restored(told, examples=examples or beside)
         except (LookupError, TypeError, ValueError, AttributeError, UsageError) as problem:
             if isinstance(problem, UsageError) and problem.code in ("examples", "constraint_package"):
                 raise

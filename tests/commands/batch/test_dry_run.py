@@ -101,6 +101,17 @@ def test_what_runs_elsewhere_is_not_measured_here(olc: Olc, model: str, tmp_path
     assert "--dry-run cannot be combined with" in result.messages
 
 
+def test_an_output_that_the_batch_would_refuse_is_refused(refused: Olc, model: str, tmp_path: Path) -> None:
+    source = str(rows_file(tmp_path, ROWS[:1]))
+    for output, said in (
+        (str(tmp_path / "no" / "out.jsonl"), "does not exist"),
+        (str(tmp_path / "out.xlsx"), ".xlsx"),
+        (source, "is the same file as OUTPUT"),
+    ):
+        assert said in refused("batch", source, "-o", output, "-m", model, "--dry-run").messages
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
 def test_rows_from_stdin(olc: Olc, model: str) -> None:
     result = olc("batch", "-", "--format", "txt", "-m", model, *OPTIONS, "--dry-run", "--json", stdin=b"a\nb\n")
     assert json.loads(result.text)["rows"] == 2
