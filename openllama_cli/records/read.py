@@ -2,11 +2,13 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from openllama_cli.batch.output.output import OutputFiles
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
@@ -144,22 +146,25 @@ def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     return "is new" if name not in before else "is missing" if name not in now else "differs"
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none."""
+def read_document(path: Path, stdin: BinaryIO | None = None) -> dict[str, Any]:
+    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none.
+
+    stdin: what to read where the path is -. The file is read once: it may be a pipe.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if stdin is None or str(path) != "-" else stdin as file:
             data = file.read(_LARGEST + 1)
         found = json.loads(data) if len(data) <= _LARGEST else None
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _OR_BATCH, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _instead_of(path), code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", f"{_OR_BATCH} by a model that was loaded for it (--no-server)", code="record")
+        raise UsageError(f"{path} has no record", _instead_of(path), code="record")
     if document.get("olc_record") != VERSION:
         raise UsageError(
             f"{path} has a record of another form ({document.get('olc_record')!r}; this olc reads {VERSION})",
@@ -169,9 +174,17 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_record(path: Path) -> Record:
-    """The record of a JSON result. Raises UsageError where there is none that can be read."""
-    document = read_document(path)
+def _instead_of(path: Path) -> str:
+    """The remedy for a file without a record: an OUTPUT of olc batch has its own beside it."""
+    beside = OutputFiles.of(path).record
+    return f"its record stands beside it: olc replay {shlex.quote(f'{path}.record.json')}" if beside.is_file() else _OR_BATCH
+
+
+def read_record(path: Path, document: dict[str, Any] | None = None) -> Record:
+    """The record of a JSON result. document: what `read_document` gave, if it was read already. Raises UsageError where there
+    is none that can be read.
+    """
+    document = read_document(path) if document is None else document
     if document.get("command") == "batch":
         raise UsageError(f"{path} is the record of a batch", _REMEDY, code="record")
     try:

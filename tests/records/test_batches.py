@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +201,18 @@ def test_of_another_server_nothing_is_known(olc: Olc, replay: Any, tmp_path: Pat
     assert (run.code, run.text.splitlines()[-1]) == (1, "changed: it is not known where they were made")
 
 
+def test_an_input_that_was_stdin_has_to_be_named(batch: Any, replay: Any, tmp_path: Path) -> None:
+    record = batch()
+    document = json.loads(record.read_text())
+    document["input"]["name"] = "stdin"
+    record.write_text(json.dumps(document))
+    run = replay(record)
+    assert (run.code, "was stdin, which is not kept\n" in run.messages, "--input FILE\n" in run.messages) == (2, True, True)
+    run = replay(record, "--input", str(record))
+    assert (run.code, "--input FILE\n" in run.messages) == (1, True)
+    assert replay(record, "--input", str(tmp_path / "in.jsonl"), "--rows", "0").code == 0
+
+
 def test_rows_are_named_by_custom_id_else_by_number(batch: Any, replay: Any) -> None:
     record = batch()
     for names, count in {"plain,3,0": 2, "1": 1, '"wrong"': 1}.items():
@@ -396,7 +409,9 @@ def test_two_outputs_are_compared_without_a_model(olc: Olc, batch: Any, tmp_path
     assert against("-m", "demo").code == 2
     document["settings"]["samples"] = 2
     two.write_text(json.dumps(document))
-    assert "other options" in against().messages
+    assert re.search(
+        rf"have different options\n  fix: compare the outputs: olc diff {one.parent}/one.jsonl ", against().messages
+    )
 
 
 def test_options_of_batches_are_refused_for_results(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:

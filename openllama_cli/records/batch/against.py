@@ -1,5 +1,6 @@
 """The OUTPUTs of two records of the same batch, held against each other; nothing is run."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -32,7 +33,9 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
     one, two = record.document, other.document
     what = None
     if (one["input"]["rows_sha256"], record.rows) != (two["input"]["rows_sha256"], other.rows):
-        what = "rows"
+        # Options that were given are in the rows.
+        same = one["input"]["sha256"] == two["input"]["sha256"]
+        what = "options" if same else "rows"
     elif one["settings"] != two["settings"]:
         what = "options"
     elif one["model"].get("files") != two["model"].get("files"):
@@ -40,8 +43,8 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
     elif record.suffix != other.suffix:
         what = "formats of OUTPUT"
     if what is not None:
-        outputs = f"{one['output']['name']} {two['output']['name']}"
-        raise UsageError(f"{record.name} and {other.name} have other {what}", f"compare the outputs: olc diff {outputs}")
+        outputs = " ".join(shlex.quote(str(side.path.parent / side.document["output"]["name"])) for side in (record, other))
+        raise UsageError(f"{record.name} and {other.name} have different {what}", f"compare the outputs: olc diff {outputs}")
 
 
 def against(a: Lines, b: Lines, rounding: float) -> Held:
@@ -49,7 +52,10 @@ def against(a: Lines, b: Lines, rounding: float) -> Held:
     held = Held(rounding)
     for index, (here, there) in enumerate(zip_longest(a.offsets(), b.offsets())):
         if here is None or there is None:
-            raise UsageError(f"{a.name} and {b.name} have not as many rows", f"olc diff {a.name} {b.name}")
+            raise UsageError(
+                f"{a.name} and {b.name} have different numbers of rows",
+                f"compare them: olc diff {shlex.quote(a.name)} {shlex.quote(b.name)}",
+            )
         before, now = a.document(here), b.document(there)
         found = list(_partings(index, before, now, held))
         held.compared += 1
