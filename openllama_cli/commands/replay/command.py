@@ -1,5 +1,6 @@
 """`olc replay`: a result, or the rows of a batch, made again from its own record, and compared."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,8 @@ def command(
     the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
     """
     from openllama_cli.commands.replay import batch as of_batch
-    from openllama_cli.records.read import changed_surroundings, read_document, read_record
+    from openllama_cli.records.made import changed_surroundings, read_document
+    from openllama_cli.records.read import read_record
 
     document = read_document(Path(record))
     options = of_batch.ReplayOptions(source, output, examples, rows, sample, seed, batch_size)
@@ -161,9 +163,10 @@ def _refuse_others(record: "Record", other: "Record") -> None:
         what = "prompts"
     elif (record.sampling, record.choices, record.scoring) != (other.sampling, other.choices, other.scoring):
         what = "options"
-    elif record.document["model"]["files"] != other.document["model"]["files"]:
+    elif record.weights != other.weights:
         what = "weights"
     if what is not None:
-        raise UsageError(
-            f"{record.name} and {other.name} have other {what}", f"compare the results: olc diff {record.name} {other.name}"
+        remedy = (
+            "make them alike" if record.scoring else f"compare the results: olc diff {shlex.join((record.name, other.name))}"
         )
+        raise UsageError(f"{record.name} and {other.name} have other {what}", remedy)
