@@ -136,8 +136,8 @@ def _out_of_order(
             summary.rows_b += 1
             places.setdefault(found.key, []).append((offset, within))
     # The first row of a key is taken first, from the end, as taking it from the front moves all others.
-    for there in places.values():
-        there.reverse()
+    for of_key in places.values():
+        of_key.reverse()
     while True:
         if there := places.get(entry.key):
             yield from pair(entry, b.entry(*there.pop()), known, summary, scores=True)

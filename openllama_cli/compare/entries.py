@@ -87,7 +87,7 @@ def _row(document: dict[str, Any]) -> Entry:
 
 def _score(told: Any) -> float | None:
     value = told.get("logprob") if isinstance(told, dict) else None
-    return float(value) if is_logprob(value) else None
+    return float(value) if value is not None and is_logprob(value) else None
 
 
 def _openai(document: dict[str, Any]) -> Iterator[Entry]:

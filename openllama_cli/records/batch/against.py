@@ -48,7 +48,7 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
 
 def _settings(record: BatchRecord) -> dict[str, Any]:
     """Without what the model is called there, and where it runs: neither makes other rows."""
-    return record.document["settings"] | {"model": None, "for_server": None}
+    return {**record.document["settings"], "model": None, "for_server": None}
 
 
 def _other_weights(record: BatchRecord, other: BatchRecord) -> bool:
