@@ -166,7 +166,7 @@ def _refuse_others(record: "Record", other: "Record") -> None:
     elif record.weights != other.weights:
         what = "weights"
     if what is not None:
-        remedy = (
-            "make them alike" if record.scoring else f"compare the results: olc diff {shlex.join((record.name, other.name))}"
-        )
+        remedy = f"compare the results: olc diff {shlex.quote(record.name)} {shlex.quote(other.name)}"
+        if record.scoring is not None:
+            remedy = "name two records of the same text, scored with the same options by the same model"
         raise UsageError(f"{record.name} and {other.name} have other {what}", remedy)

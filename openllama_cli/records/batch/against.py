@@ -42,8 +42,8 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
     elif record.suffix != other.suffix:
         what = "formats of OUTPUT"
     if what is not None:
-        outputs = shlex.join(str(side.path.parent / side.document["output"]["name"]) for side in (record, other))
-        raise UsageError(f"{record.name} and {other.name} have other {what}", f"compare the outputs: olc diff {outputs}")
+        a, b = (shlex.quote(str(side.path.parent / side.document["output"]["name"])) for side in (record, other))
+        raise UsageError(f"{record.name} and {other.name} have other {what}", f"compare the outputs: olc diff {a} {b}")
 
 
 def _settings(record: BatchRecord) -> dict[str, Any]:
