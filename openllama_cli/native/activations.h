@@ -6,10 +6,7 @@
 
 #include "weights.h"
 
-#define UNROLL _Pragma("GCC unroll 8")
-
-/* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
-#define KEEP_ORDER(sum) __asm__ volatile("" : "+v"(sum))
+#define UNROLL _Pragma("GCC unroll 24")
 
 /* What a row of packed activations consists of. */
 enum layout {
@@ -78,18 +75,20 @@ static float quantize_row(const struct work *w, int64_t row, int16_t *to, float 
     return scale;
 }
 
+static void pack_row(const struct work *w, int64_t row) {
+    const int layout = layout_of(w->p.kind, w->p.rows);
+    uint8_t *to = w->rows + row * packed_bytes(layout, w->width);
+    if (layout == INTEGERS)
+        w->x_scales[row] = quantize_row(w, row, (int16_t *)to, w->sums + row * (w->width / GROUP));
+    else if (layout == PAIRS)
+        pack_bfloat16(w, row, (uint16_t *)to);
+    else
+        pack_floats(w, row, layout, (float *)to);
+}
+
 /* Each piece is one row. */
 static void pack_rows(void *argument) {
     struct work *w = argument;
-    const int layout = layout_of(w->p.kind, w->p.rows);
     int64_t row;
-    for (int64_t share = first_share(&w->shares); (row = next_piece(&w->shares, &share)) >= 0;) {
-        uint8_t *to = w->rows + row * packed_bytes(layout, w->width);
-        if (layout == INTEGERS)
-            w->x_scales[row] = quantize_row(w, row, (int16_t *)to, w->sums + row * (w->width / GROUP));
-        else if (layout == PAIRS)
-            pack_bfloat16(w, row, (uint16_t *)to);
-        else
-            pack_floats(w, row, layout, (float *)to);
-    }
+    for (int64_t share = first_share(&w->shares); (row = next_piece(&w->shares, &share)) >= 0;) pack_row(w, row);
 }

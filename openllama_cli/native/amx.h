@@ -22,31 +22,6 @@ INLINE void compiler_barrier(void) { __asm__ volatile("" ::: "memory"); }
 /* Bits of a float in all lanes. */
 INLINE __m512 set1_bits(uint32_t bits) { return _mm512_castsi512_ps(_mm512_set1_epi32((int)bits)); }
 
-/* Transpose 16 x 16 words: pairs of words, pairs of these, then quarters of vectors, twice. */
-INLINE void transpose(__m512i rows[16]) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
-            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
-        }
-    /* b[4 * q + c] has words c, c + 4, c + 8 and c + 12 of rows 4 * q to 4 * q + 3. */
-    for (int c = 0; c < 4; c++) {
-        const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
-        const __m512i odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
-        const __m512i even_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
-        const __m512i odd_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
-        rows[c] = _mm512_shuffle_i32x4(even, even_later, 0x88);
-        rows[c + 4] = _mm512_shuffle_i32x4(odd, odd_later, 0x88);
-        rows[c + 8] = _mm512_shuffle_i32x4(even, even_later, 0xdd);
-        rows[c + 12] = _mm512_shuffle_i32x4(odd, odd_later, 0xdd);
-    }
-}
-
 /* Prefetch the same place in the next 16 rows of weights. row: bytes of one. */
 INLINE void prefetch_next_tile(const uint8_t *at, int64_t row, int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)at + TILE_ROWS * row + i, _MM_HINT_T1);

@@ -1,5 +1,5 @@
-/* Matrix product with several rows of activations: tiles of a few rows of weights by a few rows of activations, whose sums stay
- * in registers while both are read along their inputs, so that each number that is loaded is used several times. */
+/* Matrix product with a few rows of activations: tiles of a few rows of weights by all of these, whose sums stay in registers while
+ * both are read along their inputs, so that each number that is loaded is used several times. More rows: see panels.h. */
 
 #pragma once
 
@@ -9,7 +9,7 @@
 enum {
     TILE_OUT = LANES == 16 ? 6 : 3, /* with TILE_X, as many sums as there are registers for */
     TILE_X = 4,
-    PIECE = PANEL_ROWS, /* rows of weights in a piece of work, a multiple of TILE_OUT, so that they stay in the second cache from one tile to the next */
+    PIECE = 24,        /* rows of weights in a piece of work, a multiple of TILE_OUT */
     K_BLOCK = 1024,    /* inputs at a time, so that a tile's activations stay in the first cache: at most SAFE_INPUTS */
 };
 
@@ -72,14 +72,13 @@ INLINE void multiply_blocks(floats sums[TILE_OUT][TILE_X], const uint8_t *const 
         }
 }
 
-/* Adds inputs k to k + count of the tile that begins at `out` and `row` to totals, [row][out] from there. Beyond the last row
- * of weights it reads that one again. The first rows of activations prefetch the next block of weights. */
-INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t row, int64_t k, int64_t count, int rows,
-                          double (*totals)[PIECE]) {
+/* Adds inputs k to k + count of the tile that begins at `out` to totals, [row][out] from there. Beyond the last row of weights it
+ * reads that one again. Prefetches the next block of weights. */
+INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t k, int64_t count, int rows, double (*totals)[PIECE]) {
     const int64_t layout = layout_of(kind, 2), size = packed_bytes(layout, 1), groups = w->width / GROUP;
     const int64_t stride = row_bytes(w, kind), place = bytes_of(kind, k);
-    const int64_t ahead = row ? 0 : k + count < w->p.in ? bytes_of(kind, K_BLOCK) : PIECE * stride - place;
-    const uint8_t *x = w->rows + (row * w->width + k) * size, *weights[TILE_OUT];
+    const int64_t ahead = k + count < w->p.in ? bytes_of(kind, K_BLOCK) : PIECE * stride - place;
+    const uint8_t *x = w->rows + k * size, *weights[TILE_OUT];
     const uint32_t *parameters[TILE_OUT];
     floats sums[TILE_OUT][TILE_X];
     words integers[TILE_OUT][TILE_X];
@@ -105,14 +104,12 @@ INLINE void multiply_tile(const struct work *w, int kind, int64_t out, int64_t r
         for (int o = 0; o < TILE_OUT; o++) totals[r][o] += kind == INT8 ? (double)sum_words(integers[o][r]) : (double)sum(sums[o][r]);
 }
 
-/* The same of 1 to TILE_X rows. */
-INLINE void multiply_counted(const struct work *w, int kind, int64_t out, int64_t row, int64_t k, int64_t count, int64_t rows,
-                          double (*totals)[PIECE]) {
-    switch (rows) {
-    case 1: multiply_tile(w, kind, out, row, k, count, 1, totals); break;
-    case 2: multiply_tile(w, kind, out, row, k, count, 2, totals); break;
-    case 3: multiply_tile(w, kind, out, row, k, count, 3, totals); break;
-    case 4: multiply_tile(w, kind, out, row, k, count, 4, totals); break;
+/* The same of 2 to TILE_X rows. */
+INLINE void multiply_counted(const struct work *w, int kind, int64_t out, int64_t k, int64_t count, double (*totals)[PIECE]) {
+    switch (w->p.rows) {
+    case 2: multiply_tile(w, kind, out, k, count, 2, totals); break;
+    case 3: multiply_tile(w, kind, out, k, count, 3, totals); break;
+    case 4: multiply_tile(w, kind, out, k, count, 4, totals); break;
     }
 }
 
@@ -136,21 +133,13 @@ INLINE void store_piece(const struct work *w, int kind, int64_t first, int64_t o
 
 INLINE void gemm_of_kind(struct work *w, int kind) {
     int64_t piece;
-    double totals[MAX_ROWS][PIECE];
+    double totals[TILE_X][PIECE];
     for (int64_t share = first_share(&w->shares); (piece = next_piece(&w->shares, &share)) >= 0;) {
         const int64_t first = piece * PIECE, outs = minimum(w->p.out - first, PIECE);
         memset(totals, 0, sizeof totals);
-        if (worth_panels(kind, w->p.rows)) {
-            multiply_panels(w, kind, first, outs, totals);
-            store_piece(w, kind, first, outs, totals);
-            continue;
-        }
         for (int64_t k = 0; k < w->p.in; k += K_BLOCK)
-            for (int64_t row = 0; row < w->p.rows; row += TILE_X) {
-                const int64_t rows = minimum(w->p.rows - row, TILE_X), count = minimum(w->p.in - k, K_BLOCK);
-                for (int64_t o = 0; o < outs; o += TILE_OUT)
-                    multiply_counted(w, kind, first + o, row, k, count, rows, (double(*)[PIECE]) & totals[row][o]);
-            }
+            for (int64_t o = 0; o < outs; o += TILE_OUT)
+                multiply_counted(w, kind, first + o, k, minimum(w->p.in - k, K_BLOCK), (double(*)[PIECE]) & totals[0][o]);
         store_piece(w, kind, first, outs, totals);
     }
 }
@@ -167,6 +156,11 @@ static void gemm(void *argument) {
 
 /* A batch of rows. */
 static void multiply_rows(struct work *w, int threads, parallel_function *parallel) {
-    run_parallel(&w->shares, pack_rows, w, w->p.rows, threads, parallel);
-    run_parallel(&w->shares, gemm, w, (w->p.out + PIECE - 1) / PIECE, threads, parallel);
+    if (w->p.rows > TILE_X) {
+        run_parallel(&w->shares, pack_lanes, w, (w->p.rows + LANES - 1) / LANES, threads, parallel);
+        run_parallel(&w->shares, panels, w, (w->p.out + PIECE_OUT - 1) / PIECE_OUT, threads, parallel);
+    } else {
+        run_parallel(&w->shares, pack_rows, w, w->p.rows, threads, parallel);
+        run_parallel(&w->shares, gemm, w, (w->p.out + PIECE - 1) / PIECE, threads, parallel);
+    }
 }

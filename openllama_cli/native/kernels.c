@@ -39,10 +39,12 @@ int olc_matmul(const void *weights, const void *scales, const void *x, void *y, 
     w.p = (struct matmul){weights, scales, x, y, rows, out, in, kind, is_float32};
     w.width = (in + BLOCK - 1) / BLOCK * BLOCK;
     const int64_t batch = minimum((rows + 15) / 16 * 16, MAX_ROWS), row = w.width * (int64_t)sizeof(float);
-    w.rows = scratch(batch * row + batch * (1 + w.width / GROUP) * (int64_t)sizeof(float));
+    const int64_t groups = w.width / GROUP;
+    w.rows = scratch(2 * batch * row + batch * (1 + 2 * groups) * (int64_t)sizeof(float));
     if (!w.rows) return 1;
-    w.tiles = w.rows + batch * row / 2; /* AMX: both are of bfloat16 numbers */
-    w.x_scales = (float *)(w.rows + batch * row);
+    w.tiles = w.lanes = w.rows + batch * row;
+    w.lane_sums = (float *)(w.lanes + batch * row);
+    w.x_scales = w.lane_sums + batch * groups;
     w.sums = w.x_scales + batch;
     /* Split evenly, so that no single row is left over for gemv, which rounds differently. */
     int64_t times = (rows + MAX_ROWS - 1) / MAX_ROWS;
@@ -102,6 +104,8 @@ int olc_attend(const void *query, const void *key, const void *value, void *cons
     run_parallel(&w.shares, attend_rows, &w, rows * kv_heads, threads, parallel);
     return 0;
 }
+
+#include "decoder.h"
 
 /* Whether the system lets this process use the tier's registers: AMX's must be asked for. */
 int olc_allowed(void) {

@@ -103,8 +103,15 @@ INLINE words upper_nibbles(words x) { return _mm256_srli_epi16(x, 4); }
 INLINE words load_words(const void *at) { return _mm256_loadu_si256(at); }
 INLINE void store_words(void *to, words x) { _mm256_storeu_si256(to, x); }
 
+/* A word of 4 bytes in all lanes. */
+INLINE words broadcast(const uint32_t *at) { return _mm256_set1_epi32((int)*at); }
+
 /* to + the products of int16 numbers, summed in pairs. */
-INLINE words multiply_int16(words to, words a, words b) { return _mm256_add_epi32(to, _mm256_madd_epi16(a, b)); }
+INLINE words multiply_int16(words to, words a, words b) {
+    words product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(to), "=&x"(product) : "x"(a), "x"(b));
+    return to;
+}
 
 /* Of 8 words: the lower and the upper halves, each as a bfloat16 number. left: how many may be read. */
 INLINE void split_pairs(const uint32_t *at, int64_t left, floats *lower, floats *upper) {
@@ -112,4 +119,36 @@ INLINE void split_pairs(const uint32_t *at, int64_t left, floats *lower, floats 
     if (left < LANES) at = memcpy(copy, at, left * sizeof *at);
     *lower = even_bfloat16(at);
     *upper = odd_bfloat16(at);
+}
+
+/* 8 doubles at `to`, plus floats or words; and as floats. */
+INLINE void add_to_doubles(double *to, floats x) {
+    _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), _mm256_cvtps_pd(_mm256_castps256_ps128(x))));
+    _mm256_storeu_pd(to + 4, _mm256_add_pd(_mm256_loadu_pd(to + 4), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))));
+}
+INLINE void add_words_to_doubles(double *to, words x) {
+    _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), _mm256_cvtepi32_pd(_mm256_castsi256_si128(x))));
+    _mm256_storeu_pd(to + 4, _mm256_add_pd(_mm256_loadu_pd(to + 4), _mm256_cvtepi32_pd(_mm256_extracti128_si256(x, 1))));
+}
+INLINE floats from_doubles(const double *at) {
+    return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(at + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(at)));
+}
+
+/* Transpose 8 x 8 words: pairs of words, pairs of these, then halves of vectors. */
+INLINE void transpose(words rows[LANES]) {
+    words a[LANES], b[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        a[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < LANES; i += 4)
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm256_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm256_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    /* b[4 * q + c] has words c and c + 4 of rows 4 * q to 4 * q + 3. */
+    for (int c = 0; c < 4; c++) {
+        rows[c] = _mm256_permute2x128_si256(b[c], b[4 + c], 0x20);
+        rows[c + 4] = _mm256_permute2x128_si256(b[c], b[4 + c], 0x31);
+    }
 }

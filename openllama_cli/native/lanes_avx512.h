@@ -87,6 +87,9 @@ INLINE words upper_nibbles(words x) { return _mm512_srli_epi16(x, 4); }
 INLINE words load_words(const void *at) { return _mm512_loadu_si512(at); }
 INLINE void store_words(void *to, words x) { _mm512_storeu_si512(to, x); }
 
+/* A word of 4 bytes in all lanes. */
+INLINE words broadcast(const uint32_t *at) { return _mm512_set1_epi32((int)*at); }
+
 /* to + the products of int16 numbers, summed in pairs. */
 INLINE words multiply_int16(words to, words a, words b) {
 #ifdef BF16
@@ -101,6 +104,45 @@ INLINE void split_pairs(const uint32_t *at, int64_t left, floats *lower, floats 
     const __m512i pairs = _mm512_maskz_loadu_epi32(first_lanes(left), at);
     *lower = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
     *upper = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+
+/* 16 doubles at `to`, plus floats or words; and as floats. */
+INLINE void add_to_doubles(double *to, floats x) {
+    _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), _mm512_cvtps_pd(_mm512_castps512_ps256(x))));
+    _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))));
+}
+INLINE void add_words_to_doubles(double *to, words x) {
+    _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), _mm512_cvtepi32_pd(_mm512_castsi512_si256(x))));
+    _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), _mm512_cvtepi32_pd(_mm512_extracti32x8_epi32(x, 1))));
+}
+INLINE floats from_doubles(const double *at) {
+    const __m256 first = _mm512_cvtpd_ps(_mm512_loadu_pd(at)), second = _mm512_cvtpd_ps(_mm512_loadu_pd(at + 8));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
+}
+
+/* Transpose 16 x 16 words: pairs of words, pairs of these, then quarters of vectors, twice. */
+INLINE void transpose(words rows[LANES]) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    /* b[4 * q + c] has words c, c + 4, c + 8 and c + 12 of rows 4 * q to 4 * q + 3. */
+    for (int c = 0; c < 4; c++) {
+        const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88);
+        const __m512i odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+        const __m512i even_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+        const __m512i odd_later = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+        rows[c] = _mm512_shuffle_i32x4(even, even_later, 0x88);
+        rows[c + 4] = _mm512_shuffle_i32x4(odd, odd_later, 0x88);
+        rows[c + 8] = _mm512_shuffle_i32x4(even, even_later, 0xdd);
+        rows[c + 12] = _mm512_shuffle_i32x4(odd, odd_later, 0xdd);
+    }
 }
 
 #ifdef BF16

@@ -23,10 +23,11 @@ _ARGUMENTS = {
     "apply_rotary": "ppppqqqqi",
     "silu_mul": "pppqqqqi",
     "attend": "pppppppp" + "qqqqfi",
+    "decode": "ppppppppp" + "qi",
 }
 _TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
 # With fewer elements than this, waking a second thread takes longer than it saves.
-_SMALL = 200_000
+SMALL = 200_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def call(name: str, *arguments: Any, work: int, threads: int | None = None) -> N
     found = library()
     assert found is not None
     if threads is None:
-        threads = 1 if work < _SMALL else torch.get_num_threads()
+        threads = 1 if work < SMALL else torch.get_num_threads()
     if found.functions[name](*arguments, threads, found.parallel):
         raise MemoryError(f"no memory for the kernel {name}")
 
@@ -107,7 +108,7 @@ def _open(tier: Tier) -> Library | None:
         return None
     for name, letters in _ARGUMENTS.items():
         functions[name].argtypes = [_TYPES[letter] for letter in letters + "ip"]
-        functions[name].restype = ctypes.c_int if name in ("matmul", "attend") else None
+        functions[name].restype = ctypes.c_int if name in ("matmul", "attend", "decode") else None
     try:
         parallel = ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):

@@ -7,6 +7,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Keeps compilers from multiplying all before they add: products and sums together need too many registers. */
+#define KEEP_ORDER(sum) __asm__ volatile("" : "+v"(sum))
+
+/* Keeps a number from occupying a register until it is used again. */
+#define KEEP_IN_MEMORY(number) __asm__ volatile("" : "+m"(number))
+
 enum { MAX_THREADS = 256 };
 
 /* GOMP_parallel: runs work(argument) in each of `threads` threads. */

@@ -9,6 +9,7 @@ enum kind { BFLOAT16, FLOAT16, INT8, INT4 };
 enum {
     BLOCK = 128,           /* inputs that rows of activations, and of int4 weights, are padded to a multiple of */
     GROUP = 64,            /* int4: inputs that share a scale and a zero point */
+    VECTOR = 4 * LANES,    /* bytes */
     UNIT = 2 * LANES,      /* inputs that are multiplied at a time */
     LARGEST = 127 * 128,   /* of the integers that activations of integer weights are quantized to */
     SAFE_INPUTS = 1024,    /* whose products with int8 weights fit into 32 bits in any case */
@@ -34,8 +35,10 @@ struct work {
     int64_t width;   /* of a row of packed activations: in, padded */
     uint8_t *rows;   /* packed x, row by row, in the type and order for this kind of weights */
     uint8_t *tiles;  /* AMX: the same as tiles */
+    uint8_t *lanes;  /* panels: the same, [vectors of LANES rows][words of 4 bytes][LANES] */
     float *x_scales; /* int8, int4: [rows], the scale of quantized x */
     float *sums;     /* int4: [rows, groups], sums of quantized x */
+    float *lane_sums; /* panels: the same, [vectors of LANES rows][groups][LANES] */
     struct shares shares;
 };
 

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@cache  # A server makes records of many answers.
 def _versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:

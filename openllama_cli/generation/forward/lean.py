@@ -10,7 +10,7 @@ L = positions in a row's cache.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import embedding, rms_norm, silu
@@ -23,9 +23,10 @@ from openllama_cli.generation.forward.cache import (
     branching,
     prefill_chunks,
 )
-from openllama_cli.generation.forward.linear import onednn_disabled
+from openllama_cli.generation.forward.linear import NativeLinear, onednn_disabled
 from openllama_cli.generation.forward.transformers_forward import INVARIANT_ROWS
 from openllama_cli.generation.forward.weights import LlamaWeights
+from openllama_cli.native import decoder as native_decoder
 from openllama_cli.native import layer as native
 from openllama_cli.native import library
 
@@ -100,6 +101,8 @@ class LeanForward:
         weights, ops = self._weights, self._ops
         hidden = embedding(ids, weights.embedding).to(self._dtype)
         cosine, sine = weights.rotary(positions, prompt)  # [n, D]
+        if isinstance(ops, NativeOps) and ops.decoder is not None and all(count == 1 for _, count in rows):
+            return ops.rms_norm(ops.decode(hidden, cosine, sine, [cache for cache, _ in rows]), weights.norm)
         for number, layer in enumerate(weights.layers):
             query, key, value = layer.query_key_value(ops.rms_norm(hidden, layer.attention_norm))
             query, key = ops.apply_rotary(query, cosine, sine), ops.apply_rotary(key, cosine, sine)  # [n, H or K, D]
@@ -160,13 +163,25 @@ class TorchOps:
 
 
 class NativeOps(TorchOps):
-    """By olc's own kernels: one instead of two to eight operators each, and decode attention of all rows at once."""
+    """By olc's own kernels: one instead of two to eight operators each, and decode attention of all rows at once.
+
+    decoder: all layers in one call, for one token per row; None if some of them are not for the kernels.
+    """
 
     def __init__(self, weights: LlamaWeights) -> None:
         super().__init__(weights)
         found = library.library()
         assert found is not None
         self.name = found.tier.label
+        self.decoder = decoder_of(weights)
+
+    def decode(self, hidden: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor, caches: Sequence[KVCache]) -> torch.Tensor:
+        """All decoder layers for one token of each cache, [n, hidden] → [n, hidden]: what `LeanForward` does one by one."""
+        assert self.decoder is not None
+        weights, lengths = self._weights, [cache.length for cache in caches]
+        shape = (weights.kv_heads, weights.head_size, torch.bfloat16, hidden.device)
+        pairs = [[cache.allocate(number, *shape) for cache in caches] for number in range(len(weights.layers))]
+        return self.decoder(hidden, cosine, sine, pairs, lengths)
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return native.rms_norm(x, weight, self._weights.eps)
@@ -184,6 +199,24 @@ class NativeOps(TorchOps):
         caches = [cache.allocate(layer, value.shape[1], value.shape[2], value.dtype, value.device) for cache, _ in rows]
         lengths = [cache.length for cache, _ in rows]
         return native.attend(query, key, value, caches, lengths, self._weights.scale, self._weights.dtype)
+
+
+def decoder_of(weights: LlamaWeights) -> native_decoder.Decoder | None:
+    """The layers for one call, if all are made of olc's own kernels and have no bias."""
+
+    def matrices(group: Any) -> list[native_decoder.Matrix]:
+        linears = [linear for linear in getattr(group, "linears", [group]) if isinstance(linear, NativeLinear)]
+        return [linear.matrix for linear in linears if linear.bias is None]
+
+    layers = []
+    for layer in weights.layers:
+        groups = [matrices(group) for group in (layer.query_key_value, layer.output, layer.gate_up, layer.down)]
+        if [len(group) for group in groups] not in ([1, 1, 1, 1], [3, 1, 2, 1]):
+            return None
+        inputs, (output,), gate_up, (down,) = groups
+        layers.append(native_decoder.Layer(layer.attention_norm, inputs, output, layer.mlp_norm, gate_up, down))
+    sizes = {"heads": weights.heads, "kv_heads": weights.kv_heads, "size": weights.head_size}
+    return native_decoder.Decoder(layers, **sizes, eps=weights.eps, scale=weights.scale)
 
 
 def fastest_ops(weights: LlamaWeights) -> TorchOps:

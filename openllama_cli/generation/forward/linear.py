@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import linear
 
 from openllama_cli.native import library
+from openllama_cli.native.decoder import Matrix
 from openllama_cli.native.matmul import Kind, check, matmul
 
 # Elements of a float16 matrix that are converted at a time: the copies stay in the processor's cache.
@@ -26,9 +27,14 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 Linears = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
-def separate(*linears: Linear) -> Linears:
+class Separate:
     """One matmul per layer, on the checkpoint's own matrices: on a CPU fusing them gains nothing and needs a copy."""
-    return lambda x: [linear(x) for linear in linears]
+
+    def __init__(self, *linears: Linear) -> None:
+        self.linears = linears
+
+    def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [linear(x) for linear in self.linears]
 
 
 class Fused:
@@ -37,14 +43,14 @@ class Fused:
     """
 
     def __init__(self, linear: Linear, sizes: Sequence[int]) -> None:
-        self._linear, self._sizes = linear, list(sizes)
+        self.linears, self._sizes = (linear,), list(sizes)
 
     def __call__(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return torch.split(self._linear(x), self._sizes, dim=-1)
+        return torch.split(self.concatenated(x), self._sizes, dim=-1)
 
     def concatenated(self, x: torch.Tensor) -> torch.Tensor:
         """All outputs concatenated: [n, in] → [n, sum of sizes]."""
-        return self._linear(x)
+        return self.linears[0](x)
 
 
 class DenseLinear:
@@ -114,11 +120,11 @@ class NativeLinear:
     ) -> None:
         weight = weight.contiguous()
         check(kind, weight, scales, out)
-        self._kind, self._weight, self._out, self._scales, self._bias = kind, weight, out, scales, bias
+        self.matrix, self.bias = Matrix(kind, weight, scales, out), bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        y = matmul(self._kind, self._weight, self._scales, x, self._out)
-        return y if self._bias is None else y + self._bias.to(x.dtype)
+        y = matmul(self.matrix.kind, self.matrix.weight, self.matrix.scales, x, self.matrix.out)
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
 def bfloat16_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:

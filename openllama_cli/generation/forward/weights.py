@@ -13,9 +13,9 @@ from openllama_cli.generation.forward.linear import (
     Fused,
     Linear,
     Linears,
+    Separate,
     bfloat16_linear,
     float16_linear,
-    separate,
 )
 from openllama_cli.generation.forward.quantized_linear import (
     Int4Linear,
@@ -94,7 +94,7 @@ def from_transformers(model: "LlamaForCausalLM", *, fused: bool = False) -> Llam
         return (float16_linear if float16_on_cpu else bfloat16_linear)(module.weight, module.bias)
 
     def linears(*modules: Any) -> Linears:
-        return _fuse(modules) if fused else separate(*map(linear, modules))
+        return _fuse(modules) if fused else Separate(*map(linear, modules))
 
     def layer(module: Any) -> LayerWeights:
         attention, mlp = module.self_attn, module.mlp

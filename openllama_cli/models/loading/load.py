@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openllama_cli.models.checkpoint.inspect import Checkpoint, check_vocabulary
 from openllama_cli.models.checkpoint.read_errors import explained
+from openllama_cli.models.checkpoint.tensors import mapped_tensors
 from openllama_cli.models.loading.from_pretrained import describe_devices, from_pretrained, input_device
-from openllama_cli.models.loading.startup import prepare_environment, read_ahead
+from openllama_cli.models.loading.startup import map_pages, prepare_environment, read_ahead
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.quantize.copies import weight_files
 from openllama_cli.models.quantize.weights import QuantizedModel
@@ -118,6 +119,7 @@ def load(
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.composed)
+        kept = device.type == "cpu" and max_memory is None and checkpoint.plain and str(dtype) == f"torch.{checkpoint.dtype}"
         with _offload_folder() as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
@@ -129,6 +131,7 @@ def load(
                 device_map="auto" if spec.device == "auto" and not placed else {"": device},
                 max_memory=None if max_memory is None else dict(max_memory),
                 offload_folder=str(offload),
+                **_mapped_early(checkpoint) if kept and _fits(checkpoint, dtype) else {},
             )
     return loaded(
         model=model,
@@ -164,6 +167,16 @@ def _fits(checkpoint: Checkpoint, dtype: "torch.dtype") -> bool:
     import torch
 
     return free_bytes(torch.device("cpu")) >= _ROOM * dtype.itemsize * checkpoint.shape.parameters()
+
+
+def _mapped_early(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The weights in their files, for transformers to put in place. What a forward pass reads is mapped in the background: all
+    but the embedding, of which it reads a few rows.
+    """
+    weights = mapped_tensors(checkpoint)
+    embedding = None if checkpoint.shape.tie else "model.embed_tokens.weight"
+    map_pages(weight[...] for name, weight in weights.items() if name != embedding)
+    return {"state_dict": weights}
 
 
 @contextlib.contextmanager

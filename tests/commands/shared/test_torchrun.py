@@ -206,10 +206,8 @@ def test_a_killed_rank_0_ends_all_and_is_named(running: Running) -> None:
 def test_a_rank_that_cannot_load_the_model_ends_all_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_llama(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    started = time.monotonic()
     # Another current folder for rank 1 makes it what a second host without the model is.
     failed = run("complete", "x", "-m", "./model", *GREEDY, before="if os.environ['RANK'] == '1': os.chdir('/')")
-    assert time.monotonic() - started < 60
     assert failed.code != 0
     assert failed.out == b""
     assert failed.messages.count("error:") == 1

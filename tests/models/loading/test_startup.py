@@ -1,13 +1,16 @@
 """Before torch is imported: how threads wait, and weights that are read ahead."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from openllama_cli.models.loading.startup import prepare_environment, read_ahead
+from openllama_cli.models.loading.startup import map_pages, prepare_environment, read_ahead
 
 
 @pytest.mark.parametrize("chosen", [None, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
@@ -54,3 +57,19 @@ def test_files_are_read_ahead_and_missing_ones_do_no_harm(tmp_path: Path) -> Non
         file.unlink()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def _old_system() -> bool:
+    return not sys.platform.startswith("linux") or tuple(map(int, platform.release().split(".")[:2])) < (5, 14)
+
+
+@pytest.mark.skipif(_old_system(), reason="takes Linux 5.14")
+def test_pages_of_mapped_tensors_are_mapped_without_being_read(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(1 << 20))
+    tensor = torch.from_file(str(file), shared=False, size=1 << 20, dtype=torch.uint8)
+    thread = map_pages([tensor[100:-100]])
+    assert thread is not None
+    thread.join()
+    area = Path("/proc/self/smaps").read_text().partition(str(file))[2]
+    assert re.search(r"Rss: +1024 kB", area.partition("VmFlags")[0])
