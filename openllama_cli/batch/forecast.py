@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Of the rows that are measured: prompt tokens together (a CPU prefills some 50 of a 3B model in a second), and seconds in which
 # they may run; but without this many steps of decode nothing is known about it.
 _MOST_TOKENS = 1024
+# With fewer of them overheads are all that is measured: then a long row is taken too.
+_FEWEST_TOKENS = 128
 _MOST_SECONDS = 30.0
 _FEWEST_STEPS = 3
 
@@ -58,8 +60,8 @@ def handful(survey: Survey, batch_size: int) -> list[Row]:
     chosen: list[Row] = []
     tokens = samples = 0
     for row in survey.drawn:
-        tokens, samples = tokens + len(row.tokens or ()), samples + row.best_of
-        if chosen and (samples > batch_size or tokens > _MOST_TOKENS):
+        before, tokens, samples = tokens, tokens + len(row.tokens or ()), samples + row.best_of
+        if chosen and (samples > batch_size or (tokens > _MOST_TOKENS and before >= _FEWEST_TOKENS)):
             break
         chosen.append(row)
     return chosen

@@ -74,7 +74,9 @@ class Survey:
         length, most = len(row.tokens or ()), most_new_tokens(row, self.context)
         self.tokens.append(length)
         self.new_tokens += most * row.best_of
-        self.longest = max(self.longest, length + most, length + max(map(len, row.branches), default=0))
+        positions = max(length + most, length + max(map(len, row.branches), default=0))
+        # A longer text is scored in windows.
+        self.longest = max(self.longest, min(positions, self.context))
         assert row.sampling is not None
         self.shortened += not row.branches and row.prepared is None and most < row.sampling.max_tokens
 

@@ -16,6 +16,7 @@ from openllama_cli.terminal.streams import is_terminal, note, one_line, out_json
 
 if TYPE_CHECKING:
     from openllama_cli.compare.difference import Candidate, Difference, Summary
+    from openllama_cli.compare.entries import Entry
     from openllama_cli.terminal.views.diff import ShownRow
 
 # Rows of --html: more make a page that no browser likes.
@@ -125,7 +126,7 @@ def _document(found: "Difference") -> dict[str, object]:
     sides = {
         name: None
         if entry is None
-        else {"prompt": entry.prompt, "text": entry.text, "finish_reason": entry.finish_reason, "error": entry.error}
+        else {field: getattr(entry, field) for field in ("prompt", "text", "finish_reason", "error", "score")}
         for name, entry in (("a", found.a), ("b", found.b))
     }
     parting = None if found.divergence is None else found.divergence.document()
@@ -135,7 +136,8 @@ def _document(found: "Difference") -> dict[str, object]:
 def _columns(found: "Difference") -> list[str]:
     parting = found.divergence
     if parting is None:
-        return [found.key, found.cause, *[""] * 6]
+        scores = ["" if side is None or side.score is None else repr(side.score) for side in (found.a, found.b)]
+        return [found.key, found.cause, "score" if any(scores) else "", "", *scores, "", ""]
     margins = ["" if side is None or side.margin is None else f"{side.margin:.4f}" for side in (parting.a, parting.b)]
     return [found.key, found.cause, parting.unit, str(parting.place), _name(parting.a), _name(parting.b), *margins]
 
@@ -154,7 +156,7 @@ def _shown(found: "Difference") -> "ShownRow":
     texts = []
     for entry, name in ((a, "A"), (b, "B")):
         if entry is None or entry.text is None:
-            texts.append(ShownText(None, f"not in {name}" if entry is None else f"error: {entry.error}"))
+            texts.append(ShownText(None, f"not in {name}" if entry is None else _without_text(entry)))
         else:
             texts.append(ShownText((f"{entry.prompt}" if found.cause == "prompt" else "") + entry.text))
     common, place = found.common, _place(found)
@@ -163,6 +165,10 @@ def _shown(found: "Difference") -> "ShownRow":
 
         common, prompts = common_beginning(texts[0].text or "", texts[1].text or ""), []
     return ShownRow(found.key, found.cause, place, prompts[0] if prompts else None, texts[0], texts[1], common)
+
+
+def _without_text(entry: "Entry") -> str:
+    return f"error: {entry.error}" if entry.score is None else f"log-probability {entry.score:.6g}"
 
 
 def _place(found: "Difference") -> str:

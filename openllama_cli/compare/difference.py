@@ -113,7 +113,7 @@ def differences_of(a: Lines, b: Lines, known: Known, summary: Summary) -> Iterat
         if other is None or other[0].key != entry.key:
             yield from _out_of_order(entry, other, left, right, b, known, summary)
             return
-        yield from pair(entry, other[0], known, summary)
+        yield from pair(entry, other[0], known, summary, scores=True)
     for entry, _, _ in right:
         summary.rows_b += 1
         yield _counted(Difference("only in B", None, entry), summary)
@@ -135,9 +135,12 @@ def _out_of_order(
         for found, offset, within in right:
             summary.rows_b += 1
             places.setdefault(found.key, []).append((offset, within))
+    # The first row of a key is taken first, from the end, as taking it from the front moves all others.
+    for of_key in places.values():
+        of_key.reverse()
     while True:
         if there := places.get(entry.key):
-            yield from pair(entry, b.entry(*there.pop(0)), known, summary)
+            yield from pair(entry, b.entry(*there.pop()), known, summary, scores=True)
         else:
             yield _counted(Difference("only in A", entry, None), summary)
         following = next(left, None)
@@ -146,7 +149,7 @@ def _out_of_order(
         summary.rows_a += 1
         entry = following[0]
     for key, there in places.items():
-        for place in there:
+        for place in reversed(there):
             # Read alone, an entry of a result does not know how many stand before its line.
             found = b.entry(*place)
             yield _counted(Difference("only in B", None, replace(found, key=key)), summary)
@@ -157,8 +160,11 @@ def _counted(difference: Difference, summary: Summary) -> Difference:
     return difference
 
 
-def pair(a: Entry, b: Entry, known: Known, summary: Summary) -> Iterator[Difference]:
-    """The difference of two rows that are matched, if there is one, which `summary` then counts."""
+def pair(a: Entry, b: Entry, known: Known, summary: Summary, *, scores: bool = False) -> Iterator[Difference]:
+    """The difference of two rows that are matched, if there is one, which `summary` then counts.
+
+    scores: whether scores have to be the same number; a replay looks at how far they lie apart itself.
+    """
     if a is b:
         summary.equal += 1
         if a.logprobs:
@@ -169,6 +175,9 @@ def pair(a: Entry, b: Entry, known: Known, summary: Summary) -> Iterator[Differe
     _compare_logprobs(a, b, len(a.logprobs) if parting is None else parting.place, summary)
     prompts_differ = a.prompt is not None and b.prompt is not None and a.prompt != b.prompt
     same = a.text == b.text and a.finish_reason == b.finish_reason and a.error == b.error
+    if scores and (a.score is not None or b.score is not None):
+        same = same and a.score == b.score
+        _compare_logprobs(replace(a, logprobs=[a.score]), replace(b, logprobs=[b.score]), 1, summary)
     if same and same_tokens and not prompts_differ:
         summary.equal += 1
         return

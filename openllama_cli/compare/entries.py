@@ -1,11 +1,13 @@
 """The rows of an output of `olc batch`, and the completions of a JSON result, as what two of them are compared by."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.batch.input.rows import default_id
+
+# Beyond them a number is no log-probability, whatever its place: a little above 0 some are by rounding.
+_LEAST, _MOST = -1e30, 1.0
 
 
 class NotARowError(Exception):
@@ -18,7 +20,8 @@ class Entry:
 
     key: by which it is matched: its custom_id, else its place in the file. error: its code.
     tokens: texts, or ids where the file has ids. logprobs: one a token, natural. top: for each token the log-probabilities of
-    the most likely ones in its place, by their texts. offsets: where each token begins in the text.
+    the most likely ones in its place, by their texts. offsets: where each token begins in the text. score: the log-probability
+    of a prompt that was scored.
     """
 
     key: str
@@ -31,6 +34,7 @@ class Entry:
     logprobs: Sequence[float | None] = ()
     top: Sequence[Mapping[str, float] | None] = ()
     offsets: Sequence[int] = ()
+    score: float | None = None
 
 
 def entries(document: Any, place: int) -> Iterator[Entry]:
@@ -81,7 +85,13 @@ def _row(document: dict[str, Any]) -> Entry:
         _code(error) if error is not None else None,
         None,
         *_scored(document.get("logprobs")),
+        score=_score(document.get("score")),
     )
+
+
+def _score(told: Any) -> float | None:
+    value = told.get("logprob") if isinstance(told, dict) else None
+    return float(value) if value is not None and is_logprob(value) else None
 
 
 def _openai(document: dict[str, Any]) -> Iterator[Entry]:
@@ -135,15 +145,19 @@ def _scored(
 
 
 def _are_logprobs(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and set(map(type, values)) <= {float, int, type(None)}
+    return isinstance(values, list) and len(values) == count and all(value is None or is_logprob(value) for value in values)
+
+
+def is_logprob(value: Any) -> bool:
+    """Whether it can be one, whatever stood in the file."""
+    return type(value) in (float, int) and _LEAST <= value <= _MOST
 
 
 def alternative(entry: Entry, place: int, token: object) -> float | None:
     """The log-probability that an entry gives to a token in one of its places, where it tells it."""
     top = entry.top[place] if place < len(entry.top) else None
     value = top.get(token) if isinstance(top, dict) and isinstance(token, str) else None
-    known = isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known and value is not None else None
+    return float(value) if value is not None and is_logprob(value) else None
 
 
 def _objects(values: list[Any]) -> list[dict[str, Any]]:

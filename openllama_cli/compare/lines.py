@@ -78,6 +78,15 @@ class Lines:
         self.file.seek(offset)
         return self._parse(self._read(0), 0)
 
+    def entries_of(self, document: Any, index: int) -> list[Entry]:
+        """Those of a `document` of this file. index: of its row. Raises UsageError where it is no row."""
+        try:
+            return list(entries(document, index))
+        except NotARowError as problem:
+            raise UsageError(
+                f"row {index} of {self.name} is not a row or a result: {problem}", _REMEDY, code="diff_input"
+            ) from problem
+
     def entry(self, offset: int, within: int) -> Entry:
         """An entry that `entries` gave before."""
         self.file.seek(offset)

@@ -29,7 +29,8 @@ def _of_result(olc: dict[str, Any]) -> dict[str, Any]:
         loading = {name: record.get(name) for name in ("dtype", "device", "engine")} | {"quantize": record.get("quantization")}
         options, model = (value if isinstance(value, dict) else {} for value in (record.get("options"), record.get("model")))
         return {
-            "model": {name: model.get(name) for name in ("revision", "files")},
+            "model": {name: model.get(name) for name in ("revision", "files")}
+            | {"adapters": _adapters(record.get("adapters"))},
             "tokenizer": record.get("tokenizer"),
             # Under the names of the flags, as in a batch's journal.
             "options": loading | {"num_samples" if name == "samples" else name: value for name, value in options.items()},
@@ -42,6 +43,13 @@ def _of_result(olc: dict[str, Any]) -> dict[str, Any]:
         "options": options,
         "versions": olc.get("versions"),
     }
+
+
+def _adapters(told: Any) -> list[dict[str, Any]]:
+    """As journals tell them; what is not in their form is none."""
+    listed = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    known = [one for one in listed if isinstance(one.get("name"), str) and type(one.get("scale")) in (int, float)]
+    return [{name: one.get(name) for name in ("name", "scale", "files")} for one in known]
 
 
 def changes(a: dict[str, Any], b: dict[str, Any]) -> tuple[Known, list[str]]:

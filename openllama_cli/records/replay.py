@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.records.read import Completed, Made, Record
+from openllama_cli.records.made import Made
+from openllama_cli.records.read import Completed, Record
 from openllama_cli.records.scores import Flip, Scores, deviations, flips, largest_share, scores
 
 if TYPE_CHECKING:
@@ -76,10 +77,17 @@ class Comparison:
 
 
 def rounding(record: Made) -> float:
-    """How far log-probabilities may differ by rounding alone, see `ROUNDING`."""
-    if record.document["quantization"] is not None:
-        return QUANTIZED_ROUNDING
-    return ROUNDING.get(record.document["dtype"], 0.0)
+    """How far log-probabilities may differ by rounding alone, see `ROUNDING`; where nothing is known of it, the most."""
+    return max(
+        QUANTIZED_ROUNDING if place["quantization"] is not None else ROUNDING.get(place["dtype"], QUANTIZED_ROUNDING)
+        for place in record.places
+    )
+
+
+def precision(record: Made) -> str:
+    """In which it was made, in words."""
+    names = [str(place["quantization"] or place["dtype"] or "an unknown precision") for place in record.places]
+    return " and ".join(dict.fromkeys(names))
 
 
 def likeliest_only(sampling: SamplingConfig) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from openllama_cli.batch.output.formats import encode
 from openllama_cli.compare.difference import Difference, Known, Summary, common_beginning, differences_of
 from openllama_cli.compare.lines import open_lines
-from openllama_cli.compare.surroundings import changes
+from openllama_cli.compare.surroundings import changes, surroundings
 from openllama_cli.errors import UsageError
 
 
@@ -202,6 +202,37 @@ def test_numbers_that_are_none_tell_nothing(tmp_path: Path) -> None:
     assert summary.logprob_difference is None
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e308", "1" + "0" * 4000, "true", '"-1"'])
+def test_numbers_that_no_log_probability_can_be_tell_nothing(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.jsonl"
+    logprobs = '{"tokens": [" a"], "token_logprobs": [?], "top_logprobs": [{" a": ?, " b": ?}]}'.replace("?", number)
+    path.write_text(json.dumps(row(0, " a", logprobs=0)).replace('"logprobs": 0', f'"logprobs": {logprobs}'))
+    [found], _ = compared(tmp_path, path, [row(0, " b", logprobs=scored(" b", **{" a": -3.0}))])
+    assert found.divergence is not None
+    assert found.divergence.document() == {
+        "unit": "token",
+        "index": 0,
+        "a": {"text": " a"},
+        "b": {"text": " b", "logprob": -0.5, "margin": 2.5},
+    }
+    assert compared(tmp_path, path, [row(0, " a", logprobs=scored(" a"))])[1].logprob_difference is None
+
+
+def test_rows_that_were_scored_differ_by_their_scores(tmp_path: Path) -> None:
+    scores = [
+        [row(index, None, score={"logprob": value, "tokens": 3}) for index, value in enumerate(values)] for values in SCORES
+    ]
+    [found], summary = compared(tmp_path, *scores)
+    assert (found.key, found.cause, summary.equal, summary.logprob_difference) == ("row-1", "text", 1, 0.5)
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path, rows in zip(tables, scores, strict=True):
+        path.write_bytes(b"".join(encode(path, lambda rows=rows: [json.dumps(one).encode() + b"\n" for one in rows])))  # type: ignore[misc]
+    assert compared(tmp_path, *tables)[1].different == 1
+
+
+SCORES = ([-4.0, -5.0], [-4.0, -5.5])
+
+
 @pytest.mark.parametrize(
     ("a", "b", "common"),
     [
@@ -221,3 +252,14 @@ def test_what_both_files_tell_is_compared() -> None:
     b = {"model": {"name": "x", "revision": "1"}, "options": {"seed": 2}, "versions": {"torch": "2.14"}}
     assert changes(a, b) == (Known(options=True), ["--seed was 1, now 2", "torch was 2.13, now 2.14"])
     assert changes({}, b) == (Known(), [])
+
+
+def test_other_adapters_are_another_model() -> None:
+    sides = []
+    for scale in (1.0, 0.5, None):
+        adapters = [] if scale is None else [{"name": "poems", "scale": scale, "files": {}, "repo_id": None}]
+        record = {"model": {"revision": None, "files": {}}, "adapters": [*adapters, 3, {"name": 7}]}
+        sides.append(surroundings(Path("x.json"), {"olc": {"record": record}}))
+    assert changes(sides[0], sides[0]) == (Known(), [])
+    assert changes(sides[0], sides[1]) == (Known(model=True), ["--adapter was poems:1, now poems:0.5"])
+    assert changes(sides[0], sides[2]) == (Known(model=True), ["--adapter was poems:1, now not given"])

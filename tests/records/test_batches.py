@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from openllama_cli.errors import UsageError
 from openllama_cli.records.batch.read import read_batch
 from openllama_cli.records.batch.select import sample
+from openllama_cli.records.replay import precision, rounding
 from tests.conftest import Olc, Result
 from tests.records.test_records import valid
 from tests.support.serve.completions import CompletionsServer
@@ -407,11 +407,40 @@ def test_two_outputs_are_compared_without_a_model(olc: Olc, batch: Any, tmp_path
     assert json.loads(against("--json").text)["different"] == 1
     assert against("--rows", "1").code == 2
     assert against("-m", "demo").code == 2
+    document["settings"]["model"] = "its/name-there"
+    two.write_text(json.dumps(document))
+    assert against().code == 1
+    document["adapters"] = [{"name": "a", "files": {}, "scale": 1, "repo_id": None, "revision": None}]
+    two.write_text(json.dumps(document))
+    assert "different weights" in against().messages
     document["settings"]["samples"] = 2
     two.write_text(json.dumps(document))
-    assert re.search(
-        rf"have different options\n  fix: compare the outputs: olc diff {one.parent}/one.jsonl ", against().messages
-    )
+    assert "different options" in against().messages
+    assert f"olc diff {tmp_path / 'one.jsonl'} {tmp_path / 'two.jsonl'}" in against().messages
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({"olc_record": 1, "command": "complete"}))
+    assert "is the record of a result" in olc("replay", str(one), "--against", str(result)).messages
+
+
+def test_an_output_whose_lines_are_no_rows_is_refused(olc: Olc, batch: Any, replay: Any) -> None:
+    record = batch((".txt", "one\ntwo\n", "out.jsonl", ("-n", "2")))
+    for line in ("[]", '{"custom_id": 1}', '{"choices": [1]}'):
+        change(record, lambda text, line=line: text.splitlines()[0] + "\n" + line + "\n")  # type: ignore[misc]
+        run = replay(record)
+        assert (run.code, "row 1 of" in run.messages, len(run.messages.splitlines())) == (2, True, 2), run.messages
+        assert olc("replay", str(record), "--against", str(record)).code == 2
+
+
+def test_rounding_is_the_most_of_all_places(batch: Any) -> None:
+    record = batch("texts")
+    document = json.loads(record.read_text())
+    assert (rounding(read_batch(record, document)), precision(read_batch(record, document))) == (1e-4, "float32")
+    [place] = document["runs"][0]["places"]
+    document["runs"] += [{"by": "local", "rows": 1, "places": [place | {"dtype": "bfloat16"}]}]
+    assert (rounding(read_batch(record, document)), precision(read_batch(record, document))) == (0.4, "float32 and bfloat16")
+    document["runs"][1:] = [{"by": "server", "rows": 1, "places": [dict.fromkeys(place)]}]
+    found = read_batch(record, document)
+    assert (rounding(found), precision(found)) == (0.5, "float32 and an unknown precision")
 
 
 def test_options_of_batches_are_refused_for_results(olc: Olc, tiny_model: Path, tmp_path: Path) -> None:
@@ -435,6 +464,12 @@ DAMAGE: list[Callable[[Any], Any]] = [
     lambda record: record["settings"].pop("examples"),
     lambda record: record.update(settings=None),
     lambda record: record["settings"].pop("carry"),
+    lambda record: record["settings"].update(examples=True),
+    lambda record: record["model"].update(name=True),
+    lambda record: record["input"].pop("rows_sha256"),
+    lambda record: record.update(runs=[]),
+    lambda record: record["runs"][0]["places"][0].update(dtype=[]),
+    lambda record: record.update(adapters="xx"),
 ]
 
 

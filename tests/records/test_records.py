@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from openllama_cli.errors import UsageError
-from openllama_cli.records.read import changed_surroundings, read_record
+from openllama_cli.records.made import changed_surroundings
+from openllama_cli.records.read import read_record
 from openllama_cli.records.schemas import names
 from tests.conftest import Olc
 from tests.support.schemas import valid
@@ -159,6 +160,10 @@ def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path:
     assert olc("replay", str(one), "--against", str(one), "-m", "demo").code == 2
     assert olc("replay", "-", "--against", str(one), stdin=one.read_bytes()).text == "equal: 1 completion, 4 tokens\n"
     assert olc("replay", "-", "--against", "-", stdin=one.read_bytes()).code == 2
+    document = json.loads(one.read_text())
+    document["olc"]["record"]["adapters"] = [{"name": "a", "files": {}, "scale": 1, "repo_id": "a/b", "revision": None}]
+    other.write_text(json.dumps(document))
+    assert "different weights" in olc("replay", str(one), "--against", str(other)).messages
 
 
 def test_two_records_of_other_work_are_told_apart(olc: Olc, made: Any) -> None:
@@ -190,6 +195,13 @@ def test_two_records_of_other_work_are_told_apart(olc: Olc, made: Any) -> None:
         lambda record: record["completions"][0].update(logprobs=[]),
         lambda record: record.update(model=3),
         lambda record: record["model"].update(files=3),
+        lambda record: record["model"].update(name=True),
+        lambda record: record["model"].pop("revision"),
+        lambda record: record["tokenizer"].pop("sha256"),
+        lambda record: record["completions"][0].update(logprobs=[10**400]),
+        lambda record: record.update(olc_record=True),
+        lambda record: record.update(adapters=[{"name": "a", "files": {}, "scale": float("nan"), "repo_id": "a/b"}]),
+        lambda record: record.update(adapters=[{"name": "a", "files": {}, "scale": 1}]),
         lambda record: record.update(device="toaster"),
         lambda record: record.update(engine="steam"),
         lambda record: record.update(command="serve_tea"),
@@ -206,7 +218,24 @@ def test_a_damaged_record_is_refused(made: Any, change: Any) -> None:
     assert problem.value.code == "record"
 
 
-@pytest.mark.parametrize("data", [b"", b"not json", b"[]", b"{}", b'{"olc": 3}', b'{"olc": {"record": []}}', b"[" * 100_000])
+DATA = [b"", b"not json", b"[]", b"{}", b'{"olc": 3}', b'{"olc": {"record": []}}', b"[" * 100_000]
+
+
+def test_a_damaged_record_is_told_in_a_line_of_some_length(made: Any) -> None:
+    path = made("complete", "x", "-n", "1")
+    record = json.loads(path.read_text())["olc"]["record"]
+    for changes in ({"olc_record": "9" * 10_000}, {"options": {**record["options"], "samples": "9" * 10_000}}):
+        path.write_text(json.dumps(record | changes))
+        with pytest.raises(UsageError) as problem:
+            read_record(path)
+        assert (problem.value.code, len(problem.value.cause) < 500) == ("record", True)
+    record["options"].pop("samples")
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="'samples' is missing"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("data", DATA)
 def test_what_has_no_record_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(data)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from openllama_cli.annotation.documents import parse_kinds
+from openllama_cli.batch.input.readers import FormatName
 from openllama_cli.batch.input.rows import Row, RowSettings
 from openllama_cli.batch.output.results import ENDED_BY_US, MAY_PASS, Results
 from openllama_cli.commands.batch.engines import Engine, Work
@@ -201,6 +202,18 @@ class Batch:
 
 def _rows(count: int) -> str:
     return f"{count} row{'s' * (count != 1)}"
+
+
+def tell_empty(summary: "InputSummary", fmt: FormatName) -> None:
+    """Say how many prompts are empty, which few mean."""
+    if summary.empty:
+        are = "prompt is" if summary.rows == 1 else f"prompts {'is' if summary.empty == 1 else 'are'}"
+        notice(f"olc: {summary.empty} of {summary.rows} {are} empty" + (", as blank lines are prompts" if fmt == "txt" else ""))
+
+
+def input_changed(source: str, remedy: str) -> OlcError:
+    """For rows that are not those that were counted."""
+    return OlcError(f"{source} was changed during the run", f"results may mix both versions; {remedy}", code="input_changed")
 
 
 class GracefulStop:

@@ -9,7 +9,7 @@ from openllama_cli.batch.input.readers import read_rows
 from openllama_cli.commands.batch.engines import LocalEngine, Work, fitted_settings, open_engine
 from openllama_cli.commands.replay.batch_lines import Replayed
 from openllama_cli.errors import OlcError, UsageError
-from openllama_cli.records.read import changed_surroundings
+from openllama_cli.records.made import changed_surroundings
 from openllama_cli.records.replay import rounding
 from openllama_cli.terminal.views.batch import BatchProgress
 

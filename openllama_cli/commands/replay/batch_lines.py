@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openllama_cli.records.replay import rounding
+from openllama_cli.records.replay import precision, rounding
 from openllama_cli.terminal.streams import one_line, out, out_json
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _parting_lines(record: "BatchRecord", parting: "RowParting") -> list[str]:
     where = "" if parting.place is None else f", {parting.unit} {parting.place}"
     of = " of the prompt" if parting.cause == "prompt" else ""
     lines = [f"{row}{where}{of}: recorded {_side(before)}, now {_side(now)}"]
-    can = f"what rounding in {_precision(record)} can explain"
+    can = f"what rounding in {precision(record)} can explain"
     if parting.margin is not None:
         verdicts = {
             None: "more than it decided, such as chance or a penalty",
@@ -104,16 +104,12 @@ def _number_lines(record: "BatchRecord", row: str, parting: "RowParting") -> lis
     assert now is not None
     of = f' of "{one_line(before.text or "")}"' if parting.cause == "choice" else ""
     values = f"recorded {before.logprob:.6g}, now {now.logprob:.6g}"
-    return [f"{row}, log-probability{of}: {values}", f"  more than what rounding in {_precision(record)} can explain"]
+    return [f"{row}, log-probability{of}: {values}", f"  more than what rounding in {precision(record)} can explain"]
 
 
 def _limit(record: "BatchRecord", parting: "RowParting") -> str:
     """Of tokens; that of a choice depends on how many tokens it has."""
     return f"{2 * rounding(record):g}, " if parting.cause == "text" else ""
-
-
-def _precision(record: "BatchRecord") -> str:
-    return str(record.document["quantization"] or record.document["dtype"])
 
 
 def _name(side: "Candidate | None") -> str:

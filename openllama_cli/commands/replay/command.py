@@ -104,7 +104,8 @@ def command(
     Exit code 0: it is the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
     """
     from openllama_cli.commands.replay import batch as of_batch
-    from openllama_cli.records.read import changed_surroundings, read_document, read_record
+    from openllama_cli.records.made import changed_surroundings, read_document
+    from openllama_cli.records.read import read_record
 
     if record == against == "-":
         raise UsageError("both RECORD and RECORD2 are stdin", "name a file for one of them")
@@ -174,7 +175,7 @@ def _refuse_others(record: "Record", other: "Record") -> None:
         what = "prompts"
     elif options[0] != options[1] or branches[0] != branches[1]:
         what = "options"
-    elif record.document["model"]["files"] != other.document["model"]["files"]:
+    elif record.weights != other.weights:
         what = "weights"
     if what is not None:
         names = [shlex.quote(one.name) for one in pair]

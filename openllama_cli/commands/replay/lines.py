@@ -101,15 +101,17 @@ def _scored(scores: "Scores") -> str:
 
 
 def _rounding(record: "Record", times: float = 1) -> str:
-    from openllama_cli.records.replay import rounding
+    from openllama_cli.records.replay import precision, rounding
 
-    return f"{times * rounding(record):g}, what rounding in {_precision(record)}"
+    return f"{times * rounding(record):g}, what rounding in {precision(record)}"
 
 
 def _flip_lines(record: "Record", flip: "Flip") -> list[str]:
+    from openllama_cli.records.replay import precision
+
     sides = [f'"{one_line(one.text)}" {100 * one.probability:.2f} %' for one in (flip.recorded, flip.here)]
     verdict = "no more" if flip.margin <= flip.explained else "more"
-    can = f"{flip.explained:g}, what rounding in {_precision(record)} can explain"
+    can = f"{flip.explained:g}, what rounding in {precision(record)} can explain"
     return [
         f"prompt {flip.prompt}: recorded {sides[0]}, now {sides[1]}",
         f"  margin {flip.margin:.3g}, recorded {flip.before:.3g} the other way: {verdict} than {can}",
@@ -151,10 +153,6 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
 def unknown(token: int) -> str | None:
     """Nothing was loaded that knows the text of a token."""
     return None
-
-
-def _precision(record: "Record") -> str:
-    return str(record.document["quantization"] or record.document["dtype"])
 
 
 def _side(side: "Side | None") -> str:

@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from typing import Any
 
 from openllama_cli.compare.difference import Difference, Known, Summary, pair
-from openllama_cli.compare.entries import entries
+from openllama_cli.compare.entries import Entry
 from openllama_cli.compare.lines import Lines
 from openllama_cli.errors import UsageError
 from openllama_cli.records.batch.compare import RowParting, other_numbers, parted_by_characters, tokens_of, value
@@ -36,15 +37,28 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
         # Options that were given are in the rows.
         same = one["input"]["sha256"] == two["input"]["sha256"]
         what = "options" if same else "rows"
-    elif one["settings"] != two["settings"]:
+    elif _settings(record) != _settings(other):
         what = "options"
-    elif one["model"].get("files") != two["model"].get("files"):
+    elif _other_weights(record, other):
         what = "weights"
     elif record.suffix != other.suffix:
         what = "formats of OUTPUT"
     if what is not None:
-        outputs = " ".join(shlex.quote(str(side.path.parent / side.document["output"]["name"])) for side in (record, other))
-        raise UsageError(f"{record.name} and {other.name} have different {what}", f"compare the outputs: olc diff {outputs}")
+        a, b = (shlex.quote(str(side.path.parent / side.document["output"]["name"])) for side in (record, other))
+        raise UsageError(f"{record.name} and {other.name} have different {what}", f"compare the outputs: olc diff {a} {b}")
+
+
+def _settings(record: BatchRecord) -> dict[str, Any]:
+    """Without what the model is called there, and where it runs: neither makes other rows."""
+    return {**record.document["settings"], "model": None, "for_server": None}
+
+
+def _other_weights(record: BatchRecord, other: BatchRecord) -> bool:
+    """Of a model that a server had its name may be all that is known, which is no name elsewhere."""
+    if (record.server is None) != (other.server is None):
+        return False
+    names = [side.document["model"].get("name") for side in (record, other)]
+    return record.weights != other.weights or (record.server is not None and names[0] != names[1])
 
 
 def against(a: Lines, b: Lines, rounding: float) -> Held:
@@ -57,16 +71,18 @@ def against(a: Lines, b: Lines, rounding: float) -> Held:
                 f"compare them: olc diff {shlex.quote(a.name)} {shlex.quote(b.name)}",
             )
         before, now = a.document(here), b.document(there)
-        found = list(_partings(index, before, now, held))
+        sides = a.entries_of(before, index), b.entries_of(now, index)
+        found = list(_partings(index, before, now, sides, held))
         held.compared += 1
         held.partings += found
         held.tokens += 0 if found else tokens_of(before)
     return held
 
 
-def _partings(index: int, before: object, now: object, held: Held) -> Iterator[RowParting]:
+def _partings(index: int, before: Any, now: Any, sides: tuple[list[Entry], list[Entry]], held: Held) -> Iterator[RowParting]:
+    """before, now: the two rows; sides: their entries."""
     differs, key = False, ""
-    for one, two in zip_longest(entries(before, index), entries(now, index)):
+    for one, two in zip_longest(*sides):
         key = key or next(side.key for side in (one, two) if side is not None)
         if one is None or two is None:
             differs = True

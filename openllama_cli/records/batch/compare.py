@@ -119,7 +119,7 @@ class Comparer:
     def _partings(self, row: Row, result: Result, before: Any, now: Any) -> Iterator[RowParting]:
         index, differs = result.index, False
         whole = entries(result.document, index)
-        for a, b, full in zip_longest(entries(before, index), entries(now, index), whole):
+        for a, b, full in zip_longest(self.lines.entries_of(before, index), entries(now, index), whole):
             # Lines of texts have no custom_ids.
             key = next(one.key for one in (full, b, a) if one is not None)
             if a is None or b is None:
@@ -256,7 +256,9 @@ def _continued(row: Row, before: Entry, full: Entry, place: int) -> Candidate | 
 
 def tokens_of(document: Mapping[str, Any]) -> int:
     """How many a row has of its own: generated, of its answer, or scored."""
-    if isinstance(score := document.get("score"), dict):
-        return int(score["tokens"])
-    usage = (document["response"]["body"] if "response" in document else document).get("usage") or {}
-    return int(usage.get("completion_tokens", 0))
+    response = document.get("response")
+    body = response.get("body") if isinstance(response, dict) else document
+    usage = body.get("usage") if isinstance(body, dict) else None
+    found, name = (document["score"], "tokens") if document.get("score") else (usage, "completion_tokens")
+    count = found.get(name) if isinstance(found, dict) else None
+    return count if type(count) is int else 0

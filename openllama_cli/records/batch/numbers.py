@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from openllama_cli.compare.entries import is_logprob
+
+# Tokens that no text has.
+_MANY = 1 << 40
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -40,5 +45,7 @@ def numbers_of(document: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
     found: dict[str, tuple[Any, Any]] = {text: (one.logprob, one.tokens) for text, one in choices_of(document).items()}
     if isinstance(score := document.get("score"), dict):
         found[""] = (score.get("logprob"), score.get("tokens"))
-    known = {name: pair for name, pair in found.items() if type(pair[0]) in (float, int) and type(pair[1]) is int}
+    known = {
+        name: pair for name, pair in found.items() if is_logprob(pair[0]) and type(pair[1]) is int and 0 <= pair[1] < _MANY
+    }
     return {name: (float(logprob), tokens) for name, (logprob, tokens) in known.items()}

@@ -13,7 +13,7 @@ from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
 from openllama_cli.records.batch.record import PLACE
-from openllama_cli.records.read import Made
+from openllama_cli.records.made import Made, check_adapters, check_model, guarded
 
 _REMEDY = "name the OUTPUT.record.json that olc batch wrote beside OUTPUT"
 _SUFFIX = ".record.json"
@@ -46,6 +46,10 @@ class BatchRecord(Made):
         return cast(Sequence[Mapping[str, Any]], self.document["runs"])
 
     @property
+    def places(self) -> Sequence[Mapping[str, Any]]:
+        return [place for run in self.runs for place in run["places"]]
+
+    @property
     def server(self) -> str | None:
         """That completed the rows."""
         return cast(str | None, self.document["server"])
@@ -54,19 +58,12 @@ class BatchRecord(Made):
         """By which INPUT gives the same rows, to be run here. model: the one that was named. examples: their file, if it is
         needed. Raises UsageError.
         """
-        settings = self._guarded(examples)
+        with guarded(self.name, _REMEDY, "examples", "constraint_package"):
+            told = self.document["settings"]
+            beside = examples or self.path.parent / str((told["examples"] or {}).get("name"))
+            settings = restored(told, examples=beside)
         named = settings.model if settings.model is not None and self.server is None else model
         return replace(settings, model=named, for_server=False)
-
-    def _guarded(self, examples: Path | None) -> RowSettings:
-        try:
-            told = self.document["settings"]
-            beside = self.path.parent / str((told["examples"] or {}).get("name"))
-            return restored(told, examples=examples or beside)
-        except (LookupError, TypeError, ValueError, AttributeError, UsageError) as problem:
-            if isinstance(problem, UsageError) and problem.code in ("examples", "constraint_package"):
-                raise
-            raise UsageError(f"the record of {self.name} is damaged: {problem}", _REMEDY, code="record") from problem
 
     def spec(
         self, model: str | None, device: str | None, adapters: tuple[str, ...] = (), *, offline: bool = False
@@ -138,14 +135,14 @@ class BatchRecord(Made):
 
 def read_batch(path: Path, document: dict[str, Any]) -> BatchRecord:
     """The record of a batch. document: see `records.read.read_document`. Raises UsageError for one that is damaged."""
+    if document.get("command") != "batch":
+        raise UsageError(f"{path} is the record of a result, not of a batch", _REMEDY, code="record")
     if "settings" not in document or "runs" not in document:
         cause = f"{path} does not have all that a replay needs: an earlier olc wrote it"
         raise UsageError(cause, "run the batch again, then olc diff on both outputs", code="record")
     record = BatchRecord(str(path), document, path)
-    try:
+    with guarded(str(path), _REMEDY):
         _check(record)
-    except (LookupError, TypeError, ValueError, AttributeError, UsageError) as problem:
-        raise UsageError(f"the record of {path} is damaged: {problem}", _REMEDY, code="record") from problem
     return record
 
 
@@ -155,16 +152,24 @@ def _check(record: BatchRecord) -> None:
         if not isinstance(document[name], dict):
             raise ValueError(f"{name} is not an object")
     for told in (document["input"], document["output"]):
-        if not isinstance(told["name"], str) or not isinstance(told["sha256"], str) or Path(told["name"]).name != told["name"]:
+        if not all(isinstance(told[key], str) for key in ("name", "sha256")) or Path(told["name"]).name != told["name"]:
             raise ValueError("INPUT and OUTPUT are not named")
+    if not isinstance(document["input"]["rows_sha256"], str):
+        raise ValueError("the rows of INPUT are not told")
     if type(document["input"]["rows"]) is not int or record.rows < 1:
         raise ValueError("the number of rows is none")
     input_format(Path(), record.format)
     if record.server is None:
-        if document["model"]["origin"] not in ("folder", "hub", "demo") or not isinstance(document["model"]["files"], dict):
-            raise ValueError("the model is not told")
-        if not isinstance(document["tokenizer"]["sha256"], str):
-            raise ValueError("the tokenizer is not told")
+        check_model(document)
+    else:
+        check_adapters(document)
+    if not isinstance(document["server"], str | None):
+        raise ValueError("the server is not told")
+    if not record.runs:
+        raise ValueError("no run is told")
+    for place in (document, *record.places):
+        if not all(isinstance(place[name], str | None) for name in ("dtype", "quantization")):
+            raise ValueError("dtype or quantization are not told")
     for run in record.runs:
         if type(run["rows"]) is not int or not all(set(PLACE) <= set(place) for place in run["places"]) or not run["places"]:
             raise ValueError("where its rows were made is not told")

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.batch.forecast import handful
+from openllama_cli.batch.input.rows import Row
+from openllama_cli.batch.survey import Survey
 from tests.conftest import Olc
 from tests.support.batches import read
 
@@ -62,6 +65,22 @@ def test_scored_rows_need_no_new_tokens(olc: Olc, model: str, tmp_path: Path) ->
     assert told["new_tokens_at_most"] == 0
     assert told["estimate"]["decode_seconds"] == 0
     assert told["measured"]["decode_tokens_per_s"] is None
+
+
+def test_a_long_row_is_measured_where_the_others_are_too_short_to_tell() -> None:
+    lengths = {"few": [3, 3, 2000, 5], "enough": [100, 100, 2000], "long": [2000, 3, 3]}
+    rows = {name: [Row(place, str(place), tokens=(1,) * n) for place, n in enumerate(ns)] for name, ns in lengths.items()}
+    measured = {name: [row.index for row in handful(Survey(2048, drawn=drawn), 16)] for name, drawn in rows.items()}
+    assert measured == {"few": [0, 1, 2], "enough": [0, 1], "long": [0]}
+
+
+def test_a_text_longer_than_the_context_is_scored_in_windows(olc: Olc, model: str, tmp_path: Path) -> None:
+    cache = []
+    for name, times in (("long", 700), ("longer", 900)):
+        (source := tmp_path / f"{name}.txt").write_text("The sky is blue. " * times + "\n")
+        run = olc("batch", str(source), "-m", model, "--score", "--dry-run", "--json")
+        cache.append(json.loads(run.text)["memory"]["cache_bytes"])
+    assert cache[0] == cache[1]
 
 
 def test_where_no_row_can_run_nothing_is_measured(olc: Olc, model: str, tmp_path: Path) -> None:

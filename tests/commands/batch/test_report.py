@@ -110,7 +110,7 @@ def test_wrong_use_ends_in_two_lines(refused: Olc, tmp_path: Path) -> None:
         (("--report", str(good), "--svg", str(tmp_path / "x.svg")), "no row of"),
         (("--report", str(good), "--svg", str(tmp_path / "no" / "x.svg")), "cannot write"),
         (("in.txt", "--svg", "x.svg"), "--svg requires --report"),
-        (("in.txt", "--json"), "--json requires --dry-run, --report or --show-prompt"),
+        (("in.txt", "--json"), "--json requires --report"),
     ):
         assert said in refused("batch", *arguments).messages
     assert not (tmp_path / "x.svg").exists()
