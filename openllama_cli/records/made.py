@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,17 +147,20 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
-        found = json.loads(data) if len(data) <= _LARGEST else None
+        if len(data) > _LARGEST:
+            raise UsageError(f"{path} is longer than {_LARGEST >> 20} MiB", _OR_BATCH, code="record")
+        found = json.loads(data)
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _OR_BATCH, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _beside(path) or _OR_BATCH, code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", f"{_OR_BATCH} by a model that was loaded for it (--no-server)", code="record")
+        remedy = _beside(path) or f"{_OR_BATCH} by a model that was loaded for it (--no-server)"
+        raise UsageError(f"{path} has no record", remedy, code="record")
     form = document.get("olc_record")
     if form is True or form != VERSION:
         raise UsageError(
@@ -165,6 +169,12 @@ def read_document(path: Path) -> dict[str, Any]:
             code="record",
         )
     return document
+
+
+def _beside(path: Path) -> str | None:
+    """Of an OUTPUT that was named instead of its record."""
+    record = path.with_name(f"{path.name}.record.json") if path.name else path
+    return f"name the record of this batch: olc replay {shlex.quote(str(record))}" if record.is_file() else None
 
 
 def changed_surroundings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -410,6 +410,13 @@ def test_two_outputs_are_compared_without_a_model(olc: Olc, batch: Any, tmp_path
     assert "is the record of a result" in olc("replay", str(one), "--against", str(result)).messages
 
 
+def test_the_record_of_an_output_that_was_named_instead_is_told(olc: Olc, batch: Any, tmp_path: Path) -> None:
+    for content in ("one\n", "one\ntwo\n"):  # One line is a document, two are none.
+        record = batch((".txt", content, "out.jsonl", ("-n", "2", "--restart")))
+        run = olc("replay", str(tmp_path / "out.jsonl"))
+        assert (run.code, run.messages.endswith(f"olc replay {record}\n")) == (2, True), run.messages
+
+
 def test_an_output_whose_lines_are_no_rows_is_refused(olc: Olc, batch: Any, replay: Any) -> None:
     record = batch((".txt", "one\ntwo\n", "out.jsonl", ("-n", "2")))
     for line in ("[]", '{"custom_id": 1}', '{"choices": [1]}'):
