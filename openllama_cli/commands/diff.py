@@ -116,7 +116,7 @@ _CAUSES = {
     "prompt": "with another prompt",
     "options": "under other options",
     "model": "of another model",
-    "text": "with nothing else different that the files tell",
+    "text": "in text only, as far as the files tell",
 }
 
 

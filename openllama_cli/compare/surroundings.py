@@ -26,13 +26,14 @@ def surroundings(path: Path, first: Any) -> dict[str, Any]:
 
 def _of_result(olc: dict[str, Any]) -> dict[str, Any]:
     if isinstance(record := olc.get("record"), dict):
-        loading = {name: record.get(name) for name in ("dtype", "quantization", "device", "engine")}
+        loading = {name: record.get(name) for name in ("dtype", "device", "engine")} | {"quantize": record.get("quantization")}
         options, model = (value if isinstance(value, dict) else {} for value in (record.get("options"), record.get("model")))
         return {
             "model": {name: model.get(name) for name in ("revision", "files")}
             | {"adapters": _adapters(record.get("adapters"))},
             "tokenizer": record.get("tokenizer"),
-            "options": loading | options,
+            # Under the names of the flags, as in a batch's journal.
+            "options": loading | {"num_samples" if name == "samples" else name: value for name, value in options.items()},
             "versions": record.get("versions"),
         }
     options = {name: olc[name] for name in ("dtype", "device", "engine", "seed") if name in olc}

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from openllama_cli.batch.output.output import OutputFiles
 from openllama_cli.errors import ModelError, UsageError
 from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
@@ -142,10 +143,13 @@ def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str
     return "is new" if name not in before else "is missing" if name not in now else "differs"
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none."""
+def read_document(path: Path, stdin: BinaryIO | None = None) -> dict[str, Any]:
+    """The record in a file, a result's or a batch's, in the form that this olc reads. Raises UsageError where there is none.
+
+    stdin: what to read where the path is -. The file is read once: it may be a pipe.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if stdin is None or str(path) != "-" else stdin as file:
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise UsageError(f"{path} is longer than {_LARGEST >> 20} MiB", _OR_BATCH, code="record")
@@ -153,14 +157,13 @@ def read_document(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _beside(path) or _OR_BATCH, code="record") from problem
+        raise UsageError(f"{path} is not one JSON document", _instead_of(path), code="record") from problem
     document = found
     if isinstance(found, dict) and "olc_record" not in found:
         olc = found.get("olc")
         document = olc.get("record") if isinstance(olc, dict) else None
     if not isinstance(document, dict):
-        remedy = _beside(path) or f"{_OR_BATCH} by a model that was loaded for it (--no-server)"
-        raise UsageError(f"{path} has no record", remedy, code="record")
+        raise UsageError(f"{path} has no record", _instead_of(path), code="record")
     form = document.get("olc_record")
     if form is True or form != VERSION:
         raise UsageError(
@@ -171,10 +174,10 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _beside(path: Path) -> str | None:
-    """Of an OUTPUT that was named instead of its record."""
-    record = path.with_name(f"{path.name}.record.json") if path.name else path
-    return f"name the record of this batch: olc replay {shlex.quote(str(record))}" if record.is_file() else None
+def _instead_of(path: Path) -> str:
+    """The remedy for a file without a record: an OUTPUT of olc batch has its own beside it."""
+    beside = OutputFiles.of(path).record
+    return f"its record stands beside it: olc replay {shlex.quote(f'{path}.record.json')}" if beside.is_file() else _OR_BATCH
 
 
 def changed_surroundings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

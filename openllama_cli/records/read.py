@@ -60,9 +60,11 @@ class Record(Made):
             raise UsageError(cause, OF_RESULT, code="record")
 
 
-def read_record(path: Path) -> Record:
-    """The record of a JSON result. Raises UsageError where there is none that can be read."""
-    document = read_document(path)
+def read_record(path: Path, document: dict[str, Any] | None = None) -> Record:
+    """The record of a JSON result. document: what `read_document` gave, if it was read already. Raises UsageError where there
+    is none that can be read.
+    """
+    document = read_document(path) if document is None else document
     if document.get("command") == "batch":
         raise UsageError(f"{path} is the record of a batch", OF_RESULT, code="record")
     with guarded(str(path), OF_RESULT, "constraint_package"):

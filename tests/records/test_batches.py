@@ -201,6 +201,18 @@ def test_of_another_server_nothing_is_known(olc: Olc, replay: Any, tmp_path: Pat
     assert (run.code, run.text.splitlines()[-1]) == (1, "changed: it is not known where they were made")
 
 
+def test_an_input_that_was_stdin_has_to_be_named(batch: Any, replay: Any, tmp_path: Path) -> None:
+    record = batch()
+    document = json.loads(record.read_text())
+    document["input"]["name"] = "stdin"
+    record.write_text(json.dumps(document))
+    run = replay(record)
+    assert (run.code, "was stdin, which is not kept\n" in run.messages, "--input FILE\n" in run.messages) == (2, True, True)
+    run = replay(record, "--input", str(record))
+    assert (run.code, "--input FILE\n" in run.messages) == (1, True)
+    assert replay(record, "--input", str(tmp_path / "in.jsonl"), "--rows", "0").code == 0
+
+
 def test_rows_are_named_by_custom_id_else_by_number(batch: Any, replay: Any) -> None:
     record = batch()
     for names, count in {"plain,3,0": 2, "1": 1, '"wrong"': 1}.items():
@@ -400,21 +412,14 @@ def test_two_outputs_are_compared_without_a_model(olc: Olc, batch: Any, tmp_path
     assert against().code == 1
     document["adapters"] = [{"name": "a", "files": {}, "scale": 1, "repo_id": None, "revision": None}]
     two.write_text(json.dumps(document))
-    assert "other weights" in against().messages
+    assert "different weights" in against().messages
     document["settings"]["samples"] = 2
     two.write_text(json.dumps(document))
-    assert "other options" in against().messages
+    assert "different options" in against().messages
     assert f"olc diff {tmp_path / 'one.jsonl'} {tmp_path / 'two.jsonl'}" in against().messages
     result = tmp_path / "result.json"
     result.write_text(json.dumps({"olc_record": 1, "command": "complete"}))
     assert "is the record of a result" in olc("replay", str(one), "--against", str(result)).messages
-
-
-def test_the_record_of_an_output_that_was_named_instead_is_told(olc: Olc, batch: Any, tmp_path: Path) -> None:
-    for content in ("one\n", "one\ntwo\n"):  # One line is a document, two are none.
-        record = batch((".txt", content, "out.jsonl", ("-n", "2", "--restart")))
-        run = olc("replay", str(tmp_path / "out.jsonl"))
-        assert (run.code, run.messages.endswith(f"olc replay {record}\n")) == (2, True), run.messages
 
 
 def test_an_output_whose_lines_are_no_rows_is_refused(olc: Olc, batch: Any, replay: Any) -> None:

@@ -103,6 +103,11 @@ def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model:
     assert "config.json differs, other.safetensors is missing" in run.messages
 
 
+def test_one_token_is_told_as_one(olc: Olc, made: Any, model: str) -> None:
+    path = made("complete", "The sky is", "-n", "1")
+    assert olc("replay", str(path), "--against", str(path)).text == "equal: 1 completion, 1 token\n"
+
+
 def test_a_folder_has_to_be_named(olc: Olc, made: Any) -> None:
     path = made("complete", "The sky is", "-n", "2")
     run = olc("replay", str(path))
@@ -149,10 +154,27 @@ def test_two_records_are_compared_without_a_model(olc: Olc, made: Any, tmp_path:
     assert run.text.splitlines()[-1].endswith("then 99")
     assert olc("replay", str(one), "--against", str(made("complete", "x", "-n", "4", name="x.json"))).code == 2
     assert olc("replay", str(one), "--against", str(one), "-m", "demo").code == 2
+    assert olc("replay", "-", "--against", str(one), stdin=one.read_bytes()).text == "equal: 1 completion, 4 tokens\n"
+    assert olc("replay", "-", "--against", "-", stdin=one.read_bytes()).code == 2
     document = json.loads(one.read_text())
     document["olc"]["record"]["adapters"] = [{"name": "a", "files": {}, "scale": 1, "repo_id": "a/b", "revision": None}]
     other.write_text(json.dumps(document))
-    assert "other weights" in olc("replay", str(one), "--against", str(other)).messages
+    assert "different weights" in olc("replay", str(one), "--against", str(other)).messages
+
+
+def test_two_records_of_other_work_are_told_apart(olc: Olc, made: Any) -> None:
+    one = made("complete", "The sky is", "-n", "2")
+    more = made("complete", "The sky is", "-n", "2", "--temperature", "1", "--num-samples", "2", name="more.json")
+    score = made("score", "The sky is", name="score.json")
+    longer = made("score", "The sky is blue", name="longer.json")
+    run = olc("replay", str(one), "--against", str(more))
+    assert (run.code, "have different options\n" in run.messages, f"olc diff {one} {more}" in run.messages) == (2, True, True)
+    diff = olc("diff", str(one), str(more)).messages
+    assert "--num-samples was 1, now 2" in diff
+    run = olc("replay", str(one), "--against", str(score))
+    assert (run.code, "the record of completions, and" in run.messages, "olc diff" in run.messages) == (2, True, False)
+    run = olc("replay", str(score), "--against", str(longer))
+    assert (run.code, "have different prompts\n" in run.messages, "olc diff" in run.messages) == (2, True, False)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +268,5 @@ def test_a_batch_has_its_record_beside_it(olc: Olc, model: str, tmp_path: Path) 
     assert (record["dtype"], record["output"]["failed"], record["input"]["name"]) == ("float32", 1, "in.jsonl")
     assert record["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(record)
+    run = olc("replay", str(output))
+    assert (run.code, f"olc replay {output}.record.json\n" in run.messages) == (2, True)

@@ -1,6 +1,7 @@
 """`olc replay`: a result, or the rows of a batch, made again from its own record, and compared."""
 
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,15 +99,19 @@ def command(
 ) -> None:
     """Make the result in the file RECORD again, and compare it token by token.
 
-    RECORD is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of `olc serve` with
-    its record; or the OUTPUT.record.json of `olc batch`, of which all rows, some or a sample are made again. Exit code 0: it is
-    the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
+    RECORD (or -, stdin) is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of
+    `olc serve` with its record; or the OUTPUT.record.json of `olc batch`, of which all rows, some or a sample are made again.
+    Exit code 0: it is the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
     """
     from openllama_cli.commands.replay import batch as of_batch
     from openllama_cli.records.made import changed_surroundings, read_document
     from openllama_cli.records.read import read_record
 
-    document = read_document(Path(record))
+    if record == against == "-":
+        raise UsageError("both RECORD and RECORD2 are stdin", "name a file for one of them")
+    stdin = None if sys.stdin is None else sys.stdin.buffer
+    document = read_document(Path(record), stdin)
+    other_document = None if against is None else read_document(Path(against), stdin)
     options = of_batch.ReplayOptions(source, output, examples, rows, sample, seed, batch_size)
     runs_nothing = {"-m": model, "--device": device, "--adapter": adapters, "--batch-size": batch_size}
     if against is not None and (name := next((name for name, given in runs_nothing.items() if given), None)) is not None:
@@ -116,10 +121,10 @@ def command(
         from openllama_cli.records.batch.read import read_batch
 
         batch = read_batch(Path(record), document)
-        if against is not None:
+        if against is not None and other_document is not None:
             if (name := replace(options, output=None).given) is not None:
                 raise UsageError(f"--against compares all rows, so {name} has no use", f"leave out {name}, or --against")
-            replayed = of_batch.hold_against(batch, read_batch(Path(against), read_document(Path(against))), output)
+            replayed = of_batch.hold_against(batch, read_batch(Path(against), other_document), output)
         else:
             one_process_only("olc replay")
             replayed = of_batch.replay_batch(batch, batch.spec(model, device, adapters, offline=offline), options)
@@ -127,10 +132,10 @@ def command(
         ctx.exit(1 if replayed.partings else 0)
     if (name := options.given) is not None:
         raise UsageError(f"{name} is for batches, and {record} is a result", f"leave out {name}")
-    found = read_record(Path(record))
+    found = read_record(Path(record), document)
     text: Texts
     if against is not None:
-        other = read_record(Path(against))
+        other = read_record(Path(against), other_document)
         _refuse_others(found, other)
         from openllama_cli.records.replay import against as hold_against
 
@@ -158,15 +163,22 @@ def command(
 def _refuse_others(record: "Record", other: "Record") -> None:
     """Raise UsageError for two records that are not of the same work."""
     what = None
-    shape = [(one.prompts, one.samples, [[branch.ids for branch in side] for side in one.branches]) for one in (record, other)]
-    if shape[0] != shape[1]:
+    pair = (record, other)
+    kinds = ["a score" if one.scoring else "choices" if one.choices else "completions" for one in pair]
+    branches = [[[branch.ids for branch in side] for side in one.branches] for one in pair]
+    options = [(one.sampling, one.samples, one.choices, one.scoring) for one in pair]
+    if kinds[0] != kinds[1]:
+        raise UsageError(
+            f"{record.name} is the record of {kinds[0]}, and {other.name} of {kinds[1]}", "name two records of the same kind"
+        )
+    if record.prompts != other.prompts:
         what = "prompts"
-    elif (record.sampling, record.choices, record.scoring) != (other.sampling, other.choices, other.scoring):
+    elif options[0] != options[1] or branches[0] != branches[1]:
         what = "options"
     elif record.weights != other.weights:
         what = "weights"
     if what is not None:
-        remedy = f"compare the results: olc diff {shlex.quote(record.name)} {shlex.quote(other.name)}"
-        if record.scoring is not None:
-            remedy = "name two records of the same text, scored with the same options by the same model"
-        raise UsageError(f"{record.name} and {other.name} have other {what}", remedy)
+        names = [shlex.quote(one.name) for one in pair]
+        diff = f"compare the results: olc diff {' '.join(names)}"
+        remedy = diff if kinds[0] != "a score" else f"make {other.name} again with the {what} of {record.name}"
+        raise UsageError(f"{record.name} and {other.name} have different {what}", remedy)

@@ -53,7 +53,7 @@ def lines_of(record: "Record", compared: "Comparison", changes: list[str], text:
     lines, parts = [], []
     if compared.partings:
         noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
-        parts.append(f"{len(compared.partings)} of {rows}; {compared.tokens} tokens before that are equal{noise}")
+        parts.append(f"{len(compared.partings)} of {rows}; {_tokens(compared)} before that, equal{noise}")
         for parting in compared.partings:
             lines += _parting_lines(record, parting)
     if compared.kept is not None:
@@ -76,7 +76,7 @@ def _equal(record: "Record", compared: "Comparison", text: Texts) -> Iterator[st
     """What was compared, and how close it is."""
     if record.completions:
         noise = "" if compared.noise is None else f", log-probabilities within {compared.noise:.2g}"
-        yield f"{compared.rows} completion{'s' * (compared.rows != 1)}, {compared.tokens} tokens{noise}"
+        yield f"{compared.rows} completion{'s' * (compared.rows != 1)}, {_tokens(compared)}{noise}"
     if compared.share is not None:
         yield f"{_answers(record)}, probabilities within {compared.share:.2g}"
     if compared.scores is not None:
@@ -84,6 +84,10 @@ def _equal(record: "Record", compared: "Comparison", text: Texts) -> Iterator[st
         where = "" if furthest is None else f", most at {_place(record, furthest, text)}"
         within = 0.0 if furthest is None else furthest.difference
         yield f"{_scored(compared.scores)}, log-probabilities within {within:.2g}{where}"
+
+
+def _tokens(compared: "Comparison") -> str:
+    return f"{compared.tokens} token{'s' * (compared.tokens != 1)}"
 
 
 def _answers(record: "Record") -> str:

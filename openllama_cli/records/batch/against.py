@@ -34,7 +34,9 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
     one, two = record.document, other.document
     what = None
     if (one["input"]["rows_sha256"], record.rows) != (two["input"]["rows_sha256"], other.rows):
-        what = "rows"
+        # Options that were given are in the rows.
+        same = one["input"]["sha256"] == two["input"]["sha256"]
+        what = "options" if same else "rows"
     elif _settings(record) != _settings(other):
         what = "options"
     elif _other_weights(record, other):
@@ -43,7 +45,7 @@ def refuse_others(record: BatchRecord, other: BatchRecord) -> None:
         what = "formats of OUTPUT"
     if what is not None:
         a, b = (shlex.quote(str(side.path.parent / side.document["output"]["name"])) for side in (record, other))
-        raise UsageError(f"{record.name} and {other.name} have other {what}", f"compare the outputs: olc diff {a} {b}")
+        raise UsageError(f"{record.name} and {other.name} have different {what}", f"compare the outputs: olc diff {a} {b}")
 
 
 def _settings(record: BatchRecord) -> dict[str, Any]:
@@ -64,7 +66,10 @@ def against(a: Lines, b: Lines, rounding: float) -> Held:
     held = Held(rounding)
     for index, (here, there) in enumerate(zip_longest(a.offsets(), b.offsets())):
         if here is None or there is None:
-            raise UsageError(f"{a.name} and {b.name} have not as many rows", f"olc diff {a.name} {b.name}")
+            raise UsageError(
+                f"{a.name} and {b.name} have different numbers of rows",
+                f"compare them: olc diff {shlex.quote(a.name)} {shlex.quote(b.name)}",
+            )
         before, now = a.document(here), b.document(there)
         sides = a.entries_of(before, index), b.entries_of(now, index)
         found = list(_partings(index, before, now, sides, held))

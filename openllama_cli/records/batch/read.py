@@ -115,12 +115,17 @@ class BatchRecord(Made):
         return self._find("OUTPUT", given or beside, "--output", told)
 
     def _find(self, what: str, path: Path, flag: str, told: Mapping[str, Any]) -> Path:
-        remedy = f"name the {what} that {self.name} was made with: {flag} path/to/{told['name']}"
+        # As `olc batch` names what has no name.
+        stdin = what == "INPUT" and told["name"] == "stdin"
+        remedy = f"name the {what} that {self.name} was made with: {flag} {'FILE' if stdin else 'path/to/' + told['name']}"
         code = f"replay_{what.lower()}"
         try:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as problem:
+            if stdin and path == self.path.parent / "stdin":
+                remedy = "save what it read, byte for byte, and name that file: --input FILE"
+                raise UsageError(f"INPUT of {self.name} was stdin, which is not kept", remedy, code=code) from problem
             why = getattr(problem, "strerror", None) or str(problem)
             raise UsageError(f"{what} {path} cannot be read: {why}", remedy, code=code) from problem
         if sha256 != told["sha256"]:

@@ -52,6 +52,7 @@ export class TextView {
 
   /** Shows the nodes of a path; elements of nodes that stay are kept. `forked(node)`: whether other branches begin there. */
   update(path, forked) {
+    const before = this.shown.length;
     let same = 0;
     while (same < path.length && this.shown[same]?.node.key === path[same].key) same += 1;
     for (const { element } of this.shown.splice(same)) element.remove();
@@ -69,7 +70,9 @@ export class TextView {
       } else this.root.append(element);
       this.shown[place] = { node, element, state };
     });
-    if (!this.shown.some(({ element }) => element.tabIndex === 0) && this.shown.length > 0) this.shown.at(-1).element.tabIndex = 0;
+    // Tab goes to the last token of a text that has grown, unless somebody is in it.
+    const grown = path.length > before && !document.activeElement?.closest("#text, #alternatives");
+    if (path.length > 0 && (grown || !this.shown.some(({ element }) => element.tabIndex === 0))) this.#stop(this.shown.at(-1).element);
   }
 
   element(node) {
@@ -103,10 +106,14 @@ export class TextView {
   }
 
   #focus(place) {
-    for (const { element } of this.shown) element.tabIndex = -1;
     const { element } = this.shown[place];
-    element.tabIndex = 0;
+    this.#stop(element);
     element.focus({ preventScroll: false });
+  }
+
+  /** Where Tab enters the text. */
+  #stop(at) {
+    for (const { element } of this.shown) element.tabIndex = element === at ? 0 : -1;
   }
 
   #key(event, point, enter) {

@@ -40,6 +40,8 @@ def _rows(rows: int, failing: int) -> str:
 def _prompt_tokens(prompts: Mapping[str, int]) -> str | None:
     if "min" not in prompts:
         return None
+    if prompts["min"] == prompts["max"]:
+        return f"{prompts['total']:,}: {prompts['min']:,} per row"
     return f"{prompts['total']:,}: {prompts['min']:,} to {prompts['max']:,} per row, median {prompts['median']:,}"
 
 

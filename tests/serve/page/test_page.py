@@ -140,6 +140,18 @@ def test_an_edited_text_branches_off_where_it_differs(page: Any, server: Scripte
     assert texts == ["a b", "c one two", "d one two"]
 
 
+def test_tab_enters_a_text_that_has_grown_at_its_last_token(page: Any, server: ScriptedServer) -> None:
+    server.script.hold.clear()
+    page.fill("#draft", "a b")
+    page.click("#go")
+    page.wait_for_selector("#text .token:has-text('one')")  # Drawn before the rest comes.
+    server.script.hold.set()
+    page.wait_for_selector("#text .token:has-text('</s>')")
+    page.wait_for_selector("#go:focus")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.textContent") == "</s>"
+
+
 def test_everything_by_keyboard(page: Any, server: ScriptedServer) -> None:
     page.wait_for_selector("#go:not([disabled])")
     page.focus("#draft")
