@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 from openllama_cli.batch.input.rows import default_id
 from openllama_cli.batch.output.formats import DELIMITERS, TEXTS, encode, keeps_all
 from openllama_cli.compare.entries import Entry, NotARowError, entries
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import UsageError
 
 # Cells that hold JSON.
 _IN_JSON = ("logprobs", "samples", "choices")
@@ -96,7 +96,7 @@ class Lines:
         try:
             line = self.file.readline(_LONGEST)
         except OSError as problem:
-            raise OlcError(f"{self.name} cannot be read: {problem.strerror}", "check the file and its permissions") from problem
+            raise _unreadable(self.name, problem) from problem
         if len(line) == _LONGEST:
             self._refuse(number, f"it is longer than {_LONGEST >> 20} MiB")
         return line
@@ -130,28 +130,41 @@ def open_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[Lines]:
         raise UsageError(f"{path} {what}", _REMEDY, code="diff_input") from problem
     name = "stdin" if opened is stdin else str(path)
     with opened as source, tempfile.TemporaryFile() as copy:
-        suffix, file = path.suffix.lower(), source
-        if not stat.S_ISREG(_mode(source)):
-            shutil.copyfileobj(source, copy)
-            copy.seek(0)
-            file, suffix = copy, ""
-        if suffix in DELIMITERS or suffix in TEXTS:
-            try:
-                text = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
-                rows = _texts(text) if suffix in TEXTS else _table(text, DELIMITERS[suffix], name)
-                for row in rows:
-                    copy.write(json.dumps(row).encode() + b"\n")
-                text.detach()
-            except csv.Error as problem:
-                raise UsageError(f"{name} is not a table: {problem}", _REMEDY, code="diff_input") from problem
-            file = copy
-        elif (document := _over_several_lines(file)) is not None:
-            copy.seek(0)
-            copy.truncate()
-            copy.write(json.dumps(document).encode() + b"\n")
-            file = copy
-        file.seek(0)
+        try:
+            file = _json_lines(source, copy, path.suffix.lower(), name)
+            file.seek(0)
+        except OSError as problem:
+            raise _unreadable(name, problem) from problem
         yield Lines(name, file)
+
+
+def _unreadable(name: str, problem: OSError) -> UsageError:
+    return UsageError(f"{name} cannot be read: {problem.strerror}", "check the file and its permissions", code="diff_input")
+
+
+def _json_lines(source: BinaryIO, copy: BinaryIO, suffix: str, name: str) -> BinaryIO:
+    """A file of JSON lines: the source itself, or the copy that was made of it. Raises UsageError, OSError."""
+    file = source
+    if not stat.S_ISREG(_mode(source)):
+        shutil.copyfileobj(source, copy)
+        copy.seek(0)
+        file, suffix = copy, ""
+    if suffix in DELIMITERS or suffix in TEXTS:
+        try:
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
+            rows = _texts(text) if suffix in TEXTS else _table(text, DELIMITERS[suffix], name)
+            for row in rows:
+                copy.write(json.dumps(row).encode() + b"\n")
+            text.detach()
+        except csv.Error as problem:
+            raise UsageError(f"{name} is not a table: {problem}", _REMEDY, code="diff_input") from problem
+        return copy
+    if (document := _over_several_lines(file)) is not None:
+        copy.seek(0)
+        copy.truncate()
+        copy.write(json.dumps(document).encode() + b"\n")
+        return copy
+    return file
 
 
 def as_written(path: Path, line: bytes) -> Any:

@@ -155,7 +155,9 @@ def read_document(path: Path, stdin: BinaryIO | None = None) -> dict[str, Any]:
     try:
         with path.open("rb") if stdin is None or str(path) != "-" else stdin as file:
             data = file.read(_LARGEST + 1)
-        found = json.loads(data) if len(data) <= _LARGEST else None
+        if len(data) > _LARGEST:
+            raise UsageError(f"{path} is longer than {_LARGEST >> 20} MiB", _OR_BATCH, code="record")
+        found = json.loads(data)
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:

@@ -192,6 +192,19 @@ def test_what_is_no_output_is_refused(tmp_path: Path, data: bytes) -> None:
     assert problem.value.code == "diff_input"
 
 
+class Unreadable(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_file_that_cannot_be_read_is_not_a_difference() -> None:
+    with (
+        pytest.raises(UsageError, match="stdin cannot be read: Input/output error"),
+        open_lines(Path("-"), Unreadable(b"{}\n")),
+    ):
+        pass
+
+
 def test_numbers_that_are_none_tell_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     logprobs = '{"tokens": [" a"], "token_logprobs": [NaN], "top_logprobs": [{" a": Infinity, " b": NaN}]}'
