@@ -119,7 +119,8 @@ def load(
         converted = converts and max_memory is None and _fits(checkpoint, dtype)
         # What is in memory already is not to be counted once more against the memory that is free.
         placed = device.type == "cpu" and max_memory is None and (converted or checkpoint.composed)
-        kept = device.type == "cpu" and max_memory is None and checkpoint.plain and str(dtype) == f"torch.{checkpoint.dtype}"
+        stored = checkpoint.plain and not checkpoint.composed and str(dtype) == f"torch.{checkpoint.dtype}"
+        kept = device.type == "cpu" and max_memory is None and stored
         with _offload_folder() as offload, explained(checkpoint, device, dtype):
             model = from_pretrained(
                 checkpoint,
