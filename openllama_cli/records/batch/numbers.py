@@ -1,25 +1,17 @@
 """The log-probabilities in rows that have a number as their result: of choices, of texts that are scored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from openllama_cli.compare.entries import is_logprob
+from openllama_cli.generation.choices.scores import ScoredChoice
 
 # Tokens that no text has.
 _MANY = 1 << 40
 
 
-@dataclass(frozen=True)
-class Choice:
-    """As `generation.choices.scores.ScoredChoice`."""
-
-    text: str
-    logprob: float
-    tokens: int
-    bytes: int
-    score: float
-    probability: float
+class Choice(ScoredChoice):
+    """A choice as a file has it."""
 
     def weight(self, normalize: str) -> float:
         """By how much its score may differ if the log-probability of every token does by 1."""
