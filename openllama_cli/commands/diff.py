@@ -50,8 +50,9 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool, html: str | None,
     page = None if html is None else writable(html, "page.html")
     if a == b == "-":
         raise UsageError("both A and B are stdin", "name a file for one of them")
-    from openllama_cli.compare.difference import Summary, differences_of
+    from openllama_cli.compare.difference import Summary
     from openllama_cli.compare.lines import open_lines
+    from openllama_cli.compare.processes import differences
     from openllama_cli.compare.surroundings import changes, surroundings
     from openllama_cli.terminal.views import diff as view
 
@@ -64,7 +65,7 @@ def command(ctx: click.Context, a: str, b: str, as_json: bool, html: str | None,
     with open_lines(Path(a), stdin) as left, open_lines(Path(b), stdin) as right:
         known, words = changes(surroundings(Path(a), left.first), surroundings(Path(b), right.first))
         names = left.name, right.name
-        for found in differences_of(left, right, known, summary):
+        for found in differences(left, right, known, summary):
             if len(shown) < most:
                 shown.append(_shown(found))
             if as_json:

@@ -1,12 +1,15 @@
 """Where the rows of two outputs part, and why, as far as the files tell."""
 
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from operator import sub
 from typing import Any, Literal
 
 from openllama_cli.compare.entries import Entry, alternative
+from openllama_cli.compare.kept import Kept, Place
 from openllama_cli.compare.lines import Lines
 
 # In the order in which they are looked for: a row whose prompts differ may well have other options too.
@@ -102,60 +105,65 @@ def differences_of(a: Lines, b: Lines, known: Known, summary: Summary) -> Iterat
     """Every row that differs, in A's order and then those in B only; `summary` is complete at the end.
 
     Rows are matched by their keys, the second row of a key with the second. While the orders agree, as they do after two runs
-    of one input, no more than a row a side is in memory; from where they do not, the places of B's other rows.
-    Raises UsageError for a line that is not a row.
+    of one input, no more than a row a side is in memory; from where they do not, B's other rows go into a temporary file
+    and their places into memory. Raises UsageError for a line that is not a row.
     """
+    return (difference for _, _, difference in placed_differences(a, b, known, summary))
+
+
+def placed_differences(a: Lines, b: Lines, known: Known, summary: Summary) -> Iterator[tuple[int, int, Difference]]:
+    """The same, each behind the offset of its line and its place in the line, in A, or in B where it is only there."""
     left, right = a.entries(), b.entries(like=a)
-    for entry, _, _ in left:
+    for entry, offset, within in left:
         summary.rows_a += 1
         other = next(right, None)
         summary.rows_b += other is not None
         if other is None or other[0].key != entry.key:
-            yield from _out_of_order(entry, other, left, right, b, known, summary)
+            yield from _out_of_order((entry, offset, within), other, left, right, b, known, summary)
             return
-        yield from pair(entry, other[0], known, summary, scores=True)
-    for entry, _, _ in right:
+        for found in pair(entry, other[0], known, summary, scores=True):
+            yield offset, within, found
+    for entry, offset, within in right:
         summary.rows_b += 1
-        yield _counted(Difference("only in B", None, entry), summary)
+        yield offset, within, counted(Difference("only in B", None, entry), summary)
 
 
 def _out_of_order(
-    entry: Entry,
+    one: tuple[Entry, int, int],
     other: tuple[Entry, int, int] | None,
     left: Iterator[tuple[Entry, int, int]],
     right: Iterator[tuple[Entry, int, int]],
     b: Lines,
     known: Known,
     summary: Summary,
-) -> Iterator[Difference]:
+) -> Iterator[tuple[int, int, Difference]]:
     """The rest, from the first rows on that are not of one key."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    if other is not None:
-        places[other[0].key] = [other[1:]]
-        for found, offset, within in right:
-            summary.rows_b += 1
-            places.setdefault(found.key, []).append((offset, within))
-    # The first row of a key is taken first, from the end, as taking it from the front moves all others.
-    for of_key in places.values():
-        of_key.reverse()
-    while True:
-        if there := places.get(entry.key):
-            yield from pair(entry, b.entry(*there.pop()), known, summary, scores=True)
-        else:
-            yield _counted(Difference("only in A", entry, None), summary)
-        following = next(left, None)
-        if following is None:
-            break
-        summary.rows_a += 1
-        entry = following[0]
-    for key, there in places.items():
-        for place in reversed(there):
-            # Read alone, an entry of a result does not know how many stand before its line.
-            found = b.entry(*place)
-            yield _counted(Difference("only in B", None, replace(found, key=key)), summary)
+    places: dict[str, list[Place]] = {}
+    with Kept(b) as kept:
+        if other is not None:
+            for found, offset, within in itertools.chain([other], right):
+                summary.rows_b += found is not other[0]
+                places.setdefault(found.key, []).append(kept.add(found, offset, within))
+        # The first row of a key is taken first, from the end, as taking it from the front moves all others.
+        for of_key in places.values():
+            of_key.reverse()
+        following: tuple[Entry, int, int] | None = one
+        while following is not None:
+            entry, offset, within = following
+            if there := places.get(entry.key):
+                for difference in pair(entry, kept.get(there.pop())[0], known, summary, scores=True):
+                    yield offset, within, difference
+            else:
+                yield offset, within, counted(Difference("only in A", entry, None), summary)
+            following = next(left, None)
+            summary.rows_a += following is not None
+        for there in places.values():
+            for place in reversed(there):
+                found, offset, within = kept.get(place)
+                yield offset, within, counted(Difference("only in B", None, found), summary)
 
 
-def _counted(difference: Difference, summary: Summary) -> Difference:
+def counted(difference: Difference, summary: Summary) -> Difference:
     summary.causes[difference.cause] += 1
     return difference
 
@@ -172,12 +180,12 @@ def pair(a: Entry, b: Entry, known: Known, summary: Summary, *, scores: bool = F
         return
     same_tokens = a.tokens is None or b.tokens is None or _kind(a.tokens) != _kind(b.tokens) or a.tokens == b.tokens
     parting = None if same_tokens else _token_divergence(a, b)
-    _compare_logprobs(a, b, len(a.logprobs) if parting is None else parting.place, summary)
+    _compare_logprobs(a.logprobs, b.logprobs, None if parting is None else parting.place, summary)
     prompts_differ = a.prompt is not None and b.prompt is not None and a.prompt != b.prompt
     same = a.text == b.text and a.finish_reason == b.finish_reason and a.error == b.error
     if scores and (a.score is not None or b.score is not None):
         same = same and a.score == b.score
-        _compare_logprobs(replace(a, logprobs=[a.score]), replace(b, logprobs=[b.score]), 1, summary)
+        _compare_logprobs([a.score], [b.score], None, summary)
     if same and same_tokens and not prompts_differ:
         summary.equal += 1
         return
@@ -192,7 +200,7 @@ def pair(a: Entry, b: Entry, known: Known, summary: Summary, *, scores: bool = F
         cause = "options"
     elif known.model or (a.model != b.model and None not in (a.model, b.model)):
         cause = "model"
-    yield _counted(Difference(cause, a, b, parting, common_beginning(a.text or "", b.text or "")), summary)
+    yield counted(Difference(cause, a, b, parting, common_beginning(a.text or "", b.text or "")), summary)
 
 
 def _kind(tokens: Sequence[str] | Sequence[int]) -> type | None:
@@ -220,8 +228,15 @@ def _candidate(own: Entry, other: Entry, place: int) -> Candidate | None:
 
 def _shared(a: Sequence[object], b: Sequence[object]) -> int:
     """How many elements two sequences begin with in common."""
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), min(len(a), len(b)))
+    most = min(len(a), len(b))
+    if a[:most] == b[:most]:
+        return most
+    # Halves that are compared as wholes take less time than elements one by one.
+    same, differ = 0, most
+    while differ - same > 1:
+        middle = (same + differ) // 2
+        same, differ = (middle, differ) if a[same:middle] == b[same:middle] else (same, middle)
+    return same
 
 
 def _character_divergence(a: str, b: str) -> Divergence:
@@ -245,7 +260,12 @@ def _combines(text: str, place: int) -> bool:
     return unicodedata.category(text[place]) in ("Mn", "Me", "Mc") or "\u200d" in text[place - 1 : place + 1]
 
 
-def _compare_logprobs(a: Entry, b: Entry, places: int, summary: Summary) -> None:
-    for one, other in zip(a.logprobs[:places], b.logprobs[:places], strict=False):
-        if one is not None and other is not None:
-            summary.logprob_difference = max(summary.logprob_difference or 0.0, abs(one - other))
+def _compare_logprobs(a: Sequence[float | None], b: Sequence[float | None], places: int | None, summary: Summary) -> None:
+    """Those of the same tokens. places: how many of them; None for all."""
+    a, b = a[:places], b[:places]
+    try:
+        found = list(map(abs, map(sub, a, b)))
+    except TypeError:  # Some are not known.
+        found = [abs(one - other) for one, other in zip(a, b, strict=False) if one is not None and other is not None]
+    if found:
+        summary.logprob_difference = max(summary.logprob_difference or 0.0, *found)

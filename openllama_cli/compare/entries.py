@@ -1,10 +1,12 @@
 """The rows of an output of `olc batch`, and the completions of a JSON result, as what two of them are compared by."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from openllama_cli.batch.input.rows import default_id
+from openllama_cli.compare.documents import Alternatives
 
 # Beyond them a number is no log-probability, whatever its place: a little above 0 some are by rounding.
 _LEAST, _MOST = -1e30, 1.0
@@ -14,7 +16,7 @@ class NotARowError(Exception):
     """A JSON document that is neither a row of an output nor a JSON result: says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One completion. What the file does not tell is None.
 
@@ -37,38 +39,39 @@ class Entry:
     score: float | None = None
 
 
-def entries(document: Any, place: int) -> Iterator[Entry]:
+def entries(document: Any, place: int) -> list[Entry]:
     """The entries of a line of a file. place: how many entries the file has before it. Raises NotARowError."""
     if not isinstance(document, dict):
         raise NotARowError("it is not a JSON object")
     if isinstance(document.get("response"), dict):
-        yield from _openai(document)
-    elif "custom_id" in document and "text" in document:
-        yield from _rows(document)
-    elif isinstance(document.get("choices"), list):
-        for number, choice in enumerate(_objects(document["choices"])):
-            yield _choice(default_id(place + number), choice, document.get("model"))
-    elif isinstance(document.get("completions"), list):
-        for number, completion in enumerate(_objects(document["completions"])):
-            yield _generated(default_id(place + number), completion, document.get("model"))
-    elif "olc_journal" in document:
+        return _openai(document)
+    if "custom_id" in document and "text" in document:
+        return _rows(document)
+    if isinstance(choices := document.get("choices"), list):
+        model = document.get("model")
+        return [_choice(default_id(number), choice, model) for number, choice in enumerate(_objects(choices), place)]
+    if isinstance(completions := document.get("completions"), list):
+        model = document.get("model")
+        return [_generated(default_id(number), one, model) for number, one in enumerate(_objects(completions), place)]
+    if "olc_journal" in document:
         raise NotARowError("it is the journal of a batch; name its OUTPUT")
-    elif "olc_record" in document:
+    if "olc_record" in document:
         raise NotARowError("it is the record of a batch; name its OUTPUT")
-    elif "entries" in document and "totals" in document:
+    if "entries" in document and "totals" in document:
         raise NotARowError("it is the result of olc score; olc replay A --against B compares two")
-    else:
-        raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
+    raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
 
 
-def _rows(document: dict[str, Any]) -> Iterator[Entry]:
+def _rows(document: dict[str, Any]) -> list[Entry]:
     """A line in olc's own shape; the second and later samples of a row get their numbers behind its custom_id."""
-    yield (first := _row(document))
+    found = [first := _row(document)]
     samples = document.get("samples")
-    for number, sample in enumerate(_objects(samples)[1:] if isinstance(samples, list) and first.error is None else (), 1):
-        text, reason = _text(sample.get("text"), "text"), _text(sample.get("finish_reason"), "finish_reason")
-        key, scored = _numbered(first.key, number), _scored(sample.get("logprobs"))
-        yield Entry(key, first.prompt, text, reason, None, None, *scored)
+    if isinstance(samples, list) and first.error is None:
+        for number, sample in enumerate(_objects(samples)[1:], 1):
+            text, reason = _text(sample.get("text"), "text"), _text(sample.get("finish_reason"), "finish_reason")
+            key, scored = _numbered(first.key, number), _scored(sample.get("logprobs"))
+            found.append(Entry(key, first.prompt, text, reason, None, None, *scored))
+    return found
 
 
 def _numbered(key: str, number: int) -> str:
@@ -94,16 +97,15 @@ def _score(told: Any) -> float | None:
     return float(value) if value is not None and is_logprob(value) else None
 
 
-def _openai(document: dict[str, Any]) -> Iterator[Entry]:
+def _openai(document: dict[str, Any]) -> list[Entry]:
     """A line in OpenAI's shape; the second and later choices of a row get their numbers behind its custom_id."""
     key, body = str(document.get("custom_id")), document["response"].get("body")
     body = body if isinstance(body, dict) else {}
     error, choices = document.get("error") or body.get("error"), body.get("choices")
     if error is not None or not choices:
-        yield Entry(key, None, None, None, _code(error))
-        return
-    for number, choice in enumerate(_objects(choices)):
-        yield _choice(_numbered(key, number), choice, body.get("model"))
+        return [Entry(key, None, None, None, _code(error))]
+    model = body.get("model")
+    return [_choice(_numbered(key, number), choice, model) for number, choice in enumerate(_objects(choices))]
 
 
 def _choice(key: str, choice: dict[str, Any], model: Any) -> Entry:
@@ -136,16 +138,24 @@ def _scored(
     if not isinstance(tokens, list) or not set(map(type, tokens)) <= {str}:
         return None, (), (), ()
     own, top, offsets = (logprobs.get(name) for name in ("token_logprobs", "top_logprobs", "text_offset"))
+    count = len(tokens)
     return (
         tokens,
-        own if _are_logprobs(own, len(tokens)) else (),
-        top if isinstance(top, list) and len(top) == len(tokens) else (),
-        offsets if isinstance(offsets, list) and len(offsets) == len(tokens) and set(map(type, offsets)) <= {int} else (),
+        own if _are_logprobs(own, count) else (),
+        top if isinstance(top, Alternatives) or (isinstance(top, list) and len(top) == count) else (),
+        offsets if isinstance(offsets, list) and len(offsets) == count and set(map(type, offsets)) <= {int} else (),
     )
 
 
 def _are_logprobs(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(value is None or is_logprob(value) for value in values)
+    """Whether all are, or null; no NaN is among them, as no JSON has one."""
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    if (types := set(map(type, values))) != {float}:
+        if not types <= {float, int, NoneType}:
+            return False
+        values = [value for value in values if value is not None]
+    return not values or _LEAST <= min(values) <= max(values) <= _MOST
 
 
 def is_logprob(value: Any) -> bool:
@@ -155,7 +165,7 @@ def is_logprob(value: Any) -> bool:
 
 def alternative(entry: Entry, place: int, token: object) -> float | None:
     """The log-probability that an entry gives to a token in one of its places, where it tells it."""
-    top = entry.top[place] if place < len(entry.top) else None
+    top = entry.top[place] if place < len(entry.top) == len(entry.tokens or ()) else None
     value = top.get(token) if isinstance(top, dict) and isinstance(token, str) else None
     return float(value) if value is not None and is_logprob(value) else None
 

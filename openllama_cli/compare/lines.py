@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 
 from openllama_cli.batch.input.rows import default_id
 from openllama_cli.batch.output.formats import DELIMITERS, TEXTS, encode, keeps_all
+from openllama_cli.compare.documents import Documents, whole
 from openllama_cli.compare.entries import Entry, NotARowError, entries
 from openllama_cli.errors import UsageError
 
@@ -26,8 +27,6 @@ _ESCAPED = {"n": "\n", "r": "\r", "\\": "\\"}
 _ESCAPE = re.compile(r"\\([nr\\])")
 # Of a line, of a cell, and of a JSON document over several lines, in bytes.
 _LONGEST = 64 << 20
-# JSON has no NaN and no infinity: where a file has them, nothing is known.
-_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
 _REMEDY = "name two outputs of olc batch, or two results of olc complete --json or olc generate --json"
 
 
@@ -38,6 +37,7 @@ class Lines:
     name: str
     file: BinaryIO
     first: Any = field(init=False)
+    _documents: Documents = field(init=False, default_factory=Documents)
     _latest: tuple[bytes, int, list[Entry]] = field(init=False, default=(b"", 0, []))
 
     def __post_init__(self) -> None:
@@ -54,15 +54,16 @@ class Lines:
         place = offset = number = 0
         while line := self._read(number := number + 1):
             if not line.isspace():
-                if like is not None and like._latest[:2] == (line, place):
-                    found = like._latest[2]
-                else:
-                    found = self._entries(line, number, place)
-                self._latest = line, place, found
+                found = self._found(line, number, place, like)
                 for within, entry in enumerate(found):
                     yield entry, offset, within
                 place += len(found)
             offset += len(line)
+
+    def _found(self, line: bytes, number: int, place: int, like: "Lines | None") -> list[Entry]:
+        same = like is not None and like._latest[:2] == (line, place)
+        self._latest = line, place, like._latest[2] if like is not None and same else self._entries(line, number, place)
+        return self._latest[2]
 
     def offsets(self) -> Iterator[int]:
         """Where each line begins that is not blank; each is a row of an output of `olc batch`, in its order."""
@@ -81,7 +82,7 @@ class Lines:
     def entries_of(self, document: Any, index: int) -> list[Entry]:
         """Those of a `document` of this file. index: of its row. Raises UsageError where it is no row."""
         try:
-            return list(entries(document, index))
+            return entries(document, index)
         except NotARowError as problem:
             raise UsageError(
                 f"row {index} of {self.name} is not a row or a result: {problem}", _REMEDY, code="diff_input"
@@ -90,26 +91,26 @@ class Lines:
     def entry(self, offset: int, within: int) -> Entry:
         """An entry that `entries` gave before."""
         self.file.seek(offset)
-        return list(self._entries(self._read(0), 0, 0))[within]
+        return self._entries(self._read(0), 0, 0)[within]
 
     def _read(self, number: int) -> bytes:
         try:
             line = self.file.readline(_LONGEST)
         except OSError as problem:
-            raise _unreadable(self.name, problem) from problem
+            raise unreadable(self.name, problem) from problem
         if len(line) == _LONGEST:
             self._refuse(number, f"it is longer than {_LONGEST >> 20} MiB")
         return line
 
-    def _parse(self, line: bytes, number: int) -> Any:
+    def _parse(self, line: bytes, number: int, read: Callable[[bytes], Any] = whole) -> Any:
         try:
-            return _DECODER.decode(line.decode("utf-8-sig"))
+            return read(line)
         except (ValueError, RecursionError):
             self._refuse(number, "it is not JSON")
 
     def _entries(self, line: bytes, number: int, place: int) -> list[Entry]:
         try:
-            return list(entries(self._parse(line, number), place))
+            return entries(self._parse(line, number, self._documents.of), place)
         except NotARowError as problem:
             self._refuse(number, str(problem))
 
@@ -134,11 +135,12 @@ def open_lines(path: Path, stdin: BinaryIO | None = None) -> Iterator[Lines]:
             file = _json_lines(source, copy, path.suffix.lower(), name)
             file.seek(0)
         except OSError as problem:
-            raise _unreadable(name, problem) from problem
+            raise unreadable(name, problem) from problem
         yield Lines(name, file)
 
 
-def _unreadable(name: str, problem: OSError) -> UsageError:
+def unreadable(name: str, problem: OSError) -> UsageError:
+    """For a file, or one that is made of it."""
     return UsageError(f"{name} cannot be read: {problem.strerror}", "check the file and its permissions", code="diff_input")
 
 

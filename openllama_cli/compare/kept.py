@@ -1,0 +1,64 @@
+"""Entries that wait for those of a file in another order: in a temporary file, in a form that is read quickly."""
+
+import marshal
+import os
+import tempfile
+from dataclasses import fields, replace
+from operator import attrgetter
+from types import TracebackType
+
+from openllama_cli.compare.documents import Alternatives
+from openllama_cli.compare.entries import Entry
+from openllama_cli.compare.lines import Lines, unreadable
+
+# Where an entry stands in the temporary file, and how long it is there, in bytes.
+Place = tuple[int, int]
+_NAMES = [field.name for field in fields(Entry)]
+_TOP = _NAMES.index("top")
+_values = attrgetter(*_NAMES)
+
+
+class Kept:
+    """A context that ends with its file. Raises UsageError where that cannot be written, or read."""
+
+    def __init__(self, lines: Lines) -> None:
+        """lines: of which the entries are."""
+        self._lines, self._file, self._end, self._written = lines, tempfile.TemporaryFile(), 0, True  # noqa: SIM115
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, entry: Entry, offset: int, within: int) -> Place:
+        """Keep an entry of a line. offset: of the line in its file; within: its place in the line."""
+        values = list(_values(entry))
+        if isinstance(top := values[_TOP], Alternatives):
+            values[_TOP] = top.text
+        try:
+            data = marshal.dumps((offset, within, values))
+        except ValueError:  # Nested too deeply.
+            data = marshal.dumps((offset, within, entry.key))
+        try:
+            self._file.write(data)
+        except OSError as problem:
+            raise unreadable(self._lines.name, problem) from problem
+        place, self._written = (self._end, len(data)), False
+        self._end += len(data)
+        return place
+
+    def get(self, place: Place) -> tuple[Entry, int, int]:
+        """The entry that was kept there, with offset and place in the line."""
+        try:
+            if not self._written:
+                self._file.flush()
+                self._written = True
+            offset, within, values = marshal.loads(os.pread(self._file.fileno(), place[1], place[0]))
+        except OSError as problem:
+            raise unreadable(self._lines.name, problem) from problem
+        if isinstance(values, str):
+            return replace(self._lines.entry(offset, within), key=values), offset, within
+        if isinstance(top := values[_TOP], str):
+            values[_TOP] = Alternatives(top)
+        return Entry(*values), offset, within
