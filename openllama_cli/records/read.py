@@ -12,6 +12,9 @@ from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.records.made import OF_RESULT, Made, check_model, guarded, read_document
 
+# Of `api.Run`, unless it is told another one.
+BATCH_SIZE = 16
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -51,6 +54,11 @@ class Record(Made):
     branches: list[list[Completed]] = field(default_factory=list)
     choices: Choices | None = None
     scoring: Scoring | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows ran at a time at the most: which kernels they take, and so how they are rounded, depends on it."""
+        return 1 if "trace" in self.document["options"] else BATCH_SIZE
 
     def check_ids(self, opened: OpenedModel) -> None:
         """Raise UsageError for ids that the model does not have."""
