@@ -218,8 +218,9 @@ def _parting(row: int, place: int, before: Completed, now: "list[Scored]", text:
     likely = {} if here is None else dict(here.top)
     recorded = None if token is None else Side(token, text(token), likely.get(token))
     own = None if here is None else Side(here.token, text(here.token), here.logprob)
-    known = recorded is not None and own is not None and recorded.logprob is not None and own.logprob is not None
-    margin = own.logprob - recorded.logprob if known else None  # type: ignore[union-attr, operator]
+    margin = None
+    if recorded is not None and own is not None and recorded.logprob is not None and own.logprob is not None:
+        margin = own.logprob - recorded.logprob
     return Parting(row, place, recorded, own, margin)
 
 

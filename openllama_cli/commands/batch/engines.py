@@ -85,7 +85,10 @@ class LocalEngine:
     opened: OpenedModel
     spec: ModelSpec
     ray: RayOptions | None
-    caution = None
+
+    @property
+    def caution(self) -> None:
+        return None
 
     @property
     def told(self) -> dict[str, Any]:

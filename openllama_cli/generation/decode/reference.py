@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 LOGPROB_TOLERANCE = 1e-4
 
 
-def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request]) -> Iterator[Step]:
+def generate_rows(model: "LlamaForCausalLM", input_device: torch.device, requests: Iterable[Request | None]) -> Iterator[Step]:
     """Run requests through `model.generate`; the same steps as `loop.decode_rows`, row by row.
 
     Scoring a prompt costs one more forward pass. A row with an option that is the loop's alone fails.
     """
     context = int(model.config.max_position_embeddings)
     for request in requests:
+        if request is None:
+            continue
         room = context - len(request.tokens)
         if not request.tokens or room < 0:
             yield Step(request.row, error=over_context(len(request.tokens), context))
