@@ -465,6 +465,8 @@ DAMAGE: list[Callable[[Any], Any]] = [
     lambda record: record.update(settings=None),
     lambda record: record["settings"].pop("carry"),
     lambda record: record["settings"].update(examples=True),
+    lambda record: record["settings"].update(samples=10**400),
+    lambda record: record["settings"].update(samples=-0.5),
     lambda record: record["model"].update(name=True),
     lambda record: record["input"].pop("rows_sha256"),
     lambda record: record.update(runs=[]),
