@@ -59,7 +59,7 @@ TOLD: dict[str, dict[str, str]] = {
         **{"source": "input.name", "format_name": "input.format", "output": "output.name", "carry": "settings.carry"},
         **{"score": "settings.scoring", "context_column": "settings.scoring.context_column"},
         **{"stride": "settings.scoring.stride", "num_samples": "settings.samples", "escape": "settings.defaults"},
-        **{"engine_name": "runs.by", "server": "server"},
+        **{"engine_name": "runs.by", "server": "server", "batch_size_text": "runs.batch_size"},
         **dict.fromkeys(("annotated", "pipeline", "lang"), "options"),
     },
 }
@@ -94,7 +94,6 @@ NO_PART: dict[str, dict[str, str]] = {
         "json_progress": "on stdout, beside OUTPUT",
         **dict.fromkeys(("retry_errors", "restart"), "which rows are made again, which OUTPUT does not show"),
         **dict.fromkeys(("ray_address", "workers"), "which processes make the rows; `runs` has the surroundings of each"),
-        "batch_size_text": "rows come and go beside one another; in float32 nothing depends on it",
     },
 }
 
@@ -219,9 +218,10 @@ def batch_record(olc: Olc, model: str, tmp_path: Path, *arguments: str, name: st
 
 def test_the_record_of_a_batch_has_what_was_said(olc: Olc, model: str, tmp_path: Path) -> None:
     said = {name: value for name, (_, value) in GIVEN.items()} | {"logit_bias": [["40", 1.5]]}
-    record = batch_record(olc, model, tmp_path, "-e", *ALL, "--num-samples", "2", "--carry", "country")
+    record = batch_record(olc, model, tmp_path, "-e", *ALL, "--num-samples", "2", "--carry", "country", "--batch-size", "3")
     said |= {"num_samples": 2, "carry": {"others": False, "names": ["country"]}, "source": "in.csv", "format_name": "csv"}
     said |= {"output": "out.jsonl", "engine_name": "local", "server": None, "quantize": None, "device": "cpu"}
+    said |= {"batch_size_text": 3}
     found = {name: list(_values(record, TOLD["batch"][name].split("."))) for name in said}
     assert found == {name: [value] for name, value in said.items()}
     record = batch_record(olc, model, tmp_path, "--score", "--context-column", "country", "--stride", "77", name="scores.jsonl")

@@ -46,7 +46,7 @@ Examples:
     "--batch-size",
     type=click.IntRange(1, 1024),
     metavar="N",
-    show_default="as it was made; of a batch as many as fit",
+    show_default="as it was made",
     help="Rows at a time; changes no result in float32.",
 )
 @click.option("--rows", metavar="ROW,…", help="Of a batch: only these rows, by custom_id or number (from 0).")

@@ -49,6 +49,11 @@ class BatchRecord(Made):
         return [place for run in self.runs for place in run["places"]]
 
     @property
+    def batch_size(self) -> int | None:
+        """Rows at a time where most of them were made; None where that is not known."""
+        return cast(int | None, max(self.runs, key=lambda run: int(run["rows"]))["batch_size"])
+
+    @property
     def server(self) -> str | None:
         """That completed the rows."""
         return cast(str | None, self.document["server"])
