@@ -62,8 +62,8 @@ class Record(Made):
 
     def check_ids(self, opened: OpenedModel) -> None:
         """Raise UsageError for ids that the model does not have."""
-        branches = [branch.ids for prompt in self.branches for branch in prompt]
-        if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *branches) for token in ids):
+        made = [*self.completions, *(branch for prompt in self.branches for branch in prompt)]
+        if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *(one.ids for one in made)) for token in ids):
             cause = f"the record of {self.name} is damaged: the model does not have all of its token ids"
             raise UsageError(cause, OF_RESULT, code="record")
 

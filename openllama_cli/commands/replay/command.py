@@ -150,9 +150,10 @@ def command(
         loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
         from openllama_cli.api import Model
         from openllama_cli.records.replay import replay as run_again
+        from openllama_cli.records.replay import texts_of
 
         model_here = Model(loaded, notice=note)
-        compared, text = run_again(found, model_here, batch_size or found.batch_size), opened.tokenizer.text
+        compared, text = run_again(found, model_here, batch_size or found.batch_size), texts_of(opened.tokenizer)
     changes = changed_surroundings(found.document, compared.document)
     if as_json:
         out_json(document_of(found, compared, changes))
