@@ -82,7 +82,7 @@ def damaged(record: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 def test_it_finds_what_jsonschema_finds(records: list[dict[str, Any]]) -> None:
     draw, refused = random.Random(1), 0
-    for number in range(400):
+    for number in range(240):
         record = records[number % len(records)]
         name = "batch" if record["command"] == "batch" else "record"
         validate(record, name)
@@ -94,7 +94,7 @@ def test_it_finds_what_jsonschema_finds(records: list[dict[str, Any]]) -> None:
             refused += 1
             with pytest.raises(MisfitError):
                 validate(changed, name)
-    assert refused > 200
+    assert refused > 120
 
 
 def test_it_knows_every_keyword_of_the_schemas() -> None:
