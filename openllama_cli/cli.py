@@ -75,10 +75,10 @@ class CommandTable(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"openllama_cli.commands.{name}").command
+        command: click.Command = importlib.import_module(f"openllama_cli.commands.{cmd_name}").command
         _add_debug(command)
         return command
 

@@ -180,7 +180,7 @@ def measure_paced(workers: int, rows_per_s: float) -> dict[str, Any]:
         Journal.open(Path(folder) / "journal", HEADER, most) as journal,
         _runner(most, workers, Results(journal).append, paced_worker(rows_per_s)) as runner,
     ):
-        began = 0.0
+        began, processor, before = 0.0, 0.0, 0
         for progress in runner.run(_rows(most)):
             now = time.perf_counter()
             if not began and runner.loaded_workers == workers:

@@ -93,7 +93,7 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 
 def _request(connection: http.client.HTTPConnection, text: str, model: str, measured: Measured) -> None:
-    body = {"model": model, "prompt": text, "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
+    body: dict[str, Any] = {"model": model, "prompt": text, "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
     body["stream_options"] = {"include_usage": True}
     started = time.perf_counter()
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ def command(
 
     digits = read_digits([Path(path) for path in data])
     if sizes is None:
-        config = SgdConfig(**{**given, "seed": config.seed, "sizes": (digits.pixels, *config.sizes[1:-1], CLASSES)})
+        config = replace(config, sizes=(digits.pixels, *config.sizes[1:-1], CLASSES))
     config.fit(digits.pixels, digits.training, digits.name)
     one_thread()
 
@@ -185,7 +185,7 @@ def _report(
     from openllama_cli.terminal.views.sgd import show_confusion, show_misread
 
     show_confusion(counts)
-    drawn = [(test_data.x[place].reshape(digits.shape).tolist(), *read) for place, *read in misread[:_DRAWN]]
+    drawn = [(test_data.x[place].reshape(digits.shape).tolist(), digit, read) for place, digit, read in misread[:_DRAWN]]
     show_misread(drawn, len(misread))
 
 
@@ -199,7 +199,7 @@ def _check(training_data: "Samples", config: SgdConfig, *, as_json: bool) -> Non
 
         comparisons = list(check(training_data, config))
     if as_json:
-        documents = [{**asdict(one), "ok": one.ok} for one in comparisons]
+        documents: list[dict[str, Any]] = [{**asdict(one), "ok": one.ok} for one in comparisons]
         for document in documents:
             if not document["largest_difference"] < float("inf"):
                 document["largest_difference"] = None  # JSON has no NaN.

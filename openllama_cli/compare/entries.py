@@ -47,16 +47,22 @@ def entries(document: Any, place: int) -> list[Entry]:
         return _openai(document)
     if "custom_id" in document and "text" in document:
         return _rows(document)
-    if isinstance(choices := document.get("choices"), list):
-        model = document.get("model")
-        return [_choice(default_id(number), choice, model) for number, choice in enumerate(_objects(choices), place)]
-    if isinstance(completions := document.get("completions"), list):
-        model = document.get("model")
-        return [_generated(default_id(number), one, model) for number, one in enumerate(_objects(completions), place)]
     if "olc_journal" in document:
         raise NotARowError("it is the journal of a batch; name its OUTPUT")
     if "olc_record" in document:
-        raise NotARowError("it is the record of a batch; name its OUTPUT")
+        if document.get("command", "batch") == "batch":
+            raise NotARowError("it is the record of a batch; name its OUTPUT")
+        raise NotARowError("it is the record of a result; name the result that it was in")
+    model = document.get("model")
+    if isinstance(choices := document.get("choices"), list):
+        return [_choice(default_id(number), choice, model) for number, choice in enumerate(_objects(choices), place)]
+    if isinstance(completions := document.get("completions"), list):
+        return [_generated(default_id(number), one, model) for number, one in enumerate(_objects(completions), place)]
+    if isinstance(traces := document.get("traces"), list):
+        completed = [trace | {"tokens": _traced(trace)} for trace in _objects(traces)]
+        return [_generated(default_id(number), one, model) for number, one in enumerate(completed, place)]
+    if isinstance(checks := document.get("checks"), list):
+        return [_generated(default_id(number), check, model) for number, check in enumerate(_objects(checks), place)]
     if "entries" in document and "totals" in document:
         raise NotARowError("it is the result of olc score; olc replay A --against B compares two")
     raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
@@ -128,6 +134,13 @@ def _generated(key: str, completion: dict[str, Any], model: Any) -> Entry:
         ids,
         logprobs if ids is not None and isinstance(logprobs, list) and _are_logprobs(logprobs, len(ids)) else (),
     )
+
+
+def _traced(trace: dict[str, Any]) -> list[Any] | None:
+    """The ids of a prompt's steps in `olc generate --trace --json`, without a final EOS, as in a completion."""
+    steps = trace.get("steps")
+    ids = [step.get("token") if isinstance(step, dict) else None for step in steps] if isinstance(steps, list) else None
+    return ids[:-1] if ids and trace.get("finish_reason") == "eos" else ids
 
 
 def _scored(

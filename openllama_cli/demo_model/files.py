@@ -81,7 +81,8 @@ class PartEncoder:
 
         A newline is always a piece of its own, so what follows one is encoded as in the middle of a text.
         """
-        return self.processor.encode("\n" + text)[2:]  # type: ignore[no-any-return]
+        ids: list[int] = self.processor.encode("\n" + text)
+        return ids[2:]
 
 
 def write_settings(folder: Path, *, context: int) -> None:

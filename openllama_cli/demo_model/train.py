@@ -164,7 +164,7 @@ def train(config: TrainingConfig, folder: Path, *, report: Callable[[int, float]
     losses: list[float] = []
     for step in range(config.steps):
         loss = _loss(model, *next(source), bfloat16=config.bfloat16)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -71,7 +71,10 @@ def document(report: Report) -> dict[str, Any]:
     derived = {"device": "cpu", "usable_cores": facts.cpu.usable_cores, "memory_free": facts.cpu.memory_free}
     measured = {name: dataclasses.asdict(found) for name, found in facts.measured.items()}
     nothing = dict.fromkeys(field.name for field in dataclasses.fields(Measurement))
-    devices = [dataclasses.asdict(facts.cpu) | derived, *(dataclasses.asdict(gpu) for gpu in facts.accelerators)]
+    devices: list[dict[str, Any]] = [
+        dataclasses.asdict(facts.cpu) | derived,
+        *(dataclasses.asdict(gpu) for gpu in facts.accelerators),
+    ]
     return {
         "versions": dict(facts.versions),
         "devices": [device | measured.get(device["device"], nothing) for device in devices],

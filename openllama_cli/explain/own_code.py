@@ -77,9 +77,9 @@ class OwnCode:
     def _is_frame(self, number: int, line: str) -> bool:
         place = line.find('File "')
         text = line[place:] if place >= 0 else message(line)
-        for form in map(re.compile, _FRAMES):
-            if found := form.match(text):
-                file, at = found[1], int(found[2] or 0) if form.groups > 1 else 0
+        for frame in _FRAMES:
+            if found := re.match(frame, text):
+                file, at = found[1], int(found[2] or 0) if found.re.groups > 1 else 0
                 self._frame = None if re.search(_OF_A_LIBRARY, file) else (file, at, None)
                 self._since, self._last = 0, number
                 # Without its number yet, an arrow gives it.

@@ -228,6 +228,7 @@ def find(
     name, chosen_by = choose(spec.model)
     target = resolve(name, chosen_by)
     alone: FoundAdapter | None = None
+    model: ModelFolder | None = None
     if target.path is not None and adapter_alone(target.path):
         alone = FoundAdapter(target.path, str(target.path))
     else:
@@ -242,6 +243,7 @@ def find(
             notice(f"olc: {name} is an adapter for {base.name}")
         spec = replace(spec, revision=spec.revision or revision)
         model = _found(spec, base, base.name, chosen_by, progress=progress, notice=notice, weights=weights)
+    assert model is not None
     adapters = [find_adapter(one, offline=spec.offline, progress=progress, notice=notice) for one in spec.adapters]
     # Given again, with a scale, it is meant once.
     if alone is not None and not any(one.path.resolve() == alone.path.resolve() for one in adapters):

@@ -129,9 +129,9 @@ def brief(text: object, limit: int = 60) -> str:
 
 def short(value: object) -> str:
     """A value of a file in an error: its repr, cut."""
-    if isinstance(value, dict | list) and (
+    if isinstance(value, (dict, list)) and (
         len(value) > 4
-        or any(isinstance(inner, dict | list) for inner in (value.values() if isinstance(value, dict) else value))
+        or any(isinstance(inner, (dict, list)) for inner in (value.values() if isinstance(value, dict) else value))
     ):
         return f"a JSON {'object' if isinstance(value, dict) else 'array'} of {len(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:

@@ -150,7 +150,7 @@ class Protocol(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         # Those that ask for nothing, in the order in which they began to: of this server, as uvicorn keeps its connections.
         self._waiting: dict[Protocol, None] = vars(self.server_state).setdefault("waiting", {})
@@ -328,7 +328,7 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is None:
+        if not record.exc_info:
             return  # How its own shutdown goes.
         if not isinstance(record.exc_info[1], asyncio.CancelledError):  # A request that took longer than the server may.
             self._log(self.format(record))

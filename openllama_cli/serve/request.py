@@ -271,7 +271,7 @@ def _prompts(body: Mapping[str, Any], tokenizer: "Tokenizer", facts: "Facts", *,
     bos = body.get("add_special_tokens", True) is not False
     if given is None:
         raise bad("there is no prompt; send a text, a list of token ids, or a list of these", "prompt", "missing_prompt")
-    several = isinstance(given, list) and bool(given) and isinstance(given[0], str | list)
+    several = isinstance(given, list) and bool(given) and isinstance(given[0], (str, list))
     prompts = given if several else [given]
     if len(prompts) > MOST_ROWS:
         raise bad(f"{len(prompts)} prompts are more than {MOST_ROWS}; send several requests", "prompt", "too_many_completions")

@@ -103,7 +103,7 @@ def trajectory(training_data: Samples, config: SgdConfig) -> Iterator[Comparison
             network.update_mini_batch(mini_batch, config.eta)
             optimizer.zero_grad()
             # torch's step does not divide by the size of the mini-batch.
-            (_cost(network, theirs, mini_batch) / len(mini_batch)).backward()  # type: ignore[no-untyped-call]
+            (_cost(network, theirs, mini_batch) / len(mini_batch)).backward()
             optimizer.step()
             phase = 0 if free else 1
             steps[phase] += 1

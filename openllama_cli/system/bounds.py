@@ -2,16 +2,15 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 

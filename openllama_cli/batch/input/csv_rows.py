@@ -241,7 +241,7 @@ def csv_row(columns: Columns, settings: RowSettings, index: int, record: Record)
             count = f"{len(values)} field{'' if len(values) == 1 else 's'}"
             raise RowError("invalid_csv", f"line {line} has {count}, the header has {len(columns.names)}")
         carried = settings.carry.of(fields, columns.used)
-        given = {name: cell_value(meaning(name).name, fields[name]) for name in columns.options}  # type: ignore[union-attr]
+        given = {name: cell_value(means.name, fields[name]) for name in columns.options if (means := meaning(name))}
         options = read_options(given, settings) if given else default_options(settings)
         prompt = _prompt(fields, settings, options)
         return row_with(options, settings, index, line, custom_id, prompt, carried=carried, fields=fields)

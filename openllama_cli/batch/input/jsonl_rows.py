@@ -70,7 +70,7 @@ def _carried(
     used = {id_field, *variables, *(() if settings.template is not None else ("prompt",))}
     used.update(name for name in fields if name not in variables and meaning(name) is not None)
     carried = settings.carry.of(fields, used)
-    deep = [name for name, value in carried.items() if isinstance(value, list | dict) and _too_deep(value)]
+    deep = [name for name, value in carried.items() if isinstance(value, (list, dict)) and _too_deep(value)]
     for name in deep:
         del carried[name]
     return carried, bool(deep)
@@ -84,7 +84,7 @@ def _too_deep(value: Any) -> bool:
             inner
             for outer in level
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, list | dict)
+            if isinstance(inner, (list, dict))
         ]
         if not level:
             return False
@@ -197,7 +197,7 @@ def _openai_prompt(body: Mapping[str, Any]) -> tuple[str | None, tuple[int, ...]
     if given is None:
         hint = "; it has messages: base models complete a prompt" if "messages" in body else ""
         raise RowError("missing_prompt", f"the body has no prompt{hint}")
-    if isinstance(given, list) and given and isinstance(given[0], str | list):
+    if isinstance(given, list) and given and isinstance(given[0], (str, list)):
         if len(given) > 1:
             raise RowError("unsupported_option", f"{len(given)} prompts in one line; give each its own line")
         given = given[0]

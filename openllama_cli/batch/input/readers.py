@@ -1,9 +1,9 @@
 """The rows of an input file, whatever its format: .txt, .jsonl, .csv or .tsv."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from openllama_cli.batch.input.csv_rows import columns_of, csv_row, delimiter_of, read_records
 from openllama_cli.batch.input.jsonl_rows import jsonl_row, read_objects
@@ -21,6 +21,7 @@ from openllama_cli.batch.input.rows import (
 from openllama_cli.errors import UsageError
 from openllama_cli.system.convert import to_lines
 
+T = TypeVar("T")
 FormatName = Literal["txt", "jsonl", "csv", "tsv"]
 _SUFFIXES: dict[str, FormatName] = {
     ".txt": "txt",
@@ -66,22 +67,22 @@ def read_rows(
     lacks a column that is needed, and a template that does not fit the format; OlcError where reading fails.
     """
     limit = settings.max_line_bytes
-    records: Iterator[Any]
-    row_of: Callable[[int, Any], Row]
     with open_input(path, on_bytes) as file:
         if fmt == "txt":
-            records, row_of = read_lines(file, limit), partial(_text_row, _line_variable(settings), settings)
+            yield from _made(read_lines(file, limit), partial(_text_row, _line_variable(settings), settings), skip)
         elif fmt == "jsonl":
-            records, row_of = read_objects(file, limit), partial(jsonl_row, settings)
+            yield from _made(read_objects(file, limit), partial(jsonl_row, settings), skip)
         else:
             delimiter = delimiter_of(file, "," if fmt == "csv" else "\t")
             records = read_records(file, delimiter, limit)
-            if (header := next(records, None)) is None:
-                return
-            row_of = partial(csv_row, columns_of(path, header, delimiter, settings), settings)
-        for index, record in enumerate(records):
-            if skip is None or not skip(index):
-                yield row_of(index, record)
+            if (header := next(records, None)) is not None:
+                yield from _made(records, partial(csv_row, columns_of(path, header, delimiter, settings), settings), skip)
+
+
+def _made(records: Iterable[T], row_of: Callable[[int, T], Row], skip: Callable[[int], bool] | None) -> Iterator[Row]:
+    for index, record in enumerate(records):
+        if skip is None or not skip(index):
+            yield row_of(index, record)
 
 
 def _text_row(variable: str | None, settings: RowSettings, index: int, line: Line) -> Row:

@@ -88,7 +88,8 @@ def _further(sampling: SamplingConfig) -> dict[str, Any]:
     """The options that came later: where they change nothing they are none."""
     values = {field.name: getattr(sampling, field.name) for field in fields(SamplingConfig) if field.name not in _FIRST}
     changed = {name: value for name, value in values.items() if value != getattr(_UNSET, name)}
-    return json.loads(json.dumps(changed))  # type: ignore[no-any-return]  # As it is read again: lists for tuples.
+    again: dict[str, Any] = json.loads(json.dumps(changed))  # As it is read again: lists for tuples.
+    return again
 
 
 def _choosing(choosing: ChoiceSettings) -> dict[str, Any]:
@@ -214,7 +215,7 @@ def _value(value: Any) -> str:
         return "not given"
     if isinstance(value, bool):
         return "on" if value else "off"
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | list | dict) else str(value)
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, list, dict)) else str(value)
     if isinstance(value, str) and value.isascii() and value.isprintable() and " " not in value and value:
         text = value
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -50,6 +50,7 @@ def connect(options: RayOptions) -> Iterator[list[Node]]:
     """
     _prepare_environment(local=options.address is None)
     import ray
+    import ray.exceptions
 
     _silence()
     with contextlib.ExitStack() as cleanup:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from openllama_cli.benchmark.decoding.constraints import CASES, trained
+from openllama_cli.generation.constraints.config import Kind
 from openllama_cli.generation.constraints.vocabulary import Vocabulary
 from openllama_cli.models.tokenizer.base import Tokenizer
 from openllama_cli.models.tokenizer.open import open_tokenizer
 
 # What compiles a case, and what makes a mask of it and takes a token: false if the token is not allowed.
-Compile = Callable[[str, str], Any]
+Compile = Callable[[Kind, str], Any]
 Step = Callable[[Any, int], Any]
 
 

@@ -112,7 +112,7 @@ def _sentencepiece() -> str:
 
 def _protobuf() -> str:
     # What transformers reads tokenizer.model files through; its own copy of SentencePiece's schema is loaded with it.
-    from google.protobuf import __version__, descriptor_pb2  # type: ignore[import-untyped]
+    from google.protobuf import __version__, descriptor_pb2
 
     descriptor_pb2.FileDescriptorProto(name="olc").SerializeToString()
     return str(__version__)

@@ -66,7 +66,7 @@ def as_source(name: str, value: Any) -> str | None:
     """
     if isinstance(value, str):
         return value
-    if name == "json_schema" and isinstance(value, Mapping | bool):
+    if name == "json_schema" and isinstance(value, (Mapping, bool)):
         # In the order in which properties are given: that is the order in which they are written.
         try:
             return json.dumps(value, ensure_ascii=False)

@@ -55,7 +55,7 @@ def of(kind: str, source: str) -> str:
     except UnicodeEncodeError:
         _invalid(kind, "it is not valid Unicode: it has a lone surrogate")
     if kind == "regex":
-        if len(re.search(r"\\*$", source)[0]) % 2:  # type: ignore[index]
+        if (end := re.search(r"\\*$", source)) and len(end[0]) % 2:
             _invalid(kind, "it ends in a backslash, which escapes nothing")
         # A digit is one of ten, as in JSON schemas: nobody who writes \d{4} wants a year in Osmanya.
         escaped = library.library().regex_to_lark(source, "d")

@@ -56,7 +56,7 @@ class _Tokens:
     No text is an end: where one may be is asked for, and the ids of a model that end a row are not its business.
     """
 
-    bos_token_id = None
+    bos_token_id: int | None = None
     special_token_ids: Sequence[int] = ()
 
     def __init__(self, tokens: Sequence[bytes]) -> None:

@@ -220,11 +220,11 @@ def _typed(name: str, value: Any, kind: type, shown: Callable[[Any], str]) -> An
         return _biases(flag, value, shown)
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else value
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"{flag} is {shown(value)}", 'give a string or a list of strings, such as ["Q:", "END"]')
         return tuple(texts)
     if kind is list:
-        if not isinstance(value, list | tuple) or not all(type(token) is int for token in value):
+        if not isinstance(value, (list, tuple)) or not all(type(token) is int for token in value):
             raise UsageError(f"{flag} is {shown(value)}", "give a list of token ids, such as [13]")
         return tuple(value)
     if kind in (bool, str):

@@ -65,4 +65,4 @@ def stream(engine: Engine, tokenizer: Tokenizer, prompts: Iterable[Request | Non
         if step.error is None:
             # The rest of a character may complete a stop string although the row ended for another reason.
             reason = text.reason or reason
-        yield TextStep(**{**vars(step), "finish_reason": reason}, text=text.pop_rest())
+        yield TextStep(**vars(replace(step, finish_reason=reason)), text=text.pop_rest())

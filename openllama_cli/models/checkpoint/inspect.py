@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +248,7 @@ def _checked(
     for tensor in stored.values():
         sizes[tensor.dtype] += tensor.nbytes
     return Checkpoint(
-        **{**vars(weights), "tensors": stored},
+        **vars(replace(weights, tensors=stored)),
         path=folder,
         format=format_,
         config=config,

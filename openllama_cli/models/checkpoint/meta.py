@@ -82,7 +82,7 @@ def _refuse_incomplete(params_file: Path, params: dict[str, Any], files: tuple[P
     query = headers[0].tensors.get("layers.0.attention.wq.weight")
     hidden = params.get("dim")
     slices = len(files)
-    if query is not None and len(query.shape) == 2 and query.shape[1] == hidden and query.shape[0]:
+    if isinstance(hidden, int) and query is not None and len(query.shape) == 2 and query.shape[1] == hidden and query.shape[0]:
         slices = hidden // query.shape[0]
     if slices > len(files):
         missing = ", ".join(_sibling(files[-1].name, number) for number in range(len(files), min(slices, len(files) + 3)))

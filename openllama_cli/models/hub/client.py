@@ -49,7 +49,7 @@ def opened(method: str, url: str, *, start: int = 0, download: bool = False, fol
 
     Raises HubError for an environment that allows no connection, NotAHubError, and the HTTP library's errors.
     """
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, but not in __all__
+    from huggingface_hub.utils import get_session  # public, but not in __all__
 
     try:
         session = get_session()
@@ -114,7 +114,7 @@ def _send(session: Any, method: str, url: str, sent: dict[str, str], limits: Any
 
 def _raise_for_status(response: Any) -> None:
     """Raise huggingface_hub's error for an error status. It reads the text of an error whole, so it gets the headers alone."""
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+    from huggingface_hub.utils import hf_raise_for_status
 
     if 200 <= response.status_code < 400:
         return

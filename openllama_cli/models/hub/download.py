@@ -112,7 +112,7 @@ def _partial(blob: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(lock: Path, name: str, progress: Progress, notice: Notice) -> Iterator[None]:
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but not in __all__
+    from huggingface_hub.utils import WeakFileLock  # public, but not in __all__
 
     lock.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -126,7 +126,7 @@ def proxy_in_use(url: str) -> str | None:
 def headers() -> dict[str, str]:
     """Those of every request: the token, if there is one. Raises HubError for a token that cannot be read or sent."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in __all__
+    from huggingface_hub.utils import build_hf_headers  # public, but not in __all__
 
     from openllama_cli.version import __version__
 

@@ -104,7 +104,7 @@ def _store(repo_id: str, revision: str | None, progress: Progress, notice: Notic
 
 def _files(repo_id: str, revision: str | None) -> tuple[str, set[str]]:
     """The commit of a revision, and the names of its files."""
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not in __all__
+    from huggingface_hub.utils import validate_repo_id  # public, but not in __all__
 
     validate_repo_id(repo_id)
     at = f"/revision/{quote(revision, safe='')}" if revision else ""

@@ -1,7 +1,7 @@
 """transformers' side of loading: calling `from_pretrained`, checking what it says of the weights, and where it put them."""
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from openllama_cli.errors import ModelError
 from openllama_cli.models.checkpoint.inspect import Checkpoint
@@ -109,5 +109,5 @@ def describe_devices(model: "LlamaForCausalLM") -> str:
 
 def _placed(model: "LlamaForCausalLM") -> "dict[str, Any]":
     """Module → device, as accelerate has it; without it all is where the embeddings are."""
-    placed: dict[str, Any] = getattr(model, "hf_device_map", {})
+    placed = cast("dict[str, Any]", getattr(model, "hf_device_map", {}))
     return placed or {"": model.model.embed_tokens.weight.device}

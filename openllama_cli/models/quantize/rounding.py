@@ -66,7 +66,7 @@ class TorchLayout(Int4Layout):
     groups_first = True
 
     @property
-    def name(self) -> tuple[str, ...]:  # type: ignore[override]
+    def name(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         """With what the order depends on."""
         import torch
 

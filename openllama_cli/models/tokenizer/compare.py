@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from openllama_cli.errors import ModelError, first_line
 from openllama_cli.models.tokenizer.library import failures_as, without_panic_messages
@@ -84,5 +84,5 @@ def load_auto_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     with without_panic_messages(), failures_as(failure), quiet_transformers():
         gguf = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
         folder = path.parent if gguf else path
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **gguf)
-    return loaded
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **gguf)
+    return cast("PreTrainedTokenizerBase", loaded)

@@ -163,7 +163,7 @@ def _named(values: Mapping[str, Any], file: Path) -> dict[str, str]:
 def _extra(values: Mapping[str, Any]) -> set[str]:
     """Contents of special tokens without a name of their own."""
     extra = [values.get(key) for key in ("additional_special_tokens", "extra_special_tokens")]
-    lists = [value.values() if isinstance(value, dict) else value for value in extra if isinstance(value, list | dict)]
+    lists = [value.values() if isinstance(value, dict) else value for value in extra if isinstance(value, (list, dict))]
     tokens = [token for values_ in lists for token in values_]
     texts = [token.get("content") if isinstance(token, dict) else token for token in tokens]
     return {text for text in texts if isinstance(text, str)}

@@ -97,12 +97,14 @@ class JsonTokenizer(Tokenizer):
         if self._byte_fallback:
             pieces = join_bytes([None if token in self._special else self.piece(token) for token in ids])
             with failures_as(self._cannot_decode):
-                return self._tokenizer.decoder.decode(pieces) if pieces else ""
+                text: str = self._tokenizer.decoder.decode(pieces) if pieces else ""
+            return text
         for token in ids:
             self.piece(token)
         runs = self._between_special(ids) if self.byte_level else [list(ids)]
         with failures_as(self._cannot_decode):
-            return "".join(self._tokenizer.decode(run, skip_special_tokens=True) for run in runs)
+            texts: list[str] = [self._tokenizer.decode(run, skip_special_tokens=True) for run in runs]
+        return "".join(texts)
 
     def unfinished(self, ids: Sequence[int]) -> int:
         tail = b"".join(self.token_bytes(token) or b"|" for token in ids[-3:])

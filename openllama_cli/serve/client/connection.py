@@ -42,6 +42,9 @@ class Connection:
             return None
         try:
             left = path.lstat()
+        except OSError:
+            return None
+        try:
             return cls(lambda: _unix(path), "localhost", str(path))
         except DroppedError as problem:
             if isinstance(problem.__cause__, ConnectionRefusedError):

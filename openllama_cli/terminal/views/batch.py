@@ -8,7 +8,7 @@ from openllama_cli.terminal.figures import clock
 from openllama_cli.terminal.streams import is_terminal, notice, out_json, stderr_console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 _LINE_SECONDS = 30.0
@@ -27,6 +27,7 @@ class BatchProgress:
         self._started = self._reported = time.monotonic()
         self._rows = self._failed = self._tokens = 0
         self._bar: Progress | None = None
+        self._task: TaskID | None = None
         self._reader_left = False
         if not as_json and is_terminal(sys.stderr) and not stderr_console().is_dumb_terminal:
             from rich import progress as parts
@@ -44,7 +45,7 @@ class BatchProgress:
     def update(self, rows: int, failed: int, tokens: int) -> None:
         """Show the counts of this run so far."""
         self._rows, self._failed, self._tokens = rows, failed, tokens
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             words = f"{failed} failed, " if failed else ""
             self._bar.update(self._task, completed=self._before + rows, failed=words, speed=f"{self.tokens_per_s:.0f}")
             return

@@ -170,5 +170,5 @@ def _compile(source: str, name: str, device: torch.device) -> Callable[..., Any]
 
     # torch fails without a CUDA toolkit's header folder, although no header is needed here.
     with replaced(cpp_extension, CUDA_HOME=cpp_extension.CUDA_HOME or sys.prefix), torch.cuda.device(device):
-        kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)  # type: ignore[attr-defined,unused-ignore]
+        kernel: Callable[..., Any] = torch.cuda._compile_kernel(source, name)
     return kernel

@@ -265,15 +265,16 @@ def _blocks(file: Path, name: str, tensor: GGUFTensor) -> StoredBlocks:
     import gguf
     import numpy as np
 
+    what = f"of a type {tensor.type}"
     try:
         kind = gguf.GGMLQuantizationType(tensor.type)
+        what = f"of type {kind.name}"
         per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
         if kind.name not in PLAIN_TYPES:
             gguf.quants.dequantize(np.zeros(block_bytes, np.uint8), kind)
     except (ValueError, KeyError, NotImplementedError) as error:
         from importlib.metadata import version
 
-        what = f"of type {kind.name}" if isinstance(error, NotImplementedError) else f"of a type {tensor.type}"
         raise ModelError(
             f"{file}: {brief(name)} is {what}, which the package gguf {version('gguf')} does not decode",
             "a newer one may: pip install -U gguf; or use the model's Q8_0 or F16 file",
