@@ -59,6 +59,7 @@ class Comparison:
     none. document: of the replay. scores: of prompts that were scored, and of choices; None where nothing was. flips: prompts
     whose best choice is another one. share: by how much a choice's probability differs at the most; None without choices.
     kept: on each side the place of every row among the answers, where not all are answers; None where that is the same.
+    made: the records whose precisions decide what rounding explains.
     """
 
     rows: int
@@ -70,6 +71,7 @@ class Comparison:
     flips: list[Flip] = field(default_factory=list)
     share: float | None = None
     kept: tuple[list[int | None], list[int | None]] | None = None
+    made: tuple[Record, ...] = ()
 
     @property
     def different(self) -> bool:
@@ -78,17 +80,21 @@ class Comparison:
         return bool(self.partings or self.flips or self.kept or beyond)
 
 
-def rounding(record: Made) -> float:
-    """How far log-probabilities may differ by rounding alone, see `ROUNDING`; where nothing is known of it, the most."""
+def rounding(*records: Made) -> float:
+    """How far log-probabilities may differ by rounding alone, see `ROUNDING`: as far as in the coarsest precision that a record
+    was made in. Where nothing is known of it, the most.
+    """
     return max(
         QUANTIZED_ROUNDING if place["quantization"] is not None else ROUNDING.get(place["dtype"], QUANTIZED_ROUNDING)
+        for record in records
         for place in record.places
     )
 
 
-def precision(record: Made) -> str:
-    """In which it was made, in words."""
-    names = [str(place["quantization"] or place["dtype"] or "an unknown precision") for place in record.places]
+def precision(*records: Made) -> str:
+    """In which they were made, in words."""
+    places = [place for record in records for place in record.places]
+    names = [str(place["quantization"] or place["dtype"] or "an unknown precision") for place in places]
     return " and ".join(dict.fromkeys(names))
 
 
@@ -144,7 +150,7 @@ def replay(record: Record, model: "Runnable", batch_size: int) -> Comparison:
     ]
     rows = len(record.completions)
     compared = Comparison(rows, equal, partings, noise, document, kept=_kept(record, _answered(record, run.rows)))
-    return _with_scores(compared, record, scored, branches)
+    return _with_scores(replace(compared, made=(record,)), record, scored, branches)
 
 
 def against(record: Record, other: Record) -> Comparison:
@@ -159,7 +165,7 @@ def against(record: Record, other: Record) -> Comparison:
             partings.append(Parting(row, place, sides[0], sides[1], None))
     rows, kept = len(record.completions), _kept(record, other.kept)
     compared = Comparison(rows, equal, partings, noise, other.document, kept=kept)
-    return _with_scores(compared, record, other.logprobs, other.branches)
+    return _with_scores(replace(compared, made=(record, other)), record, other.logprobs, other.branches)
 
 
 def _run(record: Record, model: "Runnable", batch_size: int) -> "Run":
@@ -217,7 +223,7 @@ def _with_scores(
     branches: Sequence[Sequence[Completed]],
 ) -> Comparison:
     """With what is scored and not drawn: prompts and choices."""
-    allowed = rounding(record)
+    allowed = rounding(*compared.made)
     if not any(record.logprobs) and record.choices is None:
         return compared
     found = scores(deviations(record, logprobs, branches), allowed)

@@ -166,6 +166,22 @@ def test_scores_and_choices_are_held_against_others(olc: Olc, made: Any, tmp_pat
     assert olc("replay", str(path), "--against", str(mixed)).code == 2
 
 
+def test_the_coarser_of_two_precisions_judges(olc: Olc, made: Any, tmp_path: Path) -> None:
+    """A difference of 0.3 is more than float32 and float16 explain, and no more than bfloat16 does, whichever comes first."""
+    path = made(*SCORES[0])
+    document = json.loads(path.read_text())
+    record = document["olc"]["record"]
+    record["prompts"][0]["logprobs"][-1] -= 0.3
+    other = tmp_path / "other.json"
+    for dtype, code in (("float16", 1), ("bfloat16", 0)):
+        record["dtype"] = dtype
+        other.write_text(json.dumps(document))
+        for pair in ((path, other), (other, path)):
+            run = olc("replay", str(pair[0]), "--against", str(pair[1]))
+            assert run.code == code
+            assert code == 0 or " what rounding in float" in run.text
+
+
 DAMAGE: list[tuple[tuple[str, ...], list[Any]]] = [
     (
         SCORES[0],

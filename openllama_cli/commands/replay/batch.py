@@ -104,10 +104,10 @@ def hold_against(record: "BatchRecord", other: "BatchRecord", output: str | None
 
     refuse_others(record, other)
     with open_lines(record.find_output(_path(output))) as a, open_lines(other.find_output(None)) as b:
-        held = against(a, b, rounding(record))
+        held = against(a, b, rounding(record, other))
     there = [place for run in other.runs for place in run["places"]]
     changed = [line for place in there for line in _changed(record, place)]
-    return Replayed(record, held.partings, held.compared, held.tokens, held.noise, list(dict.fromkeys(changed)))
+    return Replayed(record, held.partings, held.compared, held.tokens, held.noise, list(dict.fromkeys(changed)), other)
 
 
 def _path(name: str | None) -> Path | None:

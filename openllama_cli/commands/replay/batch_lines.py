@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it. rows: that were compared. tokens, noise: see `records.batch.compare.Comparer`. changed: surroundings."""
+    """What came of it. rows: that were compared. tokens, noise: see `records.batch.compare.Comparer`. changed: surroundings.
+
+    other: the record that it was held against, if nothing was run.
+    """
 
     record: "BatchRecord"
     partings: Sequence["RowParting"]
@@ -24,6 +27,12 @@ class Replayed:
     tokens: int
     noise: float | None
     changed: Sequence[str]
+    other: "BatchRecord | None" = None
+
+    @property
+    def made(self) -> list["BatchRecord"]:
+        """The records whose precisions decide what rounding explains."""
+        return [self.record] if self.other is None else [self.record, self.other]
 
     @property
     def different(self) -> int:
@@ -61,7 +70,7 @@ def _lines(replayed: Replayed, most: int) -> list[str]:
     told = list(dict.fromkeys(parting.index for parting in replayed.partings))
     for parting in replayed.partings:
         if parting.index in told[:most]:
-            lines += _parting_lines(replayed.record, parting)
+            lines += _parting_lines(replayed.made, parting)
     if more := len(told[most:]):
         lines.append(f"and {more} more row{'s' * (more != 1)} that differ{'s' * (more == 1)}")
     return lines + (
@@ -69,7 +78,7 @@ def _lines(replayed: Replayed, most: int) -> list[str]:
     )
 
 
-def _parting_lines(record: "BatchRecord", parting: "RowParting") -> list[str]:
+def _parting_lines(made: Sequence["BatchRecord"], parting: "RowParting") -> list[str]:
     key = one_line(parting.key)
     row = key if key.startswith("row-") else f"row {key}"
     before, now = parting.recorded, parting.now
@@ -77,16 +86,16 @@ def _parting_lines(record: "BatchRecord", parting: "RowParting") -> list[str]:
         name = "error" if parting.cause == "error" else "finish_reason"
         return [f"{row}: recorded {name} {_name(before)}, now {_name(now)}"]
     if parting.cause == "score" or (parting.cause == "choice" and before and now and before.text == now.text):
-        return _number_lines(record, row, parting)
+        return _number_lines(made, row, parting)
     where = "" if parting.place is None else f", {parting.unit} {parting.place}"
     of = " of the prompt" if parting.cause == "prompt" else ""
     lines = [f"{row}{where}{of}: recorded {_side(before)}, now {_side(now)}"]
-    can = f"what rounding in {precision(record)} can explain"
+    can = f"what rounding in {precision(*made)} can explain"
     if parting.margin is not None:
         verdicts = {
             None: "more than it decided, such as chance or a penalty",
-            True: f"no more than {_limit(record, parting)}{can}",
-            False: f"more than {_limit(record, parting)}{can}",
+            True: f"no more than {_limit(made, parting)}{can}",
+            False: f"more than {_limit(made, parting)}{can}",
         }
         lines.append(f"  margin {parting.margin:.3g}: {verdicts[parting.explained]}")
     elif parting.beyond is not None:
@@ -98,18 +107,18 @@ def _parting_lines(record: "BatchRecord", parting: "RowParting") -> list[str]:
     return lines
 
 
-def _number_lines(record: "BatchRecord", row: str, parting: "RowParting") -> list[str]:
+def _number_lines(made: Sequence["BatchRecord"], row: str, parting: "RowParting") -> list[str]:
     before, now = parting.recorded, parting.now
     assert before is not None
     assert now is not None
     of = f' of "{one_line(before.text or "")}"' if parting.cause == "choice" else ""
     values = f"recorded {before.logprob:.6g}, now {now.logprob:.6g}"
-    return [f"{row}, log-probability{of}: {values}", f"  more than what rounding in {precision(record)} can explain"]
+    return [f"{row}, log-probability{of}: {values}", f"  more than what rounding in {precision(*made)} can explain"]
 
 
-def _limit(record: "BatchRecord", parting: "RowParting") -> str:
+def _limit(made: Sequence["BatchRecord"], parting: "RowParting") -> str:
     """Of tokens; that of a choice depends on how many tokens it has."""
-    return f"{2 * rounding(record):g}, " if parting.cause == "text" else ""
+    return f"{2 * rounding(*made):g}, " if parting.cause == "text" else ""
 
 
 def _name(side: "Candidate | None") -> str:

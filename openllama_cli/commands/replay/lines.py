@@ -1,7 +1,7 @@
 """What `olc replay` says of a result."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +63,11 @@ def lines_of(record: "Record", compared: "Comparison", changes: list[str], text:
     if compared.flips:
         parts.append(f"{len(compared.flips)} of {_answers(record)}")
         for flip in compared.flips:
-            lines += _flip_lines(record, flip)
+            lines += _flip_lines(compared.made, flip)
     if compared.scores is not None and compared.scores.beyond:
-        parts.append(f"{compared.scores.beyond} of {_scored(compared.scores)} by more than {_rounding(record)} can explain")
+        parts.append(
+            f"{compared.scores.beyond} of {_scored(compared.scores)} by more than {_rounding(compared.made)} can explain"
+        )
     if compared.scores is not None and compared.scores.furthest is not None:
         lines.append(_deviation_line(record, compared.scores.furthest, text))
     changed = [f"changed: {one_line(change)}" for change in changes] or ["changed: nothing that the record tells"]
@@ -100,18 +102,18 @@ def _scored(scores: "Scores") -> str:
     return f"{scores.tokens} scored token{'s' * (scores.tokens != 1)}"
 
 
-def _rounding(record: "Record", times: float = 1) -> str:
+def _rounding(made: Sequence["Record"], times: float = 1) -> str:
     from openllama_cli.records.replay import precision, rounding
 
-    return f"{times * rounding(record):g}, what rounding in {precision(record)}"
+    return f"{times * rounding(*made):g}, what rounding in {precision(*made)}"
 
 
-def _flip_lines(record: "Record", flip: "Flip") -> list[str]:
+def _flip_lines(made: Sequence["Record"], flip: "Flip") -> list[str]:
     from openllama_cli.records.replay import precision
 
     sides = [f'"{one_line(one.text)}" {100 * one.probability:.2f} %' for one in (flip.recorded, flip.here)]
     verdict = "no more" if flip.margin <= flip.explained else "more"
-    can = f"{flip.explained:g}, what rounding in {precision(record)} can explain"
+    can = f"{flip.explained:g}, what rounding in {precision(*made)} can explain"
     return [
         f"prompt {flip.prompt}: recorded {sides[0]}, now {sides[1]}",
         f"  margin {flip.margin:.3g}, recorded {flip.before:.3g} the other way: {verdict} than {can}",
@@ -140,7 +142,7 @@ def _parting_lines(record: "Record", parting: "Parting") -> list[str]:
     where = f"completion {parting.row}, token {parting.place}"
     lines = [f"{where}: recorded {_side(parting.recorded)}, now {_side(parting.here)}"]
     why = explained(parting, record)
-    can = f"{_rounding(record, 2)} can explain"
+    can = f"{_rounding([record], 2)} can explain"
     if parting.margin is not None:
         chance = "more than it decided, such as chance or a penalty"
         verdict = chance if why is None else f"no more than {can}" if why else f"more than {can}"
