@@ -260,11 +260,11 @@ def _combines(text: str, place: int) -> bool:
     return unicodedata.category(text[place]) in ("Mn", "Me", "Mc") or "\u200d" in text[place - 1 : place + 1]
 
 
-def _compare_logprobs(a: Sequence[float | None], b: Sequence[float | None], places: int | None, summary: Summary) -> None:
-    """Those of the same tokens. places: how many of them; None for all."""
+def _compare_logprobs(a: Sequence[Any], b: Sequence[Any], places: int | None, summary: Summary) -> None:
+    """Those of the same tokens, floats or None. places: how many of them; None for all."""
     a, b = a[:places], b[:places]
     try:
-        found = list(map(abs, map(sub, a, b)))
+        found: list[float] = list(map(abs, map(sub, a, b)))
     except TypeError:  # Some are not known.
         found = [abs(one - other) for one, other in zip(a, b, strict=False) if one is not None and other is not None]
     if found:
