@@ -44,7 +44,7 @@ from openllama_cli.serve.client.asked import Asked
 from openllama_cli.terminal.streams import is_terminal, note, out, out_json
 
 if TYPE_CHECKING:
-    from openllama_cli.api import Model, Run
+    from openllama_cli.api import Run
 
 # Those of the published Llama scripts.
 DEFAULTS = SamplingConfig(max_tokens=64, temperature=0.6, top_p=0.9)
@@ -174,22 +174,20 @@ def command(
         from openllama_cli.api import Model, Run
 
         model = Model(loaded, notice=note)
+        own: dict[str, Any] = sources[0].options
         if checking:
-            _check(model, tokens, texts, sampling.max_tokens, as_json=as_json)
+            _check(Run(model, tokens, SamplingConfig(sampling.max_tokens, logprobs=0)), texts, own, as_json=as_json)
             return
         if trace:
-            _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, as_json=as_json)
+            _trace(Run(model, tokens, sampling, batch_size=1, trace=TRACED), texts, own, as_json=as_json)
             return
         run = Run(model, tokens, sampling, score_prompt=echo).finish()
-        about: dict[str, Any] = {}
-        if as_json:
-            from openllama_cli.records.record import record
-
-            about = {"record": record(run, texts, "generate", "loop", echo=echo)}
-        made = loaded_rows(run, texts, echo=echo), about, model.name
+        made = loaded_rows(run, texts, echo=echo), _record(run, texts, echo=echo) if as_json else {}, model.name
     rows, told_by, name = made
     if as_json:
-        olc = recorded(told_by, "generate", sources[0].options)
+        # They are always computed.
+        own = {**sources[0].options, "logprobs": 0 if logprobs else None}
+        olc = recorded(told_by, "generate", own)
         documents = [row.document(echo=echo, logprobs=logprobs) | told(sampling.constraint, row.text) for row in rows]
         out_json({"model": name, "seed": sampling.seed, "completions": documents, **({"olc": olc} if olc else {})})
     else:
@@ -226,8 +224,18 @@ def _show(rows: Sequence[GeneratedRow], name: str, *, svg: str | None, echo: boo
         view.show_legend()
 
 
-def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
-    """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch."""
+def _record(run: "Run", texts: Sequence[str], **options: Any) -> dict[str, Any]:
+    """The `olc` object of a run that has ended. options: the command's own."""
+    from openllama_cli.records.record import record
+
+    return {"record": record(run, texts, "generate", "loop", **options)}
+
+
+def _trace(run: "Run", texts: Sequence[str], options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the steps of one prompt after another (a batch size of 1); the tokens are those of a larger batch.
+
+    options: the command's own, for the record.
+    """
     from openllama_cli.generation.text.completion import trace_document
     from openllama_cli.terminal.views import trace as view
 
@@ -247,7 +255,8 @@ def _trace(run: "Run", texts: Sequence[str], *, as_json: bool) -> None:
             if not as_json:
                 note(f"stopped by {_ENDS[step.finish_reason]}")
     if as_json:
-        out_json({"model": run.model.name, "seed": run.sampling.seed, "traces": traces})
+        olc = _record(run, texts, echo=False, trace=TRACED, **options)
+        out_json({"model": run.model.name, "seed": run.sampling.seed, "traces": traces, "olc": olc})
 
 
 _ENDS = {
@@ -272,21 +281,28 @@ def _refuse_unchecked(given: Mapping[str, Any]) -> None:
         raise UsageError(cause, f"leave out {flag}, or --check", code="check_option")
 
 
-def _check(model: "Model", tokens: Sequence[Sequence[int]], texts: Sequence[str], max_tokens: int, *, as_json: bool) -> None:
-    """Report the comparison for every prompt. Raises OlcError if one differs in float32."""
-    from openllama_cli.generation.decode.reference import check
+def _check(run: "Run", texts: Sequence[str], options: Mapping[str, Any], *, as_json: bool) -> None:
+    """Run greedily, and report the comparison for every prompt. Raises OlcError if one differs in float32.
+
+    options: the command's own, for the record.
+    """
+    from openllama_cli.generation.decode.reference import compare
+    from openllama_cli.generation.decode.request import Request
     from openllama_cli.terminal.tables import table
 
-    loaded = model.loaded
+    loaded, tokenizer = run.finish().model.loaded, run.model.tokenizer
     assert loaded.model is not None, "--check refuses --quantize"
-    ids = (model.tokenizer.eos_ids, model.tokenizer.pieceless)
-    checks = list(check(loaded.model, loaded.input_device, model.forward, tokens, max_tokens, *ids))
+    checks = []
+    for number, row in enumerate(run.rows):
+        request = Request(number, row.prompt, run.sampling, eos=tokenizer.eos_ids, pieceless=tokenizer.pieceless)
+        checks.append(compare(loaded.model, loaded.input_device, request, row.scored))
     dtype = str(loaded.dtype).removeprefix("torch.")
     if as_json:
         documents = [{"prompt": texts[one.row], "same": one.same, **asdict(one)} for one in checks]
         for document in documents:
             del document["row"]
-        out_json({"model": model.name, "dtype": dtype, "checks": documents})
+        olc = _record(run, texts, echo=False, check=True, **options)
+        out_json({"model": run.model.name, "dtype": dtype, "checks": documents, "olc": olc})
     else:
         rows = [[texts[one.row], str(len(one.tokens)), verdict(one), f"{one.logprob_difference:.1e}"] for one in checks]
         table(["prompt", "tokens", "against model.generate", "largest logprob difference"], rows, right=["tokens"])

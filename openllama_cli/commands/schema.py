@@ -17,8 +17,9 @@ Examples:
 def command(name: str | None) -> None:
     """Print the JSON Schema NAME of a JSON output; without NAME, list the names.
 
-    complete, generate and score are what `--json` prints, row is a line of an OUTPUT of `olc batch`, batch is its record, and
-    record is what another result was made with.
+    complete, generate and score are what `--json` prints, trace and check what it prints beside `olc generate --trace` and
+    `--check`, replay and diff what it prints of a comparison (of olc diff each line). row is a line of an OUTPUT of
+    `olc batch`, batch is its record, and record is what another result was made with.
     """
     from openllama_cli.records.schemas import names, schema
 

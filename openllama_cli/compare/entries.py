@@ -45,16 +45,24 @@ def entries(document: Any, place: int) -> Iterator[Entry]:
         yield from _openai(document)
     elif "custom_id" in document and "text" in document:
         yield from _rows(document)
+    elif "olc_journal" in document:
+        raise NotARowError("it is the journal of a batch; name its OUTPUT")
+    elif "olc_record" in document:
+        if document.get("command", "batch") == "batch":
+            raise NotARowError("it is the record of a batch; name its OUTPUT")
+        raise NotARowError("it is the record of a result; name the result that it was in")
     elif isinstance(document.get("choices"), list):
         for number, choice in enumerate(_objects(document["choices"])):
             yield _choice(default_id(place + number), choice, document.get("model"))
     elif isinstance(document.get("completions"), list):
         for number, completion in enumerate(_objects(document["completions"])):
             yield _generated(default_id(place + number), completion, document.get("model"))
-    elif "olc_journal" in document:
-        raise NotARowError("it is the journal of a batch; name its OUTPUT")
-    elif "olc_record" in document:
-        raise NotARowError("it is the record of a batch; name its OUTPUT")
+    elif isinstance(document.get("traces"), list):
+        for number, trace in enumerate(_objects(document["traces"])):
+            yield _generated(default_id(place + number), trace | {"tokens": _traced(trace)}, document.get("model"))
+    elif isinstance(document.get("checks"), list):
+        for number, check in enumerate(_objects(document["checks"])):
+            yield _generated(default_id(place + number), check, document.get("model"))
     elif "entries" in document and "totals" in document:
         raise NotARowError("it is the result of olc score; olc replay A --against B compares two")
     else:
@@ -126,6 +134,13 @@ def _generated(key: str, completion: dict[str, Any], model: Any) -> Entry:
         ids,
         logprobs if ids is not None and isinstance(logprobs, list) and _are_logprobs(logprobs, len(ids)) else (),
     )
+
+
+def _traced(trace: dict[str, Any]) -> list[Any] | None:
+    """The ids of a prompt's steps in `olc generate --trace --json`, without a final EOS, as in a completion."""
+    steps = trace.get("steps")
+    ids = [step.get("token") if isinstance(step, dict) else None for step in steps] if isinstance(steps, list) else None
+    return ids[:-1] if ids and trace.get("finish_reason") == "eos" else ids
 
 
 def _scored(

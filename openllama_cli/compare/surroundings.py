@@ -32,8 +32,9 @@ def _of_result(olc: dict[str, Any]) -> dict[str, Any]:
             "model": {name: model.get(name) for name in ("revision", "files")}
             | {"adapters": _adapters(record.get("adapters"))},
             "tokenizer": record.get("tokenizer"),
-            # Under the names of the flags, as in a batch's journal.
-            "options": loading | {"num_samples" if name == "samples" else name: value for name, value in options.items()},
+            # Under the names of the flags, as in a batch's journal. Which log-probabilities are told makes no other texts.
+            "options": loading
+            | {"num_samples" if name == "samples" else name: value for name, value in options.items() if name != "logprobs"},
             "versions": record.get("versions"),
         }
     options = {name: olc[name] for name in ("dtype", "device", "engine", "seed") if name in olc}

@@ -1,10 +1,9 @@
 """What all records have in common: found in a file, checked; the model that they name; what differs in the surroundings."""
 
 import json
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,9 @@ from openllama_cli.models.fingerprint import opened_fingerprint
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec, scale_text
 from openllama_cli.records.record import VERSION
+from openllama_cli.records.validate import MisfitError, validate
+from openllama_cli.system.convert import to_lines
+from openllama_cli.version import __version__
 
 _LARGEST = 256 << 20
 OF_RESULT = "name a file with the output of olc complete --json, olc generate --json or olc score --json"
@@ -100,6 +102,21 @@ class Made:
             )
 
 
+def check_form(name: str, document: Mapping[str, Any], remedy: str) -> None:
+    """Raise UsageError for a record that is not as its schema says. name: its file. remedy: where it is damaged."""
+    form = "batch" if document.get("command") == "batch" else "record"
+    versions = document.get("versions")
+    made_by = versions.get("olc") if isinstance(versions, dict) else None
+    another = isinstance(made_by, str) and made_by != __version__
+    try:
+        validate(document, form, older=another)
+    except MisfitError as problem:
+        if problem.unknown and another:
+            remedy = f"use the olc that made it, {str(made_by)[:_MOST_SHOWN]}, or a later one"
+        why = str(problem) if len(str(problem)) <= _MOST_SHOWN else f"{str(problem)[:_MOST_SHOWN]}…"
+        raise UsageError(f"the record of {name} is damaged: {why}", remedy, code="record") from problem
+
+
 @contextmanager
 def guarded(name: str, remedy: str, *passed: str) -> Iterator[None]:
     """Raise UsageError for a record that turns out to be damaged. name: its file. passed: codes of errors that say more."""
@@ -111,26 +128,6 @@ def guarded(name: str, remedy: str, *passed: str) -> Iterator[None]:
         why = f"{problem} is missing" if isinstance(problem, KeyError) else str(problem)
         why = why if len(why) <= _MOST_SHOWN else f"{why[:_MOST_SHOWN]}…"
         raise UsageError(f"the record of {name} is damaged: {why}", remedy, code="record") from problem
-
-
-def check_model(document: Mapping[str, Any]) -> None:
-    """Raise ValueError, or another error that `guarded` takes, where model, tokenizer or adapters are not told."""
-    model, tokenizer = document["model"], document["tokenizer"]
-    if not isinstance(model, dict) or not isinstance(model["files"], dict) or not isinstance(model["name"], str):
-        raise ValueError("the model is not told")
-    if model["origin"] not in ("folder", "hub", "demo") or not isinstance(model["revision"], str | None):
-        raise ValueError("the model is unknown")
-    if not isinstance(tokenizer, dict) or not all(isinstance(tokenizer[key], str) for key in ("name", "sha256")):
-        raise ValueError("the tokenizer is not told")
-    check_adapters(document)
-
-
-def check_adapters(document: Mapping[str, Any]) -> None:
-    """The same of adapters alone, for a model that a server had."""
-    for one in document["adapters"]:
-        told = isinstance(one["files"], dict) and isinstance(one["name"], str) and isinstance(one["repo_id"], str | None)
-        if not told or type(one["scale"]) not in (int, float) or not math.isfinite(one["scale"]):
-            raise ValueError("adapters are not told")
 
 
 def _option(adapter: Mapping[str, Any]) -> str:
@@ -152,30 +149,56 @@ def read_document(path: Path, stdin: BinaryIO | None = None) -> dict[str, Any]:
 
     stdin: what to read where the path is -. The file is read once: it may be a pipe.
     """
+    name, data = "stdin" if stdin is not None and str(path) == "-" else str(path), b""
     try:
         with path.open("rb") if stdin is None or str(path) != "-" else stdin as file:
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
-            raise UsageError(f"{path} is longer than {_LARGEST >> 20} MiB", _OR_BATCH, code="record")
+            raise UsageError(f"{name} is longer than {_LARGEST >> 20} MiB", _OR_BATCH, code="record")
         found = json.loads(data)
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
+        raise UsageError(f"{name} cannot be read: {problem.strerror}", _OR_BATCH, code="record") from problem
     except (ValueError, RecursionError) as problem:
-        raise UsageError(f"{path} is not one JSON document", _instead_of(path), code="record") from problem
-    document = found
-    if isinstance(found, dict) and "olc_record" not in found:
-        olc = found.get("olc")
-        document = olc.get("record") if isinstance(olc, dict) else None
-    if not isinstance(document, dict):
-        raise UsageError(f"{path} has no record", _instead_of(path), code="record")
+        raise UsageError(*_not_one(name, path, data), code="record") from problem
+    document = _within(found)
+    if document is None:
+        if isinstance(found, list) and any(map(_within, found)) and name != "stdin":
+            remedy = f"put each on a line of its own: {to_lines(path)}"
+            raise UsageError(f"{name} is a list of JSON documents", remedy, code="record")
+        raise UsageError(f"{name} has no record", _instead_of(path), code="record")
     form = document.get("olc_record")
     if form is True or form != VERSION:
         raise UsageError(
-            f"{path} has a record of another form ({repr(form)[:20]}; this olc reads {VERSION})",
+            f"{name} has a record of another form ({repr(form)[:20]}; this olc reads {VERSION})",
             "update olc, or make the result again",
             code="record",
         )
     return document
+
+
+def _within(found: Any) -> dict[str, Any] | None:
+    """The record in a document, or the document itself if it is one."""
+    if isinstance(found, dict) and "olc_record" not in found:
+        olc = found.get("olc")
+        found = olc.get("record") if isinstance(olc, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _not_one(name: str, path: Path, data: bytes) -> tuple[str, str]:
+    """The cause and the remedy where a file is not one JSON document: empty, several of them, or something else."""
+    if not data.strip():
+        return f"{name} is empty", _instead_of(path)
+    text = data.decode("utf-8-sig", errors="replace").lstrip()
+    with suppress(ValueError, RecursionError):
+        first, end = json.JSONDecoder().raw_decode(text)
+        if _within(first) is not None:
+            remedy = "put each into a file of its own"
+            if "\n" not in text[:end]:
+                one = "pipe one of its lines, such as the first: head -n 1"
+                remedy = one if name == "stdin" else f"pipe one of its lines: sed -n 1p {shlex.quote(str(path))}"
+                remedy += " | olc replay -"
+            return f"{name} is more than one JSON document", remedy
+    return f"{name} is not one JSON document", _instead_of(path)
 
 
 def _instead_of(path: Path) -> str:

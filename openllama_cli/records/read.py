@@ -10,7 +10,10 @@ from openllama_cli.errors import UsageError
 from openllama_cli.generation.choices.config import Choices
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.models.opened import OpenedModel
-from openllama_cli.records.made import OF_RESULT, Made, check_model, guarded, read_document
+from openllama_cli.records.made import OF_RESULT, Made, check_form, guarded, read_document
+
+# Of `api.Run`, unless it is told another one.
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,15 @@ class Record(Made):
     choices: Choices | None = None
     scoring: Scoring | None = None
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows ran at a time at the most: which kernels they take, and so how they are rounded, depends on it."""
+        return 1 if "trace" in self.document["options"] else BATCH_SIZE
+
     def check_ids(self, opened: OpenedModel) -> None:
         """Raise UsageError for ids that the model does not have."""
-        branches = [branch.ids for prompt in self.branches for branch in prompt]
-        if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *branches) for token in ids):
+        made = [*self.completions, *(branch for prompt in self.branches for branch in prompt)]
+        if any(token >= opened.checkpoint.shape.vocab for ids in (*self.prompts, *(one.ids for one in made)) for token in ids):
             cause = f"the record of {self.name} is damaged: the model does not have all of its token ids"
             raise UsageError(cause, OF_RESULT, code="record")
 
@@ -67,6 +75,7 @@ def read_record(path: Path, document: dict[str, Any] | None = None) -> Record:
     document = read_document(path) if document is None else document
     if document.get("command") == "batch":
         raise UsageError(f"{path} is the record of a batch", OF_RESULT, code="record")
+    check_form(str(path), document, OF_RESULT)
     with guarded(str(path), OF_RESULT, "constraint_package"):
         return _record(str(path), document)
 
@@ -77,14 +86,6 @@ def _record(name: str, document: dict[str, Any]) -> Record:
         raise ValueError("prompts have no ids")
     if any(values and len(values) != len(ids) for ids, values in zip(record.prompts, record.logprobs, strict=True)):
         raise ValueError("ids and log-probabilities do not belong together")
-    check_model(document)
-    for part in ("versions", "machine"):
-        if not isinstance(document[part], dict):
-            raise ValueError(f"{part} is not an object")
-    if not all(isinstance(document[key], str) for key in ("dtype", "device")):
-        raise ValueError("dtype or device are not told")
-    if document["engine"] not in ("loop", "transformers"):
-        raise ValueError("the engine is unknown")
     record.spec("any", None, ("any",))
     return record
 

@@ -1,9 +1,10 @@
 """A record run again, or held against another one: where they part, and whether rounding can be why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from openllama_cli.errors import ModelError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.records.made import Made
 from openllama_cli.records.read import Completed, Record
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from openllama_cli.api.run import Run, Runnable
     from openllama_cli.generation.decode.request import Scored
     from openllama_cli.generation.text.completion import Completion as Row
+    from openllama_cli.models.tokenizer.base import Tokenizer
 
 # How far the log-probability of one token was seen to differ between two runs that add the same numbers in another order: other
 # threads, kernels, batch sizes. docs/reproducibility.md has the measurements. With quantized weights the activations are
@@ -107,6 +109,18 @@ def explained(parting: Parting, record: Record) -> bool | None:
     return parting.margin is not None and parting.margin <= 2 * rounding(record)
 
 
+def texts_of(tokenizer: "Tokenizer") -> Callable[[int], str | None]:
+    """The text of a token; None where it has none, as some rows of an embedding."""
+
+    def text(token: int) -> str | None:
+        try:
+            return tokenizer.text(token)
+        except ModelError:
+            return None
+
+    return text
+
+
 def replay(record: Record, model: "Runnable", batch_size: int) -> Comparison:
     """Run the prompts of a record again. model: loaded as `Record.spec` says. Raises OlcError."""
     from openllama_cli.records.record import surroundings
@@ -121,7 +135,7 @@ def replay(record: Record, model: "Runnable", batch_size: int) -> Comparison:
         pairs = zip(before.logprobs[:place], now.scored[:place], strict=True)
         noise = _largest(noise, [(old, scored.logprob) for old, scored in pairs])
         if place < max(len(before.ids), len(now.scored)):
-            partings.append(_parting(row, place, before, now.scored, model.tokenizer.text))
+            partings.append(_parting(row, place, before, now.scored, texts_of(model.tokenizer)))
     document = surroundings(model.loaded, record.document["command"], engine, run.forward)
     scored = [[entry.logprob for entry in row.prompt_scored] for row in run.rows[:: record.samples]]
     branches = [

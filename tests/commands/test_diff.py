@@ -47,6 +47,7 @@ def test_what_is_no_output_is_told_by_its_kind(refused: Olc, sides: tuple[str, s
     for document, said in (
         ({"olc_journal": 1}, "it is the journal of a batch; name its OUTPUT"),
         ({"olc_record": 1}, "it is the record of a batch; name its OUTPUT"),
+        ({"olc_record": 1, "command": "complete", "completions": []}, "it is the record of a result; name the result"),
         ({"entries": [], "totals": {}}, "it is the result of olc score; olc replay A --against B compares two"),
     ):
         other.write_text(json.dumps(document))

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.commands.conftest import refused
 from tests.conftest import Olc
+
+__all__ = ["refused"]
 
 FLOAT32 = ("--dtype", "float32", "--no-server")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from openllama_cli.batch.runner import open_runner
 from openllama_cli.errors import UsageError
 from openllama_cli.records.batch.read import read_batch
 from openllama_cli.records.batch.select import sample
@@ -199,6 +200,21 @@ def test_of_another_server_nothing_is_known(olc: Olc, replay: Any, tmp_path: Pat
     valid(json.loads(record.read_text()), "batch")
     run = replay(record)
     assert (run.code, run.text.splitlines()[-1]) == (1, "changed: it is not known where they were made")
+
+
+def test_rows_run_at_a_time_as_they_did(batch: Any, replay: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = batch("texts", "--batch-size", "2")
+    assert read_batch(record, json.loads(record.read_text())).batch_size == 2
+    sizes = []
+
+    def opened(*arguments: Any, **values: Any) -> Any:
+        sizes.append(values["batch_size"])
+        return open_runner(*arguments, **values)
+
+    monkeypatch.setattr("openllama_cli.batch.runner.open_runner", opened)
+    for arguments in ((), ("--batch-size", "1")):
+        assert replay(record, *arguments).code == 0
+    assert sizes == [2, 1]
 
 
 def test_an_input_that_was_stdin_has_to_be_named(batch: Any, replay: Any, tmp_path: Path) -> None:
@@ -436,9 +452,9 @@ def test_rounding_is_the_most_of_all_places(batch: Any) -> None:
     document = json.loads(record.read_text())
     assert (rounding(read_batch(record, document)), precision(read_batch(record, document))) == (1e-4, "float32")
     [place] = document["runs"][0]["places"]
-    document["runs"] += [{"by": "local", "rows": 1, "places": [place | {"dtype": "bfloat16"}]}]
+    document["runs"] += [{"by": "local", "batch_size": 16, "rows": 1, "places": [place | {"dtype": "bfloat16"}]}]
     assert (rounding(read_batch(record, document)), precision(read_batch(record, document))) == (0.4, "float32 and bfloat16")
-    document["runs"][1:] = [{"by": "server", "rows": 1, "places": [dict.fromkeys(place)]}]
+    document["runs"][1:] = [{"by": "server", "batch_size": None, "rows": 1, "places": [dict.fromkeys(place)]}]
     found = read_batch(record, document)
     assert (rounding(found), precision(found)) == (0.5, "float32 and an unknown precision")
 
@@ -465,6 +481,8 @@ DAMAGE: list[Callable[[Any], Any]] = [
     lambda record: record.update(settings=None),
     lambda record: record["settings"].pop("carry"),
     lambda record: record["settings"].update(examples=True),
+    lambda record: record["settings"].update(samples=10**400),
+    lambda record: record["settings"].update(samples=-0.5),
     lambda record: record["model"].update(name=True),
     lambda record: record["input"].pop("rows_sha256"),
     lambda record: record.update(runs=[]),

@@ -12,7 +12,7 @@ from openllama_cli.errors import UsageError
 from openllama_cli.records.read import read_record
 from openllama_cli.records.record import machine
 from tests.conftest import Olc
-from tests.support.models.tiny_models import WRITERS
+from tests.support.models.tiny_models import VOCAB, WRITERS, write_tiny_llama
 from tests.support.schemas import valid
 
 TEXT = "the quick brown fox 🐋 "
@@ -211,10 +211,23 @@ def test_ids_that_the_model_does_not_have_are_refused(olc: Olc, made: Any, model
         path = made(*arguments)
         record = json.loads(path.read_text())["olc"]["record"]
         prompt = record["prompts"][0]
-        (prompt["branches"][0] if "branches" in prompt else prompt)["ids"][-1] = 1 << 40
-        path.write_text(json.dumps(record))
-        run = olc("replay", str(path), "-m", model)
-        assert (run.code, "does not have all of its token ids" in run.messages) == (2, True)
+        places = [prompt["branches"][0] if "branches" in prompt else prompt, *record["completions"]]
+        for one in places:
+            token, one["ids"][-1] = one["ids"][-1], 10**400
+            path.write_text(json.dumps(record))
+            run = olc("replay", str(path), "-m", model)
+            assert (run.code, "does not have all of its token ids" in run.messages) == (2, True)
+            one["ids"][-1] = token
+
+
+def test_a_token_without_a_piece_has_a_number(olc: Olc, made: Any, tmp_path: Path) -> None:
+    padded = write_tiny_llama(tmp_path / "padded", vocab=VOCAB + 8)
+    path = made("complete", "x", "-n", "2", model=str(padded))
+    document = json.loads(path.read_text())
+    document["olc"]["record"]["completions"][0]["ids"][1] = VOCAB + 3
+    path.write_text(json.dumps(document))
+    run = olc("replay", str(path), "-m", str(padded))
+    assert (run.code, f"recorded token {VOCAB + 3}, now " in run.text) == (1, True), run.messages
 
 
 def test_the_folder_that_one_is_in_has_a_name(made: Any, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

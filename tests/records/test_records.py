@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ def test_a_damaged_record_is_told_in_a_line_of_some_length(made: Any) -> None:
         assert (problem.value.code, len(problem.value.cause) < 500) == ("record", True)
     record["options"].pop("samples")
     path.write_text(json.dumps(record))
-    with pytest.raises(UsageError, match="'samples' is missing"):
+    with pytest.raises(UsageError, match=r"options\.samples is missing"):
         read_record(path)
 
 
@@ -242,6 +243,48 @@ def test_what_has_no_record_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(UsageError) as problem:
         read_record(path)
     assert problem.value.code == "record"
+
+
+def test_files_in_other_forms(olc: Olc, refused: Olc, made: Any, model: str, tmp_path: Path) -> None:
+    """What editors, shells and jq make of a result; what is not one result is told with what is to be typed."""
+    text = made("complete", "größer 🐋", "-n", "1").read_text()
+    path = tmp_path / "other.json"
+
+    def written(data: bytes) -> str:
+        path.write_bytes(data)
+        return str(path)
+
+    indented = json.dumps(json.loads(text), indent=2)
+    for data in (
+        text.encode("utf-8-sig"),
+        text.encode("utf-16"),
+        indented.replace("\n", "\r\n").encode(),
+        b"\n\n" + text.encode(),
+    ):
+        assert olc("replay", written(data), "--against", str(path)).text == "equal: 1 completion, 1 token\n"
+        assert olc("replay", "-", "--against", str(path), stdin=data).code == 0
+    for data in ((text + text).encode(), (text.strip() + text).encode("utf-8-sig")):
+        said = refused("replay", written(data)).messages
+        assert f"{path} is more than one JSON document" in said
+    command = said.splitlines()[1].partition("lines: ")[2]
+    assert command == f"sed -n 1p {path} | olc replay -"
+    assert "stdin is more than one" in refused("replay", "-", stdin=(text + text).encode()).messages
+    assert "put each into a file of its own" in refused("replay", written((indented + indented).encode())).messages
+    for empty in (b"", b" \n"):
+        assert f"{path} is empty\n" in refused("replay", written(empty)).messages
+    assert "stdin is empty\n" in refused("replay", "-", stdin=b"").messages
+    assert "stdin has no record\n" in refused("replay", "-", stdin=b"[]").messages
+    said = refused("replay", written(f"[{text}, {text}]".encode())).messages
+    assert f"{path} is a list of JSON documents" in said
+    subprocess.run(said.splitlines()[1].partition("own: ")[2], shell=True, check=True, cwd=tmp_path)
+    lines = tmp_path / "other.lines.jsonl"
+    line = subprocess.run(
+        refused("replay", str(lines)).messages.splitlines()[1].partition("lines: ")[2].partition(" |")[0],
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    assert olc("replay", "-", "-m", model, stdin=line.stdout).text == "equal: 1 completion, 1 token\n"
 
 
 def test_surroundings_are_compared_in_words() -> None:

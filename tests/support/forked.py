@@ -34,6 +34,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from openllama_cli.cli import COMMANDS, main
 from tests.support import fork_request
 from tests.support.fork_request import ask, receive
+from tests.support.huge_pages import collapse
 
 if TYPE_CHECKING:
     from tests.conftest import Result
@@ -227,6 +228,7 @@ def _serve(listener: socket.socket) -> str:
     _imports()
     _forget_exits()
     gc.freeze()  # What is shared with forks is not to be copied for counting.
+    collapse()
     running: dict[int, tuple[int, int]] = {}  # By the descriptor that tells of a process's end: its pid, and whom to tell.
     while True:
         ready = select.select([listener, sys.stdin, *running], [], [])[0]

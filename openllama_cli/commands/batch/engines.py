@@ -129,8 +129,7 @@ class LocalEngine:
         from openllama_cli.batch.runner import open_runner
         from openllama_cli.records.batch.record import place_of, run_of
 
-        work.begin(run_of("local", [place_of(loaded)]))
-        yield open_runner(
+        runner = open_runner(
             loaded,
             model=self.opened.folder.name,
             keep=work.keep,
@@ -139,6 +138,8 @@ class LocalEngine:
             stopping=work.stopping,
             notice=note,
         )
+        work.begin(run_of("local", [place_of(loaded)], runner.batch_size))
+        yield runner
 
 
 @dataclass(frozen=True)

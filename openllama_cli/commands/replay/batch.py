@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ReplayOptions:
     """What is replayed. source, output, examples: the batch's files, where they are not beside the record. rows: --rows.
 
-    sample: so many rows by chance, with this seed. batch_size: None for as many rows at a time as fit.
+    sample: so many rows by chance, with this seed. batch_size: None for as many rows at a time as ran then.
     """
 
     source: str | None = None
@@ -78,7 +78,7 @@ def replay_batch(record: "BatchRecord", spec: "ModelSpec", options: ReplayOption
         work = Work(
             len(chosen),
             summary.longest_prompt + settings.sampling.max_tokens,
-            options.batch_size,
+            options.batch_size or record.batch_size,
             comparer.add,
             lambda: False,
             lambda run: places.extend(run["places"]),

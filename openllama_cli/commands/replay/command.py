@@ -46,7 +46,7 @@ Examples:
     "--batch-size",
     type=click.IntRange(1, 1024),
     metavar="N",
-    show_default="16; of a batch as many as fit",
+    show_default="as it was made",
     help="Rows at a time; changes no result in float32.",
 )
 @click.option("--rows", metavar="ROW,…", help="Of a batch: only these rows, by custom_id or number (from 0).")
@@ -99,8 +99,9 @@ def command(
 ) -> None:
     """Make the result in the file RECORD again, and compare it token by token.
 
-    RECORD (or -, stdin) is the output of `olc complete --json`, `olc generate --json` or `olc score --json`, or an answer of
-    `olc serve` with its record; or the OUTPUT.record.json of `olc batch`, of which all rows, some or a sample are made again.
+    RECORD (or -, stdin) is the output of `olc complete --json`, `olc generate --json` (also with --trace or --check) or
+    `olc score --json`, or an answer of `olc serve` with its record; or the OUTPUT.record.json of `olc batch`, of which all
+    rows, some or a sample are made again.
     Exit code 0: it is the same; 1: it differs, or the weights, INPUT or OUTPUT do; 2: RECORD is no record.
     """
     from openllama_cli.commands.replay import batch as of_batch
@@ -149,9 +150,10 @@ def command(
         loaded = load_model(opened, spec, lean=found.document["engine"] == "loop")
         from openllama_cli.api import Model
         from openllama_cli.records.replay import replay as run_again
+        from openllama_cli.records.replay import texts_of
 
         model_here = Model(loaded, notice=note)
-        compared, text = run_again(found, model_here, batch_size or 16), opened.tokenizer.text
+        compared, text = run_again(found, model_here, batch_size or found.batch_size), texts_of(opened.tokenizer)
     changes = changed_surroundings(found.document, compared.document)
     if as_json:
         out_json(document_of(found, compared, changes))
@@ -166,7 +168,8 @@ def _refuse_others(record: "Record", other: "Record") -> None:
     pair = (record, other)
     kinds = ["a score" if one.scoring else "choices" if one.choices else "completions" for one in pair]
     branches = [[[branch.ids for branch in side] for side in one.branches] for one in pair]
-    options = [(one.sampling, one.samples, one.choices, one.scoring) for one in pair]
+    # Which log-probabilities are told makes no other tokens.
+    options = [(replace(one.sampling, logprobs=None), one.samples, one.choices, one.scoring) for one in pair]
     if kinds[0] != kinds[1]:
         raise UsageError(
             f"{record.name} is the record of {kinds[0]}, and {other.name} of {kinds[1]}", "name two records of the same kind"

@@ -17,13 +17,11 @@ import torch
 
 from openllama_cli.errors import GenerationError, OlcError
 from openllama_cli.generation.decode.active_row import ending
-from openllama_cli.generation.decode.config import SamplingConfig, loop_only
-from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.config import loop_only
 from openllama_cli.generation.decode.prefill import over_context, score_logits
 from openllama_cli.generation.decode.request import GO_ON, FinishReason, Request, Scored, Step, score
 from openllama_cli.generation.decode.sampling import log_probabilities, require_finite, row_seed
-from openllama_cli.generation.decode.vocabulary import Pieceless, banned_ids
-from openllama_cli.generation.forward.transformers_forward import Forward
+from openllama_cli.generation.decode.vocabulary import banned_ids
 from openllama_cli.models.checkpoint.rope import longrope_limit
 
 if TYPE_CHECKING:
@@ -178,33 +176,6 @@ class Check:
     def same(self) -> bool:
         """Whether tokens are equal and log-probabilities differ by at most `LOGPROB_TOLERANCE`."""
         return self.first_difference is None and self.logprob_difference <= LOGPROB_TOLERANCE
-
-
-def check(
-    model: "LlamaForCausalLM",
-    input_device: torch.device,
-    forward: Forward,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    eos: frozenset[int],
-    pieceless: Pieceless | None = None,
-) -> Iterator[Check]:
-    """Run prompts greedily through the loop, as one batch, then one by one through transformers.
-
-    model: the transformers model that `forward` runs; input_device: where its token ids have to be. Prompts must leave
-    `max_tokens` positions in the context. pieceless: tells the ids that neither may draw.
-    Raises GenerationError for the first prompt that fails.
-    """
-    config = SamplingConfig(max_tokens, logprobs=0)
-    rows: list[list[Scored]] = [[] for _ in prompts]
-    requests = [Request(row, prompt, config, eos=eos, pieceless=pieceless) for row, prompt in enumerate(prompts)]
-    for step in decode_rows(forward, requests, max_rows=max(1, len(prompts))):
-        if step.error is not None:
-            raise step.error
-        if step.scored is not None:
-            rows[step.row].append(step.scored)
-    for request in requests:
-        yield compare(model, input_device, request, rows[request.row])
 
 
 @torch.inference_mode()

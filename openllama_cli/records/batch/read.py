@@ -12,8 +12,7 @@ from openllama_cli.batch.input.saved import restored
 from openllama_cli.errors import ModelError, OlcError, UsageError
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
-from openllama_cli.records.batch.record import PLACE
-from openllama_cli.records.made import Made, check_adapters, check_model, guarded
+from openllama_cli.records.made import Made, check_form, guarded
 
 _REMEDY = "name the OUTPUT.record.json that olc batch wrote beside OUTPUT"
 _SUFFIX = ".record.json"
@@ -48,6 +47,11 @@ class BatchRecord(Made):
     @property
     def places(self) -> Sequence[Mapping[str, Any]]:
         return [place for run in self.runs for place in run["places"]]
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows at a time where most of them were made; None where that is not known."""
+        return cast(int | None, max(self.runs, key=lambda run: int(run["rows"]))["batch_size"])
 
     @property
     def server(self) -> str | None:
@@ -141,36 +145,23 @@ def read_batch(path: Path, document: dict[str, Any]) -> BatchRecord:
         cause = f"{path} does not have all that a replay needs: an earlier olc wrote it"
         raise UsageError(cause, "run the batch again, then olc diff on both outputs", code="record")
     record = BatchRecord(str(path), document, path)
+    check_form(str(path), document, _REMEDY)
     with guarded(str(path), _REMEDY):
         _check(record)
     return record
 
 
 def _check(record: BatchRecord) -> None:
+    """What the schema does not say."""
     document = record.document
-    for name in ("model", "options", "settings", "input", "output"):
-        if not isinstance(document[name], dict):
-            raise ValueError(f"{name} is not an object")
     for told in (document["input"], document["output"]):
-        if not all(isinstance(told[key], str) for key in ("name", "sha256")) or Path(told["name"]).name != told["name"]:
+        if Path(told["name"]).name != told["name"]:
             raise ValueError("INPUT and OUTPUT are not named")
-    if not isinstance(document["input"]["rows_sha256"], str):
-        raise ValueError("the rows of INPUT are not told")
-    if type(document["input"]["rows"]) is not int or record.rows < 1:
+    if record.rows < 1:
         raise ValueError("the number of rows is none")
     input_format(Path(), record.format)
-    if record.server is None:
-        check_model(document)
-    else:
-        check_adapters(document)
-    if not isinstance(document["server"], str | None):
-        raise ValueError("the server is not told")
+    if record.server is None and ("files" not in document["model"] or document["tokenizer"] is None):
+        raise ValueError("the model is not told")
     if not record.runs:
         raise ValueError("no run is told")
-    for place in (document, *record.places):
-        if not all(isinstance(place[name], str | None) for name in ("dtype", "quantization")):
-            raise ValueError("dtype or quantization are not told")
-    for run in record.runs:
-        if type(run["rows"]) is not int or not all(set(PLACE) <= set(place) for place in run["places"]) or not run["places"]:
-            raise ValueError("where its rows were made is not told")
     record.spec("any", None, ("any",))

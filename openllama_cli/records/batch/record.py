@@ -45,19 +45,20 @@ def merged(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for run in runs:
         places = run.get("places") or [dict(_UNKNOWN)]
-        same = next((one for one in found if (one["by"], one["places"]) == (run.get("by"), places)), None)
+        own = {"by": run.get("by"), "batch_size": run.get("batch_size"), "places": places}
+        same = next((one for one in found if {**one, **own} == one), None)
         if same is None:
-            found.append({"by": run.get("by"), "rows": run["rows"], "places": places})
+            found.append({**own, "rows": run["rows"]})
         else:
             same["rows"] += run["rows"]
     return found
 
 
-def run_of(by: str, places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def run_of(by: str, places: Sequence[Mapping[str, Any]], batch_size: int | None = None) -> dict[str, Any]:
     """One run. by: local, ray or server. places: the surroundings of its rows; of Ray's workers there may be several, and each
-    row was made in one of them.
+    row was made in one of them. batch_size: rows at a time at the most; None where that is for others to choose.
     """
-    return {"by": by, "places": [dict(place) for place in places]}
+    return {"by": by, "batch_size": batch_size, "places": [dict(place) for place in places]}
 
 
 def place_of(loaded: "LoadedModel") -> dict[str, Any]:

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from openllama_cli.generation.decode.config import SamplingConfig
-from openllama_cli.generation.decode.reference import check, generate_rows
+from openllama_cli.generation.decode.loop import decode_rows
+from openllama_cli.generation.decode.reference import compare, generate_rows
 from openllama_cli.generation.decode.request import Request
 from openllama_cli.generation.forward.cache import PrefixCache
 from openllama_cli.generation.forward.transformers_forward import TransformersForward
@@ -25,7 +26,7 @@ from openllama_cli.generation.text.stream import stream
 from openllama_cli.models.loading.load import LoadedModel, load
 from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelFolder, ModelSpec
-from tests.support.models.fakes import token_rows
+from tests.support.models.fakes import scored_rows, token_rows
 from tests.support.models.tiny_models import VOCAB, tokenizer_model_bytes
 
 CPU = torch.device("cpu")
@@ -208,8 +209,9 @@ def test_transformers_forward_engine_and_check_go_the_same_way(name: str, tmp_pa
     pieceless = loaded.tokenizer.pieceless
     made = token_rows(generate_rows(loaded.model, CPU, [replace(one, pieceless=pieceless) for one in requests]))
     assert made == [row[1] for row in alone]
-    checks = list(check(loaded.model, CPU, lean, prompts(), NEW, frozenset({2}), pieceless))
-    assert all(one.same for one in checks)
+    requests = [replace(one, sampling=SamplingConfig(NEW, logprobs=0), pieceless=pieceless) for one in requests]
+    for request, scored in zip(requests, scored_rows(decode_rows(lean, requests)).values(), strict=True):
+        assert compare(loaded.model, CPU, request, scored).same
 
 
 @pytest.mark.parametrize(("name", "method"), [("longrope", "int8"), ("yarn, scales", "int8"), ("linear", "int4")])
