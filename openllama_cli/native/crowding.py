@@ -1,8 +1,8 @@
 """How many threads decode while other programs need the processors too.
 
 The threads of a decode step wait for each other after each matrix, some 150 times. One whose processor was given to another
-program holds up all, for milliseconds. So fewer threads may be faster then; which is so depends on the system's scheduler, and is
-tried. No result depends on the number of threads.
+program holds up all, for milliseconds. So fewer threads may be faster then. That depends on the system's scheduler, and is tried.
+No result depends on the number of threads.
 """
 
 import time
@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
-# The share of a step that its first thread waits for a processor: with a busy program for each of them a third to a half, on a quiet
-# machine next to none.
+# The share of a step that its first thread waits for a processor: with a busy program for each of them a third to a half, on a
+# quiet machine next to none.
 _CROWDED = 0.1
 # Steps until the other number of threads is tried again; twice as many each time that it was slower. A trial may take a second.
 _FIRST_WAIT, _LONGEST_WAIT = 16, 64
 
 
 class Crowding:
-    """All of torch's threads, or half of them while that is faster on a crowded machine. `with crowding.step(rows) as threads`."""
+    """All of torch's threads, or half while that is faster on a crowded machine: `with crowding.step(rows) as threads`."""
 
     def __init__(self) -> None:
         self._half = False
@@ -47,7 +47,7 @@ class Crowding:
         return self._half
 
     def update(self, rows: int, seconds: float, *, crowded: bool) -> None:
-        """Choose for the next step by what this one took. A trial is one step; it counts if it had as many rows as the last one."""
+        """Choose for the next step by what this one took. A trial is one step, of as many rows as the last."""
         before, self._before_trial = self._before_trial, None
         if before is not None:
             slower = before[0] != rows or before[1] <= seconds
