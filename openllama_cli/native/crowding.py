@@ -47,7 +47,7 @@ class Crowding:
         return self._half
 
     def update(self, rows: int, seconds: float, *, crowded: bool) -> None:
-        """Choose for the next step by what this one took. A trial is one step, of as many rows as the last."""
+        """Choose for the next step by what this one took. A trial is one step of as many rows."""
         before, self._before_trial = self._before_trial, None
         if before is not None:
             slower = before[0] != rows or before[1] <= seconds
