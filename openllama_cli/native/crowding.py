@@ -1,8 +1,8 @@
 """How many threads decode while other programs need the processors too.
 
 The threads of a decode step wait for each other after each matrix, some 150 times. One whose processor was given to another
-program holds up all, for milliseconds. So fewer threads may be faster then. That depends on the system's scheduler, and is tried.
-No result depends on the number of threads.
+program holds up all, for milliseconds. So fewer threads may be faster then. That depends on the scheduler, and is tried. No
+result depends on the number of threads.
 """
 
 import time
