@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from openllama_cli.native.crowding import Crowding
 from openllama_cli.native.library import SMALL, call
 from openllama_cli.native.matmul import Kind, check
 
@@ -73,6 +74,7 @@ class Decoder:
         self._per_row = 4 * (2 * (heads + 2 * kv_heads) * size + heads * size + 2 * hidden + 3 * intermediate)
         array = (_Layer * len(layers))(*(self._described(layer, *sizes) for layer in layers))
         self._decoder = _Decoder(array, len(layers), *sizes, SMALL, eps, scale)
+        self._crowding = Crowding()
         self._heads, self._kv_heads, self._size, self._hidden = heads, kv_heads, size, hidden
 
     def _described(self, layer: Layer, hidden: int, intermediate: int, heads: int, kv_heads: int, size: int) -> _Layer:
@@ -129,7 +131,8 @@ class Decoder:
             *((ctypes.c_int64 * rows)(*numbers) for numbers in (lengths, capacities)),
             memory.data_ptr(),
         ]
-        call("decode", *arguments, rows, self._dtype == torch.float32, work=SMALL)
+        with self._crowding.step(rows) as threads:
+            call("decode", *arguments, rows, self._dtype == torch.float32, work=SMALL, threads=threads)
         return hidden
 
 

@@ -123,7 +123,7 @@ INLINE void store_piece(const struct work *w, int kind, int64_t first, int64_t o
             if (kind == INT8) y[o] *= w->x_scales[row] * ((const float *)w->p.scales)[first + o];
             if (kind == INT4) {
                 const uint32_t *parameters = (const uint32_t *)w->p.scales + (first + o) * groups;
-                y[o] = (y[o] + zero_points(parameters, w->sums + row * groups, groups)) * w->x_scales[row];
+                y[o] = (y[o] + sum(zero_points(parameters, w->sums + row * groups, groups))) * w->x_scales[row];
             }
         }
         for (int64_t o = 0; o < outs; o += LANES)

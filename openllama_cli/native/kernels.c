@@ -56,7 +56,8 @@ int olc_matmul(const void *weights, const void *scales, const void *x, void *y, 
             multiply_rows(&w, threads, parallel);
         } else {
             run_parallel(&w.shares, pack_rows, &w, 1, threads, parallel);
-            run_parallel(&w.shares, gemv, &w, (out + GEMV_ROWS - 1) / GEMV_ROWS, threads, parallel);
+            w.piece_rows = gemv_rows(&w, threads);
+            run_parallel(&w.shares, gemv, &w, (out + w.piece_rows - 1) / w.piece_rows, threads, parallel);
         }
     }
     return 0;

@@ -103,6 +103,9 @@ INLINE words upper_nibbles(words x) { return _mm256_srli_epi16(x, 4); }
 INLINE words load_words(const void *at) { return _mm256_loadu_si256(at); }
 INLINE void store_words(void *to, words x) { _mm256_storeu_si256(to, x); }
 
+/* The lower half of each word, a bfloat16 number. */
+INLINE floats lower_bfloat16(words x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+
 /* A word of 4 bytes in all lanes. */
 INLINE words broadcast(const uint32_t *at) { return _mm256_set1_epi32((int)*at); }
 

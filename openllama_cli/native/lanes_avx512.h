@@ -87,6 +87,9 @@ INLINE words upper_nibbles(words x) { return _mm512_srli_epi16(x, 4); }
 INLINE words load_words(const void *at) { return _mm512_loadu_si512(at); }
 INLINE void store_words(void *to, words x) { _mm512_storeu_si512(to, x); }
 
+/* The lower half of each word, a bfloat16 number. */
+INLINE floats lower_bfloat16(words x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+
 /* A word of 4 bytes in all lanes. */
 INLINE words broadcast(const uint32_t *at) { return _mm512_set1_epi32((int)*at); }
 

@@ -14,10 +14,6 @@ enum {
     LARGEST = 127 * 128,   /* of the integers that activations of integer weights are quantized to */
     SAFE_INPUTS = 1024,    /* whose products with int8 weights fit into 32 bits in any case */
     MAX_ROWS = 64,         /* of activations per pass over the weights */
-    /* How many bytes ahead gemv prefetches: on AMD Zen 3 the processor does much of it by itself. */
-    AHEAD_FLOATS = LANES == 16 ? 4096 : 512,
-    AHEAD_INT8 = LANES == 16 ? 4096 : 1024,
-    AHEAD_INT4 = LANES == 16 ? 4096 : 2048,
 };
 
 struct matmul {
@@ -36,16 +32,12 @@ struct work {
     uint8_t *rows;   /* packed x, row by row, in the type and order for this kind of weights */
     uint8_t *tiles;  /* AMX: the same as tiles */
     uint8_t *lanes;  /* panels: the same, [vectors of LANES rows][words of 4 bytes][LANES] */
+    int64_t piece_rows; /* gemv: rows of weights in a piece of work */
     float *x_scales; /* int8, int4: [rows], the scale of quantized x */
     float *sums;     /* int4: [rows, groups], sums of quantized x */
     float *lane_sums; /* panels: the same, [vectors of LANES rows][groups][LANES] */
     struct shares shares;
 };
-
-/* Prefetch what gemv reads next. */
-INLINE void prefetch_row(const uint8_t *at, int bytes, int ahead) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)at + ahead + i, _MM_HINT_T0);
-}
 
 /* `size` bytes starting at `at`; if only `left` of them belong to the row, a zero-padded copy. */
 INLINE const uint8_t *padded(const uint8_t *at, int64_t left, int64_t size, uint8_t *copy) {
@@ -82,11 +74,11 @@ INLINE float scale_of(uint32_t parameters) {
 
 /* What the zero points of a row of int4 weights add, in units of the quantized activations, whose sums by group these are.
  * Levels count from 0, not -8: that and the zero point add the same for each level, (zero - 8 * scale) * the group's sum. */
-INLINE float zero_points(const uint32_t *parameters, const float *sums, int64_t groups) {
+INLINE floats zero_points(const uint32_t *parameters, const float *sums, int64_t groups) {
     floats total = zeros(), scale, zero;
     for (int64_t group = 0; group < groups; group += LANES) {
         split_pairs(parameters + group, groups - group, &scale, &zero);
         total = fmadd(fnmadd(scale, set1(8), zero), load(sums, group, 1, groups - group), total);
     }
-    return sum(total);
+    return total;
 }

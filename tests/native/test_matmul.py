@@ -102,6 +102,19 @@ def test_every_number_of_threads_does_the_same(kind: Kind, rows: int) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("inputs", [128, 200, 3200])
+def test_an_output_does_not_depend_on_where_its_weights_lie(kind: Kind, inputs: int) -> None:
+    weight, scales, _ = weights(kind, 203, inputs)
+    x = random(1, inputs, seed=2)
+    found = matmul(kind, weight, scales, x, 203, threads=2)
+    order = torch.randperm(203, generator=torch.Generator().manual_seed(3))
+    again = matmul(kind, weight[order], None if scales is None else scales[order], x, 203, threads=1)
+    assert torch.equal(again, found[:, order])
+    last = matmul(kind, weight[202:], None if scales is None else scales[202:], x, 1)
+    assert torch.equal(last, found[:, 202:])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
 def test_teams_of_changing_size_lose_no_threads_and_no_work(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """17 rows are packed in two pieces and multiplied in many; GNU's OpenMP ends threads that a team leaves out."""
     weight, scales, expected = weights(kind, 600, 300)

@@ -209,6 +209,7 @@ _MODULES = (
 
 def _imports() -> None:
     """What a run of olc imports and computes until its first token or annotation; nothing here may start a thread."""
+    gc.disable()  # Nearly all of what imports make stays: searching it for garbage again and again takes a quarter of the time.
     with warnings.catch_warnings(action="error"):  # As in tests: workers are forks, and import nothing of this again.
         for name in _MODULES:
             importlib.import_module(name)
@@ -228,6 +229,7 @@ def _serve(listener: socket.socket) -> str:
     _imports()
     _forget_exits()
     gc.freeze()  # What is shared with forks is not to be copied for counting.
+    gc.enable()
     collapse()
     running: dict[int, tuple[int, int]] = {}  # By the descriptor that tells of a process's end: its pid, and whom to tell.
     while True:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -163,10 +162,9 @@ def test_workers_that_hang_or_do_not_get_on_are_replaced(machines: Machines, tmp
 
 
 def test_workers_that_find_no_place_are_an_error_that_says_what_there_is(machines: Machines) -> None:
-    started = time.monotonic()
     with pytest.raises(OlcError) as caught:
         run(machines, rows("a"), plan=replace(ONE_CPU, cpus=64), place=1)
-    assert time.monotonic() - started < 20
+    assert "no worker could be scheduled within 1 s" in caught.value.cause
     assert "each needs 64 CPU" in caught.value.cause
     assert "CPU free" in caught.value.cause
     assert "ray status" in caught.value.remedy

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from openllama_cli.commands.batch.run import GRACE_SECONDS, GracefulStop
+from openllama_cli.errors import Terminated
 from tests.conftest import Olc
 from tests.support.batches import GREEDY, finished, read, wait_for
 from tests.support.forked import Forked, fork
@@ -91,22 +93,43 @@ def test_kills_at_armed_points_lose_nothing_and_repeat_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     olc: Olc, rows_file: Path, output: Path, command: Command, assert_whole: Callable[[], None]
 ) -> None:
     with Forked(*command) as run:
         wait_for(lambda: finished(output) >= 10, run)
-        signalled = time.monotonic()
+        run.send_signal(signal.SIGSTOP)  # Nothing is done between counting and Ctrl-C.
+        wait_for(lambda: "State:\tT" in Path(f"/proc/{run.pid}/status").read_text(), run)
+        done = finished(output)
         run.send_signal(signal.SIGINT)
-        assert run.wait(30) == 130
-    assert time.monotonic() - signalled < 4, "2 seconds to stop, and a margin for a busy machine"
+        run.send_signal(signal.SIGCONT)
+        assert run.wait() == 130
+    assert finished(output) <= done + 3, "two rows were in flight, and one may just have been begun"
     said = run.err.decode()
     assert "Traceback" not in said
     assert f"olc batch {rows_file}" in said
     assert not output.with_name("out.jsonl.lock").exists()
     assert olc(*command).code == 3
     assert_whole()
+
+
+def _signal_and_go_on(number: signal.Signals) -> None:
+    signal.raise_signal(number)
+    while True:
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_rows_in_flight_that_go_on_are_interrupted_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, raised: type[BaseException]
+) -> None:
+    assert GRACE_SECONDS <= 2
+    monkeypatch.setattr("openllama_cli.commands.batch.run.GRACE_SECONDS", 0.01)
+    with GracefulStop() as stop:
+        stop.running = True
+        with pytest.raises(raised):
+            _signal_and_go_on(number)
+        assert stop.requested
 
 
 @pytest.mark.slow

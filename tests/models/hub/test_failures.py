@@ -2,7 +2,6 @@
 
 import hashlib
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -74,11 +73,10 @@ def test_hub_that_never_answers_is_given_up_soon(server: HubServer, monkeypatch:
     assert timeouts(download=True).read <= 30
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.3)
     server.hang = True
-    start = time.monotonic()
     error = failure()
     assert error.code == "hub_unreachable"
     assert "did not answer" in error.cause
-    assert time.monotonic() - start < 8
+    assert len(server.requests) == 1, "each would wait as long again"
 
 
 @pytest.mark.parametrize("answer", [b"<html>sign in", b"[]", b"{}", b"null", b'{"id": "org/tiny", "sha": "../../x"}', b"\xff"])
