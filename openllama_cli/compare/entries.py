@@ -6,7 +6,6 @@ from types import NoneType
 from typing import Any
 
 from openllama_cli.batch.input.rows import default_id
-from openllama_cli.compare.documents import Alternatives
 
 # Beyond them a number is no log-probability, whatever its place: a little above 0 some are by rounding.
 _LEAST, _MOST = -1e30, 1.0
@@ -155,7 +154,7 @@ def _scored(
     return (
         tokens,
         own if _are_logprobs(own, count) else (),
-        top if isinstance(top, Alternatives) or (isinstance(top, list) and len(top) == count) else (),
+        top if isinstance(top, list) and len(top) == count else (),
         offsets if isinstance(offsets, list) and len(offsets) == count and set(map(type, offsets)) <= {int} else (),
     )
 
@@ -178,7 +177,7 @@ def is_logprob(value: Any) -> bool:
 
 def alternative(entry: Entry, place: int, token: object) -> float | None:
     """The log-probability that an entry gives to a token in one of its places, where it tells it."""
-    top = entry.top[place] if place < len(entry.top) == len(entry.tokens or ()) else None
+    top = entry.top[place] if place < len(entry.top) else None
     value = top.get(token) if isinstance(top, dict) and isinstance(token, str) else None
     return float(value) if value is not None and is_logprob(value) else None
 

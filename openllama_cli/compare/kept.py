@@ -7,15 +7,12 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from types import TracebackType
 
-from openllama_cli.compare.documents import Alternatives
 from openllama_cli.compare.entries import Entry
 from openllama_cli.compare.lines import Lines, unreadable
 
 # Where an entry stands in the temporary file, and how long it is there, in bytes.
 Place = tuple[int, int]
-_NAMES = [field.name for field in fields(Entry)]
-_TOP = _NAMES.index("top")
-_values = attrgetter(*_NAMES)
+_values = attrgetter(*(field.name for field in fields(Entry)))
 
 
 class Kept:
@@ -33,11 +30,8 @@ class Kept:
 
     def add(self, entry: Entry, offset: int, within: int) -> Place:
         """Keep an entry of a line. offset: of the line in its file; within: its place in the line."""
-        values = list(_values(entry))
-        if isinstance(top := values[_TOP], Alternatives):
-            values[_TOP] = top.text
         try:
-            data = marshal.dumps((offset, within, values))
+            data = marshal.dumps((offset, within, _values(entry)))
         except ValueError:  # Nested too deeply.
             data = marshal.dumps((offset, within, entry.key))
         try:
@@ -59,6 +53,4 @@ class Kept:
             raise unreadable(self._lines.name, problem) from problem
         if isinstance(values, str):
             return replace(self._lines.entry(offset, within), key=values), offset, within
-        if isinstance(top := values[_TOP], str):
-            values[_TOP] = Alternatives(top)
         return Entry(*values), offset, within

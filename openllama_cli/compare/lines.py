@@ -8,15 +8,16 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
+import orjson
+
 from openllama_cli.batch.input.rows import default_id
 from openllama_cli.batch.output.formats import DELIMITERS, TEXTS, encode, keeps_all
-from openllama_cli.compare.documents import Documents, whole
 from openllama_cli.compare.entries import Entry, NotARowError, entries
 from openllama_cli.errors import UsageError
 
@@ -25,6 +26,12 @@ _IN_JSON = ("logprobs", "samples", "choices")
 # How a line of texts writes what would end it, and a backslash.
 _ESCAPED = {"n": "\n", "r": "\r", "\\": "\\"}
 _ESCAPE = re.compile(r"\\([nr\\])")
+# JSON has no NaN and no infinity: where a file has them, nothing is known.
+_STANDARD = json.JSONDecoder(parse_constant=lambda name: None)
+# An integer of a line that may have more than 64 bits, which orjson makes a float: digits become 0, what stands before numbers
+# a space.
+_SHAPES = bytes.maketrans(b"123456789" + b":,[-\t\r\n", b"0" * 9 + b" " * 7)
+_LONG = b" " + b"0" * 19
 # Of a line, of a cell, and of a JSON document over several lines, in bytes.
 _LONGEST = 64 << 20
 _REMEDY = "name two outputs of olc batch, or two results of olc complete --json or olc generate --json"
@@ -37,7 +44,6 @@ class Lines:
     name: str
     file: BinaryIO
     first: Any = field(init=False)
-    _documents: Documents = field(init=False, default_factory=Documents)
     _latest: tuple[bytes, int, list[Entry]] = field(init=False, default=(b"", 0, []))
 
     def __post_init__(self) -> None:
@@ -102,20 +108,35 @@ class Lines:
             self._refuse(number, f"it is longer than {_LONGEST >> 20} MiB")
         return line
 
-    def _parse(self, line: bytes, number: int, read: Callable[[bytes], Any] = whole) -> Any:
+    def _parse(self, line: bytes, number: int) -> Any:
         try:
-            return read(line)
+            return document_of(line)
         except (ValueError, RecursionError):
             self._refuse(number, "it is not JSON")
 
     def _entries(self, line: bytes, number: int, place: int) -> list[Entry]:
         try:
-            return entries(self._parse(line, number, self._documents.of), place)
+            return entries(self._parse(line, number), place)
         except NotARowError as problem:
             self._refuse(number, str(problem))
+        except RecursionError:  # orjson reads a custom_id that is nested too deeply to be written as a text.
+            self._refuse(number, "it is not JSON")
 
     def _refuse(self, number: int, why: str) -> NoReturn:
         raise UsageError(f"line {number} of {self.name} is not a row or a result: {why}", _REMEDY, code="diff_input")
+
+
+def document_of(line: bytes) -> Any:
+    """The document of a line as `json` reads it, with an optional byte order mark; NaN, Infinity and -Infinity are None.
+
+    Raises ValueError or RecursionError where it is not JSON.
+    """
+    if (b" " + line.translate(_SHAPES)).rfind(_LONG) < 0:  # Searched from its end, as that takes half as long.
+        try:
+            return orjson.loads(line)
+        except orjson.JSONDecodeError:  # What `json` may read: NaN, 1e400, a lone surrogate, a byte order mark.
+            pass
+    return _STANDARD.decode(line.decode().removeprefix("\ufeff"))
 
 
 @contextmanager
