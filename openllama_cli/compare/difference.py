@@ -175,14 +175,14 @@ def pair(a: Entry, b: Entry, known: Known, summary: Summary, *, scores: bool = F
     """
     if a is b:
         summary.equal += 1
-        if a.logprobs:
+        if any(value is not None for value in a.logprobs or ()) or (scores and a.score is not None):
             summary.logprob_difference = summary.logprob_difference or 0.0
         return
     same_tokens = a.tokens is None or b.tokens is None or _kind(a.tokens) != _kind(b.tokens) or a.tokens == b.tokens
     parting = None if same_tokens else _token_divergence(a, b)
     _compare_logprobs(a.logprobs, b.logprobs, None if parting is None else parting.place, summary)
     prompts_differ = a.prompt is not None and b.prompt is not None and a.prompt != b.prompt
-    same = a.text == b.text and a.finish_reason == b.finish_reason and a.error == b.error
+    same = a.error == b.error and _same(a.text, b.text, a, b) and _same(a.finish_reason, b.finish_reason, a, b)
     if scores and (a.score is not None or b.score is not None):
         same = same and a.score == b.score
         _compare_logprobs([a.score], [b.score], None, summary)
@@ -201,6 +201,11 @@ def pair(a: Entry, b: Entry, known: Known, summary: Summary, *, scores: bool = F
     elif known.model or (a.model != b.model and None not in (a.model, b.model)):
         cause = "model"
     yield counted(Difference(cause, a, b, parting, common_beginning(a.text or "", b.text or "")), summary)
+
+
+def _same(one: str | None, other: str | None, a: Entry, b: Entry) -> bool:
+    """Whether a text or a reason is the same. The ids of both say enough where one has none: a check has no text."""
+    return one == other or (None in (one, other) and _kind(a.tokens or ()) is _kind(b.tokens or ()) is int)
 
 
 def _kind(tokens: Sequence[str] | Sequence[int]) -> type | None:

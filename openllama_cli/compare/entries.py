@@ -61,7 +61,8 @@ def entries(document: Any, place: int) -> list[Entry]:
         completed = [trace | {"tokens": _traced(trace)} for trace in _objects(traces)]
         return [_generated(default_id(number), one, model) for number, one in enumerate(completed, place)]
     if isinstance(checks := document.get("checks"), list):
-        return [_generated(default_id(number), check, model) for number, check in enumerate(_objects(checks), place)]
+        completed = [_checked(check, document, number) for number, check in enumerate(_objects(checks))]
+        return [_generated(default_id(number), one, model) for number, one in enumerate(completed, place)]
     if "entries" in document and "totals" in document:
         raise NotARowError("it is the result of olc score; olc replay A --against B compares two")
     raise NotARowError("it has no custom_id with a text or a response, no choices and no completions")
@@ -140,6 +141,16 @@ def _traced(trace: dict[str, Any]) -> list[Any] | None:
     steps = trace.get("steps")
     ids = [step.get("token") if isinstance(step, dict) else None for step in steps] if isinstance(steps, list) else None
     return ids[:-1] if ids and trace.get("finish_reason") == "eos" else ids
+
+
+def _checked(check: dict[str, Any], document: dict[str, Any], number: int) -> dict[str, Any]:
+    """A prompt of `olc generate --check --json` as a completion: the record has its reason; a final EOS is no token of it."""
+    try:
+        reason = document["olc"]["record"]["completions"][number]["finish_reason"]
+    except (LookupError, TypeError):
+        return check
+    tokens = check.get("tokens")
+    return check | {"finish_reason": reason, "tokens": tokens[:-1] if reason == "eos" and isinstance(tokens, list) else tokens}
 
 
 def _scored(

@@ -1,5 +1,6 @@
 """Entries that wait for those of a file in another order: in a temporary file, in a form that is read quickly."""
 
+import contextlib
 import marshal
 import os
 import tempfile
@@ -8,7 +9,8 @@ from operator import attrgetter
 from types import TracebackType
 
 from openllama_cli.compare.entries import Entry
-from openllama_cli.compare.lines import Lines, unreadable
+from openllama_cli.compare.lines import Lines
+from openllama_cli.errors import UsageError
 
 # Where an entry stands in the temporary file, and how long it is there, in bytes.
 Place = tuple[int, int]
@@ -20,13 +22,18 @@ class Kept:
 
     def __init__(self, lines: Lines) -> None:
         """lines: of which the entries are."""
-        self._lines, self._file, self._end, self._written = lines, tempfile.TemporaryFile(), 0, True  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        except OSError as problem:
+            raise _no_room(problem) from problem
+        self._lines, self._end, self._written = lines, 0, True
 
     def __enter__(self) -> "Kept":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # What could not be written is written again then.
+            self._file.close()
 
     def add(self, entry: Entry, offset: int, within: int) -> Place:
         """Keep an entry of a line. offset: of the line in its file; within: its place in the line."""
@@ -37,7 +44,7 @@ class Kept:
         try:
             self._file.write(data)
         except OSError as problem:
-            raise unreadable(self._lines.name, problem) from problem
+            raise _no_room(problem) from problem
         place, self._written = (self._end, len(data)), False
         self._end += len(data)
         return place
@@ -50,7 +57,15 @@ class Kept:
                 self._written = True
             offset, within, values = marshal.loads(os.pread(self._file.fileno(), place[1], place[0]))
         except OSError as problem:
-            raise unreadable(self._lines.name, problem) from problem
+            raise _no_room(problem) from problem
         if isinstance(values, str):
             return replace(self._lines.entry(offset, within), key=values), offset, within
         return Entry(*values), offset, within
+
+
+def _no_room(problem: OSError) -> UsageError:
+    return UsageError(
+        f"olc diff's temporary file failed: {problem.strerror}",
+        f"free space in {tempfile.gettempdir()}, or name another folder in TMPDIR",
+        code="diff_temporary",
+    )

@@ -76,8 +76,10 @@ def _size(lines: Lines) -> int:
 def _all_regular(a: Lines, b: Lines, known: Known, results: Sequence[BinaryIO]) -> bool:
     """Have processes write what they find, one to a file each. Whether all found nothing but rows of their own."""
     context = multiprocessing.get_context("fork")
+    # Of their own, since a process begins by closing stdin, which may be one of the files.
+    inputs = [(lines.name, os.dup(lines.file.fileno())) for lines in (a, b)]
     work: list[BaseProcess] = [
-        context.Process(target=_run, args=(a, b, known, file, part, len(results)), daemon=True)
+        context.Process(target=_run, args=(inputs, known, file, part, len(results)), daemon=True)
         for part, file in enumerate(results)
     ]
     try:
@@ -98,18 +100,18 @@ def _all_regular(a: Lines, b: Lines, known: Known, results: Sequence[BinaryIO]) 
             if process.pid is not None:
                 process.kill()
                 process.join()
+        for _, descriptor in inputs:
+            os.close(descriptor)
 
 
-def _run(a: Lines, b: Lines, known: Known, file: BinaryIO, part: int, parts: int) -> None:
-    """In a process of its own, which says by its exit code alone how it ended; the first one reads all lines if it has to."""
+def _run(inputs: Sequence[tuple[str, int]], known: Known, file: BinaryIO, part: int, parts: int) -> None:
+    """In a process of its own, which says by its exit code alone how it ended; the parent reads all lines if it has to."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # The first process has it too, and ends this one.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent has it too, and ends this one.
         gc.disable()  # Rows are no cycles.
         starter = os.getppid()
-        sides = [
-            _Part(lines.name, io.BufferedReader(_Positioned(lines.file.fileno())), part, parts, starter) for lines in (a, b)
-        ]
+        sides = [_Part(name, io.BufferedReader(_Positioned(descriptor)), part, parts, starter) for name, descriptor in inputs]
         _write(file, placed_differences(sides[0], sides[1], known, summary := Summary()), summary, sides[1])
         code = 0
     finally:

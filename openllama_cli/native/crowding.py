@@ -24,7 +24,7 @@ class Crowding:
     """All of torch's threads, or half while that is faster on a crowded machine: `with crowding.step(rows) as threads`."""
 
     def __init__(self) -> None:
-        self._half = False
+        self.half = False  # Whether the next step is one of half the threads.
         self._wait, self._next_wait = 0, _FIRST_WAIT
         self._before_trial: tuple[int, float] | None = None  # Rows and seconds of a step.
 
@@ -35,32 +35,27 @@ class Crowding:
         if full == 1:
             yield 1
             return
-        threads = full // 2 if self._half else full
+        threads = full // 2 if self.half else full
         before, since = _waited(), time.perf_counter()
         yield threads
         seconds = time.perf_counter() - since
         self.update(rows, seconds, crowded=_waited() - before > _CROWDED * seconds)
-
-    @property
-    def half(self) -> bool:
-        """Whether the next step is one of half the threads."""
-        return self._half
 
     def update(self, rows: int, seconds: float, *, crowded: bool) -> None:
         """Choose for the next step by what this one took. A trial is one step of as many rows."""
         before, self._before_trial = self._before_trial, None
         if before is not None:
             slower = before[0] != rows or before[1] <= seconds
-            self._half ^= slower
+            self.half ^= slower
             self._next_wait = min(2 * self._next_wait, _LONGEST_WAIT) if slower else _FIRST_WAIT
             self._wait = self._next_wait
-        elif not self._half and not crowded:
+        elif not self.half and not crowded:
             self._wait, self._next_wait = 0, _FIRST_WAIT
         elif self._wait:
             self._wait -= 1
         else:
             self._before_trial = (rows, seconds)
-            self._half = not self._half
+            self.half = not self.half
 
 
 def _waited() -> float:

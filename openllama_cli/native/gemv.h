@@ -10,9 +10,10 @@
 enum {
     STREAMS = LANES == 16 ? 1 : 8, /* on AMD Zen 3 float16 weights come 1.3 to 1.5 times as fast in eight as in one */
     STREAM_BYTES = 32768,          /* of a stream in a piece of work; less is slower, even two pages */
-    AHEAD = LANES == 16 ? 4096 : 256, /* bytes that are fetched beforehand in a stream */
+    AHEAD = LANES == 16 ? 4096 : 256, /* prefetch distance, bytes */
     PIECES = 4,                    /* for each thread, at least: one that is not scheduled leaves the rest to others */
-    LINE = LANES == 16 ? 128 : 64, /* bytes that are read of a stream before the next one's turn; of int4 weights 64, a block */
+    LINE = LANES == 16 ? 2 * BLOCK : 64, /* bytes that are read of a stream before the next one's turn; of int4 weights 64, a block */
+    LINE_INT8 = LANES == 16 ? BLOCK : LINE,
     SUMS = STREAMS == 1 ? 4 : 1,   /* of a row: four chains of additions hide their latency, as eight rows do */
 };
 
@@ -54,7 +55,7 @@ INLINE void add_floats(struct dot *to, int kind, const uint8_t *weights, const u
 }
 
 INLINE void add_int8(struct dot *to, const uint8_t *weights, const uint8_t *x) {
-    UNROLL for (int unit = 0; unit < LINE / UNIT; unit++) {
+    UNROLL for (int unit = 0; unit < LINE_INT8 / UNIT; unit++) {
         words *sum = &to->integers[unit % SUMS];
         *sum = multiply_int16(*sum, from_int8(weights + unit * UNIT), load_words(x + unit * VECTOR));
     }
@@ -83,8 +84,8 @@ INLINE void add_int4(struct dot *to, const uint8_t *weights, const uint32_t *par
 /* y of `count` rows of weights from `first` on, `step` apart. */
 INLINE void dots(const struct work *w, int kind, int64_t first, int64_t step, int count, float *y) {
     const int64_t row = row_bytes(w, kind), groups = w->width / GROUP;
-    const int line = kind == INT4 ? GROUP : LINE;
-    const int64_t x_line = packed_bytes(layout_of(kind, 1), kind == INT4 ? BLOCK : kind == INT8 ? LINE : LINE / 2);
+    const int line = kind == INT4 ? GROUP : kind == INT8 ? LINE_INT8 : LINE;
+    const int64_t x_line = packed_bytes(layout_of(kind, 1), kind == INT4 ? BLOCK : kind == INT8 ? LINE_INT8 : LINE / 2);
     const uint8_t *weights = w->p.weights + first * row, *x = w->rows;
     const uint32_t *parameters = (const uint32_t *)w->p.scales + first * groups;
     struct dot dots[STREAMS];
@@ -107,10 +108,10 @@ INLINE void dots(const struct work *w, int kind, int64_t first, int64_t step, in
                 else
                     add_floats(&dots[r], kind, from, x);
             }
-        if (at < end) { /* of a row that ends before its last line does */
+        if (at < end) { /* the last, partial line of each row */
             for (int r = 0; r < count; r++) {
                 uint8_t copy[LINE];
-                const uint8_t *from = padded(weights + r * step * row + at, end - at, LINE, copy);
+                const uint8_t *from = padded(weights + r * step * row + at, end - at, line, copy);
                 if (kind == INT8)
                     add_int8(&dots[r], from, x);
                 else if (kind != INT4)

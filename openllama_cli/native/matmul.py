@@ -44,7 +44,7 @@ def matmul(
     x = x.contiguous()
     rows, inputs = x.shape
     fits = inputs + -inputs % INT4_BLOCK == 2 * weight.shape[1] if kind == Kind.INT4 else inputs == weight.shape[1]
-    if not fits or x.dtype not in (torch.bfloat16, torch.float32):
+    if not fits or not inputs or x.dtype not in (torch.bfloat16, torch.float32):
         raise ValueError(f"{inputs} {x.dtype} activations do not fit {kind.name} weights of {list(weight.shape)}")
     y = torch.empty(rows, out, dtype=x.dtype)
     pointers = (weight.data_ptr(), None if scales is None else scales.data_ptr(), x.data_ptr(), y.data_ptr())

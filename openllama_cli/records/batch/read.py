@@ -51,7 +51,7 @@ class BatchRecord(Made):
     @property
     def batch_size(self) -> int | None:
         """Rows at a time where most of them were made; None where that is not known."""
-        return cast(int | None, max(self.runs, key=lambda run: int(run["rows"]))["batch_size"])
+        return cast(int | None, max(self.runs, key=lambda run: int(run["rows"])).get("batch_size"))
 
     @property
     def server(self) -> str | None:
