@@ -1,5 +1,6 @@
 """Records held against their schemas, beside the package jsonschema; and what olc says of those that do not fit."""
 
+import contextlib
 import copy
 import json
 import random
@@ -89,10 +90,13 @@ def test_it_finds_what_jsonschema_finds(records: list[dict[str, Any]]) -> None:
         changed = damaged(record, draw)
         try:
             valid(changed, name)
-            validate(changed, name)
         except jsonschema.ValidationError:
             refused += 1
             with pytest.raises(MisfitError):
+                validate(changed, name)
+        else:
+            # To jsonschema NaN is within any bounds.
+            with contextlib.suppress(*([MisfitError] if "NaN" in json.dumps(changed) else [])):
                 validate(changed, name)
     assert refused > 120
 
