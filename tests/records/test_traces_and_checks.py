@@ -95,3 +95,16 @@ def test_log_probabilities_make_no_other_tokens(olc: Olc, made: Any) -> None:
     two.write_text(json.dumps(document))
     run = olc("diff", str(one), str(two), "--json")
     assert [json.loads(line).get("cause") for line in run.text.splitlines()] == ["text", None]
+
+
+def test_a_completion_a_trace_and_a_check_of_the_same_tokens_are_equal(olc: Olc, made: Any) -> None:
+    arguments = ("generate", *PROMPTS, "Q: What is the largest animal?\nA:", "-n", "6", "--temperature", "0")
+    completion, *others = (
+        made(*arguments, *mode, name=f"{mode}.json", model="demo") for mode in ((), ("--trace",), ("--check",))
+    )
+    reasons = {one["finish_reason"] for one in json.loads(completion.read_text())["completions"]}
+    assert reasons == {"eos", "length"}
+    for other in others:
+        run = olc("diff", str(completion), str(other))
+        assert (run.code, run.text) == (0, ""), run.messages
+        assert "all 3 rows are equal" in run.messages
