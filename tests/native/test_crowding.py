@@ -3,8 +3,10 @@
 import threading
 import time
 
+import pytest
 import torch
 
+from openllama_cli.native import crowding as crowding_module
 from openllama_cli.native.crowding import Crowding
 
 
@@ -43,7 +45,11 @@ def test_a_trial_with_another_number_of_rows_says_nothing() -> None:
     assert not crowding.half
 
 
-def test_a_step_that_waits_for_nothing_is_not_crowded() -> None:
+@pytest.mark.parametrize(("waited", "crowded"), [((1.0, 1.0), False), ((1.0, 2.0), True)])
+def test_a_step_whose_thread_waits_for_a_processor_is_crowded(
+    waited: tuple[float, float], crowded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowding_module, "_waited", iter(waited).__next__)
     crowding = Crowding()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -51,7 +57,7 @@ def test_a_step_that_waits_for_nothing_is_not_crowded() -> None:
         with crowding.step(1) as threads:
             time.sleep(0.01)
         assert threads == 2
-        assert not crowding.half
+        assert crowding.half is crowded
     finally:
         torch.set_num_threads(before)
 

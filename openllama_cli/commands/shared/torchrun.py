@@ -58,7 +58,8 @@ def end(code: int) -> int:
         return code
     if code == 143:
         ignore_sigterm()  # When torchrun is killed, Linux sends one for each of its threads.
-        _report_lost()
+        # A SIGTERM may have come between the claim of a report and the report.
+        _report_lost(claimed=group.claimed)
     if not group.busy:
         with contextlib.suppress(OlcError, Terminated):
             group.leave()
@@ -129,9 +130,10 @@ def _report_bug(*error: Any) -> None:
         _dismiss(failed=True)
 
 
-def _report_lost() -> None:
+def _report_lost(*, claimed: bool = False) -> None:
+    """claimed: whether this process has claimed the report, and not made it."""
     group = Group.led
-    if group is not None and (lost := group.find_lost(_LOST_SECONDS)) is not None and group.claim_report():
+    if group is not None and (lost := group.find_lost(_LOST_SECONDS)) is not None and (claimed or group.claim_report()):
         error(lost.cause, lost.remedy)
 
 

@@ -50,6 +50,7 @@ class Group:
         self.busy = False
         self._pids: dict[int, tuple[str, int]] = {}
         self._parent = os.getppid()
+        self.claimed = False  # Whether this rank is to say why the group ended.
         if info.one_host:
             _stay_on_loopback()
         self._store: Any = next(iter(rendezvous("env://", timeout=_COMMAND_TIMEOUT)))[0]
@@ -168,9 +169,11 @@ class Group:
     def claim_report(self) -> bool:
         """Whether this rank is the first on its host to say why the group ended; the others there stay silent then."""
         try:
-            return int(self._store.add(f"olc/reported/{self._host}", 1)) == 1
+            first = int(self._store.add(f"olc/reported/{self._host}", 1)) == 1
         except Exception:  # The store ended with torchrun, or with the host that runs it.
-            return self.info.rank == 0
+            first = self.info.rank == 0
+        self.claimed |= first
+        return first
 
     def find_lost(self, seconds: float = 0) -> OlcError | None:
         """The error of a process of this host (torchrun or a rank) that is gone or stopped, or will be within some seconds."""
