@@ -65,6 +65,7 @@ def _write_error(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError):
         return ClosedPipe()
     if error.errno == errno.ENOSPC and error.filename is None:
+        _drop_stdout()
         return OlcError("cannot write to stdout: the disk is full", "free some space, or redirect it elsewhere")
     return error
 
@@ -168,7 +169,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     except Terminated:
         code = 143
     except (ClosedPipe, BrokenPipeError):
-        code = _quiet_pipe()
+        _drop_stdout()
+        code = 0
     except click.ClickException as problem:
         _show_usage(problem, sys.argv[1:] if args is None else args)
         code = problem.exit_code
@@ -245,12 +247,11 @@ def _takes_text(ctx: click.Context | None) -> bool:
     return ctx is not None and ctx.info_name in (*TEXTS, "generate")
 
 
-def _quiet_pipe() -> int:
-    # The reader of stdout has gone. Python would complain again when it flushes stdout at exit.
+def _drop_stdout() -> None:
+    # What has not been written stays in its buffer, and would fail again at each flush until the exit.
     from openllama_cli.terminal.streams import drop
 
     drop(sys.stdout)
-    return 0
 
 
 def _exit(code: int) -> NoReturn:
@@ -258,7 +259,8 @@ def _exit(code: int) -> NoReturn:
         if sys.stdout is not None:  # None where the caller closed it
             sys.stdout.flush()
     except BrokenPipeError:
-        code = _quiet_pipe()
+        _drop_stdout()
+        code = 0
     sys.exit(code)
 
 

@@ -20,6 +20,8 @@ from hypothesis import HealthCheck, settings
 _WORLD = tempfile.TemporaryDirectory(prefix="olc-tests-", ignore_cleanup_errors=True)
 for _name in ("OLC_MODEL", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(_name, None)
+# As a user's Python buffers stdout: what is left in it when a write fails, fails again at the exit.
+os.environ.pop("PYTHONUNBUFFERED", None)
 os.environ |= {
     "HF_HOME": f"{_WORLD.name}/huggingface",
     "XDG_CONFIG_HOME": f"{_WORLD.name}/config",
