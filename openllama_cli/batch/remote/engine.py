@@ -19,7 +19,7 @@ import httpx
 from openllama_cli.batch.input.rows import Row
 from openllama_cli.batch.output.results import Progress, Result, failure, received
 from openllama_cli.batch.remote.attempts import Patience, Refused, Retry, judge
-from openllama_cli.batch.remote.server import Server, http_options, unreachable
+from openllama_cli.batch.remote.server import Server, client_options, transport_options, unreachable
 from openllama_cli.errors import OlcError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.address import ServerAddress
@@ -87,13 +87,11 @@ class RemoteRunner:
         return begun
 
     def _client(self) -> httpx.AsyncClient:
-        options = http_options(ServerAddress.parse(self.server.url))
+        address = ServerAddress.parse(self.server.url)
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
-        transport = httpx.AsyncHTTPTransport(
-            limits=limits, socket_options=options.pop("socket_options"), trust_env=options["trust_env"]
-        )
+        transport = httpx.AsyncHTTPTransport(limits=limits, **transport_options(address))
         timeout = httpx.Timeout(self.patience.answer, connect=self.patience.connect)
-        return httpx.AsyncClient(transport=transport, timeout=timeout, **options)
+        return httpx.AsyncClient(transport=transport, timeout=timeout, **client_options(address))
 
     async def _wait(self) -> set["asyncio.Task[Result | None]"]:
         done, self._tasks = await asyncio.wait(self._tasks, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)

@@ -40,11 +40,16 @@ class Server:
         return isinstance(self.about.get("olc"), dict)
 
 
-def http_options(address: ServerAddress) -> dict[str, Any]:
-    """What every client of httpx is made with: the key, and no proxy on the way to this machine.
+def client_options(address: ServerAddress) -> dict[str, Any]:
+    """What every client of httpx is made with: the key, and no proxy on the way to this machine."""
+    return {"headers": key_headers(), "trust_env": not address.loopback}
+
+
+def transport_options(address: ServerAddress) -> dict[str, Any]:
+    """What every transport of httpx is made with.
 
     Idle connections are asked now and then whether the other side is still there, since a machine that was switched off says
-    nothing.
+    nothing. Without TLS no certificates are loaded, which takes a tenth of a second.
     """
     import socket
 
@@ -52,7 +57,7 @@ def http_options(address: ServerAddress) -> dict[str, Any]:
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             keepalive.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return {"headers": key_headers(), "trust_env": not address.loopback, "socket_options": keepalive}
+    return {"trust_env": not address.loopback, "socket_options": keepalive, "verify": address.url.startswith("https:")}
 
 
 def connect(
@@ -83,10 +88,9 @@ def _models(address: ServerAddress, patience: Patience, notice: Callable[[str], 
     import httpx
 
     url = f"{address.url}/models"
-    options = http_options(address)
-    transport = httpx.HTTPTransport(socket_options=options.pop("socket_options"), trust_env=options["trust_env"])
+    transport = httpx.HTTPTransport(**transport_options(address))
     began, told = time.monotonic(), False
-    with httpx.Client(timeout=patience.connect, transport=transport, **options) as client:
+    with httpx.Client(timeout=patience.connect, transport=transport, **client_options(address)) as client:
         while True:
             try:
                 reply = client.get(url)
