@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 import pytest
 
@@ -194,9 +195,10 @@ def test_logits_that_are_no_numbers_are_the_fault_of_the_weights_in_float32(tmp_
     assert said in caught.value.remedy
 
 
-def test_the_demo_model_says_that_nothing_was_chosen(caplog: pytest.LogCaptureFixture) -> None:
-    assert repr(olc.load(progress=False)).startswith("<olc model demo: ")
-    assert "no model chosen" in caplog.text
+def test_the_demo_model_says_that_nothing_was_chosen() -> None:
+    with TestCase().assertLogs("openllama_cli") as logs:
+        assert repr(olc.load(progress=False)).startswith("<olc model demo: ")
+    assert "no model chosen" in logs.output[0]
 
 
 def test_loading_reports_its_progress(tiny_model: Path) -> None:

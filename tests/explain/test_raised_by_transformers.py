@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 import pytest
 
@@ -47,40 +47,25 @@ def test_arguments_of_generate(model: Any) -> None:
     assert first(lambda: model.model.generate(ids)) == "no_language_model_head"
 
 
-def test_padding_without_a_padding_token_and_too_many_tokens(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_padding_without_a_padding_token_and_too_many_tokens(tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model, model_max_length=4)
-    with logged(caplog):
+    with TestCase().assertLogs("transformers") as logs:
         tokenizer("one two three four five six seven")
-    assert codes(caplog.text) == ["context_too_long"]
+    assert codes("\n".join(logs.output)) == ["context_too_long"]
     tokenizer.pad_token = None
     assert first(lambda: tokenizer(["a", "b c"], padding=True)) == "pad_token_missing"
 
 
-@contextmanager
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What transformers logs, which it does not pass on to the root logger."""
-    import logging
-
-    logger = logging.getLogger("transformers")
-    logger.addHandler(caplog.handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(caplog.handler)
-
-
-def test_weights_that_are_missing_or_of_another_shape(
-    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_weights_that_are_missing_or_of_another_shape(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import LlamaForCausalLM
 
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     change_config(copy, num_hidden_layers=5)
-    with logged(caplog):
+    with TestCase().assertLogs("transformers") as logs:
         LlamaForCausalLM.from_pretrained(copy)
-    assert codes(caplog.text) == ["weights_missing"]
+    assert codes("\n".join(logs.output)) == ["weights_missing"]
     change_config(copy, vocab_size=1000)
     assert first(lambda: LlamaForCausalLM.from_pretrained(copy)) == "size_mismatch"
 

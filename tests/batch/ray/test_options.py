@@ -10,9 +10,16 @@ from openllama_cli.batch.input.rows import Row
 from openllama_cli.batch.ray import cluster
 from openllama_cli.batch.ray.backlog import Backlog
 from openllama_cli.batch.ray.options import Node, RayOptions, host_and_port, parse_engine, plan_workers, worker_bytes
-from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Setup
+from openllama_cli.batch.ray.worker import LoadFailure, RayWorker, Ready, Setup, worker_setup
+from openllama_cli.batch.runner import open_runner
 from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.generation.decode.config import SamplingConfig
+from openllama_cli.models.find import find
+from openllama_cli.models.fingerprint import opened_fingerprint
+from openllama_cli.models.loading.load import load
+from openllama_cli.models.opened import OpenedModel
 from openllama_cli.models.spec import ModelSpec
+from tests.support.batches import Kept
 
 GIB = 2**30
 
@@ -97,6 +104,25 @@ def test_a_worker_with_other_weights_than_the_driver_does_not_load(tmp_model: Pa
     assert isinstance(failed, LoadFailure)
     assert failed.code == "model_mismatch"
     assert f"the model's file {weights.name} changed" in failed.cause
+
+
+def test_a_worker_completes_rows_with_the_weights_of_the_file(tiny_model: Path) -> None:
+    """The model as it is: that of tests/commands/batch/test_ray.py is quantized, since it loads without Transformers."""
+    spec = ModelSpec(str(tiny_model), dtype="float32", device="cpu", offline=True)
+    opened = OpenedModel.of(find(spec))
+    worker, local = RayWorker(), Kept()
+    ready = worker.load(worker_setup(opened, spec, opened_fingerprint(opened), batch_size=2, positions=256))
+    assert ready == Ready(2, "float32")
+    work = [Row(index, f"row-{index}", "fox " * index, sampling=SamplingConfig(max_tokens=5)) for index in range(5)]
+    reply = worker.exchange(work)
+    results = list(reply.results)
+    while not reply.idle:
+        reply = worker.exchange([])
+        results += reply.results
+    for _ in open_runner(load(opened, spec), model="tiny", keep=local.append, batch_size=2, positions=256).run(work):
+        pass
+    assert {result.index: result.line() for result in results} == local.lines
+    assert local.failed == {}
 
 
 def test_a_cluster_gets_as_many_workers_as_fit_into_each_machines_memory() -> None:
