@@ -29,8 +29,9 @@ def quiet_transformers(weight_done: Callable[[str], None] | None = None) -> Iter
     variable = "DISABLE_SAFETENSORS_CONVERSION"
     with contextlib.ExitStack() as afterwards, warnings.catch_warnings():
         for logger in (logging.getLogger(name) for name in ("transformers", "accelerate")):
-            afterwards.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL + 1)
+            if logger.level <= logging.CRITICAL:  # Not by a call around this one: each change walks a thousand loggers.
+                afterwards.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
         if hf_logging.is_progress_bar_enabled():
             afterwards.callback(hf_logging.enable_progress_bar)
             hf_logging.disable_progress_bar()
