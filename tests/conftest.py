@@ -143,9 +143,14 @@ Olc = Callable[..., Result]
 def olc(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Olc:
     """Run olc in this process: `olc("complete", "x", env={"OLC_MODEL": "…"})`.
 
-    stdin: bytes come through a pipe (of 64 kB at most), a descriptor is taken as it is; without one stdin is not a pipe.
+    stdin: bytes come through a pipe (of 64 kB at most), a descriptor is taken as it is; without one stdin is not a pipe. What
+    transformers has loaded from the same files before is not loaded again.
     """
     from openllama_cli.cli import main
+    from openllama_cli.models.loading import load
+    from tests.support.models.loaded_once import loaded_once
+
+    monkeypatch.setattr(load, "from_pretrained", loaded_once)
 
     def run(*arguments: str, stdin: bytes | int | None = None, env: Mapping[str, str] | None = None) -> Result:
         with monkeypatch.context() as patch, _stdin(stdin) as stream:

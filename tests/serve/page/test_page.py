@@ -133,9 +133,7 @@ def test_an_edited_text_branches_off_where_it_differs(page: Any, server: Scripte
     page.click("#edit")
     assert page.input_value("#draft") == "a b c one two"
     continue_text(page, "a b d")
-    page.wait_for_function(
-        "document.querySelectorAll('#branches button.go').length === 3"
-    )  # The status is the first one's until then.
+    page.locator("#branches button.go").nth(2).wait_for()  # The status is the first one's until then.
     texts = [text.rsplit(" ", 1)[0] for text in page.locator("#branches button.go").all_text_contents()]
     assert texts == ["a b", "c one two", "d one two"]
 
