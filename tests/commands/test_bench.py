@@ -1,4 +1,4 @@
-"""`olc bench`: measurements, in forks, and usage errors before anything is measured."""
+"""`olc bench`: a measurement in a fresh process, whole ones in forks, and usage errors before anything is measured."""
 
 import json
 from pathlib import Path
@@ -42,8 +42,9 @@ def test_olc_and_the_baseline_are_compared(olc: Olc, tiny_model: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_a_table(olc: Olc, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openllama_cli.benchmark.runs.subprocess.run", run_module)
+def test_a_fresh_process_is_measured_and_a_pipe_gets_a_table(
+    olc: Olc, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("openllama_cli.commands.bench.measure_bandwidth", lambda device: 10.0)
     result = olc("bench", "-m", str(tiny_model), *SMALL)
     assert result.code == 0, result.messages

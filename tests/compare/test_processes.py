@@ -93,7 +93,7 @@ def written(path: Path, rows: list[dict[str, Any]], chance: random.Random) -> Pa
     return path
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(20))
 def test_several_processes_find_what_one_finds(tmp_path: Path, regular: list[bool], seed: int) -> None:
     chance = random.Random(seed)
     rows = [row(index, chance) for index in range(30)]
