@@ -30,6 +30,8 @@ COLLECTIVE_TIMEOUT = timedelta(seconds=120)
 _COMMAND_TIMEOUT = timedelta(days=10)
 # Until every rank has imported torch and connected.
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+# How long a killed process may take to end once its connections are closed: it gives back a GPU's memory, or waits for a core.
+_ENDING_SECONDS = 10.0
 # In messages of torch, gloo and NCCL about lost connections, as opposed to bugs.
 _CONNECTION_ERRORS = ("gloo", "Gloo", "NCCL", "DistStoreError", "DistNetworkError", "Connection", "Socket", "Broken pipe")
 _JOB, _FAILURE = "olc/job", "olc/failure"
@@ -197,6 +199,10 @@ class Group:
                 return None
             time.sleep(0.05)
 
+    @property
+    def _other_hosts(self) -> list[str]:
+        return sorted({host for host, _ in self._pids.values() if host != self._host})
+
     def _explain(self, error: Exception) -> BaseException | None:
         """What an exception inside a collective operation means; None for a bug."""
         text = f"{type(error).__name__}: {error}"
@@ -209,7 +215,8 @@ class Group:
         elif any(word in text for word in _CONNECTION_ERRORS):
             ignore_sigterm()  # torchrun is about to end this rank.
             late = "imed out" in text or "imeout" in text
-            found = self._reported_failure() or self.find_lost(0 if late else 2.0) or self._lost_elsewhere(late=late)
+            wait = 0.0 if late else 2.0 if self._other_hosts else _ENDING_SECONDS
+            found = self._reported_failure() or self.find_lost(wait) or self._lost_elsewhere(late=late)
         else:
             return None
         return found if self.claim_report() else Terminated()
@@ -223,8 +230,7 @@ class Group:
 
     def _lost_elsewhere(self, *, late: bool) -> OlcError:
         """The error if no process of this host is gone."""
-        hosts = sorted({host for host, _ in self._pids.values() if host != self._host})
-        where = f"a rank on {', '.join(hosts)}" if hosts else f"a rank on {self._host}"
+        where = f"a rank on {', '.join(self._other_hosts or [self._host])}"
         how = f"has not answered for {COLLECTIVE_TIMEOUT.total_seconds():.0f} s" if late else "was lost"
         return OlcError(f"{where} {how}", "check torchrun's output there, then run the same command again", code="rank_lost")
 

@@ -90,6 +90,7 @@ class Running:
         while left := [pid for pid in self.ranks.values() if Path(f"/proc/{pid}").exists()]:
             assert time.monotonic() < ends, f"processes {left} are left"
             time.sleep(0.02)
+        print(self.messages)  # For who reads of a test that failed.
         return code
 
     @property
