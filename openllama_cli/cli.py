@@ -56,6 +56,10 @@ ELSEWHERE = {
 TEXTS = ("complete", "score", "tokenize", "annotate", "explain")
 
 
+# What writing to a stdout says that is full, or that was opened for reading.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF)
+
+
 class ClosedPipe(Exception):  # noqa: N818, it is not an error
     """The reader of stdout has gone. click would turn the BrokenPipeError into exit code 1 before we see it."""
 
@@ -64,9 +68,10 @@ def _write_error(error: OSError) -> Exception:
     """What a failed write to stdout means; any other OSError as it is (those of files have a file name)."""
     if isinstance(error, BrokenPipeError):
         return ClosedPipe()
-    if error.errno == errno.ENOSPC and error.filename is None:
-        _drop_stdout()
-        return OlcError("cannot write to stdout: the disk is full", "free some space, or redirect it elsewhere")
+    if error.errno in _UNWRITABLE and error.filename is None:
+        from openllama_cli.terminal.streams import unwritable
+
+        return unwritable(error)
     return error
 
 
@@ -195,10 +200,13 @@ def _torchrun(args: list[str] | None) -> ModuleType | None:
 
 def _show_usage(problem: click.ClickException, args: list[str]) -> None:
     """Print a usage error of click's as olc's two lines, pointing to the help of the command."""
-    from openllama_cli.terminal.streams import error, one_line
+    from openllama_cli.terminal.streams import drop, error, one_line
 
     if isinstance(problem, click.exceptions.NoArgsIsHelpError):
-        click.echo(problem.format_message(), err=True)
+        try:
+            click.echo(problem.format_message(), err=True)
+        except OSError:
+            drop(sys.stderr)
         return
     ctx = getattr(problem, "ctx", None)
     # An option without its argument has no context in click.
@@ -210,8 +218,9 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
 
         arguments = [param.name for param in ctx.command.params if isinstance(param, click.Argument) and param.name]
         first = next((ctx.params[name] for name in arguments if isinstance(ctx.params.get(name), str)), "…")
-        others = problem.message.partition("(")[2].rpartition(")")[0]
-        remedy = f"put quotes around the text: {ctx.command_path} {shlex.quote(f'{first} {others}')}; {remedy}"
+        words = f"{first} {problem.message.partition('(')[2].rpartition(')')[0]}"
+        command = [*ctx.command_path.split(), words, *_without(args[1:], words.split(" "))]
+        remedy = f"put quotes around the text: {shlex.join(command)}; {remedy}"
         if "--choices" in args:
             remedy = f"separate choices by commas: --choices yes,no; or {remedy}"
     elif ctx is not None and ctx.parent is not None and dashed is not None:
@@ -223,6 +232,19 @@ def _show_usage(problem: click.ClickException, args: list[str]) -> None:
         assert ctx is not None
         remedy += f'; a text that begins with - goes after --: {ctx.command_path} -- "-…"'
     error(problem.format_message().rstrip("."), remedy)
+
+
+def _without(args: list[str], words: list[str]) -> list[str]:
+    """Arguments without those that are these words, in their order."""
+    rest = iter(words)
+    word = next(rest, None)
+    kept = []
+    for argument in args:
+        if argument == word:
+            word = next(rest, None)
+        else:
+            kept.append(argument)
+    return kept
 
 
 def _dashed(args: list[str], problem: click.UsageError) -> str | None:

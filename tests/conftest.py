@@ -72,7 +72,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[object]:
     finally:
         gc.freeze()
         gc.enable()
-        # Tests leave little: searching it all the time takes a twentieth of theirs.
+        # Tests leave little garbage; searching for it at the default rate takes a twentieth of their time.
         gc.set_threshold(20_000, 20, 50)
 
 

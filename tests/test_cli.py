@@ -10,6 +10,7 @@ import pytest
 
 from openllama_cli.cli import COMMANDS
 from tests.conftest import Olc, olc_command
+from tests.support.terminals import on_a_terminal, without_color
 
 TOKENIZE = ("tokenize", "the quick", "-m")
 # Writes a result and a notice.
@@ -45,8 +46,9 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this sys
     [
         (">&-", TOKENIZE, b"stdout is closed"),
         pytest.param(">/dev/full", TOKENIZE, b"the result cannot be written to stdout: No space left on", marks=needs_full),
-        pytest.param(">/dev/full", ["--help"], b"cannot write to stdout: the disk is full", marks=needs_full),
-        pytest.param(">/dev/full", ["complete", "--help"], b"cannot write to stdout: the disk is full", marks=needs_full),
+        pytest.param(">/dev/full", ["--help"], b"the result cannot be written to stdout: No space", marks=needs_full),
+        pytest.param(">/dev/full", ["complete", "--help"], b"the result cannot be written to stdout", marks=needs_full),
+        ("1</dev/null", ["--help"], b"the result cannot be written to stdout: Bad file"),
     ],
 )
 def test_a_closed_or_full_stdout_is_two_lines(
@@ -56,6 +58,12 @@ def test_a_closed_or_full_stdout_is_two_lines(
     assert run.returncode == 1
     assert run.stderr.startswith(b"error: " + cause)
     assert run.stderr.count(b"\n") == 2
+
+
+@needs_full
+@pytest.mark.parametrize("arguments", [[], ["models"]], ids=["olc", "olc models"])
+def test_help_that_a_full_stderr_does_not_take_is_wrong_usage_all_the_same(arguments: list[str]) -> None:
+    assert shell("2>/dev/full", arguments).returncode == 2
 
 
 def test_a_stderr_that_is_closed_full_or_not_read_costs_the_result_nothing() -> None:
@@ -93,7 +101,7 @@ def test_every_command_has_help_with_an_example(olc: Olc, command: str) -> None:
         (["batch"], "olc batch --help"),
         (["complete", "What", "is", "the", "largest", "animal"], "olc complete 'What is the largest animal'"),
         (["tokenize", "two", "words"], "olc tokenize 'two words'"),
-        (["complete", "-n", "3", "two", "words", "--dtype", "auto"], "olc complete 'two words'; see"),
+        (["complete", "-n", "3", "two", "words", "--dtype", "auto"], "olc complete 'two words' -n 3 --dtype auto; see"),
         (["complete", "x", "--stop", "- x", "-n", "abc"], "see `olc complete --help`"),
         (["complete", "-Hello"], "--"),
         (["generate", "x", "--logprobs", "3"], "--logprobs takes no number here"),
@@ -119,3 +127,10 @@ def test_a_text_that_begins_with_a_dash_is_told_to_stand_after_two(olc: Olc, arg
     result = olc(*arguments)
     assert result.code == 2
     assert f"after --: {shlex.join(['olc', *typed])}" in result.messages
+
+
+def test_a_command_in_a_remedy_is_one_line_however_narrow_the_terminal(tiny_model: Path) -> None:
+    text = ["Q:", "What", "is", "the", "largest", "animal", "in", "the", "world?"]
+    shown = without_color(on_a_terminal("complete", *text, "-m", str(tiny_model), columns=40, code=2)).splitlines()
+    assert f"olc complete '{' '.join(text)}' -m {tiny_model};" in shown
+    assert shown[-1] == "see `olc complete --help`"

@@ -57,6 +57,10 @@ def changes(a: dict[str, Any], b: dict[str, Any]) -> tuple[Known, list[str]]:
     """What differs from A to B among what is known of both: what it may explain, and in words."""
     both = [name for name in _NAMES if name in a and name in b]
     pair = [{name: _shared(side[name], other[name]) for name in both} for side, other in ((a, b), (b, a))]
+    if ("versions" in a) != ("versions" in b):  # A result tells what was used, a batch's journal what was asked for.
+        asked = {key for side in pair for key, value in side.get("options", {}).items() if value in (None, "auto")}
+        for side in pair:
+            side["options"] = {key: value for key, value in side.get("options", {}).items() if key not in asked}
     differing = {name for name in both if pair[0][name] != pair[1][name]}
     known = Known(bool(differing & {"server", "model", "tokenizer"}), bool(differing & {"options", "template"}))
     versions = _shared(a.get("versions"), b.get("versions")), _shared(b.get("versions"), a.get("versions"))

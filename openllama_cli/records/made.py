@@ -92,11 +92,13 @@ class Made:
             shown = ", ".join(f"{name} {_change(name, recorded, here)}" for name in changed[:3])
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             told = self.document["model"]
-            remedy = f"name with -m the model that made it, {told['name']}"
-            if told["origin"] == "demo" and opened.folder.name == told["name"]:
-                remedy = (
-                    f"the demo model comes with olc: install the one that made it, olc {self.document['versions'].get('olc')}"
-                )
+            made_by = self.document["versions"].get("olc")
+            named = told["name"] if told["origin"] == "hub" else f"path/to/{told['name']}"
+            remedy = f"name the model that made it: -m {named}"
+            if told["origin"] == "demo":
+                remedy = f"the demo model comes with olc: install the one that made it, olc {made_by}"
+                if made_by == __version__:
+                    remedy = "the record was changed, or the demo model of this installation: install olc again"
             raise ModelError(
                 f"{opened.folder.name} is not the model of {self.name}: {shown}{more}", remedy, code="replay_weights"
             )

@@ -29,7 +29,7 @@ def quiet_transformers(weight_done: Callable[[str], None] | None = None) -> Iter
     variable = "DISABLE_SAFETENSORS_CONVERSION"
     with contextlib.ExitStack() as afterwards, warnings.catch_warnings():
         for logger in (logging.getLogger(name) for name in ("transformers", "accelerate")):
-            if logger.level <= logging.CRITICAL:  # Not by a call around this one: each change walks a thousand loggers.
+            if logger.level <= logging.CRITICAL:  # Unless an enclosing call has: each change walks a thousand loggers.
                 afterwards.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.CRITICAL + 1)
         if hf_logging.is_progress_bar_enabled():

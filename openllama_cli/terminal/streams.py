@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +18,8 @@ from openllama_cli.errors import OlcError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.containers import Lines
+    from rich.text import Text
 
 # C0 and C1 control characters and DEL, except newline and tab; lone surrogates, which cannot be encoded. An escape sequence
 # in a model's output could otherwise retitle the window, move the cursor or hide text.
@@ -55,12 +58,25 @@ def cell(text: str) -> str:
     return _CONTROL.sub(lambda match: escaped(match.group()), text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+# In a remedy: `olc …`, or what stands after a colon up to the next semicolon.
+_COMMAND = re.compile(r"""`[^`]*`|(?<=: )olc (?:'[^']*'|"[^"]*"|[^;'"])*""")
+# In place of a blank, where a line is not to be broken.
+_NO_BREAK = "\ufdd0"
+
+
 def _console(**where: Any) -> "Console":
     # rich is imported for who sees it: an answer that goes into a pipe has no need of it, and would wait for it.
     from rich.console import Console
 
     class OurConsole(Console):
-        """rich's console, except when a reader is gone: rich would discard stdout, even for stderr, and exit with 1."""
+        """rich's console, except when a reader is gone: rich would discard stdout, even for stderr, and exit with 1.
+
+        And it crops nothing: rich breaks a line by its width, but crops it by that of its styled parts, which is more where an
+        emoji of several characters lies in two of them.
+        """
+
+        def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
+            super().print(*objects, crop=crop, **options)
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -118,14 +134,32 @@ def out(text: str, *, style: str = "") -> None:
     except BrokenPipeError:
         raise
     except OSError as problem:
-        drop(sys.stdout)
-        raise OlcError(
-            f"the result cannot be written to stdout: {problem.strerror}", "free some space there, or redirect it elsewhere"
-        ) from problem
+        raise unwritable(problem) from problem
 
 
-def drop(stream: TextIO) -> None:
+def out_lines(lines: Iterable[str]) -> None:
+    """Write lines of the result, which a terminal gets broken at words."""
+    if not is_terminal(sys.stdout):
+        out("".join(f"{line}\n" for line in lines))
+        return
+    from rich.text import Text
+
+    for line in lines:
+        stdout_console().print(Text(visible(line)), soft_wrap=False)
+
+
+def unwritable(problem: OSError) -> OlcError:
+    """The error of a stdout that takes no more; what has not been written is discarded."""
+    drop(sys.stdout)
+    return OlcError(
+        f"the result cannot be written to stdout: {problem.strerror}", "free some space there, or redirect it elsewhere"
+    )
+
+
+def drop(stream: TextIO | None) -> None:
     """Discard the rest of a stream that cannot be written; Python would complain again when it flushes it."""
+    if stream is None:  # The caller closed it.
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -176,8 +210,28 @@ def hint(text: str) -> None:
 
 
 def error(cause: str, remedy: str) -> None:
-    """The two lines of an expected failure: the cause, and what to do."""
+    """The two lines of an expected failure: the cause, and what to do. Commands in the remedy stay whole, to be copied."""
     from rich.text import Text
 
     message(Text.assemble(("error: ", "bold red"), one_line(cause)))
-    message(Text.assemble(("  fix: ", "bold green"), one_line(remedy)))
+    unbroken = _COMMAND.sub(lambda command: command.group().replace(" ", _NO_BREAK), one_line(remedy))
+    fix = Text.assemble(("  fix: ", "bold green"), unbroken)
+    for line in _at_words(fix, stderr_console().width) if is_terminal(sys.stderr) else [fix]:
+        line.plain = line.plain.replace(_NO_BREAK, " ")
+        message(line, wrap=False)
+
+
+def _at_words(text: "Text", width: int) -> "Lines":
+    """A text in lines of some width at most, but for longer words. rich's own way would break these."""
+    from rich.cells import cell_len
+
+    breaks, used = [], 0
+    for word in re.finditer(r"\s*\S+\s*", text.plain):
+        if used and used + cell_len(word.group().rstrip()) > width:
+            breaks.append(word.start())
+            used = 0
+        used += cell_len(word.group())
+    lines = text.divide(breaks)
+    for line in lines:
+        line.rstrip()
+    return lines

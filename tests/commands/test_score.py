@@ -151,6 +151,14 @@ def test_a_terminal_shows_the_shaded_text_its_legend_and_the_figures(tiny_model:
     assert max(map(cell_len, plain.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_line_with_emoji_of_several_characters_loses_nothing(tiny_model: Path, columns: int) -> None:
+    """They are narrower than their tokens together."""
+    text = "🏳\ufe0f\u200d🌈 one two three " * 9 + "👩\u200d👩\u200d👧\u200d👦 four five six " * 6
+    shown = without_color(on_a_terminal("score", text, "-m", str(tiny_model), columns=columns, stderr=False))
+    assert shown.partition("bits:")[0].split() == text.split()
+
+
 def test_without_colors_the_parts_are_a_table(tiny_model: Path) -> None:
     arguments = ("score", "the whale", "--by", "word", "-m", str(tiny_model))
     shown = on_a_terminal(*arguments, columns=60, stderr=False, NO_COLOR="1")

@@ -267,6 +267,13 @@ def test_what_both_files_tell_is_compared() -> None:
     assert changes({}, b) == (Known(), [])
 
 
+def test_what_a_result_used_is_no_change_of_what_a_batch_left_open() -> None:
+    result = {"options": {"dtype": "float16", "device": "cpu", "temperature": 0.0, "max_tokens": 6}, "versions": {}}
+    batch = {"options": {"dtype": "auto", "device": "auto", "temperature": None, "max_tokens": 4}}
+    assert changes(result, batch) == (Known(options=True), ["--max-tokens was 6, now 4"])
+    assert changes(batch, {**result, "options": {**result["options"], "max_tokens": 4}}) == (Known(), [])
+
+
 def test_other_adapters_are_another_model() -> None:
     sides = []
     for scale in (1.0, 0.5, None):

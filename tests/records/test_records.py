@@ -102,10 +102,13 @@ def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model:
     run = olc("replay", str(path), "-m", model)
     assert (run.code, run.out) == (1, b"")
     assert "config.json differs, other.safetensors is missing" in run.messages
+    assert f"-m path/to/{Path(model).name}" in run.messages
     document["olc"]["record"]["model"].update(origin="demo", name="demo")
     path.write_text(json.dumps(document))
-    version = document["olc"]["record"]["versions"]["olc"]
-    assert f"install the one that made it, olc {version}\n" in olc("replay", str(path)).messages
+    assert "install olc again" in olc("replay", str(path)).messages
+    document["olc"]["record"]["versions"]["olc"] = "0.1.9"
+    path.write_text(json.dumps(document))
+    assert "install the one that made it, olc 0.1.9\n" in olc("replay", str(path)).messages
 
 
 def test_one_token_is_told_as_one(olc: Olc, made: Any, model: str) -> None:

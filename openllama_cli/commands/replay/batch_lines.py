@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.records.replay import precision, rounding
-from openllama_cli.terminal.streams import one_line, out, out_json
+from openllama_cli.terminal.streams import one_line, out_json, out_lines
 
 if TYPE_CHECKING:
     from openllama_cli.compare.difference import Candidate
@@ -45,7 +45,7 @@ def show(replayed: Replayed, most: int, *, as_json: bool) -> None:
     if as_json:
         out_json(_document(replayed))
         return
-    out("".join(f"{line}\n" for line in _lines(replayed, most)))
+    out_lines(_lines(replayed, most))
 
 
 def _document(replayed: Replayed) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from openllama_cli.commands.shared.model import load_model, open_model
 from openllama_cli.commands.shared.options import adapter_option, model_option, number_option, offline_option
 from openllama_cli.errors import UsageError
 from openllama_cli.models.loading.ranks import one_process_only
-from openllama_cli.terminal.streams import note, out, out_json
+from openllama_cli.terminal.streams import note, out_json, out_lines
 
 if TYPE_CHECKING:
     from openllama_cli.records.read import Record
@@ -158,7 +158,7 @@ def command(
     if as_json:
         out_json(document_of(found, compared, changes))
     else:
-        out("".join(f"{line}\n" for line in lines_of(found, compared, changes, text)))
+        out_lines(lines_of(found, compared, changes, text))
     ctx.exit(1 if compared.different else 0)
 
 

@@ -105,7 +105,7 @@ def _scored(scores: "Scores") -> str:
 def _rounding(made: Sequence["Record"], times: float = 1) -> str:
     from openllama_cli.records.replay import precision, rounding
 
-    return f"{times * rounding(*made):g}, what rounding in {precision(*made)}"
+    return f"{times * rounding(*made):g}, the most that rounding in {precision(*made)}"
 
 
 def _flip_lines(made: Sequence["Record"], flip: "Flip") -> list[str]:
@@ -113,7 +113,7 @@ def _flip_lines(made: Sequence["Record"], flip: "Flip") -> list[str]:
 
     sides = [f'"{one_line(one.text)}" {100 * one.probability:.2f} %' for one in (flip.recorded, flip.here)]
     verdict = "no more" if flip.margin <= flip.explained else "more"
-    can = f"{flip.explained:g}, what rounding in {precision(*made)} can explain"
+    can = f"{flip.explained:g}, the most that rounding in {precision(*made)} can explain"
     return [
         f"prompt {flip.prompt}: recorded {sides[0]}, now {sides[1]}",
         f"  margin {flip.margin:.3g}, recorded {flip.before:.3g} the other way: {verdict} than {can}",

@@ -133,7 +133,8 @@ class BatchRecord(Made):
             why = getattr(problem, "strerror", None) or str(problem)
             raise UsageError(f"{what} {path} cannot be read: {why}", remedy, code=code) from problem
         if sha256 != told["sha256"]:
-            raise OlcError(f"{path} is not the {what} of {self.name}: it has other bytes", remedy, code=code)
+            cause = f"{path} is not the {what} of {self.name}, or has changed since: it has other bytes"
+            raise OlcError(cause, f"name the unchanged {what}: {flag} FILE", code=code)
         return path
 
 

@@ -72,8 +72,12 @@ def show_explanation(code: str, title: str, lines: Sequence[tuple[str, str]], *,
                 whole = "\n".join(one_line(line.removeprefix(_CODE)) for line in group)
                 console.print(Text(f"\n{whole}\n", style="bold"), soft_wrap=True)
                 continue
+            said = Text(one_line(" ".join(group)), style=style)
+            if label == "olc":  # A command, which the terminal breaks itself: what is copied has no line break then.
+                console.print(Text.assemble((f"{label:<{width}}  ", "dim"), said), soft_wrap=True)
+                continue
             view = Table.grid(padding=(0, 2))
             view.add_column(style="dim", no_wrap=True, width=width)
             view.add_column(overflow="fold")
-            view.add_row(Text("" if place else label), Text(one_line(" ".join(group)), style=style))
+            view.add_row(Text("" if place else label), said)
             console.print(view, soft_wrap=False)
