@@ -113,10 +113,11 @@ def check_form(name: str, document: Mapping[str, Any], remedy: str) -> None:
     try:
         validate(document, form, older=another)
     except MisfitError as problem:
+        what = "is damaged"
         if problem.unknown and another:
-            remedy = f"use the olc that made it, {str(made_by)[:_MOST_SHOWN]}, or a later one"
+            what, remedy = "is not of this olc", f"use the olc that made it, {str(made_by)[:_MOST_SHOWN]}, or a later one"
         why = str(problem) if len(str(problem)) <= _MOST_SHOWN else f"{str(problem)[:_MOST_SHOWN]}…"
-        raise UsageError(f"the record of {name} is damaged: {why}", remedy, code="record") from problem
+        raise UsageError(f"the record of {name} {what}: {why}", remedy, code="record") from problem
 
 
 @contextmanager

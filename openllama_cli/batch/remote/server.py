@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openllama_cli.batch.remote.attempts import Patience
-from openllama_cli.errors import OlcError
+from openllama_cli.errors import OlcError, UsageError
 from openllama_cli.openai_api import answer
 from openllama_cli.openai_api.address import ServerAddress, key_headers
 from openllama_cli.openai_api.models import choose_model, key_refused, listing, not_completions, unavailable
@@ -41,12 +41,12 @@ class Server:
 
 
 def client_options(address: ServerAddress) -> dict[str, Any]:
-    """What every client of httpx is made with: the key, and no proxy on the way to this machine."""
+    """What every client of httpx is made with: the key, and nothing of .netrc for this machine."""
     return {"headers": key_headers(), "trust_env": not address.loopback}
 
 
 def transport_options(address: ServerAddress) -> dict[str, Any]:
-    """What every transport of httpx is made with.
+    """What every transport of httpx is made with: the proxy that the environment names, but none on the way to this machine.
 
     Idle connections are asked now and then whether the other side is still there, since a machine that was switched off says
     nothing. Without TLS no certificates are loaded, which takes a tenth of a second.
@@ -57,7 +57,28 @@ def transport_options(address: ServerAddress) -> dict[str, Any]:
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             keepalive.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return {"trust_env": not address.loopback, "socket_options": keepalive, "verify": address.url.startswith("https:")}
+    tls = address.url.startswith("https:")
+    return {"trust_env": not address.loopback, "socket_options": keepalive, "verify": tls, "proxy": _proxy(address)}
+
+
+def _proxy(address: ServerAddress) -> str | None:
+    """The proxy on the way to a server. httpx reads the environment itself only where it makes the transport too.
+
+    Raises UsageError for one of another kind than HTTP.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = {} if address.loopback or proxy_bypass(address.host) else getproxies()
+    named = proxies.get(address.url.partition(":")[0]) or proxies.get("all")
+    if not named:
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    if not proxy.startswith(("http://", "https://")):
+        raise UsageError(
+            f"the proxy on the way to {address.url} is not an HTTP one: {proxy.partition('://')[0]}",
+            f"add {address.host} to NO_PROXY, or name an HTTP proxy",
+        )
+    return proxy
 
 
 def connect(
