@@ -93,9 +93,9 @@ class Made:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             told = self.document["model"]
             made_by = self.document["versions"].get("olc")
-            named = told["name"] if told["origin"] == "hub" else f"path/to/{told['name']}"
+            named = f"path/to/{told['name']}" if told["origin"] == "folder" else told["name"]
             remedy = f"name the model that made it: -m {named}"
-            if told["origin"] == "demo":
+            if told["origin"] == "demo" and opened.folder.name == told["name"]:
                 remedy = f"the demo model comes with olc: install the one that made it, olc {made_by}"
                 if made_by == __version__:
                     remedy = "the record was changed, or the demo model of this installation: install olc again"

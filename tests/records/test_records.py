@@ -106,6 +106,7 @@ def test_weights_are_compared_before_they_are_loaded(olc: Olc, made: Any, model:
     document["olc"]["record"]["model"].update(origin="demo", name="demo")
     path.write_text(json.dumps(document))
     assert "install olc again" in olc("replay", str(path)).messages
+    assert "-m demo\n" in olc("replay", str(path), "-m", model).messages
     document["olc"]["record"]["versions"]["olc"] = "0.1.9"
     path.write_text(json.dumps(document))
     assert "install the one that made it, olc 0.1.9\n" in olc("replay", str(path)).messages

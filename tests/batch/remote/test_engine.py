@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from openllama_cli.batch.input.rows import Row, RowError
 from openllama_cli.batch.remote.attempts import Patience, wait_of
 from openllama_cli.batch.remote.engine import RemoteRunner
 from openllama_cli.batch.remote.server import Server, connect
-from openllama_cli.errors import OlcError, UsageError
+from openllama_cli.errors import OlcError
 from openllama_cli.generation.decode.config import SamplingConfig
 from openllama_cli.openai_api.address import ServerAddress
 from tests.support.batches import Kept
@@ -327,32 +326,3 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert wait_of("nan") is None
     assert wait_of("soon") is None
     assert wait_of(None) is None
-
-
-def test_a_server_elsewhere_is_reached_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"object": "list", "data": [{"id": "base", "object": "model"}]}')
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    address = ServerAddress.parse("http://models.example:8000")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
-        thread.start()
-        for name in ("ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "http_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.server_port}")
-        assert connect(address, None).model == "base"
-        proxy.shutdown()
-        thread.join()
-    assert asked == ["http://models.example:8000/v1/models"]
-    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
-    with pytest.raises(UsageError, match="not an HTTP one: socks5"):
-        connect(address, None)
